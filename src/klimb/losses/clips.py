@@ -1,0 +1,148 @@
+"""What is done with weights far from 1. Each clip is a small rule from (w, sign of the advantage) to `Clipped`.
+
+Written as data so that the two estimators share every rule: the weight to use, whether the gradient flows, and how much
+of the divergence's slope is kept.
+"""
+
+import difflib
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from klimb.losses.errors import require
+
+ClipName = Literal["none", "dual", "truncate", "mask"]
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """The outcome of a clip for every unit.
+
+    Attributes:
+        w: the weight to use in place of w = π/μ.
+        keep: True where the gradient flows.
+        slope_share: factor on the divergence's slope in the REINFORCE weight.
+        low, high, ceiling: True where the weight was below the lower bound, above the upper one, or above the
+            ceiling of a bad response: the branches of which metrics count the fractions.
+    """
+
+    w: Float[Tensor, "batch units"]
+    keep: Bool[Tensor, "batch units"]
+    slope_share: Float[Tensor, "batch units"]
+    low: Bool[Tensor, "batch units"]
+    high: Bool[Tensor, "batch units"]
+    ceiling: Bool[Tensor, "batch units"]
+
+
+@runtime_checkable
+class Clip(Protocol):
+    """A rule for weights far from 1. `is_good` is True where the advantage is not negative."""
+
+    def __call__(self, w: Float[Tensor, "batch units"], is_good: Bool[Tensor, "batch units"]) -> Clipped:
+        """The weights to use, and where the gradient flows."""
+        ...
+
+
+@dataclass(frozen=True)
+class NoClip:
+    """Every weight as it is: the gradient is exact, and its variance is that of the weights."""
+
+    def __call__(self, w: Float[Tensor, "batch units"], is_good: Bool[Tensor, "batch units"]) -> Clipped:
+        """Everything kept."""
+        never = torch.zeros_like(is_good)
+        return Clipped(w, ~never, torch.ones_like(w), never, never, never)
+
+
+@dataclass(frozen=True)
+class DualClip:
+    """PPO's dual clip, and with the REINFORCE estimator the RPG-style clip.
+
+    A good unit stops learning at w ≥ 1 + high, a bad one at w ≤ 1 − low and, lest one sample dominates, at w ≥ ceiling.
+    `ceiling = inf` is PPO's single clip.
+
+    Source: arXiv 2505.17508, algorithms 1 and 2; arXiv 1912.09729 (dual clip).
+    """
+
+    low: float = 0.2
+    high: float = 0.28
+    ceiling: float = 3.0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.low <= 1, "clip low", self.low, "in [0, 1]")
+        require(self.high >= 0, "clip high", self.high, ">= 0")
+        require(self.ceiling > 1, "clip ceiling", self.ceiling, "> 1 (inf switches it off)")
+
+    def __call__(self, w: Float[Tensor, "batch units"], is_good: Bool[Tensor, "batch units"]) -> Clipped:
+        """The weight replaced by the bound it passed, without gradient there."""
+        high = is_good & (w >= 1 + self.high)
+        low = ~is_good & (w <= 1 - self.low)
+        ceiling = ~is_good & (w >= self.ceiling)
+        bounded = torch.where(high, 1 + self.high, torch.where(low, 1 - self.low, w))
+        if math.isfinite(self.ceiling):
+            bounded = torch.where(ceiling, self.ceiling, bounded)
+        return Clipped(bounded, ~(high | low | ceiling), torch.ones_like(w), low, high, ceiling)
+
+
+@dataclass(frozen=True)
+class Truncate:
+    """The weight is bounded to [1 − low, 1 + high] and the gradient is kept.
+
+    The whole regularised advantage is weighed by the bounded weight: at `low = 1` it is truncated importance sampling.
+
+    Source: arXiv 2505.17508, equation 4.1; arXiv 2506.13585 (CISPO).
+    """
+
+    low: float = 0.2
+    high: float = 0.28
+
+    def __post_init__(self) -> None:
+        require(0 <= self.low <= 1, "clip low", self.low, "in [0, 1]")
+        require(self.high >= 0, "clip high", self.high, ">= 0")
+
+    def __call__(self, w: Float[Tensor, "batch units"], is_good: Bool[Tensor, "batch units"]) -> Clipped:
+        """The weight bounded on both sides; nothing loses its gradient."""
+        bounded = w.clamp(1 - self.low, 1 + self.high)
+        never = torch.zeros_like(is_good)
+        return Clipped(bounded, ~never, bounded / w, w < 1 - self.low, w > 1 + self.high, never)
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Units whose weight leaves [low, high] are left out; the others are as they are.
+
+    Source: arXiv 2510.18855 (IcePop, band 0.5 to 5); masked importance sampling in verl and prime-rl.
+    """
+
+    low: float = 0.5
+    high: float = 2.0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.low < 1, "mask low", self.low, "in [0, 1)")
+        require(self.high > 1, "mask high", self.high, "> 1")
+
+    def __call__(self, w: Float[Tensor, "batch units"], is_good: Bool[Tensor, "batch units"]) -> Clipped:
+        """Weight 0 and no gradient outside the band."""
+        low, high = w < self.low, w > self.high
+        keep = ~(low | high)
+        inside = keep.to(w.dtype)
+        return Clipped(w * inside, keep, inside, low, high, torch.zeros_like(is_good))
+
+
+CLIPS: dict[str, Clip] = {"none": NoClip(), "dual": DualClip(), "truncate": Truncate(), "mask": Mask()}
+
+
+def clip_named(name: str) -> Clip:
+    """The clip of this name with its default settings.
+
+    Raises:
+        ValueError: no such clip.
+    """
+    if name in CLIPS:
+        return CLIPS[name]
+    nearest = difflib.get_close_matches(name, CLIPS, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    raise ValueError(f"unknown clip {name!r}{hint} There are: {', '.join(CLIPS)}, or a clip object with its settings")

@@ -1,0 +1,68 @@
+"""What the log-ratios say before any clip touched them. Every key is explained in docs/metrics.md."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from klimb.divergences import bound
+from klimb.losses.clips import Clipped
+from klimb.losses.units import Level, Units, to_units, unit_mask
+
+_QUANTILES = {"w_p01": 0.01, "w_p50": 0.5, "w_p99": 0.99}
+
+
+def effective_sample_share(log_weights: Float[Tensor, " units"]) -> Float[Tensor, ""]:
+    """Kish's effective sample size over the number of samples: (Σw)² / (n·Σw²), in (0, 1].
+
+    Computed in log space, so that sequence weights need not fit into a float.
+    """
+    log_n = torch.tensor(float(max(1, log_weights.numel())), dtype=log_weights.dtype, device=log_weights.device).log()
+    share = 2 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2 * log_weights, 0) - log_n
+    return share.exp()
+
+
+@torch.no_grad()
+def ratio_metrics(
+    log_w: Float[Tensor, "batch time"],
+    log_v: Float[Tensor, "batch time"] | None,
+    mask: Bool[Tensor, "batch time"],
+    *,
+    weight_bound: float,
+) -> dict[str, Tensor]:
+    """Per-token divergences in nats and the effective sample size at three levels.
+
+    kl_mu_pi = mean of w − 1 − log w, kl_pi_ref = mean of w·x − w + v: never negative, unbiased for samples of μ.
+    """
+    w = bound(log_w, weight_bound).exp()
+    metrics = {"kl_mu_pi": (w - 1 - log_w)[mask].mean()}
+    if log_v is not None:
+        v = bound(log_v, weight_bound).exp()
+        metrics["kl_pi_ref"] = (w * (log_w - log_v) - w + v)[mask].mean()
+    levels: tuple[tuple[str, Level], ...] = (
+        ("ess_token", "token"),
+        ("ess_normalised", "sequence-mean"),
+        ("ess_sequence", "sequence"),
+    )
+    for name, level in levels:
+        log_weights = to_units(log_w, mask, level=level)[unit_mask(mask, level=level)]
+        metrics[name] = effective_sample_share(log_weights)
+    return metrics
+
+
+@torch.no_grad()
+def unit_metrics(units: Units, clipped: Clipped, *, weight_bound: float) -> dict[str, Tensor]:
+    """Weights of the units, how many met which clip, and how many log-ratios had to be bounded."""
+    counted = units.mask
+    w = bound(units.log_w, weight_bound).exp()[counted]
+    levels = torch.tensor(list(_QUANTILES.values()), dtype=w.dtype, device=w.device)
+    quantiles = torch.quantile(w, levels)
+    outside = (units.log_w.abs() > weight_bound) | (units.log_v.abs() > weight_bound)
+    return {
+        "w_mean": w.mean(),
+        "w_max": w.max(),
+        **dict(zip(_QUANTILES, quantiles, strict=True)),
+        "clip_low_fraction": clipped.low[counted].to(w.dtype).mean(),
+        "clip_high_fraction": clipped.high[counted].to(w.dtype).mean(),
+        "clip_ceiling_fraction": clipped.ceiling[counted].to(w.dtype).mean(),
+        "num_bound_hits": outside[counted].sum().to(w.dtype),
+    }

@@ -1,0 +1,144 @@
+"""Every clip, token by token, against the papers' formulas."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from klimb.losses import CLIPS, DualClip, Mask, NoClip, Objective, Truncate, clip_named
+from tests.oracle.formulas import KL_COMPONENT, algorithm_2, ppo_dual_clip
+
+LOW, HIGH, CEILING = 0.2, 0.28, 3.0
+BETA = 0.5
+GRID = [
+    (log_pi, log_w, advantage)
+    for log_pi in (-3.0, -0.4)
+    for log_w in (-2.0, -0.3, -0.1, 0.0, 0.1, 0.3, 0.9, 1.2, 2.5)
+    for advantage in (-2.0, -0.3, 0.0, 0.4, 1.5)
+]
+
+
+def loss_and_slope(objective: Objective) -> tuple[np.ndarray, np.ndarray]:
+    """Loss of each grid token, ref = μ, and its derivative with respect to that token's log π."""
+    grid = torch.tensor(GRID, dtype=torch.float64)
+    log_pi = grid[:, :1].clone().requires_grad_()
+    log_mu = grid[:, :1] - grid[:, 1:2]
+    out = objective(log_pi, log_mu, log_mu, grid[:, 2], torch.ones_like(log_mu, dtype=torch.bool))
+    slope = torch.autograd.grad(out.terms.sum(), log_pi)[0]
+    return out.terms.detach().numpy()[:, 0], slope.numpy()[:, 0]
+
+
+@pytest.mark.parametrize("name", KL_COMPONENT)
+def test_reinforce_with_dual_clip_is_algorithm_2_token_by_token(name):
+    objective = Objective(divergence=name, beta=BETA, estimator="reinforce", clip=DualClip(LOW, HIGH, CEILING))
+    losses, slopes = loss_and_slope(objective)
+    for (log_pi, log_w, advantage), loss, slope in zip(GRID, losses, slopes, strict=True):
+        w = math.exp(log_w)
+        c = BETA * float(KL_COMPONENT[name](np.array(w)))
+        value, weight = algorithm_2(log_pi, w, advantage, c, LOW, HIGH, CEILING)
+        assert loss == pytest.approx(value, abs=1e-12)
+        assert slope == pytest.approx(-weight, abs=1e-12)
+
+
+@pytest.mark.parametrize("estimator", ["reinforce", "differentiable"])
+def test_without_divergence_the_gradient_is_ppo_dual_clips(estimator):
+    objective = Objective(beta=0.0, estimator=estimator, clip=DualClip(LOW, HIGH, CEILING))
+    losses, slopes = loss_and_slope(objective)
+    for (_, log_w, advantage), loss, slope in zip(GRID, losses, slopes, strict=True):
+        value, expected = ppo_dual_clip(math.exp(log_w), advantage, LOW, HIGH, CEILING)
+        assert slope == pytest.approx(expected, abs=1e-12)
+        if estimator == "differentiable":
+            assert loss == pytest.approx(value, abs=1e-12)
+
+
+def test_reinforce_branches_on_the_sign_of_the_regularised_advantage():
+    """A = 0.4 and FKL with β = −… is impossible, so RKL turns a good token bad: A − β·(log w + 1) < 0 at w = e^1.2."""
+    objective = Objective(divergence="rkl", beta=BETA, estimator="reinforce", clip=DualClip(LOW, HIGH, CEILING))
+    _, slopes = loss_and_slope(objective)
+    at = GRID.index((-3.0, 1.2, 0.4))
+    assert slopes[at] == 0  # regularised advantage is 0.4 − 0.5·2.2 < 0 and w = 3.32 is above the ceiling
+    at = GRID.index((-3.0, 0.9, 0.4))
+    assert slopes[at] == pytest.approx(-math.exp(0.9) * (0.4 - 0.5 * 1.9))  # bad, and below the ceiling: it learns
+
+
+def test_differentiable_clips_the_reward_but_never_the_divergence():
+    objective = Objective(divergence="urkl", beta=BETA, estimator="differentiable", clip=DualClip(LOW, HIGH, CEILING))
+    _, slopes = loss_and_slope(objective)
+    at = GRID.index((-0.4, 0.9, 1.5))  # good and beyond 1 + high: only β·∂(w·x − w + 1) = β·w·x is left
+    assert slopes[at] == pytest.approx(BETA * math.exp(0.9) * 0.9)
+
+
+@pytest.mark.parametrize("estimator", ["reinforce", "differentiable"])
+def test_truncate_bounds_the_weight_and_keeps_the_gradient(estimator):
+    objective = Objective(beta=0.0, estimator=estimator, clip=Truncate(LOW, HIGH))
+    _, slopes = loss_and_slope(objective)
+    for (_, log_w, advantage), slope in zip(GRID, slopes, strict=True):
+        assert slope == pytest.approx(-np.clip(math.exp(log_w), 1 - LOW, 1 + HIGH) * advantage, abs=1e-12)
+
+
+def test_truncated_reinforce_weighs_the_whole_regularised_advantage():
+    """Equation 4.1: clip(w)·(A + C/w)."""
+    objective = Objective(divergence="urkl", beta=BETA, estimator="reinforce", clip=Truncate(LOW, HIGH))
+    _, slopes = loss_and_slope(objective)
+    for (_, log_w, advantage), slope in zip(GRID, slopes, strict=True):
+        bounded = np.clip(math.exp(log_w), 1 - LOW, 1 + HIGH)
+        assert slope == pytest.approx(-bounded * (advantage - BETA * log_w), abs=1e-12)
+
+
+def test_mask_leaves_out_what_is_outside_the_band_and_changes_nothing_inside():
+    masked, plain = (
+        loss_and_slope(Objective(divergence="rkl", beta=BETA, clip=clip)) for clip in (Mask(0.5, 2.0), NoClip())
+    )
+    inside = np.array([0.5 <= math.exp(log_w) <= 2.0 for _, log_w, _ in GRID])
+    np.testing.assert_array_equal(masked[0][inside], plain[0][inside])
+    np.testing.assert_array_equal(masked[1][inside], plain[1][inside])
+    assert not masked[0][~inside].any()
+    assert not masked[1][~inside].any()
+
+
+def test_masked_differentiable_keeps_the_divergence_outside_the_band():
+    objective = Objective(divergence="urkl", beta=BETA, estimator="differentiable", clip=Mask(0.5, 2.0))
+    _, slopes = loss_and_slope(objective)
+    at = GRID.index((-0.4, 2.5, 1.5))
+    assert slopes[at] == pytest.approx(BETA * math.exp(2.5) * 2.5)
+
+
+def test_clip_fractions_count_each_branch():
+    """w = 0.5, 1.5, 4 with A = −1 and w = 1.5 with A = +1: one low, one kept, one above the ceiling, one high."""
+    log_w = torch.tensor([[0.5, 1.5, 4.0, 1.5]]).log()
+    advantages = torch.tensor([[-1.0, -1.0, -1.0, 1.0]])
+    out = Objective(beta=0.0)(log_w - 1, torch.full((1, 4), -1.0), None, advantages, torch.ones(1, 4, dtype=torch.bool))
+    assert out.metrics["clip_low_fraction"] == 0.25
+    assert out.metrics["clip_high_fraction"] == 0.25
+    assert out.metrics["clip_ceiling_fraction"] == 0.25
+
+
+def test_an_infinite_ceiling_is_ppos_single_clip():
+    objective = Objective(beta=0.0, clip=DualClip(LOW, HIGH, math.inf))
+    _, slopes = loss_and_slope(objective)
+    at = GRID.index((-3.0, 2.5, -2.0))
+    assert slopes[at] == pytest.approx(2 * math.exp(2.5))
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_a_clip_is_found_by_name(name):
+    assert Objective(clip=name).clip == clip_named(name)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DualClip(low=-0.1), r"clip low must be in \[0, 1\], got -0.1"),
+        (lambda: DualClip(high=-1), "clip high must be >= 0, got -1"),
+        (lambda: DualClip(ceiling=1.0), "clip ceiling must be > 1"),
+        (lambda: Truncate(low=2), "clip low"),
+        (lambda: Truncate(high=math.nan), "clip high"),
+        (lambda: Mask(low=1.5), "mask low"),
+        (lambda: Mask(high=0.5), "mask high"),
+        (lambda: clip_named("duel"), "did you mean 'dual'"),
+    ],
+)
+def test_settings_out_of_range_are_errors(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

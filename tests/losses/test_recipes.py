@@ -1,0 +1,107 @@
+"""Recipes are data: each is held against its own formula written out."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from klimb.losses import RECIPES, DualClip, recipe_named
+
+PAIRS = ["fkl", "rkl", "ufkl", "urkl"]
+
+
+def tensors():
+    generator = torch.Generator().manual_seed(5)
+    log_pi, log_mu, log_ref = (-3 * torch.rand(6, 4, generator=generator, dtype=torch.float64) for _ in range(3))
+    advantages = torch.randn(6, generator=generator, dtype=torch.float64)
+    mask = torch.arange(4) < torch.tensor([4, 3, 1, 2, 4, 4])[:, None]
+    return log_pi, log_mu, log_ref, advantages, mask
+
+
+def gradient_of(loss_of, log_pi):
+    leaf = log_pi.clone().requires_grad_()
+    return torch.autograd.grad(loss_of(leaf), leaf)[0]
+
+
+def test_grpo_has_the_gradient_of_its_published_loss():
+    log_pi, log_mu, log_ref, advantages, mask = tensors()
+
+    def published(lp):
+        w = (lp - log_mu).exp()
+        a = advantages[:, None]
+        surrogate = torch.minimum(w * a, w.clamp(0.8, 1.2) * a)
+        k3 = (log_ref - lp).exp() - (log_ref - lp) - 1
+        per_token = torch.where(mask, -surrogate + 0.04 * k3, 0.0)
+        return (per_token.sum(1) / mask.sum(1)).mean()
+
+    objective = RECIPES["grpo"].objective()
+    ours = gradient_of(lambda lp: objective(lp, log_mu, log_ref, advantages, mask).loss, log_pi)
+    torch.testing.assert_close(ours, gradient_of(published, log_pi), atol=1e-12, rtol=0)
+    assert float(objective(log_pi, log_mu, log_ref, advantages, mask).loss) == pytest.approx(float(published(log_pi)))
+
+
+def test_dapo_has_the_gradient_of_its_published_loss():
+    log_pi, log_mu, _, advantages, mask = tensors()
+
+    def published(lp):
+        w = (lp - log_mu).exp()
+        a = advantages[:, None]
+        surrogate = torch.minimum(w * a, w.clamp(1 - 0.2, 1 + 0.28) * a)
+        return -surrogate[mask].mean()
+
+    objective = RECIPES["dapo"].objective()
+    ours = gradient_of(lambda lp: objective(lp, log_mu, None, advantages, mask).loss, log_pi)
+    torch.testing.assert_close(ours, gradient_of(published, log_pi), atol=1e-12, rtol=0)
+
+
+def test_behaviour_cloning_is_maximum_likelihood_whatever_mu_is():
+    log_pi, log_mu, _, _, mask = tensors()
+    objective = RECIPES["bc"].objective()
+    zero = torch.zeros(6, dtype=torch.float64)
+    ours = gradient_of(lambda lp: objective(lp, log_mu, log_mu, zero, mask).loss, log_pi)
+    likelihood = gradient_of(lambda lp: -lp[mask].mean(), log_pi)
+    torch.testing.assert_close(ours, likelihood, atol=1e-15, rtol=0)
+
+
+@pytest.mark.parametrize("key", PAIRS)
+def test_the_two_rpg_estimators_of_a_divergence_agree_once_the_clip_is_open(key):
+    log_pi, log_mu, log_ref, advantages, mask = tensors()
+    gradients = [
+        gradient_of(
+            lambda lp, name=name: (
+                RECIPES[name].objective(clip="none", beta=0.3)(lp, log_mu, log_ref, advantages, mask).loss
+            ),
+            log_pi,
+        )
+        for name in (f"rpg-{key}", f"rpg-reinforce-{key}")
+    ]
+    torch.testing.assert_close(*gradients, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_states_its_name_source_and_formula(name):
+    recipe = RECIPES[name]
+    assert recipe.name == name
+    assert recipe.source.startswith("arXiv ")
+    assert recipe.formula and recipe.summary
+    assert recipe.objective().divergence.name == recipe.divergence
+
+
+def test_paper_settings_of_the_rpg_recipes():
+    for name in [f"rpg-{key}" for key in PAIRS] + [f"rpg-reinforce-{key}" for key in PAIRS]:
+        recipe = RECIPES[name]
+        assert (recipe.beta, recipe.clip, recipe.advantages) == (1e-4, DualClip(0.2, 0.28, 3.0), "group-mean")
+        assert (recipe.reduce, recipe.reference) == ("token-mean", "iterative")
+
+
+def test_overrides_replace_settings_and_unknown_ones_are_errors():
+    recipe = RECIPES["rpg-reinforce-urkl"]
+    assert recipe.objective(beta=0.5).beta == 0.5
+    assert dataclasses.replace(recipe, beta=0.5).objective() == recipe.objective(beta=0.5)
+    with pytest.raises(ValueError, match="no setting 'betta'; it has beta, clip"):
+        recipe.objective(betta=0.5)
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'rpg-reinforce-urkl'"):
+        recipe_named("rpg-reinforce-ukrl")
