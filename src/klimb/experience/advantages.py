@@ -1,0 +1,160 @@
+"""Rewards in, advantages out: how much better a response did than its baseline. Pure functions of numbers.
+
+Samples without a reward must be taken out first; a baseline never averages an invented number.
+All statistics are computed in float64, and rewards that are all equal give exactly 0, never rounding dust.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from types import MappingProxyType
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+STD_FLOOR = 1e-6
+"""Added to a standard deviation before dividing; the value verl and the DAPO code use."""
+
+
+def group_mean(rewards: Float[Tensor, " batch"], group_ids: Sequence[Hashable]) -> Float[Tensor, " batch"]:
+    """Reward minus the mean reward of its group: A_i = R_i − mean_g(R).
+
+    Args:
+        rewards: one finite number a response.
+        group_ids: responses to the same prompt, drawn together, share one.
+
+    Raises:
+        ValueError: a group has one response only, or a reward is not finite.
+
+    Source: arXiv 2505.17508 section 5 (no division by the standard deviation); Dr. GRPO, arXiv 2503.20783.
+    """
+    values, groups = _checked(rewards, group_ids, smallest_group=2, name="group-mean")
+    return _centred(values, groups).to(rewards.dtype)
+
+
+def group_z_score(rewards: Float[Tensor, " batch"], group_ids: Sequence[Hashable]) -> Float[Tensor, " batch"]:
+    """Centred reward over the group's sample standard deviation: A_i = (R_i − mean_g) / (std_g + 1e-6).
+
+    The deviation divides by G − 1, as the released GRPO codes do.
+
+    Raises:
+        ValueError: a group has one response only, or a reward is not finite.
+
+    Source: GRPO, arXiv 2402.03300 section 4.1.2.
+    """
+    values, groups = _checked(rewards, group_ids, smallest_group=2, name="group-z-score")
+    centred = _centred(values, groups)
+    variance = _group_sum(centred**2, groups) / (_group_sum(torch.ones_like(values), groups) - 1)
+    return (centred / (variance.sqrt() + STD_FLOOR)).to(rewards.dtype)
+
+
+def leave_one_out(rewards: Float[Tensor, " batch"], group_ids: Sequence[Hashable]) -> Float[Tensor, " batch"]:
+    """Reward minus the mean reward of the *other* responses of its group: A_i = G/(G − 1) · (R_i − mean_g(R)).
+
+    The baseline does not depend on the response itself, so it leaves the gradient unbiased.
+
+    Raises:
+        ValueError: a group has one response only, or a reward is not finite.
+
+    Source: RLOO, arXiv 2402.14740.
+    """
+    values, groups = _checked(rewards, group_ids, smallest_group=2, name="leave-one-out")
+    sizes = _group_sum(torch.ones_like(values), groups)
+    return (_centred(values, groups) * sizes / (sizes - 1)).to(rewards.dtype)
+
+
+def batch_z_score(rewards: Float[Tensor, " batch"], group_ids: Sequence[Hashable]) -> Float[Tensor, " batch"]:
+    """Reward centred and scaled over the whole batch: A_i = (R_i − mean) / (std + 1e-6). Groups play no part.
+
+    Raises:
+        ValueError: the batch has one response only, or a reward is not finite.
+
+    Source: REINFORCE++, arXiv 2501.03262.
+    """
+    values, _ = _checked(rewards, group_ids, smallest_group=1, name="batch-z-score")
+    if len(values) < 2:
+        raise ValueError("batch-z-score: one response has no spread; draw at least 2 responses a batch")
+    if values.max() == values.min():
+        return torch.zeros_like(rewards)
+    return ((values - values.mean()) / (values.std() + STD_FLOOR)).to(rewards.dtype)
+
+
+def group_mean_batch_z_score(
+    rewards: Float[Tensor, " batch"], group_ids: Sequence[Hashable]
+) -> Float[Tensor, " batch"]:
+    """Reward minus its group's mean, over the standard deviation of those differences in the whole batch.
+
+    Their mean over the batch is 0 as it stands, so a group of equal rewards keeps its exact 0.
+
+    Raises:
+        ValueError: a group has one response only, or a reward is not finite.
+
+    Source: REINFORCE++-baseline, arXiv 2501.03262.
+    """
+    values, groups = _checked(rewards, group_ids, smallest_group=2, name="group-mean-batch-z-score")
+    centred = _centred(values, groups)
+    return (centred / (centred.std() + STD_FLOOR)).to(rewards.dtype)
+
+
+def no_baseline(rewards: Float[Tensor, " batch"], group_ids: Sequence[Hashable]) -> Float[Tensor, " batch"]:
+    """The reward itself: A_i = R_i.
+
+    Raises:
+        ValueError: a reward is not finite.
+    """
+    _checked(rewards, group_ids, smallest_group=1, name="no-baseline")
+    return rewards.clone()
+
+
+AdvantageFunction = Callable[[Float[Tensor, " batch"], Sequence[Hashable]], Float[Tensor, " batch"]]
+
+ADVANTAGES: Mapping[str, AdvantageFunction] = MappingProxyType(
+    {
+        function.__name__.replace("_", "-"): function
+        for function in (
+            group_mean,
+            group_z_score,
+            leave_one_out,
+            batch_z_score,
+            group_mean_batch_z_score,
+            no_baseline,
+        )
+    }
+)
+"""Every advantage by the name that recipes and run files use."""
+
+NEEDS_GROUPS = frozenset({"group-mean", "group-z-score", "leave-one-out", "group-mean-batch-z-score"})
+"""The names whose baseline compares responses to one prompt, so that at least two are needed."""
+
+
+def _checked(
+    rewards: Float[Tensor, " batch"], group_ids: Sequence[Hashable], *, smallest_group: int, name: str
+) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:
+    if len(rewards) != len(group_ids):
+        raise ValueError(f"{name}: {len(rewards)} rewards for {len(group_ids)} group ids; give one each")
+    if not bool(rewards.isfinite().all()):
+        row = int((~rewards.isfinite()).nonzero()[0])
+        raise ValueError(
+            f"{name}: reward number {row} is {float(rewards[row])}; take samples without a finite reward out first"
+        )
+    small = [group for group, size in Counter(group_ids).items() if size < smallest_group]
+    if small:
+        raise ValueError(
+            f"{name}: group {small[0]!r} has 1 response, and its mean is that response; "
+            "draw at least 2 responses a prompt, or use batch-z-score"
+        )
+    numbers: dict[Hashable, int] = {}
+    groups = [numbers.setdefault(group, len(numbers)) for group in group_ids]
+    return rewards.double(), torch.tensor(groups, dtype=torch.int64, device=rewards.device)
+
+
+def _group_sum(values: Float[Tensor, " batch"], groups: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    return torch.zeros_like(values).index_add_(0, groups, values)[groups]
+
+
+def _centred(values: Float[Tensor, " batch"], groups: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    means = _group_sum(values, groups) / _group_sum(torch.ones_like(values), groups)
+    highest = torch.zeros_like(values).scatter_reduce_(0, groups, values, "amax", include_self=False)[groups]
+    lowest = torch.zeros_like(values).scatter_reduce_(0, groups, values, "amin", include_self=False)[groups]
+    # Three times 0.1 has a mean that is not 0.1; an even group must give 0, not a direction made of rounding.
+    return torch.where(highest == lowest, 0.0, values - means)

@@ -1,0 +1,155 @@
+"""Samples side by side as right-padded tensors, ready for a policy and an objective."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from klimb.experience.samples import Sample
+
+PAD_ID = 0
+"""Fills `response_ids` behind a response. Any id would do: what counts is said by `mask`, never by a token id."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """Responses as rows; position t of every tensor belongs to response token t.
+
+    Attributes:
+        samples: where each row comes from.
+        prompts: token ids of each prompt that occurs, once.
+        prompt_index: the prompt of each row.
+        response_ids: token ids, padded on the right.
+        mask: True where a row has a token.
+        log_mu: log-probability in nats under the behaviour policy; 0 in the padding; NaN where a sample has none.
+        log_ref: log-probability or log-mass under the reference; None when the samples were not scored under one.
+        advantages: one number a row.
+    """
+
+    samples: tuple[Sample, ...]
+    prompts: tuple[tuple[int, ...], ...]
+    prompt_index: Int[Tensor, " batch"]
+    response_ids: Int[Tensor, "batch time"]
+    mask: Bool[Tensor, "batch time"]
+    log_mu: Float[Tensor, "batch time"]
+    log_ref: Float[Tensor, "batch time"] | None
+    advantages: Float[Tensor, " batch"]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of response tokens, padding left out."""
+        return int(self.mask.sum())
+
+    def select(self, rows: Sequence[int]) -> "Batch":
+        """These rows in this order, with unused prompts and padding columns left out.
+
+        Raises:
+            ValueError: no rows are given.
+        """
+        if len(rows) == 0:
+            raise ValueError("select: no rows given; a batch has at least one")
+        index = torch.as_tensor(rows, dtype=torch.int64, device=self.mask.device)
+        width = int(self.mask[index].sum(dim=1).max())
+        numbers = [int(self.prompt_index[row]) for row in rows]
+        used = sorted(set(numbers))
+        return Batch(
+            samples=tuple(self.samples[row] for row in rows),
+            prompts=tuple(self.prompts[number] for number in used),
+            prompt_index=torch.tensor([used.index(number) for number in numbers], device=index.device),
+            response_ids=self.response_ids[index, :width],
+            mask=self.mask[index, :width],
+            log_mu=self.log_mu[index, :width],
+            log_ref=None if self.log_ref is None else self.log_ref[index, :width],
+            advantages=self.advantages[index],
+        )
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch with its tensors on `device`."""
+        return replace(
+            self,
+            prompt_index=self.prompt_index.to(device),
+            response_ids=self.response_ids.to(device),
+            mask=self.mask.to(device),
+            log_mu=self.log_mu.to(device),
+            log_ref=None if self.log_ref is None else self.log_ref.to(device),
+            advantages=self.advantages.to(device),
+        )
+
+
+def collate(
+    samples: Sequence[Sample], advantages: Float[Tensor, " batch"], *, allow_absent_log_mu: bool = False
+) -> Batch:
+    """Samples as one batch, in their order.
+
+    Args:
+        samples: at least one, none with an empty response; either all have `log_ref` or none has.
+        advantages: one number a sample.
+        allow_absent_log_mu: let samples without `log_mu` pass; their rows then hold NaN, which no ratio survives
+            unnoticed. Only an objective that needs no ratio (maximum likelihood) may ask for it.
+
+    Raises:
+        ValueError: naming the sample and what is wrong with it.
+    """
+    if len(samples) != len(advantages):
+        raise ValueError(f"collate: {len(samples)} samples for {len(advantages)} advantages; give one each")
+    if not samples:
+        raise ValueError("collate: no samples; a batch has at least one")
+    for sample in samples:
+        _check(sample, allow_absent_log_mu=allow_absent_log_mu)
+    has_ref = {sample.log_ref is not None for sample in samples}
+    if len(has_ref) == 2:
+        missing = next(sample.sample_id for sample in samples if sample.log_ref is None)
+        raise ValueError(f"collate: sample {missing} has no log_ref and others have; score all of them or none")
+    numbers: dict[tuple[int, ...], int] = {}
+    prompt_index = [numbers.setdefault(sample.prompt_ids, len(numbers)) for sample in samples]
+    lengths = torch.tensor([len(sample.response_ids) for sample in samples])
+    nan = float("nan")
+    return Batch(
+        samples=tuple(samples),
+        prompts=tuple(numbers),
+        prompt_index=torch.tensor(prompt_index),
+        response_ids=_padded([sample.response_ids for sample in samples], PAD_ID, torch.int64),
+        mask=torch.arange(int(lengths.max())) < lengths[:, None],
+        log_mu=_padded(
+            [(nan,) * len(sample.response_ids) if sample.log_mu is None else sample.log_mu for sample in samples],
+            0.0,
+            torch.float32,
+        ),
+        log_ref=_padded([sample.log_ref or () for sample in samples], 0.0, torch.float32) if True in has_ref else None,
+        advantages=advantages.to(torch.float32),
+    )
+
+
+def _padded(rows: Sequence[Sequence[int | float]], fill: int | float, dtype: torch.dtype) -> Tensor:
+    width = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], dtype=dtype)
+
+
+def _check(sample: Sample, *, allow_absent_log_mu: bool) -> None:
+    name = f"sample {sample.sample_id}"
+    if not sample.response_ids:
+        raise ValueError(f"{name}: the response holds no token; leave the sample out")
+    if not sample.prompt_ids:
+        raise ValueError(f"{name}: the prompt holds no token; render it with a template that begins with one")
+    if sample.log_mu is None:
+        if allow_absent_log_mu:
+            return
+        raise ValueError(
+            f"{name}: log_mu is absent, so there is no ratio to its behaviour policy; record it while sampling, "
+            "score it with the weights that drew it, or use behaviour cloning, which needs none"
+        )
+    for position, value in enumerate(sample.log_mu):
+        if not (math.isfinite(value) and value <= LOG_MU_TOLERANCE):
+            raise ValueError(
+                f"{name}: log_mu[{position}] is {value}; a drawn token has a finite log-probability of at most 0"
+            )
+
+
+LOG_MU_TOLERANCE = 1e-4
+"""A log-probability may exceed 0 by this much: rounding of a log-softmax in float32 over a large vocabulary."""

@@ -1,0 +1,115 @@
+"""The vocabulary of experience: what was asked, what was answered, and who produced it.
+
+A sample is one response. Its behaviour log-probabilities `log_mu` never travel without their provenance,
+because a ratio computed from the wrong ones is silently wrong.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypedDict
+
+Provenance = Literal["sampler", "recomputed", "estimated", "absent"]
+"""Where `log_mu` comes from: recorded while drawing, scored again by the same weights, guessed, or not known."""
+
+Source = Literal["rollout", "replay", "log", "feedback"]
+FinishReason = Literal["stop", "length"]
+"""`stop`: the model ended its text (the end token is part of the response). `length`: it was cut off."""
+
+
+class Message(TypedDict):
+    """One chat message. `role` is `system`, `user` or `assistant`."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How tokens are drawn; together with the weights they define the behaviour policy μ.
+
+    Attributes:
+        temperature: 0 draws the most likely token (a point mass: its log_mu is 0).
+        top_p: keep the smallest set of tokens whose probability reaches this; 1 keeps all.
+        top_k: keep this many most likely tokens; 0 keeps all.
+        min_p: keep tokens whose probability is at least this share of the most likely one's; 0 keeps all.
+        max_new_tokens: the response is cut after this many tokens.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    max_new_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ValueError(f"temperature must be finite and >= 0, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], got {self.top_p}; 1 keeps every token")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must be >= 0, got {self.top_k}; 0 keeps every token")
+        if not 0 <= self.min_p < 1:
+            raise ValueError(f"min_p must be in [0, 1), got {self.min_p}; 0 keeps every token")
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be >= 1, got {self.max_new_tokens}")
+
+    @property
+    def is_plain(self) -> bool:
+        """True when tokens are drawn from the model's own distribution: temperature 1, nothing cut off."""
+        return self.temperature == 1 and self.top_p == 1 and self.top_k == 0 and self.min_p == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One response with everything a loss, a report or an auditor needs to know of it.
+
+    Attributes:
+        sample_id: unique within a store.
+        group_id: responses to the same prompt drawn together share it; baselines are computed within it.
+        prompt: the chat messages.
+        prompt_ids: token ids of the rendered prompt.
+        response: decoded text, without special tokens.
+        response_ids: token ids, the end token included when `finish_reason` is `stop`.
+        reward: None when no reward could be computed; such a sample is never averaged in.
+        reward_parts: named parts, e.g. `{"correct": 1.0, "overlong": -0.2}`.
+        reward_reason: one line for people: why this reward.
+        log_mu: log-probability in nats of each response token under μ, settings included; None when absent.
+        log_ref: log-probability (log-mass, if unnormalised) under the reference, once scored.
+        policy_version: number of optimiser steps the sampling weights had seen.
+        created_at: seconds since the epoch.
+    """
+
+    sample_id: str
+    group_id: str
+    prompt: tuple[Message, ...]
+    prompt_ids: tuple[int, ...]
+    response: str
+    response_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    reward: float | None = None
+    reward_parts: Mapping[str, float] = field(default_factory=dict)
+    reward_reason: str = ""
+    log_mu: tuple[float, ...] | None = None
+    log_mu_provenance: Provenance = "absent"
+    log_ref: tuple[float, ...] | None = None
+    sampling: SamplingSettings | None = None
+    model: str = ""
+    policy_version: int = 0
+    source: Source = "rollout"
+    created_at: float = 0.0
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.log_mu is None) != (self.log_mu_provenance == "absent"):
+            raise ValueError(
+                f"sample {self.sample_id}: log_mu is {'absent' if self.log_mu is None else 'given'} but its "
+                f"provenance is {self.log_mu_provenance!r}; state where the log-probabilities come from"
+            )
+        for name in ("log_mu", "log_ref"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.response_ids):
+                raise ValueError(
+                    f"sample {self.sample_id}: {name} has {len(values)} values for {len(self.response_ids)} "
+                    "response tokens; position t must hold the log-probability of token t"
+                )

@@ -1,0 +1,97 @@
+"""Finding the answer in a response, and comparing it with the reference where that needs no library."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+# A minus is a sign only where no operand stands before it: the last number of "7-3" is 3, that of "= -3" is -3.
+NUMBER = re.compile(
+    r"(?:(?<![0-9A-Za-z)\]}])[-\u2212])?"
+    r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
+    r"(?:\.[0-9]+)?"
+)
+ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+LONGEST_SHOWN = 40
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the answer is right, and one line that says why."""
+
+    correct: bool
+    reason: str
+
+
+def last_number(text: str) -> str | None:
+    """Returns the last number in the text as written (`-1,234`, `7.0`), or None."""
+    last = None
+    for match in NUMBER.finditer(text):
+        last = match.group()
+    return last
+
+
+def as_integer(number: str) -> str | None:
+    """Returns an integer's shortest spelling (`007`, `7.0` and `7` are `7`), or None for another number.
+
+    It stays a string: Python refuses to convert thousands of digits, and a model may well write them.
+    """
+    match = re.fullmatch(r"([-\u2212+]?)([0-9,]+)(?:\.0*)?", number.strip())
+    if match is None:
+        return None
+    digits = match[2].replace(",", "").lstrip("0") or "0"
+    is_negative = match[1] in ("-", "\u2212") and digits != "0"
+    return f"-{digits}" if is_negative else digits
+
+
+def verify_integer(text: str, answer: str) -> Verdict:
+    """Returns right when the last number in the text is the integer `answer`."""
+    found = last_number(text)
+    if found is None:
+        return Verdict(False, f"no number in the response, expected {shown(answer)}")
+    if as_integer(found) == as_integer(answer):
+        return Verdict(True, f"the last number is {shown(answer)}")
+    return Verdict(False, f"the last number is {shown(found)}, expected {shown(answer)}")
+
+
+def verify_exact(text: str, answer: str) -> Verdict:
+    """Returns right when the text is the answer, apart from white space around it."""
+    if text.strip() == answer.strip():
+        return Verdict(True, "the response is the answer")
+    return Verdict(False, f"the response is {shown(text)!r}, expected {shown(answer)!r}")
+
+
+def shown(text: str) -> str:
+    """Returns the text cut to a length that fits a reason line."""
+    text = text.strip()
+    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."
+
+
+def whole_text(text: str) -> str:
+    """Returns the text without white space around it."""
+    return text.strip()
+
+
+def last_line(text: str) -> str:
+    """Returns the last line that is not blank, or an empty string."""
+    return text.strip().rpartition("\n")[2].strip()
+
+
+def last_number_or_nothing(text: str) -> str:
+    """Returns the last number in the text, or an empty string."""
+    return last_number(text) or ""
+
+
+def answer_tag(text: str) -> str:
+    """Returns what the last `<answer>...</answer>` holds, or an empty string."""
+    found = ANSWER_TAG.findall(text)
+    return found[-1].strip() if found else ""
+
+
+EXTRACTIONS = {
+    "text": whole_text,
+    "last-line": last_line,
+    "last-number": last_number_or_nothing,
+    "answer-tag": answer_tag,
+}
+"""Ways to cut the answer out of a response, by the name a configuration uses."""

@@ -1,0 +1,138 @@
+"""The vocabulary of tasks: what is asked, what came back, what it is worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:  # for annotations only: klimb.experience imports torch, which a scoring process must not wait for
+    from klimb.experience.samples import FinishReason, Message
+
+QUESTION_SLOT = "{question}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing to ask.
+
+    Attributes:
+        problem_id: unique within its task.
+        messages: the chat so far, ending with the user's question.
+        answer: the reference answer; empty when the reward needs none.
+        metadata: whatever else the reward may want to know.
+    """
+
+    problem_id: str
+    messages: tuple[Message, ...]
+    answer: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """One answer of a model: its text without special tokens, its length in tokens, and how it ended."""
+
+    text: str
+    num_tokens: int
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What a response is worth.
+
+    Attributes:
+        reward: None when no reward could be computed: an error, not a zero.
+        correct: None when the reward does not say.
+        parts: named shares of the reward; they sum to it.
+        reason: one line for people.
+
+    Raises:
+        ValueError: if the reward or a part is not finite.
+    """
+
+    reward: float | None
+    correct: bool | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.reward is not None and not math.isfinite(self.reward):
+            raise ValueError(f"reward must be finite, or None when there is none; got {self.reward}")
+        for name, value in self.parts.items():
+            if not math.isfinite(value):
+                raise ValueError(f"part {name!r} of the reward must be finite, got {value}")
+
+
+ScoreFunction = Callable[[Problem, Response], Score]
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Problems and their scoring. `train` and `held_out` share no problem.
+
+    `score` may have a method `prepare()` (slow imports): a worker process calls it once, before any clock starts.
+    """
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        ...
+
+    @property
+    def train(self) -> Sequence[Problem]:
+        """Problems to learn from."""
+        ...
+
+    @property
+    def held_out(self) -> Sequence[Problem]:
+        """Problems to evaluate on; none of them is in `train`."""
+        ...
+
+    @property
+    def trusted(self) -> bool:
+        """True only if `score` can neither hang nor raise: it then runs inside the training process."""
+        ...
+
+    @property
+    def score(self) -> ScoreFunction:
+        """Returns what a response is worth; called as `score(problem, response)`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProblemSet:
+    """The plain Task: two tuples of problems and a function. All built-in tasks are one."""
+
+    name: str
+    train: tuple[Problem, ...]
+    held_out: tuple[Problem, ...]
+    score: ScoreFunction
+    trusted: bool = False
+
+
+def chat(question: str, *, system_prompt: str | None = None, template: str = QUESTION_SLOT) -> tuple[Message, ...]:
+    r"""Returns the messages that ask `question`.
+
+    Args:
+        question: the text that replaces `{question}` in the template.
+        system_prompt: a first message; None leaves it to the model's chat template, "" states an empty one.
+        template: the user's message. Other braces stay as they are, so `\boxed{}` may appear.
+
+    Raises:
+        ValueError: if the template has no `{question}`.
+    """
+    if QUESTION_SLOT not in template:
+        raise ValueError(f"the prompt template must contain {QUESTION_SLOT}, got {template!r}")
+    user: Message = {"role": "user", "content": template.replace(QUESTION_SLOT, question)}
+    if system_prompt is None:
+        return (user,)
+    system: Message = {"role": "system", "content": system_prompt}
+    return system, user
+
+
+def right_or_wrong(correct: bool, reason: str) -> Score:
+    """Returns reward 1 for a correct answer and 0 for a wrong one."""
+    return Score(reward=float(correct), correct=correct, parts={"correct": float(correct)}, reason=reason)

@@ -1,0 +1,168 @@
+"""Rewards of your own: `python:module.function`.
+
+The function is called as `f(prompt=..., response=..., answer=..., metadata=...)`: three strings and a dict.
+It returns a number, a bool, or a dict of named parts, whose sum is the reward. A part named `correct` counts like the
+others and also says whether the answer is right (if it is above 0); so does a bool.
+It runs in a process of its own (see `klimb.tasks.Scorer`), whose import path starts with the working directory: with
+`my_reward.py` there, `python:my_reward.reward` is found.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from numbers import Real
+from pathlib import Path
+
+from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, Task
+from klimb.tasks.suggestions import did_you_mean
+
+PREFIX = "python:"
+LOCATION = re.compile(r"python:([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\.([A-Za-z_]\w*)")
+ARGUMENTS = ("prompt", "response", "answer", "metadata")
+
+RewardFunction = Callable[..., object]
+
+
+@dataclass(frozen=True)
+class PythonReward:
+    """Scores with the function at `location`, which is imported at the first use and not before."""
+
+    location: str
+
+    def __post_init__(self) -> None:
+        if LOCATION.fullmatch(self.location) is None:
+            raise ValueError(f"a reward of your own is written python:module.function, got {self.location!r}")
+
+    def prepare(self) -> None:
+        """Imports the function."""
+        load_reward(self.location)
+
+    def __call__(self, problem: Problem, response: Response) -> Score:
+        """Returns the score; without a reward, and with the reason, if the function returned none that can be used."""
+        returned = load_reward(self.location)(
+            prompt=problem.messages[-1]["content"],
+            response=response.text,
+            answer=problem.answer,
+            metadata=dict(problem.metadata),
+        )
+        return as_score(returned, self.location)
+
+
+def with_reward(task: Task, reward: str | RewardFunction) -> ProblemSet:
+    """Returns the task with its problems scored by `reward`: `python:module.function`, or such a function itself."""
+    location = reward if isinstance(reward, str) else location_of(reward)
+    return ProblemSet(
+        name=f"{task.name} with {location}",
+        train=tuple(task.train),
+        held_out=tuple(task.held_out),
+        score=PythonReward(location),
+    )
+
+
+def location_of(function: RewardFunction) -> str:
+    """Returns `python:module.function` for a function at the top of a module.
+
+    Raises:
+        ValueError: for a lambda, a nested function, or one of the script being run: no other process can import those.
+    """
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "<unnamed>")
+    if module in (None, "__main__") or not name.isidentifier():
+        raise ValueError(
+            f"the reward function {name} cannot be imported by the process that runs it; "
+            "define it with `def` at the top of a module of its own, such as my_reward.py, "
+            f"and name it '{PREFIX}my_reward.{name if name.isidentifier() else 'reward'}'"
+        )
+    return f"{PREFIX}{module}.{name}"
+
+
+@cache
+def load_reward(location: str) -> RewardFunction:
+    """Returns the function at `python:module.function`.
+
+    Raises:
+        ValueError: naming what is missing, and the nearest name there is.
+    """
+    match = LOCATION.fullmatch(location)
+    if match is None:
+        raise ValueError(f"a reward of your own is written python:module.function, got {location!r}")
+    module_name, function_name = match.groups()
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module is there; something that it imports is not
+        files = [path.stem for path in Path.cwd().glob("*.py")]
+        raise ValueError(
+            f"{location}: there is no module {module_name!r} in {os.getcwd()} or among the installed packages"
+            f"{did_you_mean(module_name, files)}"
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        names = [name for name, member in vars(module).items() if inspect.isfunction(member)]
+        raise ValueError(
+            f"{location}: module {module_name!r} has no function {function_name!r}{did_you_mean(function_name, names)}"
+        )
+    check_signature(function, location)
+    return function
+
+
+def check_signature(function: RewardFunction, location: str) -> None:
+    """Raises ValueError unless the function takes the four arguments by name."""
+    signature = inspect.signature(function)
+    try:
+        signature.bind(**dict.fromkeys(ARGUMENTS))
+    except TypeError as error:
+        raise ValueError(
+            f"{location} must take the arguments {', '.join(ARGUMENTS)} by name, but its signature is {signature}"
+        ) from error
+
+
+def as_score(returned: object, location: str) -> Score:
+    """Returns the score that a reward function's return value means."""
+    if isinstance(returned, Mapping):
+        return score_of_parts(returned, location)
+    number = as_number(returned)
+    if number is None:
+        return unusable(location, returned, "a finite number, a bool or a dict of parts")
+    if isinstance(returned, bool):
+        return Score(reward=number, correct=returned, parts={"correct": number}, reason=f"{location} says {returned}")
+    return Score(reward=number, parts={"reward": number}, reason=f"{location} gives {number:g}")
+
+
+def score_of_parts(returned: Mapping[object, object], location: str) -> Score:
+    """Returns the score with the sum of the parts as reward."""
+    parts: dict[str, float] = {}
+    for name, part in returned.items():
+        number = as_number(part)
+        if not isinstance(name, str) or number is None:
+            return unusable(location, {name: part}, "parts that are finite numbers with a name")
+        parts[name] = number
+    if not parts:
+        return unusable(location, returned, "at least one part")
+    reason = ", ".join(f"{name} {number:g}" for name, number in parts.items())
+    correct = parts["correct"] > 0 if "correct" in parts else None
+    return Score(reward=math.fsum(parts.values()), correct=correct, parts=parts, reason=f"{location} gives {reason}")
+
+
+def as_number(returned: object) -> float | None:
+    """Returns a real number as float, or None for what is not one or not finite."""
+    if not isinstance(returned, Real):
+        return None
+    try:
+        number = float(returned)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def unusable(location: str, returned: object, expected: str) -> Score:
+    """Returns a score without a reward, whose reason names the function, what it returned and what it should."""
+    what = f"{type(returned).__name__} {returned!r}"[:80]
+    return Score(reward=None, reason=f"{location} returned {what}, expected {expected}")

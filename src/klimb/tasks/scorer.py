@@ -1,0 +1,281 @@
+"""Scoring many responses without ever being stopped by one of them."""
+
+from __future__ import annotations
+
+import pickle
+import selectors
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any
+
+from klimb.tasks.protocol import Problem, Response, Score, Task
+from klimb.tasks.worker_process import WorkerProcess
+
+START_TIMEOUT_SECONDS = 120.0
+"""For loading the score function: generous, since a busy machine may import sympy for many seconds."""
+
+MIN_SCORED_TO_STOP = 16
+"""The error fraction means little before this many responses."""
+
+MOST_ATTEMPTS = 2
+"""A response whose process died is tried once more: the cause may have been another process taking the memory."""
+
+BYTES_PER_GIGABYTE = 1e9
+
+
+class ScoringError(ValueError):
+    """The score function cannot be loaded, or fails for too many responses to go on."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One response to be scored."""
+
+    index: int
+    request: bytes
+    attempt: int = 1
+
+
+class Scorer:
+    """Scores responses of a task; a context manager.
+
+    A trusted task is scored in this process. Any other is scored in worker processes, and a response costs at most
+    `timeout_seconds`: then the worker is killed and replaced. A response that times out, makes the score function raise
+    or return no number, or twice ends its process, gets a Score without a reward and with the reason.
+    What score functions print is discarded.
+
+    Attributes:
+        num_scored: responses handled so far.
+        num_errors: those without a reward, timeouts included.
+        num_timeouts: those that took too long.
+        first_traceback: of the first exception that a score function raised, or None.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        timeout_seconds: float = 5.0,
+        num_workers: int = 1,
+        max_error_fraction: float = 0.5,
+        memory_limit_gigabytes: float | None = 8.0,
+    ) -> None:
+        """Prepares; processes start on entering.
+
+        Args:
+            task: whose score function is called.
+            timeout_seconds: wall time for one response.
+            num_workers: worker processes.
+            max_error_fraction: above this fraction of errors, once 16 responses are scored, `ScoringError` stops it;
+                1 never stops.
+            memory_limit_gigabytes: address space of a worker; None sets no limit (a reward that uses a GPU needs that).
+        """
+        if not timeout_seconds > 0:
+            raise ValueError(f"timeout_seconds must be > 0, got {timeout_seconds}")
+        if num_workers < 1:
+            raise ValueError(f"num_workers must be >= 1, got {num_workers}")
+        if not 0 <= max_error_fraction <= 1:
+            raise ValueError(f"max_error_fraction must be in [0, 1], got {max_error_fraction}")
+        if memory_limit_gigabytes is not None and not memory_limit_gigabytes > 0:
+            raise ValueError(f"memory_limit_gigabytes must be > 0, or None for no limit, got {memory_limit_gigabytes}")
+        self.task = task
+        self.timeout_seconds = timeout_seconds
+        self.num_workers = num_workers
+        self.max_error_fraction = max_error_fraction
+        self.num_scored = 0
+        self.num_errors = 0
+        self.num_timeouts = 0
+        self.first_traceback: str | None = None
+        self._memory_limit_bytes = memory_limit_gigabytes and int(memory_limit_gigabytes * BYTES_PER_GIGABYTE)
+        self._start = b""
+        self._workers: list[WorkerProcess] = []
+
+    def __enter__(self) -> Scorer:
+        """Starts the workers and waits until they have loaded the score function.
+
+        Raises:
+            ScoringError: if it cannot be loaded, naming what is missing.
+        """
+        if not self.task.trusted:
+            self._start = self._start_request()
+            try:
+                for _ in range(self.num_workers):
+                    self._workers.append(self._new_worker())
+                while not all(worker.is_ready for worker in self._workers):
+                    for _ in self._events():
+                        pass
+            except BaseException:
+                self.close()
+                raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends the workers."""
+        self.close()
+
+    def close(self) -> None:
+        """Ends the workers at once."""
+        while self._workers:
+            self._workers.pop().kill()
+
+    def score_many(self, problems: Sequence[Problem], responses: Sequence[Response]) -> list[Score]:
+        """Returns one score per response, in order; `responses[i]` answers `problems[i]`.
+
+        Raises:
+            ScoringError: if more than `max_error_fraction` of all responses so far had no reward.
+        """
+        if len(problems) != len(responses):
+            raise ValueError(f"got {len(problems)} problems for {len(responses)} responses; there must be one for each")
+        if self.task.trusted:
+            return [self._counted(self.task.score(*pair)) for pair in zip(problems, responses, strict=True)]
+        if not self._workers:
+            raise ValueError("the scorer has no running workers; use it as `with Scorer(task) as scorer:`")
+        queue = deque(
+            Job(index, pickle.dumps(pair)) for index, pair in enumerate(zip(problems, responses, strict=True))
+        )
+        scores: dict[int, Score] = {}
+        try:
+            while len(scores) < len(responses):
+                self._assign(queue)
+                for job, score in self._events():
+                    if score is None:
+                        queue.appendleft(replace(job, attempt=job.attempt + 1))
+                    else:
+                        scores[job.index] = self._counted(score)
+        finally:
+            for worker in [worker for worker in self._workers if worker.job is not None]:
+                self._replace(worker)
+        return [scores[index] for index in range(len(responses))]
+
+    def _start_request(self) -> bytes:
+        """Returns what a worker needs to load the score function."""
+        try:
+            score = pickle.dumps(self.task.score)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ScoringError(
+                f"the score function of task {self.task.name!r} cannot be sent to another process ({error}); define it "
+                "at the top of a module, or set trusted=True if it can neither hang nor raise"
+            ) from error
+        start = {"import_path": sys.path, "memory_limit_bytes": self._memory_limit_bytes, "score": score}
+        return pickle.dumps(start)
+
+    def _new_worker(self) -> WorkerProcess:
+        return WorkerProcess(self._start, start_timeout_seconds=START_TIMEOUT_SECONDS)
+
+    def _replace(self, worker: WorkerProcess) -> str:
+        """Kills a worker and starts another in its place; returns how it ended."""
+        ended = worker.kill()
+        self._workers[self._workers.index(worker)] = self._new_worker()
+        return ended
+
+    def _assign(self, queue: deque[Job]) -> None:
+        """Gives jobs to idle workers."""
+        for worker in self._workers:
+            if queue and worker.is_ready and worker.job is None:
+                job = queue.popleft()
+                worker.begin(job, job.request, timeout_seconds=self.timeout_seconds)
+
+    def _events(self) -> Iterator[tuple[Job, Score | None]]:
+        """Waits for something to happen; yields finished jobs. None for a score means: try again."""
+        deadlines = [worker.deadline for worker in self._workers if worker.deadline is not None]
+        with selectors.DefaultSelector() as selector:
+            for worker in self._workers:
+                selector.register(worker.replies, selectors.EVENT_READ, worker)
+                if worker.has_outgoing:
+                    selector.register(worker.requests, selectors.EVENT_WRITE, worker)
+            ready = selector.select(max(min(deadlines, default=0.0) - time.monotonic(), 0.0))
+        for key, events in ready:
+            if key.data not in self._workers:
+                continue  # replaced a moment ago: its descriptors may by now be those of another worker
+            if events & selectors.EVENT_WRITE:
+                key.data.write()
+            else:
+                yield from self._on_readable(key.data)
+        now = time.monotonic()
+        for worker in [worker for worker in self._workers if worker.deadline is not None and worker.deadline <= now]:
+            yield from self._on_deadline(worker)
+
+    def _on_readable(self, worker: WorkerProcess) -> Iterator[tuple[Job, Score | None]]:
+        """Handles a reply, or the end of the process."""
+        try:
+            reply = worker.read()
+        except EOFError:
+            yield from self._on_death(worker)
+            return
+        if reply is None:
+            return
+        job = worker.job
+        worker.finish()
+        if not worker.is_ready:
+            self._on_loaded(worker, reply)
+        elif job is not None:
+            yield job, self._score_of(reply)
+
+    def _on_loaded(self, worker: WorkerProcess, reply: dict[str, Any]) -> None:
+        """Marks a worker as ready, or raises ScoringError with what kept it from loading the score function."""
+        if "failure" not in reply:
+            worker.is_ready = True
+            return
+        self.first_traceback = self.first_traceback or reply["traceback"]
+        is_ours = reply["failure"].startswith("ValueError")  # its message says everything; the traceback would bury it
+        hint = (
+            "; the script being run cannot be imported: move the task to a module"
+            if "__main__" in reply["failure"]
+            else ""
+        )
+        raise ScoringError(
+            reply["message"]
+            if is_ours
+            else f"the score function of task {self.task.name!r} cannot be loaded: {reply['failure']}{hint}\n"
+            + reply["traceback"]
+        )
+
+    def _on_death(self, worker: WorkerProcess) -> Iterator[tuple[Job, Score | None]]:
+        """Replaces a worker that ended by itself; its job is tried again, or given up."""
+        if not worker.is_ready:
+            raise ScoringError(
+                f"the process that loads the score function of task {self.task.name!r} ended ({worker.kill()})"
+            )
+        job = worker.job
+        ended = self._replace(worker)
+        if job is not None and job.attempt < MOST_ATTEMPTS:
+            yield job, None
+        elif job is not None:
+            yield job, Score(reward=None, reason=f"scoring ended its process {job.attempt} times ({ended})")
+
+    def _on_deadline(self, worker: WorkerProcess) -> Iterator[tuple[Job, Score | None]]:
+        """Replaces a worker that took too long; its job is not tried again, since it would take as long."""
+        if not worker.is_ready:
+            raise ScoringError(
+                f"the score function of task {self.task.name!r} was not loaded within {START_TIMEOUT_SECONDS:g} s"
+            )
+        job = worker.job
+        self._replace(worker)
+        self.num_timeouts += 1
+        yield job, Score(reward=None, reason=f"timed out after {self.timeout_seconds:g} s")
+
+    def _score_of(self, reply: dict[str, Any]) -> Score:
+        """Returns the score a reply holds; one without a reward if the score function raised."""
+        if "failure" in reply:
+            self.first_traceback = self.first_traceback or reply["traceback"]
+            return Score(reward=None, reason=reply["failure"])
+        return Score(**reply)
+
+    def _counted(self, score: Score) -> Score:
+        """Returns the score after counting it; raises ScoringError when too many were errors."""
+        self.num_scored += 1
+        self.num_errors += score.reward is None
+        too_many = self.num_errors > self.max_error_fraction * self.num_scored
+        if self.num_scored >= MIN_SCORED_TO_STOP and too_many:
+            details = f"\nfirst traceback:\n{self.first_traceback}" if self.first_traceback else ""
+            raise ScoringError(
+                f"{self.num_errors} of {self.num_scored} responses to task {self.task.name!r} have no reward, more "
+                f"than max_error_fraction={self.max_error_fraction:g}; the last reason: {score.reason}{details}"
+            )
+        return score

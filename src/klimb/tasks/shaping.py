@@ -1,0 +1,139 @@
+"""Adjusting a score for how the response was given: its length, its format."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, ScoreFunction, Task
+
+BUILT_IN_PARTS = ("correct", "reward")
+
+
+@runtime_checkable
+class Shaping(Protocol):
+    """Adds one named part to a reward."""
+
+    @property
+    def part(self) -> str:
+        """The name of the part."""
+        ...
+
+    @property
+    def trusted(self) -> bool:
+        """True if it can neither hang nor raise."""
+        ...
+
+    def amount(self, response: Response) -> float:
+        """Returns what is added to the reward."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverlongShaping:
+    """Soft overlong punishment: long responses lose up to `factor`, and not all at once.
+
+    With n response tokens, L = max_tokens and B = buffer_tokens:
+    0 if n <= L - B;  (L - B - n) / B if L - B < n <= L;  -1 if n > L;  times `factor`.
+
+    Attributes:
+        max_tokens: where the full penalty is reached; usually the sampler's max_new_tokens.
+        buffer_tokens: over this many tokens before it the penalty grows.
+        factor: the full penalty.
+
+    Source: DAPO, arXiv 2503.14476, equation 13 (L_max, L_cache).
+    """
+
+    max_tokens: int
+    buffer_tokens: int
+    factor: float = 1.0
+    part: str = "overlong"
+    trusted: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.buffer_tokens <= self.max_tokens:
+            raise ValueError(f"buffer_tokens must be in [1, max_tokens={self.max_tokens}], got {self.buffer_tokens}")
+        if not (math.isfinite(self.factor) and self.factor > 0):
+            raise ValueError(f"factor must be finite and > 0, got {self.factor}")
+
+    def amount(self, response: Response) -> float:
+        """Returns the penalty: 0, or less."""
+        num_over = response.num_tokens - (self.max_tokens - self.buffer_tokens)
+        return -self.factor * min(max(num_over / self.buffer_tokens, 0.0), 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormatReward:
+    """Adds `weight` when the regular expression is found in the response (`.` also matches line ends).
+
+    Not trusted: a pattern may take exponential time on some text, so it runs where a deadline holds.
+    """
+
+    pattern: str
+    weight: float
+    part: str = "format"
+    trusted: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.pattern, re.DOTALL)
+        except re.error as error:
+            raise ValueError(f"pattern {self.pattern!r} is not a regular expression: {error}") from error
+        if not math.isfinite(self.weight):
+            raise ValueError(f"weight must be finite, got {self.weight}")
+
+    def amount(self, response: Response) -> float:
+        """Returns the weight or 0."""
+        return self.weight if re.search(self.pattern, response.text, re.DOTALL) else 0.0
+
+
+@dataclass(frozen=True)
+class ShapedScore:
+    """A score function followed by shapings."""
+
+    score: ScoreFunction
+    shapings: tuple[Shaping, ...]
+
+    def prepare(self) -> None:
+        """Prepares the inner score function, if it wants that."""
+        prepare = getattr(self.score, "prepare", None)
+        if prepare is not None:
+            prepare()
+
+    def __call__(self, problem: Problem, response: Response) -> Score:
+        """Returns the shaped score."""
+        score = self.score(problem, response)
+        for shaping in self.shapings:
+            score = shape(score, response, shaping)
+        return score
+
+
+def shape(score: Score, response: Response, shaping: Shaping) -> Score:
+    """Returns the score with one more part. What is correct stays correct; what has no reward gets none.
+
+    Raises:
+        ValueError: if the score already has a part of that name.
+    """
+    if score.reward is None:
+        return score
+    if shaping.part in score.parts:
+        raise ValueError(f"the reward already has a part named {shaping.part!r}; give the shaping another `part` name")
+    amount = shaping.amount(response)
+    return replace(score, reward=score.reward + amount, parts={**score.parts, shaping.part: amount})
+
+
+def with_shaping(task: Task, shapings: Sequence[Shaping]) -> ProblemSet:
+    """Returns the task with every score shaped by each of `shapings`, in order."""
+    names = [shaping.part for shaping in shapings]
+    if len({*names, *BUILT_IN_PARTS}) < len(names) + len(BUILT_IN_PARTS):
+        raise ValueError(f"each shaping needs a part name of its own, none of {BUILT_IN_PARTS}; got {names}")
+    return ProblemSet(
+        name=task.name,
+        train=tuple(task.train),
+        held_out=tuple(task.held_out),
+        score=ShapedScore(task.score, tuple(shapings)),
+        trusted=task.trusted and all(shaping.trusted for shaping in shapings),
+    )

@@ -1,0 +1,69 @@
+import pytest
+
+from klimb.tasks.answers import EXTRACTIONS, as_integer, last_number, verify_exact, verify_integer
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("3 + 4 = 7", "7"),
+        ("The answer is 7.", "7"),
+        ("**7**", "7"),
+        ("it is -3", "-3"),
+        ("= \u22123", "\u22123"),
+        ("7-3", "3"),
+        ("(1)-3", "3"),
+        ("about 1,234 in all", "1,234"),
+        ("1, 2, 3", "3"),
+        ("3.5", "3.5"),
+        ("\\boxed{-7}", "-7"),
+        ("no number", None),
+        ("", None),
+        ("\u0667", None),  # an Arabic-Indic seven: str.isdigit would take it
+    ],
+)
+def test_the_last_number_is_found_as_written(text, number):
+    assert last_number(text) == number
+
+
+@pytest.mark.parametrize(
+    ("number", "integer"),
+    [("007", "7"), ("7.0", "7"), ("7.", "7"), ("-0", "0"), ("1,000", "1000"), ("\u22125", "-5"), ("+5", "5")],
+)
+def test_spellings_of_an_integer_are_equal(number, integer):
+    assert as_integer(number) == integer
+
+
+@pytest.mark.parametrize("number", ["3.5", "x", "", "1e3", "--1"])
+def test_other_numbers_are_no_integers(number):
+    assert as_integer(number) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "is_right"),
+    [("3+4 = 7", True), ("7, I think; no, 8", False), ("7.5", False), ("7.0", True), ("seven", False), ("-7", False)],
+)
+def test_an_integer_answer_must_be_the_last_number(text, is_right):
+    assert verify_integer(text, "7").correct is is_right
+
+
+def test_an_integer_of_a_million_digits_is_compared_and_not_shown_in_full():
+    digits = "9" * 1_000_000
+    assert verify_integer(f"It is {digits}", digits).correct
+    assert len(verify_integer(f"It is {digits}", "7").reason) < 100
+
+
+def test_exact_ignores_white_space_around_the_response_and_nothing_else():
+    assert verify_exact(" Paris\n", "Paris").correct
+    assert not verify_exact("paris", "Paris").correct
+    assert not verify_exact("Paris.", "Paris").correct
+
+
+def test_extractions_cut_out_what_they_say():
+    text = "Let me see: 3\n<answer> 4 </answer>\n<answer>5\n</answer>\n So 6.\n\n"
+    cut = {name: extract(text) for name, extract in EXTRACTIONS.items()}
+    assert cut == {"text": text.strip(), "last-line": "So 6.", "last-number": "6", "answer-tag": "5"}
+
+
+def test_extractions_of_nothing_are_empty():
+    assert {extract("") for extract in EXTRACTIONS.values()} == {""}

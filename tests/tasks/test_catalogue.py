@@ -1,0 +1,40 @@
+import subprocess
+import sys
+
+import pytest
+
+from klimb.tasks import arithmetic, make_task
+
+
+def test_a_task_by_name_is_the_task_of_the_function():
+    assert make_task("arithmetic", operators="*", seed=3) == arithmetic(operators="*", seed=3)
+
+
+def test_what_follows_the_colon_is_the_first_parameter(tmp_path):
+    (tmp_path / "data.jsonl").write_text('{"question": "1+1?", "answer": "2"}\n')
+    task = make_task(f"file:{tmp_path / 'data.jsonl'}", held_out_fraction=0, verifier="integer")
+    assert task == make_task("file", path=tmp_path / "data.jsonl", held_out_fraction=0, verifier="integer")
+    assert [problem.answer for problem in task.train] == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "message"),
+    [
+        ("arithmetics", {}, "got 'arithmetics'; did you mean 'arithmetic'?"),
+        ("arithmetic", {"digit": 2}, "got 'digit'; did you mean 'digits'?"),
+        ("arithmetic:x", {}, "too many positional arguments"),
+        ("file", {}, "missing a required argument: 'path'; write it as file:PATH"),
+        ("reasoning-gym", {}, "missing a required argument: 'dataset'; write it as reasoning-gym:DATASET"),
+    ],
+)
+def test_an_unknown_name_is_met_with_the_nearest_known_one(kind, parameters, message):
+    with pytest.raises(ValueError) as error:
+        make_task(kind, **parameters)
+    assert message in str(error.value)
+
+
+def test_tasks_import_no_heavy_package():
+    heavy = {"torch", "transformers", "sympy", "math_verify", "reasoning_gym", "pyarrow", "numpy"}
+    program = f"import sys, klimb.tasks; print(*({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
