@@ -1,7 +1,5 @@
 import math
-import os
-import subprocess
-import sys
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,15 +114,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: 
 def test_a_disk_that_fills_up_leaves_the_old_file(tmp_path: Path):
     path = tmp_path / "a.parquet"
     write_samples(path, [FULL])
-    code = (
-        "import resource, sys\n"
-        "from klimb.experience import Sample, write_samples\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        "row = Sample(sample_id='x', group_id='g', prompt=(), prompt_ids=tuple(i * 7919 % 100003 for i in range(9999)),"
-        " response='', response_ids=(), finish_reason='stop')\n"
-        "try:\n    write_samples(sys.argv[1], [row])\nexcept OSError:\n    sys.exit(7)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 7
+    large = replace(BARE, prompt_ids=tuple(number * 7919 % 100_003 for number in range(30_000)))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, hard))
+        with pytest.raises(OSError, match="File too large"):
+            write_samples(path, [large])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert read_samples(path) == [FULL]
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.parquet"]

@@ -142,3 +142,12 @@ def test_a_clip_is_found_by_name(name):
 def test_settings_out_of_range_are_errors(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("estimator", ["reinforce", "differentiable"])
+def test_an_advantage_of_zero_takes_the_branch_of_the_good_as_in_algorithm_2(estimator):
+    log_w = torch.tensor([[0.5, 4.0]]).log()
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    out = Objective(beta=0.0, estimator=estimator)(log_w, torch.zeros(1, 2), None, torch.zeros(1), mask)
+    assert out.metrics["clip_low_fraction"] == out.metrics["clip_ceiling_fraction"] == 0
+    assert out.metrics["clip_high_fraction"] == 0.5

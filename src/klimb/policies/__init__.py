@@ -1,0 +1,20 @@
+"""The language model: loading, log-probabilities of given tokens, LoRA, reference weights."""
+
+from klimb.policies.head import TokenLogProbs, token_log_probs
+from klimb.policies.loading import load_policy
+from klimb.policies.lora import LoraSettings
+from klimb.policies.policy import Policy, ScoredTokens
+from klimb.policies.reference import Snapshot
+from klimb.policies.sources import EMBEDDED_MODELS, cache_folder
+
+__all__ = [
+    "EMBEDDED_MODELS",
+    "LoraSettings",
+    "Policy",
+    "ScoredTokens",
+    "Snapshot",
+    "TokenLogProbs",
+    "cache_folder",
+    "load_policy",
+    "token_log_probs",
+]

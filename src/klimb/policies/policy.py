@@ -1,0 +1,199 @@
+"""The policy: a language model, its tokenizer, and the log-probabilities of given tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from klimb.experience import Message
+from klimb.policies.head import token_log_probs
+from klimb.policies.hidden import predicting_hidden
+from klimb.policies.lora import merged_state
+from klimb.policies.rendering import render_chat
+from klimb.policies.saving import save_plain_model
+from klimb.policies.scoring_inputs import check_scoring_inputs, num_scored
+
+
+@dataclass(frozen=True)
+class ScoredTokens:
+    """Scores of response tokens; 0 where the mask is False.
+
+    Attributes:
+        log_pi: log-probability in nats *of* the token at each position, float32 or wider.
+        entropy: entropy in nats of the distribution that the token was predicted from; None unless asked for.
+    """
+
+    log_pi: Float[Tensor, "batch time"]
+    entropy: Float[Tensor, "batch time"] | None
+
+
+@dataclass
+class Policy:
+    """A causal language model with float32 master weights, and how it is run. `load_policy` makes one.
+
+    Attributes:
+        model: the transformers model, inside a peft model if there is an adapter; always in evaluation mode.
+        tokenizer: with its chat template.
+        name: as it was asked for.
+        device: of the weights.
+        compute_dtype: of matrix products: float32, or bfloat16 by autocast around the float32 weights.
+        end_ids: tokens that end a response, the one of the chat template first.
+        shares_prompts: a prompt goes through the model once for all its responses.
+        logit_scale: factor on the logits that some architectures have.
+        notes: what was chosen at loading and why, for `describe`.
+    """
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    device: torch.device
+    compute_dtype: torch.dtype
+    end_ids: tuple[int, ...]
+    shares_prompts: bool = True
+    logit_scale: float = 1.0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def causal_lm(self) -> PreTrainedModel:
+        """The transformers model; with an adapter, the one that has it in its layers."""
+        return cast(PreTrainedModel, self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model)
+
+    @property
+    def num_vocab(self) -> int:
+        """Number of token ids that the model knows; a tokenizer may have fewer."""
+        return cast(nn.Embedding, self.causal_lm.get_input_embeddings()).weight.shape[0]
+
+    @property
+    def max_positions(self) -> int | None:
+        """Number of positions the model was made for; None if it has no bound."""
+        return getattr(self.causal_lm.config.get_text_config(), "max_position_embeddings", None)
+
+    def describe(self) -> str:
+        """One line: what was loaded, and what was chosen for this machine and why."""
+        total = sum(parameter.numel() for parameter in self.model.parameters())
+        trained = sum(parameter.numel() for parameter in self.trainable().values())
+        share = "" if trained == total else f" ({trained / 1e6:.2f} M trained)"
+        kind = type(self.causal_lm).__name__
+        return "; ".join([f"{self.name}: {kind}, {total / 1e6:.1f} M parameters{share}", *self.notes])
+
+    def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Token ids of a prompt: the chat template up to the beginning of the assistant's answer.
+
+        Text in a message never becomes a control token.
+        """
+        return render_chat(self.tokenizer, messages)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the tokens, without special tokens."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def log_probs(
+        self,
+        prompts: Sequence[Sequence[int]],
+        prompt_index: Int[Tensor, " batch"],
+        response_ids: Int[Tensor, "batch time"],
+        mask: Bool[Tensor, "batch time"],
+        *,
+        temperature: float = 1.0,
+        with_entropy: bool = False,
+    ) -> ScoredTokens:
+        """Log-probabilities of response tokens given their prompts; differentiable in the weights.
+
+            log_pi[i, t] = log softmax(logits(prompt_i, response_i[:t]) / temperature)[response_i[t]]
+
+        A prompt shared by several rows goes through the model once, with the values and gradients of separate rows.
+        The logits are never all in memory. The caller chooses how many rows are alive at once.
+
+        Args:
+            prompts: token ids of each prompt.
+            prompt_index: row -> prompt.
+            response_ids: padded on the right with anything.
+            mask: True where a token counts; tokens before a counted one are read even where it is False.
+            temperature: > 0; that of the distribution whose log-probability is wanted.
+            with_entropy: also return entropies.
+
+        Raises:
+            ValueError: shapes disagree, a prompt is empty, a token is outside the vocabulary, a row is longer than
+                the model's positions, or the model is in training mode.
+        """
+        check_scoring_inputs(
+            prompts, prompt_index, response_ids, mask, num_vocab=self.num_vocab, max_positions=self.max_positions
+        )
+        if self.model.training:
+            raise ValueError(
+                "the model is in training mode, where dropout changes the policy; call policy.model.eval()"
+            )
+        lengths = num_scored(mask)
+        # At least one column, so that a batch in which nothing counts still has a graph, with zero gradients.
+        num_columns = max(1, int(lengths.max()))
+        counted = mask[:, :num_columns].to(self.device)
+        is_read = torch.arange(num_columns, device=mask.device) < lengths[:, None]
+        ids = torch.where(is_read, response_ids[:, :num_columns].to(mask.device), 0).to(self.device)
+        with torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype == torch.bfloat16):
+            log_pi, entropy = self._score(
+                prompts, prompt_index.to(self.device), ids, counted, temperature, with_entropy
+            )
+        width = mask.shape[1]
+        return ScoredTokens(
+            _spread(log_pi, counted, width), None if entropy is None else _spread(entropy, counted, width)
+        )
+
+    def _score(
+        self,
+        prompts: Sequence[Sequence[int]],
+        prompt_index: Tensor,
+        ids: Tensor,
+        counted: Tensor,
+        temperature: float,
+        with_entropy: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """log_pi and entropy of the counted tokens, as one row."""
+        model = self.causal_lm
+        hidden = predicting_hidden(model.get_decoder(), prompts, prompt_index, ids, share_prompts=self.shares_prompts)
+        output = cast(nn.Linear, model.get_output_embeddings())
+        scored = token_log_probs(
+            hidden[counted] * self.logit_scale if self.logit_scale != 1 else hidden[counted],
+            output.weight,
+            ids[counted],
+            bias=output.bias,
+            temperature=temperature,
+            softcap=getattr(model.config.get_text_config(), "final_logit_softcapping", None),
+            with_entropy=with_entropy,
+        )
+        return scored.log_pi, scored.entropy
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Name -> parameter, of those that are trained: the adapter alone if there is one."""
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+    def save(self, folder: str | Path, *, adapter_only: bool = False) -> None:
+        """Writes a Hugging Face folder that plain transformers loads and that scores the same.
+
+        A LoRA adapter is merged into the written weights, not into the policy's own.
+
+        Args:
+            folder: made if missing.
+            adapter_only: write the adapter in peft's format instead, to be put on the base model again.
+
+        Raises:
+            ValueError: `adapter_only` without an adapter.
+        """
+        if not adapter_only:
+            save_plain_model(self.causal_lm, merged_state(self.causal_lm), self.tokenizer, Path(folder))
+            return
+        if not isinstance(self.model, PeftModel):
+            raise ValueError(f"{self.name} has no adapter to save; save the whole model with adapter_only=False")
+        self.model.save_pretrained(str(folder), safe_serialization=True)
+        self.tokenizer.save_pretrained(folder)
+
+
+def _spread(values: Tensor, counted: Tensor, width: int) -> Tensor:
+    """The values at the counted places of `[batch, width]`, 0 elsewhere."""
+    zeros = torch.zeros(counted.shape, dtype=values.dtype, device=values.device)
+    return nn.functional.pad(zeros.masked_scatter(counted, values), (0, width - counted.shape[1]))

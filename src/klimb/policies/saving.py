@@ -1,0 +1,48 @@
+"""Plain Hugging Face folders."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+
+def save_plain_model(
+    model: PreTrainedModel, state: Mapping[str, Tensor], tokenizer: PreTrainedTokenizerBase, folder: Path
+) -> None:
+    """Writes a folder that `from_pretrained` of plain transformers loads: config, safetensors, tokenizer, template.
+
+    Args:
+        model: gives the class and the config; how it is quantised, adapted or wrapped is left behind.
+        state: the weights to write, by their names in a plain model of that class.
+        tokenizer: saved beside the weights.
+        folder: made if missing; files of the same names are replaced.
+    """
+    config = copy.deepcopy(model.config)
+    vars(config).pop("quantization_config", None)
+    config.dtype = next(iter(state.values())).dtype
+    # Without storage of its own: the weights are taken over, not copied.
+    with torch.device("meta"):
+        plain = type(model)(config)
+    plain.load_state_dict(dict(state), assign=True)
+    plain.tie_weights()
+    plain.generation_config = model.generation_config
+    with no_progress_bars():
+        plain.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Keeps transformers from drawing progress bars into the terminal, for the duration."""
+    was_enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,110 @@
+"""Behaviour cloning as the same objective: no reward (A = 0), forward KL to the data (ref = μ).
+
+Then v = ref/μ = 1 whatever μ was, and the term is −β·log π up to a constant: maximum likelihood. So nobody needs to
+know the μ of the data, and log μ = log ref = 0 stands for it; this is the one place where a missing log_mu is none.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from klimb.experience import Batch, Message, Sample, collate
+from klimb.losses import Objective
+from klimb.policies import Policy
+from klimb.training.optimizers import Optimizer, OptimizerSettings
+from klimb.training.step import StepSettings, optimizer_step
+
+CLONING_OBJECTIVE = Objective(
+    divergence="fkl", beta=1.0, estimator="differentiable", level="token", clip="none", reduce="token-mean"
+)
+"""Its loss is the mean negative log-likelihood of the response tokens, in nats."""
+
+METRICS = ("loss", "grad_norm", "learning_rate", "entropy")
+"""What means something without a behaviour policy; ratios to a μ that stands for nothing do not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloningSettings:
+    """How the pairs are learnt.
+
+    Attributes:
+        num_epochs: passes over the pairs, each in a new order.
+        batch_size: pairs an optimiser step.
+    """
+
+    num_epochs: int = 1
+    batch_size: int = 32
+    optimizer: OptimizerSettings = field(default_factory=lambda: OptimizerSettings(learning_rate=1e-5))
+    step: StepSettings = field(default_factory=StepSettings)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_epochs < 1 or self.batch_size < 1:
+            raise ValueError(f"num_epochs and batch_size must be >= 1, got {self.num_epochs} and {self.batch_size}")
+
+
+Pair = tuple[Sequence[Message], str]
+"""What was asked, and the response to imitate."""
+
+
+def clone(
+    policy: Policy,
+    pairs: Sequence[Pair],
+    *,
+    settings: CloningSettings,
+    on_step: Callable[[dict[str, float]], None] | None = None,
+) -> None:
+    """Trains the policy to give these responses, their end included.
+
+    Args:
+        policy: trained in place.
+        pairs: what was asked, and the response to imitate.
+        settings: how.
+        on_step: sees the metrics of each optimiser step.
+
+    Raises:
+        ValueError: there is no pair, a response is empty, or a loss or gradient is not finite.
+    """
+    if not pairs:
+        raise ValueError("clone: no pairs to imitate; check the file they come from")
+    samples = [pair_as_sample(policy, pair, number=number) for number, pair in enumerate(pairs)]
+    optimizer = Optimizer(policy.trainable(), settings.optimizer)
+    generator = torch.Generator().manual_seed(settings.seed)
+    for epoch in range(settings.num_epochs):
+        order = torch.randperm(len(samples), generator=generator).tolist()
+        for start in range(0, len(order), settings.batch_size):
+            batch = cloning_batch([samples[index] for index in order[start : start + settings.batch_size]])
+            with optimizer.gradient_point():
+                outcome = optimizer_step(policy, optimizer, CLONING_OBJECTIVE, batch, settings=settings.step)
+            if outcome.not_finite:
+                raise ValueError(f"clone: the {outcome.not_finite} is not finite; lower the learning rate")
+            if on_step is not None:
+                known = {name: outcome.metrics[name] for name in METRICS if name in outcome.metrics}
+                on_step(known | {"step": float(optimizer.num_steps), "epoch": float(epoch)})
+
+
+def pair_as_sample(policy: Policy, pair: Pair, *, number: int) -> Sample:
+    """The pair as a sample of an unknown behaviour policy: the response and its end token."""
+    messages, response = pair
+    if not response:
+        raise ValueError(f"clone: the response of pair {number} is empty; there is nothing to imitate")
+    # Text that looks like a special token is text: data must not be able to end a response early.
+    response_ids = policy.tokenizer(response, add_special_tokens=False, split_special_tokens=True).input_ids
+    return Sample(
+        sample_id=f"pair-{number:06d}",
+        group_id=f"pair-{number:06d}",
+        prompt=tuple(messages),
+        prompt_ids=tuple(policy.render(messages)),
+        response=response,
+        response_ids=(*response_ids, policy.end_ids[0]),
+        finish_reason="stop",
+        source="log",
+    )
+
+
+def cloning_batch(samples: Sequence[Sample]) -> Batch:
+    """The samples with A = 0 and log μ = log ref = 0."""
+    batch = collate(samples, torch.zeros(len(samples)), allow_absent_log_mu=True)
+    zeros = torch.zeros_like(batch.log_mu)
+    return replace(batch, log_mu=zeros, log_ref=zeros)

@@ -1,0 +1,48 @@
+"""Which rows of a batch go through the optimizer together, and which through the model together."""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+
+from klimb.experience import Batch
+
+
+def minibatches(batch: Batch, *, num_minibatches: int, generator: torch.Generator) -> list[list[int]]:
+    """Rows of each optimiser step of one epoch: groups in random order, split evenly, never torn apart.
+
+    There are at most as many as groups.
+    """
+    groups: dict[str, list[int]] = {}
+    for row, sample in enumerate(batch.samples):
+        groups.setdefault(sample.group_id, []).append(row)
+    names = list(groups)
+    order = [names[number] for number in torch.randperm(len(names), generator=generator).tolist()]
+    count = min(num_minibatches, len(order))
+    bounds = [len(order) * index // count for index in range(count + 1)]
+    return [[row for name in order[low:high] for row in groups[name]] for low, high in itertools.pairwise(bounds)]
+
+
+def micro_batches(batch: Batch, rows: Sequence[int], *, max_tokens: int) -> list[list[int]]:
+    """Rows in portions of at most `max_tokens`, a single row always being allowed.
+
+    A portion costs each of its prompts once and each of its responses, both padded to the longest of their kind.
+    Responses to one prompt stay together, so that the prompt goes through the model once; prompts with responses of
+    like length are neighbours, so that little is padding.
+    """
+    lengths = batch.mask.sum(dim=1).tolist()
+    prompt_of = batch.prompt_index.tolist()
+    longest: dict[int, int] = {}
+    for row in rows:
+        longest[prompt_of[row]] = max(longest.get(prompt_of[row], 0), lengths[row])
+    ordered = sorted(rows, key=lambda row: (longest[prompt_of[row]], prompt_of[row], lengths[row]))
+    portions: list[list[int]] = []
+    for row in ordered:
+        joined = [*portions[-1], row] if portions else [row]
+        width = max(lengths[each] for each in joined)
+        prompts = [len(batch.prompts[number]) for number in {prompt_of[each] for each in joined}]
+        if portions and max(prompts) * len(prompts) + width * len(joined) <= max_tokens:
+            portions[-1] = joined
+        else:
+            portions.append([row])
+    return portions

@@ -1,0 +1,175 @@
+"""AdamW and Schedule-Free AdamW behind one small class that says at which point the parameters stand.
+
+Schedule-Free keeps two points: x, the average that one samples from and saves, and y, where gradients are taken.
+The parameters hold x at all times except inside `with optimizer.gradient_point():`. For AdamW both are the same.
+"""
+
+import math
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+try:
+    import schedulefree
+except ImportError:  # a run with AdamW works without; a run that asks for it gets an error, never another optimizer
+    schedulefree = None
+
+_FUSED_DEVICES = frozenset({"cpu", "cuda"})
+_SCHEDULE_FREE_COUNTERS = ("k", "weight_sum", "lr_max", "scheduled_lr")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """How a gradient becomes a step.
+
+    Attributes:
+        kind: `adamw` or `schedule-free`.
+        learning_rate: constant after the warm-up.
+        warmup_steps: step k of the first ones uses learning_rate · k / warmup_steps; 0 and 1 mean none.
+        weight_decay: decoupled, multiplied by the learning rate; Schedule-Free applies it at y.
+        decay_vectors: whether parameters with one axis (norms, biases) decay too.
+    """
+
+    kind: Literal["adamw", "schedule-free"] = "adamw"
+    learning_rate: float = 1e-6
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.1
+    decay_vectors: bool = True
+    warmup_steps: int = 10
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("adamw", "schedule-free"):
+            raise ValueError(f"unknown optimizer {self.kind!r}; there are adamw and schedule-free")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(f"learning_rate must be finite and > 0, got {self.learning_rate}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.kind == "schedule-free" and self.beta1 == 0:
+            raise ValueError("beta1 must be > 0 for schedule-free: x is found from y by dividing by it")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise ValueError(f"weight_decay must be finite and >= 0, got {self.weight_decay}")
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps must be >= 0, got {self.warmup_steps}")
+
+
+class Optimizer:
+    """Steps named parameters, and moves them between the point of sampling and the point of gradients.
+
+    Attributes:
+        num_steps: steps taken so far; with it grow the warm-up and the version of the policy.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], settings: OptimizerSettings) -> None:
+        if not parameters:
+            raise ValueError("the policy has no trainable parameter; unfreeze some, or load it with LoRA")
+        self.settings = settings
+        self.num_steps = 0
+        self._parameters = dict(parameters)
+        self._at_gradient_point = False
+        self._inner = _inner_optimizer(self._parameters, settings)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the step that comes next, warm-up included."""
+        return self.settings.learning_rate * min(1.0, (self.num_steps + 1) / max(1, self.settings.warmup_steps))
+
+    @contextmanager
+    def gradient_point(self) -> Generator[None]:
+        """Inside, the parameters are y: take gradients and steps here, and nothing else."""
+        if self._at_gradient_point:
+            raise ValueError("gradient_point: the parameters are there already; leave the outer block first")
+        self._switch(to_gradient_point=True)
+        try:
+            yield
+        finally:
+            self._switch(to_gradient_point=False)
+
+    def step(self) -> None:
+        """One step along the gradients that the parameters hold.
+
+        Raises:
+            ValueError: called outside `gradient_point()`: the gradients would belong to another point.
+        """
+        if not self._at_gradient_point:
+            raise ValueError("step: the parameters are not at the gradient point; use `with gradient_point():`")
+        if self.settings.kind == "adamw":
+            for group in self._inner.param_groups:
+                group["lr"] = self.learning_rate
+        self._inner.step()
+        self.num_steps += 1
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+        self._inner.zero_grad(set_to_none=True)
+
+    def _switch(self, *, to_gradient_point: bool) -> None:
+        if schedulefree is not None and isinstance(self._inner, schedulefree.AdamWScheduleFree):
+            self._inner.train() if to_gradient_point else self._inner.eval()
+        self._at_gradient_point = to_gradient_point
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain numbers that `load_state` takes back.
+
+        Raises:
+            ValueError: called inside `gradient_point()`; what is saved belongs to x.
+        """
+        if self._at_gradient_point:
+            raise ValueError("state: the parameters are at the gradient point; save outside of it")
+        saved = self._inner.state_dict()["state"]
+        tensors = {f"{index}.{key}": value for index, entry in saved.items() for key, value in entry.items()}
+        counters = [
+            {key: group[key] for key in _SCHEDULE_FREE_COUNTERS if key in group} for group in self._inner.param_groups
+        ]
+        return tensors, {"num_steps": self.num_steps, "names": list(self._parameters), "counters": counters}
+
+    def load_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+        """Continues from a saved state; learning rate, betas and decay stay those of the present settings.
+
+        Raises:
+            ValueError: the saved state is of other parameters.
+        """
+        if list(numbers["names"]) != list(self._parameters):
+            differing = sorted(set(numbers["names"]) ^ set(self._parameters))[:3]
+            raise ValueError(f"the saved optimizer state is of other parameters (differing: {differing}); same model?")
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            index, _, key = name.partition(".")
+            state.setdefault(int(index), {})[key] = tensor
+        groups = self._inner.state_dict()["param_groups"]
+        for group, counters in zip(groups, numbers["counters"], strict=True):
+            group.update(counters)
+        self._inner.load_state_dict({"state": state, "param_groups": groups})
+        self.num_steps = int(numbers["num_steps"])
+
+
+def _inner_optimizer(parameters: Mapping[str, nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
+    groups = _groups(parameters, settings)
+    betas = (settings.beta1, settings.beta2)
+    if settings.kind == "adamw":
+        fused = all(parameter.device.type in _FUSED_DEVICES for parameter in parameters.values())
+        return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.epsilon, fused=fused)
+    if schedulefree is None:
+        raise ImportError(
+            "the optimizer schedule-free needs the package schedulefree: pip install schedulefree, "
+            "or choose the optimizer adamw"
+        )
+    # The warm-up is the package's own: stacked on a second one, the first batch would train at a rate of almost 0.
+    return schedulefree.AdamWScheduleFree(
+        groups, lr=settings.learning_rate, betas=betas, eps=settings.epsilon, warmup_steps=settings.warmup_steps
+    )
+
+
+def _groups(parameters: Mapping[str, nn.Parameter], settings: OptimizerSettings) -> list[dict[str, Any]]:
+    if settings.decay_vectors:
+        return [{"params": list(parameters.values()), "weight_decay": settings.weight_decay}]
+    matrices = [parameter for parameter in parameters.values() if parameter.ndim > 1]
+    vectors = [parameter for parameter in parameters.values() if parameter.ndim <= 1]
+    groups = ((matrices, settings.weight_decay), (vectors, 0.0))
+    return [{"params": group, "weight_decay": decay} for group, decay in groups if group]

@@ -1,0 +1,103 @@
+"""All that a run can be told, as plain frozen values."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from klimb.experience import SamplingSettings
+from klimb.training.collect import CollectSettings
+from klimb.training.optimizers import OptimizerSettings
+from klimb.training.references import ReferenceSettings
+from klimb.training.step import ObjectiveFunction
+from klimb.training.update import UpdateSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSettings:
+    """When the whole state is saved.
+
+    Attributes:
+        every_steps: loop steps between two checkpoints.
+        keep: how many of the newest are kept.
+        at_end: also save after the last step. A signal saves in any case.
+    """
+
+    every_steps: int = 20
+    keep: int = 2
+    at_end: bool = True
+
+    def __post_init__(self) -> None:
+        if self.every_steps < 1 or self.keep < 1:
+            raise ValueError(f"every_steps and keep must be >= 1, got {self.every_steps} and {self.keep}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """How the held-out problems are answered while training.
+
+    Attributes:
+        every_steps: loop steps between two evaluations; 0 means none.
+        num_samples: responses a problem.
+        seed: every evaluation draws from this one, so that two of them differ by the policy alone.
+    """
+
+    every_steps: int = 0
+    num_samples: int = 8
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.every_steps < 0 or self.num_samples < 1:
+            raise ValueError(
+                f"every_steps must be >= 0 and num_samples >= 1, got {self.every_steps} and {self.num_samples}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """One run.
+
+    Attributes:
+        num_steps: batches collected and trained on.
+        log_mu: `sampler` takes the log-probabilities that the sampler recorded; `recomputed` replaces them by those
+            of the trainer's forward pass with the same weights, which removes the gap between the two and costs a pass.
+        num_gap_rows: so many responses a step are scored by the trainer to measure that gap; 0 measures nothing.
+        max_seconds: the run ends after the step in which this much time has passed, as if it were the last.
+        save_rollouts: keep all that was drawn, as Parquet.
+    """
+
+    num_steps: int
+    seed: int = 0
+    collect: CollectSettings = field(default_factory=CollectSettings)
+    update: UpdateSettings = field(default_factory=UpdateSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    reference: ReferenceSettings = field(default_factory=ReferenceSettings)
+    checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    log_mu: Literal["sampler", "recomputed"] = "sampler"
+    num_gap_rows: int = 8
+    max_seconds: float = float("inf")
+    save_rollouts: bool = True
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 0 or self.num_gap_rows < 0:
+            raise ValueError(f"num_steps and num_gap_rows must be >= 0, got {self.num_steps} and {self.num_gap_rows}")
+        if self.log_mu not in ("sampler", "recomputed"):
+            raise ValueError(f"unknown log_mu {self.log_mu!r}; there are sampler and recomputed")
+        if self.log_mu == "recomputed" and not self.collect.sampling.is_plain:
+            raise ValueError(
+                f"log_mu = recomputed scores at temperature 1 without truncation, and the sampling is "
+                f"{self.collect.sampling}; what it computed would not be μ. Use log_mu = sampler, or plain sampling"
+            )
+
+
+def check_objective_fits(settings: LoopSettings, objective: ObjectiveFunction) -> None:
+    """Returns if the objective can be trained under these settings.
+
+    Raises:
+        ValueError: it needs a reference and there is none.
+    """
+    if settings.reference.kind == "none" and objective.beta > 0:
+        raise ValueError(
+            f"beta is {objective.beta} and the reference is none: a divergence needs one; set beta = 0, or choose "
+            "iterative, fixed or ema"
+        )

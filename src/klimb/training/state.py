@@ -1,0 +1,141 @@
+"""The state of a run: everything that the next step depends on, to and from a checkpoint."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from klimb.policies import Policy
+from klimb.training.checkpoints import CheckpointContent, CheckpointError
+from klimb.training.identity import check_same_run, environment
+from klimb.training.optimizers import Optimizer
+from klimb.training.prompts import PromptStream
+from klimb.training.references import Reference
+from klimb.training.settings import LoopSettings
+from klimb.training.update import NonFiniteGuard
+
+logger = logging.getLogger(__name__)
+
+PURPOSES = ("sampling", "rewards", "minibatches")
+"""Each draws its random numbers from a generator of its own, so that a change in one leaves the others alone."""
+
+
+@dataclass
+class RunState:
+    """What a step reads and changes.
+
+    Attributes:
+        step: loop steps done.
+        generators: purpose -> its random numbers.
+        identity: what must be the same on resume.
+    """
+
+    policy: Policy
+    optimizer: Optimizer
+    reference: Reference
+    stream: PromptStream
+    generators: dict[str, torch.Generator]
+    guard: NonFiniteGuard
+    identity: Mapping[str, Any]
+    step: int = 0
+
+
+def fresh_state(
+    policy: Policy, settings: LoopSettings, *, num_problems: int, folder: Path, identity: Mapping[str, Any]
+) -> RunState:
+    """The state before the first step.
+
+    Also seeds torch's global generator: what draws from it (dropout) belongs to the run, and its state is saved.
+    """
+    torch.manual_seed(settings.seed)
+    return RunState(
+        policy=policy,
+        optimizer=Optimizer(policy.trainable(), settings.optimizer),
+        reference=Reference(settings.reference, policy),
+        stream=PromptStream(num_problems, seed=settings.seed),
+        generators={
+            purpose: torch.Generator().manual_seed(settings.seed * len(PURPOSES) + number)
+            for number, purpose in enumerate(PURPOSES)
+        },
+        guard=NonFiniteGuard(folder / "skipped", max_in_a_row=settings.update.max_skipped_steps),
+        identity=identity,
+    )
+
+
+def captured(state: RunState, *, metrics_bytes: int) -> CheckpointContent:
+    """The state as a checkpoint's content. Reads only: saving or not saving changes no later number."""
+    optimizer_tensors, optimizer_numbers = state.optimizer.state()
+    reference_tensors, reference_numbers = state.reference.state()
+    random_states = {purpose: generator.get_state() for purpose, generator in state.generators.items()}
+    tensors: dict[str, Mapping[str, Tensor]] = {
+        "weights": state.policy.trainable(),
+        "optimizer": optimizer_tensors,
+        "random": random_states | {"global": torch.get_rng_state()},
+    }
+    if reference_tensors:
+        tensors["reference"] = reference_tensors
+    numbers = {
+        "step": state.step,
+        "optimizer": optimizer_numbers,
+        "reference": reference_numbers,
+        "stream": state.stream.state(),
+        "num_skipped_in_a_row": state.guard.num_in_a_row,
+        "metrics_bytes": metrics_bytes,
+        "identity": dict(state.identity),
+        "environment": environment(state.policy),
+    }
+    return CheckpointContent(tensors, numbers)
+
+
+def restore(state: RunState, content: CheckpointContent) -> int:
+    """Puts a fresh state where the checkpoint was; returns how many bytes of metrics belong to it.
+
+    Raises:
+        CheckpointError: it is of a run with other settings, or of another model.
+    """
+    numbers = content.numbers
+    check_same_run(numbers["identity"], state.identity)
+    _warn_of_changes(numbers["environment"], environment(state.policy))
+    _copy_weights(content.tensors["weights"], state.policy.trainable())
+    state.optimizer.load_state(content.tensors.get("optimizer", {}), numbers["optimizer"])
+    state.reference.load_state(dict(content.tensors.get("reference", {})), numbers["reference"])
+    state.stream.load_state(numbers["stream"])
+    for purpose, generator in state.generators.items():
+        generator.set_state(content.tensors["random"][purpose])
+    torch.set_rng_state(content.tensors["random"]["global"])
+    state.guard.num_in_a_row = int(numbers["num_skipped_in_a_row"])
+    state.step = int(numbers["step"])
+    return int(numbers["metrics_bytes"])
+
+
+@torch.no_grad()
+def _copy_weights(saved: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
+    wrong = sorted({*saved} ^ {*parameters}) or [
+        name for name, parameter in parameters.items() if saved[name].shape != parameter.shape
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"the checkpoint is of another model: {len(wrong)} weights are missing, new or of another shape, "
+            f"the first of them {_shown(wrong)}; load the model (and LoRA settings) the run began with"
+        )
+    for name, parameter in parameters.items():
+        parameter.copy_(saved[name])
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:3])
+
+
+def _warn_of_changes(saved: Mapping[str, Any], present: Mapping[str, Any]) -> None:
+    for key, value in present.items():
+        if saved.get(key) != value:
+            logger.warning(
+                "resumed with %s = %s, begun with %s: correct, but not bit for bit what one run would give",
+                key,
+                value,
+                saved.get(key),
+            )

@@ -1,0 +1,179 @@
+"""One optimiser step: a minibatch through the model in micro-batches, one gradient, one update or a counted skip."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from klimb.experience import Batch
+from klimb.losses import ObjectiveOutput
+from klimb.policies import Policy
+from klimb.training.minibatches import micro_batches
+from klimb.training.optimizers import Optimizer
+
+
+@runtime_checkable
+class ObjectiveFunction(Protocol):
+    """What the loop needs of an objective; `klimb.losses.Objective` is one."""
+
+    @property
+    def beta(self) -> float:
+        """Weight of the divergence; at 0 an advantage of 0 gives no gradient."""
+        ...
+
+    def normalizer(self, mask: Bool[Tensor, "batch time"]) -> float:
+        """The denominator of the loss over a whole minibatch."""
+        ...
+
+    def __call__(
+        self,
+        log_pi: Float[Tensor, "batch time"],
+        log_mu: Float[Tensor, "batch time"],
+        log_ref: Float[Tensor, "batch time"] | None,
+        advantages: Float[Tensor, " batch"],
+        mask: Bool[Tensor, "batch time"],
+        *,
+        entropy: Float[Tensor, "batch time"] | None = None,
+        normalizer: float | None = None,
+    ) -> ObjectiveOutput:
+        """Loss, terms and metrics."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSettings:
+    """How a minibatch becomes one step.
+
+    Attributes:
+        micro_batch_tokens: prompt and response tokens, padding included, that go through the model at once. It
+            changes memory and speed; the gradient stays the same up to rounding.
+        max_grad_norm: a longer gradient is scaled down to this norm.
+    """
+
+    micro_batch_tokens: int = 8192
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.micro_batch_tokens < 1:
+            raise ValueError(f"micro_batch_tokens must be >= 1, got {self.micro_batch_tokens}")
+        if not self.max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm must be > 0, got {self.max_grad_norm}; use inf for no clip")
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """What came of one step.
+
+    Attributes:
+        metrics: of the objective over the whole minibatch, and of the gradient. Empty when nothing was computed.
+        num_tokens: response tokens that went through the model.
+        not_finite: what was not finite, so that the step was not taken; empty otherwise.
+    """
+
+    metrics: dict[str, float]
+    num_tokens: int
+    not_finite: str = ""
+
+
+def optimizer_step(
+    policy: Policy, optimizer: Optimizer, objective: ObjectiveFunction, batch: Batch, *, settings: StepSettings
+) -> StepOutcome:
+    """Takes one step on a minibatch; call it at the gradient point.
+
+    The loss of the minibatch is the sum of those of its micro-batches, each divided by the minibatch's normaliser.
+    With beta = 0, rows whose advantage is exactly 0 have no gradient: they stay in the normaliser and skip the model,
+    and the metrics are then over the other rows. No such row left means no step. A loss or a gradient that is not
+    finite means no step either, and the outcome says so.
+    """
+    rows = [row for row in range(len(batch)) if objective.beta > 0 or float(batch.advantages[row]) != 0]
+    if not rows:
+        return StepOutcome({}, 0)
+    optimizer.zero_grad()
+    seen = _Seen.of(batch)
+    loss = 0.0
+    for portion in micro_batches(batch, rows, max_tokens=settings.micro_batch_tokens):
+        part_loss = _backward(policy, objective, batch, portion, seen)
+        loss += part_loss
+        if not math.isfinite(part_loss):
+            optimizer.zero_grad()
+            return StepOutcome({"loss": loss}, int(seen.mask.sum()), not_finite="loss")
+    grad_norm = float(nn.utils.clip_grad_norm_(policy.trainable().values(), settings.max_grad_norm))
+    metrics = {"loss": loss, "grad_norm": grad_norm, "learning_rate": optimizer.learning_rate}
+    if not math.isfinite(grad_norm):
+        optimizer.zero_grad()
+        return StepOutcome(metrics, int(seen.mask.sum()), not_finite="gradient")
+    optimizer.step()
+    optimizer.zero_grad()
+    metrics["zero_advantage_fraction"] = float((batch.advantages == 0).double().mean())
+    return StepOutcome(metrics | _objective_metrics(objective, batch, seen), int(seen.mask.sum()))
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What the policy said of the rows that went through it, on the batch's own device and shape."""
+
+    log_pi: Float[Tensor, "batch time"]
+    entropy: Float[Tensor, "batch time"]
+    mask: Bool[Tensor, "batch time"]
+
+    @classmethod
+    def of(cls, batch: Batch) -> "_Seen":
+        shape = batch.mask.shape
+        return cls(torch.zeros(shape), torch.zeros(shape), torch.zeros(shape, dtype=torch.bool))
+
+
+def _backward(policy: Policy, objective: ObjectiveFunction, batch: Batch, rows: Sequence[int], seen: _Seen) -> float:
+    """Adds the gradient of these rows' share of the loss; returns that share."""
+    part = batch.select(rows).to(policy.device)
+    scored = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask, with_entropy=True)
+    out = objective(
+        scored.log_pi,
+        part.log_mu,
+        part.log_ref,
+        part.advantages,
+        part.mask,
+        normalizer=objective.normalizer(batch.mask),
+    )
+    width = part.mask.shape[1]
+    seen.log_pi[rows, :width] = scored.log_pi.detach().float().cpu()
+    seen.mask[rows, :width] = part.mask.cpu()
+    if scored.entropy is not None:
+        seen.entropy[rows, :width] = scored.entropy.detach().float().cpu()
+    if bool(out.loss.isfinite()):
+        out.loss.backward()
+    return float(out.loss.detach())
+
+
+@torch.no_grad()
+def _objective_metrics(objective: ObjectiveFunction, batch: Batch, seen: _Seen) -> dict[str, float]:
+    """The objective's metrics over the whole minibatch at once: quantiles and sample sizes do not average."""
+    out = objective(
+        seen.log_pi,
+        batch.log_mu,
+        batch.log_ref,
+        batch.advantages,
+        seen.mask,
+        entropy=seen.entropy,
+        normalizer=objective.normalizer(batch.mask),
+    )
+    return dict(out.metrics)
+
+
+def merged_metrics(outcomes: Sequence[StepOutcome]) -> dict[str, float]:
+    """Metrics of several optimiser steps as one: `num_…` added up, `…_max` the largest, others token-weighted means."""
+    computed = [outcome for outcome in outcomes if outcome.num_tokens > 0 and not outcome.not_finite]
+    names = dict.fromkeys(name for outcome in computed for name in outcome.metrics)
+    merged: dict[str, float] = {}
+    for name in names:
+        values = [(outcome.metrics[name], outcome.num_tokens) for outcome in computed if name in outcome.metrics]
+        if name.startswith("num_"):
+            merged[name] = sum(value for value, _ in values)
+        elif name.endswith("_max"):
+            merged[name] = max(value for value, _ in values)
+        else:
+            merged[name] = sum(value * tokens for value, tokens in values) / sum(tokens for _, tokens in values)
+    return merged

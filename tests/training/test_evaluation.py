@@ -1,0 +1,131 @@
+import itertools
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from klimb.experience import SamplingSettings
+from klimb.samplers import LocalSampler
+from klimb.tasks import Problem, Response, Score
+from klimb.training import bootstrap_interval, evaluate, pass_at_k
+from klimb.training.evaluation import summarised
+
+
+def problems(count: int) -> list[Problem]:
+    return [
+        Problem(problem_id=f"p{number}", messages=({"role": "user", "content": str(number)},), answer="")
+        for number in range(count)
+    ]
+
+
+def result_of(verdicts: Sequence[str]):
+    """One problem a text; `+` is correct, `-` is not, `?` could not be scored."""
+    marks = [mark for text in verdicts for mark in text]
+    scores = [Score(reward=None, reason="no") if m == "?" else Score(reward=2.0, correct=m == "+") for m in marks]
+    responses = [Response(text=mark, num_tokens=4, finish_reason="stop") for mark in marks]
+    return summarised(problems(len(verdicts)), responses, scores)
+
+
+def test_pass_at_k_is_the_share_of_subsets_that_hold_a_correct_sample():
+    for num_samples in range(1, 7):
+        for num_correct in range(num_samples + 1):
+            outcomes = [True] * num_correct + [False] * (num_samples - num_correct)
+            for k in range(1, num_samples + 1):
+                subsets = list(itertools.combinations(outcomes, k))
+                share = sum(any(subset) for subset in subsets) / len(subsets)
+                assert pass_at_k(num_samples, num_correct, k) == pytest.approx(share, abs=1e-15)
+
+
+def test_pass_at_k_is_unbiased():
+    # Exact expectation over c ~ Binomial(n, p) against 1 − (1 − p)^k.
+    n, p = 7, 0.3
+    weights = [math.comb(n, c) * p**c * (1 - p) ** (n - c) for c in range(n + 1)]
+    for k in range(1, n + 1):
+        expected = sum(weight * pass_at_k(n, c, k) for c, weight in enumerate(weights))
+        assert expected == pytest.approx(1 - (1 - p) ** k, abs=1e-14)
+
+
+@pytest.mark.parametrize(("n", "c", "k"), [(4, 1, 5), (4, 5, 1), (4, 1, 0)])
+def test_pass_at_k_refuses_the_impossible(n: int, c: int, k: int):
+    with pytest.raises(ValueError, match="1 <= k <= n"):
+        pass_at_k(n, c, k)
+
+
+def test_mean_at_k_averages_problems_and_correctness_not_shaped_rewards():
+    result = result_of(["+++-", "----"])
+    assert result.mean == (0.75 + 0) / 2
+    assert result.count == 8
+    assert result.pass_at == {1: 0.375, 2: 0.5, 4: 0.5}
+    assert result.problems[0].answers == ("+", "+", "+", "-")
+
+
+def test_what_could_not_be_scored_is_counted_and_in_no_mean():
+    result = result_of(["+?--", "????", "++++"])
+    assert result.mean == pytest.approx((1 / 3 + 1) / 2)
+    assert result.num_errors == 5
+    assert result.count == 7
+    # k = 4 over the one problem with four scored samples, k = 2 over two.
+    assert result.pass_at == pytest.approx({1: (1 / 3 + 1) / 2, 2: (pass_at_k(3, 1, 2) + 1) / 2, 4: 1.0})
+
+
+def test_nothing_scored_is_an_error_with_the_first_reason():
+    with pytest.raises(ValueError, match="none of 2 responses could be scored; the first: no"):
+        result_of(["??"])
+
+
+def test_without_verdicts_the_reward_is_averaged_and_there_is_no_pass_at_k():
+    scores = [Score(reward=0.25), Score(reward=0.75)]
+    responses = [Response(text="x", num_tokens=1, finish_reason="length")] * 2
+    result = summarised(problems(1), responses, scores)
+    assert (result.mean, result.pass_at, result.truncated_fraction) == (0.5, {}, 1.0)
+
+
+def test_the_interval_is_that_of_resampled_problems():
+    # Mean of n coin flips resampled: normal with deviation sqrt(p(1 − p) / n) to the accuracy of 2000 resamples.
+    means = [1.0] * 120 + [0.0] * 280
+    low, high = bootstrap_interval(means)
+    deviation = math.sqrt(0.3 * 0.7 / 400)
+    assert low == pytest.approx(0.3 - 1.96 * deviation, abs=0.006)
+    assert high == pytest.approx(0.3 + 1.96 * deviation, abs=0.006)
+    assert bootstrap_interval(means) == (low, high)
+    assert bootstrap_interval([0.5] * 10) == (0.5, 0.5)
+
+
+class SaysA:
+    def score_many(self, problems: Sequence[Problem], responses: Sequence[Response]) -> list[Score]:
+        assert [problem.problem_id for problem in problems] == sorted(problem.problem_id for problem in problems)
+        return [Score(reward=float("a" in response.text), correct="a" in response.text) for response in responses]
+
+
+def run(policy, *, temperature: float, seed: int):
+    return evaluate(
+        policy,
+        LocalSampler(policy),
+        SaysA(),
+        problems(3),
+        settings=SamplingSettings(temperature=temperature, max_new_tokens=5),
+        num_samples=4,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def test_a_seed_repeats_an_evaluation_and_greedy_needs_none(tiny_policy):
+    assert run(tiny_policy, temperature=1.0, seed=1) == run(tiny_policy, temperature=1.0, seed=1)
+    assert run(tiny_policy, temperature=1.0, seed=1).problems != run(tiny_policy, temperature=1.0, seed=2).problems
+    greedy = run(tiny_policy, temperature=0.0, seed=1)
+    assert greedy == run(tiny_policy, temperature=0.0, seed=2)
+    assert greedy.count == 3
+
+
+def test_no_problems_is_an_error(tiny_policy):
+    with pytest.raises(ValueError, match="no problems"):
+        evaluate(
+            tiny_policy,
+            LocalSampler(tiny_policy),
+            SaysA(),
+            [],
+            settings=SamplingSettings(),
+            num_samples=1,
+            generator=torch.Generator(),
+        )

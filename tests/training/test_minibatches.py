@@ -1,0 +1,75 @@
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from klimb.experience import Sample, collate
+from klimb.training.minibatches import micro_batches, minibatches
+
+
+def batch_of(shapes: list[tuple[int, int, int]]):
+    """Rows of (group, prompt length, response length)."""
+    samples = [
+        Sample(
+            sample_id=str(row),
+            group_id=f"g{group}",
+            prompt=(),
+            prompt_ids=(group + 1,) * prompt_length,
+            response="",
+            response_ids=(1,) * length,
+            finish_reason="stop",
+            log_mu=(-1.0,) * length,
+            log_mu_provenance="sampler",
+        )
+        for row, (group, prompt_length, length) in enumerate(shapes)
+    ]
+    return collate(samples, torch.zeros(len(samples)))
+
+
+def test_minibatches_hold_each_row_once_and_tear_no_group_apart():
+    batch = batch_of([(row % 5, 3, 2) for row in range(15)])
+    portions = minibatches(batch, num_minibatches=2, generator=torch.Generator().manual_seed(0))
+    assert sorted(row for rows in portions for row in rows) == list(range(15))
+    assert sorted(len(rows) for rows in portions) == [6, 9]
+    groups = [{batch.samples[row].group_id for row in rows} for rows in portions]
+    assert not groups[0] & groups[1]
+
+
+def test_there_are_at_most_as_many_minibatches_as_groups():
+    batch = batch_of([(0, 2, 1), (0, 2, 1), (1, 2, 1)])
+    portions = minibatches(batch, num_minibatches=9, generator=torch.Generator())
+    assert len(portions) == 2
+
+
+def test_epochs_differ_in_order_and_seeds_repeat_it():
+    batch = batch_of([(row, 1, 1) for row in range(20)])
+    generator = torch.Generator().manual_seed(0)
+    first = minibatches(batch, num_minibatches=4, generator=generator)
+    second = minibatches(batch, num_minibatches=4, generator=generator)
+    assert first != second
+    assert first == minibatches(batch, num_minibatches=4, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_budget_counts_a_shared_prompt_once():
+    # Four responses of 5 to one prompt of 80: 80 + 4·5 = 100 tokens. Prompt by prompt it would be 340.
+    batch = batch_of([(0, 80, 5)] * 4)
+    assert micro_batches(batch, range(4), max_tokens=100) == [[0, 1, 2, 3]]
+    assert [len(rows) for rows in micro_batches(batch, range(4), max_tokens=99)] == [3, 1]
+
+
+def test_rows_of_one_prompt_and_of_like_length_stand_together():
+    batch = batch_of([(0, 4, 9), (1, 4, 2), (0, 4, 8), (1, 4, 1)])
+    assert micro_batches(batch, range(4), max_tokens=22) == [[3, 1], [2, 0]]
+
+
+@given(
+    shapes=st.lists(st.tuples(st.integers(0, 4), st.just(6), st.integers(1, 12)), min_size=1, max_size=16),
+    max_tokens=st.integers(1, 120),
+)
+def test_each_row_goes_once_and_no_portion_is_over_budget_but_a_single_row(shapes, max_tokens: int):
+    batch = batch_of(shapes)
+    portions = micro_batches(batch, range(len(shapes)), max_tokens=max_tokens)
+    assert sorted(row for rows in portions for row in rows) == list(range(len(shapes)))
+    for rows in portions:
+        part = batch.select(rows)
+        cost = sum(len(prompt) for prompt in part.prompts) + part.mask.numel()
+        assert cost <= max_tokens or len(rows) == 1

@@ -1,0 +1,139 @@
+"""Runs in processes of their own, really killed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from klimb.policies import load_policy
+from klimb.training import load_checkpoint, newest_verified, read_metrics, without_wall_clock
+
+VARIANT = "schedule-free-ema"
+NUM_STEPS = 8
+
+
+@pytest.fixture
+def start(tiny_run_path: Path, tiny_model_path: Path, tmp_path: Path):
+    """Starts the program on the folder `torn`."""
+
+    def started(**changes) -> subprocess.Popen[str]:
+        changes = {"num_steps": NUM_STEPS} | changes
+        command = [sys.executable, str(tiny_run_path), str(tiny_model_path), str(tmp_path / "torn"), VARIANT]
+        # The bits depend on the number of threads; the other process must use as many as this one.
+        environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+        return subprocess.Popen(
+            [*command, json.dumps(changes)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    return started
+
+
+@pytest.fixture
+def straight(tiny_run, tiny_model_path: Path, tmp_path: Path) -> Path:
+    """The folder of a run of this process that nothing disturbed."""
+    policy = load_policy(str(tiny_model_path), dtype="float32", device="cpu")
+    settings = replace(tiny_run.VARIANTS[VARIANT], num_steps=NUM_STEPS)
+    tiny_run.run(policy, tmp_path / "straight", settings)
+    return tmp_path / "straight"
+
+
+def assert_same_end(straight: Path, torn: Path) -> None:
+    newest = [newest_verified(folder / "checkpoints") for folder in (straight, torn)]
+    contents = [load_checkpoint(path) for path in newest if path is not None]
+    assert [content.numbers["step"] for content in contents] == [NUM_STEPS] * 2
+    for stem, tensors in contents[0].tensors.items():
+        for name, tensor in tensors.items():
+            assert torch.equal(tensor, contents[1].tensors[stem][name]), (stem, name)
+    lines = [[without_wall_clock(line) for line in read_metrics(f / "metrics.jsonl")] for f in (straight, torn)]
+    assert lines[0] == lines[1]
+
+
+def wait_for_step(process: subprocess.Popen[str], step: int) -> None:
+    assert process.stdout is not None and process.stderr is not None
+    while (line := process.stdout.readline()) != f"{step}\n":
+        assert line, process.stderr.read()
+
+
+def test_killed_and_resumed_is_bit_for_bit_the_undisturbed_run(start, straight: Path, tmp_path: Path):
+    process = start(sleep_seconds=0.2)
+    wait_for_step(process, 3)
+    time.sleep(0.1)
+    process.kill()
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    newest = newest_verified(tmp_path / "torn" / "checkpoints")
+    assert newest is not None and newest.name in ("step-000002", "step-000004")
+    resumed = start(resume=True)
+    _, errors = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, errors
+    assert "taking over the lock" in errors
+    assert_same_end(straight, tmp_path / "torn")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_any_moments_and_resumed_is_bit_for_bit_the_undisturbed_run(
+    start, straight: Path, tmp_path: Path, seed: int
+):
+    moments = random.Random(seed)
+    kills = 0
+    for _ in range(40):
+        process = start(resume=kills > 0 or (tmp_path / "torn").exists(), sleep_seconds=0.05)
+        try:
+            _, errors = process.communicate(timeout=moments.uniform(2, 9))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+            continue
+        assert process.returncode == 0, errors
+        break
+    assert kills > 0
+    assert_same_end(straight, tmp_path / "torn")
+
+
+def test_sigterm_saves_and_exits_with_143_and_the_resumed_run_is_the_same(
+    start, straight: Path, tiny_run, tiny_model_path: Path, tmp_path: Path, caplog
+):
+    process = start(sleep_seconds=0.2)
+    wait_for_step(process, 3)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "SIGTERM: finishing this step, then saving; once more ends at once" in errors
+    assert "stopped by a signal; saved after step" in errors
+    newest = newest_verified(tmp_path / "torn" / "checkpoints")
+    assert newest is not None and f"saved after step {int(newest.name[-6:])};" in errors
+    policy = load_policy(str(tiny_model_path), dtype="float32", device="cpu")
+    settings = replace(tiny_run.VARIANTS[VARIANT], num_steps=NUM_STEPS)
+    tiny_run.run(policy, tmp_path / "torn", settings, resume=True)
+    assert not caplog.records  # the lock was given back
+    assert_same_end(straight, tmp_path / "torn")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_second_signal_ends_at_once(start, tmp_path: Path, number: int):
+    process = start(sleep_seconds=600.0)
+    lock = tmp_path / "torn" / "lock"
+    deadline = time.monotonic() + 60
+    while not (lock.exists() and lock.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)  # past the handler's installation, which follows the lock
+    process.send_signal(number)
+    assert process.stderr is not None
+    while "once more ends at once" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(number)
+    assert process.wait(timeout=10) == -number

@@ -1,0 +1,242 @@
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from klimb.experience import read_samples
+from klimb.losses import Objective
+from klimb.policies import LoraSettings, load_policy
+from klimb.tasks import Problem
+from klimb.training import (
+    CheckpointError,
+    Interrupted,
+    OptimizerSettings,
+    load_checkpoint,
+    newest_verified,
+    read_metrics,
+    without_wall_clock,
+)
+
+EXERCISES = {
+    "iterative": lambda lines: lines[-1]["epoch"] >= 1,
+    "schedule-free-ema": lambda lines: lines[-1]["kl_pi_ref"] > 0,
+    "every-10-filtered": lambda lines: (
+        lines[-1]["num_reference_refreshes"] == 1 and max(line["num_rounds"] for line in lines) > 1
+    ),
+    "threshold-recomputed": lambda lines: 0 < lines[-1]["num_reference_refreshes"] < 5,
+    "fixed-shuffled-tempered": lambda lines: lines[-1]["kl_pi_ref"] > 0,
+}
+"""Variant -> what must have happened in its metrics, lest a test of its state tests nothing."""
+
+
+@pytest.fixture
+def fresh_policy(tiny_model_path: Path):
+    """A new policy with the same weights each time, as a new process would load it."""
+    return lambda: load_policy(str(tiny_model_path), dtype="float32", device="cpu")
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Bit for bit: the whole state in the newest checkpoint, all metrics but the clock's, rollouts but their date."""
+    contents = []
+    for folder in (one, other):
+        newest = newest_verified(folder / "checkpoints")
+        assert newest is not None
+        contents.append(load_checkpoint(newest))
+    assert contents[0].tensors.keys() == contents[1].tensors.keys()
+    for stem, tensors in contents[0].tensors.items():
+        assert tensors.keys() == contents[1].tensors[stem].keys()
+        assert all(torch.equal(tensor, contents[1].tensors[stem][name]) for name, tensor in tensors.items()), stem
+    changing = ("metrics_bytes", "identity")
+    numbers = [{key: value for key, value in content.numbers.items() if key not in changing} for content in contents]
+    assert numbers[0] == numbers[1]
+    metrics = [[without_wall_clock(line) for line in read_metrics(folder / "metrics.jsonl")] for folder in (one, other)]
+    assert metrics[0] == metrics[1]
+    rollouts = [sorted((folder / "rollouts").iterdir()) for folder in (one, other)]
+    assert [path.name for path in rollouts[0]] == [path.name for path in rollouts[1]]
+    for paths in zip(*rollouts, strict=True):
+        samples = [[replace(sample, created_at=0.0) for sample in read_samples(path)] for path in paths]
+        assert samples[0] == samples[1]
+
+
+@pytest.mark.parametrize("variant", EXERCISES)
+def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_run(tiny_run, fresh_policy, tmp_path: Path, variant):
+    settings = tiny_run.VARIANTS[variant]
+    tiny_run.run(fresh_policy(), tmp_path / "straight", settings)
+    tiny_run.run(fresh_policy(), tmp_path / "torn", replace(settings, num_steps=3))
+    result = tiny_run.run(fresh_policy(), tmp_path / "torn", settings, resume=True)
+    assert result.num_steps == 6
+    assert_same_run(tmp_path / "straight", tmp_path / "torn")
+    assert EXERCISES[variant](read_metrics(tmp_path / "straight" / "metrics.jsonl"))
+
+
+def test_an_adapter_is_the_whole_of_a_checkpoint_and_of_its_reference(tiny_run, tiny_model_path, tmp_path: Path):
+    def fresh(seed: int):
+        torch.manual_seed(seed)  # peft draws one half of a fresh adapter from the global generator
+        return load_policy(str(tiny_model_path), dtype="float32", device="cpu", lora=LoraSettings(rank=4))
+
+    settings = tiny_run.VARIANTS["schedule-free-ema"]
+    tiny_run.run(fresh(0), tmp_path / "straight", settings)
+    tiny_run.run(fresh(0), tmp_path / "torn", replace(settings, num_steps=2))
+    tiny_run.run(fresh(1), tmp_path / "torn", settings, resume=True)
+    assert_same_run(tmp_path / "straight", tmp_path / "torn")
+    content = load_checkpoint(tmp_path / "torn" / "checkpoints" / "step-000006")
+    for stem in ("weights", "reference"):
+        assert all("lora" in name for name in content.tensors[stem])
+
+
+def test_an_interruption_between_checkpoints_loses_nothing(tiny_run, fresh_policy, tmp_path: Path):
+    settings = tiny_run.VARIANTS["schedule-free-ema"]
+    tiny_run.run(fresh_policy(), tmp_path / "straight", settings)
+
+    def interrupt(metrics, samples) -> None:
+        if metrics["step"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        tiny_run.run(fresh_policy(), tmp_path / "torn", settings, on_step=interrupt)
+    steps = []
+    tiny_run.run(
+        fresh_policy(),
+        tmp_path / "torn",
+        settings,
+        resume=True,
+        on_step=lambda metrics, _: steps.append(metrics["step"]),
+    )
+    assert steps == [4, 5, 6]
+    assert_same_run(tmp_path / "straight", tmp_path / "torn")
+
+
+def test_an_exception_between_checkpoints_is_cut_back_and_done_again(tiny_run, fresh_policy, tmp_path: Path):
+    settings = tiny_run.VARIANTS["every-10-filtered"]
+    tiny_run.run(fresh_policy(), tmp_path / "straight", settings)
+
+    def fail(metrics, samples) -> None:
+        if metrics["step"] == 5:
+            raise RuntimeError("as if the power went")
+
+    with pytest.raises(RuntimeError):
+        tiny_run.run(fresh_policy(), tmp_path / "torn", settings, on_step=fail)
+    assert len(read_metrics(tmp_path / "torn" / "metrics.jsonl")) == 5
+    tiny_run.run(fresh_policy(), tmp_path / "torn", settings, resume=True)
+    assert_same_run(tmp_path / "straight", tmp_path / "torn")
+
+
+def test_a_damaged_checkpoint_gives_the_one_before_and_the_same_end(tiny_run, fresh_policy, tmp_path: Path, caplog):
+    settings = tiny_run.VARIANTS["schedule-free-ema"]
+    tiny_run.run(fresh_policy(), tmp_path / "straight", settings)
+    tiny_run.run(fresh_policy(), tmp_path / "torn", replace(settings, num_steps=4))
+    path = tmp_path / "torn" / "checkpoints" / "step-000004" / "optimizer.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 16
+    path.write_bytes(data)
+    steps = []
+    tiny_run.run(
+        fresh_policy(),
+        tmp_path / "torn",
+        settings,
+        resume=True,
+        on_step=lambda metrics, _: steps.append(metrics["step"]),
+    )
+    assert steps == [3, 4, 5, 6]
+    assert "step-000004 is damaged" in caplog.text
+    names = sorted(path.name for path in (tmp_path / "torn" / "checkpoints").iterdir())
+    assert names == ["damaged-step-000004", "step-000004", "step-000006"]
+    assert_same_run(tmp_path / "straight", tmp_path / "torn")
+
+
+def test_when_every_checkpoint_is_damaged_nothing_is_thrown_away(tiny_run, fresh_policy, tmp_path: Path):
+    tiny_run.run(fresh_policy(), tmp_path, replace(tiny_run.BASE, num_steps=2))
+    (tmp_path / "checkpoints" / "step-000002" / "numbers.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"none of the checkpoints .* is undamaged"):
+        tiny_run.run(fresh_policy(), tmp_path, tiny_run.BASE, resume=True)
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 2
+
+
+def test_resuming_without_a_checkpoint_begins_again(tiny_run, fresh_policy, tmp_path: Path):
+    settings = replace(tiny_run.VARIANTS["iterative"], num_steps=2)
+    tiny_run.run(fresh_policy(), tmp_path / "straight", settings)
+
+    def fail(metrics, samples) -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        tiny_run.run(fresh_policy(), tmp_path / "torn", settings, on_step=fail)
+    prepared = []
+    tiny_run.run(
+        fresh_policy(), tmp_path / "torn", settings, resume=True, prepare=lambda: prepared.append("from the beginning")
+    )
+    assert prepared == ["from the beginning"]
+    assert_same_run(tmp_path / "straight", tmp_path / "torn")
+
+
+def test_preparation_is_left_out_on_resume(tiny_run, fresh_policy, tmp_path: Path):
+    settings = tiny_run.VARIANTS["iterative"]
+    tiny_run.run(fresh_policy(), tmp_path, replace(settings, num_steps=2))
+    tiny_run.run(fresh_policy(), tmp_path, settings, resume=True, prepare=lambda: pytest.fail("prepared again"))
+
+
+def test_a_finished_run_resumed_does_nothing(tiny_run, fresh_policy, tmp_path: Path):
+    settings = replace(tiny_run.VARIANTS["iterative"], num_steps=2)
+    tiny_run.run(fresh_policy(), tmp_path, settings)
+    result = tiny_run.run(fresh_policy(), tmp_path, settings, resume=True)
+    assert (result.num_steps, result.metrics) == (2, {})
+    assert result.checkpoint is not None
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 2
+
+
+@pytest.fixture
+def begun(tiny_run, fresh_policy, tmp_path: Path):
+    tiny_run.run(fresh_policy(), tmp_path, replace(tiny_run.BASE, num_steps=2))
+    return tmp_path
+
+
+def test_other_settings_are_refused_with_both_values(tiny_run, fresh_policy, begun: Path):
+    changed = replace(
+        tiny_run.BASE, seed=1, collect=replace(tiny_run.BASE.collect, num_samples=8, advantages="leave-one-out")
+    )
+    with pytest.raises(CheckpointError) as raised:
+        tiny_run.run(fresh_policy(), begun, changed, resume=True)
+    for line in (
+        "settings.seed: 0 in the checkpoint, 1 now",
+        "settings.collect.num_samples: 4 in the checkpoint, 8 now",
+        "settings.collect.advantages: 'group-mean' in the checkpoint, 'leave-one-out' now",
+    ):
+        assert line in str(raised.value)
+
+
+def test_another_objective_or_other_data_is_refused(tiny_run, fresh_policy, begun: Path):
+    with pytest.raises(CheckpointError, match="objective"):
+        tiny_run.run(fresh_policy(), begun, tiny_run.BASE, resume=True, objective=Objective(beta=0.02))
+    other = Problem(problem_id="0", messages=({"role": "user", "content": "Say zero"},), answer="a")
+    with pytest.raises(CheckpointError, match="problems"):
+        tiny_run.run(fresh_policy(), begun, tiny_run.BASE, resume=True, problems=(other, *tiny_run.PROBLEMS[1:]))
+
+
+def test_steps_and_learning_rate_may_change(tiny_run, fresh_policy, begun: Path):
+    changed = replace(tiny_run.BASE, num_steps=4, optimizer=OptimizerSettings(learning_rate=1e-5, warmup_steps=2))
+    assert tiny_run.run(fresh_policy(), begun, changed, resume=True).metrics["learning_rate"] == 1e-5
+
+
+def test_another_model_is_refused(tiny_run, fresh_policy, begun: Path):
+    policy = fresh_policy()
+    first = next(iter(policy.trainable().values()))
+    first.requires_grad_(False)
+    with pytest.raises(CheckpointError, match="another model: 1 weights"):
+        tiny_run.run(policy, begun, tiny_run.BASE, resume=True)
+
+
+def test_another_environment_is_told(tiny_run, fresh_policy, begun: Path, caplog):
+    path = begun / "checkpoints" / "step-000002" / "numbers.json"
+    numbers = json.loads(path.read_text())
+    numbers["content"]["environment"]["torch"] = "1.0"
+    path.write_text(json.dumps(numbers))
+    manifest = path.with_name("manifest.json")
+    listed = json.loads(manifest.read_text())
+    listed["files"].pop("numbers.json")
+    manifest.write_text(json.dumps(listed))
+    tiny_run.run(fresh_policy(), begun, tiny_run.BASE, resume=True)
+    assert "begun with 1.0: correct, but not bit for bit" in caplog.text

@@ -1,0 +1,111 @@
+"""A whole run of seconds on the tiny model: used by the tests in their own process, and as a program to be killed."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from klimb.experience import SamplingSettings
+from klimb.losses import Objective
+from klimb.policies import load_policy
+from klimb.samplers import LocalSampler
+from klimb.tasks import Problem, Response, Score
+from klimb.training import (
+    CheckpointSettings,
+    CollectSettings,
+    Interrupted,
+    LoopSettings,
+    OptimizerSettings,
+    ReferenceSettings,
+    UpdateSettings,
+    train,
+)
+
+PROBLEMS = tuple(
+    Problem(problem_id=str(number), messages=({"role": "user", "content": f"Say {number}"},), answer="a")
+    for number in range(7)
+)
+
+BASE = LoopSettings(
+    num_steps=6,
+    collect=CollectSettings(num_prompts=4, num_samples=4, sampling=SamplingSettings(max_new_tokens=6)),
+    update=UpdateSettings(num_epochs=2, num_minibatches=2),
+    optimizer=OptimizerSettings(learning_rate=3e-3, warmup_steps=2),
+    checkpoints=CheckpointSettings(every_steps=2, keep=2),
+)
+
+VARIANTS = {
+    "iterative": BASE,
+    "schedule-free-ema": replace(
+        BASE, optimizer=replace(BASE.optimizer, kind="schedule-free"), reference=ReferenceSettings(kind="ema")
+    ),
+    "every-10-filtered": replace(
+        BASE,
+        collect=replace(BASE.collect, group_filter=True, advantages="group-z-score"),
+        reference=ReferenceSettings(every_steps=10),
+    ),
+    "threshold-recomputed": replace(
+        BASE, reference=ReferenceSettings(every_steps=None, kl_threshold=0.1), log_mu="recomputed"
+    ),
+    "fixed-shuffled-tempered": replace(
+        BASE,
+        collect=replace(
+            BASE.collect, shuffle_rewards=True, sampling=SamplingSettings(temperature=0.7, top_p=0.9, max_new_tokens=6)
+        ),
+        reference=ReferenceSettings(kind="fixed"),
+    ),
+}
+
+
+class LetterCounter:
+    """Rewards the share of the letter a; correct means that there is one. Sleeps to leave time for a kill."""
+
+    def __init__(self, sleep_seconds: float = 0.0) -> None:
+        self.sleep_seconds = sleep_seconds
+
+    def score_many(self, problems: Sequence[Problem], responses: Sequence[Response]) -> list[Score]:
+        time.sleep(self.sleep_seconds)
+        return [
+            Score(reward=response.text.count("a") / response.num_tokens, correct="a" in response.text)
+            for response in responses
+        ]
+
+
+def run(policy: Any, folder: Path, settings: LoopSettings, **changes: Any) -> Any:
+    """Trains with the plain parts, any of which may be replaced."""
+    arguments = {
+        "problems": PROBLEMS,
+        "objective": Objective(beta=0.01),
+        "sampler": LocalSampler(policy),
+        "scorer": LetterCounter(),
+    } | changes
+    return train(policy, settings=settings, folder=folder, **arguments)
+
+
+def main() -> None:
+    model_path, folder, variant, changes = sys.argv[1], Path(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4])
+    settings = replace(VARIANTS[variant], num_steps=changes["num_steps"])
+    policy = load_policy(model_path, dtype="float32", device="cpu")
+
+    def tell(metrics: Any, samples: Any) -> None:
+        print(int(metrics["step"]), flush=True)
+
+    try:
+        run(
+            policy,
+            folder,
+            settings,
+            scorer=LetterCounter(changes.get("sleep_seconds", 0.0)),
+            resume=changes.get("resume", False),
+            on_step=tell,
+        )
+    except Interrupted as interruption:
+        print(interruption, file=sys.stderr)
+        sys.exit(interruption.status)
+
+
+if __name__ == "__main__":
+    main()
