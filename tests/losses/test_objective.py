@@ -194,7 +194,7 @@ def test_kl_metrics_are_unbiased_in_the_enumerated_world():
 def test_effective_sample_share_by_hand():
     """Weights 1, 1, 2: (1 + 1 + 2)² / (3·(1 + 1 + 4)) = 16/18; equal weights give 1, one survivor of n gives 1/n."""
     assert float(effective_sample_share(torch.tensor([1.0, 1.0, 2.0]).log())) == pytest.approx(16 / 18)
-    assert float(effective_sample_share(torch.full((5,), 300.0))) == pytest.approx(1, abs=1e-4)
+    assert 1 - 1e-4 < float(effective_sample_share(torch.full((5,), 300.0))) <= 1
     assert float(effective_sample_share(torch.tensor([500.0, 0.0, 0.0, 0.0]))) == pytest.approx(0.25)
 
 

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from klimb.tasks import arithmetic, make_task
+from klimb.tasks import arithmetic, make_task, reasoning_gym
 
 
 def test_a_task_by_name_is_the_task_of_the_function():
@@ -38,3 +38,12 @@ def test_tasks_import_no_heavy_package():
     program = f"import sys, klimb.tasks; print(*({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.delitem(sys.modules, "klimb.tasks.reasoning_gym_task", raising=False)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "reasoning_gym"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "reasoning_gym", None)
+    with pytest.raises(ImportError, match=r"pip install 'klimb\[reasoning-gym\]'.*C compiler.*pycosat"):
+        reasoning_gym("chain_sum")

@@ -18,7 +18,7 @@ def effective_sample_share(log_weights: Float[Tensor, " units"]) -> Float[Tensor
     """
     log_n = torch.tensor(float(max(1, log_weights.numel())), dtype=log_weights.dtype, device=log_weights.device).log()
     share = 2 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2 * log_weights, 0) - log_n
-    return share.exp()
+    return share.clamp(max=0).exp()  # rounding would give 1.000001 for equal weights
 
 
 @torch.no_grad()

@@ -47,8 +47,9 @@ class Objective:
         divergence: a name (`fkl`, `rkl`, `ufkl`, `urkl`, …, `0.5*fkl + 0.5*rkl`), a `Divergence`, or a `Penalty`.
         beta: weight of the divergence, in units of the advantage per nat; 0 needs no reference.
         estimator: `reinforce` (weight without gradient times log π) or `differentiable`.
-        level: what a weight is of: `token`, `prefix`, `sequence` (exact for a reward of the sequence), or
-            `sequence-mean` (GSPO's geometric mean over tokens).
+        level: what a weight is of: `token`, `prefix` (for rewards per token: one advantage a response would count
+            once a prefix), `sequence` (exact for a reward of the sequence), or `sequence-mean` (GSPO's geometric mean
+            over tokens).
         clip: `none`, `dual`, `truncate`, `mask`, or a clip object with its settings.
         reduce: `token-mean`, `sequence-mean-token-mean`, `sequence-mean-token-sum` (the expectation over sequences),
             or a fixed length L (sum over sequences × L).

@@ -75,8 +75,8 @@ def _rpg(key: str, estimator: Estimator) -> Recipe:
     is_reinforce = estimator == "reinforce"
     reinforce_departs = ""
     differentiable_departs = (
-        "Algorithm 1 differentiates through w and through the regularised advantage, which counts the divergence "
-        "twice; here w·A is clipped and the divergence is added unclipped."
+        "Algorithm 1 differentiates through w and through the regularised advantage, so that the divergence enters "
+        "the gradient a second time (docs/exactness.md); here w·A is clipped and the divergence is added unclipped."
     )
     return Recipe(
         name=f"rpg-reinforce-{key}" if is_reinforce else f"rpg-{key}",

@@ -26,8 +26,8 @@ def differentiable(
 ) -> tuple[Float[Tensor, "batch units"], Clipped]:
     """−w̄·A + β·perspective. The clip acts on w·A alone, by the sign of A; the divergence is never clipped.
 
-    Source: arXiv 2505.17508, sections 3 and E; its Algorithm 1 clips the regularised advantage instead and thereby
-    counts the divergence twice (docs/exactness.md).
+    Source: arXiv 2505.17508, sections 3 and E; its Algorithm 1 clips the regularised advantage and differentiates it
+    too, so that the divergence enters the gradient a second time (docs/exactness.md).
     """
     w = bound(units.log_w, weight_bound).exp()
     detached = w.detach()

@@ -1,0 +1,121 @@
+"""The documents say what the code does: their Python runs, their links lead somewhere, their tables are complete."""
+
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+import torch
+
+from klimb.divergences import DIVERGENCES
+from klimb.experience import SamplingSettings
+from klimb.losses import RECIPES, Objective
+from klimb.policies import Policy
+from klimb.tasks import Problem, Response, Score
+from klimb.training import EvaluationSettings, read_metrics
+from klimb.workbench.config import build_config
+from tests.training.tiny_run import BASE, PROBLEMS, LetterCounter, run
+
+ROOT = Path(__file__).parent.parent
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+METRICS = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+
+_PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_TOML = re.compile(r"^```toml\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+_MAKE = re.compile(r"(?:`|^    )make ([a-z-]+)", re.MULTILINE)
+_ROW = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
+
+
+def python_blocks(page: Path) -> list[str]:
+    return _PYTHON.findall(page.read_text(encoding="utf-8"))
+
+
+def anchors(page: Path) -> set[str]:
+    """Heading anchors as GitHub makes them: lower case, punctuation dropped, spaces to hyphens."""
+    headings = _HEADING.findall(page.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def section(text: str, heading: str) -> str:
+    return text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def relative_links() -> Iterator[tuple[Path, str]]:
+    for page in PAGES:
+        for target in _LINK.findall(page.read_text(encoding="utf-8")):
+            if not target.startswith(("http:", "https:", "mailto:")):
+                yield page, target
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=lambda page: page.name)
+def test_python_on_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {}
+    with torch.random.fork_rng():
+        for number, block in enumerate(python_blocks(page), start=1):
+            exec(compile(block, f"{page.name}, block {number}", "exec"), namespace)
+
+
+@pytest.mark.parametrize("text", _TOML.findall((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")))
+def test_configurations_in_the_tutorial_are_valid(text: str):
+    build_config(tomllib.loads(text), source="docs/tutorial.md")
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.*")), ids=lambda path: path.name)
+def test_examples_are_what_the_tutorial_shows(example: Path):
+    tutorial = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    assert f"\n{example.read_text(encoding='utf-8')}```" in tutorial
+
+
+@pytest.mark.parametrize(("page", "target"), list(relative_links()), ids=lambda value: getattr(value, "name", value))
+def test_links_lead_somewhere(page: Path, target: str):
+    path, _, anchor = target.partition("#")
+    linked = (page.parent / path).resolve() if path else page
+    assert linked.exists(), f"{page.name} links to {target}"
+    if anchor:
+        assert anchor in anchors(linked), f"{linked.name} has no heading for #{anchor}"
+
+
+def test_every_metric_of_an_objective_is_documented_and_no_other_is_claimed():
+    log_mu = -torch.ones(2, 3)
+    out = Objective()(log_mu, log_mu, log_mu, torch.zeros(2), torch.ones(2, 3).bool(), entropy=torch.ones(2, 3))
+    assert set(_ROW.findall(section(METRICS, "The objective"))) == set(out.metrics)
+
+
+class ScorerOfParts(LetterCounter):
+    """Names the one part of its reward."""
+
+    def score_many(self, problems: Sequence[Problem], responses: Sequence[Response]) -> list[Score]:
+        scores = super().score_many(problems, responses)
+        return [replace(score, parts={"letters": score.reward or 0.0}) for score in scores]
+
+
+def test_every_metric_of_a_run_is_documented_and_no_other_is_claimed(tiny_policy: Policy, tmp_path: Path):
+    evaluation = EvaluationSettings(every_steps=2, num_samples=2, sampling=SamplingSettings(max_new_tokens=4))
+    settings = replace(BASE, num_steps=2, evaluation=evaluation)
+    run(tiny_policy, tmp_path / "run", settings, scorer=ScorerOfParts(), held_out=PROBLEMS[:3])
+    emitted = {name for row in read_metrics(tmp_path / "run" / "metrics.jsonl") for name in row}
+    documented = set(_ROW.findall(METRICS))
+    assert [name for name in sorted(emitted) if not any(fnmatch(name, pattern) for pattern in documented)] == []
+    assert [pattern for pattern in sorted(documented) if not any(fnmatch(name, pattern) for name in emitted)] == []
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_in_the_readme(name: str):
+    assert f"`{name}`" in section((ROOT / "README.md").read_text(encoding="utf-8"), "Recipes")
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_every_divergence_is_in_the_notation(name: str):
+    assert f"| `{name}` |" in (ROOT / "docs" / "notation.md").read_text(encoding="utf-8")
+
+
+def test_documents_name_only_make_targets_that_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {target for page in PAGES for target in _MAKE.findall(page.read_text(encoding="utf-8"))}
+    assert named <= targets
