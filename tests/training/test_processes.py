@@ -89,18 +89,21 @@ def test_killed_at_any_moments_and_resumed_is_bit_for_bit_the_undisturbed_run(
 ):
     moments = random.Random(seed)
     kills = 0
-    for _ in range(40):
-        process = start(resume=kills > 0 or (tmp_path / "torn").exists(), sleep_seconds=0.05)
-        try:
-            _, errors = process.communicate(timeout=moments.uniform(2, 9))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            kills += 1
-            continue
-        assert process.returncode == 0, errors
-        break
-    assert kills > 0
+    for attempt in range(8):
+        process = start(resume=(tmp_path / "torn").exists(), sleep_seconds=0.2)
+        if attempt % 2:  # in the middle of the steps, where the checkpoints are written
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(moments.uniform(0, 1.5))
+        else:  # while it starts, reads its checkpoint or cuts the metrics back
+            time.sleep(moments.uniform(1, 8))
+        kills += process.poll() is None
+        process.kill()
+        process.communicate()
+    assert kills > 2
+    process = start(resume=True)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
     assert_same_end(straight, tmp_path / "torn")
 
 
