@@ -88,7 +88,7 @@ class Sample:
     response_ids: tuple[int, ...]
     finish_reason: FinishReason
     reward: float | None = None
-    reward_parts: Mapping[str, float] = field(default_factory=dict)
+    reward_parts: Mapping[str, float] = field(default_factory=dict[str, float])
     reward_reason: str = ""
     log_mu: tuple[float, ...] | None = None
     log_mu_provenance: Provenance = "absent"
@@ -98,7 +98,7 @@ class Sample:
     policy_version: int = 0
     source: Source = "rollout"
     created_at: float = 0.0
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
         if (self.log_mu is None) != (self.log_mu_provenance == "absent"):

@@ -26,7 +26,7 @@ from klimb.training.identity import run_identity
 from klimb.training.iteration import Iteration, iterate
 from klimb.training.locks import run_folder_lock
 from klimb.training.metrics_log import MetricsLog
-from klimb.training.settings import LoopSettings, check_objective_fits
+from klimb.training.settings import LoopSettings, check_settings_fit
 from klimb.training.signals import Interrupted, StopRequest
 from klimb.training.state import RunState, captured, fresh_state, restore
 from klimb.training.step import ObjectiveFunction
@@ -107,9 +107,7 @@ def train(
         NonFiniteError: too many steps in a row were not finite.
         RunFolderInUse: another process trains in this folder.
     """
-    check_objective_fits(settings, objective)
-    if settings.evaluation.every_steps and not held_out:
-        raise ValueError("evaluation.every_steps is set, and there are no held-out problems; give some or set it to 0")
+    check_settings_fit(settings, objective, has_held_out=bool(held_out))
     actors = Actors(policy=policy, sampler=sampler, scorer=scorer, problems=problems)
     run = _Run(actors=actors, objective=objective, settings=settings, held_out=held_out, folder=folder, on_step=on_step)
     with run_folder_lock(folder), StopRequest() as stop:

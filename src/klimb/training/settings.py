@@ -90,12 +90,14 @@ class LoopSettings:
             )
 
 
-def check_objective_fits(settings: LoopSettings, objective: ObjectiveFunction) -> None:
-    """Returns if the objective can be trained under these settings.
+def check_settings_fit(settings: LoopSettings, objective: ObjectiveFunction, *, has_held_out: bool) -> None:
+    """Returns if a run of these settings can do what they ask for.
 
     Raises:
-        ValueError: it needs a reference and there is none.
+        ValueError: the objective needs a reference and there is none, or an evaluation has no problems.
     """
+    if settings.evaluation.every_steps and not has_held_out:
+        raise ValueError("evaluation.every_steps is set, and there are no held-out problems; give some or set it to 0")
     if settings.reference.kind == "none" and objective.beta > 0:
         raise ValueError(
             f"beta is {objective.beta} and the reference is none: a divergence needs one; set beta = 0, or choose "
