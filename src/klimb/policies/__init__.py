@@ -1,5 +1,6 @@
 """The language model: loading, log-probabilities of given tokens, LoRA, reference weights."""
 
+from klimb.policies.allocation import keep_freed_memory
 from klimb.policies.head import TokenLogProbs, token_log_probs
 from klimb.policies.loading import load_policy
 from klimb.policies.lora import LoraSettings
@@ -15,6 +16,7 @@ __all__ = [
     "Snapshot",
     "TokenLogProbs",
     "cache_folder",
+    "keep_freed_memory",
     "load_policy",
     "token_log_probs",
 ]

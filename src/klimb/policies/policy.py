@@ -1,7 +1,7 @@
 """The policy: a language model, its tokenizer, and the log-probabilities of given tokens."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -49,8 +49,8 @@ class Policy:
         notes: what was chosen at loading and why, for `describe`.
     """
 
-    model: nn.Module
-    tokenizer: PreTrainedTokenizerBase
+    model: nn.Module = field(repr=False)
+    tokenizer: PreTrainedTokenizerBase = field(repr=False)
     name: str
     device: torch.device
     compute_dtype: torch.dtype

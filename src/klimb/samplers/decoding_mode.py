@@ -1,0 +1,53 @@
+"""How a training model is run while it decodes: no dropout, no gradient, the trainer's own precision."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def decoding_mode(model: nn.Module, *, device: torch.device, compute_dtype: torch.dtype) -> Iterator[None]:
+    """Evaluation mode and `compute_dtype` arithmetic for the duration; every module's mode is as before afterwards.
+
+    For bfloat16 this is the trainer's autocast around the float32 weights, not a bfloat16 copy of them. With a copy the
+    residual stream is rounded too: a call was 1.13 times faster, but the mean gap to the trainer's log-probabilities
+    was 5e-2 nats instead of 7e-6 (SmolLM2-135M, eager attention, a CPU with AMX; 48 rows x 24 tokens for the gap).
+    """
+    # `no_grad`, not `inference_mode`: a model that caches a tensor in its forward (dynamic rotary embeddings do) would
+    # keep an inference tensor, and the next training step would fail on it.
+    with torch.no_grad(), _evaluation(model), _precision(model, device, compute_dtype):
+        yield
+
+
+@contextmanager
+def _evaluation(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _precision(model: nn.Module, device: torch.device, compute_dtype: torch.dtype) -> Iterator[None]:
+    if compute_dtype == torch.float32:
+        with torch.autocast(device.type, enabled=False):
+            yield
+        return
+    # Inside a caller's autocast, casts kept from before an update of the weights would be sampled from.
+    torch.clear_autocast_cache()
+    # Autocast keeps the cast of a weight between calls only while the weight requires a gradient. Frozen weights (all
+    # but the adapter, with LoRA) would be cast again at every token.
+    frozen = [weight for weight in model.parameters() if not weight.requires_grad and weight.is_floating_point()]
+    for weight in frozen:
+        weight.requires_grad_(True)
+    try:
+        with torch.autocast(device.type, dtype=compute_dtype, cache_enabled=True):
+            yield
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)

@@ -1,0 +1,153 @@
+"""The distribution a token is drawn from, and the draw.
+
+Order of the filters, as in transformers' `generate`: temperature, top-k, top-p, min-p; each is computed on what the one
+before it left, renormalised. (vLLM applies min-p before top-k and top-p: the two agree unless min-p meets top-p.)
+
+A filter decides by probability alone, so tokens that tie with the last one kept are kept too. The token that crosses
+`top_p` is kept. All log-probabilities are float32 and in nats, whatever the dtype of the logits.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from klimb.experience.samples import SamplingSettings
+
+TOP_P_CANDIDATES = 1024
+"""Only this many most likely tokens are sorted at first; the whole vocabulary only if they do not reach `top_p`."""
+
+CDF_BLOCK = 256
+"""Tokens per block of the inverse CDF: near the square root of a usual vocabulary, so both levels are short."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One token per row. `log_mu`: under the distribution drawn from. `log_model`: under softmax(logits)."""
+
+    token_ids: Int[Tensor, " batch"]
+    log_mu: Float[Tensor, " batch"]
+    log_model: Float[Tensor, " batch"]
+
+
+def processed_log_probs(
+    logits: Float[Tensor, "batch vocab"], settings: SamplingSettings
+) -> Float[Tensor, "batch vocab"]:
+    """Log-probabilities of the distribution that tokens are drawn from; −inf where a token was filtered out.
+
+    Temperature 0 gives the point mass on the most likely token (the first of them when several tie).
+    """
+    if settings.temperature == 0:
+        best = logits.argmax(dim=-1, keepdim=True)
+        return torch.full_like(logits, -math.inf, dtype=torch.float32).scatter(-1, best, 0.0)
+    log_probs = logits.float()
+    if settings.temperature != 1:
+        # The largest logit becomes 0 first: a tiny temperature then sends the others to −inf, and none to +inf.
+        log_probs = (log_probs - log_probs.amax(dim=-1, keepdim=True)) / settings.temperature
+    log_probs = log_probs.log_softmax(dim=-1)
+    if 0 < settings.top_k < log_probs.shape[-1]:
+        log_probs = _keep_from(log_probs, log_probs.topk(settings.top_k).values[..., -1:])
+    if settings.top_p < 1:
+        log_probs = _keep_from(log_probs, _top_p_threshold(log_probs, settings.top_p))
+    if settings.min_p > 0:
+        log_probs = _keep_from(log_probs, log_probs.amax(dim=-1, keepdim=True) + math.log(settings.min_p))
+    return log_probs
+
+
+def tokens_at(
+    mass: Float[Tensor, "batch vocab"], quantiles: Float[Tensor, " batch"], *, block: int = CDF_BLOCK
+) -> Int[Tensor, " batch"]:
+    """Inverse CDF: the token whose interval of cumulative mass holds the row's quantile.
+
+    `mass` need not sum to one. With quantiles uniform in [0, 1) each token is drawn in proportion to its mass. A token
+    without mass is never returned, for any quantile: rounding of the sums cannot reach it, because only positions with
+    mass can be found.
+
+    Two levels: block sums find the block, then a cumulative sum within it finds the token. The sums are float64, so
+    tokens of probability below float32's resolution of 1 keep their share.
+    """
+    batch, vocab = mass.shape
+    if vocab % block:
+        mass = torch.nn.functional.pad(mass, (0, block - vocab % block))
+    blocks = mass.view(batch, -1, block)
+    chosen, within = _find(blocks.sum(dim=-1), quantiles)
+    token, _ = _find(blocks[torch.arange(batch, device=mass.device), chosen], within)
+    return chosen * block + token
+
+
+def draw(
+    logits: Float[Tensor, "batch vocab"], settings: SamplingSettings, *, quantiles: Float[Tensor, " batch"]
+) -> Drawn:
+    """One token per row at the given quantiles (uniform in [0, 1), float64), with its log-probabilities.
+
+    Raises:
+        FloatingPointError: a row's logits hold nan or +inf, or nothing but −inf, and so define no distribution.
+    """
+    if settings.is_plain:
+        drawn = _draw_plain(logits, quantiles)
+    else:
+        log_mu = processed_log_probs(logits, settings)
+        # A point mass needs no search: at temperature 0 every quantile gives the same token.
+        token_ids = logits.argmax(dim=-1) if settings.temperature == 0 else tokens_at(log_mu.exp(), quantiles)
+        drawn = Drawn(token_ids, _at(log_mu, token_ids), _at(logits.float().log_softmax(dim=-1), token_ids))
+    _check_is_distribution(logits, drawn)
+    return drawn
+
+
+def _draw_plain(logits: Tensor, quantiles: Tensor) -> Drawn:
+    """From softmax(logits). One pass over the vocabulary less than by way of log-probabilities."""
+    probabilities = logits.softmax(dim=-1, dtype=torch.float32)
+    token_ids = tokens_at(probabilities, quantiles)
+    log_model = _at(probabilities, token_ids).log()
+    return Drawn(token_ids, log_model, log_model)
+
+
+def _at(values: Tensor, token_ids: Tensor) -> Tensor:
+    return values.gather(-1, token_ids[:, None])[:, 0]
+
+
+def _keep_from(log_probs: Tensor, threshold: Tensor) -> Tensor:
+    """Renormalised log-probs of the tokens at or above the row's threshold; −inf elsewhere."""
+    return log_probs.masked_fill(log_probs < threshold, -math.inf).log_softmax(dim=-1)
+
+
+def _top_p_threshold(log_probs: Tensor, top_p: float) -> Tensor:
+    """Log-prob of the token with which the descending cumulative probability first reaches `top_p`."""
+    descending = log_probs.topk(min(TOP_P_CANDIDATES, log_probs.shape[-1])).values
+    reached = descending.double().exp().sum(dim=-1)
+    if (reached < top_p).any():
+        descending = log_probs.sort(dim=-1, descending=True).values
+    num_below = (descending.double().exp().cumsum(dim=-1) < top_p).sum(dim=-1, keepdim=True)
+    # Probabilities that sum to just under 1 by rounding may never reach a top_p close to 1: then all are kept.
+    return descending.gather(-1, num_below.clamp(max=descending.shape[-1] - 1))
+
+
+def _find(mass: Tensor, quantiles: Tensor) -> tuple[Tensor, Tensor]:
+    """Index of the entry with mass that holds the quantile, and where within that entry it lies, in [0, 1)."""
+    mass = mass.double()
+    cumulative = mass.cumsum(dim=-1)
+    # Entries without mass cannot be found, even where a parallel scan rounds two equal sums differently.
+    cumulative = cumulative.masked_fill(mass == 0, -math.inf)
+    total = cumulative.amax(dim=-1)
+    # u·total may round up to total, which lies past the last entry.
+    target = torch.minimum(quantiles * total, total.nextafter(torch.zeros_like(total)))
+    index = (cumulative > target[:, None]).byte().argmax(dim=-1)
+    found = index[:, None]
+    share = mass.gather(-1, found)[:, 0]
+    before = cumulative.gather(-1, found)[:, 0] - share
+    return index, ((target - before) / share).clamp(0, 1)
+
+
+def _check_is_distribution(logits: Tensor, drawn: Drawn) -> None:
+    bad = ~torch.isfinite(drawn.log_model)
+    if not bad.any():
+        return
+    row = int(bad.nonzero()[0])
+    raise FloatingPointError(
+        f"{int(bad.sum())} of {len(logits)} rows of logits define no distribution; row {row} holds "
+        f"{int(logits[row].isnan().sum())} nan, {int(logits[row].isposinf().sum())} +inf and "
+        f"{int(logits[row].isneginf().sum())} -inf of {logits.shape[1]} values; the weights that produced them are "
+        "broken or the compute dtype overflows"
+    )

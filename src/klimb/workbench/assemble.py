@@ -1,0 +1,236 @@
+"""From a configuration to the objects that train: the only translation between the two."""
+
+import math
+import os
+import sys
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from klimb.divergences import Divergence
+from klimb.experience import Message, SamplingSettings
+from klimb.losses import Clip, DualClip, Mask, NoClip, Objective, Truncate
+from klimb.policies import LoraSettings, Policy, load_policy
+from klimb.tasks import (
+    FormatReward,
+    OverlongShaping,
+    ProblemSet,
+    Scorer,
+    Shaping,
+    arithmetic,
+    from_file,
+    reasoning_gym,
+    with_reward,
+    with_shaping,
+)
+from klimb.tasks.rows import read_rows
+from klimb.training import (
+    CheckpointSettings,
+    CloningSettings,
+    CollectSettings,
+    EvaluationSettings,
+    LoopSettings,
+    OptimizerSettings,
+    ReferenceSettings,
+    StepSettings,
+    UpdateSettings,
+)
+from klimb.workbench.config import CloningSection, ConfigError, ModelSection, ReferenceSection, RunConfig, TaskSection
+
+PYTHON_PREFIX = "python:"
+TASKS_OWN_REWARD = "task"
+CLIPS: dict[str, type[Clip]] = {"none": NoClip, "dual": DualClip, "truncate": Truncate, "mask": Mask}
+
+
+def make_policy(section: ModelSection) -> Policy:
+    """The language model, on its device."""
+    lora = None if section.lora is None else LoraSettings(**section.lora.model_dump())
+    return load_policy(
+        section.path,
+        dtype=section.dtype,
+        device=section.device,
+        lora=lora,
+        trust_remote_code=section.trust_remote_code,
+    )
+
+
+def make_task(config: RunConfig) -> ProblemSet:
+    """The problems, with the reward and the shaping that the configuration asks for."""
+    scoring = config.scoring
+    task = _problems(config.task)
+    shapings: list[Shaping] = []
+    if scoring.overlong is not None:
+        shapings.append(
+            OverlongShaping(
+                max_tokens=config.sampling.max_new_tokens,
+                buffer_tokens=scoring.overlong.buffer_tokens,
+                factor=scoring.overlong.factor,
+            )
+        )
+    if scoring.format is not None:
+        shapings.append(FormatReward(pattern=scoring.format.pattern, weight=scoring.format.weight))
+    return with_shaping(task, shapings) if shapings else task
+
+
+def _problems(section: TaskSection) -> ProblemSet:
+    settings = section.model_dump(exclude={"kind", "reward"})
+    if section.kind == "file":
+        settings["answer"] = section.answer or None
+        return from_file(settings.pop("path"), verifier=section.reward, **settings)
+    if section.kind == "arithmetic":
+        task = arithmetic(**settings)
+    else:
+        task = reasoning_gym(settings.pop("dataset"), **settings)
+    return task if section.reward == TASKS_OWN_REWARD else with_reward(task, section.reward)
+
+
+def make_scorer(config: RunConfig, task: ProblemSet) -> Scorer:
+    """The scorer of the task, not yet entered."""
+    limit = config.scoring.memory_limit_gigabytes
+    return Scorer(
+        task,
+        timeout_seconds=config.scoring.timeout_seconds,
+        num_workers=config.scoring.num_workers,
+        max_error_fraction=config.scoring.max_error_fraction,
+        memory_limit_gigabytes=None if limit == "none" else limit,
+    )
+
+
+def make_objective(config: RunConfig) -> Objective:
+    """The objective, with a divergence of the user's own if the configuration names one."""
+    section = config.objective
+    bounds = section.clip.model_dump(exclude={"kind"})
+    clip = CLIPS[section.clip.kind](**{name: math.inf if bound == "none" else bound for name, bound in bounds.items()})
+    return Objective(
+        divergence=load_divergence(section.divergence),
+        beta=section.beta,
+        estimator=section.estimator,
+        level=section.level,
+        clip=clip,
+        reduce=section.reduce,
+    )
+
+
+def load_divergence(name: str) -> str | Divergence:
+    """The name itself, or the `Divergence` that `python:module.name` names, found from the working directory.
+
+    Raises:
+        ConfigError: there is no such module or name, or it isn't a Divergence.
+    """
+    if not name.startswith(PYTHON_PREFIX):
+        return name
+    module_name, _, attribute = name.removeprefix(PYTHON_PREFIX).rpartition(".")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found: Any = getattr(import_module(module_name), attribute, None)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"objective.divergence = {name!r}: there is no module {error.name!r} in {os.getcwd()} or installed"
+        ) from error
+    if not isinstance(found, Divergence):
+        raise ConfigError(
+            f"objective.divergence = {name!r}: expected a klimb.divergences.Divergence of that name in {module_name}, "
+            f"got {type(found).__name__}"
+        )
+    return found
+
+
+def make_sampling(config: RunConfig) -> SamplingSettings:
+    """How training answers are drawn."""
+    section = config.sampling
+    return SamplingSettings(
+        temperature=section.temperature,
+        top_p=section.top_p,
+        top_k=section.top_k,
+        min_p=section.min_p,
+        max_new_tokens=section.max_new_tokens,
+    )
+
+
+def make_loop_settings(config: RunConfig) -> LoopSettings:
+    """Everything that the training loop is told."""
+    training, evaluation = config.training, config.evaluation
+    return LoopSettings(
+        num_steps=training.num_steps,
+        seed=config.seed,
+        collect=CollectSettings(
+            num_prompts=config.sampling.num_prompts,
+            num_samples=config.sampling.num_samples,
+            sampling=make_sampling(config),
+            advantages=config.advantages.kind,
+            group_filter=config.advantages.group_filter,
+            max_refills=config.advantages.max_refills,
+            shuffle_rewards=config.advantages.shuffle_rewards,
+        ),
+        update=UpdateSettings(
+            num_epochs=training.num_epochs,
+            num_minibatches=training.num_minibatches,
+            step=make_step_settings(config),
+            max_skipped_steps=training.max_skipped_steps,
+        ),
+        optimizer=make_optimizer_settings(config),
+        reference=make_reference_settings(config.reference),
+        checkpoints=CheckpointSettings(**config.checkpoints.model_dump()),
+        evaluation=EvaluationSettings(
+            every_steps=evaluation.every_steps,
+            num_samples=evaluation.num_samples,
+            sampling=SamplingSettings(max_new_tokens=config.sampling.max_new_tokens),
+            seed=evaluation.seed,
+        ),
+        log_mu=training.log_mu,
+        num_gap_rows=training.num_gap_rows,
+        max_seconds=math.inf if training.max_seconds == "none" else training.max_seconds,
+        save_rollouts=config.run.save_rollouts,
+    )
+
+
+def make_step_settings(config: RunConfig) -> StepSettings:
+    """How a minibatch becomes one step."""
+    return StepSettings(
+        micro_batch_tokens=config.training.micro_batch_tokens, max_grad_norm=config.optimizer.max_grad_norm
+    )
+
+
+def make_optimizer_settings(config: RunConfig) -> OptimizerSettings:
+    """The optimizer's own settings; the gradient norm belongs to the step."""
+    return OptimizerSettings(**config.optimizer.model_dump(exclude={"max_grad_norm"}))
+
+
+def make_reference_settings(section: ReferenceSection) -> ReferenceSettings:
+    """The rule of the reference."""
+    if section.kind == "iterative":
+        return ReferenceSettings(
+            kind="iterative",
+            every_steps=None if section.every_steps == "never" else section.every_steps,
+            kl_threshold=None if section.kl_threshold == "never" else section.kl_threshold,
+            kl_decay=section.kl_decay,
+        )
+    if section.kind == "ema":
+        return ReferenceSettings(kind="ema", ema_decay=section.decay)
+    return ReferenceSettings(kind=section.kind)
+
+
+def make_cloning(
+    config: RunConfig, section: CloningSection
+) -> tuple[list[tuple[tuple[Message, ...], str]], CloningSettings]:
+    """The pairs to imitate, and how."""
+    pairs = []
+    for row in read_rows(Path(section.path)):
+        missing = [
+            column for column in (section.prompt, section.response) if not isinstance(row.values.get(column), str)
+        ]
+        if missing:
+            raise ConfigError(f"{row.place}: column {missing[0]!r} must hold a text; see cloning.prompt and .response")
+        message: Message = {"role": "user", "content": str(row.values[section.prompt])}
+        pairs.append(((message,), str(row.values[section.response])))
+    optimizer = replace(make_optimizer_settings(config), learning_rate=section.learning_rate)
+    settings = CloningSettings(
+        num_epochs=section.num_epochs,
+        batch_size=section.batch_size,
+        optimizer=optimizer,
+        step=make_step_settings(config),
+        seed=config.seed,
+    )
+    return pairs, settings

@@ -1,0 +1,210 @@
+"""The command line: train, eval, demo, recipes."""
+
+import logging
+import os
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.text import Text
+from transformers.utils import logging as transformers_logging
+
+from klimb import __version__
+from klimb.losses import recipe_named
+from klimb.training import Interrupted
+from klimb.workbench.catalogue import list_recipes, show_recipe
+from klimb.workbench.config import ConfigError, RunConfig, build_config, read_tables, with_overrides
+from klimb.workbench.demo import demo_config, run_demo
+from klimb.workbench.dry_run import run_dry
+from klimb.workbench.evaluating import evaluation_config, run_evaluation
+from klimb.workbench.reports import report_run
+from klimb.workbench.runs import (
+    RunFolder,
+    check_is_free,
+    free_folder,
+    is_run,
+    new_run_folder,
+    relative_to_working_directory,
+)
+from klimb.workbench.session import make_session
+from klimb.workbench.training_run import run_training
+
+app = App(
+    name="klimb",
+    help="Off-policy, KL-regularised reinforcement learning for language models.",
+    version=__version__,
+    suppress_keyboard_interrupt=False,
+)
+recipes = App(name="recipes", help="The algorithms there are; `klimb recipes show NAME` for one in full.")
+app.command(recipes)
+
+SETTINGS = Parameter(name="--set", consume_multiple=True, negative="", show_default=False)
+Overrides = Annotated[tuple[str, ...], SETTINGS]
+
+USAGE_STATUS = 2
+INTERRUPT_STATUS = 130
+TRACEBACK_VARIABLE = "KLIMB_TRACEBACK"
+
+console = Console()
+
+
+@app.command
+def train(
+    config: Path | None = None,
+    /,
+    *,
+    settings: Overrides = (),
+    folder: Path | None = None,
+    dry_run: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    resume: Path | None = None,
+) -> None:
+    """Train a model as a TOML file says.
+
+    Args:
+        config: The run's TOML file.
+        settings: Overrides such as `objective.beta=1e-3`; values are TOML.
+        folder: Where the results go; without it, a new folder under `run.folder`.
+        dry_run: Load, sample one group, print shapes, memory and time estimates, and stop.
+        resume: A run's folder: go on from its newest checkpoint.
+    """
+    if (config is None) == (resume is None):
+        raise ConfigError("give a TOML file (before any --set), or --resume with the folder of a run")
+    if resume is not None:
+        _resume(resume, list(settings), is_alone=folder is None and not dry_run)
+        return
+    assert config is not None
+    run = _named_after(config, list(settings))
+    if dry_run:
+        run_dry(run, console=console)
+        return
+    path = folder or free_folder(Path(run.run.folder) / run.run.name)
+    check_is_free(path)
+    _run(run, path, lambda: new_run_folder(path, run), resume=False)
+
+
+@app.command(name="eval")
+def evaluate(
+    model: str,
+    /,
+    *,
+    task: Annotated[str, Parameter(show_default=False)] = "",
+    config: Path | None = None,
+    settings: Overrides = (),
+    output: Path | None = None,
+) -> None:
+    """Evaluate a model: Mean@k and pass@k with intervals, and greedy.
+
+    Args:
+        model: A Hugging Face folder, a .gguf file, `smollm2-135m`, or a run's folder.
+        task: `arithmetic`, `reasoning-gym:NAME` or `file:PATH`.
+        config: Instead of a task: a run's TOML or config.json, whose held-out problems are taken.
+        settings: Overrides such as `task.digits=2` or `evaluation.num_samples=32`.
+        output: Also write the result to this JSON file.
+    """
+    run = evaluation_config(model, task=task, config=config, overrides=list(settings))
+    run_evaluation(run, console=console, output=output)
+
+
+@app.command
+def demo(
+    *,
+    divergence: str | None = None,
+    seed: int = 0,
+    folder: Path = Path("runs/demo"),
+    settings: Overrides = (),
+) -> None:
+    """Watch a small language model learn to add, in minutes on two CPU cores.
+
+    Args:
+        divergence: Divergence from the reference: fkl, rkl, ufkl, urkl, jeffreys, ...
+        seed: Seed of all random numbers.
+        folder: Where the results go; an earlier run there is moved aside.
+        settings: Overrides such as `training.num_steps=10`.
+    """
+    chosen = [] if divergence is None else [f"objective.divergence={divergence!r}"]
+    run_demo(demo_config([f"seed={seed}", *chosen, *settings]), folder, console=console)
+
+
+@recipes.default
+def recipes_list() -> None:
+    """List all recipes."""
+    list_recipes(console)
+
+
+@recipes.command(name="show")
+def recipes_show(name: str, /) -> None:
+    """Show a recipe's formula, source, settings and where it departs from its source.
+
+    Args:
+        name: As `klimb recipes` lists it.
+    """
+    show_recipe(console, recipe_named(name))
+
+
+def main() -> None:
+    """Run the command line; the process ends with 0, 2 (what was asked can't be done), or 128 + signal."""
+    handler = RichHandler(console=console, show_time=False, show_path=False)
+    logging.basicConfig(handlers=[handler], format="%(message)s")
+    logging.captureWarnings(True)
+    # The message is for people; the source line that raised it is not.
+    warnings.formatwarning = lambda message, *_, **__: str(message)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    transformers_logging.set_verbosity_error()
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: list[str]) -> int:
+    """Runs one command and returns the exit status. Our own errors are printed as one red paragraph."""
+    try:
+        app(arguments, result_action="return_value")
+    except Interrupted as error:
+        return error.status
+    except KeyboardInterrupt:
+        console.print(Text("stopped; a run that has begun goes on with klimb train --resume", style="yellow"))
+        return INTERRUPT_STATUS
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        if os.environ.get(TRACEBACK_VARIABLE) or not is_ours(error):
+            raise
+        Console(stderr=True).print(Text(f"{error}", style="red"), soft_wrap=True)
+        return USAGE_STATUS
+    return 0
+
+
+def is_ours(error: BaseException) -> bool:
+    """True if our own code raised it with a message for people; an error from deep inside a library is a defect."""
+    if isinstance(error, OSError | ImportError):
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent.parent)
+
+
+def _named_after(path: Path, overrides: list[str]) -> RunConfig:
+    """The configuration, named after its file unless it names itself."""
+    tables = with_overrides(read_tables(path), overrides)
+    section = tables.setdefault("run", {})
+    if isinstance(section, dict):
+        section.setdefault("name", re.sub(r"[^A-Za-z0-9._-]", "-", path.stem)[:100].lstrip(".") or "run")
+    return build_config(tables, source=str(path))
+
+
+def _resume(path: Path, overrides: list[str], *, is_alone: bool) -> None:
+    if not is_alone:
+        raise ConfigError("--resume takes a run as it is; only --set may go with it")
+    if not is_run(path):
+        raise ConfigError(f"{path} holds no run: there is no {RunFolder(path).config}")
+    folder = RunFolder(path)
+    run = build_config(with_overrides(read_tables(folder.config), overrides), source=str(folder.config))
+    _run(run, path, lambda: folder, resume=True)
+
+
+def _run(run: RunConfig, path: Path, open_folder: Callable[[], RunFolder], *, resume: bool) -> None:
+    title = f"{relative_to_working_directory(path)} · {run.objective.recipe}"
+    finished = run_training(make_session(run), open_folder, console=console, title=title, resume=resume)
+    report_run(console, finished)

@@ -1,0 +1,100 @@
+"""What is wrong with a configuration, all at once: key, value, what is allowed, the nearest right key."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from klimb.workbench.config.fields import FieldFacts, known_fields
+
+LONGEST_VALUE = 80
+
+
+class ConfigError(ValueError):
+    """A configuration that can't be run; the message names every key that is wrong."""
+
+
+def config_error(error: ValidationError, *, source: str) -> ConfigError:
+    """The same errors for people: one line per key."""
+    lines: dict[str, str] = {}
+    for detail in error.errors(include_url=False):
+        path = dotted(detail["loc"])
+        lines.setdefault(path or str(detail["msg"]), _line(detail, path))
+    count = "1 setting is" if len(lines) == 1 else f"{len(lines)} settings are"
+    return ConfigError(f"{source}: {count} not right:\n" + "\n".join(f"  {line}" for line in lines.values()))
+
+
+def dotted(location: Iterable[int | str]) -> str:
+    """The key as the user wrote it: pydantic's location without the union tags in it."""
+    known = {facts.path for facts in known_fields()}
+    parts: list[str] = []
+    rest = [str(part) for part in location]
+    for index, part in enumerate(rest):
+        here = ".".join([*parts, part])
+        is_last = index == len(rest) - 1
+        if here in known or (is_last and not _is_leaf(".".join(parts))):
+            parts.append(part)
+    return ".".join(parts)
+
+
+def nearest_keys(path: str, kinds: Iterable[str] = ()) -> list[str]:
+    """The right keys that a wrong one was probably meant to be.
+
+    In this order: a much alike neighbour, keys of (almost) that name in other sections, a somewhat alike neighbour.
+    """
+    section, _, leaf = path.rpartition(".")
+    fitting = [facts.path for facts in known_fields() if not facts.kinds or set(facts.kinds) <= set(kinds)]
+    neighbours = [each for each in fitting if each.rpartition(".")[0] == section]
+    for choices, cutoff in ((neighbours, 0.75), (fitting, 0.8), (neighbours, 0.5)):
+        found = difflib.get_close_matches(leaf, [_leaf(each) for each in choices], n=1, cutoff=cutoff)
+        if found:
+            return list(dict.fromkeys(each for each in choices if _leaf(each) == found[0]))
+    return []
+
+
+def _line(detail: ErrorDetails, path: str) -> str:
+    kinds = tuple(str(part) for part in detail["loc"])
+    facts = _facts(path, kinds)
+    if detail["type"] == "extra_forbidden":
+        near = " or ".join(nearest_keys(path, kinds))
+        hint = f"did you mean {near}?" if near else "known keys here: " + ", ".join(_keys_beside(path, kinds))
+        return f"{path} = {_shown(detail['input'])}: unknown key; {hint}"
+    if detail["type"] == "missing":
+        return f"{path}: missing; expected {facts.allowed if facts else 'a value'}"
+    if detail["type"] in ("value_error", "assertion_error"):
+        message = str(detail["msg"]).removeprefix("Value error, ")
+        return f"{path} = {_shown(detail['input'])}: {message}" if path else message
+    if detail["type"] == "union_tag_invalid":
+        context = detail.get("ctx", {})
+        return f"{path}.kind = {context.get('tag')!r}: expected one of {context.get('expected_tags')}"
+    allowed = facts.allowed if facts else str(detail["msg"])
+    meaning = f" ({facts.meaning})" if facts and facts.meaning else ""
+    return f"{path} = {_shown(detail['input'])}: expected {allowed}{meaning}"
+
+
+def _facts(path: str, kinds: tuple[str, ...]) -> FieldFacts | None:
+    same_path = [facts for facts in known_fields() if facts.path == path]
+    fitting = [facts for facts in same_path if set(facts.kinds) <= set(kinds)]
+    return next(iter(fitting or same_path), None)
+
+
+def _is_leaf(path: str) -> bool:
+    return any(facts.path == path and facts.allowed != "a table" for facts in known_fields())
+
+
+def _keys_beside(path: str, kinds: tuple[str, ...]) -> list[str]:
+    section = path.rpartition(".")[0]
+    fitting = (facts for facts in known_fields() if set(facts.kinds) <= set(kinds))
+    return [_leaf(facts.path) for facts in fitting if facts.path.rpartition(".")[0] == section]
+
+
+def _leaf(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{…}"
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"

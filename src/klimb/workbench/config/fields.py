@@ -1,0 +1,94 @@
+"""What each key of the configuration may be, in words, read from the sections themselves."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from klimb.workbench.config.run import RunConfig
+
+Schema = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldFacts:
+    """One key: where it is, what it may be, what it means.
+
+    Attributes:
+        path: dotted, e.g. `objective.clip.low`.
+        kinds: the kinds of the sections on the way, e.g. `("dual",)`; empty outside of unions.
+        allowed: the values it takes, in words.
+        meaning: the field's docstring.
+    """
+
+    path: str
+    kinds: tuple[str, ...]
+    allowed: str
+    meaning: str
+
+
+@cache
+def known_fields() -> tuple[FieldFacts, ...]:
+    """Every key that a configuration can have, sections included."""
+    schema = RunConfig.model_json_schema()
+    return tuple(_walk(schema, schema.get("$defs", {}), path="", kinds=()))
+
+
+def _walk(schema: Schema, definitions: Schema, *, path: str, kinds: tuple[str, ...]) -> Iterator[FieldFacts]:
+    for name, field in schema.get("properties", {}).items():
+        here = f"{path}.{name}" if path else name
+        tables = list(_tables(field, definitions))
+        # Where a field's docstring is word for word that of its section, pydantic leaves it to the section.
+        meaning = str(field.get("description") or next((table.get("description", "") for _, table in tables), ""))
+        allowed = "a table" if tables else in_words(field)
+        yield FieldFacts(path=here, kinds=kinds, allowed=allowed, meaning=meaning)
+        for kind, table in tables:
+            yield from _walk(table, definitions, path=here, kinds=(*kinds, kind) if kind else kinds)
+
+
+def _tables(field: Schema, definitions: Schema) -> Iterator[tuple[str, Schema]]:
+    """The sections a field may hold, each with its kind (empty when there is only one)."""
+    for option in (field, *field.get("oneOf", ()), *field.get("anyOf", ()), *field.get("allOf", ())):
+        table = definitions.get(str(option.get("$ref", "")).removeprefix("#/$defs/"))
+        if table is not None and "properties" in table:
+            yield str(table["properties"].get("kind", {}).get("const", "")), table
+
+
+def in_words(field: Schema) -> str:
+    """The values that a JSON schema allows, e.g. `a number >= 0 and <= 1`."""
+    if "allowed" in field:
+        return str(field["allowed"])
+    if "anyOf" in field:
+        return " or ".join(dict.fromkeys(in_words(option) for option in field["anyOf"]))
+    if "enum" in field or "const" in field:
+        values = field.get("enum", [field.get("const")])
+        return "one of " + ", ".join(repr(value) for value in values) if len(values) > 1 else repr(values[0])
+    noun = _NOUNS.get(str(field.get("type", "")), "a value")
+    return noun + _limits(field) + _shape(field)
+
+
+_NOUNS = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "a text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a table",
+    "null": "absent",
+}
+
+
+def _limits(field: Schema) -> str:
+    names = (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
+    limits = [f"{sign} {_number(field[name])}" for name, sign in names if name in field]
+    return f" {' and '.join(limits)}" if limits else ""
+
+
+def _number(value: float) -> str:
+    return f"{value:d}" if isinstance(value, int) else f"{value:g}"
+
+
+def _shape(field: Schema) -> str:
+    if "pattern" in field:
+        return f" matching {field['pattern']}"
+    return f" of {field.get('minLength', 0)} to {field['maxLength']} characters" if "maxLength" in field else ""

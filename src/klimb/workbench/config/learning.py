@@ -1,0 +1,259 @@
+"""The sections that say how it learns: objective, advantages, reference, optimizer, training.
+
+`ObjectiveSection` has no defaults of its own: they come from the recipe it names (`config/recipe.py`).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, Field
+
+from klimb.losses import penalty_named, recipe_named
+from klimb.workbench.config.bounds import (
+    MOST,
+    PYTHON_NAME,
+    SECTION,
+    Count,
+    CountOrZero,
+    Fraction,
+    PathText,
+    Seconds,
+    ShortText,
+)
+
+Width = Annotated[float, Field(ge=0, le=1_000)]
+
+
+def _is_recipe(name: str) -> str:
+    recipe_named(name)
+    return name
+
+
+def _is_divergence(name: str) -> str:
+    if not PYTHON_NAME.match(name):
+        penalty_named(name)
+    return name
+
+
+RecipeName = Annotated[ShortText, AfterValidator(_is_recipe)]
+DivergenceName = Annotated[ShortText, AfterValidator(_is_divergence)]
+
+
+class NoClipSection(BaseModel):
+    """Importance weights are used as they are."""
+
+    model_config = SECTION
+
+    kind: Literal["none"] = "none"
+    """No clip."""
+
+
+class DualClipSection(BaseModel):
+    """The paper's clip (Algorithms 1 and 2)."""
+
+    model_config = SECTION
+
+    kind: Literal["dual"] = "dual"
+    """Dual clip."""
+    low: Fraction = 0.2
+    """A bad unit stops learning at w <= 1 - low."""
+    high: Width = 0.28
+    """A good unit stops learning at w >= 1 + high."""
+    ceiling: Annotated[float, Field(gt=1, le=1_000_000)] | Literal["none"] = 3.0
+    """A bad unit stops learning at w >= ceiling, or `none`."""
+
+
+class TruncateSection(BaseModel):
+    """The weight is bounded, the gradient is kept (Eq. 4.1, CISPO)."""
+
+    model_config = SECTION
+
+    kind: Literal["truncate"] = "truncate"
+    """Truncation."""
+    low: Fraction = 0.2
+    """Smallest weight is 1 - low."""
+    high: Width = 0.28
+    """Largest weight is 1 + high."""
+
+
+class MaskSection(BaseModel):
+    """Units whose weight leaves the band are left out (IcePop)."""
+
+    model_config = SECTION
+
+    kind: Literal["mask"] = "mask"
+    """Masking."""
+    low: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Smallest weight that counts."""
+    high: Annotated[float, Field(gt=1, le=1_000_000)] = 2.0
+    """Largest weight that counts."""
+
+
+ClipSection = Annotated[
+    NoClipSection | DualClipSection | TruncateSection | MaskSection,
+    Field(discriminator="kind"),
+]
+
+
+class ObjectiveSection(BaseModel):
+    """J = E[R] - beta * divergence, and the surrogate whose gradient is that of J."""
+
+    model_config = SECTION
+
+    recipe: RecipeName
+    """Named set of settings; every key given beside it overrides it. `klimb recipes` lists them."""
+    divergence: DivergenceName
+    """Divergence between the policy and the reference: a name, or `python:module.name` for your own."""
+    beta: Annotated[float, Field(ge=0, le=1_000)]
+    """Weight of the divergence; 0 switches it off."""
+    estimator: Literal["reinforce", "differentiable"]
+    """Detached weight times log pi, or a surrogate that is differentiated through."""
+    level: Literal["token", "prefix", "sequence", "sequence-mean"]
+    """The unit over which the importance weight is formed."""
+    reduce: (
+        Literal["token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"]
+        | Annotated[int, Field(ge=1, le=MOST)]
+    )
+    """How tokens are averaged; a number divides each sequence by that fixed length."""
+    clip: ClipSection
+    """What happens to large and small importance weights."""
+
+
+class AdvantagesSection(BaseModel):
+    """From rewards to advantages, and which groups are trained on."""
+
+    model_config = SECTION
+
+    kind: Literal[
+        "group-mean",
+        "group-z-score",
+        "leave-one-out",
+        "batch-z-score",
+        "group-mean-batch-z-score",
+        "no-baseline",
+    ] = "group-mean"
+    """The baseline, and what the difference is divided by."""
+    group_filter: bool = True
+    """Drop groups from which nothing can be learnt and sample others in their place (dynamic sampling)."""
+    max_refills: Annotated[int, Field(ge=0, le=1_000)] = 2
+    """Extra rounds of sampling at most, when groups were dropped."""
+    shuffle_rewards: bool = False
+    """The control experiment: rewards are exchanged at random, so that nothing can be learnt."""
+
+
+class IterativeReferenceSection(BaseModel):
+    """The reference is the policy as it was at the last refresh."""
+
+    model_config = SECTION
+
+    kind: Literal["iterative"] = "iterative"
+    """Iterative reference."""
+    every_steps: CountOrZero | Literal["never"] = 0
+    """Refresh once this many optimiser steps were taken; 0 refreshes at every collection: then ref = mu, at no cost."""
+    kl_threshold: Annotated[float, Field(gt=0, le=1_000)] | Literal["never"] = "never"
+    """Refresh once the moving average of KL(pi||ref), in nats per token, exceeds this."""
+    kl_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Share of the old value that this average keeps at each optimiser step."""
+
+
+class FixedReferenceSection(BaseModel):
+    """The reference is the policy as it was at the start."""
+
+    model_config = SECTION
+
+    kind: Literal["fixed"] = "fixed"
+    """Fixed reference."""
+
+
+class EmaReferenceSection(BaseModel):
+    """The reference follows the policy as a moving average."""
+
+    model_config = SECTION
+
+    kind: Literal["ema"] = "ema"
+    """Moving average of the weights."""
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Share of the old reference kept for each optimiser step."""
+
+
+class NoReferenceSection(BaseModel):
+    """No reference: needs beta = 0."""
+
+    model_config = SECTION
+
+    kind: Literal["none"] = "none"
+    """No reference."""
+
+
+ReferenceSection = Annotated[
+    IterativeReferenceSection | FixedReferenceSection | EmaReferenceSection | NoReferenceSection,
+    Field(discriminator="kind"),
+]
+
+
+class OptimizerSection(BaseModel):
+    """How a gradient becomes a step."""
+
+    model_config = SECTION
+
+    kind: Literal["adamw", "schedule-free"] = "adamw"
+    """AdamW, or Schedule-Free AdamW."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-6
+    """Step size after the warm-up."""
+    warmup_steps: CountOrZero = 10
+    """The step size grows linearly over this many optimiser steps."""
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.1
+    """Decoupled weight decay."""
+    decay_vectors: bool = True
+    """Whether norms and biases decay too."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of the gradient average."""
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the squared-gradient average."""
+    epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
+    """Added to the denominator."""
+    max_grad_norm: Annotated[float, Field(gt=0, le=1_000_000)] = 1.0
+    """A longer gradient is scaled down to this norm."""
+
+
+class TrainingSection(BaseModel):
+    """How long and in which portions it trains."""
+
+    model_config = SECTION
+
+    num_steps: Count = 100
+    """Collections: each samples, scores and trains on one batch."""
+    num_epochs: Annotated[int, Field(ge=1, le=1_000)] = 1
+    """Passes over each batch."""
+    num_minibatches: Annotated[int, Field(ge=1, le=100_000)] = 1
+    """Optimiser steps per pass."""
+    micro_batch_tokens: Annotated[int, Field(ge=1, le=MOST)] = 8_192
+    """Tokens (prompt and answer) that go through the model at once; changes memory, not the result."""
+    max_skipped_steps: CountOrZero = 5
+    """The run stops after this many steps in a row with a non-finite loss or gradient."""
+    max_seconds: Seconds | Literal["none"] = "none"
+    """Stop training early, as if the last step were done, so that the whole run with its evaluations fits into this."""
+    log_mu: Literal["sampler", "recomputed"] = "sampler"
+    """`recomputed` scores each batch again with the trainer, which removes the gap to the sampler and costs a pass."""
+    num_gap_rows: Annotated[int, Field(ge=0, le=100_000)] = 8
+    """Answers per step that the trainer scores to measure that gap; 0 measures nothing."""
+    num_threads: Annotated[int, Field(ge=0, le=4_096)] = 0
+    """CPU threads; 0 leaves PyTorch's choice."""
+
+
+class CloningSection(BaseModel):
+    """A warm-up by behaviour cloning before the first collection."""
+
+    model_config = SECTION
+
+    path: PathText
+    """JSONL, Parquet or CSV file with one example per row."""
+    prompt: ShortText = "prompt"
+    """Column that holds what is asked."""
+    response: ShortText = "response"
+    """Column that holds the answer to imitate."""
+    num_epochs: Annotated[int, Field(ge=1, le=1_000)] = 1
+    """Passes over the file."""
+    batch_size: Annotated[int, Field(ge=1, le=100_000)] = 32
+    """Examples per optimiser step."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-5
+    """Step size; all else of the optimizer is as in its own section."""

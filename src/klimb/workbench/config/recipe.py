@@ -1,0 +1,66 @@
+"""The recipe's settings, laid under those that a configuration gives itself."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from klimb.losses import RECIPES, Clip, DualClip, Mask, NoClip, Recipe, Truncate
+
+DEFAULT_RECIPE = "rpg-reinforce-urkl"
+CLIP_KINDS: Mapping[type, str] = {NoClip: "none", DualClip: "dual", Truncate: "truncate", Mask: "mask"}
+
+
+def with_recipe_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The same configuration with every setting of its recipe that it leaves open filled in.
+
+    A section of another `kind` than the recipe's takes nothing from the recipe. An unknown recipe is left for the
+    field's own check to report; until then the default recipe fills in, so that all errors come at once.
+    """
+    objective = given.get("objective", {})
+    name = objective.get("recipe", DEFAULT_RECIPE) if isinstance(objective, Mapping) else DEFAULT_RECIPE
+    recipe = RECIPES[name if isinstance(name, str) and name in RECIPES else DEFAULT_RECIPE]
+    filled = dict(given)
+    for section, defaults in recipe_sections(recipe).items():
+        filled[section] = lay_over(defaults, given.get(section, {}))
+    filled["task"] = lay_over({"kind": "arithmetic"}, given.get("task", {}))
+    return filled
+
+
+def recipe_sections(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """A recipe in the words of the configuration: section -> field -> value."""
+    return {
+        "objective": {
+            "recipe": recipe.name,
+            "divergence": recipe.divergence,
+            "beta": float(recipe.beta),
+            "estimator": recipe.estimator,
+            "level": recipe.level,
+            "reduce": recipe.reduce,
+            "clip": clip_section(recipe.clip),
+        },
+        "advantages": {"kind": recipe.advantages, "group_filter": recipe.group_filter},
+        "reference": {"kind": recipe.reference},
+    }
+
+
+def clip_section(clip: str | Clip) -> dict[str, Any]:
+    """A clip as a table with its `kind` and settings."""
+    if isinstance(clip, str):
+        return {"kind": clip}
+    settings = {name: "none" if math.isinf(value) else float(value) for name, value in vars(clip).items()}
+    return {"kind": CLIP_KINDS[type(clip)], **settings}
+
+
+def lay_over(defaults: Mapping[str, Any], given: Any) -> Any:
+    """`given` with the gaps filled from `defaults`; a bare text for a table with a `kind` names the kind."""
+    if isinstance(given, str) and "kind" in defaults:
+        given = {"kind": given}
+    if not isinstance(given, Mapping):
+        return given
+    if given.get("kind", defaults.get("kind")) != defaults.get("kind"):
+        return dict(given)
+    merged = {**defaults, **given}
+    for key, default in defaults.items():
+        if isinstance(default, Mapping) and key in given:
+            merged[key] = lay_over(default, given[key])
+    return merged

@@ -1,0 +1,119 @@
+"""The whole run: the section names of the TOML file, and what is kept of a run."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from klimb.experience import NEEDS_GROUPS
+from klimb.workbench.config.bounds import SECTION, Count, CountOrZero, PathText, RunName, Seed
+from klimb.workbench.config.learning import (
+    AdvantagesSection,
+    CloningSection,
+    ObjectiveSection,
+    OptimizerSection,
+    ReferenceSection,
+    TrainingSection,
+)
+from klimb.workbench.config.recipe import with_recipe_defaults
+from klimb.workbench.config.world import ArithmeticSection, ModelSection, SamplingSection, ScoringSection, TaskSection
+
+
+class CheckpointsSection(BaseModel):
+    """When the whole state of the run is saved."""
+
+    model_config = SECTION
+
+    every_steps: Count = 20
+    """Collections between two checkpoints."""
+    keep: Annotated[int, Field(ge=1, le=1_000)] = 2
+    """The newest this many are kept."""
+    at_end: bool = True
+    """Also save after the last step, so that the run can be continued. A signal saves in any case."""
+
+
+class EvaluationSection(BaseModel):
+    """How the held-out problems are answered."""
+
+    model_config = SECTION
+
+    every_steps: CountOrZero = 0
+    """Collections between two evaluations during training; 0 means none."""
+    at_ends: bool = True
+    """Evaluate before the first step and after the last one."""
+    num_problems: Count = 100
+    """Held-out problems at most."""
+    num_samples: Annotated[int, Field(ge=1, le=10_000)] = 8
+    """Answers per problem at temperature 1, nothing cut off."""
+    greedy: bool = True
+    """Before and after, also answer each problem once with the likeliest tokens."""
+    seed: Seed = 0
+    """Of the answers; two evaluations differ by the policy alone."""
+
+
+class RunSection(BaseModel):
+    """Where the results go."""
+
+    model_config = SECTION
+
+    name: RunName = "run"
+    """Name of the run; letters, digits, dot, dash and underscore."""
+    folder: PathText = "runs"
+    """Folder in which the run's own folder is made."""
+    save_rollouts: bool = True
+    """Keep every sampled answer as Parquet."""
+    tensorboard: bool = True
+    """Also write the metrics for TensorBoard."""
+
+
+class RunConfig(BaseModel):
+    """One run. Every field has a value once it is built: it can be saved, read back and repeated."""
+
+    model_config = SECTION
+
+    seed: Seed = 0
+    """Seed of all random numbers; each purpose draws from its own stream."""
+    model: ModelSection = ModelSection()
+    """The language model."""
+    task: TaskSection = ArithmeticSection()
+    """What it is trained on."""
+    scoring: ScoringSection = ScoringSection()
+    """How answers are scored."""
+    sampling: SamplingSection = SamplingSection()
+    """How answers are drawn."""
+    cloning: CloningSection | None = None
+    """Warm-up by behaviour cloning; without this section there is none."""
+    objective: ObjectiveSection
+    """What is maximised, and by which surrogate."""
+    advantages: AdvantagesSection
+    """From rewards to advantages."""
+    reference: ReferenceSection
+    """The anchor of the divergence."""
+    optimizer: OptimizerSection = OptimizerSection()
+    """How a gradient becomes a step."""
+    training: TrainingSection = TrainingSection()
+    """How long and in which portions."""
+    checkpoints: CheckpointsSection = CheckpointsSection()
+    """When the state is saved."""
+    evaluation: EvaluationSection = EvaluationSection()
+    """How the held-out problems are answered."""
+    run: RunSection = RunSection()
+    """Where the results go."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_recipe_defaults(cls, given: Any) -> Any:
+        return with_recipe_defaults(given) if isinstance(given, dict) else given
+
+    @model_validator(mode="after")
+    def _check_what_fits_together(self) -> Self:
+        if self.reference.kind == "none" and self.objective.beta > 0:
+            raise ValueError(
+                f"objective.beta is {self.objective.beta:g} but reference.kind is 'none': a divergence needs a "
+                "reference; set objective.beta = 0 or another reference.kind"
+            )
+        if self.sampling.num_samples == 1 and self.advantages.kind in NEEDS_GROUPS:
+            raise ValueError(
+                f"advantages.kind = {self.advantages.kind!r} compares the answers to one prompt, but "
+                "sampling.num_samples is 1; use at least 2, or advantages.kind = 'batch-z-score'"
+            )
+        return self

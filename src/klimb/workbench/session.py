@@ -1,0 +1,78 @@
+"""Everything a run is made of, assembled from its configuration."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from klimb.losses import Objective
+from klimb.policies import Policy
+from klimb.samplers import LocalSampler
+from klimb.tasks import Problem, ProblemSet, Scorer
+from klimb.workbench.assemble import make_objective, make_policy, make_scorer, make_task
+from klimb.workbench.config import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """Everything a run is made of."""
+
+    config: RunConfig
+    objective: Objective
+    policy: Policy
+    sampler: LocalSampler
+    task: ProblemSet
+    scorer: Scorer
+    load_seconds: float
+
+    @property
+    def held_out(self) -> Sequence[Problem]:
+        """The problems of the evaluations."""
+        return self.task.held_out[: self.config.evaluation.num_problems]
+
+
+def make_session(config: RunConfig) -> Session:
+    """Loads the model and makes the task; the scorer is not yet entered.
+
+    The model comes last: what is wrong with the rest is known in no time.
+    """
+    started = time.monotonic()
+    if config.training.num_threads:
+        torch.set_num_threads(config.training.num_threads)
+    # A fresh adapter is drawn from the global random state; everything else has a generator of its own.
+    torch.manual_seed(config.seed)
+    objective = make_objective(config)
+    task = make_task(config)
+    policy = make_policy(config.model)
+    sampler = LocalSampler(policy, max_batch=config.sampling.max_batch)
+    return Session(
+        config=config,
+        objective=objective,
+        policy=policy,
+        sampler=sampler,
+        task=task,
+        scorer=make_scorer(config, task),
+        load_seconds=time.monotonic() - started,
+    )
+
+
+def described(session: Session) -> list[tuple[str, str]]:
+    """The run in a few labelled lines, for people."""
+    config, task = session.config, session.task
+    objective, sampling, training = config.objective, config.sampling, config.training
+    return [
+        ("model", session.policy.describe()),
+        ("task", f"{task.name} · {len(task.train)} training problems, {len(session.held_out)} held out"),
+        (
+            "objective",
+            f"{objective.recipe} · {objective.divergence}, β = {objective.beta:g} · {objective.estimator}, "
+            f"{objective.level} · clip {objective.clip.kind} · reference {config.reference.kind}",
+        ),
+        (
+            "steps",
+            f"{training.num_steps} of {sampling.num_prompts} prompts × {sampling.num_samples} answers of at most "
+            f"{sampling.max_new_tokens} tokens · {config.optimizer.kind}, learning rate "
+            f"{config.optimizer.learning_rate:g}",
+        ),
+    ]

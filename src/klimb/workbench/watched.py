@@ -1,0 +1,72 @@
+"""The sampler, the scorer and the loop's steps, with what they do shown in a view."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from klimb.experience import Sample, SamplingSettings
+from klimb.samplers import Completion, Sampler
+from klimb.tasks import Problem, Response, Score, Scorer
+from klimb.workbench.config import RunConfig, save_config
+from klimb.workbench.runs import RunFolder
+from klimb.workbench.trackers import Tracker
+from klimb.workbench.view import Glimpse, View
+
+
+class StepRecorder:
+    """Takes each step to the view and the tracker."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, view: View, tracker: Tracker) -> None:
+        self._config = config
+        self._folder = folder
+        self._view = view
+        self._tracker = tracker
+        self._is_accepted = False
+
+    def __call__(self, metrics: Mapping[str, float], samples: Sequence[Sample]) -> None:
+        """One finished step of the loop."""
+        if not self._is_accepted:
+            # A resumed run may have been given other settings; now the loop has accepted them.
+            save_config(self._folder.config, self._config)
+            self._is_accepted = True
+        number = int(metrics["step"])
+        self._tracker.write(number, metrics)
+        shown = samples[number % len(samples)]
+        glimpse = Glimpse(prompt=shown.prompt[-1]["content"], answer=shown.response, reward=shown.reward)
+        self._view.step(number, metrics, glimpse)
+
+
+@dataclass(frozen=True)
+class WatchedSampler:
+    """The sampler, saying in the view that it samples."""
+
+    sampler: Sampler
+    view: View
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        num_samples: int,
+        settings: SamplingSettings,
+        generator: torch.Generator,
+    ) -> list[list[Completion]]:
+        """As the sampler does."""
+        self.view.phase("sampling")
+        return self.sampler.sample(prompts, num_samples=num_samples, settings=settings, generator=generator)
+
+
+@dataclass(frozen=True)
+class WatchedScorer:
+    """The scorer, saying in the view that it scores and that learning comes next."""
+
+    scorer: Scorer
+    view: View
+
+    def score_many(self, problems: Sequence[Problem], responses: Sequence[Response]) -> list[Score]:
+        """As the scorer does."""
+        self.view.phase("scoring")
+        scores = self.scorer.score_many(problems, responses)
+        self.view.phase("learning")
+        return scores

@@ -1,0 +1,191 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from klimb.losses import RECIPES
+from klimb.workbench.config import (
+    ConfigError,
+    build_config,
+    known_fields,
+    nearest_keys,
+    read_config,
+    save_config,
+)
+
+
+def message_of(tables: dict, overrides: tuple[str, ...] = ()) -> str:
+    with pytest.raises(ConfigError) as raised:
+        build_config(tables, overrides, source="run.toml")
+    return str(raised.value)
+
+
+def test_an_empty_file_is_a_run():
+    config = build_config({}, source="run.toml")
+    assert config.objective.recipe == "rpg-reinforce-urkl"
+    assert config.model.path == "smollm2-135m"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_sets_all_that_it_names(name: str):
+    recipe, config = RECIPES[name], build_config({"objective": {"recipe": name}}, source="")
+    assert config.objective.divergence == recipe.divergence
+    assert config.objective.beta == recipe.beta
+    assert config.objective.estimator == recipe.estimator
+    assert config.objective.level == recipe.level
+    assert config.objective.reduce == recipe.reduce
+    assert config.advantages.kind == recipe.advantages
+    assert config.advantages.group_filter == recipe.group_filter
+    assert config.reference.kind == recipe.reference
+
+
+def test_a_key_beside_the_recipe_overrides_it_and_leaves_the_rest():
+    config = build_config({"objective": {"recipe": "grpo", "beta": 0.5, "clip": {"low": 0.1}}}, source="")
+    assert config.objective.beta == 0.5
+    assert config.objective.clip.kind == "dual"
+    assert (config.objective.clip.low, config.objective.clip.high) == (0.1, 0.2)
+    assert config.objective.divergence == "k3-in-loss"
+
+
+def test_a_section_of_another_kind_takes_nothing_from_the_recipe():
+    config = build_config({"objective": {"clip": {"kind": "mask"}}}, source="")
+    assert config.objective.clip.model_dump() == {"kind": "mask", "low": 0.5, "high": 2.0}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_resolved_configuration_reads_back_equal(name: str, tmp_path: Path):
+    config = build_config({"objective": {"recipe": name}, "model": {"lora": {"rank": 4}}}, source="")
+    save_config(tmp_path / "config.json", config)
+    assert read_config(tmp_path / "config.json") == config
+
+
+def test_the_resolved_configuration_holds_every_default(tmp_path: Path):
+    save_config(tmp_path / "config.json", build_config({}, source=""))
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert stored["objective"]["clip"] == {"kind": "dual", "low": 0.2, "high": 0.28, "ceiling": 3.0}
+    assert stored["optimizer"]["weight_decay"] == 0.1
+
+
+def test_overrides_are_toml_values_and_bare_words_are_texts():
+    overrides = ("objective.beta=1e-3", "objective.divergence=fkl", "run.save_rollouts=false", "model.path='a b'")
+    config = build_config({"objective": {"beta": 0.5}}, overrides, source="")
+    assert config.objective.beta == 1e-3
+    assert config.objective.divergence == "fkl"
+    assert config.run.save_rollouts is False
+    assert config.model.path == "a b"
+
+
+def test_a_kind_may_be_given_as_the_section():
+    config = build_config({}, ("objective.clip=none", "reference=fixed"), source="")
+    assert config.objective.clip.kind == "none"
+    assert config.reference.kind == "fixed"
+
+
+def test_an_override_of_the_kind_drops_the_settings_of_the_old_kind():
+    tables = {"reference": {"kind": "iterative", "every_steps": 3}}
+    config = build_config(tables, ("reference.kind=ema", "reference.decay=0.5"), source="")
+    assert config.reference.model_dump() == {"kind": "ema", "decay": 0.5}
+    assert tables["reference"]["every_steps"] == 3
+
+
+def test_all_errors_come_at_once():
+    message = message_of({"seed": -1, "sampling": {"top_p": 0.0}, "objective": {"beta": -0.1, "recipe": "rpg"}})
+    assert "4 settings are not right" in message
+    for key in ("seed = -1", "sampling.top_p = 0.0", "objective.beta = -0.1", "objective.recipe = 'rpg'"):
+        assert key in message
+
+
+def test_a_bad_value_is_named_with_the_allowed_range():
+    assert "objective.beta = -0.1: expected a number >= 0 and <= 1000" in message_of({"objective": {"beta": -0.1}})
+    assert "task.digits = 12: expected a whole number >= 1 and <= 9" in message_of({"task": {"digits": 12}})
+    assert "model.dtype = 'int8': expected one of 'auto', 'float32', 'bfloat16'" in message_of(
+        {"model": {"dtype": "int8"}}
+    )
+    assert "objective.clip.kind = 'dul': expected one of 'none', 'dual', 'truncate', 'mask'" in message_of(
+        {"objective": {"clip": "dul"}}
+    )
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "key", ["objective.beta", "optimizer.learning_rate", "sampling.temperature", "objective.clip.low", "task.digits"]
+)
+def test_numbers_that_are_not_finite_are_errors(key: str, value: float):
+    assert f"{key} = {value!r}" in message_of({}, (f"{key}={value}",))
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("objective.bta", "objective.beta"),
+        ("training.learning_rate", "cloning.learning_rate or optimizer.learning_rate"),
+        ("sampling.temprature", "sampling.temperature"),
+        ("objectiv", "objective"),
+        ("reference.evry_steps", "reference.every_steps"),
+        ("model.lora.rnk", "model.lora.rank"),
+        ("beta", "objective.beta"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_right_one(key: str, nearest: str):
+    message = message_of({}, (f"{key}=1",))
+    assert f"{key} = 1: unknown key; did you mean {nearest}?" in message or (
+        f"{key} = {{…}}: unknown key; did you mean {nearest}?" in message
+    )
+
+
+def test_a_key_of_another_kind_is_not_suggested():
+    assert "task.path" not in nearest_keys("task.path", ("arithmetic",))
+
+
+def test_texts_are_not_numbers():
+    assert "training.num_steps = '5': expected a whole number" in message_of({"training": {"num_steps": "5"}})
+
+
+def test_a_missing_key_is_named_with_what_it_should_be():
+    assert "task.path: missing; expected a path" in message_of({"task": {"kind": "file"}})
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "a b", "x" * 101, "../up"])
+def test_run_names_are_plain(name: str):
+    assert "run.name" in message_of({"run": {"name": name}})
+
+
+def test_a_divergence_without_a_reference_is_an_error():
+    message = message_of({"reference": "none"})
+    assert "objective.beta" in message and "reference.kind" in message
+
+
+def test_a_group_baseline_needs_two_samples():
+    assert "sampling.num_samples is 1" in message_of({"sampling": {"num_samples": 1}})
+    config = build_config({"sampling": {"num_samples": 1}, "advantages": {"kind": "batch-z-score"}}, source="")
+    assert config.sampling.num_samples == 1
+
+
+@pytest.mark.parametrize("override", ["objective.beta", "objective.beta=[1", "=3", "a b=3", "seed.x=1"])
+def test_an_override_that_is_none_is_an_error(override: str):
+    with pytest.raises(ConfigError, match=r"--set|seed"):
+        build_config({"seed": 1}, (override,), source="")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(b"seed = ", "not valid TOML"), (b"\xff\xfe", "not valid TOML"), (b"x" * 1_000_001, "larger than")],
+)
+def test_a_file_that_is_no_configuration_is_an_error(content: bytes, problem: str, tmp_path: Path):
+    path = tmp_path / "run.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=problem):
+        read_config(path)
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"can't read .*nothing\.toml"):
+        read_config(tmp_path / "nothing.toml")
+
+
+def test_every_key_is_documented_and_every_number_is_bounded():
+    for facts in known_fields():
+        assert facts.meaning, f"{facts.path} has no docstring"
+        if facts.allowed.startswith(("a number", "a whole number")):
+            assert "<" in facts.allowed and ">" in facts.allowed, f"{facts.path} takes {facts.allowed}"
