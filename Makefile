@@ -26,7 +26,7 @@ help:
 	@echo "make clean     remove .venv and caches; runs/ stays"
 
 # OpenMP threads that spin while they wait are many times slower beside any other process; passive waiting costs little.
-demo test test-all: export OMP_WAIT_POLICY := PASSIVE
+test test-all: export OMP_WAIT_POLICY := PASSIVE
 test test-all: export HF_HUB_OFFLINE := 1
 
 demo: $(READY)

@@ -5,3 +5,8 @@ def short_and_right(prompt: str, response: str, answer: str, metadata: dict) -> 
     """1 for an answer that ends with the right one, less a little for every character."""
     correct = response.rstrip(". \n").split()[-1:] == [answer]
     return {"correct": float(correct), "length": -0.001 * len(response)}
+
+
+def names_the_capital(prompt: str, response: str, answer: str, metadata: dict) -> dict[str, float]:
+    """1 for a response that names the capital, less a little for every character."""
+    return {"correct": float(answer.lower() in response.lower()), "length": -0.002 * len(response)}

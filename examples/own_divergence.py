@@ -1,8 +1,12 @@
 """A divergence of one's own, trained with from Python: `python own_divergence.py [MODEL]`."""
 
+import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+# OpenMP threads that spin while they wait are very slow beside other processes; said before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from klimb.divergences import Divergence
 from klimb.experience import SamplingSettings

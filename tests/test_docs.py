@@ -66,10 +66,16 @@ def test_configurations_in_the_tutorial_are_valid(text: str):
     build_config(tomllib.loads(text), source="docs/tutorial.md")
 
 
-@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.*")), ids=lambda path: path.name)
-def test_examples_are_what_the_tutorial_shows(example: Path):
+@pytest.mark.parametrize("name", ["sums.toml", "my_divergences.py", "my_rewards.py", "capitals.toml"])
+def test_examples_are_what_the_tutorial_shows(name: str):
     tutorial = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
-    assert f"\n{example.read_text(encoding='utf-8')}```" in tutorial
+    example = (ROOT / "examples" / name).read_text(encoding="utf-8")
+    assert f"\n{example}```" in tutorial
+
+
+def test_every_example_is_in_the_tutorial():
+    tutorial = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    assert [path.name for path in (ROOT / "examples").glob("*.*") if f"`{path.name}`" not in tutorial] == []
 
 
 @pytest.mark.parametrize(("page", "target"), list(relative_links()), ids=lambda value: getattr(value, "name", value))

@@ -105,3 +105,7 @@ def test_adding_a_constant_to_every_reward_changes_no_centred_advantage(rewards,
     before = ADVANTAGES[name](torch.tensor(rewards, dtype=torch.float64), groups)
     after = ADVANTAGES[name](torch.tensor(rewards, dtype=torch.float64) + shift, groups)
     assert torch.allclose(before, after, atol=1e-11)
+
+
+def test_zero_advantages_are_zero_whatever_the_rewards():
+    assert ADVANTAGES["zero"](torch.tensor([1.0, -3.0, 2.0]), ["a", "a", "b"]).tolist() == [0.0, 0.0, 0.0]

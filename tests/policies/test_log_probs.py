@@ -193,7 +193,10 @@ def test_bfloat16_compute_keeps_float32_weights_gradients_and_results(tiny_model
     policy = load_policy(tiny_model_path, dtype="bfloat16", device="cpu")
     exact = load_policy(tiny_model_path, dtype="float32", device="cpu")
     prompts, index, ids, mask, _ = example()
+    product_dtypes = set()
+    policy.causal_lm.model.layers[0].mlp.register_forward_hook(lambda _, args, out: product_dtypes.add(out.dtype))
     out = policy.log_probs(prompts, index, ids, mask, with_entropy=True)
+    assert product_dtypes == {torch.bfloat16}
     reference = exact.log_probs(prompts, index, ids, mask, with_entropy=True)
     assert out.log_pi.dtype == out.entropy.dtype == torch.float32
     out.log_pi.sum().backward()

@@ -117,3 +117,20 @@ def test_a_bad_parameter_is_named_with_its_range(parameters, message):
 def test_more_problems_than_a_large_space_has_are_refused():
     with pytest.raises(ValueError, match="the 200 there are; ask for fewer"):
         commutation_classes("+-", 1, 2, 201, random.Random(0), most_enumerated=100)
+
+
+@pytest.mark.parametrize(
+    ("text", "reward"),
+    [
+        ("The number 0 + 7 is a fact of arithmetic.", 0),
+        ("0+7 is a sum", 0),
+        ("0 + 7 = 7", 1),
+        ("10 + 7", 1),  # another sum, so not an echo: the last number is 7
+        ("7", 1),
+        ("0 + 7 = 8", 0),
+    ],
+)
+def test_repeating_the_question_is_no_answer(text, reward):
+    task = arithmetic()
+    problem = next(p for p in (*task.train, *task.held_out) if p.problem_id == "0+7")
+    assert task.score(problem, Response(text=text, num_tokens=1, finish_reason="stop")).reward == reward

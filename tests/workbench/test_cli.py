@@ -5,6 +5,8 @@ from transformers import AutoModelForCausalLM
 
 from klimb.losses import RECIPES
 from klimb.training import read_metrics
+from klimb.workbench.config import build_config
+from klimb.workbench.dry_run import Cost, Trial, step_seconds
 
 
 def test_train_leaves_a_whole_run(workplace):
@@ -148,3 +150,18 @@ def test_the_settings_that_recipes_show_prints_are_a_configuration(workplace):
         (workplace.path / "run.toml").read_text().replace("[advantages]\ngroup_filter = false", toml[1] + toml[2]),
     )
     assert workplace.klimb("train", "grpo.toml", "--dry-run").status == 0
+
+
+def test_the_estimate_of_a_step_adds_what_each_answer_costs_to_what_a_step_costs():
+    config = build_config(
+        {
+            "sampling": {"num_prompts": 4, "num_samples": 8, "max_batch": 16},
+            "training": {"num_epochs": 2, "num_minibatches": 4},
+        },
+        source="",
+    )
+    cost = Cost(one=1.0, group=1.7, num_rows=8)
+    trial = Trial(batch=None, rewards=(), answer="", score_seconds=0.5, sampling=cost, learning=cost)
+    # Each further answer adds 0.1 s. Sampling: 2 waves of 16 rows; learning: 2 epochs of 4 steps with 8 rows each.
+    expected = (2 * 1.0 + 30 * 0.1) + 4 * 0.5 + 2 * (4 * 1.0 + 28 * 0.1)
+    assert step_seconds(config, trial) == pytest.approx(expected)

@@ -9,6 +9,7 @@ from klimb.experience.advantages import (
     group_z_score,
     leave_one_out,
     no_baseline,
+    zero,
 )
 from klimb.experience.atomic import flush_to_disk, replaced_atomically
 from klimb.experience.batches import Batch, collate
@@ -37,4 +38,5 @@ __all__ = [
     "read_samples",
     "replaced_atomically",
     "write_samples",
+    "zero",
 ]

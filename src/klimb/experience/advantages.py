@@ -106,6 +106,16 @@ def no_baseline(rewards: Float[Tensor, " batch"], group_ids: Sequence[Hashable])
     return rewards.clone()
 
 
+def zero(rewards: Float[Tensor, " batch"], group_ids: Sequence[Hashable]) -> Float[Tensor, " batch"]:
+    """A_i = 0 whatever the reward: behaviour cloning, where only the divergence teaches.
+
+    Raises:
+        ValueError: a reward is not finite.
+    """
+    _checked(rewards, group_ids, smallest_group=1, name="zero")
+    return torch.zeros_like(rewards)
+
+
 AdvantageFunction = Callable[[Float[Tensor, " batch"], Sequence[Hashable]], Float[Tensor, " batch"]]
 
 ADVANTAGES: Mapping[str, AdvantageFunction] = MappingProxyType(
@@ -118,6 +128,7 @@ ADVANTAGES: Mapping[str, AdvantageFunction] = MappingProxyType(
             batch_z_score,
             group_mean_batch_z_score,
             no_baseline,
+            zero,
         )
     }
 )

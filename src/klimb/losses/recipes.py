@@ -15,7 +15,7 @@ from klimb.losses.units import Level
 _PAPER = "arXiv 2505.17508 (RPG)"
 _OBJECTIVE_FIELDS = ("divergence", "beta", "estimator", "level", "clip", "reduce")
 
-Advantages = Literal["group-mean", "group-z-score", "leave-one-out", "batch-z-score"]
+Advantages = Literal["group-mean", "group-z-score", "leave-one-out", "batch-z-score", "zero"]
 ReferenceKind = Literal["iterative", "fixed", "none"]
 
 
@@ -144,7 +144,7 @@ _CLONING = Recipe(
     estimator="reinforce",
     level="token",
     clip=NoClip(),
-    advantages="group-mean",
+    advantages="zero",
     reduce="token-mean",
     reference="iterative",
     group_filter=False,

@@ -76,6 +76,21 @@ def token_log_probs(
     Raises:
         ValueError: shapes disagree, a target is outside the vocabulary, or temperature or softcap is not positive.
     """
+    _check_inputs(hidden, weight, targets, temperature, softcap)
+    on_cpu = hidden.device.type == "cpu"
+    settings = _HeadSettings(
+        temperature=temperature,
+        softcap=softcap,
+        with_entropy=with_entropy,
+        compute_dtype=_compute_dtype(hidden),
+        block_tokens=block_tokens or (CPU_BLOCK_TOKENS if on_cpu else GPU_BLOCK_TOKENS),
+        tile_vocab=tile_vocab or (CPU_TILE_VOCAB if on_cpu else GPU_TILE_VOCAB),
+    )
+    log_pi, entropy = _TiledHead.apply(hidden, weight, bias, targets, settings)
+    return TokenLogProbs(log_pi, entropy if with_entropy else None)
+
+
+def _check_inputs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, softcap: float | None) -> None:
     if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
         raise ValueError(
             f"hidden must be [tokens, hidden] and weight [vocab, hidden], got {list(hidden.shape)} and "
@@ -91,17 +106,6 @@ def token_log_probs(
         raise ValueError(
             f"targets must be in [0, {len(weight)}), got values from {int(targets.min())} to {int(targets.max())}"
         )
-    on_cpu = hidden.device.type == "cpu"
-    settings = _HeadSettings(
-        temperature=temperature,
-        softcap=softcap,
-        with_entropy=with_entropy,
-        compute_dtype=_compute_dtype(hidden),
-        block_tokens=block_tokens or (CPU_BLOCK_TOKENS if on_cpu else GPU_BLOCK_TOKENS),
-        tile_vocab=tile_vocab or (CPU_TILE_VOCAB if on_cpu else GPU_TILE_VOCAB),
-    )
-    log_pi, entropy = _TiledHead.apply(hidden, weight, bias, targets, settings)
-    return TokenLogProbs(log_pi, entropy if with_entropy else None)
 
 
 def _compute_dtype(hidden: Tensor) -> torch.dtype:
@@ -112,7 +116,7 @@ def _compute_dtype(hidden: Tensor) -> torch.dtype:
 
 
 class _TileLogits:
-    """Computes u for one block of tokens and one vocabulary tile, into buffers that are used again."""
+    """The logits u, one block of tokens and one vocabulary tile at a time."""
 
     def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, settings: _HeadSettings):
         self.settings = settings
@@ -242,10 +246,10 @@ def _backward(
         for block in head.blocks():
             u, slope = head.logits(block, tile, tile_weight)
             log_p = u.sub_(lse[block][:, None])
-            p = log_p.exp()
             if grad_entropy is None:
-                dz = p.mul_(-grad_log_pi[block][:, None])
+                dz = log_p.exp_().mul_(-grad_log_pi[block][:, None])
             else:
+                p = log_p.exp()
                 # -p * (g + e * (log p + H)): minus the part of the one-hot, which is added below.
                 e = grad_entropy[block][:, None]
                 dz = log_p.add_(entropy[block][:, None]).mul_(e).add_(grad_log_pi[block][:, None]).mul_(p).neg_()

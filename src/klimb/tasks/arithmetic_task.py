@@ -1,14 +1,19 @@
-"""Arithmetic problems, such as `What is 3+4?`. The answer is the last number of the response."""
+"""Arithmetic problems, such as `What is 3+4?`. The answer is the last number of the response.
+
+A repetition of the question does not count: "The number 0+7 is ..." has not answered 7.
+"""
 
 from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-from klimb.tasks.protocol import Problem, ProblemSet, chat
+from klimb.tasks.answers import verify_integer
+from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, chat, right_or_wrong
 from klimb.tasks.splits import split
-from klimb.tasks.verifiers import VerifierScore
 
 EXPRESSION_SLOT = "{expression}"
 OPERATORS = "+-*"
@@ -65,9 +70,26 @@ def arithmetic(
         name=f"arithmetic({operators}, digits={digits}, num_terms={num_terms})",
         train=problems(train),
         held_out=problems(held_out),
-        score=VerifierScore("integer"),
+        score=ArithmeticScore(),
         trusted=True,
     )
+
+
+@dataclass(frozen=True)
+class ArithmeticScore:
+    """Scores 1 when the last number of the response, repetitions of the question left out, is the answer."""
+
+    def __call__(self, problem: Problem, response: Response) -> Score:
+        """Returns the score of a response."""
+        verdict = verify_integer(without_echo(response.text, problem.problem_id), problem.answer)
+        return right_or_wrong(verdict.correct, verdict.reason)
+
+
+def without_echo(text: str, expression: str) -> str:
+    """Returns the text without the expression, however it is spaced: `0 + 7 = 7` becomes ` = 7`."""
+    parts = re.split(r"([-+*])", expression)
+    spaced = r"\s*".join(r"[*x\u00d7]" if part == "*" else re.escape(part) for part in parts)
+    return re.sub(rf"(?<![0-9]){spaced}(?![0-9])", "", text)
 
 
 def check_arithmetic(operators: str, digits: int, num_terms: int, num_problems: int, wording: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from klimb.divergences import Divergence
 from klimb.experience import Message, SamplingSettings
 from klimb.losses import Clip, DualClip, Mask, NoClip, Objective, Truncate
-from klimb.policies import LoraSettings, Policy, load_policy
+from klimb.policies import LoraSettings, Policy, keep_freed_memory, load_policy
 from klimb.tasks import (
     FormatReward,
     OverlongShaping,
@@ -45,6 +45,7 @@ CLIPS: dict[str, type[Clip]] = {"none": NoClip, "dual": DualClip, "truncate": Tr
 
 def make_policy(section: ModelSection) -> Policy:
     """The language model, on its device."""
+    keep_freed_memory()
     lora = None if section.lora is None else LoraSettings(**section.lora.model_dump())
     return load_policy(
         section.path,

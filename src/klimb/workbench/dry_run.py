@@ -1,8 +1,10 @@
 """`klimb train --dry-run`: load, take one group through everything, and say what the run will cost."""
 
+import math
 import resource
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,7 +12,7 @@ from rich.console import Console
 
 from klimb.experience import Batch, collate
 from klimb.training import Actors, Collection, Optimizer, PromptStream, Round, collect, optimizer_step
-from klimb.workbench.assemble import make_loop_settings
+from klimb.workbench.assemble import make_loop_settings, make_sampling
 from klimb.workbench.config import RunConfig
 from klimb.workbench.reports import report_facts
 from klimb.workbench.session import Session, described, make_session
@@ -23,14 +25,29 @@ ADAM_COPIES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Seconds for one answer and for a whole group of `num_rows`, both measured warm."""
+
+    one: float
+    group: float
+    num_rows: int
+
+    @property
+    def per_row(self) -> float:
+        """What one more answer adds."""
+        return max(0.0, self.group - self.one) / max(1, self.num_rows - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What one group cost."""
+    """What came of one group, and what it cost. There is no batch if no answer could be scored."""
 
     batch: Batch | None
     rewards: tuple[float | None, ...]
     answer: str
-    sample_seconds: float
-    learn_seconds: float
+    score_seconds: float
+    sampling: Cost
+    learning: Cost
 
 
 def run_dry(config: RunConfig, *, console: Console) -> None:
@@ -46,7 +63,6 @@ def try_one_group(session: Session) -> Trial:
     """Samples, scores and learns from one group, as a step of the run would; the policy is changed by it."""
     settings = make_loop_settings(session.config)
     actors = Actors(policy=session.policy, sampler=session.sampler, scorer=session.scorer, problems=session.task.train)
-    started = time.monotonic()
     collection = collect(
         actors,
         PromptStream(len(session.task.train), seed=settings.seed),
@@ -55,19 +71,46 @@ def try_one_group(session: Session) -> Trial:
         sampling_generator=torch.Generator().manual_seed(settings.seed),
         shuffle_generator=torch.Generator().manual_seed(settings.seed),
     )
-    sampled = time.monotonic()
     batch = _with_every_answer(collection)
-    if batch is not None:
-        optimizer = Optimizer(session.policy.trainable(), settings.optimizer)
-        with optimizer.gradient_point():
-            optimizer_step(session.policy, optimizer, session.objective, batch, settings=settings.update.step)
     return Trial(
         batch=batch,
         rewards=tuple(sample.reward for sample in collection.samples),
         answer=collection.samples[0].response,
-        sample_seconds=sampled - started,
-        learn_seconds=time.monotonic() - sampled,
+        score_seconds=collection.metrics["score_seconds"],
+        sampling=_sampling_cost(session, collection.samples[0].prompt_ids),
+        learning=Cost(one=0.0, group=0.0, num_rows=0) if batch is None else _learning_cost(session, batch),
     )
+
+
+def _sampling_cost(session: Session, prompt: Sequence[int]) -> Cost:
+    num_rows = session.config.sampling.num_samples
+
+    def sample(num_samples: int) -> None:
+        generator = torch.Generator().manual_seed(session.config.seed)
+        settings = make_sampling(session.config)
+        session.sampler.sample([prompt], num_samples=num_samples, settings=settings, generator=generator)
+
+    return Cost(one=_seconds(lambda: sample(1)), group=_seconds(lambda: sample(num_rows)), num_rows=num_rows)
+
+
+def _learning_cost(session: Session, batch: Batch) -> Cost:
+    settings = make_loop_settings(session.config)
+    optimizer = Optimizer(session.policy.trainable(), settings.optimizer)
+
+    def learn(part: Batch) -> None:
+        optimizer_step(session.policy, optimizer, session.objective, part, settings=settings.update.step)
+
+    with optimizer.gradient_point():
+        learn(batch)  # the first step makes the optimizer's state; its time says nothing about the others
+        return Cost(
+            one=_seconds(lambda: learn(batch.select([0]))), group=_seconds(lambda: learn(batch)), num_rows=len(batch)
+        )
+
+
+def _seconds(action: Callable[[], None]) -> float:
+    started = time.monotonic()
+    action()
+    return time.monotonic() - started
 
 
 def _with_every_answer(collection: Collection) -> Batch | None:
@@ -77,31 +120,37 @@ def _with_every_answer(collection: Collection) -> Batch | None:
 
 
 def estimates(session: Session, trial: Trial) -> list[tuple[str, str]]:
-    """Shapes, memory and time, measured on the group and scaled to the run.
-
-    The times are upper bounds: a whole batch uses the machine better than one group does.
-    """
-    config, sampling = session.config, session.config.sampling
-    step_seconds = sampling.num_prompts * (trial.sample_seconds + config.training.num_epochs * trial.learn_seconds)
+    """Shapes, memory and time, measured on the group and scaled to the run."""
+    sampling, training = session.config.sampling, session.config.training
+    seconds = step_seconds(session.config, trial)
     return [
         ("prompt", _prompt_shape(trial)),
         ("group", _group_shape(trial)),
         ("rewards", ", ".join("error" if reward is None else f"{reward:g}" for reward in trial.rewards)),
         (
             "batch",
-            f"{sampling.num_prompts * sampling.num_samples} answers, {config.training.num_epochs} epochs of "
-            f"{config.training.num_minibatches} optimiser steps",
+            f"{sampling.num_prompts * sampling.num_samples} answers, {training.num_epochs} epochs of "
+            f"{training.num_minibatches} optimiser steps",
         ),
         *_memory(session),
         ("loading", duration(session.load_seconds)),
-        ("one group", f"{trial.sample_seconds:.2f} s to sample and score, {trial.learn_seconds:.2f} s to learn from"),
-        ("one step", f"at most {duration(step_seconds)}"),
-        (
-            "the run",
-            f"at most {duration(step_seconds * config.training.num_steps)} for {config.training.num_steps} "
-            "steps, without evaluations",
-        ),
+        ("one group", f"{trial.sampling.group:.2f} s to sample, {trial.learning.group:.2f} s to learn from"),
+        ("one step", f"about {seconds:.1f} s"),
+        ("the run", f"about {duration(seconds * training.num_steps)} for {training.num_steps} steps, and evaluations"),
     ]
+
+
+def step_seconds(config: RunConfig, trial: Trial) -> float:
+    """Time of one step: what an answer adds, times the answers, and what a wave or an optimiser step costs in itself.
+
+    Refills of dropped groups come on top of it.
+    """
+    num_rows = config.sampling.num_prompts * config.sampling.num_samples
+    num_waves = math.ceil(num_rows / config.sampling.max_batch)
+    sampling = num_waves * trial.sampling.one + (num_rows - num_waves) * trial.sampling.per_row
+    num_updates = config.training.num_minibatches
+    learning = num_updates * trial.learning.one + max(0, num_rows - num_updates) * trial.learning.per_row
+    return sampling + config.sampling.num_prompts * trial.score_seconds + config.training.num_epochs * learning
 
 
 def _prompt_shape(trial: Trial) -> str:

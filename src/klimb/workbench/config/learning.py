@@ -130,6 +130,7 @@ class AdvantagesSection(BaseModel):
         "batch-z-score",
         "group-mean-batch-z-score",
         "no-baseline",
+        "zero",
     ] = "group-mean"
     """The baseline, and what the difference is divided by."""
     group_filter: bool = True
