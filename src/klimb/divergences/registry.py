@@ -65,7 +65,7 @@ def _single(name: str) -> Divergence:
     if name in DIVERGENCES:
         return DIVERGENCES[name]
     nearest = difflib.get_close_matches(name, DIVERGENCES, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
     raise ValueError(f"unknown divergence {name!r}{hint} There are: {', '.join(DIVERGENCES)}, alpha:<number>")
 
 

@@ -144,5 +144,5 @@ def clip_named(name: str) -> Clip:
     if name in CLIPS:
         return CLIPS[name]
     nearest = difflib.get_close_matches(name, CLIPS, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
     raise ValueError(f"unknown clip {name!r}{hint} There are: {', '.join(CLIPS)}, or a clip object with its settings")

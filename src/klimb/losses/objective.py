@@ -167,7 +167,7 @@ class Objective:
 def _require_known(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         nearest = difflib.get_close_matches(str(value), known, n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
         raise ValueError(f"unknown {name} {value!r}{hint} There are: {', '.join(known)}")
 
 

@@ -1,5 +1,6 @@
 """One step of the loop: collect, score under the reference, update. Blind to the algorithm."""
 
+import logging
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from klimb.training.settings import LoopSettings
 from klimb.training.state import RunState
 from klimb.training.step import ObjectiveFunction, StepOutcome
 from klimb.training.update import update
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,12 @@ def _update(
     settings: LoopSettings,
 ) -> dict[str, float]:
     if not used:
+        logger.warning(
+            "step %d trained on nothing: in none of its %d groups was there anything to compare (rewards all equal, or "
+            "responses all right or all wrong, or no rewards); easier or harder problems, or group_filter off, help",
+            state.step,
+            int(collection.metrics["num_groups"]),
+        )
         return {"num_optimizer_steps": 0.0, "num_skipped_steps": 0.0, "num_tokens_trained": 0.0}
 
     def observe(outcome: StepOutcome, part: Batch, name: str) -> None:

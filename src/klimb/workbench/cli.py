@@ -74,7 +74,9 @@ def train(
         dry_run: Load, sample one group, print shapes, memory and time estimates, and stop.
         resume: A run's folder: go on from its newest checkpoint.
     """
-    if (config is None) == (resume is None):
+    if config is not None and resume is not None:
+        raise ConfigError("give a TOML file or --resume, not both: a resumed run has its configuration in its folder")
+    if config is None and resume is None:
         raise ConfigError("give a TOML file (before any --set), or --resume with the folder of a run")
     if resume is not None:
         _resume(resume, list(settings), is_alone=folder is None and not dry_run)

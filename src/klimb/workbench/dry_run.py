@@ -44,6 +44,7 @@ class Trial:
 
     batch: Batch | None
     rewards: tuple[float | None, ...]
+    error: str
     answer: str
     score_seconds: float
     sampling: Cost
@@ -75,6 +76,7 @@ def try_one_group(session: Session) -> Trial:
     return Trial(
         batch=batch,
         rewards=tuple(sample.reward for sample in collection.samples),
+        error=next((sample.reward_reason for sample in collection.samples if sample.reward is None), ""),
         answer=collection.samples[0].response,
         score_seconds=collection.metrics["score_seconds"],
         sampling=_sampling_cost(session, collection.samples[0].prompt_ids),
@@ -127,6 +129,7 @@ def estimates(session: Session, trial: Trial) -> list[tuple[str, str]]:
         ("prompt", _prompt_shape(trial)),
         ("group", _group_shape(trial)),
         ("rewards", ", ".join("error" if reward is None else f"{reward:g}" for reward in trial.rewards)),
+        *([("first error", trial.error)] if trial.error else []),
         (
             "batch",
             f"{sampling.num_prompts * sampling.num_samples} answers, {training.num_epochs} epochs of "

@@ -29,6 +29,8 @@ def evaluation_config(model: str, *, task: str, config: Path | None, overrides: 
     """
     path = Path(model)
     if is_run(path):
+        if not RunFolder(path).model.exists():
+            raise ConfigError(f"the run {model} has no model yet, it did not end: klimb train --resume {model} goes on")
         config = RunFolder(path).config if config is None and not task else config
         model = str(RunFolder(path).model)
     if bool(task) == (config is not None):

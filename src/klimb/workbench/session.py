@@ -10,8 +10,13 @@ from klimb.losses import Objective
 from klimb.policies import Policy
 from klimb.samplers import LocalSampler
 from klimb.tasks import Problem, ProblemSet, Scorer
-from klimb.workbench.assemble import make_objective, make_policy, make_scorer, make_task
+from klimb.workbench.assemble import make_objective, make_policy, make_sampling, make_scorer, make_task
 from klimb.workbench.config import RunConfig
+
+INERT = (
+    "one optimiser step per batch, at the policy that sampled it: w = 1 and x = 0, so the clip and a divergence with "
+    "f\u2032(1) = 0 do nothing; training.num_minibatches or training.num_epochs above 1 let them act"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,4 +80,13 @@ def described(session: Session) -> list[tuple[str, str]]:
             f"{sampling.max_new_tokens} tokens · {config.optimizer.kind}, learning rate "
             f"{config.optimizer.learning_rate:g}",
         ),
+        *([("note", INERT)] if is_inert(config) else []),
     ]
+
+
+def is_inert(config: RunConfig) -> bool:
+    """True if every step is taken at the policy that sampled and that is its own reference: w = 1 and x = 0."""
+    one_step = config.training.num_epochs * config.training.num_minibatches == 1
+    reference = config.reference
+    follows = reference.kind == "iterative" and reference.every_steps in (0, 1)
+    return one_step and follows and config.objective.beta > 0 and make_sampling(config).is_plain
