@@ -73,7 +73,6 @@ _PERSPECTIVES = {"fkl": "−v·x", "rkl": "w·x", "ufkl": "w − v − v·x", "u
 def _rpg(key: str, estimator: Estimator) -> Recipe:
     title, propositions = _DIVERGENCES[key]
     is_reinforce = estimator == "reinforce"
-    reinforce_departs = ""
     differentiable_departs = (
         "Algorithm 1 differentiates through w and through the regularised advantage, so that the divergence enters "
         "the gradient a second time (docs/exactness.md); here w·A is clipped and the divergence is added unclipped."
@@ -96,7 +95,7 @@ def _rpg(key: str, estimator: Estimator) -> Recipe:
         reduce="token-mean",
         reference="iterative",
         group_filter=True,
-        departs=reinforce_departs if is_reinforce else differentiable_departs,
+        departs="" if is_reinforce else differentiable_departs,
     )
 
 
