@@ -31,6 +31,8 @@ FULL = Sample(
     source="replay",
     created_at=1.7e9 + 1 / 7,
     metadata={"problem": "2+3", "": "empty name"},
+    tokenizer="0123456789abcdef",
+    raw='{"a": 1}',
 )
 BARE = Sample(
     sample_id="b", group_id="g", prompt=(), prompt_ids=(), response="", response_ids=(), finish_reason="length"
@@ -84,7 +86,7 @@ def test_another_schema_version_is_refused_with_both_versions(tmp_path: Path):
     table = pq.read_table(tmp_path / "a.parquet")
     newer = {**table.schema.metadata, b"klimb.schema_version": b"99"}
     pq.write_table(table.replace_schema_metadata(newer), tmp_path / "b.parquet")
-    with pytest.raises(SegmentError, match="schema version 99, and this klimb reads version 1"):
+    with pytest.raises(SegmentError, match="schema version 99, and this klimb reads versions 1, 2"):
         read_samples(tmp_path / "b.parquet")
 
 
@@ -124,3 +126,12 @@ def test_a_disk_that_fills_up_leaves_the_old_file(tmp_path: Path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert read_samples(path) == [FULL]
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.parquet"]
+
+
+def test_samples_of_schema_version_1_are_read_with_the_later_columns_empty(tmp_path: Path):
+    path = tmp_path / "old.parquet"
+    write_samples(path, [BARE])
+    table = pq.read_table(path).drop_columns(["tokenizer", "raw"])
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"klimb.schema_version": b"1"}), path)
+
+    assert read_samples(path) == [BARE]

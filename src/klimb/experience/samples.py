@@ -13,8 +13,9 @@ Provenance = Literal["sampler", "recomputed", "estimated", "absent"]
 """Where `log_mu` comes from: recorded while drawing, scored again by the same weights, guessed, or not known."""
 
 Source = Literal["rollout", "replay", "log", "feedback"]
-FinishReason = Literal["stop", "length"]
-"""`stop`: the model ended its text (the end token is part of the response). `length`: it was cut off."""
+FinishReason = Literal["stop", "length", "unknown"]
+"""`stop`: the model ended its text (the end token is part of the response). `length`: it was cut off.
+`unknown`: who recorded it did not say; never what a sampler of ours reports."""
 
 
 class Message(TypedDict):
@@ -68,9 +69,10 @@ class Sample:
         sample_id: unique within a store.
         group_id: responses to the same prompt drawn together share it; baselines are computed within it.
         prompt: the chat messages.
-        prompt_ids: token ids of the rendered prompt.
+        prompt_ids: token ids of the rendered prompt; empty when only the text was recorded.
         response: decoded text, without special tokens.
-        response_ids: token ids, the end token included when `finish_reason` is `stop`.
+        response_ids: token ids, the end token included when `finish_reason` is `stop`; empty when only the text was
+            recorded.
         reward: None when no reward could be computed; such a sample is never averaged in.
         reward_parts: named parts, e.g. `{"correct": 1.0, "overlong": -0.2}`.
         reward_reason: one line for people: why this reward.
@@ -78,6 +80,8 @@ class Sample:
         log_ref: log-probability (log-mass, if unnormalised) under the reference, once scored.
         policy_version: number of optimiser steps the sampling weights had seen.
         created_at: seconds since the epoch.
+        tokenizer: fingerprint of the tokenizer that the ids belong to (`Policy.fingerprint`); empty when not known.
+        raw: the row that an importer made this sample from, as JSON, so that any mapping can be redone.
     """
 
     sample_id: str
@@ -99,6 +103,8 @@ class Sample:
     source: Source = "rollout"
     created_at: float = 0.0
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    tokenizer: str = ""
+    raw: str = ""
 
     def __post_init__(self) -> None:
         if (self.log_mu is None) != (self.log_mu_provenance == "absent"):

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from klimb.experience.atomic import replaced_atomically
 from klimb.experience.samples import Message, Sample, SamplingSettings
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 _KIND_KEY = b"klimb.kind"
 _VERSION_KEY = b"klimb.schema_version"
 
@@ -53,10 +53,15 @@ SAMPLE_SCHEMA = pa.schema(
         pa.field("source", pa.string(), nullable=False),
         pa.field("created_at", pa.float64(), nullable=False),
         pa.field("metadata", pa.map_(pa.string(), pa.string()), nullable=False),
+        pa.field("tokenizer", pa.string(), nullable=False),
+        pa.field("raw", pa.string(), nullable=False),
     ],
     metadata={_KIND_KEY: b"samples", _VERSION_KEY: SCHEMA_VERSION.encode()},
 )
 """One column a field of `Sample`, in its order."""
+
+_ADDED = {"1": ("tokenizer", "raw"), SCHEMA_VERSION: ()}
+"""Readable version -> the columns that it did not have yet; they read as empty texts."""
 
 
 class SegmentError(ValueError):
@@ -87,11 +92,14 @@ def read_samples(path: str | Path) -> list[Sample]:
             f"{path}: not a whole Parquet file ({error}); it was cut short or is of another kind; "
             "remove it or restore it from a copy"
         ) from error
-    _check_schema(path, table.schema)
+    missing = _check_schema(path, table.schema)
+    for name in missing:
+        table = table.append_column(SAMPLE_SCHEMA.field(name), pa.array([""] * len(table), pa.string()))
     return [_from_row(row) for row in table.to_pylist(maps_as_pydicts="strict")]
 
 
-def _check_schema(path: str | Path, schema: pa.Schema) -> None:
+def _check_schema(path: str | Path, schema: pa.Schema) -> tuple[str, ...]:
+    """The columns that this older version lacks."""
     metadata: Mapping[bytes, bytes] = schema.metadata or {}
     if metadata.get(_KIND_KEY) != b"samples":
         raise SegmentError(
@@ -99,13 +107,16 @@ def _check_schema(path: str | Path, schema: pa.Schema) -> None:
             "import foreign data instead of reading it as a segment"
         )
     version = metadata.get(_VERSION_KEY, b"none").decode(errors="replace")
-    if version != SCHEMA_VERSION:
+    if version not in _ADDED:
         raise SegmentError(
-            f"{path}: schema version {version}, and this klimb reads version {SCHEMA_VERSION}; "
+            f"{path}: schema version {version}, and this klimb reads versions {', '.join(_ADDED)}; "
             "read it with the klimb that wrote it"
         )
-    if not schema.equals(SAMPLE_SCHEMA, check_metadata=False):
-        raise SegmentError(f"{path}: its columns are not those of schema version {SCHEMA_VERSION}: {schema.names}")
+    missing = _ADDED[version]
+    expected = pa.schema([field for field in SAMPLE_SCHEMA if field.name not in missing])
+    if not schema.equals(expected, check_metadata=False):
+        raise SegmentError(f"{path}: its columns are not those of schema version {version}: {schema.names}")
+    return missing
 
 
 def _to_row(sample: Sample) -> dict[str, Any]:
