@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from klimb.losses import RECIPES, DualClip, recipe_named
+from klimb.experience.advantages import ADVANTAGES, TAKES_OFFSET
+from klimb.losses import RECIPES, DualClip, KtoObjective, Loss, Objective, SquaredResidual, Taper, recipe_named
 
 PAIRS = ["fkl", "rkl", "ufkl", "urkl"]
 
@@ -58,9 +59,12 @@ def test_behaviour_cloning_is_maximum_likelihood_whatever_mu_is():
     log_pi, log_mu, _, _, mask = tensors()
     objective = RECIPES["bc"].objective()
     zero = torch.zeros(6, dtype=torch.float64)
-    ours = gradient_of(lambda lp: objective(lp, log_mu, log_mu, zero, mask).loss, log_pi)
+    ours = gradient_of(lambda lp: objective(lp, log_mu, None, zero, mask).loss, log_pi)
     likelihood = gradient_of(lambda lp: -lp[mask].mean(), log_pi)
     torch.testing.assert_close(ours, likelihood, atol=1e-15, rtol=0)
+    with_ratio = RECIPES["bc"].objective(ratio="recorded")  # v = ref/μ = 1 and the slope is −v: no w in it either
+    recorded = gradient_of(lambda lp: with_ratio(lp, log_mu, log_mu, zero, mask).loss, log_pi)
+    torch.testing.assert_close(ours, recorded, atol=1e-15, rtol=0)
 
 
 @pytest.mark.parametrize("key", PAIRS)
@@ -84,7 +88,12 @@ def test_a_recipe_states_its_name_source_and_formula(name):
     assert recipe.name == name
     assert recipe.source.startswith("arXiv ")
     assert recipe.formula and recipe.summary
-    assert recipe.objective().divergence.name == recipe.divergence
+    objective = recipe.objective()
+    assert isinstance(objective, Loss)
+    assert not isinstance(objective, Objective) or objective.divergence.name == recipe.divergence
+    assert objective.beta == recipe.beta
+    assert recipe.advantages in ADVANTAGES
+    assert recipe.advantage_offset == 0 or recipe.advantages in TAKES_OFFSET
 
 
 def test_paper_settings_of_the_rpg_recipes():
@@ -105,3 +114,32 @@ def test_overrides_replace_settings_and_unknown_ones_are_errors():
 def test_an_unknown_recipe_names_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'rpg-reinforce-urkl'"):
         recipe_named("rpg-reinforce-ukrl")
+
+
+def test_what_each_recipe_for_logged_data_needs():
+    needs = {
+        name: (recipe.needs_log_mu, recipe.objective().needs_log_ref, recipe.objective().fits_minibatch)
+        for name, recipe in RECIPES.items()
+        if recipe.usable_offline
+    }
+    assert needs == {
+        "bc": (False, True, False),
+        "bc-filtered": (False, True, False),
+        "topr": (True, False, False),
+        "asymre": (False, False, False),
+        "kimi-pmd": (True, False, False),
+        "oapl": (True, False, False),
+        "dro": (False, True, True),
+        "kto": (False, True, True),
+    }
+    assert all(recipe.needs_log_mu for recipe in RECIPES.values() if not recipe.usable_offline)
+
+
+def test_a_recipe_makes_the_objective_of_its_loss():
+    assert RECIPES["topr"].objective() == Objective(
+        beta=0.0, level="sequence", clip=Taper(), reduce="sequence-mean-token-sum"
+    )
+    assert RECIPES["dro"].objective(beta=2.0) == SquaredResidual(beta=2.0, anchor="ref", value="group-optimal")
+    assert RECIPES["kto"].objective(undesirable_weight=0.5) == KtoObjective(undesirable_weight=0.5)
+    with pytest.raises(ValueError, match="a squared-residual objective has no setting 'clip'; it has anchor, beta"):
+        RECIPES["oapl"].objective(clip="none")

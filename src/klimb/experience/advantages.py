@@ -4,6 +4,7 @@ Samples without a reward must be taken out first; a baseline never averages an i
 All statistics are computed in float64, and rewards that are all equal give exactly 0, never rounding dust.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import MappingProxyType
@@ -116,6 +117,69 @@ def zero(rewards: Float[Tensor, " batch"], group_ids: Sequence[Hashable]) -> Flo
     return torch.zeros_like(rewards)
 
 
+def batch_mean(rewards: Float[Tensor, " batch"], group_ids: Sequence[Hashable]) -> Float[Tensor, " batch"]:
+    """Reward minus the mean reward of the batch: A_i = R_i − mean(R). Groups play no part.
+
+    Raises:
+        ValueError: the batch has one response only, or a reward is not finite.
+    """
+    values, groups = _checked(rewards, group_ids, smallest_group=1, name="batch-mean")
+    if len(values) < 2:
+        raise ValueError("batch-mean: the mean of one response is that response; use at least 2 responses a batch")
+    return _centred(values, torch.zeros_like(groups)).to(rewards.dtype)
+
+
+def group_soft_value(
+    rewards: Float[Tensor, " batch"], group_ids: Sequence[Hashable], *, temperature: float = 1.0
+) -> Float[Tensor, " batch"]:
+    """Reward minus the soft value of its group: A_i = R_i − V, V = β·log mean_g exp(R/β), β the temperature.
+
+    From samples of the anchor, V estimates the optimal value of the objective E_π[R] − β·KL(π‖anchor). The log of a
+    mean is biased downwards: by about var(exp(R/β))/(2·G·mean²)·β for groups of G.
+
+    Raises:
+        ValueError: a group has one response only, a reward is not finite, or the temperature is not positive.
+
+    Source: A*-PO, arXiv 2505.20686; OAPL, arXiv 2602.19362.
+    """
+    values, groups = _checked(rewards, group_ids, smallest_group=2, name="group-soft-value")
+    return (values - _soft_value(values, groups, temperature)).to(rewards.dtype)
+
+
+def batch_soft_value(
+    rewards: Float[Tensor, " batch"], group_ids: Sequence[Hashable], *, temperature: float = 1.0
+) -> Float[Tensor, " batch"]:
+    """Reward minus the soft value of the batch: A_i = R_i − β·log mean exp(R/β). Groups play no part.
+
+    Raises:
+        ValueError: the batch has one response only, a reward is not finite, or the temperature is not positive.
+    """
+    values, groups = _checked(rewards, group_ids, smallest_group=1, name="batch-soft-value")
+    if len(values) < 2:
+        raise ValueError("batch-soft-value: the value of one response is its reward; use at least 2 responses a batch")
+    return (values - _soft_value(values, torch.zeros_like(groups), temperature)).to(rewards.dtype)
+
+
+def thumbs(rewards: Float[Tensor, " batch"], group_ids: Sequence[Hashable]) -> Float[Tensor, " batch"]:
+    """+1 for a desirable response and −1 for an undesirable one: R > 0.5 is desirable.
+
+    Raises:
+        ValueError: a reward is not finite.
+    """
+    _checked(rewards, group_ids, smallest_group=1, name="thumbs")
+    return torch.where(rewards > 0.5, 1.0, -1.0).to(rewards.dtype)
+
+
+def ones(rewards: Float[Tensor, " batch"], group_ids: Sequence[Hashable]) -> Float[Tensor, " batch"]:
+    """A_i = 1 whatever the reward: cloning by weight.
+
+    Raises:
+        ValueError: a reward is not finite.
+    """
+    _checked(rewards, group_ids, smallest_group=1, name="ones")
+    return torch.ones_like(rewards)
+
+
 AdvantageFunction = Callable[[Float[Tensor, " batch"], Sequence[Hashable]], Float[Tensor, " batch"]]
 
 ADVANTAGES: Mapping[str, AdvantageFunction] = MappingProxyType(
@@ -125,17 +189,65 @@ ADVANTAGES: Mapping[str, AdvantageFunction] = MappingProxyType(
             group_mean,
             group_z_score,
             leave_one_out,
+            batch_mean,
             batch_z_score,
             group_mean_batch_z_score,
+            group_soft_value,
+            batch_soft_value,
             no_baseline,
+            thumbs,
+            ones,
             zero,
         )
     }
 )
-"""Every advantage by the name that recipes and run files use."""
+"""Every advantage by the name that recipes and run files use; soft values at temperature 1."""
 
-NEEDS_GROUPS = frozenset({"group-mean", "group-z-score", "leave-one-out", "group-mean-batch-z-score"})
+NEEDS_GROUPS = frozenset(
+    {"group-mean", "group-z-score", "leave-one-out", "group-mean-batch-z-score", "group-soft-value"}
+)
 """The names whose baseline compares responses to one prompt, so that at least two are needed."""
+
+_SOFT_VALUES = {"group-soft-value": group_soft_value, "batch-soft-value": batch_soft_value}
+
+TAKES_OFFSET = frozenset({"group-mean", "leave-one-out", "batch-mean", "no-baseline", *_SOFT_VALUES})
+"""The names that are a reward minus a baseline in units of the reward, so that the baseline can be moved."""
+
+
+def compute_advantages(
+    rewards: Float[Tensor, " batch"],
+    group_ids: Sequence[Hashable],
+    *,
+    kind: str,
+    offset: float = 0.0,
+    temperature: float = 1.0,
+) -> Float[Tensor, " batch"]:
+    """A_i = R_i − (V_i + offset) with V of the kind named, or what that kind is without a baseline.
+
+    Args:
+        rewards: one finite number a response.
+        group_ids: responses to the same prompt share one.
+        kind: a name in `ADVANTAGES`.
+        offset: δ, added to the baseline. Negative: every response gets −δ more, so that what is about average is
+            learned from (AsymRE, arXiv 2506.20520).
+        temperature: β of the soft values; the other kinds have none.
+
+    Raises:
+        ValueError: an unknown kind, an offset for a kind without a baseline in units of the reward, or what the kind
+            itself refuses.
+    """
+    if kind not in ADVANTAGES:
+        raise ValueError(f"unknown advantages {kind!r}; there are {', '.join(ADVANTAGES)}")
+    if not math.isfinite(offset) or (offset != 0 and kind not in TAKES_OFFSET):
+        raise ValueError(
+            f"{kind}: offset {offset} moves a baseline in units of the reward, and must be finite; "
+            f"those that have one are {', '.join(sorted(TAKES_OFFSET))}"
+        )
+    if kind in _SOFT_VALUES:
+        advantages = _SOFT_VALUES[kind](rewards, group_ids, temperature=temperature)
+    else:
+        advantages = ADVANTAGES[kind](rewards, group_ids)
+    return advantages - offset if offset != 0 else advantages
 
 
 def _checked(
@@ -151,7 +263,7 @@ def _checked(
     small = [group for group, size in Counter(group_ids).items() if size < smallest_group]
     if small:
         raise ValueError(
-            f"{name}: group {small[0]!r} has 1 response, and its mean is that response; "
+            f"{name}: group {small[0]!r} has 1 response, and its baseline is that response; "
             "draw at least 2 responses a prompt, or use batch-z-score"
         )
     numbers: dict[Hashable, int] = {}
@@ -169,3 +281,13 @@ def _centred(values: Float[Tensor, " batch"], groups: Int[Tensor, " batch"]) -> 
     lowest = torch.zeros_like(values).scatter_reduce_(0, groups, values, "amin", include_self=False)[groups]
     # Three times 0.1 has a mean that is not 0.1; an even group must give 0, not a direction made of rounding.
     return torch.where(highest == lowest, 0.0, values - means)
+
+
+def _soft_value(
+    values: Float[Tensor, " batch"], groups: Int[Tensor, " batch"], temperature: float
+) -> Float[Tensor, " batch"]:
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"the temperature of a soft value must be finite and > 0, got {temperature}")
+    highest = torch.zeros_like(values).scatter_reduce_(0, groups, values, "amax", include_self=False)[groups]
+    tilted = _group_sum(((values - highest) / temperature).exp(), groups)
+    return highest + temperature * (tilted / _group_sum(torch.ones_like(values), groups)).log()

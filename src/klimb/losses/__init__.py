@@ -1,10 +1,15 @@
 """Log-probabilities in, loss, terms and metrics out. The loss knows no model and no data set."""
 
-from klimb.losses.clips import CLIPS, Clip, Clipped, DualClip, Mask, NoClip, Truncate, clip_named
+from klimb.losses.clips import CLIPS, Clip, Clipped, DualClip, Mask, NoClip, Taper, Truncate, clip_named
+from klimb.losses.fitting import Fitted, Loss
+from klimb.losses.kto import KtoObjective
 from klimb.losses.metrics import effective_sample_share
-from klimb.losses.objective import Objective, ObjectiveOutput
+from klimb.losses.objective import Objective
+from klimb.losses.output import ObjectiveOutput
 from klimb.losses.penalties import K3InLoss, Penalty, penalty_named
-from klimb.losses.recipes import RECIPES, Recipe, recipe_named
+from klimb.losses.recipe import Recipe
+from klimb.losses.recipes import RECIPES, recipe_named
+from klimb.losses.regression import SquaredResidual
 
 __all__ = [
     "CLIPS",
@@ -12,13 +17,18 @@ __all__ = [
     "Clip",
     "Clipped",
     "DualClip",
+    "Fitted",
     "K3InLoss",
+    "KtoObjective",
+    "Loss",
     "Mask",
     "NoClip",
     "Objective",
     "ObjectiveOutput",
     "Penalty",
     "Recipe",
+    "SquaredResidual",
+    "Taper",
     "Truncate",
     "clip_named",
     "effective_sample_share",

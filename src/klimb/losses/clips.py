@@ -15,7 +15,7 @@ from torch import Tensor
 
 from klimb.losses.errors import require
 
-ClipName = Literal["none", "dual", "truncate", "mask"]
+ClipName = Literal["none", "dual", "truncate", "mask", "taper"]
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,30 @@ class Mask:
         return Clipped(w * inside, keep, inside, low, high, torch.zeros_like(is_good))
 
 
-CLIPS: dict[str, Clip] = {"none": NoClip(), "dual": DualClip(), "truncate": Truncate(), "mask": Mask()}
+@dataclass(frozen=True)
+class Taper:
+    """A good unit has weight 1 whatever w is; a bad one min(w, 1). Every unit keeps its gradient.
+
+    What is good is learned from at full strength however unlikely it has become, as in supervised learning; what is
+    bad is pushed down only as far as the policy still does it. No weight exceeds 1, so the variance stays bounded.
+
+    Source: arXiv 2503.14286 (TOPR), the ratio truncated to [1, 1] for the good and to [0, 1] for the bad.
+    """
+
+    def __call__(self, w: Float[Tensor, "batch units"], is_good: Bool[Tensor, "batch units"]) -> Clipped:
+        """Weight 1 or min(w, 1); nothing loses its gradient."""
+        tapered = torch.where(is_good, torch.ones_like(w), w.clamp(max=1))
+        never = torch.zeros_like(is_good)
+        return Clipped(tapered, ~never, tapered / w, is_good & (w < 1), w > 1, never)
+
+
+CLIPS: dict[str, Clip] = {
+    "none": NoClip(),
+    "dual": DualClip(),
+    "truncate": Truncate(),
+    "mask": Mask(),
+    "taper": Taper(),
+}
 
 
 def clip_named(name: str) -> Clip:

@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from klimb.divergences import bound
+from klimb.losses.checking import working_dtype
 from klimb.losses.clips import Clipped
 from klimb.losses.units import Level, Units, to_units, unit_mask
 
@@ -50,19 +51,41 @@ def ratio_metrics(
 
 
 @torch.no_grad()
-def unit_metrics(units: Units, clipped: Clipped, *, weight_bound: float) -> dict[str, Tensor]:
-    """Weights of the units, how many met which clip, and how many log-ratios had to be bounded."""
-    counted = units.mask
-    w = bound(units.log_w, weight_bound).exp()[counted]
+def weight_metrics(units: Units, *, weight_bound: float) -> dict[str, Tensor]:
+    """Mean, largest and quantiles of the units' weights, raw."""
+    w = bound(units.log_w, weight_bound).exp()[units.mask]
     levels = torch.tensor(list(_QUANTILES.values()), dtype=w.dtype, device=w.device)
     quantiles = torch.quantile(w, levels)
-    outside = (units.log_w.abs() > weight_bound) | (units.log_v.abs() > weight_bound)
+    return {"w_mean": w.mean(), "w_max": w.max(), **dict(zip(_QUANTILES, quantiles, strict=True))}
+
+
+@torch.no_grad()
+def clip_metrics(units: Units, clipped: Clipped) -> dict[str, Tensor]:
+    """How many units met which branch of the clip."""
+    counted = units.mask
     return {
-        "w_mean": w.mean(),
-        "w_max": w.max(),
-        **dict(zip(_QUANTILES, quantiles, strict=True)),
-        "clip_low_fraction": clipped.low[counted].to(w.dtype).mean(),
-        "clip_high_fraction": clipped.high[counted].to(w.dtype).mean(),
-        "clip_ceiling_fraction": clipped.ceiling[counted].to(w.dtype).mean(),
-        "num_bound_hits": outside[counted].sum().to(w.dtype),
+        "clip_low_fraction": clipped.low[counted].to(units.log_w.dtype).mean(),
+        "clip_high_fraction": clipped.high[counted].to(units.log_w.dtype).mean(),
+        "clip_ceiling_fraction": clipped.ceiling[counted].to(units.log_w.dtype).mean(),
     }
+
+
+@torch.no_grad()
+def bound_metrics(units: Units, *, weight_bound: float) -> dict[str, Tensor]:
+    """How many units had a log-ratio that was bounded."""
+    outside = (units.log_w.abs() > weight_bound) | (units.log_v.abs() > weight_bound)
+    return {"num_bound_hits": outside[units.mask].sum().to(units.log_w.dtype)}
+
+
+@torch.no_grad()
+def data_metrics(
+    log_pi: Float[Tensor, "batch time"],
+    log_ref: Float[Tensor, "batch time"] | None,
+    mask: Bool[Tensor, "batch time"],
+) -> dict[str, Tensor]:
+    """What can be said without μ: means over the data's own tokens. They estimate no divergence of π."""
+    dtype = working_dtype(log_pi, log_ref)
+    metrics = {"log_pi_mean": log_pi[mask].to(dtype).mean()}
+    if log_ref is not None:
+        metrics["log_pi_ref_mean"] = (log_pi.to(dtype) - log_ref.to(dtype))[mask].mean()
+    return metrics

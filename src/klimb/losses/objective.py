@@ -1,38 +1,35 @@
 """Log-probabilities in, loss and metrics out. J(θ) = E_π[R] − β·D(π, ref), from samples of any μ."""
 
-import difflib
 import math
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from klimb.losses.clips import Clip, ClipName, DualClip, clip_named
-from klimb.losses.errors import require
-from klimb.losses.metrics import ratio_metrics, unit_metrics
+from klimb.losses.checking import check_tensors, working_dtype
+from klimb.losses.clips import Clip, ClipName, Clipped, DualClip, clip_named
+from klimb.losses.errors import require, require_known
+from klimb.losses.fitting import Fitted
+from klimb.losses.metrics import bound_metrics, clip_metrics, data_metrics, ratio_metrics, weight_metrics
+from klimb.losses.output import ObjectiveOutput, as_numbers
 from klimb.losses.penalties import Penalty, penalty_named
-from klimb.losses.reduction import REDUCTIONS, Reduce, normalizer, reduce_terms
+from klimb.losses.reduction import Reduce, normalizer, reduce_terms, require_reduction
 from klimb.losses.surrogates import ESTIMATORS, Estimator, differentiable, reinforce
-from klimb.losses.units import LEVELS, Level, Units, spread, to_units, unit_advantages, unit_mask
+from klimb.losses.units import (
+    LEVELS,
+    WEIGHT_BOUND,
+    Level,
+    Units,
+    spread,
+    to_units,
+    unit_advantages,
+    unit_mask,
+)
 
-WEIGHT_BOUND = 20.0
-"""Log-weights of units are bounded to ±this before exp: exp(20) ≈ 5e8. Hits are counted in `num_bound_hits`."""
-
-
-@dataclass(frozen=True)
-class ObjectiveOutput:
-    """What an objective returns.
-
-    Attributes:
-        loss: scalar, differentiable.
-        terms: the loss before reduction; a row's sum is that sequence's loss; 0 where the mask is False.
-        metrics: named numbers, explained in docs/metrics.md. Empty when no token counts.
-    """
-
-    loss: Float[Tensor, ""]
-    terms: Float[Tensor, "batch time"]
-    metrics: dict[str, float] = field(default_factory=dict[str, float])
+Ratio = Literal["recorded", "none"]
+RATIOS: tuple[str, ...] = get_args(Ratio)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +51,8 @@ class Objective:
         reduce: `token-mean`, `sequence-mean-token-mean`, `sequence-mean-token-sum` (the expectation over sequences),
             or a fixed length L (sum over sequences × L).
         weight_bound: log-weights are bounded to ± this before exp, keeping their gradient.
+        ratio: `recorded` forms w from log_mu. `none` forms no ratio to μ: w = 1 for every unit and log_mu is not
+            read, log μ standing at sg(log π). Then v = ref/π, and without a log_ref ref = μ: v = 1 and x = 0.
 
     Raises:
         ValueError: a setting is unknown or out of its range.
@@ -68,20 +67,47 @@ class Objective:
     clip: ClipName | Clip = field(default_factory=DualClip)
     reduce: Reduce = "token-mean"
     weight_bound: float = WEIGHT_BOUND
+    ratio: Ratio = "recorded"
 
     def __post_init__(self) -> None:
         require(math.isfinite(self.beta) and self.beta >= 0, "beta", self.beta, "finite and >= 0")
         require(self.weight_bound > 0, "weight_bound", self.weight_bound, "> 0")
-        _require_known("estimator", self.estimator, ESTIMATORS)
-        _require_known("level", self.level, LEVELS)
-        if isinstance(self.reduce, int):
-            require(self.reduce > 0, "reduce (a fixed length)", self.reduce, "> 0")
-        else:
-            _require_known("reduce", self.reduce, REDUCTIONS)
+        require_known("estimator", self.estimator, ESTIMATORS)
+        require_known("level", self.level, LEVELS)
+        require_known("ratio", self.ratio, RATIOS)
+        require_reduction(self.reduce)
         if isinstance(self.divergence, str):
             object.__setattr__(self, "divergence", penalty_named(self.divergence))
         if isinstance(self.clip, str):
             object.__setattr__(self, "clip", clip_named(self.clip))
+
+    @property
+    def needs_log_mu(self) -> bool:
+        """Whether log_mu is read."""
+        return self.ratio == "recorded"
+
+    @property
+    def needs_log_ref(self) -> bool:
+        """Whether a reference takes part; with `ratio = "none"` no log_ref still means ref = μ."""
+        return self.beta > 0
+
+    @property
+    def fits_minibatch(self) -> bool:
+        """False: each micro-batch stands for itself."""
+        return False
+
+    def fitted(
+        self,
+        log_pi: Tensor,
+        log_mu: Tensor | None,
+        log_ref: Tensor | None,
+        advantages: Float[Tensor, " batch"],
+        mask: Bool[Tensor, "batch time"],
+        groups: Int[Tensor, " batch"],
+    ) -> Fitted:
+        """Itself and the same advantages: it needs nothing of the minibatch."""
+        del log_pi, log_mu, log_ref, mask, groups
+        return Fitted(self, advantages)
 
     def normalizer(self, mask: Bool[Tensor, "batch time"]) -> float:
         """The denominator of the loss over a whole batch, to hand to each of its micro-batches."""
@@ -90,7 +116,7 @@ class Objective:
     def __call__(
         self,
         log_pi: Tensor,
-        log_mu: Tensor,
+        log_mu: Tensor | None,
         log_ref: Tensor | None,
         advantages: Tensor,
         mask: Tensor,
@@ -102,9 +128,10 @@ class Objective:
 
         Args:
             log_pi: log-probability in nats of token t under the policy; the only argument that gets a gradient.
-            log_mu: the same under the behaviour policy the token was really drawn from.
+            log_mu: the same under the behaviour policy the token was really drawn from; not read, and may be None,
+                with `ratio = "none"`.
             log_ref: the same under the reference (log-mass, if it is unnormalised). `log_mu` for ref = μ; None only
-                when beta is 0.
+                when beta is 0 or, meaning ref = μ, with `ratio = "none"`.
             advantages: [batch], one per sequence, or [batch, time].
             mask: True where a token counts. Elsewhere anything may stand, NaN included.
             entropy: of the policy at each position in nats; logged as its mean.
@@ -114,7 +141,7 @@ class Objective:
             ValueError: shapes don't match, the mask isn't boolean, log_ref is missing although beta > 0, or a counted
                 log_mu, log_ref or advantage isn't finite. (A non-finite log_pi gives a non-finite loss.)
         """
-        _check(log_pi, log_mu, log_ref, advantages, mask, beta=self.beta)
+        log_mu = self._checked_log_mu(log_pi, log_mu, log_ref, advantages, mask)
         units, log_w, log_v = self._units(log_pi, log_mu, log_ref, advantages, mask)
         surrogate = reinforce if self.estimator == "reinforce" else differentiable
         assert not isinstance(self.divergence, str) and not isinstance(self.clip, str)
@@ -126,12 +153,39 @@ class Objective:
         loss = reduce_terms(terms, mask, reduce=self.reduce, normalizer=total)
         if not bool(mask.any()):
             return ObjectiveOutput(loss, terms)
-        metrics = ratio_metrics(log_w, log_v, mask, weight_bound=self.weight_bound)
-        metrics |= unit_metrics(units, clipped, weight_bound=self.weight_bound)
+        if self.ratio == "recorded":
+            metrics = ratio_metrics(log_w, log_v, mask, weight_bound=self.weight_bound)
+            metrics |= self._unit_metrics(units, clipped)
+        else:
+            metrics = data_metrics(log_pi, log_ref, mask)
+            metrics |= {} if log_ref is None else bound_metrics(units, weight_bound=self.weight_bound)
         if entropy is not None:
             metrics["entropy"] = entropy.detach()[mask].mean()
-        values = torch.stack([value.double() for value in metrics.values()]).cpu()  # one transfer, not one a metric
-        return ObjectiveOutput(loss, terms, {name: float(value) for name, value in zip(metrics, values, strict=True)})
+        return ObjectiveOutput(loss, terms, as_numbers(metrics))
+
+    def _checked_log_mu(
+        self, log_pi: Tensor, log_mu: Tensor | None, log_ref: Tensor | None, advantages: Tensor, mask: Tensor
+    ) -> Tensor:
+        """log_mu as the ratio wants it, once everything given has been checked."""
+        if self.ratio == "none":
+            check_tensors(log_pi, {"log_ref": log_ref}, advantages, mask)
+            return log_pi.detach()
+        if log_mu is None:
+            raise ValueError("log_mu is None, and ratio = 'recorded' needs it; without one use ratio = 'none'")
+        check_tensors(log_pi, {"log_mu": log_mu, "log_ref": log_ref}, advantages, mask)
+        if log_ref is None and self.beta > 0:
+            raise ValueError(
+                f"log_ref is None but beta = {self.beta}: pass the reference's log-probabilities, or log_mu for ref = μ"
+            )
+        return log_mu
+
+    def _unit_metrics(self, units: Units, clipped: Clipped) -> dict[str, Tensor]:
+        """Weights of the units, how many met which clip, and how many log-ratios had to be bounded."""
+        return (
+            weight_metrics(units, weight_bound=self.weight_bound)
+            | clip_metrics(units, clipped)
+            | bound_metrics(units, weight_bound=self.weight_bound)
+        )
 
     def _units(
         self, log_pi: Tensor, log_mu: Tensor, log_ref: Tensor | None, advantages: Tensor, mask: Tensor
@@ -142,10 +196,7 @@ class Objective:
         """
         log_mu = log_mu.detach()
         advantages = advantages.detach()
-        inputs = [log_pi, log_mu, advantages] + ([] if log_ref is None else [log_ref])
-        dtype = torch.float32
-        for tensor in inputs:
-            dtype = torch.promote_types(dtype, tensor.dtype)
+        dtype = working_dtype(log_pi, log_mu, advantages, log_ref)
 
         def clear(values: Tensor) -> Tensor:
             return torch.where(mask, values.to(dtype), 0.0)
@@ -162,41 +213,3 @@ class Objective:
             mask=unit_mask(mask, level=self.level),
         )
         return units, log_w.detach(), log_v
-
-
-def _require_known(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        nearest = difflib.get_close_matches(str(value), known, n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-        raise ValueError(f"unknown {name} {value!r}{hint} There are: {', '.join(known)}")
-
-
-def _check(
-    log_pi: Tensor, log_mu: Tensor, log_ref: Tensor | None, advantages: Tensor, mask: Tensor, *, beta: float
-) -> None:
-    shape = tuple(log_pi.shape)
-    if log_pi.ndim != 2:
-        raise ValueError(f"log_pi must have shape [batch, time], got {list(shape)}")
-    if mask.dtype != torch.bool:
-        raise ValueError(f"mask must be boolean (True counts), got {mask.dtype}; convert with mask.bool()")
-    given = {"log_mu": log_mu, "log_ref": log_ref, "mask": mask}
-    for name, tensor in given.items():
-        if tensor is not None and tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} must have the shape of log_pi, {list(shape)}, got {list(tensor.shape)}")
-    if tuple(advantages.shape) not in (shape, shape[:1]):
-        raise ValueError(f"advantages must be [batch] or [batch, time] of {list(shape)}, got {list(advantages.shape)}")
-    if log_ref is None and beta > 0:
-        raise ValueError(
-            f"log_ref is None but beta = {beta}: pass the reference's log-probabilities, or log_mu for ref = μ"
-        )
-    per_token = advantages if advantages.ndim == 2 else advantages[:, None].expand_as(mask)
-    for name, tensor in {"log_mu": log_mu, "log_ref": log_ref, "advantages": per_token}.items():
-        if tensor is None:
-            continue
-        bad = mask & ~tensor.isfinite()
-        if bool(bad.any()):
-            row, time = (int(index) for index in bad.nonzero()[0])
-            raise ValueError(
-                f"{name} is {float(tensor[row, time])} at row {row}, position {time}, which counts (and at "
-                f"{int(bad.sum())} positions in all); drop such samples or mask the tokens"
-            )

@@ -1,64 +1,14 @@
 """Algorithms as data. Adding one means adding a row here, not a branch anywhere."""
 
-import dataclasses
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
 
-from klimb.losses.clips import Clip, DualClip, NoClip
-from klimb.losses.objective import Objective
-from klimb.losses.reduction import Reduce
+from klimb.losses.clips import DualClip
+from klimb.losses.offline_recipes import OFFLINE_RECIPES
+from klimb.losses.recipe import Recipe
 from klimb.losses.surrogates import Estimator
-from klimb.losses.units import Level
 
 _PAPER = "arXiv 2505.17508 (RPG)"
-_OBJECTIVE_FIELDS = ("divergence", "beta", "estimator", "level", "clip", "reduce")
-
-Advantages = Literal["group-mean", "group-z-score", "leave-one-out", "batch-z-score", "zero"]
-ReferenceKind = Literal["iterative", "fixed", "none"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """A named choice for every part of an algorithm.
-
-    Attributes:
-        formula: the loss per unit, in the notation of docs/notation.md.
-        advantages: how rewards become advantages.
-        reference: the rule for the reference policy.
-        group_filter: drop groups whose rewards are all equal, and draw others (dynamic sampling).
-        departs: where klimb differs from the source, and why; empty if nowhere.
-    """
-
-    name: str
-    summary: str
-    source: str
-    formula: str
-    divergence: str
-    beta: float
-    estimator: Estimator
-    level: Level
-    clip: Clip
-    advantages: Advantages
-    reduce: Reduce
-    reference: ReferenceKind
-    group_filter: bool
-    departs: str = ""
-
-    def objective(self, **overrides: Any) -> Objective:
-        """The objective of this recipe, with any of its settings replaced.
-
-        Raises:
-            ValueError: a setting that an objective doesn't have, or a value out of range.
-        """
-        known = {entry.name for entry in dataclasses.fields(Objective)}
-        unknown = sorted(set(overrides) - known)
-        if unknown:
-            raise ValueError(f"an objective has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}")
-        settings: dict[str, Any] = {name: getattr(self, name) for name in _OBJECTIVE_FIELDS}
-        return Objective(**(settings | overrides))
-
 
 _DIVERGENCES = {
     "fkl": ("forward KL(ref‖π)", "E.1, F.1"),
@@ -133,28 +83,12 @@ _DAPO = Recipe(
     departs="overlong shaping belongs to the reward and is set with the task",
 )
 
-_CLONING = Recipe(
-    name="bc",
-    summary="behaviour cloning: forward KL to the data with no reward, maximum likelihood",
-    source=f"{_PAPER}, remark E.2",
-    formula="−β·log π (ref = μ, A = 0)",
-    divergence="fkl",
-    beta=1.0,
-    estimator="reinforce",
-    level="token",
-    clip=NoClip(),
-    advantages="zero",
-    reduce="token-mean",
-    reference="iterative",
-    group_filter=False,
-)
-
 _ROWS: tuple[Recipe, ...] = (
     *(_rpg(key, "reinforce") for key in _DIVERGENCES),
     *(_rpg(key, "differentiable") for key in _DIVERGENCES),
     _GRPO,
     _DAPO,
-    _CLONING,
+    *OFFLINE_RECIPES,
 )
 
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ROWS}

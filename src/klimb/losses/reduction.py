@@ -5,11 +5,24 @@ from typing import Literal, get_args
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from klimb.losses.errors import require, require_known
 from klimb.losses.units import num_tokens
 
 ReduceName = Literal["token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"]
 REDUCTIONS: tuple[str, ...] = get_args(ReduceName)
 Reduce = ReduceName | int
+
+
+def require_reduction(reduce: Reduce) -> None:
+    """Raise unless it is a reduction.
+
+    Raises:
+        ValueError: an unknown name, or a fixed length below 1.
+    """
+    if isinstance(reduce, int):
+        require(reduce > 0, "reduce (a fixed length)", reduce, "> 0")
+    else:
+        require_known("reduce", reduce, REDUCTIONS)
 
 
 def normalizer(mask: Bool[Tensor, "batch time"], *, reduce: Reduce) -> float:

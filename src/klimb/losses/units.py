@@ -10,6 +10,9 @@ from torch import Tensor
 Level = Literal["token", "prefix", "sequence", "sequence-mean"]
 LEVELS: tuple[str, ...] = get_args(Level)
 
+WEIGHT_BOUND = 20.0
+"""Log-weights of units are bounded to ±this before exp: exp(20) ≈ 5e8. Hits are counted in `num_bound_hits`."""
+
 
 @dataclass(frozen=True)
 class Units:

@@ -1,0 +1,165 @@
+"""KTO: thumbs up and down, one response each, no pairs and no log μ."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from klimb.losses.checking import check_tensors, working_dtype
+from klimb.losses.errors import require
+from klimb.losses.fitting import Fitted
+from klimb.losses.metrics import data_metrics
+from klimb.losses.output import ObjectiveOutput, as_numbers
+from klimb.losses.reduction import Reduce, normalizer, reduce_terms, require_reduction
+from klimb.losses.units import spread
+
+
+@dataclass(frozen=True, kw_only=True)
+class KtoObjective:
+    """The prospect-theoretic loss of a response: x = Σ_t log(π/ref), σ the logistic function.
+
+        desirable (A = +1)      λ_D·(1 − σ(β·(x − z₀)))
+        undesirable (A = −1)    λ_U·(1 − σ(β·(z₀ − x)))
+
+    z₀ = max(0, mean of x over the minibatch), without gradient: what the policy already gives to everything.
+
+    Attributes:
+        beta: how fast the utility saturates, per nat of x; > 0.
+        desirable_weight: λ_D ≥ 0.
+        undesirable_weight: λ_U ≥ 0. TRL's documentation asks for λ_D·n_D : λ_U·n_U between 1:1 and 4:3.
+        reference_point: z₀; None until `fitted` has seen the minibatch.
+        reduce: as in `Objective`; the default is the mean over responses.
+
+    Raises:
+        ValueError: a setting is out of its range.
+
+    Source: arXiv 2402.01306. There z₀ estimates KL(π‖ref) from each prompt paired with another
+    prompt's response, which costs another forward pass; here it is the mean over the responses as they are paired.
+    """
+
+    beta: float = 0.1
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
+    reference_point: float | None = None
+    reduce: Reduce = "sequence-mean-token-sum"
+
+    def __post_init__(self) -> None:
+        require(math.isfinite(self.beta) and self.beta > 0, "beta", self.beta, "finite and > 0")
+        for name in ("desirable_weight", "undesirable_weight"):
+            weight = getattr(self, name)
+            require(math.isfinite(weight) and weight >= 0, name, weight, "finite and >= 0")
+        if self.reference_point is not None:
+            require(math.isfinite(self.reference_point), "reference_point", self.reference_point, "finite")
+        require_reduction(self.reduce)
+
+    @property
+    def needs_log_mu(self) -> bool:
+        """False: log_mu is not read."""
+        return False
+
+    @property
+    def needs_log_ref(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def fits_minibatch(self) -> bool:
+        """Whether the reference point is still to be found."""
+        return self.reference_point is None
+
+    def normalizer(self, mask: Bool[Tensor, "batch time"]) -> float:
+        """The denominator of the loss over a whole batch, to hand to each of its micro-batches."""
+        return normalizer(mask, reduce=self.reduce)
+
+    @torch.no_grad()
+    def fitted(
+        self,
+        log_pi: Tensor,
+        log_mu: Tensor | None,
+        log_ref: Tensor | None,
+        advantages: Float[Tensor, " batch"],
+        mask: Bool[Tensor, "batch time"],
+        groups: Int[Tensor, " batch"],
+    ) -> Fitted:
+        """The same with z₀ = max(0, mean of x) over the rows of the whole minibatch; the advantages as they are.
+
+        Raises:
+            ValueError: log_ref is missing or not finite, an advantage is not ±1, or no token counts.
+        """
+        del log_mu, groups
+        log_ratio = self._log_ratio(log_pi, log_ref, advantages, mask)
+        if not bool(mask.any()):
+            raise ValueError("no token of this minibatch counts, so there is no reference point; pass a mask with some")
+        # A row that the policy broke makes the loss not finite by itself; the others keep a reference point.
+        averaged = mask.any(dim=1) & log_ratio.isfinite()
+        point = max(0.0, float(log_ratio[averaged].mean())) if bool(averaged.any()) else 0.0
+        return Fitted(replace(self, reference_point=point), advantages)
+
+    def __call__(
+        self,
+        log_pi: Tensor,
+        log_mu: Tensor | None,
+        log_ref: Tensor | None,
+        advantages: Tensor,
+        mask: Tensor,
+        *,
+        entropy: Tensor | None = None,
+        normalizer: float | None = None,
+    ) -> ObjectiveOutput:
+        """Loss, terms and metrics, as `Objective` returns them.
+
+        Args:
+            log_pi: [batch, time], log-probability in nats of token t under the policy; it alone gets a gradient.
+            log_mu: not read.
+            log_ref: the same under the reference.
+            advantages: [batch], +1 for a desirable response and −1 for an undesirable one.
+            mask: True where a token counts. Elsewhere anything may stand, NaN included.
+            entropy: of the policy at each position in nats; logged as its mean.
+            normalizer: of the whole batch, when this is a micro-batch of it: the losses then add up.
+
+        Raises:
+            ValueError: shapes don't match, log_ref is missing or not finite, an advantage is not ±1, or the
+                reference point has not been fitted.
+        """
+        del log_mu
+        if self.reference_point is None:
+            raise ValueError("the reference point of KTO is of a whole minibatch: call fitted(…) on it first")
+        log_ratio = self._log_ratio(log_pi, log_ref, advantages, mask)
+        signs = advantages.detach().to(log_ratio.dtype)
+        weights = torch.where(signs > 0, self.desirable_weight, self.undesirable_weight)
+        # 1 − σ(u) = σ(−u), which keeps its digits where σ(u) rounds to 1.
+        losses = weights * torch.sigmoid(-self.beta * signs * (log_ratio - self.reference_point))
+        counted = mask.any(dim=1)
+        terms = spread(torch.where(counted, losses, 0.0)[:, None], mask, level="sequence")
+        total = self.normalizer(mask) if normalizer is None else normalizer
+        loss = reduce_terms(terms, mask, reduce=self.reduce, normalizer=total)
+        if not bool(mask.any()):
+            return ObjectiveOutput(loss, terms)
+        metrics = data_metrics(log_pi.detach(), log_ref, mask)
+        metrics["kto_reference_point"] = torch.tensor(self.reference_point, device=log_pi.device)
+        for name, rows in (("desirable", counted & (signs > 0)), ("undesirable", counted & (signs < 0))):
+            if bool(rows.any()):
+                metrics[f"log_pi_ref_{name}_mean"] = log_ratio.detach()[rows].mean()
+        if entropy is not None:
+            metrics["entropy"] = entropy.detach()[mask].mean()
+        return ObjectiveOutput(loss, terms, as_numbers(metrics))
+
+    def _log_ratio(
+        self, log_pi: Tensor, log_ref: Tensor | None, advantages: Tensor, mask: Tensor
+    ) -> Float[Tensor, " batch"]:
+        """The x of each row, everything checked and masked entries cleared first."""
+        if log_ref is None:
+            raise ValueError("log_ref is None, and KTO compares with the reference; pass its log-probabilities")
+        check_tensors(log_pi, {"log_ref": log_ref}, advantages, mask, per_sequence=True)
+        wrong = mask.any(dim=1) & (advantages.abs() != 1)
+        if bool(wrong.any()):
+            row = int(wrong.nonzero()[0])
+            raise ValueError(
+                f"KTO takes an advantage of +1 (desirable) or −1 (undesirable), got {float(advantages[row])} at row "
+                f"{row}; use the advantages 'thumbs'"
+            )
+        dtype = working_dtype(log_pi, log_ref, advantages)
+        per_token = torch.where(mask, log_pi.to(dtype), 0.0) - torch.where(mask, log_ref.detach().to(dtype), 0.0)
+        return per_token.sum(dim=1)

@@ -1,0 +1,111 @@
+"""What a recipe is: a named choice for every part of an algorithm."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from klimb.losses.clips import Clip, NoClip, Taper
+from klimb.losses.kto import KtoObjective
+from klimb.losses.objective import Objective, Ratio
+from klimb.losses.reduction import Reduce
+from klimb.losses.regression import Anchor, SquaredResidual, Value
+from klimb.losses.surrogates import Estimator
+from klimb.losses.units import Level
+
+_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "policy-gradient": ("divergence", "beta", "estimator", "level", "clip", "reduce", "ratio"),
+    "squared-residual": ("beta", "anchor", "value", "level", "reduce"),
+    "kto": ("beta", "desirable_weight", "undesirable_weight", "reduce"),
+}
+_CLASSES: Mapping[str, type[Objective] | type[SquaredResidual] | type[KtoObjective]] = {
+    "policy-gradient": Objective,
+    "squared-residual": SquaredResidual,
+    "kto": KtoObjective,
+}
+
+Advantages = Literal[
+    "group-mean",
+    "group-z-score",
+    "leave-one-out",
+    "batch-mean",
+    "batch-z-score",
+    "group-mean-batch-z-score",
+    "group-soft-value",
+    "batch-soft-value",
+    "no-baseline",
+    "thumbs",
+    "ones",
+    "zero",
+]
+ReferenceKind = Literal["iterative", "fixed", "behaviour", "none"]
+LossKind = Literal["policy-gradient", "squared-residual", "kto"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A named choice for every part of an algorithm.
+
+    Attributes:
+        formula: the loss per unit, in the notation of docs/notation.md.
+        advantages: how rewards become advantages. Soft values take β as their temperature.
+        reference: the rule for the reference policy; `behaviour` is ref = μ whoever μ was. A squared residual on μ has
+            its anchor in the data, and `none` here.
+        group_filter: drop groups whose rewards are all equal, and draw others (dynamic sampling).
+        loss: which class makes the objective. `policy-gradient` (`Objective`) uses divergence, estimator, clip and
+            ratio; `squared-residual` uses anchor and value; `kto` its two weights. The rest then stands idle.
+        advantage_offset: δ in A = R − (V + δ); negative puts the baseline below the mean.
+        min_reward: samples whose reward is below it are left out; None keeps all.
+        departs: where klimb differs from the source, and why; empty if nowhere.
+    """
+
+    name: str
+    summary: str
+    source: str
+    formula: str
+    beta: float
+    level: Level
+    advantages: Advantages
+    reduce: Reduce
+    reference: ReferenceKind
+    group_filter: bool
+    loss: LossKind = "policy-gradient"
+    divergence: str = "urkl"
+    estimator: Estimator = "reinforce"
+    clip: Clip = field(default_factory=NoClip)
+    ratio: Ratio = "recorded"
+    anchor: Anchor = "mu"
+    value: Value = "given"
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
+    advantage_offset: float = 0.0
+    min_reward: float | None = None
+    departs: str = ""
+
+    @property
+    def needs_log_mu(self) -> bool:
+        """Whether its objective reads log μ: without it, data that was not recorded while drawing is of no use."""
+        return self.objective().needs_log_mu
+
+    @property
+    def usable_offline(self) -> bool:
+        """Made for many passes over one set of data: no weight can exceed 1, because there is none or it is tapered.
+
+        False does not forbid logged data; it means weights π/μ whose variance grows as the policy leaves μ.
+        """
+        return self.loss != "policy-gradient" or self.ratio == "none" or isinstance(self.clip, Taper)
+
+    def objective(self, **overrides: Any) -> Objective | SquaredResidual | KtoObjective:
+        """The objective of this recipe, with any of its settings replaced.
+
+        Raises:
+            ValueError: a setting that this objective doesn't have, or a value out of range.
+        """
+        kind = _CLASSES[self.loss]
+        known = {entry.name for entry in dataclasses.fields(kind)}
+        unknown = sorted(set(overrides) - known)
+        if unknown:
+            article = "an" if self.loss == "policy-gradient" else f"a {self.loss}"
+            raise ValueError(f"{article} objective has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}")
+        settings: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS[self.loss]}
+        return kind(**(settings | overrides))
