@@ -1,9 +1,11 @@
 """What happened and who produced it: samples, batches, advantages, storage. Knows no model."""
 
+from klimb.experience.additions import AppendResult
 from klimb.experience.advantages import (
     ADVANTAGES,
     NEEDS_GROUPS,
     batch_z_score,
+    compute_advantages,
     group_mean,
     group_mean_batch_z_score,
     group_z_score,
@@ -14,12 +16,16 @@ from klimb.experience.advantages import (
 from klimb.experience.atomic import flush_to_disk, replaced_atomically
 from klimb.experience.batches import Batch, collate
 from klimb.experience.samples import FinishReason, Message, Provenance, Sample, SamplingSettings, Source
-from klimb.experience.segments import SegmentError, read_samples, write_samples
+from klimb.experience.segments import SegmentError, read_samples, stream_samples, write_samples
+from klimb.experience.store import Store, open_store
+from klimb.experience.store_feedback import Feedback
 
 __all__ = [
     "ADVANTAGES",
     "NEEDS_GROUPS",
+    "AppendResult",
     "Batch",
+    "Feedback",
     "FinishReason",
     "Message",
     "Provenance",
@@ -27,16 +33,20 @@ __all__ = [
     "SamplingSettings",
     "SegmentError",
     "Source",
+    "Store",
     "batch_z_score",
     "collate",
+    "compute_advantages",
     "flush_to_disk",
     "group_mean",
     "group_mean_batch_z_score",
     "group_z_score",
     "leave_one_out",
     "no_baseline",
+    "open_store",
     "read_samples",
     "replaced_atomically",
+    "stream_samples",
     "write_samples",
     "zero",
 ]

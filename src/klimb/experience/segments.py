@@ -6,7 +6,8 @@ Any Parquet reader can query a segment; DuckDB: `select reward, response from 'r
 # pyarrow ships no type information, so strict checking would only report its absence:
 # pyright: basic
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from klimb.experience.atomic import replaced_atomically
 from klimb.experience.samples import Message, Sample, SamplingSettings
 
 SCHEMA_VERSION = "2"
-_KIND_KEY = b"klimb.kind"
-_VERSION_KEY = b"klimb.schema_version"
+KIND_KEY = b"klimb.kind"
+VERSION_KEY = b"klimb.schema_version"
 
 SAMPLE_SCHEMA = pa.schema(
     [
@@ -56,7 +57,7 @@ SAMPLE_SCHEMA = pa.schema(
         pa.field("tokenizer", pa.string(), nullable=False),
         pa.field("raw", pa.string(), nullable=False),
     ],
-    metadata={_KIND_KEY: b"samples", _VERSION_KEY: SCHEMA_VERSION.encode()},
+    metadata={KIND_KEY: b"samples", VERSION_KEY: SCHEMA_VERSION.encode()},
 )
 """One column a field of `Sample`, in its order."""
 
@@ -64,15 +65,31 @@ _ADDED = {"1": ("tokenizer", "raw"), SCHEMA_VERSION: ()}
 """Readable version -> the columns that it did not have yet; they read as empty texts."""
 
 
+ROW_GROUP_SAMPLES = 2048
+ROW_GROUP_BYTES = 32_000_000
+"""A row group ends at either bound: a reader holds one at a time, so this bounds its memory however long the texts."""
+
+_SLICE_SAMPLES = 256
+"""Samples made at a time while reading: as Python objects they take several times the memory of their columns."""
+
+_NUMBER_LISTS = ("prompt_ids", "response_ids", "log_mu", "log_ref")
+
+
 class SegmentError(ValueError):
     """A file is not a whole segment of samples that this version can read."""
 
 
-def write_samples(path: str | Path, samples: Sequence[Sample]) -> None:
-    """Writes the samples as one Parquet file; `path` then holds all of them, or after a failure what it held before."""
-    rows = [_to_row(sample) for sample in samples]
-    with replaced_atomically(Path(path)) as aside:
-        pq.write_table(pa.Table.from_pylist(rows, schema=SAMPLE_SCHEMA), aside, compression="zstd")
+def write_samples(path: str | Path, samples: Iterable[Sample]) -> None:
+    """Writes the samples as one Parquet file; `path` then holds all of them, or after a failure what it held before.
+
+    Only one row group is in memory at a time, so an iterator of any length can be written.
+    """
+    with (
+        replaced_atomically(Path(path)) as aside,
+        pq.ParquetWriter(aside, SAMPLE_SCHEMA, compression="zstd") as writer,
+    ):
+        for group in _row_groups(samples):
+            writer.write_table(_table(group))
 
 
 def read_samples(path: str | Path) -> list[Sample]:
@@ -82,31 +99,103 @@ def read_samples(path: str | Path) -> list[Sample]:
         SegmentError: the file is truncated, not Parquet, not written as samples, or of another schema version.
         FileNotFoundError: there is no such file.
     """
+    return list(stream_samples(path))
+
+
+def stream_samples(path: str | Path, rows: Sequence[int] | None = None) -> Iterator[Sample]:
+    """The samples of one file in their order, one row group in memory at a time.
+
+    Args:
+        path: the segment.
+        rows: row numbers from 0, ascending; only these are read. None reads all.
+
+    Raises:
+        SegmentError: the file is truncated, not Parquet, not written as samples, or of another schema version.
+        FileNotFoundError: there is no such file.
+    """
+    with _opened(path) as file:
+        missing = _check_schema(path, file.schema_arrow)
+        first = 0
+        for number in range(file.num_row_groups):
+            num_rows = file.metadata.row_group(number).num_rows
+            wanted = None if rows is None else rows[bisect_left(rows, first) : bisect_left(rows, first + num_rows)]
+            if wanted is None or wanted:
+                table = _read_row_group(path, file, number)
+                table = table if wanted is None else table.take([row - first for row in wanted])
+                yield from _samples_of(table, missing)
+            first += num_rows
+
+
+def columns_not_there_yet(path: str | Path) -> tuple[str, ...]:
+    """The columns that this segment's older version lacks; they stand for empty texts. Reads the file's end only.
+
+    Raises:
+        SegmentError: the file is truncated, not Parquet, not written as samples, or of another schema version.
+        FileNotFoundError: there is no such file.
+    """
+    with _opened(path) as file:
+        return _check_schema(path, file.schema_arrow)
+
+
+def as_stored(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples as reading them back would give them, e.g. with a reward of 1.0 where 1 was given."""
+    return list(_samples_of(_table(samples), ()))
+
+
+def kind_of(path: str | Path) -> str:
+    """What klimb wrote a Parquet file as (`samples`, `feedback`); empty for a foreign one.
+
+    Raises:
+        SegmentError: the file is truncated or not Parquet.
+        FileNotFoundError: there is no such file.
+    """
+    with _opened(path) as file:
+        return (file.schema_arrow.metadata or {}).get(KIND_KEY, b"").decode(errors="replace")
+
+
+def check_content(path: str | Path) -> None:
+    """Returns if every row group of the Parquet file can be read, one at a time.
+
+    Raises:
+        SegmentError: the file is damaged.
+    """
+    with _opened(path) as file:
+        for number in range(file.num_row_groups):
+            _read_row_group(path, file, number)
+
+
+def _opened(path: str | Path) -> pq.ParquetFile:
     try:
-        with pq.ParquetFile(path) as file:
-            table = file.read()
+        return pq.ParquetFile(path)
     except FileNotFoundError:
         raise
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise SegmentError(
-            f"{path}: not a whole Parquet file ({error}); it was cut short or is of another kind; "
-            "remove it or restore it from a copy"
-        ) from error
-    missing = _check_schema(path, table.schema)
-    for name in missing:
-        table = table.append_column(SAMPLE_SCHEMA.field(name), pa.array([""] * len(table), pa.string()))
-    return [_from_row(row) for row in table.to_pylist(maps_as_pydicts="strict")]
+        raise _damaged(path, error) from error
+
+
+def _read_row_group(path: str | Path, file: pq.ParquetFile, number: int) -> pa.Table:
+    try:
+        return file.read_row_group(number)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: str | Path, error: Exception) -> SegmentError:
+    return SegmentError(
+        f"{path}: not a whole Parquet file ({error}); it was cut short or is of another kind; "
+        "remove it or restore it from a copy"
+    )
 
 
 def _check_schema(path: str | Path, schema: pa.Schema) -> tuple[str, ...]:
     """The columns that this older version lacks."""
     metadata: Mapping[bytes, bytes] = schema.metadata or {}
-    if metadata.get(_KIND_KEY) != b"samples":
+    if metadata.get(KIND_KEY) != b"samples":
         raise SegmentError(
-            f"{path}: a Parquet file, but not one of klimb's samples (no {_KIND_KEY.decode()} in its schema); "
+            f"{path}: a Parquet file, but not one of klimb's samples (no {KIND_KEY.decode()} in its schema); "
             "import foreign data instead of reading it as a segment"
         )
-    version = metadata.get(_VERSION_KEY, b"none").decode(errors="replace")
+    version = metadata.get(VERSION_KEY, b"none").decode(errors="replace")
     if version not in _ADDED:
         raise SegmentError(
             f"{path}: schema version {version}, and this klimb reads versions {', '.join(_ADDED)}; "
@@ -119,20 +208,67 @@ def _check_schema(path: str | Path, schema: pa.Schema) -> tuple[str, ...]:
     return missing
 
 
-def _to_row(sample: Sample) -> dict[str, Any]:
-    row: dict[str, Any] = {name: getattr(sample, name) for name in _FIELD_NAMES}
-    row["sampling"] = None if sample.sampling is None else asdict(sample.sampling)
-    row["reward_parts"] = list(sample.reward_parts.items())
-    row["metadata"] = list(sample.metadata.items())
-    return row
+def _row_groups(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
+    group: list[Sample] = []
+    num_bytes = 0
+    for sample in samples:
+        group.append(sample)
+        num_bytes += _estimated_bytes(sample)
+        if len(group) == ROW_GROUP_SAMPLES or num_bytes >= ROW_GROUP_BYTES:
+            yield group
+            group, num_bytes = [], 0
+    if group:
+        yield group
 
 
-def _from_row(row: dict[str, Any]) -> Sample:
-    for name in ("prompt_ids", "response_ids", "log_mu", "log_ref"):
-        row[name] = None if row[name] is None else tuple(row[name])
-    row["prompt"] = tuple(Message(role=message["role"], content=message["content"]) for message in row["prompt"])
-    row["sampling"] = None if row["sampling"] is None else SamplingSettings(**row["sampling"])
-    return Sample(**row)
+def _estimated_bytes(sample: Sample) -> int:
+    numbers = len(sample.prompt_ids) + len(sample.response_ids) + len(sample.log_mu or ()) + len(sample.log_ref or ())
+    return 8 * numbers + len(sample.response) + len(sample.raw) + sum(len(m["content"]) for m in sample.prompt)
+
+
+def _table(samples: Sequence[Sample]) -> pa.Table:
+    columns = [
+        pa.array([_stored(field.name, getattr(sample, field.name)) for sample in samples], field.type)
+        for field in SAMPLE_SCHEMA
+    ]
+    return pa.Table.from_arrays(columns, schema=SAMPLE_SCHEMA)
+
+
+def _stored(name: str, value: Any) -> Any:
+    if name == "sampling":
+        return None if value is None else asdict(value)
+    return list(value.items()) if name in ("reward_parts", "metadata") else value
+
+
+def _samples_of(table: pa.Table, missing: Sequence[str]) -> Iterator[Sample]:
+    for start in range(0, len(table), _SLICE_SAMPLES):
+        part = table.slice(start, _SLICE_SAMPLES)
+        columns = [
+            [""] * len(part) if name in missing else _values(name, part.column(name).combine_chunks())
+            for name in _FIELD_NAMES
+        ]
+        for row in zip(*columns, strict=True):
+            yield Sample(**dict(zip(_FIELD_NAMES, row, strict=True)))
+
+
+def _values(name: str, column: pa.Array) -> list[Any]:
+    if name in _NUMBER_LISTS:
+        return _tuples(column)
+    values = column.to_pylist(maps_as_pydicts="strict")
+    if name == "prompt":
+        return [tuple(Message(role=message["role"], content=message["content"]) for message in row) for row in values]
+    return [None if row is None else SamplingSettings(**row) for row in values] if name == "sampling" else values
+
+
+def _tuples(column: pa.ListArray) -> list[tuple[Any, ...] | None]:
+    """Lists of numbers as tuples, None for null; by way of one flat list, many times faster than value by value."""
+    if column.values.null_count:
+        return [None if row is None else tuple(row) for row in column.to_pylist()]
+    offsets = column.offsets.to_pylist()
+    first = offsets[0] if offsets else 0
+    flat = column.values.slice(first, offsets[-1] - first if offsets else 0).to_numpy().tolist()
+    spans = zip(offsets, offsets[1:], column.is_valid().to_pylist(), strict=False)
+    return [tuple(flat[low - first : high - first]) if valid else None for low, high, valid in spans]
 
 
 _FIELD_NAMES = tuple(field.name for field in fields(Sample))

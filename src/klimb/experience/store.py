@@ -1,0 +1,248 @@
+"""A folder of experience: samples and people's ratings, added to from many sides, never changed, read in a stream.
+
+Every addition is a Parquet file of its own. DuckDB says which rows are asked for; their content is then read from the
+files one row group at a time, so memory does not grow with the store.
+"""
+
+# duckdb and pyarrow ship no complete type information:
+# pyright: basic
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from klimb.experience.additions import AppendResult, sort_out
+from klimb.experience.samples import Sample
+from klimb.experience.segments import as_stored, kind_of, stream_samples, write_samples
+from klimb.experience.store_database import Database, said_plainly
+from klimb.experience.store_feedback import FEEDBACK_SCHEMA, Feedback, feedback_of_row, with_floats, write_feedback
+from klimb.experience.store_files import SegmentFiles, SegmentFolder
+
+_PLACE_BATCH = 10_000
+"""Rows of the stream looked up in the files together."""
+
+
+class Store:
+    """Samples and feedback in a folder.
+
+    Reading gives each sample once: where two files hold the same id, the first by file name. A sample that people
+    rated has the mean of their ratings as its reward, and its reward_reason says so; its source stays.
+
+    Args:
+        folder: need not exist yet; it is made by the first addition. All `.parquet` files in it belong to the store.
+        memory_limit_gigabytes: of DuckDB, in 10⁹ bytes; what exceeds it goes to a temporary folder.
+        segment: read this one file of the folder only; nothing can be added then.
+
+    Raises:
+        ValueError: the memory limit is not positive.
+    """
+
+    def __init__(self, folder: Path, *, memory_limit_gigabytes: float = 1.0, segment: str = "") -> None:
+        if not memory_limit_gigabytes > 0:
+            raise ValueError(f"memory_limit_gigabytes must be > 0, got {memory_limit_gigabytes}")
+        self.folder = Path(folder).absolute()
+        self._segments = SegmentFolder(self.folder, only=segment)
+        self._memory_limit_gigabytes = memory_limit_gigabytes
+        self._opened: Database | None = None
+
+    def append(self, samples: Sequence[Sample]) -> AppendResult:
+        """Adds the samples whose ids are not there yet, as one new file: all of them or, after a failure, none.
+
+        Two writers at the same time each see the store as it was when they began; what both add is read once.
+
+        Raises:
+            ValueError: a sample has no id, or this is a single segment.
+        """
+        nameless = [sample for sample in samples if not sample.sample_id]
+        if nameless:
+            raise ValueError(f"append: {len(nameless)} samples have an empty sample_id; give each its own")
+        self._check_can_grow()
+        known = self._known_samples([sample.sample_id for sample in samples])
+        added, result = sort_out(
+            samples, known, id_of=lambda sample: sample.sample_id, normal=lambda sample: as_stored([sample])[0]
+        )
+        if added:
+            write_samples(self._segments.new_path("samples"), added)
+        return result
+
+    def append_feedback(self, rows: Sequence[Feedback]) -> AppendResult:
+        """Adds the ratings whose ids are not there yet, as one new file; their samples may come later.
+
+        Raises:
+            ValueError: this is a single segment.
+        """
+        self._check_can_grow()
+        known = self._known_feedback([row.feedback_id for row in rows])
+        added, result = sort_out(rows, known, id_of=lambda row: row.feedback_id, normal=with_floats)
+        if added:
+            write_feedback(self._segments.new_path("feedback"), added)
+        return result
+
+    def count(self, where: str = "") -> int:
+        """Number of samples, or of those for which `where` holds.
+
+        Raises:
+            ValueError: `where` is not a condition on samples.
+            SegmentError: a file of the store is damaged or foreign.
+        """
+        database = self._database()
+        ((number,),) = database.rows(f"select count(*) from samples{_condition(database, where)}")
+        return number
+
+    def samples(self, *, where: str = "", limit: int | None = None) -> Iterator[Sample]:
+        """The samples in the order of the files' names and of the rows in them; one row group in memory.
+
+        Args:
+            where: a DuckDB condition over the fields of `Sample`, e.g. `reward >= 0.5 and source = 'rollout'`;
+                `reward` is the one with people's ratings.
+            limit: give this many at most.
+
+        Raises:
+            ValueError: `where` is not a condition on samples, or `limit` is negative.
+            SegmentError: a file of the store is damaged or foreign.
+        """
+        if limit is not None and limit < 0:
+            raise ValueError(f"limit must be >= 0, got {limit}")
+        database = self._database()
+        condition = _condition(database, where)
+        return self._placed(database, condition, limit=limit)
+
+    def sample(self, sample_id: str) -> Sample:
+        """The sample of that id.
+
+        Raises:
+            ValueError: there is none.
+        """
+        found = list(self._placed(self._database(), " where sample_id = ?", [sample_id]))
+        if not found:
+            raise ValueError(f"{self.folder}: no sample {sample_id!r} among {self.count()}; ids are exact")
+        return found[0]
+
+    def group_ids(self, *, where: str = "") -> list[str]:
+        """The ids of all groups that hold a sample for which `where` holds, sorted."""
+        database = self._database()
+        rows = database.rows(f"select distinct group_id from samples{_condition(database, where)} order by group_id")
+        return [group_id for (group_id,) in rows]
+
+    def groups(self, group_ids: Sequence[str], *, where: str = "") -> list[list[Sample]]:
+        """The samples of each group, groups in the order asked for, samples by id; an unknown group is empty."""
+        database = self._database()
+        condition = _condition(database, where) + (" and " if where.strip() else " where ")
+        placed = self._placed(database, f"{condition}group_id in (select unnest(?::varchar[]))", [list(group_ids)])
+        members: dict[str, list[Sample]] = {group_id: [] for group_id in group_ids}
+        for sample in placed:
+            members[sample.group_id].append(sample)
+        return [sorted(members[group_id], key=lambda sample: sample.sample_id) for group_id in group_ids]
+
+    def query(self, sql: str, *, where: str = "") -> pa.Table:
+        """What a SELECT over the views `samples` and `feedback` gives, as an Arrow table in memory.
+
+        Args:
+            sql: one SELECT. It can read the store's files and nothing else.
+            where: `samples` then holds those for which this holds; `sql` may not begin with WITH.
+
+        Raises:
+            ValueError: it is not one SELECT, or DuckDB refuses it.
+        """
+        database = self._database()
+        if where.strip():
+            sql = f"with samples as (select * from main.samples{_condition(database, where)}) {sql}"
+        database.check_query(sql)
+        with said_plainly(database.files):
+            return database.cursor().sql(sql).to_arrow_table()
+
+    def files(self) -> SegmentFiles:
+        """The store's files at this moment.
+
+        Raises:
+            SegmentError: a Parquet file here is damaged or not of klimb.
+        """
+        return self._segments.look()
+
+    def _database(self) -> Database:
+        """Over the files of this moment; the one of the last call if they are the same."""
+        files = self._segments.look()
+        opened = self._opened
+        if opened is None or (opened.files.samples, opened.files.feedback) != (files.samples, files.feedback):
+            opened = self._opened = Database(files, memory_limit_gigabytes=self._memory_limit_gigabytes)
+        return opened
+
+    def _placed(
+        self, database: Database, condition: str, parameters: Sequence[Any] = (), *, limit: int | None = None
+    ) -> Iterator[Sample]:
+        """The samples at the places that DuckDB finds; only places and people's ratings pass through DuckDB."""
+        sql = (
+            "select file, row, is_rated_by_users, case when is_rated_by_users then reward end, "
+            "case when is_rated_by_users then reward_reason end "
+            f"from _placed{condition} order by file, row{'' if limit is None else f' limit {limit}'}"
+        )
+        places = database.rows(sql, parameters)
+        while batch := list(islice(places, _PLACE_BATCH)):
+            for number, in_file in groupby(batch, key=lambda place: place[0]):
+                rows = list(in_file)
+                stored = stream_samples(database.files.samples[number].path, [row for _, row, *_ in rows])
+                for sample, (_, _, is_rated, reward, reason) in zip(stored, rows, strict=True):
+                    yield replace(sample, reward=reward, reward_reason=reason) if is_rated else sample
+
+    def _check_can_grow(self) -> None:
+        if self._segments.only:
+            raise ValueError(f"{self.folder / self._segments.only} is one segment; add to a store's folder instead")
+
+    def _known_samples(self, ids: list[str]) -> Iterator[Sample]:
+        """Those of the ids that are there, as written, without people's ratings."""
+        database = self._database()
+        sql = (
+            "select min(struct_pack(file := file, row := row)) as place from _stored "
+            "where sample_id in (select unnest(?::varchar[])) group by sample_id order by place"
+        )
+        places = [place for (place,) in database.rows(sql, [ids], prepared=False)]
+        for number, in_file in groupby(places, key=lambda place: place["file"]):
+            yield from stream_samples(database.files.samples[number].path, [place["row"] for place in in_file])
+
+    def _known_feedback(self, ids: list[str]) -> Iterator[Feedback]:
+        columns = ", ".join(f'"{name}"' for name in FEEDBACK_SCHEMA.names)
+        sql = f"select {columns} from feedback where feedback_id in (select unnest(?::varchar[]))"
+        return map(feedback_of_row, self._database().rows(sql, [ids], prepared=False))
+
+
+def open_store(path: Path, *, memory_limit_gigabytes: float = 1.0) -> Store:
+    """The store at a path.
+
+    Args:
+        path: a store's folder, a run's folder (its rollouts are taken), a folder of segments, or one segment.
+        memory_limit_gigabytes: as for `Store`.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: what is there is none of these.
+        SegmentError: a Parquet file there is damaged or not of klimb.
+    """
+    path = Path(path)
+    if path.is_file():
+        if kind_of(path) == "feedback":
+            raise ValueError(f"{path} holds feedback only; open its folder, where the samples are")
+        store = Store(path.parent, memory_limit_gigabytes=memory_limit_gigabytes, segment=path.name)
+        store.files()
+        return store
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: there is no such store, run or segment")
+    is_run = (path / "config.json").is_file() and (path / "rollouts").is_dir()
+    store = Store(path / "rollouts" if is_run else path, memory_limit_gigabytes=memory_limit_gigabytes)
+    files = store.files()
+    if not files.samples and not files.feedback:
+        raise ValueError(
+            f"{store.folder} holds no samples; give a store's folder, a run's folder with rollouts, or one .parquet "
+            "segment, or fill it with klimb import"
+        )
+    return store
+
+
+def _condition(database: Database, where: str) -> str:
+    if not where.strip():
+        return ""
+    database.check_where(where)
+    return f" where ({where}\n)"

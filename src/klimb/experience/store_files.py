@@ -1,0 +1,97 @@
+"""Which files make up a store, each checked once as long as it does not change."""
+
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from klimb.experience.segments import columns_not_there_yet, kind_of
+from klimb.experience.store_feedback import check_feedback_schema
+
+_NUMBERED = re.compile(r"(?:samples|feedback)-(\d+)-[0-9a-f]+\.parquet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """One Parquet file of a store.
+
+    Attributes:
+        path: where it is.
+        kind: `samples` or `feedback`.
+        missing: columns that its older version lacks; they stand for empty texts.
+        changed_at: time of its last change in ns; with the size it tells that the file is still the same.
+        num_bytes: its size.
+    """
+
+    path: Path
+    kind: str
+    missing: tuple[str, ...]
+    changed_at: int
+    num_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentFiles:
+    """The files of a store at one moment, sorted by name.
+
+    Attributes:
+        samples: segments of samples.
+        feedback: segments of ratings.
+        unfinished: what stopped writers left behind, or what one is writing now; no part of the store.
+    """
+
+    samples: tuple[Segment, ...]
+    feedback: tuple[Segment, ...]
+    unfinished: tuple[Path, ...] = ()
+
+
+class SegmentFolder:
+    """The segments in a folder, or one of them.
+
+    Args:
+        folder: need not exist.
+        only: the name of the one file to see; empty for all.
+    """
+
+    def __init__(self, folder: Path, *, only: str = "") -> None:
+        self.folder = folder
+        self.only = only
+        self._seen: dict[Path, Segment] = {}
+
+    def look(self) -> SegmentFiles:
+        """The files now.
+
+        Raises:
+            SegmentError: a Parquet file here is damaged or not of klimb.
+            FileNotFoundError: the only file is gone.
+        """
+        paths = [self.folder / self.only] if self.only else sorted(self.folder.glob("[!.]*.parquet"))
+        self._seen = {path: self._checked(path) for path in paths}
+        unfinished = () if self.only else tuple(sorted(self.folder.glob(".*.parquet.tmp-*")))
+        return SegmentFiles(
+            samples=tuple(segment for segment in self._seen.values() if segment.kind == "samples"),
+            feedback=tuple(segment for segment in self._seen.values() if segment.kind == "feedback"),
+            unfinished=unfinished,
+        )
+
+    def new_path(self, kind: str) -> Path:
+        """A name that no other writer takes: the number orders files, the random part tells writers apart."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        numbers = [int(match[1]) for path in self.folder.iterdir() if (match := _NUMBERED.fullmatch(path.name))]
+        return self.folder / f"{kind}-{max(numbers, default=0) + 1:06d}-{secrets.token_hex(8)}.parquet"
+
+    def _checked(self, path: Path) -> Segment:
+        status = path.stat()
+        seen = self._seen.get(path)
+        if seen is not None and (seen.changed_at, seen.num_bytes) == (status.st_mtime_ns, status.st_size):
+            return seen
+        is_feedback = kind_of(path) == "feedback"
+        if is_feedback:
+            check_feedback_schema(path)
+        return Segment(
+            path=path,
+            kind="feedback" if is_feedback else "samples",
+            missing=() if is_feedback else columns_not_there_yet(path),
+            changed_at=status.st_mtime_ns,
+            num_bytes=status.st_size,
+        )

@@ -1,0 +1,135 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.experience.test_store import BARE, BASE
+
+from klimb.experience import SegmentError
+from klimb.experience.store import Store
+from klimb.experience.store_feedback import Feedback
+
+
+def rating(number: int, value: float | None, *, sample_id: str = "a-0", **fields) -> Feedback:
+    return Feedback(feedback_id=f"f{number}", sample_id=sample_id, value=value, **fields)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path)
+    store.append([BASE, BARE])
+    return store
+
+
+def test_a_rated_sample_has_the_rating_as_reward_and_says_so(store: Store):
+    store.append_feedback([rating(1, 0.25, user="u")])
+    rated, unrated = store.samples()
+    assert rated == replace(BASE, reward=0.25, reward_reason="rated by 1 user")
+    assert unrated == BARE, "unrated stays None"
+
+
+def test_the_latest_of_each_user_counts_then_the_mean_over_users(store: Store):
+    store.append_feedback(
+        [
+            rating(1, 0.0, user="anna", created_at=10.0),
+            rating(2, 1.0, user="anna", created_at=20.0),
+            rating(3, 0.5, user="ben", created_at=15.0),
+            rating(4, 0.0, user="ben", created_at=5.0),
+        ]
+    )
+    # anna's 1.0 and ben's 0.5
+    assert store.sample("a-0").reward == 0.75
+    assert store.sample("a-0").reward_reason == "rated by 2 users"
+
+
+def test_of_two_ratings_at_one_time_the_later_added_counts(store: Store):
+    store.append_feedback([rating(1, 0.0), rating(2, 1.0)])
+    assert store.sample("a-0").reward == 1.0
+    store.append_feedback([rating(3, 0.5)])
+    assert store.sample("a-0").reward == 0.5
+
+
+def test_a_users_ratings_under_several_names_are_averaged_before_the_users(store: Store):
+    store.append_feedback(
+        [
+            rating(1, 1.0, user="anna", name="helpful"),
+            rating(2, 0.0, user="anna", name="polite"),
+            rating(3, 1.0, user="ben"),
+        ]
+    )
+    assert store.sample("a-0").reward == (0.5 + 1.0) / 2
+
+
+def test_a_value_of_none_never_counts(store: Store):
+    store.append_feedback([rating(1, 1.0, user="u", created_at=1.0), rating(2, None, user="u", created_at=2.0)])
+    store.append_feedback([rating(3, None, sample_id="b-0", comment="hm")])
+    assert [sample.reward for sample in store.samples()] == [1.0, None]
+
+
+def test_the_latest_comment_is_part_of_the_reason(store: Store):
+    store.append_feedback(
+        [
+            rating(1, 0.0, user="anna", comment="too long", created_at=2.0),
+            rating(2, 1.0, user="ben", comment="fine", created_at=1.0),
+            rating(3, 1.0, user="eve", created_at=3.0),
+        ]
+    )
+    assert store.sample("a-0").reward_reason == "rated by 3 users: too long"
+
+
+def test_feedback_that_comes_before_its_sample_joins_when_it_arrives(store: Store):
+    store.append_feedback([rating(1, 0.5, sample_id="late")])
+    assert store.count() == 2
+    store.append([replace(BASE, sample_id="late")])
+    assert store.sample("late").reward == 0.5
+
+
+def test_feedback_is_added_once(store: Store):
+    first = store.append_feedback([rating(1, 1), rating(2, 0.0)])
+    again = store.append_feedback([rating(1, 1.0), rating(2, 0.5), rating(3, 1.0), rating(3, 1.0)])
+    assert (first.num_added, first.num_duplicates) == (2, 0)
+    assert (again.num_added, again.num_duplicates, again.conflicts) == (1, 2, ("f2",))
+    assert store.query("select feedback_id, value from feedback order by all").to_pydict() == {
+        "feedback_id": ["f1", "f2", "f3"],
+        "value": [1.0, 0.0, 1.0],
+    }
+
+
+def test_of_feedback_that_two_writers_added_each_id_counts_once(tmp_path: Path, monkeypatch):
+    slow, quick = Store(tmp_path), Store(tmp_path)
+    slow.append([BASE])
+    monkeypatch.setattr(slow, "_known_feedback", lambda ids: [quick.append_feedback([rating(1, 1.0, user="u")]), []][1])
+    slow.append_feedback([rating(1, 1.0, user="u"), rating(2, 0.0, user="v")])
+    assert len(slow.files().feedback) == 2
+    assert slow.query("select feedback_id from feedback order by all").to_pydict() == {"feedback_id": ["f1", "f2"]}
+    assert slow.sample("a-0").reward == 0.5
+
+
+def test_where_sees_the_reward_with_ratings_and_append_the_one_without(store: Store):
+    store.append_feedback([rating(1, 0.0)])
+    assert [store.count("reward = 0"), store.count("reward = 1"), store.count("reward is null")] == [1, 0, 1]
+    assert store.append([BASE]).num_duplicates == 1
+
+
+def test_the_source_and_the_rest_of_a_rated_sample_stay(store: Store):
+    store.append_feedback([rating(1, 0.0)])
+    rated = store.sample("a-0")
+    assert (rated.source, rated.reward_parts, rated.log_mu) == (BASE.source, BASE.reward_parts, BASE.log_mu)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_rating_that_is_no_number_is_refused(value: float):
+    with pytest.raises(ValueError, match="give a finite number, or None"):
+        rating(1, value)
+
+
+def test_a_rating_without_ids_is_refused():
+    with pytest.raises(ValueError, match="both ids must be given"):
+        rating(1, 1.0, sample_id="")
+
+
+def test_a_damaged_file_of_feedback_is_named(store: Store):
+    store.append_feedback([rating(1, 0.0)])
+    (segment,) = store.files().feedback
+    segment.path.write_bytes(segment.path.read_bytes()[:100])
+    with pytest.raises(SegmentError, match=segment.path.name):
+        store.count()
