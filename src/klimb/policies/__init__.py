@@ -7,6 +7,7 @@ from klimb.policies.lora import LoraSettings
 from klimb.policies.policy import Policy, ScoredTokens
 from klimb.policies.reference import Snapshot
 from klimb.policies.sources import EMBEDDED_MODELS, cache_folder
+from klimb.policies.tokenizing import TokenMismatch, ids_of_tokens, with_token_ids
 
 __all__ = [
     "EMBEDDED_MODELS",
@@ -15,8 +16,11 @@ __all__ = [
     "ScoredTokens",
     "Snapshot",
     "TokenLogProbs",
+    "TokenMismatch",
     "cache_folder",
+    "ids_of_tokens",
     "keep_freed_memory",
     "load_policy",
     "token_log_probs",
+    "with_token_ids",
 ]

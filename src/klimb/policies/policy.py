@@ -18,6 +18,7 @@ from klimb.policies.lora import merged_state
 from klimb.policies.rendering import render_chat
 from klimb.policies.saving import save_plain_model
 from klimb.policies.scoring_inputs import check_scoring_inputs, num_scored
+from klimb.policies.vocabulary import fingerprint_of
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,11 @@ class Policy:
     def max_positions(self) -> int | None:
         """Number of positions the model was made for; None if it has no bound."""
         return getattr(self.causal_lm.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that stand for the tokenizer: vocabulary, added and special tokens, chat template."""
+        return fingerprint_of(self.tokenizer)
 
     def describe(self) -> str:
         """One line: what was loaded, and what was chosen for this machine and why."""

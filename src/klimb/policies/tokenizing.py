@@ -1,0 +1,154 @@
+"""Texts of a log to token ids, and a check that ids and text of a sample are one response of this policy's tokenizer.
+
+Ids that are not exactly the text would make every log-probability that of another response, without any error. So what
+does not fit is refused, and nothing is repaired.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from transformers import PreTrainedTokenizerBase
+
+from klimb.experience import Sample
+from klimb.policies.policy import Policy
+from klimb.policies.vocabulary import vocabulary_of
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""What decoders write for bytes that are no whole character."""
+
+
+class TokenMismatch(ValueError):
+    """Text and token ids do not belong together under this tokenizer."""
+
+
+def with_token_ids(policy: Policy, sample: Sample) -> Sample:
+    """The sample with token ids of this policy's tokenizer, known to decode to the sample's text.
+
+    A response without ids is encoded as plain text (what spells a control token stays text), with the end token behind
+    it unless the finish reason is `length`; log-probabilities are not carried over to new ids. A prompt without ids
+    is rendered with the chat template. A sample that has both comes back as it is, once it is checked: same
+    fingerprint if it says one, every id a token, and the ids decode to the response. An end token, and replacement
+    characters behind a response that was cut inside a character, may be in one and not in the other.
+
+    Raises:
+        TokenMismatch: naming the sample and what does not fit.
+        ValueError: the prompt cannot be rendered (no messages, no chat template).
+    """
+    if (sample.prompt_ids or sample.response_ids) and sample.tokenizer not in ("", policy.fingerprint):
+        raise TokenMismatch(
+            f"sample {sample.sample_id}: its ids belong to tokenizer {sample.tokenizer}, and {policy.name} has "
+            f"tokenizer {policy.fingerprint}; take the model that drew it, or import the texts alone"
+        )
+    if sample.response_ids:
+        _check_ids(policy, sample, sample.response_ids, "response_ids")
+        _check_text(policy, sample)
+    if sample.prompt_ids:
+        _check_ids(policy, sample, sample.prompt_ids, "prompt_ids")
+    if sample.prompt_ids and sample.response_ids:
+        return sample
+    completed = replace(
+        sample,
+        prompt_ids=sample.prompt_ids or tuple(policy.render(sample.prompt)),
+        tokenizer=policy.fingerprint,
+    )
+    if sample.response_ids:
+        return completed
+    response_ids = _encode(policy, sample)
+    return replace(completed, response_ids=response_ids, log_mu=None, log_mu_provenance="absent", log_ref=None)
+
+
+def ids_of_tokens(policy_or_tokenizer: Policy | PreTrainedTokenizerBase, tokens: Sequence[bytes]) -> tuple[int, ...]:
+    """The id of each token that is given by its bytes, as in the `bytes` lists of OpenAI's log-probabilities.
+
+    Byte-level vocabularies are read with GPT-2's table of characters, sentencepiece ones with ▁ for a space and
+    `<0x41>` for a byte; control tokens are their texts. Some servers write other bytes than the token's (without the
+    space at its beginning, or the replacement character for part of a character): the latter are refused here, the
+    former show in `with_token_ids`, where the ids must decode to the response.
+
+    Raises:
+        TokenMismatch: naming the first token that is not exactly one token of this vocabulary.
+    """
+    is_policy = isinstance(policy_or_tokenizer, Policy)
+    known = vocabulary_of(policy_or_tokenizer.tokenizer if is_policy else policy_or_tokenizer).ids_of_bytes
+    return tuple(_id_of(known, token, position) for position, token in enumerate(tokens))
+
+
+def _id_of(known: Mapping[bytes, tuple[int, ...]], token: bytes, position: int) -> int:
+    ids = known.get(token, ())
+    if REPLACEMENT.encode() in token:
+        reason = "holds the replacement character, so its own bytes were lost when the log was written"
+    elif len(ids) != 1:
+        reason = "is no token of this vocabulary" if not ids else f"is each of the tokens {', '.join(map(str, ids))}"
+    else:
+        return ids[0]
+    raise TokenMismatch(
+        f"token {position} of the log, {token!r}, {reason}; was it drawn by a model with another tokenizer? "
+        "Its log-probabilities cannot be used; import the text alone"
+    )
+
+
+def _check_ids(policy: Policy, sample: Sample, ids: Sequence[int], name: str) -> None:
+    known = vocabulary_of(policy.tokenizer).known_ids
+    for position, token_id in enumerate(ids):
+        if token_id not in known or token_id >= policy.num_vocab:
+            raise TokenMismatch(
+                f"sample {sample.sample_id}: {name}[{position}] is {token_id}, which is no token of {policy.name} "
+                f"(ids 0 to {min(max(known), policy.num_vocab - 1)}); was it drawn with another tokenizer?"
+            )
+
+
+def _check_text(policy: Policy, sample: Sample) -> None:
+    """Raises unless the ids decode to the response."""
+    decoded = _readings(policy, sample.response_ids)
+    if sample.response in decoded:
+        return
+    # A cut inside a character: some decoders write replacement characters for the rest of it, others nothing.
+    if sample.finish_reason != "stop" and sample.response.rstrip(REPLACEMENT) in [
+        text.rstrip(REPLACEMENT) for text in decoded
+    ]:
+        return
+    raise TokenMismatch(
+        f"sample {sample.sample_id}: its response_ids decode to {_difference(decoded[0], sample.response)}; ids and "
+        "text are not the same response, so log-probabilities of the ids say nothing of the text"
+    )
+
+
+def _readings(policy: Policy, ids: Sequence[int]) -> list[str]:
+    """Texts that a recorder may have written for the ids: with and without control tokens and the end token."""
+    without_end = list(ids[:-1]) if ids[-1] in policy.end_ids else list(ids)
+    with_control = policy.tokenizer.decode(without_end, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return [policy.decode(ids), policy.decode(without_end), str(with_control)]
+
+
+def _encode(policy: Policy, sample: Sample) -> tuple[int, ...]:
+    """Ids of the response's text, and the end token unless the response was cut."""
+    if sample.finish_reason != "stop" and sample.response.endswith(REPLACEMENT):
+        raise TokenMismatch(
+            f"sample {sample.sample_id}: the response ends in a replacement character: it was cut inside a character "
+            "whose first bytes are lost, so its last tokens cannot be found; leave the sample out"
+        )
+    # Text that looks like a control token is text: data must not be able to end a response early.
+    encoded = policy.tokenizer(sample.response, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    ids: tuple[int, ...] = tuple(encoded)
+    decoded = policy.decode(ids)
+    if decoded != sample.response:
+        raise TokenMismatch(
+            f"sample {sample.sample_id}: the response encoded and decoded again is "
+            f"{_difference(decoded, sample.response)}; the tokenizer of {policy.name} cannot write this text"
+        )
+    if sample.finish_reason != "length":
+        return (*ids, policy.end_ids[0])
+    if not ids:
+        raise TokenMismatch(f"sample {sample.sample_id}: the response is empty and was cut off, so it holds no token")
+    return ids
+
+
+def _difference(decoded: str, response: str, *, width: int = 30) -> str:
+    """Both texts around their first difference, as one phrase."""
+    pairs = enumerate(zip(decoded, response, strict=False))
+    first = next((place for place, (a, b) in pairs if a != b), min(len(decoded), len(response)))
+    start = max(0, first - width // 2)
+    return (
+        f"{decoded[start : start + width]!r} where the text has {response[start : start + width]!r} "
+        f"(from character {start}; the first difference is at {first})"
+    )
