@@ -1,0 +1,206 @@
+"""`klimb audit`: what logged data is good for, in the terminal, as a page, and as a run file to start from."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from klimb.experience import Sample
+from klimb.experience.audit import AuditReport, Thresholds, audit, run_file
+from klimb.experience.store import open_store
+from klimb.policies import Policy, load_policy
+from klimb.workbench.assemble import make_task
+from klimb.workbench.audit_files import chosen_path, stamped, with_condition, write_text
+from klimb.workbench.audit_page import audit_page
+from klimb.workbench.audit_rows import Rows, read_rows
+from klimb.workbench.audit_scoring import draw_fresh, foreign_ids, score_rows
+from klimb.workbench.audit_terminal import print_audit
+from klimb.workbench.config import ConfigError, build_config
+from klimb.workbench.evaluating import task_table
+from klimb.workbench.reports import report_facts
+from klimb.workbench.runs import RunFolder, is_run, relative_to_working_directory
+
+DEFAULT_MODEL = "smollm2-135m"
+"""Stands in the run file when no model was named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditRequest:
+    """What is asked for.
+
+    Attributes:
+        data: a store's folder, a run's folder or one segment.
+        model: the policy to train, or a run's folder; empty: nothing is scored.
+        evaluation: `arithmetic`, `reasoning-gym:NAME` or `file:PATH`; empty: no contamination check.
+        where: a DuckDB condition over the sample columns.
+        page: where the page goes; None chooses a name beside the working directory's other files.
+        config: where the run file goes; None likewise.
+        max_samples: at most this many samples are scored.
+        max_rows: at most this many samples are read.
+        num_fresh: answers drawn from the model for the coverage check.
+        hoped_gain: the improvement of the mean reward that one wants to be able to see.
+        is_logging_model: the model is the one that drew the data.
+        seed: of every random choice here.
+    """
+
+    data: Path
+    model: str = ""
+    evaluation: str = ""
+    where: str = ""
+    page: Path | None = None
+    config: Path | None = None
+    max_samples: int = 2000
+    max_rows: int = 100_000
+    num_fresh: int = 0
+    hoped_gain: float = 0.1
+    is_logging_model: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_samples < 1 or self.max_rows < 1 or self.num_fresh < 0:
+            raise ConfigError(
+                f"--max-samples and --max-rows must be >= 1 and --fresh >= 0, got {self.max_samples}, {self.max_rows} "
+                f"and {self.num_fresh}"
+            )
+        if not (math.isfinite(self.hoped_gain) and self.hoped_gain > 0):
+            raise ConfigError(f"--hoped-gain must be finite and > 0, in units of the reward, got {self.hoped_gain}")
+        if not self.model and (self.num_fresh or self.is_logging_model):
+            raise ConfigError("--fresh and --is-logging-model need --model: the model that is asked")
+        if self.page is not None and self.page == self.config:
+            raise ConfigError(f"--html and --config are both {self.page}; give each a file of its own")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What the model said, and what a reader must know about it."""
+
+    log_pi: tuple[tuple[float, ...] | None, ...] | None = None
+    fresh: tuple[Sample, ...] | None = None
+    knows_tokens: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def run_audit(request: AuditRequest, *, console: Console) -> AuditReport:
+    """Reads, scores, audits, prints, and writes the page and the run file.
+
+    Raises:
+        ConfigError: the request cannot be met; nothing is written then.
+    """
+    # What can be wrong without a model is found before one is loaded.
+    page = chosen_path(request.page, data=request.data, suffix=".html")
+    config = chosen_path(request.config, data=request.data, suffix=".toml")
+    thresholds = Thresholds(hoped_gain=request.hoped_gain)
+    questions = evaluation_prompts(request.evaluation) if request.evaluation else ()
+    with console.status("reading"):
+        rows = read_rows(open_store(request.data), where=request.where, max_rows=request.max_rows, seed=request.seed)
+    model = model_path(request.model)
+    policy = load_policy(model) if model else None
+    asked = _Asked() if policy is None else _ask(policy, rows.samples, request, console=console)
+    with console.status(f"auditing {len(rows.samples):,} samples"):
+        report = audit(
+            rows.samples,
+            data=relative_to_working_directory(request.data),
+            log_pi=asked.log_pi,
+            log_same=asked.log_pi if request.is_logging_model else None,
+            fresh=asked.fresh,
+            evaluation_prompts=questions,
+            thresholds=thresholds,
+            decode=policy.decode if policy is not None and asked.knows_tokens else None,
+            is_logging_model=request.is_logging_model,
+        )
+    report = with_names(report, {"RUN.toml": str(config), "DATA": relative_to_working_directory(request.data)})
+    run = run_file(report, store=relative_to_working_directory(request.data), model=model or DEFAULT_MODEL)
+    run = stamped(with_condition(run, request.where))
+    notes = [*_reading_notes(rows, request), *asked.notes]
+    html = audit_page(report, run_file=run, run_path=str(config), facts=_facts(request, asked, questions), notes=notes)
+    write_text(page, html)
+    write_text(config, run)
+    print_audit(console, report)
+    facts = [("note", note) for note in notes]
+    report_facts(console, [*facts, ("page", str(page)), ("run file", str(config))])
+    return report
+
+
+def with_names(report: AuditReport, names: Mapping[str, str]) -> AuditReport:
+    """The report whose next action names this audit's files in place of RUN.toml and DATA."""
+    words = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in names))
+    action = words.sub(lambda found: names[found.group()], report.verdict.next_action)
+    return replace(report, verdict=replace(report.verdict, next_action=action))
+
+
+def model_path(name: str) -> str:
+    """What `load_policy` takes: the name itself, or the trained model inside a run's folder.
+
+    Raises:
+        ConfigError: the run has no model yet.
+    """
+    if not name or not is_run(Path(name)):
+        return name
+    if not RunFolder(Path(name)).model.exists():
+        raise ConfigError(f"the run {name} has no model yet, it did not end: klimb train --resume {name} goes on")
+    return str(RunFolder(Path(name)).model)
+
+
+def evaluation_prompts(task: str) -> tuple[str, ...]:
+    """The question of each held-out problem of a task: its last message, whatever system message stands before it.
+
+    Raises:
+        ConfigError: there is no such task, or it holds no problem out.
+    """
+    problems = make_task(build_config({"task": task_table(task)}, source="--eval")).held_out
+    if not problems:
+        raise ConfigError(f"--eval {task}: the task has no held-out problems to compare with")
+    return tuple(problem.messages[-1]["content"] for problem in problems)
+
+
+def _ask(policy: Policy, samples: Sequence[Sample], request: AuditRequest, *, console: Console) -> _Asked:
+    """Scores logged responses and, if asked to, draws fresh ones."""
+    notes: list[str] = []
+    num_foreign = foreign_ids(policy, samples)
+    if num_foreign:
+        notes.append(
+            f"{num_foreign:,} of {len(samples):,} samples say that their token ids belong to another tokenizer than "
+            f"that of {policy.name}: ids were not compared with texts, and these samples not scored."
+        )
+    with console.status(f"scoring with {policy.name}"):
+        scored = score_rows(policy, samples, max_samples=request.max_samples, seed=request.seed)
+    fresh = None
+    if request.num_fresh:
+        with console.status(f"drawing {request.num_fresh} answers"):
+            fresh = draw_fresh(policy, samples, num_answers=request.num_fresh, seed=request.seed)
+    return _Asked(
+        log_pi=scored.log_pi if any(score is not None for score in scored.log_pi) else None,
+        fresh=None if fresh is None or not fresh.samples else fresh.samples,
+        knows_tokens=num_foreign == 0,
+        notes=(*notes, *scored.notes, *(fresh.notes if fresh else ())),
+    )
+
+
+def _reading_notes(rows: Rows, request: AuditRequest) -> list[str]:
+    """What was left unread, and what could not be asked."""
+    notes: list[str] = []
+    if len(rows.samples) < rows.num_stored:
+        notes.append(
+            f"Read are {len(rows.samples):,} of {rows.num_stored:,} samples: whole groups at random "
+            f"(--max-rows {request.max_rows})."
+        )
+    if not request.model:
+        notes.append("No --model was given: how far the data is from a policy to train is not known.")
+    return notes
+
+
+def _facts(request: AuditRequest, asked: _Asked, questions: Sequence[str]) -> list[tuple[str, str]]:
+    """How the audit was made, for the foot of the page."""
+    num_scored = sum(score is not None for score in asked.log_pi or ())
+    return [
+        ("model", request.model or "none"),
+        ("scored", f"{num_scored:,} samples"),
+        ("fresh answers", f"{len(asked.fresh or ()):,}"),
+        ("evaluation", f"{request.evaluation}, {len(questions):,} prompts" if questions else "none"),
+        ("where", request.where or "all samples"),
+        ("hoped gain", f"{request.hoped_gain:g}"),
+        ("seed", str(request.seed)),
+    ]
