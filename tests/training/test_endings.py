@@ -43,9 +43,14 @@ class NotFinite:
     """An objective whose loss is not a number."""
 
     beta = 0.01
+    needs_log_mu = needs_log_ref = True
+    fits_minibatch = False
 
     def normalizer(self, mask: torch.Tensor) -> float:
         return 1.0
+
+    def fitted(self, log_pi, log_mu, log_ref, advantages, mask, groups):
+        raise AssertionError("fits_minibatch is False")
 
     def __call__(self, log_pi, log_mu, log_ref, advantages, mask, *, entropy=None, normalizer=None):
         return replace(Objective()(log_pi, log_mu, log_ref, advantages, mask), loss=log_pi.sum() * float("nan"))

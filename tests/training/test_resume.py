@@ -29,6 +29,9 @@ EXERCISES = {
     ),
     "threshold-recomputed": lambda lines: 0 < lines[-1]["num_reference_refreshes"] < 5,
     "fixed-shuffled-tempered": lambda lines: lines[-1]["kl_pi_ref"] > 0,
+    "replayed": lambda lines: lines[-1]["replay/num_dropped"] > 0 and lines[-1]["replay/age_max"] > 4,
+    "delayed": lambda lines: lines[-1]["rollout/age_mean"] == 8,
+    "delayed-recomputed": lambda lines: lines[-1]["rollout/age_mean"] == 4,
 }
 """Variant -> what must have happened in its metrics, lest a test of its state tests nothing."""
 

@@ -20,6 +20,8 @@ from klimb.training import (
     LoopSettings,
     OptimizerSettings,
     ReferenceSettings,
+    ReplaySettings,
+    SourceSettings,
     UpdateSettings,
     train,
 )
@@ -57,6 +59,14 @@ VARIANTS = {
         ),
         reference=ReferenceSettings(kind="fixed"),
     ),
+    "replayed": replace(
+        BASE,
+        sources=SourceSettings(
+            shares={"rollout": 0.5, "replay": 0.5}, replay=ReplaySettings(max_age=9, rule="hard", max_groups=7)
+        ),
+    ),
+    "delayed": replace(BASE, sources=SourceSettings(lag=2), reference=ReferenceSettings(every_steps=10)),
+    "delayed-recomputed": replace(BASE, sources=SourceSettings(lag=1), log_mu="recomputed"),
 }
 
 

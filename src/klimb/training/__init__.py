@@ -13,6 +13,7 @@ from klimb.training.collect import Actors, Collection, CollectSettings, Round, S
 from klimb.training.evaluation import Evaluation, ProblemResult, bootstrap_interval, evaluate, pass_at_k
 from klimb.training.identity import MAY_DIFFER, check_same_run
 from klimb.training.locks import RunFolderInUse, run_folder_lock
+from klimb.training.logged import GroupStore, LoggedGroups
 from klimb.training.loop import OnStep, TrainResult, train
 from klimb.training.metrics_log import MetricsLog, read_metrics, without_wall_clock
 from klimb.training.optimizers import Optimizer, OptimizerSettings
@@ -21,7 +22,8 @@ from klimb.training.references import Reference, ReferenceSettings
 from klimb.training.scoring import score_samples
 from klimb.training.settings import CheckpointSettings, EvaluationSettings, LoopSettings
 from klimb.training.signals import Interrupted, StopRequest
-from klimb.training.step import ObjectiveFunction, StepOutcome, StepSettings, optimizer_step
+from klimb.training.sources import ReplaySettings, SourceSettings
+from klimb.training.step import StepOutcome, StepSettings, optimizer_step
 from klimb.training.update import NonFiniteError, UpdateSettings, update
 
 __all__ = [
@@ -36,11 +38,12 @@ __all__ = [
     "Collection",
     "Evaluation",
     "EvaluationSettings",
+    "GroupStore",
     "Interrupted",
+    "LoggedGroups",
     "LoopSettings",
     "MetricsLog",
     "NonFiniteError",
-    "ObjectiveFunction",
     "OnStep",
     "Optimizer",
     "OptimizerSettings",
@@ -49,9 +52,11 @@ __all__ = [
     "PromptStream",
     "Reference",
     "ReferenceSettings",
+    "ReplaySettings",
     "Round",
     "RunFolderInUse",
     "ScoresResponses",
+    "SourceSettings",
     "StepOutcome",
     "StepSettings",
     "StopRequest",

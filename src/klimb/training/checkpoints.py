@@ -23,7 +23,7 @@ from klimb.experience import flush_to_disk
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 _NAME = re.compile(r"step-(\d+)")
 _ASIDE = ".tmp-"
 _MANIFEST = "manifest.json"

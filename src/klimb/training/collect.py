@@ -7,12 +7,15 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from klimb.experience import ADVANTAGES, NEEDS_GROUPS, Batch, Sample, SamplingSettings, collate
+from klimb.experience import ADVANTAGES, NEEDS_GROUPS, Batch, Sample, SamplingSettings, collate, compute_advantages
 from klimb.policies import Policy
 from klimb.samplers import Completion, Sampler
 from klimb.tasks import Problem, Response, Score
 from klimb.training.groups import collection_metrics, is_used, judged
 from klimb.training.prompts import PromptStream
+
+REWARDLESS = ("zero", "ones")
+"""Advantages that do not read the reward."""
 
 
 @runtime_checkable
@@ -49,6 +52,9 @@ class CollectSettings:
         num_prompts: groups a batch.
         num_samples: responses a group.
         advantages: a name in `klimb.experience.ADVANTAGES`.
+        advantage_offset: added to the baseline; below 0 every response looks that much better (AsymRE).
+        advantage_temperature: of the soft values, in units of the reward; the loss's β.
+        min_reward: responses below it are not trained on (filtered cloning); None trains on all.
         group_filter: drop groups from which nothing can be learnt (all rewards equal, all right or all wrong) and
             draw other prompts in their place.
         max_refills: rounds of drawing after the first one at most; what there is then is the batch.
@@ -60,6 +66,9 @@ class CollectSettings:
     num_samples: int = 8
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     advantages: str = "group-mean"
+    advantage_offset: float = 0.0
+    advantage_temperature: float = 1.0
+    min_reward: float | None = None
     group_filter: bool = False
     max_refills: int = 2
     shuffle_rewards: bool = False
@@ -91,12 +100,14 @@ class Round:
         policy_version: optimiser steps that the sampling weights have seen.
         record_log_ref: take the sampler's log-probabilities under the unaltered model as `log_ref`, because the
             reference has the same weights.
+        first_group: number of the first group, if others were drawn at the same step before.
     """
 
     seed: int
     step: int
     policy_version: int
     record_log_ref: bool
+    first_group: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,15 +148,19 @@ def collect(
     while kept < settings.num_prompts and num_rounds <= settings.max_refills:
         numbers = stream.take(settings.num_prompts - kept)
         started = time.monotonic()
-        drawn = _draw(actors, numbers, settings, this_round, first_group=len(groups), generator=sampling_generator)
+        drawn = _draw(
+            actors,
+            numbers,
+            settings,
+            this_round,
+            first_group=this_round.first_group + len(groups),
+            generator=sampling_generator,
+        )
         seconds["sample_seconds"] += time.monotonic() - started
         started = time.monotonic()
         scored = _score(actors, numbers, drawn, shuffle_generator if settings.shuffle_rewards else None)
         seconds["score_seconds"] += time.monotonic() - started
-        new_groups = [
-            judged(group, compare=settings.advantages in NEEDS_GROUPS, drop_even=settings.group_filter)
-            for group in scored
-        ]
+        new_groups = [judge(group, settings) for group in scored]
         groups += new_groups
         kept += sum(is_used(group) for group in new_groups)
         num_rounds += 1
@@ -154,7 +169,7 @@ def collect(
     samples = tuple(sample for group in groups for sample in group)
     used = tuple(sample for sample in samples if sample.metadata["used"] == "yes")
     metrics = collection_metrics(groups) | {"num_rounds": float(num_rounds), "epoch": float(stream.epoch)} | seconds
-    return Collection(samples=samples, used=used, advantages=_advantages(used, settings.advantages), metrics=metrics)
+    return Collection(samples=samples, used=used, advantages=advantages_of(used, settings), metrics=metrics)
 
 
 def _draw(
@@ -184,6 +199,7 @@ def _draw(
             finish_reason="length",
             sampling=settings.sampling,
             model=actors.policy.name,
+            tokenizer=actors.policy.fingerprint,
             policy_version=this_round.policy_version,
             created_at=time.time(),
             metadata={"problem_id": problem.problem_id},
@@ -243,8 +259,27 @@ def _with_score(sample: Sample, score: Score, shuffle: torch.Generator | None) -
     )
 
 
-def _advantages(used: Sequence[Sample], name: str) -> torch.Tensor:
+def judge(group: Sequence[Sample], settings: CollectSettings) -> list[Sample]:
+    """The group with `metadata["used"]`: `yes`, or why the response is not trained on."""
+    return judged(
+        group,
+        compare=settings.advantages in NEEDS_GROUPS,
+        drop_even=settings.group_filter,
+        needs_reward=settings.advantages not in REWARDLESS or settings.min_reward is not None,
+        min_reward=settings.min_reward,
+    )
+
+
+def advantages_of(used: Sequence[Sample], settings: CollectSettings) -> torch.Tensor:
+    """One number a sample, from the rewards of these samples alone."""
     if not used:
         return torch.zeros(0)
-    rewards = torch.tensor([sample.reward for sample in used], dtype=torch.float64)
-    return ADVANTAGES[name](rewards, [sample.group_id for sample in used]).float()
+    # Where no reward is needed, 0 stands for a missing one and is not read.
+    rewards = torch.tensor([0.0 if sample.reward is None else sample.reward for sample in used], dtype=torch.float64)
+    return compute_advantages(
+        rewards,
+        [sample.group_id for sample in used],
+        kind=settings.advantages,
+        offset=settings.advantage_offset,
+        temperature=settings.advantage_temperature,
+    ).float()

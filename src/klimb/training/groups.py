@@ -9,13 +9,22 @@ from klimb.experience import Sample
 USED = "yes"
 
 
-def judged(group: Sequence[Sample], *, compare: bool, drop_even: bool) -> list[Sample]:
+def judged(
+    group: Sequence[Sample],
+    *,
+    compare: bool,
+    drop_even: bool,
+    needs_reward: bool = True,
+    min_reward: float | None = None,
+) -> list[Sample]:
     """The group with `metadata["used"]`: `yes`, or why the response is not trained on.
 
     Args:
         group: scored responses to one prompt.
         compare: the baseline compares them, so that at least two need a reward.
         drop_even: leave out a group from which nothing can be learnt.
+        needs_reward: leave out a response without a reward.
+        min_reward: leave out a response whose reward is below it.
     """
     scored = [sample for sample in group if sample.reward is not None]
     verdict = USED
@@ -23,7 +32,13 @@ def judged(group: Sequence[Sample], *, compare: bool, drop_even: bool) -> list[S
         verdict = "no: fewer than 2 responses of its group have a reward"
     elif drop_even and is_even(scored):
         verdict = "no: its group is even"
-    return [_marked(sample, verdict if sample.reward is not None else "no: it has no reward") for sample in group]
+
+    def of_one(sample: Sample) -> str:
+        if sample.reward is None:
+            return "no: it has no reward" if needs_reward else verdict
+        return verdict if min_reward is None or sample.reward >= min_reward else "no: its reward is below min_reward"
+
+    return [_marked(sample, of_one(sample)) for sample in group]
 
 
 def is_even(scored: Sequence[Sample]) -> bool:

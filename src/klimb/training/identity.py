@@ -14,6 +14,7 @@ from klimb import __version__
 from klimb.policies import Policy
 from klimb.tasks import Problem
 from klimb.training.checkpoints import CheckpointError
+from klimb.training.logged import LoggedGroups
 
 MAY_DIFFER = (
     "settings.num_steps",
@@ -28,7 +29,14 @@ MAY_DIFFER = (
 """What a resumed run may change. All else would make the numbers before and after two different experiments."""
 
 
-def run_identity(settings: Any, objective: Any, policy: Policy, problems: Sequence[Problem]) -> dict[str, Any]:
+def run_identity(
+    settings: Any,
+    objective: Any,
+    policy: Policy,
+    problems: Sequence[Problem],
+    *,
+    logs: Sequence[LoggedGroups] = (),
+) -> dict[str, Any]:
     """What the run is, as flat JSON: settings, objective, model, data."""
     described = {
         "settings": asdict(settings),
@@ -36,6 +44,7 @@ def run_identity(settings: Any, objective: Any, policy: Policy, problems: Sequen
         "objective": re.sub(r" at 0x[0-9a-f]+", "", repr(objective)),
         "model": policy.name,
         "problems": _fingerprint(problems),
+        "logs": {logged.source: logged.fingerprint() for logged in logs},
     }
     return json.loads(json.dumps(flattened(described)))
 

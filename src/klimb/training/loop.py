@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from klimb.experience import Sample, write_samples
+from klimb.losses import Loss
 from klimb.policies import Policy
 from klimb.samplers import Sampler
 from klimb.tasks import Problem
@@ -25,11 +26,11 @@ from klimb.training.evaluation import Evaluation, evaluate
 from klimb.training.identity import run_identity
 from klimb.training.iteration import Iteration, iterate
 from klimb.training.locks import run_folder_lock
+from klimb.training.logged import LoggedGroups, check_logs
 from klimb.training.metrics_log import MetricsLog
 from klimb.training.settings import LoopSettings, check_settings_fit
 from klimb.training.signals import Interrupted, StopRequest
 from klimb.training.state import RunState, captured, fresh_state, restore
-from klimb.training.step import ObjectiveFunction
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +57,10 @@ class _Run:
     """What stays the same while the run goes on."""
 
     actors: Actors
-    objective: ObjectiveFunction
+    objective: Loss
     settings: LoopSettings
     held_out: Sequence[Problem]
+    logs: Sequence[LoggedGroups]
     folder: Path
     on_step: OnStep | None
 
@@ -71,12 +73,13 @@ def train(
     policy: Policy,
     sampler: Sampler,
     scorer: ScoresResponses,
-    objective: ObjectiveFunction,
+    objective: Loss,
     *,
     problems: Sequence[Problem],
     settings: LoopSettings,
     folder: Path,
     held_out: Sequence[Problem] = (),
+    logs: Sequence[LoggedGroups] = (),
     on_step: OnStep | None = None,
     prepare: Callable[[], None] | None = None,
     resume: bool = False,
@@ -97,6 +100,7 @@ def train(
         settings: all the rest.
         folder: of this run alone.
         held_out: what to evaluate on, as `settings.evaluation` says.
+        logs: one for each of the sources `log` and `feedback` that has a share.
         on_step: sees each step's metrics and all its samples.
         prepare: changes the policy before the first step, e.g. clones behaviour; left out on resume.
         resume: go on from the newest checkpoint that verifies; from the beginning when there is none.
@@ -109,7 +113,16 @@ def train(
     """
     check_settings_fit(settings, objective, has_held_out=bool(held_out))
     actors = Actors(policy=policy, sampler=sampler, scorer=scorer, problems=problems)
-    run = _Run(actors=actors, objective=objective, settings=settings, held_out=held_out, folder=folder, on_step=on_step)
+    check_logs(logs, settings.sources, needs_log_mu=objective.needs_log_mu)
+    run = _Run(
+        actors=actors,
+        objective=objective,
+        settings=settings,
+        held_out=held_out,
+        logs=logs,
+        folder=folder,
+        on_step=on_step,
+    )
     with run_folder_lock(folder), StopRequest() as stop:
         state, log = _begun(run, prepare=prepare, resume=resume)
         try:
@@ -128,8 +141,15 @@ def _begun(run: _Run, *, prepare: Callable[[], None] | None, resume: bool) -> tu
     checkpoint = _checkpoint_to_resume(run.checkpoints)
     if checkpoint is None and prepare is not None:
         prepare()
-    identity = run_identity(settings, run.objective, policy, run.actors.problems)
-    state = fresh_state(policy, settings, num_problems=len(run.actors.problems), folder=run.folder, identity=identity)
+    identity = run_identity(settings, run.objective, policy, run.actors.problems, logs=run.logs)
+    state = fresh_state(
+        policy,
+        settings,
+        num_problems=len(run.actors.problems),
+        folder=run.folder,
+        identity=identity,
+        logs=run.logs,
+    )
     keep_bytes = 0 if checkpoint is None else restore(state, load_checkpoint(checkpoint))
     _remove_behind(run.folder, state.step)
     return state, MetricsLog(metrics_path, keep_bytes=keep_bytes)
@@ -192,7 +212,7 @@ def _recorded(run: _Run, state: RunState, log: MetricsLog, iteration: Iteration)
         started = time.monotonic()
         metrics |= evaluation_metrics(_evaluation(run))
         metrics["evaluation_seconds"] = time.monotonic() - started
-    if run.settings.save_rollouts:
+    if run.settings.save_rollouts and iteration.samples:
         _keep_rollouts(run.folder / "rollouts", state.step, iteration.samples)
     log.write(metrics)
     if run.on_step is not None:

@@ -24,7 +24,8 @@ class ReferenceSettings:
 
     Attributes:
         kind: `iterative` (the policy of the last refresh), `fixed` (the policy at the start), `ema` (a moving average
-            of the weights), or `none` (needs beta = 0).
+            of the weights), `behaviour` (whoever wrote the response: ref = μ, so that `log_ref` is `log_mu`), or
+            `none` (needs beta = 0).
         every_steps: iterative: refresh once this many optimiser steps were taken since the last refresh; 0 and 1
             refresh at every collection; None leaves it to `kl_threshold`.
         kl_threshold: iterative: refresh once the moving average of `kl_pi_ref` (nats a token) exceeds this.
@@ -34,15 +35,15 @@ class ReferenceSettings:
     Source: arXiv 2505.17508, section 5 and figure 1.
     """
 
-    kind: Literal["iterative", "fixed", "ema", "none"] = "iterative"
+    kind: Literal["iterative", "fixed", "ema", "behaviour", "none"] = "iterative"
     every_steps: int | None = 1
     kl_threshold: float | None = None
     kl_decay: float = 0.9
     ema_decay: float = 0.99
 
     def __post_init__(self) -> None:
-        if self.kind not in ("iterative", "fixed", "ema", "none"):
-            raise ValueError(f"unknown reference {self.kind!r}; there are iterative, fixed, ema and none")
+        if self.kind not in ("iterative", "fixed", "ema", "behaviour", "none"):
+            raise ValueError(f"unknown reference {self.kind!r}; there are iterative, fixed, ema, behaviour and none")
         if self.every_steps is not None and self.every_steps < 0:
             raise ValueError(f"every_steps must be >= 0, got {self.every_steps}; 0 refreshes at every collection")
         if self.kl_threshold is not None and not (math.isfinite(self.kl_threshold) and self.kl_threshold > 0):
@@ -95,7 +96,7 @@ class Reference:
 
     def is_policy(self, *, num_optimizer_steps: int) -> bool:
         """True while the reference has exactly the weights of the policy after this many steps."""
-        return self.settings.kind != "none" and self.synced_at == num_optimizer_steps
+        return self.settings.kind not in ("behaviour", "none") and self.synced_at == num_optimizer_steps
 
     def observe(self, kl_pi_ref: float) -> None:
         """Takes the token KL of one optimiser step into the moving average."""

@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from klimb.experience import SamplingSettings
+from klimb.losses import Loss
 from klimb.training.collect import CollectSettings
 from klimb.training.optimizers import OptimizerSettings
 from klimb.training.references import ReferenceSettings
-from klimb.training.step import ObjectiveFunction
+from klimb.training.sources import SourceSettings
 from klimb.training.update import UpdateSettings
 
 
@@ -58,6 +59,7 @@ class LoopSettings:
 
     Attributes:
         num_steps: batches collected and trained on.
+        sources: where the groups of a batch come from.
         log_mu: `sampler` takes the log-probabilities that the sampler recorded; `recomputed` replaces them by those
             of the trainer's forward pass with the same weights, which removes the gap between the two and costs a pass.
         num_gap_rows: so many responses a step are scored by the trainer to measure that gap; 0 measures nothing.
@@ -68,6 +70,7 @@ class LoopSettings:
     num_steps: int
     seed: int = 0
     collect: CollectSettings = field(default_factory=CollectSettings)
+    sources: SourceSettings = field(default_factory=SourceSettings)
     update: UpdateSettings = field(default_factory=UpdateSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
@@ -88,9 +91,14 @@ class LoopSettings:
                 f"log_mu = recomputed scores at temperature 1 without truncation, and the sampling is "
                 f"{self.collect.sampling}; what it computed would not be μ. Use log_mu = sampler, or plain sampling"
             )
+        if not self.save_rollouts and (self.sources.share("replay") or self.sources.lag):
+            raise ValueError(
+                "save_rollouts is off, and a run that replays or delays its rollouts reads them back from there when "
+                "it is resumed; turn save_rollouts on"
+            )
 
 
-def check_settings_fit(settings: LoopSettings, objective: ObjectiveFunction, *, has_held_out: bool) -> None:
+def check_settings_fit(settings: LoopSettings, objective: Loss, *, has_held_out: bool) -> None:
     """Returns if a run of these settings can do what they ask for.
 
     Raises:
@@ -98,7 +106,7 @@ def check_settings_fit(settings: LoopSettings, objective: ObjectiveFunction, *, 
     """
     if settings.evaluation.every_steps and not has_held_out:
         raise ValueError("evaluation.every_steps is set, and there are no held-out problems; give some or set it to 0")
-    if settings.reference.kind == "none" and objective.beta > 0:
+    if settings.reference.kind == "none" and objective.needs_log_ref:
         raise ValueError(
             f"beta is {objective.beta} and the reference is none: a divergence needs one; set beta = 0, or choose "
             "iterative, fixed or ema"

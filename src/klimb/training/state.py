@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,18 @@ from torch import Tensor, nn
 from klimb.policies import Policy
 from klimb.training.checkpoints import CheckpointContent, CheckpointError
 from klimb.training.identity import check_same_run, environment
+from klimb.training.kept import DelayQueue, ReplayBuffer
+from klimb.training.logged import LoggedGroups
 from klimb.training.optimizers import Optimizer
 from klimb.training.prompts import PromptStream
 from klimb.training.references import Reference
 from klimb.training.settings import LoopSettings
 from klimb.training.update import NonFiniteGuard
+from klimb.training.weights_watch import WeightsWatch
 
 logger = logging.getLogger(__name__)
 
-PURPOSES = ("sampling", "rewards", "minibatches")
+PURPOSES = ("sampling", "rewards", "minibatches", "replay")
 """Each draws its random numbers from a generator of its own, so that a change in one leaves the others alone."""
 
 
@@ -32,6 +35,10 @@ class RunState:
         step: loop steps done.
         generators: purpose -> its random numbers.
         identity: what must be the same on resume.
+        folder: of the run.
+        replay: rollouts that may be used again.
+        queue: rollouts that wait for their turn, when the settings delay them.
+        logs: groups that this run did not draw.
     """
 
     policy: Policy
@@ -41,11 +48,22 @@ class RunState:
     generators: dict[str, torch.Generator]
     guard: NonFiniteGuard
     identity: Mapping[str, Any]
+    folder: Path
+    replay: ReplayBuffer
+    queue: DelayQueue = field(default_factory=DelayQueue)
+    logs: tuple[LoggedGroups, ...] = ()
+    weights_watch: WeightsWatch = field(default_factory=WeightsWatch)
     step: int = 0
 
 
 def fresh_state(
-    policy: Policy, settings: LoopSettings, *, num_problems: int, folder: Path, identity: Mapping[str, Any]
+    policy: Policy,
+    settings: LoopSettings,
+    *,
+    num_problems: int,
+    folder: Path,
+    identity: Mapping[str, Any],
+    logs: Sequence[LoggedGroups] = (),
 ) -> RunState:
     """The state before the first step.
 
@@ -63,6 +81,9 @@ def fresh_state(
         },
         guard=NonFiniteGuard(folder / "skipped", max_in_a_row=settings.update.max_skipped_steps),
         identity=identity,
+        folder=folder,
+        replay=ReplayBuffer(settings.sources.replay),
+        logs=tuple(logs),
     )
 
 
@@ -83,6 +104,9 @@ def captured(state: RunState, *, metrics_bytes: int) -> CheckpointContent:
         "optimizer": optimizer_numbers,
         "reference": reference_numbers,
         "stream": state.stream.state(),
+        "replay": state.replay.state(),
+        "queue": state.queue.state(),
+        "logs": {logged.source: logged.state() for logged in state.logs},
         "num_skipped_in_a_row": state.guard.num_in_a_row,
         "metrics_bytes": metrics_bytes,
         "identity": dict(state.identity),
@@ -104,6 +128,11 @@ def restore(state: RunState, content: CheckpointContent) -> int:
     state.optimizer.load_state(content.tensors.get("optimizer", {}), numbers["optimizer"])
     state.reference.load_state(dict(content.tensors.get("reference", {})), numbers["reference"])
     state.stream.load_state(numbers["stream"])
+    rollouts = state.folder / "rollouts"
+    state.replay.load_state(numbers["replay"], rollouts=rollouts)
+    state.queue.load_state(numbers["queue"], rollouts=rollouts)
+    for logged in state.logs:
+        logged.load_state(numbers["logs"][logged.source])
     for purpose, generator in state.generators.items():
         generator.set_state(content.tensors["random"][purpose])
     torch.set_rng_state(content.tensors["random"]["global"])

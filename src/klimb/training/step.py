@@ -2,46 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from klimb.experience import Batch
-from klimb.losses import ObjectiveOutput
+from klimb.losses import Loss
 from klimb.policies import Policy
 from klimb.training.minibatches import micro_batches
 from klimb.training.optimizers import Optimizer
-
-
-@runtime_checkable
-class ObjectiveFunction(Protocol):
-    """What the loop needs of an objective; `klimb.losses.Objective` is one."""
-
-    @property
-    def beta(self) -> float:
-        """Weight of the divergence; at 0 an advantage of 0 gives no gradient."""
-        ...
-
-    def normalizer(self, mask: Bool[Tensor, "batch time"]) -> float:
-        """The denominator of the loss over a whole minibatch."""
-        ...
-
-    def __call__(
-        self,
-        log_pi: Float[Tensor, "batch time"],
-        log_mu: Float[Tensor, "batch time"],
-        log_ref: Float[Tensor, "batch time"] | None,
-        advantages: Float[Tensor, " batch"],
-        mask: Bool[Tensor, "batch time"],
-        *,
-        entropy: Float[Tensor, "batch time"] | None = None,
-        normalizer: float | None = None,
-    ) -> ObjectiveOutput:
-        """Loss, terms and metrics."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +51,7 @@ class StepOutcome:
 
 
 def optimizer_step(
-    policy: Policy, optimizer: Optimizer, objective: ObjectiveFunction, batch: Batch, *, settings: StepSettings
+    policy: Policy, optimizer: Optimizer, objective: Loss, batch: Batch, *, settings: StepSettings
 ) -> StepOutcome:
     """Takes one step on a minibatch; call it at the gradient point.
 
@@ -88,7 +59,11 @@ def optimizer_step(
     With beta = 0, rows whose advantage is exactly 0 have no gradient: they stay in the normaliser and skip the model,
     and the metrics are then over the other rows. No such row left means no step. A loss or a gradient that is not
     finite means no step either, and the outcome says so.
+
+    An objective that needs numbers of the whole minibatch is fitted to it first, which costs one more forward pass.
     """
+    if objective.fits_minibatch:
+        objective, batch = _fitted(policy, objective, batch, max_tokens=settings.micro_batch_tokens)
     rows = [row for row in range(len(batch)) if objective.beta > 0 or float(batch.advantages[row]) != 0]
     if not rows:
         return StepOutcome({}, 0)
@@ -112,6 +87,19 @@ def optimizer_step(
     return StepOutcome(metrics | _objective_metrics(objective, batch, seen), int(seen.mask.sum()))
 
 
+@torch.no_grad()
+def _fitted(policy: Policy, objective: Loss, batch: Batch, *, max_tokens: int) -> tuple[Loss, Batch]:
+    log_pi = torch.zeros(batch.mask.shape)
+    for rows in micro_batches(batch, range(len(batch)), max_tokens=max_tokens):
+        part = batch.select(rows).to(policy.device)
+        scored = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask)
+        log_pi[rows, : part.mask.shape[1]] = scored.log_pi.float().cpu()
+    numbers: dict[str, int] = {}
+    groups = torch.tensor([numbers.setdefault(sample.group_id, len(numbers)) for sample in batch.samples])
+    fitted = objective.fitted(log_pi, batch.log_mu, batch.log_ref, batch.advantages, batch.mask, groups)
+    return fitted.objective, replace(batch, advantages=fitted.advantages)
+
+
 @dataclass(frozen=True, eq=False)
 class _Seen:
     """What the policy said of the rows that went through it, on the batch's own device and shape."""
@@ -126,7 +114,7 @@ class _Seen:
         return cls(torch.zeros(shape), torch.zeros(shape), torch.zeros(shape, dtype=torch.bool))
 
 
-def _backward(policy: Policy, objective: ObjectiveFunction, batch: Batch, rows: Sequence[int], seen: _Seen) -> float:
+def _backward(policy: Policy, objective: Loss, batch: Batch, rows: Sequence[int], seen: _Seen) -> float:
     """Adds the gradient of these rows' share of the loss; returns that share."""
     part = batch.select(rows).to(policy.device)
     scored = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask, with_entropy=True)
@@ -149,15 +137,33 @@ def _backward(policy: Policy, objective: ObjectiveFunction, batch: Batch, rows: 
 
 
 @torch.no_grad()
-def _objective_metrics(objective: ObjectiveFunction, batch: Batch, seen: _Seen) -> dict[str, float]:
-    """The objective's metrics over the whole minibatch at once: quantiles and sample sizes do not average."""
+def _objective_metrics(objective: Loss, batch: Batch, seen: _Seen) -> dict[str, float]:
+    """The objective's metrics over the whole minibatch at once: quantiles and sample sizes do not average.
+
+    Where more than this step's rollouts are in it, also over each source's rows, as `replay/w_p99`.
+    """
+    everything = list(range(len(batch)))
+    metrics = _metrics_of_rows(objective, batch, seen, everything)
+    rows_of: dict[str, list[int]] = {}
+    for row, sample in enumerate(batch.samples):
+        rows_of.setdefault(sample.source, []).append(row)
+    if set(rows_of) != {"rollout"}:
+        for source, rows in rows_of.items():
+            of_source = _metrics_of_rows(objective, batch, seen, rows)
+            metrics |= {f"{source}/{name}": value for name, value in of_source.items()}
+    return metrics
+
+
+def _metrics_of_rows(objective: Loss, batch: Batch, seen: _Seen, rows: Sequence[int]) -> dict[str, float]:
+    part = batch.select(rows)
+    width = part.mask.shape[1]
     out = objective(
-        seen.log_pi,
-        batch.log_mu,
-        batch.log_ref,
-        batch.advantages,
-        seen.mask,
-        entropy=seen.entropy,
+        seen.log_pi[rows, :width],
+        part.log_mu,
+        part.log_ref,
+        part.advantages,
+        seen.mask[rows, :width],
+        entropy=seen.entropy[rows, :width],
         normalizer=objective.normalizer(batch.mask),
     )
     return dict(out.metrics)
@@ -170,7 +176,7 @@ def merged_metrics(outcomes: Sequence[StepOutcome]) -> dict[str, float]:
     merged: dict[str, float] = {}
     for name in names:
         values = [(outcome.metrics[name], outcome.num_tokens) for outcome in computed if name in outcome.metrics]
-        if name.startswith("num_"):
+        if name.rpartition("/")[2].startswith("num_"):
             merged[name] = sum(value for value, _ in values)
         elif name.endswith("_max"):
             merged[name] = max(value for value, _ in values)

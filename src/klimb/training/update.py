@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 
 from klimb.experience import Batch, write_samples
+from klimb.losses import Loss
 from klimb.policies import Policy
 from klimb.training.minibatches import minibatches
 from klimb.training.optimizers import Optimizer
-from klimb.training.step import ObjectiveFunction, StepOutcome, StepSettings, merged_metrics, optimizer_step
+from klimb.training.step import StepOutcome, StepSettings, merged_metrics, optimizer_step
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class NonFiniteGuard:
 def update(
     policy: Policy,
     optimizer: Optimizer,
-    objective: ObjectiveFunction,
+    objective: Loss,
     batch: Batch,
     *,
     settings: UpdateSettings,

@@ -9,8 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from klimb.divergences import Divergence
-from klimb.experience import Message, SamplingSettings
-from klimb.losses import Clip, DualClip, Mask, NoClip, Objective, Truncate
+from klimb.experience import Message, SamplingSettings, open_store
+from klimb.losses import (
+    Clip,
+    DualClip,
+    KtoObjective,
+    Loss,
+    Mask,
+    NoClip,
+    Objective,
+    SquaredResidual,
+    Taper,
+    Truncate,
+)
 from klimb.policies import LoraSettings, Policy, keep_freed_memory, load_policy
 from klimb.tasks import (
     FormatReward,
@@ -30,9 +41,12 @@ from klimb.training import (
     CloningSettings,
     CollectSettings,
     EvaluationSettings,
+    LoggedGroups,
     LoopSettings,
     OptimizerSettings,
     ReferenceSettings,
+    ReplaySettings,
+    SourceSettings,
     StepSettings,
     UpdateSettings,
 )
@@ -40,7 +54,13 @@ from klimb.workbench.config import CloningSection, ConfigError, ModelSection, Re
 
 PYTHON_PREFIX = "python:"
 TASKS_OWN_REWARD = "task"
-CLIPS: dict[str, type[Clip]] = {"none": NoClip, "dual": DualClip, "truncate": Truncate, "mask": Mask}
+CLIPS: dict[str, type[Clip]] = {
+    "none": NoClip,
+    "dual": DualClip,
+    "truncate": Truncate,
+    "mask": Mask,
+    "taper": Taper,
+}
 
 
 def make_policy(section: ModelSection) -> Policy:
@@ -98,9 +118,21 @@ def make_scorer(config: RunConfig, task: ProblemSet) -> Scorer:
     )
 
 
-def make_objective(config: RunConfig) -> Objective:
+def make_objective(config: RunConfig) -> Loss:
     """The objective, with a divergence of the user's own if the configuration names one."""
     section = config.objective
+    if section.loss == "squared-residual":
+        assert section.level in ("sequence", "sequence-mean")
+        return SquaredResidual(
+            beta=section.beta, anchor=section.anchor, value=section.value, level=section.level, reduce=section.reduce
+        )
+    if section.loss == "kto":
+        return KtoObjective(
+            beta=section.beta,
+            desirable_weight=section.desirable_weight,
+            undesirable_weight=section.undesirable_weight,
+            reduce=section.reduce,
+        )
     bounds = section.clip.model_dump(exclude={"kind"})
     clip = CLIPS[section.clip.kind](**{name: math.inf if bound == "none" else bound for name, bound in bounds.items()})
     return Objective(
@@ -110,6 +142,7 @@ def make_objective(config: RunConfig) -> Objective:
         level=section.level,
         clip=clip,
         reduce=section.reduce,
+        ratio=section.ratio,
     )
 
 
@@ -161,9 +194,17 @@ def make_loop_settings(config: RunConfig) -> LoopSettings:
             num_samples=config.sampling.num_samples,
             sampling=make_sampling(config),
             advantages=config.advantages.kind,
+            advantage_offset=config.advantages.offset,
+            advantage_temperature=config.objective.beta or 1.0,
+            min_reward=None if config.advantages.min_reward == "none" else config.advantages.min_reward,
             group_filter=config.advantages.group_filter,
             max_refills=config.advantages.max_refills,
             shuffle_rewards=config.advantages.shuffle_rewards,
+        ),
+        sources=SourceSettings(
+            shares={name: share for name, share in config.sources.model_dump().items() if share},
+            replay=ReplaySettings(**config.replay.model_dump()),
+            lag=config.sampling.lag,
         ),
         update=UpdateSettings(
             num_epochs=training.num_epochs,
@@ -184,6 +225,19 @@ def make_loop_settings(config: RunConfig) -> LoopSettings:
         num_gap_rows=training.num_gap_rows,
         max_seconds=math.inf if training.max_seconds == "none" else training.max_seconds,
         save_rollouts=config.run.save_rollouts,
+    )
+
+
+def make_logs(config: RunConfig, policy: Policy) -> tuple[LoggedGroups, ...]:
+    """The sources of samples that this run does not draw.
+
+    Raises:
+        ValueError: a store has no sample that fits its condition.
+    """
+    return tuple(
+        LoggedGroups(open_store(Path(section.path)), policy, source=source, where=section.where, seed=config.seed)
+        for source, section in (("log", config.log), ("feedback", config.feedback))
+        if section is not None
     )
 
 

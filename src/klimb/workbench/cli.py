@@ -1,4 +1,4 @@
-"""The command line: train, eval, demo, recipes."""
+"""The command line: train, eval, demo, recipes, and what is done with experience."""
 
 import logging
 import os
@@ -19,11 +19,14 @@ from transformers.utils import logging as transformers_logging
 from klimb import __version__
 from klimb.losses import recipe_named
 from klimb.training import Interrupted
+from klimb.workbench.audit_command import AuditRequest, run_audit
 from klimb.workbench.catalogue import list_recipes, show_recipe
 from klimb.workbench.config import ConfigError, RunConfig, build_config, read_tables, with_overrides
 from klimb.workbench.demo import demo_config, run_demo
 from klimb.workbench.dry_run import run_dry
+from klimb.workbench.estimate_command import estimate
 from klimb.workbench.evaluating import evaluation_config, run_evaluation
+from klimb.workbench.experience_commands import experience
 from klimb.workbench.reports import report_run
 from klimb.workbench.runs import (
     RunFolder,
@@ -33,6 +36,7 @@ from klimb.workbench.runs import (
     new_run_folder,
     relative_to_working_directory,
 )
+from klimb.workbench.score_command import score
 from klimb.workbench.session import make_session
 from klimb.workbench.training_run import run_training
 
@@ -44,6 +48,9 @@ app = App(
 )
 recipes = App(name="recipes", help="The algorithms there are; `klimb recipes show NAME` for one in full.")
 app.command(recipes)
+experience.command(score)
+app.command(experience)
+app.command(estimate)
 
 SETTINGS = Parameter(name="--set", consume_multiple=True, negative="", show_default=False)
 Overrides = Annotated[tuple[str, ...], SETTINGS]
@@ -132,6 +139,56 @@ def demo(
     """
     chosen = [] if divergence is None else [f"objective.divergence={divergence!r}"]
     run_demo(demo_config([f"seed={seed}", *chosen, *settings]), folder, console=console)
+
+
+@app.command(name="audit")
+def audit_data(
+    data: Path,
+    /,
+    *,
+    model: Annotated[str, Parameter(show_default=False)] = "",
+    evaluation: Annotated[str, Parameter(name="--eval", show_default=False)] = "",
+    where: Annotated[str, Parameter(show_default=False)] = "",
+    html: Path | None = None,
+    config: Path | None = None,
+    max_samples: int = 2000,
+    max_rows: int = 100_000,
+    fresh: int = 0,
+    hoped_gain: float = 0.1,
+    is_logging_model: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    seed: int = 0,
+) -> None:
+    """Say what logged data is good for: findings, a verdict, a page, and a run file to start from.
+
+    Args:
+        data: A store's folder, a run's folder, or one Parquet segment.
+        model: The model to train: scores the logged answers. What `eval` takes.
+        evaluation: `arithmetic`, `reasoning-gym:NAME` or `file:PATH`: prompts that must not be in the data.
+        where: A DuckDB condition on samples, such as "reward is not null".
+        html: Where the page goes; without it, DATA-audit.html here.
+        config: Where the run file goes; without it, DATA-audit.toml here.
+        max_samples: Score at most this many samples, of whole groups at random.
+        max_rows: Read at most this many samples, of whole groups at random.
+        fresh: Draw this many answers from the model to see whether the data holds what it would do.
+        hoped_gain: The improvement of the mean reward that should be visible.
+        is_logging_model: The model is the one that drew the data.
+        seed: Of every random choice.
+    """
+    request = AuditRequest(
+        data=data,
+        model=model,
+        evaluation=evaluation,
+        where=where,
+        page=html,
+        config=config,
+        max_samples=max_samples,
+        max_rows=max_rows,
+        num_fresh=fresh,
+        hoped_gain=hoped_gain,
+        is_logging_model=is_logging_model,
+        seed=seed,
+    )
+    run_audit(request, console=console)
 
 
 @recipes.default

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
-from klimb.losses import Objective
+from klimb.losses import Loss
 from klimb.policies import Policy
 from klimb.samplers import LocalSampler
 from klimb.tasks import Problem, ProblemSet, Scorer
-from klimb.workbench.assemble import make_objective, make_policy, make_sampling, make_scorer, make_task
+from klimb.training import LoggedGroups
+from klimb.workbench.assemble import make_logs, make_objective, make_policy, make_sampling, make_scorer, make_task
 from klimb.workbench.config import RunConfig
 
 INERT = (
@@ -24,9 +25,10 @@ class Session:
     """Everything a run is made of."""
 
     config: RunConfig
-    objective: Objective
+    objective: Loss
     policy: Policy
     sampler: LocalSampler
+    logs: tuple[LoggedGroups, ...]
     task: ProblemSet
     scorer: Scorer
     load_seconds: float
@@ -56,6 +58,7 @@ def make_session(config: RunConfig) -> Session:
         objective=objective,
         policy=policy,
         sampler=sampler,
+        logs=make_logs(config, policy),
         task=task,
         scorer=make_scorer(config, task),
         load_seconds=time.monotonic() - started,
@@ -65,15 +68,15 @@ def make_session(config: RunConfig) -> Session:
 def described(session: Session) -> list[tuple[str, str]]:
     """The run in a few labelled lines, for people."""
     config, task = session.config, session.task
-    objective, sampling, training = config.objective, config.sampling, config.training
+    sampling, training = config.sampling, config.training
     return [
         ("model", session.policy.describe()),
         ("task", f"{task.name} · {len(task.train)} training problems, {len(session.held_out)} held out"),
         (
             "objective",
-            f"{objective.recipe} · {objective.divergence}, β = {objective.beta:g} · {objective.estimator}, "
-            f"{objective.level} · clip {objective.clip.kind} · reference {config.reference.kind}",
+            f"{_objective_in_words(config)} · reference {config.reference.kind}",
         ),
+        *([("experience", _sources_in_words(session))] if config.sources.rollout < 1 else []),
         (
             "steps",
             f"{training.num_steps} of {sampling.num_prompts} prompts × {sampling.num_samples} answers of at most "
@@ -84,9 +87,31 @@ def described(session: Session) -> list[tuple[str, str]]:
     ]
 
 
+def _objective_in_words(config: RunConfig) -> str:
+    objective = config.objective
+    if objective.loss == "squared-residual":
+        return (
+            f"{objective.recipe} · squared residual to {objective.anchor}, β = {objective.beta:g} · {objective.level}"
+        )
+    if objective.loss == "kto":
+        return f"{objective.recipe} · β = {objective.beta:g}"
+    ratio = "" if objective.ratio == "recorded" else ", no ratio"
+    return (
+        f"{objective.recipe} · {objective.divergence}, β = {objective.beta:g} · {objective.estimator}, "
+        f"{objective.level}{ratio} · clip {objective.clip.kind}"
+    )
+
+
+def _sources_in_words(session: Session) -> str:
+    shares = session.config.sources.model_dump()
+    groups = {logged.source: f" ({logged.num_groups} groups)" for logged in session.logs}
+    return " · ".join(f"{share:.0%} {name}{groups.get(name, '')}" for name, share in shares.items() if share)
+
+
 def is_inert(config: RunConfig) -> bool:
     """True if every step is taken at the policy that sampled and that is its own reference: w = 1 and x = 0."""
     one_step = config.training.num_epochs * config.training.num_minibatches == 1
     reference = config.reference
     follows = reference.kind == "iterative" and reference.every_steps in (0, 1)
-    return one_step and follows and config.objective.beta > 0 and make_sampling(config).is_plain
+    is_fresh = config.sources.rollout == 1 and config.sampling.lag == 0
+    return one_step and follows and is_fresh and config.objective.beta > 0 and make_sampling(config).is_plain

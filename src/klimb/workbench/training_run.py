@@ -124,6 +124,7 @@ def _train(
             settings=settings,
             folder=folder.path,
             held_out=session.held_out,
+            logs=session.logs,
             on_step=StepRecorder(session.config, folder, view, tracker),
             prepare=_cloning(session, view),
             resume=resume,

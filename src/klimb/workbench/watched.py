@@ -32,9 +32,12 @@ class StepRecorder:
             self._is_accepted = True
         number = int(metrics["step"])
         self._tracker.write(number, metrics)
-        shown = samples[number % len(samples)]
-        glimpse = Glimpse(prompt=shown.prompt[-1]["content"], answer=shown.response, reward=shown.reward)
-        self._view.step(number, metrics, glimpse)
+        self._view.step(number, metrics, glimpse_of(samples[number % len(samples)]) if samples else None)
+
+
+def glimpse_of(sample: Sample) -> Glimpse:
+    """What the view shows of one answer."""
+    return Glimpse(prompt=sample.prompt[-1]["content"], answer=sample.response, reward=sample.reward)
 
 
 @dataclass(frozen=True)

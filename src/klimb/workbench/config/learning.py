@@ -88,8 +88,17 @@ class MaskSection(BaseModel):
     """Largest weight that counts."""
 
 
+class TaperSection(BaseModel):
+    """Good units weigh 1 whatever w is, bad ones min(w, 1) (TOPR)."""
+
+    model_config = SECTION
+
+    kind: Literal["taper"] = "taper"
+    """Tapering."""
+
+
 ClipSection = Annotated[
-    NoClipSection | DualClipSection | TruncateSection | MaskSection,
+    NoClipSection | DualClipSection | TruncateSection | MaskSection | TaperSection,
     Field(discriminator="kind"),
 ]
 
@@ -101,6 +110,8 @@ class ObjectiveSection(BaseModel):
 
     recipe: RecipeName
     """Named set of settings; every key given beside it overrides it. `klimb recipes` lists them."""
+    loss: Literal["policy-gradient", "squared-residual", "kto"]
+    """Which loss: each reads only its own keys of this section."""
     divergence: DivergenceName
     """Divergence between the policy and the reference: a name, or `python:module.name` for your own."""
     beta: Annotated[float, Field(ge=0, le=1_000)]
@@ -116,6 +127,16 @@ class ObjectiveSection(BaseModel):
     """How tokens are averaged; a number divides each sequence by that fixed length."""
     clip: ClipSection
     """What happens to large and small importance weights."""
+    ratio: Literal["recorded", "none"]
+    """`recorded` weighs by w = pi/mu from log_mu; `none` forms no ratio and needs no log_mu."""
+    anchor: Literal["mu", "ref"]
+    """Squared residual: what the log-ratio is to, the behaviour policy or the reference."""
+    value: Literal["given", "group-optimal", "batch-optimal"]
+    """Squared residual: the value V, taken from the advantages or fitted to each minibatch."""
+    desirable_weight: Annotated[float, Field(gt=0, le=1_000)]
+    """KTO: weight of responses with a reward above 0.5."""
+    undesirable_weight: Annotated[float, Field(gt=0, le=1_000)]
+    """KTO: weight of the others."""
 
 
 class AdvantagesSection(BaseModel):
@@ -127,12 +148,21 @@ class AdvantagesSection(BaseModel):
         "group-mean",
         "group-z-score",
         "leave-one-out",
+        "batch-mean",
         "batch-z-score",
         "group-mean-batch-z-score",
+        "group-soft-value",
+        "batch-soft-value",
         "no-baseline",
+        "thumbs",
+        "ones",
         "zero",
     ] = "group-mean"
-    """The baseline, and what the difference is divided by."""
+    """The baseline, and what the difference is divided by. Soft values take objective.beta as their temperature."""
+    offset: Annotated[float, Field(ge=-1_000, le=1_000)] = 0.0
+    """Added to the baseline; below 0 every response looks that much better (AsymRE)."""
+    min_reward: Annotated[float, Field(ge=-1_000_000, le=1_000_000)] | Literal["none"] = "none"
+    """Responses with a smaller reward are not trained on (filtered cloning); `none` trains on all."""
     group_filter: bool = True
     """Drop groups from which nothing can be learnt and sample others in their place (dynamic sampling)."""
     max_refills: Annotated[int, Field(ge=0, le=1_000)] = 2
@@ -176,6 +206,15 @@ class EmaReferenceSection(BaseModel):
     """Share of the old reference kept for each optimiser step."""
 
 
+class BehaviourReferenceSection(BaseModel):
+    """The reference is whoever wrote the response: ref = mu."""
+
+    model_config = SECTION
+
+    kind: Literal["behaviour"] = "behaviour"
+    """Behaviour policy."""
+
+
 class NoReferenceSection(BaseModel):
     """No reference: needs beta = 0."""
 
@@ -186,7 +225,11 @@ class NoReferenceSection(BaseModel):
 
 
 ReferenceSection = Annotated[
-    IterativeReferenceSection | FixedReferenceSection | EmaReferenceSection | NoReferenceSection,
+    IterativeReferenceSection
+    | FixedReferenceSection
+    | EmaReferenceSection
+    | BehaviourReferenceSection
+    | NoReferenceSection,
     Field(discriminator="kind"),
 ]
 

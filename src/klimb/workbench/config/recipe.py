@@ -4,10 +4,23 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from klimb.losses import RECIPES, Clip, DualClip, Mask, NoClip, Recipe, Truncate
+from klimb.losses import RECIPES, Clip, DualClip, Mask, NoClip, Recipe, Taper, Truncate
+from klimb.workbench.config.learning import ObjectiveSection
 
 DEFAULT_RECIPE = "rpg-reinforce-urkl"
-CLIP_KINDS: Mapping[type, str] = {NoClip: "none", DualClip: "dual", Truncate: "truncate", Mask: "mask"}
+CLIP_KINDS: Mapping[type, str] = {
+    NoClip: "none",
+    DualClip: "dual",
+    Truncate: "truncate",
+    Mask: "mask",
+    Taper: "taper",
+}
+READ_BY: Mapping[str, tuple[str, ...]] = {
+    "policy-gradient": ("divergence", "estimator", "level", "clip", "ratio"),
+    "squared-residual": ("anchor", "value", "level"),
+    "kto": ("desirable_weight", "undesirable_weight"),
+}
+"""Loss -> the keys of [objective] that it reads, besides recipe, loss, beta and reduce, which all of them read."""
 
 
 def with_recipe_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,10 +50,38 @@ def recipe_sections(recipe: Recipe) -> dict[str, dict[str, Any]]:
             "level": recipe.level,
             "reduce": recipe.reduce,
             "clip": clip_section(recipe.clip),
+            "loss": recipe.loss,
+            "ratio": recipe.ratio,
+            "anchor": recipe.anchor,
+            "value": recipe.value,
+            "desirable_weight": float(recipe.desirable_weight),
+            "undesirable_weight": float(recipe.undesirable_weight),
         },
-        "advantages": {"kind": recipe.advantages, "group_filter": recipe.group_filter},
+        "advantages": {
+            "kind": recipe.advantages,
+            "group_filter": recipe.group_filter,
+            "offset": float(recipe.advantage_offset),
+            "min_reward": "none" if recipe.min_reward is None else float(recipe.min_reward),
+        },
         "reference": {"kind": recipe.reference},
     }
+
+
+def check_is_read(section: ObjectiveSection) -> None:
+    """Returns if no key was changed that the loss does not read.
+
+    Raises:
+        ValueError: one was; a setting that does nothing would be a result that says something else.
+    """
+    untouched = recipe_sections(RECIPES[section.recipe])["objective"]
+    present = section.model_dump(mode="json")
+    read = READ_BY[section.loss]
+    for key in sorted({key for keys in READ_BY.values() for key in keys} - {*read}):
+        if present[key] != untouched[key] and section.loss == untouched["loss"]:
+            raise ValueError(
+                f"objective.{key} = {present[key]!r} does nothing: the loss {section.loss} of recipe {section.recipe} "
+                f"reads {', '.join(('beta', 'reduce', *read))}; leave it out, or take another recipe"
+            )
 
 
 def clip_section(clip: str | Clip) -> dict[str, Any]:

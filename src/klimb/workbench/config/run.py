@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from klimb.experience import NEEDS_GROUPS
 from klimb.workbench.config.bounds import SECTION, Count, CountOrZero, PathText, RunName, Seed
+from klimb.workbench.config.experience import ReplaySection, SourcesSection, StoreSection
 from klimb.workbench.config.learning import (
     AdvantagesSection,
     CloningSection,
@@ -14,7 +15,7 @@ from klimb.workbench.config.learning import (
     ReferenceSection,
     TrainingSection,
 )
-from klimb.workbench.config.recipe import with_recipe_defaults
+from klimb.workbench.config.recipe import check_is_read, with_recipe_defaults
 from klimb.workbench.config.world import ArithmeticSection, ModelSection, SamplingSection, ScoringSection, TaskSection
 
 
@@ -80,6 +81,14 @@ class RunConfig(BaseModel):
     """How answers are scored."""
     sampling: SamplingSection = SamplingSection()
     """How answers are drawn."""
+    sources: SourcesSection = SourcesSection()
+    """Which experience each batch is made of."""
+    replay: ReplaySection = ReplaySection()
+    """Which earlier rollouts may be used again."""
+    log: StoreSection | None = None
+    """Logged samples: needed if sources.log is above 0."""
+    feedback: StoreSection | None = None
+    """Rated samples: needed if sources.feedback is above 0."""
     cloning: CloningSection | None = None
     """Warm-up by behaviour cloning; without this section there is none."""
     objective: ObjectiveSection
@@ -106,7 +115,8 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_what_fits_together(self) -> Self:
-        if self.reference.kind == "none" and self.objective.beta > 0:
+        check_is_read(self.objective)
+        if self.reference.kind == "none" and self.objective.beta > 0 and self.objective.loss == "policy-gradient":
             raise ValueError(
                 f"objective.beta is {self.objective.beta:g} but reference.kind is 'none': a divergence needs a "
                 "reference; set objective.beta = 0 or another reference.kind"
@@ -116,4 +126,27 @@ class RunConfig(BaseModel):
                 f"advantages.kind = {self.advantages.kind!r} compares the answers to one prompt, but "
                 "sampling.num_samples is 1; use at least 2, or advantages.kind = 'batch-z-score'"
             )
+        self._check_sources()
         return self
+
+    def _check_sources(self) -> None:
+        for name, share, section in (
+            ("log", self.sources.log, self.log),
+            ("feedback", self.sources.feedback, self.feedback),
+        ):
+            if share > 0 and section is None:
+                raise ValueError(
+                    f"sources.{name} is {share:g}, and there is no section [{name}] with the path of a store"
+                )
+            if share == 0 and section is not None:
+                raise ValueError(
+                    f"[{name}] is given and its share is 0: set sources.{name}, e.g. 1.0 to train on it alone"
+                )
+        if self.sources.replay > 0 and self.sources.rollout == 0:
+            raise ValueError("sources.replay needs a share of sources.rollout: without it there is nothing to replay")
+        if self.sampling.lag and self.sources.rollout < 1:
+            raise ValueError("sampling.lag delays every batch as a whole; use it with sources.rollout = 1")
+        if not self.run.save_rollouts and (self.sources.replay > 0 or self.sampling.lag):
+            raise ValueError(
+                "run.save_rollouts is off, and a run that replays or delays rollouts reads them back"
+            )

@@ -196,6 +196,8 @@ class SamplingSection(BaseModel):
     """Prompts per collection."""
     num_samples: Annotated[int, Field(ge=1, le=10_000)] = 8
     """Answers per prompt: the group that shares a baseline."""
+    lag: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """Collections between drawing a batch and training on it, as with asynchronous actors; 0 trains at once."""
     max_batch: Annotated[int, Field(ge=1, le=100_000)] = 128
     """Answers generated at the same time."""
     temperature: Annotated[float, Field(gt=0, le=100)] = 1.0

@@ -1,0 +1,211 @@
+"""What one step trains on: fresh rollouts, replayed ones, logs and feedback, each with its own baseline."""
+
+import itertools
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from klimb.experience import Sample, Source
+from klimb.samplers import sampler_trainer_gap
+from klimb.training.collect import Actors, Collection, Round, advantages_of, collect, judge
+from klimb.training.groups import is_used
+from klimb.training.kept import grouped
+from klimb.training.logged import LoggedGroups
+from klimb.training.scoring import score_samples
+from klimb.training.settings import LoopSettings
+from klimb.training.state import RunState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Portion:
+    """What one source gives to a batch: the samples that are trained on."""
+
+    source: Source
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """What one step trains on.
+
+    Attributes:
+        drawn: every rollout drawn at this step, trained on now, later or never.
+        portions: by source, the samples with the `log_mu` they are trained with.
+        advantages: one number a sample, in the order of the portions; baselines never cross a source.
+        metrics: explained in docs/metrics.md.
+    """
+
+    drawn: tuple[Sample, ...]
+    portions: tuple[Portion, ...]
+    advantages: Float[Tensor, " batch"]
+    metrics: dict[str, float]
+
+    @property
+    def used(self) -> tuple[Sample, ...]:
+        """The samples of all portions."""
+        return tuple(sample for portion in self.portions for sample in portion.samples)
+
+
+def gather(state: RunState, actors: Actors, settings: LoopSettings) -> Gathered:
+    """Takes each source's share of the batch. Where too little can be replayed, fresh rollouts stand in."""
+    num_groups = settings.sources.num_groups(settings.collect.num_prompts)
+    version = state.optimizer.num_steps
+    replayed = state.replay.draw(num_groups["replay"], policy_version=version, generator=state.generators["replay"])
+    num_fresh = num_groups["rollout"] + num_groups["replay"] - len(replayed)
+    drawn, fresh, metrics = _rollouts(state, actors, settings, num_fresh)
+    portions = [
+        Portion(source="rollout", samples=fresh),
+        Portion(source="replay", samples=tuple(each for group in replayed for each in group.samples)),
+        *(
+            Portion(source=logged.source, samples=_logged(logged, num_groups[logged.source], settings))
+            for logged in state.logs
+        ),
+    ]
+    portions = [portion for portion in portions if portion.samples]
+    if not settings.sources.is_plain:
+        for portion in portions:
+            metrics |= _portion_metrics(portion, policy_version=version)
+        metrics |= _standing_metrics(state, settings)
+    return Gathered(
+        drawn=drawn,
+        portions=tuple(portions),
+        advantages=torch.cat([torch.zeros(0), *(advantages_of(part.samples, settings.collect) for part in portions)]),
+        metrics={"num_tokens_sampled": 0.0, **metrics},
+    )
+
+
+def _rollouts(
+    state: RunState, actors: Actors, settings: LoopSettings, num_fresh: int
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...], dict[str, float]]:
+    """All that was drawn, what of it (or of an earlier collection) is trained on now, and metrics."""
+    if num_fresh == 0:
+        return (), (), {}
+    lag = settings.sources.lag
+    drawn: list[Sample] = []
+    metrics: dict[str, float] = {}
+    used: tuple[Sample, ...] = ()
+    for _ in range(lag + 1 - len(state.queue)):
+        collection = _collection(state, actors, settings, num_fresh, first_group=_num_groups(drawn))
+        used, gap = _with_log_mu(state, collection.used, settings)
+        now = {sample.sample_id: sample for sample in used}
+        drawn += [now.get(sample.sample_id, sample) for sample in collection.samples]
+        metrics = _summed(metrics, dict(collection.metrics)) | gap
+        if lag:
+            state.queue.put(grouped(used, step=state.step))
+    if lag:
+        used = tuple(sample for group in state.queue.get() for sample in group.samples)
+    return tuple(drawn), used, metrics
+
+
+def _num_groups(samples: Sequence[Sample]) -> int:
+    return len({sample.group_id for sample in samples})
+
+
+def _summed(before: dict[str, float], metrics: dict[str, float]) -> dict[str, float]:
+    """The later metrics, with counts and seconds added up."""
+    return metrics | {
+        name: before[name] + value
+        for name, value in metrics.items()
+        if name in before and (name.startswith("num_") or name.endswith("_seconds"))
+    }
+
+
+def _collection(
+    state: RunState, actors: Actors, settings: LoopSettings, num_prompts: int, *, first_group: int
+) -> Collection:
+    steps = state.optimizer.num_steps
+    return collect(
+        actors,
+        state.stream,
+        settings=replace(settings.collect, num_prompts=num_prompts),
+        this_round=Round(
+            seed=settings.seed,
+            step=state.step,
+            policy_version=steps,
+            record_log_ref=state.reference.is_policy(num_optimizer_steps=steps),
+            first_group=first_group,
+        ),
+        sampling_generator=state.generators["sampling"],
+        shuffle_generator=state.generators["rewards"],
+    )
+
+
+def _with_log_mu(
+    state: RunState, used: Sequence[Sample], settings: LoopSettings
+) -> tuple[tuple[Sample, ...], dict[str, float]]:
+    """Fresh rollouts with the log_mu to train with, and the gap between sampler and trainer."""
+    if not used:
+        return (), {}
+    if settings.log_mu == "sampler":
+        return tuple(used), _measured_gap(state, used, settings) if settings.num_gap_rows else {}
+    scored = score_samples(state.policy, used, max_tokens=settings.update.step.micro_batch_tokens)
+    gap = _gap([sample.log_mu for sample in used], scored)
+    rescored = [
+        replace(
+            sample,
+            log_mu=values,
+            log_mu_provenance="recomputed",
+            log_ref=None if sample.log_ref is None else values,
+        )
+        for sample, values in zip(used, scored, strict=True)
+    ]
+    return tuple(rescored), gap
+
+
+def _measured_gap(state: RunState, used: Sequence[Sample], settings: LoopSettings) -> dict[str, float]:
+    """The gap on a few rows, spread evenly.
+
+    Only the sampler's log-probabilities of the unaltered model can be compared: `log_mu` if the sampling is plain,
+    else `log_ref` where the sampler recorded it there.
+    """
+    stride = -(-len(used) // settings.num_gap_rows)
+    rows = used[::stride]
+    recorded = [sample.log_mu if settings.collect.sampling.is_plain else sample.log_ref for sample in rows]
+    if None in recorded:
+        return {}
+    return _gap(recorded, score_samples(state.policy, rows, max_tokens=settings.update.step.micro_batch_tokens))
+
+
+def _gap(recorded: Sequence[Sequence[float] | None], scored: Sequence[Sequence[float]]) -> dict[str, float]:
+    log_model = torch.tensor([[value for values in recorded for value in values or ()]], dtype=torch.float64)
+    log_pi = torch.tensor([[value for values in scored for value in values]], dtype=torch.float64)
+    return sampler_trainer_gap(log_model, log_pi, torch.ones_like(log_pi, dtype=torch.bool))
+
+
+def _logged(logged: LoggedGroups, count: int, settings: LoopSettings) -> tuple[Sample, ...]:
+    """Groups of a log that can be trained on; others are passed over, `max_refills` times at most."""
+    kept: dict[str, list[Sample]] = {}
+    for _ in range(settings.collect.max_refills + 1):
+        if len(kept) < count:
+            judged = [judge(group, settings.collect) for group in logged.take(count - len(kept)) if group]
+            kept |= {group[0].group_id: group for group in judged if is_used(group)}
+    return tuple(sample for sample in itertools.chain(*kept.values()) if sample.metadata["used"] == "yes")
+
+
+def _portion_metrics(portion: Portion, *, policy_version: int) -> dict[str, float]:
+    metrics = {
+        "num_samples": float(len(portion.samples)),
+        "num_groups": float(_num_groups(portion.samples)),
+        "length_mean": statistics.fmean(len(sample.response_ids) for sample in portion.samples),
+    }
+    rewards = [sample.reward for sample in portion.samples if sample.reward is not None]
+    if rewards:
+        metrics["reward_mean"] = statistics.fmean(rewards)
+    if portion.source in ("rollout", "replay"):  # the versions of another run's policy say nothing about this one's
+        ages = [policy_version - sample.policy_version for sample in portion.samples]
+        metrics |= {"age_mean": statistics.fmean(ages), "age_max": float(max(ages))}
+    return {f"{portion.source}/{name}": value for name, value in metrics.items()}
+
+
+def _standing_metrics(state: RunState, settings: LoopSettings) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    if settings.sources.share("replay"):
+        metrics |= {"replay/num_kept": float(len(state.replay)), "replay/num_dropped": float(state.replay.num_dropped)}
+    for logged in state.logs:
+        metrics[f"{logged.source}/epoch"] = float(logged.epoch)
+        metrics[f"{logged.source}/num_refused"] = float(logged.num_refused)
+    return metrics

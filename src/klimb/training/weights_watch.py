@@ -1,0 +1,53 @@
+"""Says once, in words, when the weights show that a correction cannot work or does nothing."""
+
+import logging
+from collections.abc import Mapping
+
+logger = logging.getLogger(__name__)
+
+LEAST_ESS = 0.3
+"""verl's documentation warns below this effective sample share of tokens."""
+INERT_WIDTH = 1e-3
+"""Weights within 1 ± this are taken as 1: more than the gap between sampler and trainer, less than a learning step."""
+INERT_STEPS = 3
+
+
+class WeightsWatch:
+    """Reads the metrics of each step's update; what it has said is not part of the run's state."""
+
+    def __init__(self) -> None:
+        self._num_inert = 0
+        self._has_said: set[str] = set()
+
+    def observe(self, metrics: Mapping[str, float], *, has_old_samples: bool) -> None:
+        """Warns when w = π/μ is 1 everywhere although it need not be, or when too few samples carry all the weight.
+
+        Args:
+            metrics: of an update; without `ess_token` no ratio was formed and nothing is said.
+            has_old_samples: the batch held more than what this step drew.
+        """
+        if "ess_token" not in metrics:
+            return
+        could_move = has_old_samples or metrics.get("num_optimizer_steps", 0) > 1
+        is_inert = metrics["w_max"] < 1 + INERT_WIDTH and metrics["w_p01"] > 1 - INERT_WIDTH
+        self._num_inert = self._num_inert + 1 if could_move and is_inert else 0
+        if self._num_inert == INERT_STEPS:
+            self._say_once(
+                "inert",
+                "the trust region is inert: w = π/μ was 1 on every token for 3 steps, so neither a clip nor a "
+                "correction acts. Either log_mu is the policy's own (recomputed after the update?), or the learning "
+                "rate is too small to move it",
+            )
+        for name, value in metrics.items():
+            if name.endswith("ess_token") and value < LEAST_ESS:
+                self._say_once(
+                    name,
+                    f"the data is too far for ratios: {name} is {value:.2f}, and below {LEAST_ESS} few tokens carry "
+                    "all the weight. Younger data (replay.max_age, fewer epochs, a smaller learning rate) or a recipe "
+                    "without ratios (topr, asymre, oapl) helps",
+                )
+
+    def _say_once(self, key: str, text: str) -> None:
+        if key not in self._has_said:
+            self._has_said.add(key)
+            logger.warning(text)
