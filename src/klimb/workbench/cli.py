@@ -27,6 +27,7 @@ from klimb.workbench.dry_run import run_dry
 from klimb.workbench.estimate_command import estimate
 from klimb.workbench.evaluating import evaluation_config, run_evaluation
 from klimb.workbench.experience_commands import experience
+from klimb.workbench.import_command import import_rows
 from klimb.workbench.reports import report_run
 from klimb.workbench.runs import (
     RunFolder,
@@ -51,6 +52,7 @@ app.command(recipes)
 experience.command(score)
 app.command(experience)
 app.command(estimate)
+app.command(import_rows, name="import")
 
 SETTINGS = Parameter(name="--set", consume_multiple=True, negative="", show_default=False)
 Overrides = Annotated[tuple[str, ...], SETTINGS]

@@ -147,6 +147,4 @@ class RunConfig(BaseModel):
         if self.sampling.lag and self.sources.rollout < 1:
             raise ValueError("sampling.lag delays every batch as a whole; use it with sources.rollout = 1")
         if not self.run.save_rollouts and (self.sources.replay > 0 or self.sampling.lag):
-            raise ValueError(
-                "run.save_rollouts is off, and a run that replays or delays rollouts reads them back"
-            )
+            raise ValueError("run.save_rollouts is off, and a run that replays or delays rollouts reads them back")

@@ -1,0 +1,154 @@
+"""One cell of a row as text, number, messages or mapping. Every function raises RowError for what it is not."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import cast
+
+from klimb.experience.importing.json_text import DECODER
+from klimb.experience.importing.rows import Row, RowError
+from klimb.experience.samples import Message
+
+ROLES = ("system", "user", "assistant")
+
+
+def first_of(values: Mapping[str, object], *names: str) -> object:
+    """The first of these cells that is there and not null; None if there is none."""
+    for name in names:
+        if (value := values.get(name)) is not None:
+            return value
+    return None
+
+
+def mapping(value: object) -> Mapping[str, object]:
+    """The value if it is an object, else an empty one."""
+    return cast(Mapping[str, object], value) if isinstance(value, Mapping) else {}
+
+
+def listed(value: object) -> Sequence[object] | None:
+    """The value if it is a list, else None; a text is none."""
+    is_list = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    return cast(Sequence[object], value) if is_list else None
+
+
+def from_json_cell(value: object, row: Row) -> object:
+    """In CSV, the list or object that a cell's text is; text that is neither stays text."""
+    if not (row.is_text and isinstance(value, str) and value.lstrip()[:1] in ("[", "{")):
+        return value
+    try:
+        return cast(object, DECODER.decode(value))
+    except (json.JSONDecodeError, RecursionError):
+        return value
+
+
+def name_of(value: object) -> str:
+    """An id or a name as text; empty for None. A number is written out."""
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise RowError("an id that is neither text nor a whole number", repr(value)[:80])
+    return str(value)
+
+
+def number(value: object, *, what: str, row: Row) -> float:
+    """A finite float. True and False are 1 and 0; text is a number in CSV alone."""
+    if isinstance(value, str):
+        if not row.is_text:
+            raise RowError(f"{what} is text", f"{value[:40]!r}; write a number, not a text")
+        value = _number_in_text(value, what)
+    if not isinstance(value, int | float):
+        raise RowError(f"{what} is not a number", f"got {type(value).__name__}")
+    try:
+        as_float = float(value)
+    except OverflowError as error:
+        raise RowError(f"{what} is not finite", "an integer beyond every float") from error
+    if not math.isfinite(as_float):
+        raise RowError(f"{what} is not finite", f"got {as_float}; leave it out where there is none")
+    return as_float
+
+
+def _number_in_text(text: str, what: str) -> float:
+    truths = {"true": 1.0, "false": 0.0}
+    try:
+        return truths[text.strip().lower()] if text.strip().lower() in truths else float(text)
+    except ValueError as error:
+        raise RowError(f"{what} is not a number", f"got {text[:40]!r}") from error
+
+
+def whole_number(value: object, *, what: str, row: Row) -> int:
+    """An integer; 3.0 is one."""
+    as_float = number(value, what=what, row=row)
+    if as_float != int(as_float):
+        raise RowError(f"{what} is not a whole number", f"got {as_float}")
+    return int(as_float)
+
+
+def token_ids(value: object, *, what: str) -> tuple[int, ...]:
+    """A list of integers that are 0 or more; empty for None."""
+    if value is None:
+        return ()
+    ids = listed(value)
+    if ids is None:
+        raise RowError(f"{what} are not a list", f"got {type(value).__name__}")
+    for token_id in ids:
+        if type(token_id) is not int or token_id < 0:
+            raise RowError(f"{what} that are no token ids", f"got {token_id!r}; expected whole numbers from 0")
+    return tuple(cast(Sequence[int], ids))
+
+
+def text_of(content: object, *, what: str) -> str:
+    """The text of a message's content: a text, or a list of text parts."""
+    if isinstance(content, str):
+        return content
+    parts = listed(content)
+    if parts is None:
+        raise RowError(f"{what} is not text", f"got {type(content).__name__}")
+    texts: list[str] = []
+    for part in parts:
+        text = mapping(part).get("text")
+        if not isinstance(text, str):
+            kind = mapping(part).get("type", type(part).__name__)
+            raise RowError(f"{what} holds something else than text", f"a part of type {kind!r}")
+        texts.append(text)
+    return "".join(texts)
+
+
+def messages(value: object, *, what: str) -> tuple[Message, ...]:
+    """Chat messages; a plain text is one message of the user."""
+    if isinstance(value, str):
+        return (Message(role="user", content=value),) if value else ()
+    entries = listed(value)
+    if entries is None:
+        raise RowError(f"no {what}", f"expected text or chat messages, got {type(value).__name__}")
+    return tuple(message(entry, what=what) for entry in entries)
+
+
+def message(value: object, *, what: str) -> Message:
+    """One chat message. OpenAI's newer role `developer` is the system."""
+    entry = mapping(value)
+    role = "system" if entry.get("role") == "developer" else entry.get("role")
+    if role not in ROLES:
+        raise RowError(f"{what} has a message of another role", f"got {role!r}; roles are {', '.join(ROLES)}")
+    if entry.get("tool_calls") or entry.get("function_call"):
+        raise RowError(f"{what} has a tool call", "the text that the model wrote for it is not recorded")
+    return Message(role=str(role), content=text_of(entry.get("content"), what=what))
+
+
+def seconds(value: object, row: Row) -> float:
+    """Seconds since the epoch of a number or an ISO 8601 date; 0 for None. A date without a zone is UTC."""
+    if value is None:
+        return 0.0
+    if isinstance(value, datetime):
+        return _epoch(value)
+    if isinstance(value, str):
+        try:
+            return _epoch(datetime.fromisoformat(value))
+        except ValueError:
+            if not row.is_text:
+                raise RowError("a date that cannot be read", f"got {value[:40]!r}; expected ISO 8601") from None
+    return number(value, what="created_at", row=row)
+
+
+def _epoch(date: datetime) -> float:
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,79 @@
+"""Langfuse's exports: generations among the observations, and scores in a file of their own."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from klimb.experience.importing.cells import first_of, listed, mapping, messages, name_of, seconds
+from klimb.experience.importing.found import Found
+from klimb.experience.importing.json_text import DECODER
+from klimb.experience.importing.rows import Row, RowError
+from klimb.experience.importing.rules import ImportRules
+from klimb.experience.importing.turns import checked_message, user_of
+from klimb.experience.samples import Message
+
+TRACE = "trace_id"
+
+
+def read_langfuse(row: Row, rules: ImportRules) -> Sequence[Found]:
+    """One response of a generation; other observations (spans, events) hold none and give nothing.
+
+    Langfuse does not record why a text ended nor log-probabilities, so those stay unknown and absent.
+
+    Source: Langfuse's documentation, "Export to blob storage", observations.
+    """
+    values = row.values
+    kind = name_of(values.get("type")) or "GENERATION"
+    if kind.upper() != "GENERATION":
+        return []
+    settings = _unpacked(first_of(values, "modelParameters", "model_parameters"))
+    return [
+        Found(
+            prompt=_prompt(_unpacked(values.get("input"))),
+            response=_response(_unpacked(values.get("output"))),
+            row_id=name_of(values.get("id")),
+            request=mapping(settings),
+            model=name_of(first_of(values, "model", "providedModelName", "provided_model_name")),
+            created_at=seconds(first_of(values, "startTime", "start_time"), row),
+            user=user_of(values),
+            metadata=_metadata(values),
+        )
+    ]
+
+
+def _unpacked(value: object) -> object:
+    """Exports write objects as JSON inside a text; other text is text."""
+    if not (isinstance(value, str) and value.lstrip()[:1] in ("[", "{", '"')):
+        return value
+    try:
+        return cast(object, DECODER.decode(value))
+    except (json.JSONDecodeError, RecursionError):
+        return value
+
+
+def _prompt(value: object) -> tuple[Message, ...]:
+    inner = mapping(value)
+    if inner.get("tools"):
+        raise RowError("the request has tools", "how they stood in the prompt is not recorded")
+    return messages(first_of(inner, "messages", "prompt") if inner else value, what="input")
+
+
+def _response(value: object) -> str:
+    if value is None:
+        raise RowError("no response", "the observation has no output")
+    entries = listed(value) or ()
+    value = entries[0] if len(entries) == 1 else value
+    inner = mapping(value)
+    choices = listed(inner.get("choices")) or ()
+    if len(choices) == 1:
+        inner = mapping(mapping(choices[0]).get("message"))
+    return checked_message(inner, what="output") if inner else checked_message({"content": value}, what="output")
+
+
+def _metadata(values: Mapping[str, object]) -> dict[str, str]:
+    named = {
+        TRACE: first_of(values, "traceId", "trace_id"),
+        "session_id": first_of(values, "sessionId", "session_id"),
+        "name": first_of(values, "name"),
+    }
+    return {name: str(value) for name, value in named.items() if value is not None}

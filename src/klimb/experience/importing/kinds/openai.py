@@ -1,0 +1,57 @@
+"""OpenAI's chat completions, as a proxy, a batch or its store of completions writes them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import cast
+
+from klimb.experience.importing.cells import listed, mapping
+from klimb.experience.importing.exchanges import exchange_of, found_in
+from klimb.experience.importing.found import Found
+from klimb.experience.importing.rows import Row, RowError
+from klimb.experience.importing.rules import ImportRules
+
+
+def read_openai(row: Row, rules: ImportRules) -> Sequence[Found]:
+    """One response per choice; its log-probabilities are of token strings, whose ids a model's tokenizer has to give.
+
+    Source: OpenAI's API reference, "The chat completion object": choices[].logprobs.content[] {token, logprob, bytes}.
+    """
+    exchange = exchange_of(row)
+    return [
+        _with_token_strings(found_in(exchange, row, rules, part=part), choice)
+        for part, choice in enumerate(exchange.choices)
+    ]
+
+
+def logged_tokens(choice: Mapping[str, object]) -> list[tuple[bytes, object]]:
+    """The bytes and the log-probability of each token of a choice; empty if none were logged."""
+    logprobs = mapping(choice.get("logprobs"))
+    if (content := listed(logprobs.get("content"))) is not None:
+        return [_logged(mapping(entry)) for entry in content]
+    texts, values = listed(logprobs.get("tokens")), listed(logprobs.get("token_logprobs"))  # older text completions
+    if texts is not None and values is not None and len(texts) == len(values):
+        return [(str(text).encode("utf-8"), value) for text, value in zip(texts, values, strict=True)]
+    return []
+
+
+def _logged(entry: Mapping[str, object]) -> tuple[bytes, object]:
+    """`bytes` is exact; `token` is text in which a part of a character cannot be written."""
+    given = listed(entry.get("bytes"))
+    if given is not None:
+        try:
+            return bytes(cast(Sequence[int], given)), entry.get("logprob")
+        except (ValueError, TypeError) as error:
+            raise RowError("bytes of a token that are none", f"{given!r}"[:80]) from error
+    return str(entry.get("token", "")).encode("utf-8"), entry.get("logprob")
+
+
+def _with_token_strings(found: Found, choice: Mapping[str, object]) -> Found:
+    """With tokens and log-probabilities, if the tokens spell the response; an end token may follow."""
+    tokens = logged_tokens(choice)
+    if not tokens:
+        return found
+    texts = tuple(text for text, _ in tokens)
+    response = found.response.encode("utf-8")
+    if response not in (b"".join(texts), b"".join(texts[:-1])):
+        raise RowError("logged tokens do not spell the response", f"{b''.join(texts)[:60]!r}")
+    return replace(found, tokens=texts, log_probs=[value for _, value in tokens])

@@ -1,0 +1,29 @@
+"""Rows for supervised fine-tuning: prompt and completion, or a whole dialogue in `messages`."""
+
+from collections.abc import Sequence
+
+from klimb.experience.importing.cells import first_of, from_json_cell, messages, name_of
+from klimb.experience.importing.found import Found
+from klimb.experience.importing.rows import Row
+from klimb.experience.importing.rules import ImportRules
+from klimb.experience.importing.turns import response_text, split_dialogue, with_group_and_user
+
+
+def read_prompt_completion(row: Row, rules: ImportRules) -> Sequence[Found]:
+    """One response without a reward; of a dialogue, the last message is the response.
+
+    Source: TRL's documentation, "Dataset formats and types", prompt-completion and language modeling.
+    """
+    values = row.values
+    if values.get("messages") is not None:
+        prompt, response = split_dialogue(from_json_cell(values["messages"], row), what="messages")
+    else:
+        prompt = messages(from_json_cell(values.get("prompt"), row), what="prompt")
+        response = response_text(from_json_cell(values.get("completion"), row), what="completion")
+    found = Found(
+        prompt=prompt,
+        response=response,
+        row_id=name_of(values.get("id")),
+        model=name_of(first_of(values, "model")),
+    )
+    return [with_group_and_user(found, row)]

@@ -1,0 +1,48 @@
+"""Plain columns: prompt, response, and whichever of the others there are."""
+
+from collections.abc import Sequence
+
+from klimb.experience.importing.cells import (
+    first_of,
+    from_json_cell,
+    mapping,
+    messages,
+    name_of,
+    token_ids,
+    whole_number,
+)
+from klimb.experience.importing.found import Found
+from klimb.experience.importing.log_probs import ALIASES
+from klimb.experience.importing.ratings import reward
+from klimb.experience.importing.rows import Row, RowError
+from klimb.experience.importing.rules import ImportRules
+from klimb.experience.importing.turns import finish_reason_of, response_text, with_group_and_user
+
+COLUMNS = (
+    *("prompt", "response", "reward", "id", "group", "model", "finish_reason", "policy_version", "created_at", "user"),
+    *("prompt_token_ids", "token_ids", "log_probs", "temperature", "top_p", "top_k", "min_p"),
+)
+
+
+def read_table(row: Row, rules: ImportRules) -> Sequence[Found]:
+    """One response; columns that the user mapped have been renamed before."""
+    values = row.values
+    for needed in ("prompt", "response"):
+        if needed not in values:
+            names = ", ".join(str(name) for name in values)
+            raise RowError(f"no column {needed!r}", f"there are {names}; say which it is: --columns {needed}=NAME")
+    request = {name: values[name] for aliases in ALIASES.values() for name in aliases if name in values}
+    found = Found(
+        prompt=messages(from_json_cell(values["prompt"], row), what="prompt"),
+        response=response_text(from_json_cell(values["response"], row), what="response"),
+        finish_reason=finish_reason_of(values.get("finish_reason")),
+        row_id=name_of(values.get("id")),
+        reward=reward(values.get("reward"), rules, row),
+        prompt_ids=token_ids(from_json_cell(values.get("prompt_token_ids"), row), what="prompt_token_ids"),
+        response_ids=token_ids(from_json_cell(values.get("token_ids"), row), what="token_ids"),
+        log_probs=from_json_cell(values.get("log_probs"), row),
+        request={**mapping(from_json_cell(values.get("sampling"), row)), **request},
+        model=name_of(first_of(values, "model")),
+        policy_version=whole_number(values.get("policy_version") or 0, what="policy_version", row=row),
+    )
+    return [with_group_and_user(found, row)]

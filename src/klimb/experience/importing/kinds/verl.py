@@ -1,0 +1,56 @@
+"""verl's rows: data_source, prompt, reward_model {ground_truth}, extra_info; with responses once they were drawn."""
+
+from collections.abc import Mapping, Sequence
+
+from klimb.experience.importing.cells import first_of, from_json_cell, listed, mapping, messages, name_of
+from klimb.experience.importing.found import Found
+from klimb.experience.importing.ratings import reward
+from klimb.experience.importing.rows import Row, RowError
+from klimb.experience.importing.rules import ImportRules
+from klimb.experience.importing.turns import response_text, with_group_and_user
+
+
+def read_verl(row: Row, rules: ImportRules) -> Sequence[Found]:
+    """One response per entry of `responses` (or the one `response`), rewards from `rewards` (or `reward`, `score`).
+
+    Source: verl's documentation, "Prepare data for post-training", and the output of its main_generation.
+    """
+    values = row.values
+    drawn = from_json_cell(first_of(values, "responses", "response"), row)
+    if drawn is None:
+        raise RowError("prompts only: use them as a task file", "there is no column `responses` or `response`")
+    responses = listed(drawn) or [drawn]
+    rewards = _rewards(row, len(responses))
+    prompt = messages(from_json_cell(values.get("prompt"), row), what="prompt")
+    metadata = _metadata(values, row)
+    return [
+        with_group_and_user(
+            Found(
+                prompt=prompt,
+                response=response_text(response, what="response"),
+                row_id=name_of(first_of(values, "id", "uid")),
+                part=part,
+                reward=reward(value, rules, row),
+                metadata=metadata,
+            ),
+            row,
+        )
+        for part, (response, value) in enumerate(zip(responses, rewards, strict=True))
+    ]
+
+
+def _rewards(row: Row, count: int) -> Sequence[object]:
+    given = from_json_cell(first_of(row.values, "rewards", "reward", "score"), row)
+    if given is None:
+        return [None] * count
+    rewards = listed(given) or [given]
+    if len(rewards) != count:
+        raise RowError("another number of rewards than of responses", f"{len(rewards)} for {count}")
+    return rewards
+
+
+def _metadata(values: Mapping[str, object], row: Row) -> dict[str, str]:
+    truth = mapping(from_json_cell(values.get("reward_model"), row)).get("ground_truth")
+    index = mapping(from_json_cell(values.get("extra_info"), row)).get("index")
+    named = {"data_source": values.get("data_source"), "answer": truth, "problem_id": index}
+    return {name: str(value) for name, value in named.items() if isinstance(value, str | int | float)}

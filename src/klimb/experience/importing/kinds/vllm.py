@@ -1,0 +1,57 @@
+"""vLLM's and SGLang's servers: as OpenAI's, with token ids, so that nothing has to be guessed."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from klimb.experience.importing.cells import first_of, listed, mapping, token_ids
+from klimb.experience.importing.exchanges import Exchange, exchange_of, found_in
+from klimb.experience.importing.found import Found
+from klimb.experience.importing.kinds.openai import logged_tokens
+from klimb.experience.importing.rows import Row, RowError
+from klimb.experience.importing.rules import ImportRules
+
+_TOKEN_ID = re.compile(rb"token_id:(\d+)")
+
+
+def read_vllm(row: Row, rules: ImportRules) -> Sequence[Found]:
+    """One response per choice, with its token ids and, if they were asked for, their log-probabilities.
+
+    Source: vLLM's documentation, "OpenAI-Compatible Server": return_token_ids (prompt_token_ids, choices[].token_ids),
+    return_tokens_as_token_ids; SGLang's, "Native APIs": meta_info.output_token_logprobs [[log-prob, id, text], ...].
+    """
+    exchange = exchange_of(row)
+    return [
+        _with_token_ids(found_in(exchange, row, rules, part=part), choice, exchange)
+        for part, choice in enumerate(exchange.choices)
+    ]
+
+
+def _with_token_ids(found: Found, choice: Mapping[str, object], exchange: Exchange) -> Found:
+    triples = first_of(_meta_info(choice, exchange), "output_token_logprobs")
+    if triples is not None:
+        return _with_triples(found, triples)
+    tokens = logged_tokens(choice)
+    ids = token_ids(first_of(choice, "token_ids", "output_ids"), what="token_ids") or _ids_in_texts(tokens)
+    if not ids:
+        raise RowError("no token ids", "the server was not asked for return_token_ids; import it with --as openai")
+    return replace(found, response_ids=ids, log_probs=[value for _, value in tokens] if tokens else None)
+
+
+def _meta_info(choice: Mapping[str, object], exchange: Exchange) -> Mapping[str, object]:
+    is_alone = len(exchange.choices) == 1
+    return mapping(choice.get("meta_info")) or (mapping(exchange.response.get("meta_info")) if is_alone else {})
+
+
+def _with_triples(found: Found, triples: object) -> Found:
+    entries: list[Sequence[object]] = [listed(entry) or () for entry in listed(triples) or ()]
+    if not entries or any(len(entry) < 2 for entry in entries):
+        raise RowError("output_token_logprobs without ids", "expected [log-probability, token id, text] of each token")
+    ids = token_ids([entry[1] for entry in entries], what="output_token_logprobs")
+    return replace(found, response_ids=ids, log_probs=[entry[0] for entry in entries])
+
+
+def _ids_in_texts(tokens: Sequence[tuple[bytes, object]]) -> tuple[int, ...]:
+    """Ids that the server wrote in place of the tokens' texts: `token_id:123`."""
+    matches = [_TOKEN_ID.fullmatch(text) for text, _ in tokens]
+    return tuple(int(match[1]) for match in matches if match) if all(matches) else ()
