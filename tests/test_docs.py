@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from klimb.divergences import DIVERGENCES
-from klimb.experience import SamplingSettings
-from klimb.losses import RECIPES, Objective
+from klimb.experience import SamplingSettings, open_store
+from klimb.losses import RECIPES, Loss, Objective, recipe_named
 from klimb.policies import Policy
 from klimb.tasks import Problem, Response, Score
-from klimb.training import EvaluationSettings, read_metrics
+from klimb.training import EvaluationSettings, LoggedGroups, SourceSettings, read_metrics
 from klimb.workbench.config import build_config
 from tests.training.tiny_run import BASE, PROBLEMS, LetterCounter, run
 
@@ -66,7 +66,7 @@ def test_configurations_in_the_tutorial_are_valid(text: str):
     build_config(tomllib.loads(text), source="docs/tutorial.md")
 
 
-@pytest.mark.parametrize("name", ["sums.toml", "my_divergences.py", "my_rewards.py", "capitals.toml"])
+@pytest.mark.parametrize("name", ["sums.toml", "logs.toml", "my_divergences.py", "my_rewards.py", "capitals.toml"])
 def test_examples_are_what_the_tutorial_shows(name: str):
     tutorial = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
     example = (ROOT / "examples" / name).read_text(encoding="utf-8")
@@ -87,10 +87,27 @@ def test_links_lead_somewhere(page: Path, target: str):
         assert anchor in anchors(linked), f"{linked.name} has no heading for #{anchor}"
 
 
+OBJECTIVES = (
+    Objective(),
+    Objective(ratio="none", clip="none"),
+    recipe_named("dro").objective(),
+    recipe_named("kimi-pmd").objective(),
+    recipe_named("kto").objective(),
+)
+"""Together they log every metric that an objective can."""
+
+
+def metrics_of(objective: Loss) -> dict[str, float]:
+    """Of two responses to one prompt, one good and one bad."""
+    log_mu, mask, signs = -torch.ones(2, 3), torch.ones(2, 3).bool(), torch.tensor([1.0, -1.0])
+    fitted = objective.fitted(log_mu, log_mu, log_mu, signs, mask, torch.zeros(2, dtype=torch.int64))
+    out = fitted.objective(log_mu, log_mu, log_mu, fitted.advantages, mask, entropy=torch.ones(2, 3))
+    return dict(out.metrics)
+
+
 def test_every_metric_of_an_objective_is_documented_and_no_other_is_claimed():
-    log_mu = -torch.ones(2, 3)
-    out = Objective()(log_mu, log_mu, log_mu, torch.zeros(2), torch.ones(2, 3).bool(), entropy=torch.ones(2, 3))
-    assert set(_ROW.findall(section(METRICS, "The objective"))) == set(out.metrics)
+    emitted = {name for objective in OBJECTIVES for name in metrics_of(objective)}
+    assert set(_ROW.findall(section(METRICS, "The objective"))) == emitted
 
 
 class ScorerOfParts(LetterCounter):
@@ -105,9 +122,21 @@ def test_every_metric_of_a_run_is_documented_and_no_other_is_claimed(tiny_policy
     evaluation = EvaluationSettings(every_steps=2, num_samples=2, sampling=SamplingSettings(max_new_tokens=4))
     settings = replace(BASE, num_steps=2, evaluation=evaluation)
     run(tiny_policy, tmp_path / "run", settings, scorer=ScorerOfParts(), held_out=PROBLEMS[:3])
-    emitted = {name for row in read_metrics(tmp_path / "run" / "metrics.jsonl") for name in row}
+    log = LoggedGroups(open_store(tmp_path / "run"), tiny_policy, source="log")
+    mixed = SourceSettings(shares={"rollout": 0.5, "replay": 0.25, "log": 0.25})
+    run(tiny_policy, tmp_path / "mixed", replace(BASE, num_steps=2, sources=mixed), logs=[log])
+    folders = (tmp_path / "run", tmp_path / "mixed")
+    emitted = {name for folder in folders for row in read_metrics(folder / "metrics.jsonl") for name in row}
+    emitted |= {name for objective in OBJECTIVES for name in metrics_of(objective)}
     documented = set(_ROW.findall(METRICS))
-    assert [name for name in sorted(emitted) if not any(fnmatch(name, pattern) for pattern in documented)] == []
+    of_objective = set(_ROW.findall(section(METRICS, "The objective")))
+
+    def is_documented(name: str) -> bool:
+        is_of_source = name.partition("/")[2] in of_objective
+        return is_of_source or any(fnmatch(name, pattern) for pattern in documented)
+
+    assert {"replay/ess_token", "log/w_p99"} <= emitted
+    assert [name for name in sorted(emitted) if not is_documented(name)] == []
     assert [pattern for pattern in sorted(documented) if not any(fnmatch(name, pattern) for name in emitted)] == []
 
 

@@ -41,8 +41,6 @@ OFFLINE_RECIPES = (
     "bc-filtered",
     "bc",
     "rpg-reinforce-urkl",
-    "rpg-urkl",
-    "grpo",
     "topr",
     "asymre",
     "kimi-pmd",
@@ -126,10 +124,8 @@ def replay_cases(seeds: range) -> Iterator[Case]:
             changes = {
                 "objective": {"recipe": "rpg-reinforce-urkl"},
                 "advantages": {"kind": "group-z-score", "group_filter": False},
-                "sampling": {"num_prompts": 16},
                 "sources": {"rollout": 1 - share, "replay": share},
                 "replay": {"max_age": 12, "rule": "recent"},
-                "training": {"num_minibatches": 2},
                 "evaluation": {"every_steps": 4},
             }
             yield Case(part="replay", arm=f"{share:.0%} replay", seed=seed, changes=changes)
@@ -231,8 +227,8 @@ def run_case(bench: Bench, case: Case) -> None:
     )
     seconds = time.monotonic() - started
     measured = measure(bench.policy, sampler, bench.scorer, held_out, config)
-    lines = read_metrics(folder / "metrics.jsonl")
-    line = {
+    lines: list[dict[str, Any]] = list(map(dict, read_metrics(folder / "metrics.jsonl")))
+    line: dict[str, Any] = {
         "part": case.part,
         "arm": case.arm,
         "seed": case.seed,

@@ -216,8 +216,17 @@ def test_what_cannot_be_computed_is_refused():
         SquaredResidual(beta=1.0)(log_pi, log_mu * math.nan, None, rewards, mask)
     with pytest.raises(ValueError, match=r"advantages must be \[batch\], one a sequence"):
         SquaredResidual(beta=1.0)(log_pi, log_mu, None, log_pi, mask)
-    with pytest.raises(ValueError, match="a minibatch with 1 response"):
-        fitting.fitted(log_pi[:1], None, log_ref[:1], rewards[:1], mask[:1], torch.zeros(1, dtype=torch.int64))
+
+
+def test_a_minibatch_of_one_response_is_fitted_exactly_and_teaches_nothing():
+    log_pi, _, log_ref, rewards, mask = small_batch()
+    one = (log_pi[:1].detach().requires_grad_(), None, log_ref[:1])
+    fitting = SquaredResidual(beta=1.0, anchor="ref", value="group-optimal")
+    fitted = fitting.fitted(*one, rewards[:1], mask[:1], torch.zeros(1, dtype=torch.int64))
+    out = fitted.objective(*one, fitted.advantages, mask[:1])
+    out.loss.backward()
+    assert one[0].grad is not None
+    torch.testing.assert_close(one[0].grad, torch.zeros_like(one[0]), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("anchor", ["mu", "ref"])

@@ -230,7 +230,7 @@ def open_store(path: Path, *, memory_limit_gigabytes: float = 1.0) -> Store:
         return store
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: there is no such store, run or segment")
-    is_run = (path / "config.json").is_file() and (path / "rollouts").is_dir()
+    is_run = (path / "rollouts").is_dir()
     store = Store(path / "rollouts" if is_run else path, memory_limit_gigabytes=memory_limit_gigabytes)
     files = store.files()
     if not files.samples and not files.feedback:

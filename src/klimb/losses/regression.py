@@ -97,6 +97,8 @@ class SquaredResidual:
     ) -> Fitted:
         """A = r − V with the V that minimises the loss of this minibatch, and the loss that takes A as given.
 
+        A minibatch of one response is fitted exactly: its residual is 0 and it teaches nothing.
+
         Args:
             log_pi: of the whole minibatch under the present policy.
             log_mu: the same under μ; read if it is the anchor.
@@ -106,17 +108,12 @@ class SquaredResidual:
             groups: responses to the same prompt share a number.
 
         Raises:
-            ValueError: the anchor is missing or not finite, or there is one response only, which fixes no value.
+            ValueError: the anchor is missing or not finite.
         """
         if self.value == "given":
             return Fitted(self, advantages)
         log_ratio = self._log_ratio(log_pi, log_mu, log_ref, advantages, mask)[:, 0]
         counted = mask.any(dim=1)
-        if int(counted.sum()) < 2:
-            raise ValueError(
-                f"value {self.value!r} of a minibatch with {int(counted.sum())} response: it would fit that one and "
-                "leave nothing to learn; use at least 2 responses a minibatch, or value = 'given'"
-            )
         # A row that the policy broke makes the loss not finite by itself; the others keep a value.
         averaged = counted & log_ratio.isfinite()
         targets = torch.where(averaged, advantages.to(log_ratio.dtype) - self.beta * log_ratio, 0.0)

@@ -73,7 +73,7 @@ class SourceSettings:
         A source whose share is not 0 may get none if the batch is small.
         """
         exact = {source: self.share(source) * total for source in SOURCES}
-        counts = {source: int(value) for source, value in exact.items()}
+        counts: dict[Source, int] = {source: int(exact[source]) for source in SOURCES}
         by_remainder = sorted(SOURCES, key=lambda source: counts[source] - exact[source])
         for source in by_remainder[: total - sum(counts.values())]:
             counts[source] += 1

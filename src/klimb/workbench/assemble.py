@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from klimb.divergences import Divergence
 from klimb.experience import Message, SamplingSettings, open_store
@@ -50,7 +50,9 @@ from klimb.training import (
     StepSettings,
     UpdateSettings,
 )
+from klimb.training.sources import SOURCES
 from klimb.workbench.config import CloningSection, ConfigError, ModelSection, ReferenceSection, RunConfig, TaskSection
+from klimb.workbench.config.experience import StoreSection
 
 PYTHON_PREFIX = "python:"
 TASKS_OWN_REWARD = "task"
@@ -202,7 +204,7 @@ def make_loop_settings(config: RunConfig) -> LoopSettings:
             shuffle_rewards=config.advantages.shuffle_rewards,
         ),
         sources=SourceSettings(
-            shares={name: share for name, share in config.sources.model_dump().items() if share},
+            shares={name: share for name in SOURCES if (share := getattr(config.sources, name))},
             replay=ReplaySettings(**config.replay.model_dump()),
             lag=config.sampling.lag,
         ),
@@ -234,9 +236,13 @@ def make_logs(config: RunConfig, policy: Policy) -> tuple[LoggedGroups, ...]:
     Raises:
         ValueError: a store has no sample that fits its condition.
     """
+    sections: tuple[tuple[Literal["log", "feedback"], StoreSection | None], ...] = (
+        ("log", config.log),
+        ("feedback", config.feedback),
+    )
     return tuple(
         LoggedGroups(open_store(Path(section.path)), policy, source=source, where=section.where, seed=config.seed)
-        for source, section in (("log", config.log), ("feedback", config.feedback))
+        for source, section in sections
         if section is not None
     )
 

@@ -20,9 +20,10 @@ PACKAGES = (
     "tokenizers",
     "safetensors",
     "peft",
+    "pyarrow",
+    "duckdb",
     "schedulefree",
     "numpy",
-    "pyarrow",
     "math-verify",
     "reasoning-gym",
 )
