@@ -7,8 +7,9 @@ import torch
 
 from klimb.experience import Sample, read_samples
 from klimb.losses import Objective, recipe_named
-from klimb.policies import load_policy
+from klimb.policies import Policy, load_policy
 from klimb.training import (
+    CheckpointError,
     CollectSettings,
     LoggedGroups,
     OptimizerSettings,
@@ -18,6 +19,7 @@ from klimb.training import (
     UpdateSettings,
     read_metrics,
     score_samples,
+    without_wall_clock,
 )
 
 LOG_ONLY = SourceSettings(shares={"log": 1.0})
@@ -247,3 +249,37 @@ def test_a_lag_trains_each_batch_that_many_collections_late(tiny_run, tiny_polic
     assert [line["num_samples"] for line in lines] == [48, 16, 16, 16, 16, 16]
     names = [{sample.group_id for sample in read_samples(path)} for path in sorted((tmp_path / "rollouts").iterdir())]
     assert [len(each) for each in names] == [12, 4, 4, 4, 4, 4]
+
+
+def test_a_run_on_a_log_resumes_bit_for_bit(tiny_run, tiny_model_path, rollouts, tmp_path: Path):
+    settings = replace(
+        log_settings(tiny_run),
+        num_steps=6,
+        sources=SourceSettings(shares={"rollout": 0.25, "replay": 0.25, "log": 0.5}),
+    )
+
+    def go(name: str, num_steps: int, *, resume: bool = False) -> Policy:
+        policy = load_policy(str(tiny_model_path), dtype="float32", device="cpu")
+        logs = [LoggedGroups(Shelf(rollouts), policy, source="log")]
+        tiny_run.run(policy, tmp_path / name, replace(settings, num_steps=num_steps), logs=logs, resume=resume)
+        return policy
+
+    straight = go("straight", 6).trainable()
+    go("torn", 3)
+    torn = go("torn", 6, resume=True).trainable()
+    assert all(torch.equal(straight[name], torn[name]) for name in straight)
+    lines = [
+        [without_wall_clock(line) for line in read_metrics(tmp_path / name / "metrics.jsonl")]
+        for name in ("straight", "torn")
+    ]
+    assert lines[0] == lines[1]
+    assert lines[0][-1]["log/epoch"] > 0 and lines[0][-1]["replay/num_groups"] > 0
+
+
+def test_a_log_that_changed_since_cannot_be_resumed(tiny_run, tiny_policy, rollouts, tmp_path: Path):
+    settings = replace(log_settings(tiny_run), num_steps=2)
+    logs = [LoggedGroups(Shelf(rollouts), tiny_policy, source="log")]
+    tiny_run.run(tiny_policy, tmp_path, settings, logs=logs)
+    fewer = [LoggedGroups(Shelf(rollouts[4:]), tiny_policy, source="log")]
+    with pytest.raises(CheckpointError, match=r"logs\.log: '7 groups, .* in the checkpoint, '6 groups"):
+        tiny_run.run(tiny_policy, tmp_path, replace(settings, num_steps=4), logs=fewer, resume=True)

@@ -146,11 +146,13 @@ def estimates(session: Session, trial: Trial) -> list[tuple[str, str]]:
 def step_seconds(config: RunConfig, trial: Trial) -> float:
     """Time of one step: what an answer adds, times the answers, and what a wave or an optimiser step costs in itself.
 
-    Refills of dropped groups come on top of it.
+    Refills of dropped groups come on top of it, and so does scoring old samples under the reference. Logged groups are
+    taken to be as large as drawn ones.
     """
     num_rows = config.sampling.num_prompts * config.sampling.num_samples
-    num_waves = math.ceil(num_rows / config.sampling.max_batch)
-    sampling = num_waves * trial.sampling.one + (num_rows - num_waves) * trial.sampling.per_row
+    num_drawn = round(num_rows * config.sources.rollout)
+    num_waves = math.ceil(num_drawn / config.sampling.max_batch)
+    sampling = num_waves * trial.sampling.one + (num_drawn - num_waves) * trial.sampling.per_row
     num_updates = config.training.num_minibatches
     learning = num_updates * trial.learning.one + max(0, num_rows - num_updates) * trial.learning.per_row
     return sampling + config.sampling.num_prompts * trial.score_seconds + config.training.num_epochs * learning

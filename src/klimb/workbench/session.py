@@ -68,7 +68,7 @@ def make_session(config: RunConfig) -> Session:
 def described(session: Session) -> list[tuple[str, str]]:
     """The run in a few labelled lines, for people."""
     config, task = session.config, session.task
-    sampling, training = config.sampling, config.training
+    training = config.training
     return [
         ("model", session.policy.describe()),
         ("task", f"{task.name} · {len(task.train)} training problems, {len(session.held_out)} held out"),
@@ -79,8 +79,7 @@ def described(session: Session) -> list[tuple[str, str]]:
         *([("experience", _sources_in_words(session))] if config.sources.rollout < 1 else []),
         (
             "steps",
-            f"{training.num_steps} of {sampling.num_prompts} prompts × {sampling.num_samples} answers of at most "
-            f"{sampling.max_new_tokens} tokens · {config.optimizer.kind}, learning rate "
+            f"{training.num_steps} of {_batch_in_words(config)} · {config.optimizer.kind}, learning rate "
             f"{config.optimizer.learning_rate:g}",
         ),
         *([("note", INERT)] if is_inert(config) else []),
@@ -99,6 +98,15 @@ def _objective_in_words(config: RunConfig) -> str:
     return (
         f"{objective.recipe} · {objective.divergence}, β = {objective.beta:g} · {objective.estimator}, "
         f"{objective.level}{ratio} · clip {objective.clip.kind}"
+    )
+
+
+def _batch_in_words(config: RunConfig) -> str:
+    sampling = config.sampling
+    if config.sources.rollout == 0:
+        return f"{sampling.num_prompts} groups"
+    return (
+        f"{sampling.num_prompts} prompts × {sampling.num_samples} answers of at most {sampling.max_new_tokens} tokens"
     )
 
 
