@@ -69,3 +69,11 @@ def test_a_soft_value_takes_beta_as_its_temperature_and_filtered_cloning_its_lea
     )
     assert collect("asymre").advantage_offset == -0.1
     assert (collect("bc-filtered").min_reward, collect("bc").min_reward) == (0.5, None)
+
+
+def test_a_run_on_logs_alone_evaluates_nothing_that_nobody_named():
+    alone = {"sources": {"log": 1.0}, "log": LOG}
+    assert not build_config(alone, source="test").evaluation.at_ends
+    assert build_config({**alone, "task": {"kind": "arithmetic"}}, source="test").evaluation.at_ends
+    assert build_config({**alone, "evaluation": {"at_ends": True}}, source="test").evaluation.at_ends
+    assert build_config({"sources": {"log": 0.5}, "log": LOG}, source="test").evaluation.at_ends

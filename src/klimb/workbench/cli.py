@@ -228,7 +228,9 @@ def run_command(arguments: list[str]) -> int:
     except Interrupted as error:
         return error.status
     except KeyboardInterrupt:
-        console.print(Text("stopped; a run that has begun goes on with klimb train --resume", style="yellow"))
+        console.print(
+            Text("stopped; if it had made a run's folder, klimb train --resume FOLDER goes on with it", style="yellow")
+        )
         return INTERRUPT_STATUS
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if os.environ.get(TRACEBACK_VARIABLE) or not is_ours(error):

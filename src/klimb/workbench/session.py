@@ -11,7 +11,16 @@ from klimb.policies import Policy
 from klimb.samplers import LocalSampler
 from klimb.tasks import Problem, ProblemSet, Scorer
 from klimb.training import LoggedGroups
-from klimb.workbench.assemble import make_logs, make_objective, make_policy, make_sampling, make_scorer, make_task
+from klimb.training.logged import check_logs
+from klimb.workbench.assemble import (
+    make_logs,
+    make_loop_settings,
+    make_objective,
+    make_policy,
+    make_sampling,
+    make_scorer,
+    make_task,
+)
 from klimb.workbench.config import RunConfig
 
 INERT = (
@@ -52,13 +61,15 @@ def make_session(config: RunConfig) -> Session:
     objective = make_objective(config)
     task = make_task(config)
     policy = make_policy(config.model)
+    logs = make_logs(config, policy)
+    check_logs(logs, make_loop_settings(config).sources, needs_log_mu=objective.needs_log_mu)
     sampler = LocalSampler(policy, max_batch=config.sampling.max_batch)
     return Session(
         config=config,
         objective=objective,
         policy=policy,
         sampler=sampler,
-        logs=make_logs(config, policy),
+        logs=logs,
         task=task,
         scorer=make_scorer(config, task),
         load_seconds=time.monotonic() - started,
@@ -67,15 +78,11 @@ def make_session(config: RunConfig) -> Session:
 
 def described(session: Session) -> list[tuple[str, str]]:
     """The run in a few labelled lines, for people."""
-    config, task = session.config, session.task
-    training = config.training
+    config, training = session.config, session.config.training
     return [
         ("model", session.policy.describe()),
-        ("task", f"{task.name} · {len(task.train)} training problems, {len(session.held_out)} held out"),
-        (
-            "objective",
-            f"{_objective_in_words(config)} · reference {config.reference.kind}",
-        ),
+        *_task_in_words(session),
+        ("objective", f"{_objective_in_words(config)} · reference {config.reference.kind}"),
         *([("experience", _sources_in_words(session))] if config.sources.rollout < 1 else []),
         (
             "steps",
@@ -84,6 +91,15 @@ def described(session: Session) -> list[tuple[str, str]]:
         ),
         *([("note", INERT)] if is_inert(config) else []),
     ]
+
+
+def _task_in_words(session: Session) -> list[tuple[str, str]]:
+    config, task = session.config, session.task
+    if config.sources.rollout > 0:
+        return [("task", f"{task.name} · {len(task.train)} training problems, {len(session.held_out)} held out")]
+    if config.evaluation.at_ends or config.evaluation.every_steps:
+        return [("evaluated on", f"{task.name} · {len(session.held_out)} held-out problems")]
+    return [("evaluated on", "nothing: name a [task], and set evaluation.at_ends = true, to see what was learnt")]
 
 
 def _objective_in_words(config: RunConfig) -> str:
@@ -105,9 +121,10 @@ def _batch_in_words(config: RunConfig) -> str:
     sampling = config.sampling
     if config.sources.rollout == 0:
         return f"{sampling.num_prompts} groups"
-    return (
+    drawn = (
         f"{sampling.num_prompts} prompts × {sampling.num_samples} answers of at most {sampling.max_new_tokens} tokens"
     )
+    return f"{drawn}, others for those that teach nothing" if config.advantages.group_filter else drawn
 
 
 def _sources_in_words(session: Session) -> str:

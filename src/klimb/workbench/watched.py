@@ -32,7 +32,20 @@ class StepRecorder:
             self._is_accepted = True
         number = int(metrics["step"])
         self._tracker.write(number, metrics)
-        self._view.step(number, metrics, glimpse_of(samples[number % len(samples)]) if samples else None)
+        if samples:
+            self._view.step(number, metrics, glimpse_of(samples[number % len(samples)]))
+        else:
+            self._view.step(number, _of_old_samples(metrics), None)
+
+
+def _of_old_samples(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What the view shows where nothing was drawn: the logged rewards, and no speed of sampling."""
+    shown = {name: value for name, value in metrics.items() if name != "tokens_per_second"}
+    for source in ("feedback", "log"):
+        for name in ("reward_mean", "length_mean"):
+            if f"{source}/{name}" in metrics:
+                shown[name] = metrics[f"{source}/{name}"]
+    return shown
 
 
 def glimpse_of(sample: Sample) -> Glimpse:

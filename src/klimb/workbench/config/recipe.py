@@ -35,8 +35,19 @@ def with_recipe_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     filled = dict(given)
     for section, defaults in recipe_sections(recipe).items():
         filled[section] = lay_over(defaults, given.get(section, {}))
+    if "task" not in given and _draws_nothing(given.get("sources", {})):
+        # A user's own logs are not to be judged by a task that nobody asked for.
+        filled["evaluation"] = lay_over({"at_ends": False}, given.get("evaluation", {}))
     filled["task"] = lay_over({"kind": "arithmetic"}, given.get("task", {}))
     return filled
+
+
+def _draws_nothing(sources: Any) -> bool:
+    """True if the shares of other sources leave nothing for rollouts."""
+    if not isinstance(sources, Mapping):
+        return False
+    others = [share for name in ("replay", "log", "feedback") if isinstance(share := sources.get(name, 0), int | float)]
+    return sources.get("rollout", 0) == 0 and sum(others) >= 1
 
 
 def recipe_sections(recipe: Recipe) -> dict[str, dict[str, Any]]:
