@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("part", choices=["logs", "replay", "lag", "table"])
     parser.add_argument("--folder", type=Path, default=Path("runs/offpolicy"))
     parser.add_argument("--seeds", default="0:5", help="first:last, the last left out")
+    parser.add_argument("--arms", nargs="*", default=[""], help="only arms whose name ends like one of these")
     arguments = parser.parse_args()
     if arguments.part == "table":
         print_tables(arguments.folder / "results.jsonl")
@@ -173,7 +174,8 @@ def main() -> None:
             for seed in seeds:
                 draw_log(bench, seed)
         for case in cases:
-            run_case(bench, case)
+            if case.arm.endswith(tuple(arguments.arms)):
+                run_case(bench, case)
 
 
 def draw_log(bench: Bench, seed: int) -> None:

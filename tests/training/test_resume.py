@@ -243,3 +243,17 @@ def test_another_environment_is_told(tiny_run, fresh_policy, begun: Path, caplog
     manifest.write_text(json.dumps(listed))
     tiny_run.run(fresh_policy(), begun, tiny_run.BASE, resume=True)
     assert "begun with 1.0: correct, but not bit for bit" in caplog.text
+
+
+def test_rollouts_of_different_runs_have_different_ids_and_those_of_a_continued_run_do_not(
+    tiny_run, fresh_policy, tmp_path: Path
+):
+    def ids(folder: Path) -> set[str]:
+        return {sample.sample_id for path in (folder / "rollouts").iterdir() for sample in read_samples(path)}
+
+    short = replace(tiny_run.BASE, num_steps=1)
+    tiny_run.run(fresh_policy(), tmp_path / "one", short)
+    tiny_run.run(fresh_policy(), tmp_path / "other", short, objective=Objective(beta=0.02))
+    assert not ids(tmp_path / "one") & ids(tmp_path / "other")
+    tiny_run.run(fresh_policy(), tmp_path / "longer", replace(short, num_steps=2))
+    assert ids(tmp_path / "one") < ids(tmp_path / "longer")

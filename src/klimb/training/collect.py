@@ -101,6 +101,7 @@ class Round:
         record_log_ref: take the sampler's log-probabilities under the unaltered model as `log_ref`, because the
             reference has the same weights.
         first_group: number of the first group, if others were drawn at the same step before.
+        run_key: begins every id, so that two runs' rollouts can be kept in one store.
     """
 
     seed: int
@@ -108,6 +109,7 @@ class Round:
     policy_version: int
     record_log_ref: bool
     first_group: int = 0
+    run_key: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +190,7 @@ def _draw(
     )
     groups: list[list[Sample]] = []
     for offset, (problem, prompt_ids, answers) in enumerate(zip(problems, prompts, completions, strict=True)):
-        group_id = f"s{this_round.seed}-t{this_round.step:06d}-g{first_group + offset:05d}"
+        group_id = f"{this_round.run_key}s{this_round.seed}-t{this_round.step:06d}-g{first_group + offset:05d}"
         template = Sample(
             sample_id="",
             group_id=group_id,

@@ -13,6 +13,7 @@ from klimb.experience import Sample, Source
 from klimb.samplers import sampler_trainer_gap
 from klimb.training.collect import Actors, Collection, Round, advantages_of, collect, judge
 from klimb.training.groups import is_used
+from klimb.training.identity import run_key
 from klimb.training.kept import grouped
 from klimb.training.logged import LoggedGroups
 from klimb.training.scoring import score_samples
@@ -128,6 +129,7 @@ def _collection(
             policy_version=steps,
             record_log_ref=state.reference.is_policy(num_optimizer_steps=steps),
             first_group=first_group,
+            run_key=f"{run_key(state.identity)}-",
         ),
         sampling_generator=state.generators["sampling"],
         shuffle_generator=state.generators["rewards"],

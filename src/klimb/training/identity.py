@@ -49,6 +49,14 @@ def run_identity(
     return json.loads(json.dumps(flattened(described)))
 
 
+def run_key(identity: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits that differ between runs that are not the same, and survive what a resume may change."""
+    lasting = {
+        key: value for key, value in identity.items() if not any(fnmatchcase(key, pattern) for pattern in MAY_DIFFER)
+    }
+    return hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()[:8]
+
+
 def check_same_run(
     saved: Mapping[str, Any], present: Mapping[str, Any], *, allowed: Iterable[str] = MAY_DIFFER
 ) -> None:
