@@ -1,3 +1,4 @@
+import re
 import tomllib
 from dataclasses import replace
 from io import StringIO
@@ -8,16 +9,19 @@ import pytest
 import torch
 from rich.console import Console
 
-from klimb.experience import Sample, SamplingSettings
+from klimb.experience import Sample, SamplingSettings, write_samples
 from klimb.experience.store import Store
 from klimb.policies import load_policy
 from klimb.samplers import LocalSampler
 from klimb.tasks import arithmetic
+from klimb.workbench.assemble import make_task
 from klimb.workbench.audit_command import AuditRequest, evaluation_prompts, run_audit
 from klimb.workbench.audit_files import chosen_path, is_ours, stamped
+from klimb.workbench.audit_hints import hints
 from klimb.workbench.audit_rows import chosen_rows, read_rows
 from klimb.workbench.audit_scoring import draw_fresh, score_rows
-from klimb.workbench.config import ConfigError, build_config, read_tables
+from klimb.workbench.config import ConfigError, RunConfig, build_config, read_tables, save_config
+from klimb.workbench.runs import new_run_folder
 
 NUM_PROMPTS = 24
 NUM_SAMPLES = 4
@@ -210,6 +214,86 @@ def test_evaluation_prompts_in_the_data_are_found(place: Path):
     assert finding_named(report, "evaluation prompts in the data").number == 0.5
 
 
+RUN = {
+    "model": {"path": "some-model"},
+    "task": {"kind": "arithmetic", "digits": 2, "num_problems": 50},
+    "sampling": {"num_prompts": 4, "num_samples": NUM_SAMPLES, "max_new_tokens": 6},
+    "optimizer": {"learning_rate": 2e-5},
+}
+
+
+def run_folder(path: Path, logged: list[Sample]) -> RunConfig:
+    config = build_config(RUN, source="")
+    folder = new_run_folder(path, config)
+    (folder.path / "rollouts").mkdir()
+    write_samples(folder.path / "rollouts" / "step-000001.parquet", logged)
+    return config
+
+
+def test_the_run_file_of_a_runs_folder_is_that_run_and_its_held_out_problems_are_the_evaluation(place: Path, logged):
+    run = run_folder(place / "runs" / "sums", logged)
+    report, text = audited(data=Path("runs/sums"))
+    again = build_config(read_tables(place / "sums-audit.toml"), source="")
+    assert (again.task, again.sampling, again.optimizer, again.model) == (
+        run.task,
+        run.sampling,
+        run.optimizer,
+        run.model,
+    )
+    # The audited answers are to sums of one digit, the run's task is sums of two.
+    assert finding_named(report, "evaluation prompts not in the data").number == 1
+    assert f"held out by the audited run, {len(make_task(run).held_out)} prompts" in (
+        place / "sums-audit.html"
+    ).read_text(encoding="utf-8")
+    assert "klimb train sums-audit.toml --dry-run tells time and memory first" in " ".join(text.split())
+
+
+def test_a_run_whose_configuration_cannot_be_read_is_audited_and_the_notes_say_so(place: Path, logged):
+    run_folder(place / "old", logged)
+    (place / "old" / "config.json").write_text('{"sampling": {"num_answers": 3}}')
+    report, text = audited(data=Path("old"))
+    assert report.num_samples == len(logged)
+    assert "What the audited run was is not known" in text and "num_answers" in text
+    assert "task" not in read_tables(place / "old-audit.toml")
+
+
+def test_held_out_problems_that_cannot_be_read_are_said_and_the_rest_is_done(place: Path, logged):
+    run_folder(place / "old", logged)
+    task = {"kind": "file", "path": "gone.jsonl"}
+    save_config(place / "old" / "config.json", build_config({**RUN, "task": task}, source=""))
+    report, text = audited(data=Path("old"))
+    assert "held-out problems of the audited run could not be read" in text and "gone.jsonl" in text
+    assert finding_named(report, "evaluation prompts in the data").status == "unknown"
+
+
+def test_a_check_that_lacks_a_piece_names_the_option_that_gives_it(place: Path, tiny_model_path: Path):
+    options = {
+        "evaluation prompts in the data": "--eval TASK",
+        "evaluation prompts in part in the data": "--eval TASK",
+        "evaluation prompts not in the data": "--eval TASK",
+        "k3 against the logging model": "--model MODEL --is-logging-model",
+        "effective share of token weights": "--model MODEL",
+        "tokens outside the band": "--model MODEL",
+        "token ids decode to the text": "--model MODEL",
+        "log-probabilities moved by one place": "--model MODEL",
+        "the policy's own answers look like logged ones": "--model MODEL --fresh 100",
+    }
+    report, text = audited()
+    page = re.sub(r"<[^>]*>", "", (place / "logs-audit.html").read_text(encoding="utf-8"))
+    for name, option in options.items():
+        assert f"(type {option}" in finding_named(report, name).meaning
+        assert f"(type {option}" in " ".join(text.split()) and f"(type {option}" in page
+    model = str(tiny_model_path)
+    _, text = audited(model=model, is_logging_model=True, evaluation="arithmetic", num_fresh=4)
+    assert "(type --" not in text
+
+
+def test_no_option_is_named_that_would_not_help(logged: list[Sample]):
+    texts = [replace(sample, response_ids=(), log_mu=None, log_mu_provenance="absent") for sample in logged]
+    given = {"has_model": False, "has_questions": True, "is_logging_model": False, "num_fresh": 0}
+    assert set(hints(texts, **given)) == {"the policy's own answers look like logged ones"}
+
+
 @pytest.mark.parametrize("settings", [{"max_samples": 0}, {"max_rows": 0}, {"num_fresh": -1}, {"hoped_gain": 0.0}])
 def test_numbers_out_of_range_are_refused(settings):
     with pytest.raises(ConfigError, match=r"must be"):
@@ -227,11 +311,12 @@ def test_a_run_file_that_somebody_changed_is_kept_and_an_unchanged_one_replaced(
     assert sorted(path.name for path in place.glob("*-audit*")) == ["logs-audit.html", "logs-audit.toml"]
     audited()
     assert sorted(path.name for path in place.glob("*-audit*")) == ["logs-audit.html", "logs-audit.toml"]
-    mine = (place / "logs-audit.toml").read_text().replace("num_steps = 100", "num_steps = 7")
+    mine = (place / "logs-audit.toml").read_text().replace("num_steps = 10", "num_steps = 7")
+    assert "num_steps = 7" in mine
     (place / "logs-audit.toml").write_text(mine)
     audited()
     assert (place / "logs-audit.toml").read_text() == mine
-    assert tomllib.loads((place / "logs-audit-2.toml").read_text())["training"]["num_steps"] == 100
+    assert tomllib.loads((place / "logs-audit-2.toml").read_text())["training"]["num_steps"] == 10
 
 
 @pytest.mark.parametrize("option", ["page", "config"])

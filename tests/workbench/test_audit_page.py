@@ -14,7 +14,7 @@ from klimb.experience.audit.report import AuditReport, Block, Example, Figure, F
 from klimb.workbench.audit_escaping import escaped, escaped_part, escaped_token
 from klimb.workbench.audit_figures import PLOT_HEIGHT, TOP, WIDTH, figure_svg, nice_ticks, tick_labels
 from klimb.workbench.audit_page import STATUS_WORDS, audit_page, interval_text, worst_status
-from klimb.workbench.audit_terminal import print_audit
+from klimb.workbench.audit_terminal import NAME_WIDTH, STATUS_WIDTH, VALUE_ROOM, print_audit
 
 VOID = {"meta"}
 HOSTILE = "<script>alert(1)</script>\"'&\x1b[31m\u202eevil\u2066\u200b\x00\ud800"
@@ -183,17 +183,33 @@ def test_long_texts_are_cut_and_the_page_says_by_how_much():
 
 
 @pytest.mark.parametrize("width", [80, 60, 40])
-def test_a_narrow_terminal_keeps_every_status(width: int):
+def test_a_narrow_terminal_keeps_every_status_name_and_number(width: int):
     long = "check with a name that is far too long for any terminal line there is"
-    findings = tuple(finding(f"{status} {long}", status, value="9" * 60) for status in get_args(Status))
+    value = "12,345 of 67,890 responses at 15.6 tokens a response " + "9" * 60
+    findings = tuple(finding(f"{status} {long}", status, value=value, meaning="") for status in get_args(Status))
     shown = replace(report(), blocks=(Block(name="b", title="Block", findings=findings),))
     console = Console(width=width, record=True, file=StringIO())
     print_audit(console, shown)
     lines = console.export_text().splitlines()
     assert all(len(line) <= width for line in lines[1:])
-    rows = [line for line in lines if "99" in line]
-    assert [line[2:12].strip() for line in rows] == list(STATUS_WORDS.values())
-    assert [line[12:15] for line in rows] == [status[:3] for status in get_args(Status)]
+    assert [word for line in lines if (word := line[2:12].strip()) in STATUS_WORDS.values()] == [*STATUS_WORDS.values()]
+    assert not any("…" in line for line in lines)
+    # The cells stand side by side: what was said is all there, in the order of its column.
+    rows = lines[3 : lines.index("", 3)]
+    name_width = max(8, min(NAME_WIDTH, width - STATUS_WIDTH - 2 - VALUE_ROOM))
+    names = "".join("".join(line[STATUS_WIDTH : STATUS_WIDTH + name_width].split()) for line in rows)
+    values = "".join("".join(line[STATUS_WIDTH + name_width :].split()) for line in rows)
+    assert names == "".join(f"{status} {long}".replace(" ", "") for status in get_args(Status))
+    assert values == value.replace(" ", "") * len(get_args(Status))
+
+
+def test_the_way_to_know_the_cost_first_stands_below_the_next_step():
+    console = Console(width=200, record=True, file=StringIO())
+    print_audit(console, report(), run_path="store-audit.toml")
+    lines = console.export_text().splitlines()
+    at = next(number for number, line in enumerate(lines) if "klimb train store-audit.toml  " in line)
+    assert "klimb train store-audit.toml --dry-run tells time and memory first" in lines[at + 1]
+    assert "klimb train store-audit.toml --dry-run" in Structure(page_of(report())).text
 
 
 def test_the_terminal_gets_no_control_characters():
@@ -211,6 +227,14 @@ def test_the_interval_is_stated_once():
     assert (
         interval_text(replace(verdict, interval_half_width=None, interval_note="no reward")) == "not known; no reward"
     )
+
+
+def test_no_line_break_tears_an_option_or_a_percentage():
+    torn = finding("a", "unknown", value="12.5 % of 3", meaning="needs a model (type --is-logging-model)")
+    html = page_of(replace(report(), blocks=(Block(name="b", title="B", findings=(torn,)),)))
+    for whole in ("12.5 %", "--is-logging-model"):
+        assert f'<span class="whole">{whole}</span>' in html
+    assert ".whole { white-space: nowrap; }" in html
 
 
 def test_the_status_of_a_block_is_its_worst():

@@ -26,8 +26,12 @@ class Workplace:
 
     def run(self, *arguments: str) -> str:
         """What the command printed, with single spaces."""
+        return " ".join(" ".join(self.lines(*arguments)).split())
+
+    def lines(self, *arguments: str) -> list[str]:
+        """What it printed, line by line."""
         app(["import", *arguments], result_action="return_value")
-        return " ".join(self._capture.readouterr().out.split())
+        return self._capture.readouterr().out.splitlines()
 
     @property
     def store(self) -> Store:
@@ -81,6 +85,44 @@ def test_scales_maps_and_columns_are_taken_and_printed(place: Workplace):
     assert "good → 1, bad → 0" in place.run(ratings, "--into", "store", "--map", "good=1", "bad=0")
 
 
+def test_rewards_that_look_like_points_come_with_a_note_unless_a_scale_is_stated(place: Workplace):
+    path = place.write("a.jsonl", [{"prompt": "a", "response": "b", "reward": 4}])
+    note = "The rewards are whole numbers from 4 to 4 and were taken as they are"
+    assert note in place.run(path, "--into", "store")
+    assert note not in place.run(path, "--into", "scaled", "--scale", "1", "5")
+
+
+def test_a_scale_below_zero_can_be_typed(place: Workplace):
+    path = place.write("a.jsonl", [{"id": "x", "value": -1}, {"id": "y", "value": 1}])
+    assert "-1 to 1 → 0 to 1" in place.run(path, "--into", "store", "--scale", "-1", "1")
+
+
+def test_conflicts_come_with_what_to_do(place: Workplace):
+    path = place.write("a.jsonl", [{"feedback_id": "f", "completion_id": "x", "value": 1}])
+    place.run(path, "--into", "store")
+    shown = place.run(path, "--into", "store", "--map", "1=0")
+    assert "1 rows have an id that the store has with other content" in shown
+    assert "import it into a new store: --into NEW. A person's later rating counts" in shown
+
+
+def test_users_are_spoken_of_where_there_are_some(place: Workplace):
+    row = {"prompt": "a", "response": "b"}
+    assert "users none in these rows" in place.run(place.write("a.jsonl", [row]), "--into", "store")
+    shown = place.run(place.write("b.jsonl", [{**row, "user": "ann"}]), "--into", "store")
+    assert "users hashed; the salt is store/user-salt" in shown
+
+
+def test_lines_end_at_the_width_and_a_path_stays_whole(place: Workplace, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    folder = "a-store-with-a-name-" + "x" * 80
+    bad = {"prompt": "a", "completion": "b", "label": "great"}
+    shown = place.lines(place.write("a.jsonl", [*KTO, bad]), "--into", folder)
+    long = [line.strip() for line in shown if len(line) > 80]
+    assert long == [f"{folder}/rejected/a.jsonl-1.jsonl", f"klimb audit {folder}"]
+    start = next(n for n, line in enumerate(shown) if line.startswith("rewards"))
+    assert shown[start].startswith("rewards    true and up → 1") and shown[start + 1].startswith(" " * 11)
+
+
 def test_ratings_whose_response_has_not_come_are_said_to_wait(place: Workplace):
     shown = place.run(place.write("a.jsonl", [{"id": "x", "value": 1}]), "--into", "store")
     assert "1 added, 0 were there already; 1 in the store wait for their response" in shown
@@ -94,6 +136,19 @@ def test_token_strings_come_with_advice_and_with_a_model_as_ids(place: Workplace
     (sample,) = place.store.samples()
     assert (len(sample.response_ids), sample.log_mu, sample.finish_reason) == (1, (-0.5,), "unknown")
     assert len(sample.tokenizer) == 16
+    assert "by their rows" not in shown
+
+
+def test_a_model_of_another_name_than_the_logged_one_is_said(place: Workplace, tiny_model_path: Path):
+    row = openai_row()
+    row["response"]["model"] = "gpt-x"
+    path = place.write("a.jsonl", [row])
+    shown = place.run(path, "--into", "store", "--model", str(tiny_model_path))
+    assert f"1 samples are of gpt-x, by their rows, and --model is {tiny_model_path}" in shown
+    assert "their log_mu is of gpt-x" in shown
+    row["response"]["model"] = f"somebody/{tiny_model_path.name.upper()}"
+    path = place.write("a.jsonl", [row])
+    assert "by their rows" not in place.run(path, "--into", "other", "--model", str(tiny_model_path))
 
 
 def test_ids_beyond_the_models_vocabulary_are_rejected(place: Workplace, tiny_model_path: Path):

@@ -9,22 +9,21 @@ from pathlib import Path
 from rich.console import Console
 
 from klimb.experience import Sample
-from klimb.experience.audit import AuditReport, Thresholds, audit, run_file
+from klimb.experience.audit import AuditReport, Thresholds, audit
 from klimb.experience.store import open_store
 from klimb.policies import Policy, load_policy
 from klimb.workbench.assemble import make_task
-from klimb.workbench.audit_files import chosen_path, stamped, with_condition, write_text
+from klimb.workbench.audit_files import chosen_path, stamped, write_text
+from klimb.workbench.audit_hints import hints, with_hints
 from klimb.workbench.audit_page import audit_page
 from klimb.workbench.audit_rows import Rows, read_rows
+from klimb.workbench.audit_run_file import logged, run_file
 from klimb.workbench.audit_scoring import draw_fresh, foreign_ids, score_rows
 from klimb.workbench.audit_terminal import print_audit
-from klimb.workbench.config import ConfigError, build_config
+from klimb.workbench.config import ConfigError, RunConfig, build_config, read_config
 from klimb.workbench.evaluating import task_table
 from klimb.workbench.reports import report_facts
 from klimb.workbench.runs import RunFolder, is_run, relative_to_working_directory
-
-DEFAULT_MODEL = "smollm2-135m"
-"""Stands in the run file when no model was named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +33,8 @@ class AuditRequest:
     Attributes:
         data: a store's folder, a run's folder or one segment.
         model: the policy to train, or a run's folder; empty: nothing is scored.
-        evaluation: `arithmetic`, `reasoning-gym:NAME` or `file:PATH`; empty: no contamination check.
+        evaluation: `arithmetic`, `reasoning-gym:NAME` or `file:PATH`; empty: the held-out problems of
+            the audited run, if the data is a run's, else no contamination check.
         where: a DuckDB condition over the sample columns.
         page: where the page goes; None chooses a name beside the working directory's other files.
         config: where the run file goes; None likewise.
@@ -74,6 +74,23 @@ class AuditRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Known:
+    """What the audit is told besides the samples.
+
+    Attributes:
+        run: the configuration of the audited run; None if the data is not a run's folder.
+        questions: evaluation prompts.
+        evaluation: whose they are, for people; empty without any.
+        notes: what could not be found out.
+    """
+
+    run: RunConfig | None = None
+    questions: tuple[str, ...] = ()
+    evaluation: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Asked:
     """What the model said, and what a reader must know about it."""
 
@@ -93,7 +110,7 @@ def run_audit(request: AuditRequest, *, console: Console) -> AuditReport:
     page = chosen_path(request.page, data=request.data, suffix=".html")
     config = chosen_path(request.config, data=request.data, suffix=".toml")
     thresholds = Thresholds(hoped_gain=request.hoped_gain)
-    questions = evaluation_prompts(request.evaluation) if request.evaluation else ()
+    known = what_is_known(request)
     with console.status("reading"):
         rows = read_rows(open_store(request.data), where=request.where, max_rows=request.max_rows, seed=request.seed)
     model = model_path(request.model)
@@ -106,22 +123,68 @@ def run_audit(request: AuditRequest, *, console: Console) -> AuditReport:
             log_pi=asked.log_pi,
             log_same=asked.log_pi if request.is_logging_model else None,
             fresh=asked.fresh,
-            evaluation_prompts=questions,
+            evaluation_prompts=known.questions,
             thresholds=thresholds,
             decode=policy.decode if policy is not None and asked.knows_tokens else None,
             is_logging_model=request.is_logging_model,
         )
-    report = with_names(report, {"RUN.toml": str(config), "DATA": relative_to_working_directory(request.data)})
-    run = run_file(report, store=relative_to_working_directory(request.data), model=model or DEFAULT_MODEL)
-    run = stamped(with_condition(run, request.where))
-    notes = [*_reading_notes(rows, request), *asked.notes]
-    html = audit_page(report, run_file=run, run_path=str(config), facts=_facts(request, asked, questions), notes=notes)
-    write_text(page, html)
+    report = _in_words_of_the_command(report, rows, request, known, config)
+    run = run_file(
+        report,
+        store=relative_to_working_directory(request.data),
+        data=logged(rows.samples, num_stored=rows.num_stored),
+        model=model,
+        where=request.where,
+        run=known.run,
+    )
+    notes = [*_reading_notes(rows, request), *known.notes, *asked.notes]
+    facts = _facts(request, asked, known)
+    run = stamped(run)
+    write_text(page, audit_page(report, run_file=run, run_path=str(config), facts=facts, notes=notes))
     write_text(config, run)
-    print_audit(console, report)
-    facts = [("note", note) for note in notes]
-    report_facts(console, [*facts, ("page", str(page)), ("run file", str(config))])
+    print_audit(console, report, run_path=str(config))
+    report_facts(console, [*(("note", note) for note in notes), ("page", str(page)), ("run file", str(config))])
     return report
+
+
+def what_is_known(request: AuditRequest) -> Known:
+    """The configuration of the audited run, and the evaluation prompts that were named or are that run's.
+
+    A run whose configuration or task cannot be read is audited all the same, and the notes say so.
+
+    Raises:
+        ConfigError: the task that was named has no evaluation prompts.
+    """
+    named = evaluation_prompts(request.evaluation) if request.evaluation else ()
+    if not is_run(request.data):
+        return Known(questions=named, evaluation=request.evaluation)
+    try:
+        run = read_config(RunFolder(request.data).config)
+    except ConfigError as error:
+        note = f"What the audited run was is not known, and the run file does not say it: {error}"
+        return Known(questions=named, evaluation=request.evaluation, notes=(note,))
+    if named:
+        return Known(run=run, questions=named, evaluation=request.evaluation)
+    try:
+        questions = held_out_questions(run)
+    except (ValueError, ImportError) as error:
+        return Known(run=run, notes=(f"The held-out problems of the audited run could not be read: {error}",))
+    return Known(run=run, questions=questions, evaluation="held out by the audited run" if questions else "")
+
+
+def _in_words_of_the_command(
+    report: AuditReport, rows: Rows, request: AuditRequest, known: Known, config: Path
+) -> AuditReport:
+    """The report with this audit's files in the next action, and with what to type for what is not known."""
+    report = with_names(report, {"RUN.toml": str(config), "DATA": relative_to_working_directory(request.data)})
+    options = hints(
+        rows.samples,
+        has_model=bool(request.model),
+        has_questions=bool(known.questions),
+        is_logging_model=request.is_logging_model,
+        num_fresh=request.num_fresh,
+    )
+    return with_hints(report, options)
 
 
 def with_names(report: AuditReport, names: Mapping[str, str]) -> AuditReport:
@@ -150,10 +213,15 @@ def evaluation_prompts(task: str) -> tuple[str, ...]:
     Raises:
         ConfigError: there is no such task, or it holds no problem out.
     """
-    problems = make_task(build_config({"task": task_table(task)}, source="--eval")).held_out
-    if not problems:
+    questions = held_out_questions(build_config({"task": task_table(task)}, source="--eval"))
+    if not questions:
         raise ConfigError(f"--eval {task}: the task has no held-out problems to compare with")
-    return tuple(problem.messages[-1]["content"] for problem in problems)
+    return questions
+
+
+def held_out_questions(config: RunConfig) -> tuple[str, ...]:
+    """The last message of each held-out problem of a run's task; none if it holds no problem out."""
+    return tuple(problem.messages[-1]["content"] for problem in make_task(config).held_out)
 
 
 def _ask(policy: Policy, samples: Sequence[Sample], request: AuditRequest, *, console: Console) -> _Asked:
@@ -192,14 +260,14 @@ def _reading_notes(rows: Rows, request: AuditRequest) -> list[str]:
     return notes
 
 
-def _facts(request: AuditRequest, asked: _Asked, questions: Sequence[str]) -> list[tuple[str, str]]:
+def _facts(request: AuditRequest, asked: _Asked, known: Known) -> list[tuple[str, str]]:
     """How the audit was made, for the foot of the page."""
     num_scored = sum(score is not None for score in asked.log_pi or ())
     return [
         ("model", request.model or "none"),
         ("scored", f"{num_scored:,} samples"),
         ("fresh answers", f"{len(asked.fresh or ()):,}"),
-        ("evaluation", f"{request.evaluation}, {len(questions):,} prompts" if questions else "none"),
+        ("evaluation", f"{known.evaluation}, {len(known.questions):,} prompts" if known.questions else "none"),
         ("where", request.where or "all samples"),
         ("hoped gain", f"{request.hoped_gain:g}"),
         ("seed", str(request.seed)),

@@ -1,39 +1,31 @@
 """Where an audit writes its page and its run file: never over something that somebody else wrote or changed."""
 
 import hashlib
-import json
 from pathlib import Path
 
 from klimb.experience.atomic import replaced_atomically
 from klimb.workbench.audit_page import PAGE_MARK
 from klimb.workbench.config import ConfigError
 
-RUN_FILE_MARK = "# made by klimb audit; sha256 of the rest: "
+RUN_FILE_MARK = "# made by klimb audit; sha256 of the lines above: "
 MOST_NUMBERED = 10_000
 
 
 def stamped(run_file: str) -> str:
-    """The text with a first line by which `is_ours` tells whether anybody changed the rest."""
-    return f"{RUN_FILE_MARK}{_digest(run_file)}\n{run_file}"
-
-
-def with_condition(run_file: str, where: str) -> str:
-    """The run file whose log takes only the samples that were audited."""
-    return (
-        run_file.replace("[log]\n", f"[log]\nwhere = {json.dumps(where, ensure_ascii=False)}\n", 1)
-        if where
-        else run_file
-    )
+    """The text, which ends a line, with one more by which `is_ours` tells whether anybody changed it."""
+    return f"{run_file}{RUN_FILE_MARK}{_digest(run_file)}\n"
 
 
 def is_ours(path: Path) -> bool:
     """True for a file that an audit made and nobody changed since, as far as its mark tells."""
     if not path.is_file():
         return False
-    first, _, rest = path.read_text(encoding="utf-8", errors="replace").partition("\n")
-    if first.startswith(RUN_FILE_MARK):
-        return first == f"{RUN_FILE_MARK}{_digest(rest)}"
-    return PAGE_MARK in rest[:1000]
+    text = path.read_text(encoding="utf-8", errors="replace")
+    # A page shows the run file and with it that file's mark.
+    if text.startswith("<!DOCTYPE html>"):
+        return PAGE_MARK in text[:1000]
+    above, mark, digest = text.rpartition(RUN_FILE_MARK)
+    return bool(mark) and digest == f"{_digest(above)}\n"
 
 
 def chosen_path(asked: Path | None, *, data: Path, suffix: str) -> Path:

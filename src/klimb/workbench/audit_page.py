@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 
@@ -16,6 +17,8 @@ PAGE_MARK = '<meta name="generator" content="klimb audit">'
 
 STATUS_WORDS: dict[Status, str] = {"good": "good", "warning": "warning", "bad": "bad", "unknown": "not known"}
 STATUS_SIGNS: dict[Status, str] = {"good": "✓", "warning": "!", "bad": "✗", "unknown": "?"}
+_WHOLE = re.compile(r"(?<![\w-])--[a-z]+(-[a-z]+)*|\d[\d.,]* %")
+"""Of an escaped text: an option such as --is-logging-model, or a percentage."""
 WORST_FIRST: tuple[Status, ...] = ("bad", "warning", "unknown", "good")
 
 VERDICT_STATUS: dict[VerdictKind, Status] = {
@@ -138,11 +141,16 @@ def _finding_row(finding: Finding, *, is_decisive: bool) -> str:
     source = f'<span class="source">{escaped(finding.source)}</span>' if finding.source else ""
     return (
         f'<tr role="row"><th scope="row" role="rowheader">{escaped(finding.name)}{mark}</th>'
-        f'<td role="cell" class="value">{escaped(finding.value)}</td>'
+        f'<td role="cell" class="value">{_cell(finding.value)}</td>'
         f'<td role="cell" class="state">{status_html(finding.status)}</td>'
-        f'<td role="cell" class="threshold">{escaped(finding.threshold)}{source}</td>'
-        f'<td role="cell">{escaped(finding.meaning)}</td></tr>'
+        f'<td role="cell" class="threshold">{_cell(finding.threshold)}{source}</td>'
+        f'<td role="cell">{_cell(finding.meaning)}</td></tr>'
     )
+
+
+def _cell(text: str) -> str:
+    """The text, with options and percentages that no line break tears apart."""
+    return _WHOLE.sub(r'<span class="whole">\g<0></span>', escaped(text))
 
 
 def status_html(status: Status) -> str:
@@ -185,7 +193,12 @@ def _overview(blocks: Sequence[Block]) -> str:
 def _run_section(run_file: str, run_path: str) -> str:
     if not run_file:
         return ""
-    place = f"<p>Start it with <code>klimb train {escaped(run_path)}</code></p>" if run_path else ""
+    command = f"klimb train {escaped(run_path)}"
+    place = (
+        f"<p>Start it with <code>{command}</code>; <code>{command} --dry-run</code> tells time and memory first.</p>"
+        if run_path
+        else ""
+    )
     return f'<section><h2>A run to start from</h2>{place}<pre class="copy">{escaped(run_file)}</pre></section>'
 
 

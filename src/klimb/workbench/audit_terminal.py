@@ -14,21 +14,20 @@ STATUS_STYLES: dict[Status, str] = {"good": "green", "warning": "yellow", "bad":
 STATUS_WIDTH = 12
 """Two spaces, the longest status word and a gap."""
 NAME_WIDTH = 48
-VALUE_WIDTH = 40
-VALUE_ROOM = 20
-"""Columns left for the value where the line is short of them."""
+VALUE_ROOM = 28
+"""Columns left for the value where the line is short of them; both wrap."""
 LONG = 2000
 SHOWN_CHARACTERS = 60
 
 
-def print_audit(console: Console, report: AuditReport) -> None:
-    """Every finding of every block, then the verdict in a panel."""
+def print_audit(console: Console, report: AuditReport, *, run_path: str = "") -> None:
+    """Every finding of every block, then the verdict in a panel; `run_path` is where its run file was written."""
     counts = f": {report.num_samples:,} samples in {report.num_groups:,} groups"
     console.print(Text.assemble(("audit of ", "bold"), (printable(report.data), "bold"), counts), soft_wrap=True)
     for block in report.blocks:
         print_block(console, block)
     console.print()
-    console.print(verdict_panel(report.verdict))
+    console.print(verdict_panel(report.verdict, run_path=run_path))
 
 
 def print_block(console: Console, block: Block) -> None:
@@ -38,21 +37,24 @@ def print_block(console: Console, block: Block) -> None:
     longest = max((len(printable(finding.name)) for finding in block.findings), default=0)
     name_width = min(longest, NAME_WIDTH, max(8, console.width - STATUS_WIDTH - 2 - VALUE_ROOM))
     for finding in block.findings:
-        console.print(finding_line(finding, name_width=name_width), no_wrap=True, overflow="ellipsis")
+        console.print(finding_row(finding, name_width=name_width))
         detail = _detail(finding)
         if detail:
             console.print(Padding(Text(detail, style="dim"), (0, 0, 0, STATUS_WIDTH)))
 
 
-def finding_line(finding: Finding, *, name_width: int) -> Text:
-    """`  bad       shift of log μ  +1 token`: status first, so that nothing cuts it off."""
-    word = STATUS_WORDS[finding.status]
-    return Text.assemble(
-        "  ",
-        (f"{word:<{STATUS_WIDTH - 2}}", STATUS_STYLES[finding.status]),
-        f"{printable(finding.name, limit=name_width):<{name_width}}  ",
-        (printable(finding.value, limit=VALUE_WIDTH), "bold"),
+def finding_row(finding: Finding, *, name_width: int) -> Table:
+    """`  bad       shift of log μ  +1 token`; a long name or value goes on below, so that no number is cut off."""
+    row = Table.grid()
+    row.add_column(width=STATUS_WIDTH, no_wrap=True)
+    row.add_column(width=name_width + 2, overflow="fold")
+    row.add_column(overflow="fold")
+    row.add_row(
+        Text(f"  {STATUS_WORDS[finding.status]}", style=STATUS_STYLES[finding.status]),
+        Padding(Text(printable(finding.name, limit=LONG), overflow="fold"), (0, 2, 0, 0)),
+        Text(printable(finding.value, limit=LONG), style="bold", overflow="fold"),
     )
+    return row
 
 
 def _detail(finding: Finding) -> str:
@@ -60,22 +62,23 @@ def _detail(finding: Finding) -> str:
     if finding.status == "good":
         return ""
     meaning = printable(finding.meaning, limit=LONG)
-    threshold = printable(finding.threshold)
+    threshold = printable(finding.threshold, limit=LONG)
     return f"{meaning} (threshold: {threshold})" if threshold else meaning
 
 
-def verdict_panel(verdict: Verdict) -> Panel:
+def verdict_panel(verdict: Verdict, *, run_path: str = "") -> Panel:
     """What the data is good for: reason, deciding check, rows that show it, interval, what to type."""
     style = STATUS_STYLES[VERDICT_STATUS[verdict.kind]]
     facts = Table.grid(padding=(0, 2, 0, 0))
     facts.add_column(style="dim", no_wrap=True)
-    facts.add_column()
+    facts.add_column(overflow="fold")
     rows = [
         ("decided by", Text(_line(verdict.decided_by))),
         ("recipes", Text(", ".join(_line(recipe) for recipe in verdict.recipes))),
         ("95 % interval", Text(_line(interval_text(verdict)))),
         *(("row", _example(example)) for example in verdict.examples),
         ("next", Text(_line(verdict.next_action), style="cyan")),
+        *([("", Text(_line(f"klimb train {run_path} --dry-run tells time and memory first")))] if run_path else []),
     ]
     for label, value in rows:
         facts.add_row(label, value)

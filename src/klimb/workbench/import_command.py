@@ -9,23 +9,16 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.text import Text
 
-from klimb.experience.importing import IMPORTERS, ImportReport, ImportRules, ReadLimits, import_file
-from klimb.experience.importing.found import WITHOUT_IDS
-from klimb.experience.importing.log_probs import UNKNOWN_TEMPERATURE
-from klimb.experience.importing.users import SALT_FILE
+from klimb.experience.importing import ImportRules, ReadLimits, import_file
 from klimb.experience.store import Store
 from klimb.policies import load_policy
 from klimb.policies.tokenizing import ids_of_tokens
-from klimb.workbench.reports import report_commands, report_facts
-from klimb.workbench.runs import relative_to_working_directory
-from klimb.workbench.text import printable
+from klimb.workbench.import_report import report_import
 
 Pairs = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="", show_default=False)]
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 
-RATED_KINDS = ("kto", "langfuse", "feedback")
 MEGABYTE = 1024**2
 
 
@@ -56,12 +49,13 @@ def import_rows(
         into: The store's folder; it is made if it is not there.
         kind: kto, openai, vllm, preference, prompt-completion, verl, table, langfuse or feedback; guessed without it.
         columns: Names of the file's columns, such as `prompt=question response=answer`.
-        scale: Lowest and highest rating; ratings become 0 to 1.
+        scale: Lowest and highest rating that can be given; ratings become 0 to 1.
         value_map: What texts stand for, such as `good=1 bad=0`.
         sampling: Settings that the requests do not say and you know, such as `temperature=1 top_p=1`.
         log_probs: What the recorded log-probabilities are of: the model itself, or its distribution after temperature
             and truncation.
-        model: Whose tokenizer turns logged token strings into ids, and bounds ids and lengths.
+        model: Whose tokenizer turns logged token strings into ids, and bounds ids and lengths; log_mu stays the logged
+            model's.
         max_reward: Reject rewards of larger magnitude.
         max_tokens: Reject rows with more prompt and response tokens; without it, as many as the model takes.
         scores: Langfuse's scores of these observations.
@@ -85,103 +79,7 @@ def import_rows(
     rules = _with_model(rules, model) if model else rules
     limits = ReadLimits(max_line_bytes=max_line_megabytes * MEGABYTE)
     report = import_file(Store(into), file, kind=kind, rules=rules, limits=limits, scores=scores, is_strict=strict)
-    report_import(Console(), report, rules, into)
-
-
-def report_import(console: Console, report: ImportReport, rules: ImportRules, into: Path) -> None:
-    """What the rows were taken for, what became of them, and what to do next."""
-    facts = [
-        ("kind", _kind(report)),
-        ("rewards", _reward_map(report.kind, rules)),
-        ("users", "kept as they are" if rules.keep_users else f"hashed; the salt is {into / SALT_FILE}"),
-        ("rows", _rows(report)),
-    ]
-    if report.tally.num_samples:
-        facts += [("samples", _samples(report)), ("log-probs", _log_probs(report))]
-    if report.num_waiting is not None:
-        facts.append(("ratings", _ratings(report)))
-    if report.reject_file is not None:
-        facts.append(("rejected", f"{report.num_rejected:,}, in {relative_to_working_directory(report.reject_file)}"))
-    report_facts(console, [(label, printable(text, limit=2000)) for label, text in facts])
-    for reason, count in report.rejected.items():
-        console.print(Text(f"  {count:>9,} × {printable(reason)}", style="yellow"), soft_wrap=True)
-        console.print(Text(f"  {'':>11} {printable(report.examples[reason])}", style="dim"), soft_wrap=True)
-    for advice in _advice(report):
-        console.print(Text(printable(advice, limit=400), style="yellow"), soft_wrap=True)
-    console.print()
-    report_commands(console, [(f"klimb audit {into}", "what this data can teach, and with which recipe")])
-
-
-def _kind(report: ImportReport) -> str:
-    guessed = f"; guessed: {report.why_kind}. If that is wrong, say --as KIND" if report.why_kind else ""
-    return f"{report.kind}: {IMPORTERS[report.kind].summary}{guessed}"
-
-
-def _reward_map(kind: str, rules: ImportRules) -> str:
-    if kind == "prompt-completion":
-        return "none: these rows are unrated"
-    if kind == "preference":
-        return "chosen → 1, rejected → 0"
-    if rules.value_map:
-        return ", ".join(f"{text} → {value:g}" for text, value in rules.value_map.items())
-    if rules.scale is not None:
-        return f"{rules.scale[0]:g} to {rules.scale[1]:g} → 0 to 1; no rating stays unrated"
-    if kind in RATED_KINDS:
-        return "true and up → 1, false and down → 0, numbers from 0 to 1 as they are; no rating stays unrated"
-    return "as they are; none stays unrated"
-
-
-def _rows(report: ImportReport) -> str:
-    tally = report.tally
-    parts = [f"{tally.num_rows:,} read"]
-    if tally.num_skipped:
-        parts.append(f"{tally.num_skipped:,} of them hold no response or are of another name")
-    if tally.num_cut_off:
-        parts.append("the last line is cut off and was left: import the file again when it is whole")
-    return "; ".join(parts)
-
-
-def _samples(report: ImportReport) -> str:
-    tally = report.tally
-    parts = [f"{tally.num_added:,} added", f"{tally.num_duplicates:,} were there already"]
-    if tally.num_conflicts:
-        parts.append(f"{tally.num_conflicts:,} conflict with what is there")
-    return f"{', '.join(parts)}; {tally.num_rated:,} of {tally.num_samples:,} have a reward"
-
-
-def _log_probs(report: ImportReport) -> str:
-    counts = ", ".join(f"{count:,} {name}" for name, count in report.tally.provenances.most_common())
-    notes = "; ".join(f"{count:,} × {note}" for note, count in report.tally.notes.most_common(5))
-    return f"{counts}{f' ({notes})' if notes else ''}"
-
-
-def _ratings(report: ImportReport) -> str:
-    tally = report.tally
-    known = tally.num_ratings - tally.num_ratings_added
-    waiting = f"; {report.num_waiting:,} in the store wait for their response" if report.num_waiting else ""
-    return f"{tally.num_ratings_added:,} added, {known:,} were there already{waiting}"
-
-
-def _advice(report: ImportReport) -> Sequence[str]:
-    """What would make more of the rows."""
-    tally = report.tally
-    advice: list[str] = []
-    if tally.notes[WITHOUT_IDS]:
-        advice.append(
-            f"{tally.notes[WITHOUT_IDS]:,} samples came as text only: their log-probabilities are of token strings. "
-            "Name the model that wrote them (--model M) and they get their ids, if its tokenizer fits."
-        )
-    if tally.notes[UNKNOWN_TEMPERATURE]:
-        advice.append(
-            f"{tally.notes[UNKNOWN_TEMPERATURE]:,} samples do not say how they were drawn, so their log-probabilities "
-            "are estimates. If you know, say so: --sampling temperature=1."
-        )
-    for names, count in tally.assumed.items():
-        advice.append(
-            f"{count:,} samples do not state {names}; they were taken as off. A server may take others from the "
-            "model's generation_config.json: if so, state them with --sampling."
-        )
-    return advice
+    report_import(Console(), report, rules, into, model=model)
 
 
 def _with_model(rules: ImportRules, name: str) -> ImportRules:

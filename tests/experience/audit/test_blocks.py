@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tests.experience.audit.fabricated import drawn, made
 
+from klimb.experience.audit import audit
 from klimb.experience.audit.contamination import contamination_block, found_in_part, found_whole, word_runs
 from klimb.experience.audit.coverage import COVERED, UNSEEN, coverage_block, nearest_similarity
 from klimb.experience.audit.evidence import pair_up
@@ -353,3 +354,37 @@ def test_one_users_share_of_the_ratings():
 
 def test_without_ratings_feedback_is_unknown():
     assert feedback_block([made(reward=None)], LIMITS).findings[0].status == "unknown"
+
+
+# Thresholds
+
+
+def test_a_finding_with_two_thresholds_names_both():
+    samples, log_pi = drawn()
+    report = audit(samples, log_pi=log_pi, fresh=samples[:2], is_logging_model=True, decode=lambda ids: str(ids))
+    thresholds = {each.name: each.threshold for block in report.blocks for each in block.findings}
+    expected = {
+        "truncated sampling": "good up to 0 %, bad above 5 %",
+        "log-probabilities absent or estimated": "good up to 0 %, bad above 5 %",
+        "broken log-probabilities": "good up to 0 %, bad above 5 %",
+        "samples without usable log-probabilities": "good up to 0 %, bad above 5 %",
+        "token ids decode to the text": "good from 100 %, bad below 99 %",
+        "finished responses have their end token": "good from 100 %, bad below 99 %",
+        "mean |Δ| against the logging model": "good up to 0.01, bad above 0.02",
+        "k3 against the logging model": "good up to 0.001, bad above 0.015",
+        "effective share of token weights": "good from 0.5, bad below 0.3",
+        "Pareto k̂ of token weights": "good up to 0.5, bad above 0.7",
+        "tokens outside the band": "good up to 10 %, bad above 20 %",
+        "the policy's own answers look like logged ones": "good from 70 %, bad below 35 %",
+        "groups without a difference": "good up to 25 %, bad above 50 %",
+        "expected interval": "good up to half the hoped gain, 0.05, bad above the hoped gain, 0.1",
+        "effective prompts": "good from 32, bad below 16",
+    }
+    assert {name: thresholds[name] for name in expected} == expected
+    assert "good up to 0 %, bad above 5 % of samples" in thresholds["log-probabilities moved by one place"]
+
+
+@pytest.mark.parametrize(("num_prompts", "status"), [(15, "bad"), (16, "warning"), (28, "warning"), (32, "good")])
+def test_the_printed_limits_are_those_that_set_the_status(num_prompts: int, status: str):
+    samples, _ = drawn(num_prompts=num_prompts, num_samples=2)
+    assert finding(redundancy_block(samples, LIMITS), EFFECTIVE_PROMPTS).status == status

@@ -1,14 +1,13 @@
 """From data to verdict: the five cases in miniature, the order of the rules, and what the reader gets."""
 
 import math
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.experience.audit.fabricated import drawn, made
 
-from klimb.experience.audit import AuditReport, Thresholds, audit, run_file
+from klimb.experience.audit import AuditReport, Thresholds, audit
 from klimb.experience.samples import Sample, SamplingSettings
 from klimb.experience.segments import write_samples
 from klimb.experience.store import open_store
@@ -228,21 +227,3 @@ def test_scores_for_other_samples_are_refused():
 def test_thresholds_that_are_no_numbers_are_refused(field: str):
     with pytest.raises(ValueError, match=field):
         Thresholds(**{field: math.nan})
-
-
-@pytest.mark.parametrize("change", [lambda s: s, moved, cut_off, without_log_mu])
-def test_the_run_file_reads_back(change):
-    report = audited(change) if change is not without_log_mu else audit([change(s) for s in drawn()[0]])
-    path = 'odd "name"\\with\x7f\nbreaks'
-    tables = tomllib.loads(run_file(report, store=path, model="smollm2-135m"))
-    assert tables["objective"]["recipe"] == report.verdict.recipes[0]
-    assert (tables["sources"], tables["log"]["path"]) == ({"log": 1.0}, path)
-    assert tables["model"]["path"] == "smollm2-135m"
-
-
-def test_the_run_file_of_collect_more_draws_fresh_answers():
-    samples, log_pi = drawn()
-    report = audit(with_equal_groups(samples, 0.95), log_pi=log_pi)
-    tables = tomllib.loads(run_file(report, store="store", model="m"))
-    assert tables["sources"] == {"rollout": 1.0}
-    assert "log" not in tables

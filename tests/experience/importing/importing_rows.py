@@ -1,7 +1,8 @@
 """Rows as logs write them, and one line from a row to what it becomes."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from klimb.experience import Sample
@@ -10,6 +11,11 @@ from klimb.experience.importing.converting import anonymous, converted
 from klimb.experience.store_feedback import Feedback
 
 QUESTION = [{"role": "user", "content": "2 + 2?"}]
+
+
+def written(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
 
 
 def as_row(values: Mapping[str, Any], *, is_text: bool = False) -> Row:

@@ -1,12 +1,11 @@
 """Files into a real store."""
 
 import json
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.experience.importing.importing_rows import QUESTION, logged, openai_row
+from tests.experience.importing.importing_rows import QUESTION, logged, openai_row, written
 
 from klimb.experience.importing import ImportRules, files, import_file
 from klimb.experience.store import Store
@@ -15,11 +14,6 @@ from klimb.experience.store import Store
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
-
-
-def written(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def rejects_in(path: Path | None) -> list[dict[str, str]]:
@@ -60,15 +54,30 @@ def test_bad_rows_are_put_aside_with_place_reason_and_row_and_the_others_come_in
 
 def test_a_second_import_does_not_write_over_the_first_ones_rejects(store: Store, tmp_path: Path):
     path = written(tmp_path / "a.jsonl", [TABLE[0], {"x": 1}])
-    names = [import_file(store, path).reject_file, import_file(store, path).reject_file]
-    assert [name and name.name for name in names] == ["a.jsonl-1.jsonl", "a.jsonl-2.jsonl"]
+    first = import_file(store, path).reject_file
+    written(path, [TABLE[0], {"y": 1}])
+    second = import_file(store, path).reject_file
+    assert [name and name.name for name in (first, second)] == ["a.jsonl-1.jsonl", "a.jsonl-2.jsonl"]
+    assert [json.loads(rejects_in(name)[0]["row"]) for name in (first, second)] == [{"x": 1}, {"y": 1}]
+
+
+def test_the_same_rejects_are_written_once(store: Store, tmp_path: Path):
+    path = written(tmp_path / "a.jsonl", [TABLE[0], {"x": 1}])
+    first, again = import_file(store, path), import_file(store, path)
+    written(path, [TABLE[0], {"y": 1}])
+    import_file(store, path)
+    last = import_file(store, path)
+    assert first.reject_file == again.reject_file == store.folder / "rejected" / "a.jsonl-1.jsonl"
+    assert last.reject_file == store.folder / "rejected" / "a.jsonl-2.jsonl"
+    assert again.rejected == {"no column 'prompt'": 1}
+    assert len(list((store.folder / "rejected").iterdir())) == 2
 
 
 def test_strict_stops_at_the_first_bad_row(store: Store, tmp_path: Path):
     path = written(tmp_path / "a.jsonl", [TABLE[0], {**TABLE[1], "reward": "high"}, TABLE[2]])
     with pytest.raises(ValueError, match=r"a\.jsonl:2: the reward is text"):
         import_file(store, path, is_strict=True)
-    assert not list(store.folder.glob("*.parquet"))
+    assert not store.folder.exists()
 
 
 @pytest.mark.parametrize(
@@ -107,6 +116,18 @@ def test_an_id_with_other_content_is_put_aside_and_the_first_stays(store: Store,
     assert store.sample("r0").reward == 0
 
 
+def test_another_mapping_of_a_file_is_a_conflict_that_says_where_it_can_go(store: Store, tmp_path: Path):
+    path = written(tmp_path / "a.jsonl", [{**TABLE[0], "reward": 5}])
+    import_file(store, path)
+    report = import_file(store, path, rules=ImportRules(scale=(1, 5)))
+    assert (report.tally.num_added, report.tally.num_conflicts) == (0, 1)
+    assert "another mapping goes into a new store: --into NEW" in rejects_in(report.reject_file)[0]["detail"]
+    assert store.sample("r0").reward == 5
+    new = Store(tmp_path / "new")
+    import_file(new, path, rules=ImportRules(scale=(1, 5)))
+    assert new.sample("r0").reward == 1.0
+
+
 def test_a_group_has_one_prompt(store: Store, tmp_path: Path):
     rows = [{**row, "group": "g"} for row in TABLE[:4]]  # the prompts of rows 0 and 3 are equal
     report = import_file(store, written(tmp_path / "a.jsonl", rows))
@@ -140,6 +161,29 @@ def test_late_feedback_joins_by_id_once_and_that_of_a_response_not_there_waits(s
 def test_feedback_before_any_sample_waits(store: Store, tmp_path: Path):
     report = import_file(store, written(tmp_path / "a.jsonl", [{"id": "x", "value": 1}]))
     assert report.num_waiting == 1
+
+
+@pytest.mark.parametrize(("first_at", "second_at", "expected"), [(None, None, 0.0), (10, 20, 0.0), (20, 10, 1.0)])
+def test_a_person_who_changes_their_mind_is_heard_under_a_new_feedback_id(
+    store: Store, tmp_path: Path, first_at: int | None, second_at: int | None, expected: float
+):
+    import_file(store, written(tmp_path / "log.jsonl", [openai_row()]))
+    rated = {"completion_id": "chatcmpl-1", "user": "ann"}
+    first = {**rated, "feedback_id": "f1", "value": 1, "created_at": first_at}
+    import_file(store, written(tmp_path / "a.jsonl", [first]))
+    again = import_file(store, written(tmp_path / "b.jsonl", [{**first, "value": 0}]))
+    assert (again.tally.num_conflicts, store.sample("chatcmpl-1").reward) == (1, 1.0)
+    second = {**rated, "feedback_id": "f2", "value": 0, "created_at": second_at}
+    import_file(store, written(tmp_path / "c.jsonl", [second]))
+    assert store.sample("chatcmpl-1").reward == expected
+
+
+def test_rows_rejected_before_come_in_under_another_mapping(store: Store, tmp_path: Path):
+    path = written(tmp_path / "a.jsonl", [TABLE[1], {**TABLE[2], "reward": "good"}])
+    import_file(store, path)
+    report = import_file(store, path, rules=ImportRules(value_map={"good": 0.5, "1": 0.0}))
+    assert (report.tally.num_added, report.tally.num_conflicts) == (1, 1)
+    assert [sample.reward for sample in store.samples()] == [1.0, 0.5]
 
 
 def observation(name: str, trace: str, second: int) -> dict[str, Any]:
@@ -195,6 +239,15 @@ def test_a_user_of_a_rejected_row_is_hashed_and_one_too_deep_to_find_is_not_kept
         path = written(tmp_path / "a.jsonl", rows)
         import_file(store, path, kind="table", rules=ImportRules(columns=columns))
     assert "ann@example.org" not in (store.folder / "rejected" / "a.jsonl-1.jsonl").read_text(encoding="ascii")
+
+
+def test_a_salt_is_made_for_the_first_user_and_not_before(store: Store, tmp_path: Path):
+    hidden = {**TABLE[1], "note": "\x01"}  # an escape has the row looked through, and no user is in it
+    report = import_file(store, written(tmp_path / "a.jsonl", [TABLE[0], hidden]))
+    assert (report.tally.num_user_ids, (store.folder / "user-salt").exists()) == (0, False)
+    rows = [{**row, "user": "ann@example.org"} for row in TABLE[2:4]]
+    report = import_file(store, written(tmp_path / "b.jsonl", rows))
+    assert (report.tally.num_user_ids, (store.folder / "user-salt").exists()) == (2, True)
 
 
 def test_segments_do_not_change_what_is_imported(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -22,7 +22,6 @@ from klimb.experience.audit.report import (
     Verdict,
     VerdictKind,
 )
-from klimb.experience.audit.run_file import run_file
 from klimb.experience.audit.signal import signal_block
 from klimb.experience.audit.thresholds import Thresholds
 from klimb.experience.audit.verdict import decide, verdict_of
@@ -39,7 +38,6 @@ __all__ = [
     "Verdict",
     "VerdictKind",
     "audit",
-    "run_file",
 ]
 
 Scores = Sequence[Sequence[float] | None]

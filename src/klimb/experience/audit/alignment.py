@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from klimb.experience.audit.evidence import USABLE, TokenPairs
-from klimb.experience.audit.grading import at_least, at_most, counted, percent, short, unknown
+from klimb.experience.audit.grading import (
+    at_least,
+    at_most,
+    both_at_least,
+    both_at_most,
+    counted,
+    percent,
+    short,
+    unknown,
+)
 from klimb.experience.audit.report import Block, Figure, Finding
 from klimb.experience.audit.shift import ShiftTest, first_token_conflicts, shift_test
 from klimb.experience.audit.thresholds import Thresholds
@@ -104,7 +113,7 @@ def _round_trip(samples: Sequence[Sample], decode: Decode | None, thresholds: Th
         value=f"{percent(share)} of {counted(len(chosen), 'response')}",
         status=at_least(share, good=1.0, bad=thresholds.min_round_trip),
         meaning="" if share == 1 else "the ids are of another tokenizer, or the text was changed after it was drawn",
-        threshold=f"at least {percent(thresholds.min_round_trip)}",
+        threshold=both_at_least("100 %", percent(thresholds.min_round_trip)),
         source="own choice",
         number=share,
     )
@@ -120,12 +129,13 @@ def _end_token(samples: Sequence[Sample], decode: Decode | None, thresholds: Thr
     usual = [token for token, _ in counts.most_common(2)]
     ends = [token for token in counts if decode((token,)) == ""] if decode is not None else usual
     share = sum(counts[token] for token in ends) / len(ended)
+    limit = percent(thresholds.min_end_token)
     return Finding(
         name=name,
         value=f"{percent(share)} of {counted(len(ended), 'response')}",
         status=at_least(share, good=1.0 if decode else thresholds.min_end_token, bad=thresholds.min_end_token),
         meaning="" if share == 1 else "without it the policy is never taught where to stop",
-        threshold=f"at least {percent(thresholds.min_end_token)}",
+        threshold=both_at_least("100 %" if decode else limit, limit),
         source="own choice",
         number=share,
     )
@@ -142,7 +152,7 @@ def _broken(samples: Sequence[Sample], broken: Mapping[int, str], thresholds: Th
         value=f"{len(broken):,} of {counted(num_given, 'sample')}",
         status=at_most(share, good=0.0, bad=thresholds.max_unusable_log_mu),
         meaning=f"samples by what is wrong: {kinds}" if broken else "all are finite, none above 0, none all 0",
-        threshold=f"at most {percent(thresholds.max_unusable_log_mu)}",
+        threshold=both_at_most("0 %", percent(thresholds.max_unusable_log_mu)),
         source="eval-protocol pull request 457: stored zeros looked plausible",
         number=share,
     )
@@ -160,6 +170,7 @@ def _shift(test: ShiftTest, thresholds: Thresholds) -> Finding:
         status=at_most(share, good=0.0, bad=thresholds.max_unusable_log_mu),
         meaning=moved if test.place else (own if share == 0 else "some samples fit the place beside theirs exactly"),
         threshold=(
+            f"{both_at_most('0 %', percent(thresholds.max_unusable_log_mu))} of samples; "
             f"moved if {thresholds.shift_factor:g} times closer at −1 or +1, and more than "
             f"{thresholds.shift_noise:g} nats off at 0"
         ),
@@ -203,7 +214,7 @@ def _unusable(samples: Sequence[Sample], num_broken: int, test: ShiftTest | None
             f"absent or estimated {percent(absent)}, broken {percent(broken)}, "
             + ("moved: not tested" if test is None else f"moved {percent(moved)} of those compared")
         ),
-        threshold=f"at most {percent(thresholds.max_unusable_log_mu)}",
+        threshold=both_at_most("0 %", percent(thresholds.max_unusable_log_mu)),
         source="own choice",
         number=share,
     )

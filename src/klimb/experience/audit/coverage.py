@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 from klimb.experience.audit.evidence import normalised, prompt_text
-from klimb.experience.audit.grading import at_least, counted, percent, short, unknown
+from klimb.experience.audit.grading import at_least, both_at_least, counted, percent, short, unknown
 from klimb.experience.audit.report import Block, Figure, Finding
 from klimb.experience.audit.thresholds import Thresholds
 from klimb.experience.samples import Sample
@@ -43,7 +43,7 @@ def coverage_block(
             status=at_least(share, good=thresholds.min_coverage, bad=thresholds.min_coverage / 2),
             meaning=f"their nearest logged answer to the same prompt has a similarity of at least "
             f"{thresholds.min_similarity:g}; {len(nearest) - len(known):,} answers were to prompts not in the data",
-            threshold=f"at least {percent(thresholds.min_coverage)}",
+            threshold=both_at_least(percent(thresholds.min_coverage), percent(thresholds.min_coverage / 2)),
             source="coverage idea: arXiv 2512.11150; own choice of the number",
             number=share,
         )

@@ -17,6 +17,16 @@ def at_least(number: float, *, good: float, bad: float | None = None) -> Status:
     return "bad" if bad is not None and number < bad else "warning"
 
 
+def both_at_most(good: str, bad: str) -> str:
+    """The two limits of `at_most` in words, so that a warning is read beside the number that made it one."""
+    return f"good up to {good}, bad above {bad}" if good != bad else f"at most {good}"
+
+
+def both_at_least(good: str, bad: str) -> str:
+    """The two limits of `at_least` in words."""
+    return f"good from {good}, bad below {bad}" if good != bad else f"at least {good}"
+
+
 def unknown(name: str, why: str) -> Finding:
     """The finding of a check that could not be made."""
     return Finding(name=name, value="unknown", status="unknown", meaning=why)

@@ -3,7 +3,16 @@
 import numpy as np
 
 from klimb.experience.audit.evidence import TokenPairs
-from klimb.experience.audit.grading import at_least, at_most, counted, percent, short, unknown
+from klimb.experience.audit.grading import (
+    at_least,
+    at_most,
+    both_at_least,
+    both_at_most,
+    counted,
+    percent,
+    short,
+    unknown,
+)
 from klimb.experience.audit.report import Block, Figure, Finding
 from klimb.experience.audit.statistics import LOG_BOUND, chi_square, effective_share, k1, k3, pareto_k
 from klimb.experience.audit.thresholds import Thresholds
@@ -40,7 +49,7 @@ def _agreement(pairs: TokenPairs, thresholds: Thresholds) -> tuple[Finding, ...]
             value=f"{short(gap)} nats a token",
             status=at_most(gap, good=thresholds.same_model_abs_good, bad=thresholds.same_model_abs_bad),
             meaning="rounding" if gap <= thresholds.same_model_abs_good else "more than rounding usually makes",
-            threshold=f"good up to {thresholds.same_model_abs_good:g}, bad above {thresholds.same_model_abs_bad:g}",
+            threshold=both_at_most(f"{thresholds.same_model_abs_good:g}", f"{thresholds.same_model_abs_bad:g}"),
             source="NeMo-RL: a token error above 1 to 2 % is a bug",
             number=gap,
         ),
@@ -53,7 +62,7 @@ def _agreement(pairs: TokenPairs, thresholds: Thresholds) -> tuple[Finding, ...]
                 if divergence <= thresholds.same_model_k3_bad
                 else "the recorded numbers are not those of this model at temperature 1"
             ),
-            threshold=f"good up to {thresholds.same_model_k3_good:g}, bad above {thresholds.same_model_k3_bad:g}",
+            threshold=both_at_most(f"{thresholds.same_model_k3_good:g}", f"{thresholds.same_model_k3_bad:g}"),
             source="NeMo-RL (1e-3), prime-rl (0.015)",
             number=divergence,
         ),
@@ -138,7 +147,7 @@ def _effective_shares(pairs: TokenPairs, thresholds: Thresholds) -> tuple[Findin
             value=f"{percent(token_share)} ({at_length})",
             status=decides,
             meaning="(Σw)²/(n·Σw²): the share of equally weighted tokens that would be worth as much",
-            threshold=f"good from {thresholds.token_ess_good:g}, bad below {thresholds.token_ess_bad:g}",
+            threshold=both_at_least(f"{thresholds.token_ess_good:g}", f"{thresholds.token_ess_bad:g}"),
             source=_VERL,
             number=token_share,
         ),
@@ -156,7 +165,7 @@ def _plain_share(name: str, log_weights: np.ndarray[tuple[int], np.dtype[np.floa
         value=f"{percent(share)} ({at_length})",
         status=at_least(share, good=0.5),
         meaning="falls with the length even for noise: about exp(−T·σ²) for T tokens with noise σ",
-        threshold="read beside its length; nothing is decided by it",
+        threshold="good from 0.5, read beside its length; nothing is decided by it",
         number=share,
     )
 
@@ -171,7 +180,7 @@ def _tail(name: str, shape: float | None, thresholds: Thresholds) -> Finding:
         value=short(shape),
         status=at_most(shape, good=thresholds.pareto_k_good, bad=thresholds.pareto_k_bad),
         meaning="shape of the largest weights; above 0.5 their variance is infinite",
-        threshold=f"good up to {thresholds.pareto_k_good:g}, bad above {thresholds.pareto_k_bad:g}",
+        threshold=both_at_most(f"{thresholds.pareto_k_good:g}", f"{thresholds.pareto_k_bad:g}"),
         source="arXiv 1507.02646",
         number=shape,
     )
@@ -187,7 +196,7 @@ def _cuts(pairs: TokenPairs, thresholds: Thresholds) -> tuple[Finding, Finding]:
             value=f"{percent(masked)} outside [{thresholds.mask_low:g}, {thresholds.mask_high:g}]",
             status=at_most(masked, good=thresholds.max_masked / 2, bad=thresholds.max_masked),
             meaning="a mask on the ratio would take them out",
-            threshold=f"good up to {percent(thresholds.max_masked / 2)}, bad above {percent(thresholds.max_masked)}",
+            threshold=both_at_most(percent(thresholds.max_masked / 2), percent(thresholds.max_masked)),
             source="band: IcePop, arXiv 2510.18855; share: own choice",
             number=masked,
         ),

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from klimb.experience.audit.evidence import USABLE, is_truncated
-from klimb.experience.audit.grading import at_most, counted, percent, unknown
+from klimb.experience.audit.grading import at_most, both_at_most, counted, percent, unknown
 from klimb.experience.audit.report import Block, Finding
 from klimb.experience.audit.thresholds import Thresholds
 from klimb.experience.samples import Sample, SamplingSettings
@@ -101,7 +101,7 @@ def _truncated(samples: Sequence[Sample], thresholds: Thresholds) -> Finding:
             if share == 0
             else "top-p, top-k, min-p or temperature 0: some tokens could not be drawn, so ratios are biased"
         ),
-        threshold=f"at most {percent(thresholds.max_truncated_sampling)}",
+        threshold=both_at_most("0 %", percent(thresholds.max_truncated_sampling)),
         source="TRL issue 6789, verl issue 6240",
         number=share,
     )
@@ -134,7 +134,7 @@ def _no_log_mu(samples: Sequence[Sample], thresholds: Thresholds) -> Finding:
             if share == 0
             else "no ratio to the behaviour policy can be formed there; recompute them only with the logging weights"
         ),
-        threshold=f"at most {percent(thresholds.max_unusable_log_mu)}",
+        threshold=both_at_most("0 %", percent(thresholds.max_unusable_log_mu)),
         source="own choice",
         number=share,
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from klimb.experience.audit.evidence import normalised, prompt_text
-from klimb.experience.audit.grading import at_least, at_most, counted, percent, unknown
+from klimb.experience.audit.grading import at_least, at_most, both_at_least, counted, percent, unknown
 from klimb.experience.audit.minhash import near_duplicates
 from klimb.experience.audit.report import Block, Figure, Finding
 from klimb.experience.audit.statistics import perplexity
@@ -64,7 +64,7 @@ def _effective_prompts(counts: Counter[str], thresholds: Thresholds) -> Finding:
         value=f"{effective:.1f} of {len(counts):,}",
         status=at_least(effective, good=2 * thresholds.min_effective_prompts, bad=thresholds.min_effective_prompts),
         meaning="exp(entropy) of rows over prompts: as many equally frequent prompts would be as diverse",
-        threshold=f"at least {thresholds.min_effective_prompts:g}",
+        threshold=both_at_least(f"{2 * thresholds.min_effective_prompts:g}", f"{thresholds.min_effective_prompts:g}"),
         source="few clusters make intervals too narrow (Cameron, Gelbach, Miller 2008); own choice of the number",
         number=effective,
     )

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klimb.experience.audit.evidence import is_rated, numbered, prompt_text
-from klimb.experience.audit.grading import at_least, at_most, counted, percent, short, unknown
+from klimb.experience.audit.grading import at_least, at_most, both_at_most, counted, percent, short, unknown
 from klimb.experience.audit.report import Block, Figure, Finding
 from klimb.experience.audit.statistics import cluster_half_width
 from klimb.experience.audit.thresholds import Thresholds
@@ -31,7 +31,7 @@ def signal_block(samples: Sequence[Sample], thresholds: Thresholds) -> Block:
         value=f"{len(rated):,} of {counted(len(samples), 'sample')}",
         status="bad" if not rated else at_least(share, good=thresholds.min_reward_share),
         meaning=_rewards_missing(samples, len(rated)),
-        threshold=f"at least {percent(thresholds.min_reward_share)}",
+        threshold=f"good from {percent(thresholds.min_reward_share)}, bad without any",
         source="own choice",
         number=share,
     )
@@ -140,7 +140,7 @@ def _zero_variance(rewards: NDArray[np.float64], groups: NDArray[np.int64], thre
         value=f"{percent(share)} of {counted(int(compared.sum()), 'group')}",
         status=at_most(share, good=thresholds.max_zero_variance / 2, bad=thresholds.max_zero_variance),
         meaning="all answers of such a group have the same reward, so their advantage is 0",
-        threshold=f"at most {percent(thresholds.max_zero_variance)}",
+        threshold=both_at_most(percent(thresholds.max_zero_variance / 2), percent(thresholds.max_zero_variance)),
         source="DAPO, arXiv 2503.14476, drops them; own choice of the number",
         number=share,
     )
@@ -159,7 +159,9 @@ def _interval(rewards: NDArray[np.float64], prompts: NDArray[np.int64], threshol
             f"of the mean reward; {counted(len(rewards), 'response')} to "
             f"{counted(int(prompts.max()) + 1, 'prompt')} are worth {worth:.0f} independent ones"
         ),
-        threshold=f"at most the hoped gain, {thresholds.hoped_gain:g}",
+        threshold=both_at_most(
+            f"half the hoped gain, {thresholds.hoped_gain / 2:g}", f"the hoped gain, {thresholds.hoped_gain:g}"
+        ),
         source="cluster-robust variance of a mean, by prompt",
         number=half,
     )

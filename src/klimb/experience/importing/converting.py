@@ -1,6 +1,6 @@
 """One row to samples or ratings: users hashed, columns renamed, read by its kind, checked. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from klimb.experience.importing.found import Found, as_sample
 from klimb.experience.importing.kinds.table import COLUMNS
@@ -12,13 +12,20 @@ from klimb.experience.samples import Sample
 from klimb.experience.store_feedback import Feedback
 
 
-def anonymous(row: Row, rules: ImportRules) -> Row:
+def anonymous(row: Row, rules: ImportRules, *, salt: Callable[[], bytes] | None = None) -> Row:
     """The row as it may be kept, among the rejects too: without user ids, unless the user keeps them.
+
+    Args:
+        row: as it was read.
+        rules: what the user states.
+        salt: asked for at each user id; None for the salt of `rules`.
 
     Raises:
         RowError: nested too deep to be looked through.
     """
-    return row if rules.keep_users else without_users(row, rules.salt, also=rules.columns.get("user", ""))
+    if rules.keep_users:
+        return row
+    return without_users(row, salt or (lambda: rules.salt), also=rules.columns.get("user", ""))
 
 
 def converted(row: Row, read: ReadRow, rules: ImportRules, *, kind: str) -> Sequence[Sample | Feedback]:
@@ -27,7 +34,7 @@ def converted(row: Row, read: ReadRow, rules: ImportRules, *, kind: str) -> Sequ
     Raises:
         RowError: it cannot be imported; then nothing of it is.
     """
-    row = _renamed(row, rules) if rules.columns else row
+    row = renamed(row, rules)
     found = read(row, rules)
     return [as_sample(part, row, rules, kind=kind) if isinstance(part, Found) else part for part in found]
 
@@ -39,7 +46,14 @@ def check_columns(rules: ImportRules) -> None:
         raise ValueError(f"--columns maps {', '.join(unknown)}, and our columns are {', '.join(COLUMNS)}")
 
 
-def _renamed(row: Row, rules: ImportRules) -> Row:
+def renamed(row: Row, rules: ImportRules) -> Row:
+    """The row with the columns that the user maps under our names too.
+
+    Raises:
+        RowError: it has no such column.
+    """
+    if not rules.columns:
+        return row
     values = dict(row.values)
     for ours, theirs in rules.columns.items():
         if theirs not in row.values:

@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from klimb.experience.importing.converting import anonymous, check_columns, converted
-from klimb.experience.importing.kinds.feedback import read_score, score_name
+from klimb.experience.importing.first_look import check_columns_there, check_ratings, guessed_kind
+from klimb.experience.importing.kinds.feedback import rating_in, read_score
 from klimb.experience.importing.kinds.langfuse import TRACE
 from klimb.experience.importing.reading import read_records
-from klimb.experience.importing.registry import Importer, ReadRow, guessed_importer, importer_named
-from klimb.experience.importing.rejects import RejectFile
+from klimb.experience.importing.registry import Importer, ReadRow, importer_named
+from klimb.experience.importing.rejects import NUM_REASONS_SHOWN, RejectFile
 from klimb.experience.importing.report import ImportReport, Tally
 from klimb.experience.importing.rows import CutOff, ReadLimits, Record, Reject, Row, RowError
 from klimb.experience.importing.rules import ImportRules
@@ -27,7 +28,8 @@ SEGMENT_CHARACTERS = 64 * 1024**2
 """Of raw rows; whichever comes first ends a segment, which bounds the memory of an import."""
 
 HASH_DIGITS = 32
-NUM_REASONS_SHOWN = 5
+CONFLICT = "an id that is in the store with other content"
+FIRST_STAYS = "the store keeps the first, as it was mapped; another mapping goes into a new store: --into NEW"
 
 
 def import_file(
@@ -42,7 +44,8 @@ def import_file(
 ) -> ImportReport:
     """Adds the rows of a file to a store; a file that is imported again adds nothing.
 
-    Rows that cannot be imported go to `rejected/` in the store's folder, and the import goes on.
+    Rows that cannot be imported go to `rejected/` in the store's folder, and the import goes on. Before anything is
+    added, all ratings of the file are looked at: one off an unstated scale stops the import.
 
     Args:
         store: need not exist yet.
@@ -54,18 +57,19 @@ def import_file(
         is_strict: stop at the first row that cannot be imported; segments added before it stay.
 
     Raises:
-        ValueError: a file broken as a whole, no row imported, ratings of several names, or a row with `is_strict`.
+        ValueError: a file broken as a whole, no row imported, ratings of several names or off their scale, columns that
+            no row has, or a row with `is_strict`.
         FileNotFoundError: there is no such file.
     """
     rules, limits = rules or ImportRules(), limits or ReadLimits()
     check_columns(rules)
-    importer = importer_named(kind) if kind else _guessed(path, limits)
+    importer = importer_named(kind) if kind else guessed_kind(path, limits)
     if scores is not None and importer.name != "langfuse":
         raise ValueError(f"--scores goes with langfuse's observations, and these rows are {importer.name}")
-    if scores is not None or importer.name == "feedback":
-        _check_one_name(scores or path, limits, rules)
-    if not rules.keep_users and not rules.salt:
-        rules = replace(rules, salt=user_salt(store.folder))
+    check_columns_there(path, importer.needed, rules, limits)
+    rated = path if importer.rating_in else scores
+    if rated is not None:
+        check_ratings(rated, importer.rating_in or rating_in, rules, limits)
     with RejectFile(store.folder, path) as rejects:
         run = _Run(store, importer.name, rules, rejects, is_strict=is_strict)
         run.take(read_records(path, limits), importer.read)
@@ -124,7 +128,7 @@ class _Run:
     def _take_row(self, row: Row, read: ReadRow) -> None:
         kept = ""
         try:
-            row = anonymous(row, self._rules)
+            row = anonymous(row, self._rules, salt=self._salt_for_user)
             kept = row.raw
             made = converted(row, read, self._rules, kind=self._kind)
             for part in made:
@@ -143,6 +147,13 @@ class _Run:
         if len(self._samples) + len(self._ratings) >= SEGMENT_ROWS or self._num_characters >= SEGMENT_CHARACTERS:
             self._flush()
 
+    def _salt_for_user(self) -> bytes:
+        """The user's own salt, else that of the store, which is made for the first user that is met."""
+        self.tally.num_user_ids += 1
+        if not self._rules.salt:
+            self._rules = replace(self._rules, salt=user_salt(self._store.folder))
+        return self._rules.salt
+
     def _check_group(self, sample: Sample, place: str) -> None:
         """A group that the file names has one prompt: a baseline over several would compare what cannot be."""
         group, prompt_hash = sample.group_id[: -HASH_DIGITS - 1], sample.group_id[-HASH_DIGITS:]
@@ -158,8 +169,12 @@ class _Run:
         self._samples.append((sample, place))
         tally = self.tally
         tally.num_samples += 1
-        tally.num_rated += sample.reward is not None
         tally.provenances[sample.log_mu_provenance] += 1
+        if sample.reward is not None:
+            tally.num_rated += 1
+            tally.rewards.add(sample.reward)
+        if sample.tokenizer:
+            tally.models_of_ids[sample.model] += 1
         for counts, name in ((tally.notes, "log_mu_note"), (tally.assumed, "sampling_assumed")):
             if name in sample.metadata:
                 counts[sample.metadata[name].partition(": ")[0]] += 1
@@ -187,49 +202,15 @@ class _Run:
         for sample_id in result.conflicts:
             self.tally.num_conflicts += 1
             place, raw = places[sample_id]
-            detail = f"{sample_id[:80]!r}; the first one stays"
-            self._reject(Reject(place, "an id that is in the store with other content", detail, raw))
+            self._reject(Reject(place, CONFLICT, f"{sample_id[:80]!r}; {FIRST_STAYS}", raw))
 
     def _reject(self, reject: Reject) -> None:
-        self.rejects.add(reject)
         if self._is_strict:
             raise ValueError(
                 f"{reject.place}: {reject.reason}{': ' if reject.detail else ''}{reject.detail}; without --strict such "
                 "rows are put aside and the import goes on"
             )
-
-
-def _guessed(path: Path, limits: ReadLimits) -> Importer:
-    """By the first row that can be read."""
-    rejects: list[Reject] = []
-    for record in read_records(path, limits):
-        if isinstance(record, Row):
-            return guessed_importer(record)
-        if isinstance(record, Reject) and len(rejects) < NUM_REASONS_SHOWN:
-            rejects.append(record)
-    why = "; ".join(f"{reject.place}: {reject.reason} {reject.detail}" for reject in rejects)
-    raise ValueError(f"{path} has no row that can be read{': ' if why else ''}{why}")
-
-
-def _check_one_name(path: Path, limits: ReadLimits, rules: ImportRules) -> None:
-    """Ratings of several names are of several things: their mean would be of none."""
-    if rules.score_name:
-        return
-    names: list[str] = []
-    for record in read_records(path, limits):
-        if isinstance(record, Row):
-            try:
-                name = score_name(record)
-            except RowError:
-                continue  # it is rejected with its reason when it is imported
-            if name not in names:
-                names.append(name)
-        if len(names) > NUM_REASONS_SHOWN:
-            break
-    if len(names) > 1:
-        raise ValueError(
-            f"{path} rates several things: {', '.join(names)}; say which of them is the reward: --score-name {names[0]}"
-        )
+        self.rejects.add(reject)
 
 
 def _check_something_came(path: Path, tally: Tally, rejects: RejectFile) -> None:
@@ -240,7 +221,11 @@ def _check_something_came(path: Path, tally: Tally, rejects: RejectFile) -> None
     if not rejects.counts:
         raise ValueError(f"{path}: none of its {tally.num_rows} rows holds a response or a rating of that name")
     top = "; ".join(f"{count} × {reason}" for reason, count in rejects.counts.most_common(NUM_REASONS_SHOWN))
-    raise ValueError(f"{path}: none of its {tally.num_rows} rows could be imported: {top}; they are in {rejects.path}")
+    first = rejects.examples[next(iter(rejects.counts))]
+    raise ValueError(
+        f"{path}: none of its {tally.num_rows} rows could be imported: {top}; the first is {first}. Nothing was "
+        f"added to the store; the rows with their reasons are in {rejects.path}"
+    )
 
 
 def _num_waiting(store: Store) -> int:

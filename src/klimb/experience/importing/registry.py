@@ -6,13 +6,13 @@ from types import MappingProxyType
 
 from klimb.experience.importing.cells import first_of, listed, mapping
 from klimb.experience.importing.found import Found
-from klimb.experience.importing.kinds.feedback import SAMPLE_NAMES, VALUE_NAMES, read_feedback
-from klimb.experience.importing.kinds.kto import read_kto
+from klimb.experience.importing.kinds.feedback import SAMPLE_NAMES, VALUE_NAMES, rating_in, read_feedback
+from klimb.experience.importing.kinds.kto import label_in, read_kto
 from klimb.experience.importing.kinds.langfuse import read_langfuse
 from klimb.experience.importing.kinds.openai import read_openai
 from klimb.experience.importing.kinds.preference import read_preference
 from klimb.experience.importing.kinds.prompt_completion import read_prompt_completion
-from klimb.experience.importing.kinds.table import read_table
+from klimb.experience.importing.kinds.table import NEEDED, read_table
 from klimb.experience.importing.kinds.verl import read_verl
 from klimb.experience.importing.kinds.vllm import read_vllm
 from klimb.experience.importing.rows import Row
@@ -32,6 +32,9 @@ class Importer:
         summary: one line for people.
         looks_alike: whether a row is likely of this kind.
         because: what `looks_alike` saw, for people.
+        needed: columns without which no row is of this kind, and which can be mapped.
+        rating_in: what a row rates and the rating as it stands there; None for a kind without ratings. Rewards are
+            none: they have no scale that could be mistaken for another.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Importer:
     summary: str
     looks_alike: Callable[[Mapping[str, object]], bool]
     because: str
+    needed: Sequence[str] = ()
+    rating_in: Callable[[Row], tuple[str, object]] | None = None
 
 
 def _parts(values: Mapping[str, object]) -> Sequence[Mapping[str, object]]:
@@ -101,6 +106,7 @@ _KINDS = (
         summary="prompt, completion and a label: good or bad",
         looks_alike=_is_kto,
         because="it has prompt, completion and label",
+        rating_in=label_in,
     ),
     Importer(
         name="preference",
@@ -129,6 +135,7 @@ _KINDS = (
         summary="columns prompt, response, reward, ...; --columns maps other names",
         looks_alike=_has("prompt", "response"),
         because="it has prompt and response",
+        needed=NEEDED,
     ),
     Importer(
         name="prompt-completion",
@@ -143,6 +150,7 @@ _KINDS = (
         summary="ratings of responses by their id",
         looks_alike=_is_feedback,
         because="it has an id and a rating, and no response",
+        rating_in=rating_in,
     ),
 )
 

@@ -1,5 +1,6 @@
 """Rows that were not imported, in a file of their own, counted by reason."""
 
+import filecmp
 import json
 import re
 from collections import Counter
@@ -11,12 +12,15 @@ from typing import TextIO
 from klimb.experience.importing.rows import Reject
 
 FOLDER = "rejected"
+NUM_REASONS_SHOWN = 5
 LONGEST_TEXT = 2000
 """Characters kept of a rejected row."""
 
 
 class RejectFile:
     """`rejected/<file>-<n>.jsonl` in the store's folder: made by the first reject, one JSON object a line.
+
+    A file imported again has the same rejects again: if a file with a smaller number holds just these, it stays alone.
 
     Attributes:
         counts: rejects by reason.
@@ -38,8 +42,13 @@ class RejectFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if self._file is not None:
-            self._file.close()
+        if self._file is None or self.path is None:
+            return
+        self._file.close()
+        earlier = self._same_as(self.path)
+        if earlier is not None:
+            self.path.unlink()
+            self.path = earlier
 
     def add(self, reject: Reject) -> None:
         """Writes one reject."""
@@ -54,7 +63,7 @@ class RejectFile:
 
     def _opened(self) -> TextIO:
         self._folder.mkdir(parents=True, exist_ok=True)
-        for path in self._free_paths():
+        for path in self._paths():
             try:
                 file = path.open("x", encoding="ascii")
             except FileExistsError:
@@ -63,7 +72,16 @@ class RejectFile:
             return file
         raise AssertionError("the numbers have no end")
 
-    def _free_paths(self) -> Iterator[Path]:
+    def _same_as(self, path: Path) -> Path | None:
+        """The first file before this one with the same content. None behind it: two imports at once keep one."""
+        for earlier in self._paths():
+            if earlier == path:
+                return None
+            if earlier.is_file() and filecmp.cmp(earlier, path, shallow=False):
+                return earlier
+        raise AssertionError("the numbers have no end")
+
+    def _paths(self) -> Iterator[Path]:
         number = 0
         while True:
             number += 1

@@ -3,7 +3,7 @@
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -38,10 +38,11 @@ def user_salt(folder: Path) -> bytes:
     return bytes.fromhex(salt)
 
 
-def without_users(row: Row, salt: bytes, *, also: str = "") -> Row:
+def without_users(row: Row, salt: Callable[[], bytes], *, also: str = "") -> Row:
     """The row with each user id replaced by `user_hash`, in its cells and in its raw text.
 
-    Users stand under the names of `USER_NAMES`, however deep, and under the name `also`.
+    Users stand under the names of `USER_NAMES`, however deep, and under the name `also`. The salt is asked for at each
+    of them, so one without users needs none.
 
     Raises:
         RowError: nested deeper than `DEEPEST`.
@@ -64,7 +65,7 @@ def _pattern(also: str) -> re.Pattern[str]:
     return re.compile(rf'"(?:{names})"\s*:|\\u00')
 
 
-def _hashed(value: object, salt: bytes, names: frozenset[str], depth: int) -> object:
+def _hashed(value: object, salt: Callable[[], bytes], names: frozenset[str], depth: int) -> object:
     if depth == 0:
         raise RowError("JSON nested too deep", f"more than {DEEPEST} levels around a user id")
     if isinstance(value, list):
@@ -73,7 +74,7 @@ def _hashed(value: object, salt: bytes, names: frozenset[str], depth: int) -> ob
         return value
     entries = cast(Mapping[str, object], value)
     return {
-        name: user_hash(str(entry), salt)
+        name: user_hash(str(entry), salt())
         if name in names and isinstance(entry, str | int) and entry != ""
         else _hashed(entry, salt, names, depth - 1)
         for name, entry in entries.items()

@@ -44,6 +44,12 @@ def score_name(row: Row) -> str:
     return name_of(first_of(row.values, "name", "key")) or "rating"
 
 
+def rating_in(row: Row) -> tuple[str, object]:
+    """What is rated, and the rating as it stands there; None for a category, which is no number."""
+    kind, value = _stated(row)
+    return score_name(row), None if kind == "CATEGORICAL" else value
+
+
 def _feedback(row: Row, rules: ImportRules, *, sample_id: str, own_id: str) -> Sequence[Feedback]:
     """Nothing if the row is of another name than the user asked for."""
     name = score_name(row)
@@ -64,16 +70,19 @@ def _feedback(row: Row, rules: ImportRules, *, sample_id: str, own_id: str) -> S
 
 
 def _value(row: Row, rules: ImportRules) -> float | None:
-    kind = name_of(first_of(row.values, "dataType", "data_type")).upper()
-    text = first_of(row.values, "stringValue", "string_value")
+    kind, value = _stated(row)
     if kind == "CATEGORICAL" and not rules.value_map:
-        raise RowError(
-            "a category without a map", f"{text or row.values.get('value')!r}; say what each is: --map good=1 bad=0"
-        )
-    value = text if kind == "CATEGORICAL" and text is not None else first_of(row.values, *VALUE_NAMES)
+        raise RowError("a category without a map", f"{value!r}; say what each is: --map good=1 bad=0")
     if kind == "BOOLEAN" and value in (0, 1):
         value = bool(value)
     found = rating(value, rules, row)
     if found is not None and abs(found) > rules.max_reward:
         raise RowError("a rating beyond the cap", f"{found:g}, and at most {rules.max_reward:g} was allowed")
     return found
+
+
+def _stated(row: Row) -> tuple[str, object]:
+    """The kind of rating that Langfuse names, empty for others, and the rating; of a category, its text."""
+    kind = name_of(first_of(row.values, "dataType", "data_type")).upper()
+    text = first_of(row.values, "stringValue", "string_value")
+    return kind, text if kind == "CATEGORICAL" and text is not None else first_of(row.values, *VALUE_NAMES)

@@ -25,3 +25,8 @@ def read_kto(row: Row, rules: ImportRules) -> Sequence[Found]:
         model=name_of(first_of(values, "model")),
     )
     return [with_group_and_user(found, row)]
+
+
+def label_in(row: Row) -> tuple[str, object]:
+    """What is rated, and the label as it stands there."""
+    return "label", row.values.get("label")

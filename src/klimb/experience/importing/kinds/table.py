@@ -24,10 +24,13 @@ COLUMNS = (
 )
 
 
+NEEDED = ("prompt", "response")
+
+
 def read_table(row: Row, rules: ImportRules) -> Sequence[Found]:
     """One response; columns that the user mapped have been renamed before."""
     values = row.values
-    for needed in ("prompt", "response"):
+    for needed in NEEDED:
         if needed not in values:
             names = ", ".join(str(name) for name in values)
             raise RowError(f"no column {needed!r}", f"there are {names}; say which it is: --columns {needed}=NAME")
