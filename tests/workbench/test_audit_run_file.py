@@ -167,3 +167,12 @@ def test_values_of_every_kind_read_back_from_toml():
     assert "small = 1e-5  # a remark" in text
     with pytest.raises(ValueError, match="no NoneType"):
         toml_text({"table": {"a": None}}, {})
+
+
+def test_single_responses_are_compared_over_the_batch():
+    tables = tables_of(run_file(report(), store="store", data=replace(DATA, group_size=1.0)))
+    assert tables["advantages"] == {"kind": "batch-mean", "group_filter": False}
+    assert "advantages" not in tables_of(run_file(report(), store="store", data=DATA))
+    assert "advantages" not in tables_of(
+        run_file(report("kto-or-dro"), store="store", data=replace(DATA, group_size=1.0))
+    )

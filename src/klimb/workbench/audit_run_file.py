@@ -7,11 +7,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from klimb.experience import Sample
+from klimb.experience import NEEDS_GROUPS, Sample
 from klimb.experience.audit import AuditReport
+from klimb.losses import RECIPES
 from klimb.workbench.audit_toml import Remarks, Tables, toml_text
 from klimb.workbench.config import RunConfig, SamplingSection
 
+SINGLE = 1.5
+"""Below this many responses a prompt on average, most groups have one."""
 STAND_IN_MODEL = "smollm2-135m"
 """Stands in the run file where nothing names a model."""
 ANSWERS_A_STEP = 64
@@ -80,6 +83,8 @@ def run_file(
     tables: Tables = {"": {"seed": 0}, "model": _model(model, run, remarks)}
     tables |= _settings(run, data, remarks, collects=collects)
     tables["objective"] = {"recipe": recommended}
+    if not collects and data.group_size < SINGLE:
+        tables["advantages"] = _of_single_responses(recommended, remarks)
     tables["sources"] = {"rollout" if collects else "log": 1.0}
     if not collects:
         tables["log"] = {"path": store, **({"where": where} if where else {})}
@@ -105,6 +110,15 @@ def _model(model: str, run: RunConfig | None, remarks: Remarks) -> dict[str, Any
     if run.model.trust_remote_code:
         remarks["model.path"] = "the audited run had trust_remote_code on; add it if you have read that code"
     return {"path": run.model.path, **_changed(run.model, but=("path", "trust_remote_code"))}
+
+
+def _of_single_responses(recipe: str, remarks: Remarks) -> dict[str, Any]:
+    """A baseline over the batch in place of one that compares the responses to one prompt."""
+    kind = RECIPES[recipe].advantages
+    if kind not in NEEDS_GROUPS:
+        return {}
+    remarks["advantages.kind"] = "one response a prompt: there is no group to compare"
+    return {"kind": "batch-soft-value" if kind == "group-soft-value" else "batch-mean", "group_filter": False}
 
 
 def _settings(run: RunConfig | None, data: Logged, remarks: Remarks, *, collects: bool) -> Tables:

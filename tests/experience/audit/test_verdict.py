@@ -43,7 +43,7 @@ def audited(change=lambda sample: sample, **options: object) -> AuditReport:
 def test_healthy_data_is_for_rl_with_correction():
     verdict = audited().verdict
     assert (verdict.kind, verdict.decided_by) == ("rl-with-correction", "effective share of token weights")
-    assert verdict.recipes[0] == "rpg-reinforce-urkl"
+    assert verdict.recipes == ("topr", "rpg-reinforce-urkl")
     assert verdict.interval_half_width < 0.1
 
 

@@ -88,7 +88,8 @@ def verdict_of(decision: Decision, findings: Findings, thresholds: Thresholds, e
 def recipes_for(kind: VerdictKind, findings: Findings) -> tuple[str, ...]:
     """Names of objectives that can use the data, the recommended one first.
 
-    KTO takes single responses with two values of reward; DRO takes any, and groups if there are some.
+    KTO takes single responses with two values of reward; DRO takes any, and groups if there are some. On logs alone a
+    clip around μ ends the way that one may go from it; a weight that cannot exceed 1 does not (docs/offpolicy.md).
     """
     if kind == "kto-or-dro":
         is_single = not _above(findings, GROUPED, 0.5)
@@ -100,6 +101,8 @@ def recipes_for(kind: VerdictKind, findings: Findings) -> tuple[str, ...]:
         return ("bc",)
     if kind == "ratio-free-rl":
         return ("topr", "oapl", "kimi-pmd", "asymre")
+    if kind == "rl-with-correction":
+        return ("topr", "rpg-reinforce-urkl")
     return ("rpg-reinforce-urkl",)
 
 
