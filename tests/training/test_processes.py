@@ -16,17 +16,22 @@ import torch
 from klimb.policies import load_policy
 from klimb.training import load_checkpoint, newest_verified, read_metrics, without_wall_clock
 
-VARIANT = "schedule-free-ema"
 NUM_STEPS = 8
 
 
 @pytest.fixture
-def start(tiny_run_path: Path, tiny_model_path: Path, tmp_path: Path):
+def variant() -> str:
+    """A name in `VARIANTS`; a test may parametrize it."""
+    return "schedule-free-ema"
+
+
+@pytest.fixture
+def start(tiny_run_path: Path, tiny_model_path: Path, tmp_path: Path, variant: str):
     """Starts the program on the folder `torn`."""
 
     def started(**changes) -> subprocess.Popen[str]:
         changes = {"num_steps": NUM_STEPS} | changes
-        command = [sys.executable, str(tiny_run_path), str(tiny_model_path), str(tmp_path / "torn"), VARIANT]
+        command = [sys.executable, str(tiny_run_path), str(tiny_model_path), str(tmp_path / "torn"), variant]
         # The bits depend on the number of threads; the other process must use as many as this one.
         environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
         return subprocess.Popen(
@@ -41,10 +46,10 @@ def start(tiny_run_path: Path, tiny_model_path: Path, tmp_path: Path):
 
 
 @pytest.fixture
-def straight(tiny_run, tiny_model_path: Path, tmp_path: Path) -> Path:
+def straight(tiny_run, tiny_model_path: Path, tmp_path: Path, variant: str) -> Path:
     """The folder of a run of this process that nothing disturbed."""
     policy = load_policy(str(tiny_model_path), dtype="float32", device="cpu")
-    settings = replace(tiny_run.VARIANTS[VARIANT], num_steps=NUM_STEPS)
+    settings = replace(tiny_run.VARIANTS[variant], num_steps=NUM_STEPS)
     tiny_run.run(policy, tmp_path / "straight", settings)
     return tmp_path / "straight"
 
@@ -66,6 +71,7 @@ def wait_for_step(process: subprocess.Popen[str], step: int) -> None:
         assert line, process.stderr.read()
 
 
+@pytest.mark.parametrize("variant", ["schedule-free-ema", "replayed"])
 def test_killed_and_resumed_is_bit_for_bit_the_undisturbed_run(start, straight: Path, tmp_path: Path):
     process = start(sleep_seconds=0.2)
     wait_for_step(process, 3)
@@ -120,7 +126,7 @@ def test_sigterm_saves_and_exits_with_143_and_the_resumed_run_is_the_same(
     newest = newest_verified(tmp_path / "torn" / "checkpoints")
     assert newest is not None and f"saved after step {int(newest.name[-6:])};" in errors
     policy = load_policy(str(tiny_model_path), dtype="float32", device="cpu")
-    settings = replace(tiny_run.VARIANTS[VARIANT], num_steps=NUM_STEPS)
+    settings = replace(tiny_run.VARIANTS[variant], num_steps=NUM_STEPS)
     tiny_run.run(policy, tmp_path / "torn", settings, resume=True)
     assert not caplog.records  # the lock was given back
     assert_same_end(straight, tmp_path / "torn")
