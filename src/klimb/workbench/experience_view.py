@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from klimb.experience import Sample
+from klimb.experience import Sample, SamplingSettings
+from klimb.experience.importing.log_probs import NO_LIMIT
 from klimb.workbench.experience_summary import Part, StoreSummary
 from klimb.workbench.experience_tokens import TokenRows
 from klimb.workbench.reports import report_facts
@@ -134,14 +135,17 @@ def _bar(share: float) -> str:
     return "█" * (eighths // 8) + BLOCKS[eighths % 8].strip()
 
 
-def _facts(sample: Sample) -> list[tuple[str, str]]:
-    sampling = sample.sampling
-    settings = (
-        "not known"
-        if sampling is None
-        else f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}, top-k {sampling.top_k}, "
-        f"min-p {sampling.min_p:g}, at most {sampling.max_new_tokens} tokens"
+def _settings_in_words(sampling: SamplingSettings) -> str:
+    limit = "no limit stated" if sampling.max_new_tokens >= NO_LIMIT else f"at most {sampling.max_new_tokens} tokens"
+    return (
+        f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}, top-k {sampling.top_k}, "
+        f"min-p {sampling.min_p:g}, {limit}"
     )
+
+
+def _facts(sample: Sample) -> list[tuple[str, str]]:
+    settings = "not known" if sample.sampling is None else _settings_in_words(sample.sampling)
+    tokens = f"{len(sample.response_ids)} tokens" if sample.response_ids else "text only"
     parts = ", ".join(f"{name} {value:g}" for name, value in sample.reward_parts.items())
     return [
         ("reward", "none" if sample.reward is None else f"{sample.reward:g}"),
@@ -149,7 +153,7 @@ def _facts(sample: Sample) -> list[tuple[str, str]]:
         ("reason", sample.reward_reason),
         ("source", f"{sample.source} · {sample.model or 'no model named'}, version {sample.policy_version}"),
         ("created", "" if not sample.created_at else _date(sample.created_at)),
-        ("ended", f"{sample.finish_reason}, {len(sample.response_ids)} tokens"),
+        ("ended", f"{sample.finish_reason}, {tokens}"),
         ("log_mu", sample.log_mu_provenance),
         ("sampling", settings),
         ("tokenizer", sample.tokenizer),
