@@ -51,7 +51,8 @@ OFFLINE_RECIPES = (
 LAG_RECIPES = ("rpg-reinforce-urkl", "grpo")
 LAGS = (0, 1, 4, 16)
 """In collections of 4 optimiser steps: 0, 4, 16 and 64 policy versions."""
-REPLAY_SHARES = (0.0, 0.5, 0.75)
+REPLAY_ARMS = ((0.0, 16), (0.5, 16), (0.75, 16), (0.75, 28))
+"""Share of replay, and steps."""
 
 BASE: Mapping[str, Any] = {
     "task": {"kind": "arithmetic", "operators": "+", "digits": 1},
@@ -120,15 +121,17 @@ def log_cases(folder: Path, seeds: range) -> Iterator[Case]:
 def replay_cases(seeds: range) -> Iterator[Case]:
     """The default recipe with a growing share of replay, the number of groups a step being the same."""
     for seed in seeds:
-        for share in REPLAY_SHARES:
+        for share, num_steps in REPLAY_ARMS:
             changes = {
                 "objective": {"recipe": "rpg-reinforce-urkl"},
                 "advantages": {"kind": "group-z-score", "group_filter": False},
                 "sources": {"rollout": 1 - share, "replay": share},
                 "replay": {"max_age": 12, "rule": "recent"},
+                "training": {"num_steps": num_steps},
                 "evaluation": {"every_steps": 4},
             }
-            yield Case(part="replay", arm=f"{share:.0%} replay", seed=seed, changes=changes)
+            longer = f", {num_steps} steps" if num_steps != BASE["training"]["num_steps"] else ""
+            yield Case(part="replay", arm=f"{share:.0%} replay{longer}", seed=seed, changes=changes)
 
 
 def lag_cases(seeds: range) -> Iterator[Case]:
