@@ -114,7 +114,7 @@ def test_killed_at_any_moments_and_resumed_is_bit_for_bit_the_undisturbed_run(
 
 
 def test_sigterm_saves_and_exits_with_143_and_the_resumed_run_is_the_same(
-    start, straight: Path, tiny_run, tiny_model_path: Path, tmp_path: Path, caplog
+    start, straight: Path, variant: str, tiny_run, tiny_model_path: Path, tmp_path: Path, caplog
 ):
     process = start(sleep_seconds=0.2)
     wait_for_step(process, 3)
