@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from klimb.losses import CLIPS, DualClip, Mask, NoClip, Objective, Truncate, clip_named
+from klimb.losses import CLIPS, DualClip, Mask, NoClip, Objective, SecondMoment, TotalVariation, Truncate, clip_named
 from tests.oracle.formulas import KL_COMPONENT, algorithm_2, ppo_dual_clip
 
 LOW, HIGH, CEILING = 0.2, 0.28, 3.0
@@ -104,6 +104,84 @@ def test_masked_differentiable_keeps_the_divergence_outside_the_band():
     assert slopes[at] == pytest.approx(BETA * math.exp(2.5) * 2.5)
 
 
+@pytest.mark.parametrize("estimator", ["reinforce", "differentiable"])
+def test_total_variation_leaves_out_what_moved_too_far_the_way_the_advantage_pushes(estimator):
+    """π − μ from the two probabilities themselves, not from w."""
+    low, high, ceiling = 0.1, 0.15, 5.0
+    objective = Objective(beta=0.0, estimator=estimator, clip=TotalVariation(low, high, ceiling))
+    _, slopes = loss_and_slope(objective)
+    branches = set()
+    for (log_pi, log_w, advantage), slope in zip(GRID, slopes, strict=True):
+        moved = math.exp(log_pi) - math.exp(log_pi - log_w)
+        left = moved > high if advantage >= 0 else moved < -low
+        branches.add((left, advantage >= 0))
+        expected = 0.0 if left else -min(math.exp(log_w), ceiling) * advantage
+        assert slope == pytest.approx(expected, abs=1e-12)
+    assert len(branches) == 4
+
+
+def test_total_variation_lets_a_rare_token_multiply_and_a_likely_one_move_little():
+    """0.001 → 0.01 is w = 10 and stays; 0.5 → 0.75 is w = 1.5 and goes. A clip on w would say the opposite."""
+    w, log_pi = torch.tensor([[10.0, 1.5]]), torch.tensor([[0.01, 0.75]]).log()
+    clipped = TotalVariation(0.2, 0.2)(w, torch.ones(1, 2, dtype=torch.bool), log_pi)
+    assert clipped.keep.tolist() == [[True, False]]
+    assert DualClip()(w, torch.ones(1, 2, dtype=torch.bool)).keep.tolist() == [[False, False]]
+
+
+def test_total_variation_without_probabilities_is_an_error():
+    with pytest.raises(ValueError, match="call it with log_pi"):
+        TotalVariation()(torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool))
+
+
+def brute_force_kept(log_w: np.ndarray, threshold: float) -> np.ndarray:
+    """Leaves out the largest (log w)² one after another until the mean of the rest is at most the threshold."""
+    kept = np.ones(len(log_w), dtype=bool)
+    while kept.any() and (log_w[kept] ** 2).mean() > threshold:
+        kept[np.argmax(np.where(kept, np.abs(log_w), -1))] = False
+    return kept
+
+
+@pytest.mark.parametrize("threshold", [1e-6, 0.01, 0.04, 0.3, 10.0])
+def test_second_moment_keeps_as_many_units_as_the_threshold_allows(threshold):
+    log_w = 0.5 * np.random.default_rng(4).standard_t(3, size=200)
+    w = torch.from_numpy(log_w).exp()[:, None]
+    band = SecondMoment(threshold).fitted(torch.from_numpy(log_w))
+    clipped = band(w, torch.ones_like(w, dtype=torch.bool))
+    np.testing.assert_array_equal(clipped.keep[:, 0].numpy(), brute_force_kept(log_w, threshold))
+    torch.testing.assert_close(clipped.w, torch.where(clipped.keep, w, 0.0))
+
+
+def test_second_moment_treats_equal_moves_alike_and_ignores_what_is_not_finite():
+    log_w = torch.tensor([0.1, -0.1, 0.5, -0.5, 0.5, math.nan, math.inf])
+    band = SecondMoment(0.1).fitted(log_w)  # one 0.5 beside two 0.1 would have the mean 0.09
+    keep = band(log_w.exp()[None], torch.ones(1, 7, dtype=torch.bool)).keep
+    assert keep.tolist() == [[True, True, False, False, False, False, False]]
+
+
+def test_second_moment_belongs_to_a_minibatch_and_not_to_its_micro_batches():
+    generator = torch.Generator().manual_seed(6)
+    log_mu = -2 * torch.rand(6, 4, generator=generator, dtype=torch.float64)
+    log_pi = log_mu + 0.5 * torch.randn(6, 4, generator=generator, dtype=torch.float64)
+    advantages = torch.randn(6, generator=generator, dtype=torch.float64)
+    mask = torch.arange(4) < torch.tensor([4, 2, 4, 1, 3, 4])[:, None]
+    objective = Objective(beta=0.0, clip=SecondMoment(0.1))
+    with pytest.raises(ValueError, match=r"call fitted\(…\) on the objective first"):
+        objective(log_pi, log_mu, None, advantages, mask)
+    made = objective.fitted(log_pi, log_mu, None, advantages, mask, torch.zeros(6, dtype=torch.int64)).objective
+    kept = brute_force_kept((log_pi - log_mu)[mask].numpy(), 0.1)
+    assert 0 < kept.sum() < kept.size
+
+    def gradient(rows: slice) -> torch.Tensor:
+        leaf = log_pi[rows].clone().requires_grad_()
+        out = made(leaf, log_mu[rows], None, advantages[rows], mask[rows], normalizer=made.normalizer(mask))
+        return torch.autograd.grad(out.loss, leaf)[0]
+
+    in_parts = torch.cat([gradient(slice(start, start + 1)) for start in range(6)])
+    torch.testing.assert_close(in_parts, gradient(slice(0, 6)), atol=1e-15, rtol=0)
+    expected = -(log_pi - log_mu).exp() * advantages[:, None] / mask.sum()
+    np.testing.assert_allclose(in_parts[mask].numpy(), np.where(kept, expected[mask].numpy(), 0.0), atol=1e-15)
+
+
 def test_clip_fractions_count_each_branch():
     """w = 0.5, 1.5, 4 with A = −1 and w = 1.5 with A = +1: one low, one kept, one above the ceiling, one high."""
     log_w = torch.tensor([[0.5, 1.5, 4.0, 1.5]]).log()
@@ -136,6 +214,10 @@ def test_a_clip_is_found_by_name(name):
         (lambda: Truncate(high=math.nan), "clip high"),
         (lambda: Mask(low=1.5), "mask low"),
         (lambda: Mask(high=0.5), "mask high"),
+        (lambda: TotalVariation(low=-0.1), "total variation low"),
+        (lambda: TotalVariation(high=1.5), "total variation high"),
+        (lambda: TotalVariation(ceiling=1.0), "clip ceiling"),
+        (lambda: SecondMoment(0.0), "second moment threshold must be > 0, got 0.0"),
         (lambda: clip_named("duel"), "did you mean 'dual'"),
     ],
 )

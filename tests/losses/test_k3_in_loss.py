@@ -1,10 +1,10 @@
-"""The field's open wound: k3 added to the loss has the value of one divergence and the gradient of another."""
+"""The field's open wound: k2 and k3 added to the loss have the value or the gradient of a divergence, never both."""
 
 import numpy as np
 import pytest
 import torch
 
-from klimb.losses import K3InLoss, Objective
+from klimb.losses import K2InLoss, K3InLoss, Objective
 from tests.losses.enumerated import BEHAVIOUR, POLICY, REFERENCE, log_of, log_probs
 from tests.oracle import world
 from tests.oracle.formulas import DIVERGENCES
@@ -56,8 +56,23 @@ def test_off_policy_k3_in_the_loss_is_neither_while_urkl_stays_reverse_kl():
     assert np.abs(unweighted - forward).max() > 0.05
 
 
-def test_its_slope_is_the_derivative_of_its_value():
+def test_on_policy_k2_in_the_loss_has_the_gradient_of_reverse_kl_and_not_its_value():
+    on_policy = world.conditionals(POLICY)
+    value, actual = value_and_gradient(K2InLoss(), on_policy)
+    reverse = world.gradient(lambda theta: token_divergence(theta, on_policy, "rkl"), POLICY)
+    np.testing.assert_allclose(actual, reverse, atol=1e-12)
+    assert abs(value - token_divergence(POLICY.astype(complex), on_policy, "rkl").real) > 0.01
+
+
+def test_off_policy_k2_in_the_loss_is_not_reverse_kl():
+    reverse = world.gradient(lambda theta: token_divergence(theta, BEHAVIOUR, "rkl"), POLICY)
+    _, unweighted = value_and_gradient(K2InLoss(), BEHAVIOUR)
+    assert np.abs(unweighted - reverse).max() > 0.05
+
+
+@pytest.mark.parametrize("penalty", [K2InLoss(), K3InLoss()], ids=lambda penalty: penalty.name)
+def test_its_slope_is_the_derivative_of_its_value(penalty):
     log_pi = torch.linspace(-3, 2, 9, dtype=torch.float64, requires_grad=True)
     one = torch.ones_like(log_pi)
-    derivative = torch.autograd.grad(K3InLoss().perspective(one, one, log_pi).sum(), log_pi)[0]
-    torch.testing.assert_close(derivative, K3InLoss().slope(one, one, log_pi.detach()))
+    derivative = torch.autograd.grad(penalty.perspective(one, one, log_pi).sum(), log_pi)[0]
+    torch.testing.assert_close(derivative, penalty.slope(one, one, log_pi.detach()))

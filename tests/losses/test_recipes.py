@@ -7,6 +7,8 @@ import torch
 
 from klimb.experience.advantages import ADVANTAGES, TAKES_OFFSET
 from klimb.losses import RECIPES, DualClip, KtoObjective, Loss, Objective, SquaredResidual, Taper, recipe_named
+from tests.losses.enumerated import log_of, log_probs
+from tests.oracle import world
 
 PAIRS = ["fkl", "rkl", "ufkl", "urkl"]
 
@@ -55,6 +57,101 @@ def test_dapo_has_the_gradient_of_its_published_loss():
     torch.testing.assert_close(ours, gradient_of(published, log_pi), atol=1e-12, rtol=0)
 
 
+def ours(name: str, lp, rows, **overrides):
+    log_mu, log_ref, advantages, mask = rows
+    objective = RECIPES[name].objective(**overrides)
+    groups = torch.zeros(len(lp), dtype=torch.int64)
+    objective = objective.fitted(lp.detach(), log_mu, log_ref, advantages, mask, groups).objective
+    return objective(lp, log_mu, log_ref, advantages, mask).loss
+
+
+def ppo_clip(w, a, low, high):
+    return torch.minimum(w * a, w.clamp(1 - low, 1 + high) * a)
+
+
+def published_loss(name: str, lp, rows):
+    """The loss of each source, written out, with per-response advantages as given."""
+    log_mu, log_ref, advantages, mask = rows
+    log_w = torch.where(mask, lp - log_mu, 0.0)
+    w, a = log_w.exp(), advantages[:, None] if advantages.ndim == 1 else advantages
+    length = mask.sum(1)
+    if name in ("ppo", "reinforce++"):
+        return -ppo_clip(w, a, 0.2, 0.2)[mask].mean()
+    if name == "reinforce++-baseline":
+        return (-ppo_clip(w, a, 0.2, 0.2) + 0.01 * 0.5 * (lp - log_ref) ** 2)[mask].mean()
+    if name == "dr-grpo":
+        return -torch.where(mask, ppo_clip(w, a, 0.2, 0.2), 0.0).sum() / (len(lp) * 12)
+    if name == "gspo":
+        return -ppo_clip((log_w.sum(1) / length).exp(), advantages, 3e-4, 4e-4).mean()
+    if name == "cispo":
+        return -(w.detach().clamp(max=5.0) * a * lp)[mask].mean()
+    if name == "dppo-tv":
+        moved = (lp.exp() - log_mu.exp()).detach()
+        left_out = torch.where(a >= 0, moved > 0.2, moved < -0.2)
+        return -(torch.where(left_out, 0.0, w.detach().clamp(max=20.0)) * a * lp)[mask].mean()
+    assert name == "m2po"
+    moments = log_w.detach()[mask] ** 2
+    allowed = torch.stack([moments[moments <= m].mean() <= 0.04 for m in moments])
+    kept = torch.zeros_like(mask).masked_scatter(mask, allowed)
+    return -torch.where(kept, w * a, 0.0).sum() / mask.sum()
+
+
+PUBLISHED = ["ppo", "reinforce++", "reinforce++-baseline", "dr-grpo", "gspo", "cispo", "dppo-tv", "m2po"]
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.5, 2.0])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_recipe_has_the_gradient_of_its_published_loss(name, spread):
+    """Near μ, where nothing is clipped but by GSPO, and far from it, where every branch is taken."""
+    log_pi, log_mu, log_ref, advantages, mask = tensors()
+    if RECIPES[name].credit != "response":
+        advantages = advantages[:, None] * torch.linspace(-0.5, 1, 4, dtype=torch.float64)  # one a token
+    log_pi = log_mu + spread * (log_pi - log_pi.mean())
+    overrides = {"reduce": 12} if name == "dr-grpo" else {}
+    rows = (log_mu, log_ref, advantages, mask)
+    actual = gradient_of(lambda lp: ours(name, lp, rows, **overrides), log_pi)
+    expected = gradient_of(lambda lp: published_loss(name, lp, rows), log_pi)
+    torch.testing.assert_close(actual, expected, atol=1e-12, rtol=0)
+
+
+def test_rloo_has_the_expected_gradient_of_its_source_on_policy():
+    """The source: REINFORCE on R − β·x less the mean of the group's others, so E of −(R − β·x − b)·∇log π; any b.
+
+    Here −(R − β·(x + 1))·∇log π. The two differ by a constant times ∇log π, whose expectation is 0.
+    """
+    table = torch.from_numpy(world.logits(31)).requires_grad_()
+    log_pi = log_probs(table)
+    mask = torch.from_numpy(world.MASK)
+    rewards = torch.from_numpy(world.rewards(32))
+    log_ref = log_of(world.conditionals(world.logits(33)))
+    pi = torch.where(mask, log_pi, 0.0).sum(1).exp().detach()
+    out = RECIPES["rloo"].objective(beta=0.4)(log_pi, log_pi.detach(), log_ref, rewards, mask)
+    actual = torch.autograd.grad((pi * out.terms.sum(1)).sum(), table, retain_graph=True)[0]
+    log_y, ref = (torch.where(mask, values, 0.0).sum(1) for values in (log_pi, log_ref))
+    weight = rewards - 0.4 * (log_y.detach() - ref) - 0.7
+    source = torch.autograd.grad(-(pi * weight * log_y).sum(), table)[0]
+    torch.testing.assert_close(actual, source, atol=1e-12, rtol=0)
+    assert actual.abs().max() > 1e-2
+
+
+def test_a_recipe_that_divides_by_the_longest_response_must_be_told_how_long_that_is():
+    with pytest.raises(ValueError, match=r"dr-grpo divides by .* pass that number, e\.g\. objective\(reduce=512\)"):
+        RECIPES["dr-grpo"].objective()
+    assert RECIPES["dr-grpo"].objective(reduce=512).reduce == 512
+    assert RECIPES["dr-grpo"].needs_log_mu
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_credit_of_tokens_comes_with_rewards_as_they_are(name):
+    recipe = RECIPES[name]
+    if recipe.credit == "response":
+        assert (recipe.kl_in_reward, recipe.gae_lambda, recipe.discount, recipe.whiten) == (0.0, 1.0, 1.0, False)
+    else:
+        assert recipe.advantages == "no-baseline"
+        assert recipe.level == "token"
+        assert recipe.kl_in_reward == 0 or recipe.reference != "none"
+
+
 def test_behaviour_cloning_is_maximum_likelihood_whatever_mu_is():
     log_pi, log_mu, _, _, mask = tensors()
     objective = RECIPES["bc"].objective()
@@ -88,7 +185,7 @@ def test_a_recipe_states_its_name_source_and_formula(name):
     assert recipe.name == name
     assert recipe.source.startswith("arXiv ")
     assert recipe.formula and recipe.summary
-    objective = recipe.objective()
+    objective = recipe.objective(**({"reduce": 7} if recipe.reduce == "max-new-tokens" else {}))
     assert isinstance(objective, Loss)
     assert not isinstance(objective, Objective) or objective.divergence.name == recipe.divergence
     assert objective.beta == recipe.beta

@@ -119,7 +119,7 @@ def test_numbers_that_are_not_finite_are_errors(key: str, value: float):
     ("key", "nearest"),
     [
         ("objective.bta", "objective.beta"),
-        ("training.learning_rate", "cloning.learning_rate or optimizer.learning_rate"),
+        ("training.learning_rate", "cloning.learning_rate or critic.learning_rate or optimizer.learning_rate"),
         ("sampling.temprature", "sampling.temperature"),
         ("objectiv", "objective"),
         ("reference.evry_steps", "reference.every_steps"),

@@ -15,6 +15,13 @@ from klimb.experience.advantages import (
 )
 from klimb.experience.atomic import flush_to_disk, replaced_atomically
 from klimb.experience.batches import Batch, collate
+from klimb.experience.credit import (
+    explained_variance,
+    generalised_advantages,
+    rewards_to_go,
+    token_rewards,
+    whitened,
+)
 from klimb.experience.samples import FinishReason, Message, Provenance, Sample, SamplingSettings, Source
 from klimb.experience.segments import SegmentError, read_samples, stream_samples, write_samples
 from klimb.experience.store import Store, open_store
@@ -37,7 +44,9 @@ __all__ = [
     "batch_z_score",
     "collate",
     "compute_advantages",
+    "explained_variance",
     "flush_to_disk",
+    "generalised_advantages",
     "group_mean",
     "group_mean_batch_z_score",
     "group_z_score",
@@ -46,7 +55,10 @@ __all__ = [
     "open_store",
     "read_samples",
     "replaced_atomically",
+    "rewards_to_go",
     "stream_samples",
+    "token_rewards",
+    "whitened",
     "write_samples",
     "zero",
 ]

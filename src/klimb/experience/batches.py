@@ -26,7 +26,8 @@ class Batch:
         mask: True where a row has a token.
         log_mu: log-probability in nats under the behaviour policy; 0 in the padding; NaN where a sample has none.
         log_ref: log-probability or log-mass under the reference; None when the samples were not scored under one.
-        advantages: one number a row.
+        advantages: one number a row, or one a token.
+        log_prox: log-probability under the policy as it was when the update of this batch began; None if no one asked.
     """
 
     samples: tuple[Sample, ...]
@@ -36,7 +37,8 @@ class Batch:
     mask: Bool[Tensor, "batch time"]
     log_mu: Float[Tensor, "batch time"]
     log_ref: Float[Tensor, "batch time"] | None
-    advantages: Float[Tensor, " batch"]
+    advantages: Float[Tensor, "batch ..."]
+    log_prox: Float[Tensor, "batch time"] | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -66,7 +68,8 @@ class Batch:
             mask=self.mask[index, :width],
             log_mu=self.log_mu[index, :width],
             log_ref=None if self.log_ref is None else self.log_ref[index, :width],
-            advantages=self.advantages[index],
+            advantages=self.advantages[index] if self.advantages.ndim == 1 else self.advantages[index, :width],
+            log_prox=None if self.log_prox is None else self.log_prox[index, :width],
         )
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -79,6 +82,7 @@ class Batch:
             log_mu=self.log_mu.to(device),
             log_ref=None if self.log_ref is None else self.log_ref.to(device),
             advantages=self.advantages.to(device),
+            log_prox=None if self.log_prox is None else self.log_prox.to(device),
         )
 
 

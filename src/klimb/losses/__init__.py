@@ -1,12 +1,25 @@
 """Log-probabilities in, loss, terms and metrics out. The loss knows no model and no data set."""
 
-from klimb.losses.clips import CLIPS, Clip, Clipped, DualClip, Mask, NoClip, Taper, Truncate, clip_named
+from klimb.losses.clips import (
+    CLIPS,
+    Clip,
+    Clipped,
+    DualClip,
+    Mask,
+    NoClip,
+    SecondMoment,
+    Taper,
+    TotalVariation,
+    Truncate,
+    clip_named,
+)
+from klimb.losses.corrections import Corrected
 from klimb.losses.fitting import Fitted, Loss
 from klimb.losses.kto import KtoObjective
 from klimb.losses.metrics import effective_sample_share
 from klimb.losses.objective import Objective
 from klimb.losses.output import ObjectiveOutput
-from klimb.losses.penalties import K3InLoss, Penalty, penalty_named
+from klimb.losses.penalties import K2InLoss, K3InLoss, Penalty, penalty_named
 from klimb.losses.recipe import Recipe
 from klimb.losses.recipes import RECIPES, recipe_named
 from klimb.losses.regression import SquaredResidual
@@ -16,8 +29,10 @@ __all__ = [
     "RECIPES",
     "Clip",
     "Clipped",
+    "Corrected",
     "DualClip",
     "Fitted",
+    "K2InLoss",
     "K3InLoss",
     "KtoObjective",
     "Loss",
@@ -27,8 +42,10 @@ __all__ = [
     "ObjectiveOutput",
     "Penalty",
     "Recipe",
+    "SecondMoment",
     "SquaredResidual",
     "Taper",
+    "TotalVariation",
     "Truncate",
     "clip_named",
     "effective_sample_share",

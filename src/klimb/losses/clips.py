@@ -1,7 +1,7 @@
 """What is done with weights far from 1. Each clip is a small rule from (w, sign of the advantage) to `Clipped`.
 
 Written as data so that the two estimators share every rule: the weight to use, whether the gradient flows, and how much
-of the divergence's slope is kept.
+of the divergence's slope is kept. A rule that looks at probabilities and not at their ratio also reads log π.
 """
 
 import difflib
@@ -15,7 +15,11 @@ from torch import Tensor
 
 from klimb.losses.errors import require
 
-ClipName = Literal["none", "dual", "truncate", "mask", "taper"]
+ClipName = Literal["none", "dual", "truncate", "mask", "taper", "total-variation", "second-moment"]
+
+
+Values = Float[Tensor, "batch units"]
+Flags = Bool[Tensor, "batch units"]
 
 
 @dataclass(frozen=True)
@@ -30,20 +34,29 @@ class Clipped:
             ceiling of a bad response: the branches of which metrics count the fractions.
     """
 
-    w: Float[Tensor, "batch units"]
-    keep: Bool[Tensor, "batch units"]
-    slope_share: Float[Tensor, "batch units"]
-    low: Bool[Tensor, "batch units"]
-    high: Bool[Tensor, "batch units"]
-    ceiling: Bool[Tensor, "batch units"]
+    w: Values
+    keep: Flags
+    slope_share: Values
+    low: Flags
+    high: Flags
+    ceiling: Flags
 
 
 @runtime_checkable
 class Clip(Protocol):
     """A rule for weights far from 1. `is_good` is True where the advantage is not negative."""
 
-    def __call__(self, w: Float[Tensor, "batch units"], is_good: Bool[Tensor, "batch units"]) -> Clipped:
-        """The weights to use, and where the gradient flows."""
+    def __call__(self, w: Values, is_good: Flags, log_pi: Values | None = None) -> Clipped:
+        """The weights to use, and where the gradient flows. `log_pi` is that of the units, without gradient."""
+        ...
+
+
+@runtime_checkable
+class FittedClip(Protocol):
+    """A clip whose bounds come from a whole minibatch: it must be fitted before it is called."""
+
+    def fitted(self, log_w: Float[Tensor, " units"]) -> Clip:
+        """The clip for a minibatch whose units have these log-weights."""
         ...
 
 
@@ -51,7 +64,7 @@ class Clip(Protocol):
 class NoClip:
     """Every weight as it is: the gradient is exact, and its variance is that of the weights."""
 
-    def __call__(self, w: Float[Tensor, "batch units"], is_good: Bool[Tensor, "batch units"]) -> Clipped:
+    def __call__(self, w: Values, is_good: Flags, log_pi: Values | None = None) -> Clipped:
         """Everything kept."""
         never = torch.zeros_like(is_good)
         return Clipped(w, ~never, torch.ones_like(w), never, never, never)
@@ -76,7 +89,7 @@ class DualClip:
         require(self.high >= 0, "clip high", self.high, ">= 0")
         require(self.ceiling > 1, "clip ceiling", self.ceiling, "> 1 (inf switches it off)")
 
-    def __call__(self, w: Float[Tensor, "batch units"], is_good: Bool[Tensor, "batch units"]) -> Clipped:
+    def __call__(self, w: Values, is_good: Flags, log_pi: Values | None = None) -> Clipped:
         """The weight replaced by the bound it passed, without gradient there."""
         high = is_good & (w >= 1 + self.high)
         low = ~is_good & (w <= 1 - self.low)
@@ -103,7 +116,7 @@ class Truncate:
         require(0 <= self.low <= 1, "clip low", self.low, "in [0, 1]")
         require(self.high >= 0, "clip high", self.high, ">= 0")
 
-    def __call__(self, w: Float[Tensor, "batch units"], is_good: Bool[Tensor, "batch units"]) -> Clipped:
+    def __call__(self, w: Values, is_good: Flags, log_pi: Values | None = None) -> Clipped:
         """The weight bounded on both sides; nothing loses its gradient."""
         bounded = w.clamp(1 - self.low, 1 + self.high)
         never = torch.zeros_like(is_good)
@@ -124,7 +137,7 @@ class Mask:
         require(0 <= self.low < 1, "mask low", self.low, "in [0, 1)")
         require(self.high > 1, "mask high", self.high, "> 1")
 
-    def __call__(self, w: Float[Tensor, "batch units"], is_good: Bool[Tensor, "batch units"]) -> Clipped:
+    def __call__(self, w: Values, is_good: Flags, log_pi: Values | None = None) -> Clipped:
         """Weight 0 and no gradient outside the band."""
         low, high = w < self.low, w > self.high
         keep = ~(low | high)
@@ -142,11 +155,98 @@ class Taper:
     Source: arXiv 2503.14286 (TOPR), the ratio truncated to [1, 1] for the good and to [0, 1] for the bad.
     """
 
-    def __call__(self, w: Float[Tensor, "batch units"], is_good: Bool[Tensor, "batch units"]) -> Clipped:
+    def __call__(self, w: Values, is_good: Flags, log_pi: Values | None = None) -> Clipped:
         """Weight 1 or min(w, 1); nothing loses its gradient."""
         tapered = torch.where(is_good, torch.ones_like(w), w.clamp(max=1))
         never = torch.zeros_like(is_good)
         return Clipped(tapered, ~never, tapered / w, is_good & (w < 1), w > 1, never)
+
+
+@dataclass(frozen=True)
+class TotalVariation:
+    """Units whose probability has moved far from μ's, in the direction that the advantage still pushes, are left out.
+
+    A good unit stops learning at π − μ > high, a bad one at π − μ < −low; the others have the weight min(w, ceiling).
+    A ratio forbids a rare token every move and a likely one none; a difference of probabilities treats them alike.
+
+    Source: arXiv 2602.04879 (DPPO, binary total variation); the ceiling is that of verl's `dppo_tv`.
+    """
+
+    low: float = 0.2
+    high: float = 0.2
+    ceiling: float = 20.0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.low <= 1, "total variation low", self.low, "in [0, 1]")
+        require(0 <= self.high <= 1, "total variation high", self.high, "in [0, 1]")
+        require(self.ceiling > 1, "clip ceiling", self.ceiling, "> 1 (inf switches it off)")
+
+    def __call__(self, w: Values, is_good: Flags, log_pi: Values | None = None) -> Clipped:
+        """Weight 0 and no gradient where the probability has moved too far, min(w, ceiling) elsewhere.
+
+        Raises:
+            ValueError: without log_pi.
+        """
+        if log_pi is None:
+            raise ValueError("the total-variation clip compares probabilities; call it with log_pi")
+        pi = log_pi.exp()
+        moved = pi - pi / w
+        high = is_good & (moved > self.high)
+        low = ~is_good & (moved < -self.low)
+        bounded = w.clamp(max=self.ceiling) * (~(high | low)).to(w.dtype)
+        return Clipped(bounded, ~(high | low), bounded / w, low, high, w > self.ceiling)
+
+
+@dataclass(frozen=True)
+class SecondMoment:
+    """The units of the largest |log w| are left out until the mean of (log w)² over the others is at most `threshold`.
+
+    Unlike a mean of log w, which estimates a divergence, this mean cannot be kept low by large moves that cancel.
+
+    Source: arXiv 2510.01161 (M2PO).
+    """
+
+    threshold: float = 0.04
+
+    def __post_init__(self) -> None:
+        require(self.threshold > 0, "second moment threshold", self.threshold, "> 0")
+
+    def fitted(self, log_w: Float[Tensor, " units"]) -> "LogBand":
+        """The band that keeps as many units as the threshold allows; units that are not finite are in no band.
+
+        Of equal |log w| all stay or all go. If even the smallest is too large, none stays. The edge lies midway
+        between the last that stays and the first that goes, so that rounding moves no unit across it.
+        """
+        sizes = log_w.detach()[log_w.isfinite()].abs().double().sort().values
+        counts = torch.arange(1, len(sizes) + 1, device=sizes.device)
+        num_kept = int((sizes.square().cumsum(0) / counts <= self.threshold).sum())
+        if num_kept == len(sizes):
+            return LogBand(width=math.inf)
+        first_out = sizes[num_kept]
+        below = sizes[sizes < first_out]
+        return LogBand(width=float((first_out + (below[-1] if len(below) else 0)) / 2))
+
+    def __call__(self, w: Values, is_good: Flags, log_pi: Values | None = None) -> Clipped:
+        """Nothing: the bound is of a whole minibatch.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("the second-moment clip is of a whole minibatch: call fitted(…) on the objective first")
+
+
+@dataclass(frozen=True)
+class LogBand:
+    """Units with |log w| ≥ `width` are left out: a second-moment clip that knows its minibatch."""
+
+    width: float
+
+    def __call__(self, w: Values, is_good: Flags, log_pi: Values | None = None) -> Clipped:
+        """Weight 0 and no gradient outside of the band."""
+        log_w = w.log()
+        keep = log_w.abs() < self.width
+        inside = keep.to(w.dtype)
+        return Clipped(w * inside, keep, inside, ~keep & (log_w < 0), ~keep & (log_w >= 0), torch.zeros_like(is_good))
 
 
 CLIPS: dict[str, Clip] = {
@@ -155,6 +255,8 @@ CLIPS: dict[str, Clip] = {
     "truncate": Truncate(),
     "mask": Mask(),
     "taper": Taper(),
+    "total-variation": TotalVariation(),
+    "second-moment": SecondMoment(),
 }
 
 

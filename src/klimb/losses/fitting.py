@@ -5,9 +5,10 @@ reference point of KTO. Micro-batches cannot know it. So whoever trains does, on
 
     if objective.fits_minibatch:
         log_pi = the policy's log-probabilities of the minibatch, without gradient
-        objective, advantages = objective.fitted(log_pi, log_mu, log_ref, advantages, mask, groups)
+        objective, advantages = objective.fitted(log_pi, log_mu, log_ref, advantages, mask, groups, log_prox=log_prox)
 
-and then calls the fitted objective with the fitted advantages on every micro-batch.
+and then calls the fitted objective with the fitted advantages on every micro-batch. `log_prox`, the log-probabilities
+of the policy as it was when the update of this batch began, is read by objectives with `needs_log_prox` alone.
 """
 
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -38,6 +39,11 @@ class Loss(Protocol):
         ...
 
     @property
+    def needs_log_prox(self) -> bool:
+        """Whether the policy at the start of the update takes part."""
+        ...
+
+    @property
     def fits_minibatch(self) -> bool:
         """True: `fitted` must be called on the whole minibatch first, and its result used in place of this."""
         ...
@@ -51,9 +57,11 @@ class Loss(Protocol):
         log_pi: Tensor,
         log_mu: Tensor | None,
         log_ref: Tensor | None,
-        advantages: Float[Tensor, " batch"],
+        advantages: Float[Tensor, "batch ..."],
         mask: Bool[Tensor, "batch time"],
         groups: Int[Tensor, " batch"],
+        *,
+        log_prox: Tensor | None = None,
     ) -> "Fitted":
         """What this minibatch makes of the objective and of the advantages, without gradient."""
         ...
@@ -68,6 +76,7 @@ class Loss(Protocol):
         *,
         entropy: Tensor | None = None,
         normalizer: float | None = None,
+        log_prox: Tensor | None = None,
     ) -> ObjectiveOutput:
         """Loss, terms and metrics."""
         ...
@@ -77,4 +86,4 @@ class Fitted(NamedTuple):
     """An objective that knows its minibatch, and the advantages to call it with on each micro-batch."""
 
     objective: Loss
-    advantages: Float[Tensor, " batch"]
+    advantages: Float[Tensor, "batch ..."]

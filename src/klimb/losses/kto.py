@@ -65,6 +65,11 @@ class KtoObjective:
         return True
 
     @property
+    def needs_log_prox(self) -> bool:
+        """False: log_prox is not read."""
+        return False
+
+    @property
     def fits_minibatch(self) -> bool:
         """Whether the reference point is still to be found."""
         return self.reference_point is None
@@ -82,13 +87,15 @@ class KtoObjective:
         advantages: Float[Tensor, " batch"],
         mask: Bool[Tensor, "batch time"],
         groups: Int[Tensor, " batch"],
+        *,
+        log_prox: Tensor | None = None,
     ) -> Fitted:
         """The same with z₀ = max(0, mean of x) over the rows of the whole minibatch; the advantages as they are.
 
         Raises:
             ValueError: log_ref is missing or not finite, an advantage is not ±1, or no token counts.
         """
-        del log_mu, groups
+        del log_mu, groups, log_prox
         log_ratio = self._log_ratio(log_pi, log_ref, advantages, mask)
         if not bool(mask.any()):
             raise ValueError("no token of this minibatch counts, so there is no reference point; pass a mask with some")
@@ -107,6 +114,7 @@ class KtoObjective:
         *,
         entropy: Tensor | None = None,
         normalizer: float | None = None,
+        log_prox: Tensor | None = None,
     ) -> ObjectiveOutput:
         """Loss, terms and metrics, as `Objective` returns them.
 
@@ -118,12 +126,13 @@ class KtoObjective:
             mask: True where a token counts. Elsewhere anything may stand, NaN included.
             entropy: of the policy at each position in nats; logged as its mean.
             normalizer: of the whole batch, when this is a micro-batch of it: the losses then add up.
+            log_prox: not read.
 
         Raises:
             ValueError: shapes don't match, log_ref is missing or not finite, an advantage is not ±1, or the
                 reference point has not been fitted.
         """
-        del log_mu
+        del log_mu, log_prox
         if self.reference_point is None:
             raise ValueError("the reference point of KTO is of a whole minibatch: call fitted(…) on it first")
         log_ratio = self._log_ratio(log_pi, log_ref, advantages, mask)

@@ -1,5 +1,7 @@
 """What the log-ratios say before any clip touched them. Every key is explained in docs/metrics.md."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -53,7 +55,13 @@ def ratio_metrics(
 @torch.no_grad()
 def weight_metrics(units: Units, *, weight_bound: float) -> dict[str, Tensor]:
     """Mean, largest and quantiles of the units' weights, raw."""
-    w = bound(units.log_w, weight_bound).exp()[units.mask]
+    return unit_weight_metrics(units.log_w[units.mask], weight_bound=weight_bound)
+
+
+@torch.no_grad()
+def unit_weight_metrics(log_w: Float[Tensor, " units"], *, weight_bound: float) -> dict[str, Tensor]:
+    """The same of log-weights without their masked entries."""
+    w = bound(log_w, weight_bound).exp()
     levels = torch.tensor(list(_QUANTILES.values()), dtype=w.dtype, device=w.device)
     quantiles = torch.quantile(w, levels)
     return {"w_mean": w.mean(), "w_max": w.max(), **dict(zip(_QUANTILES, quantiles, strict=True))}
@@ -89,3 +97,42 @@ def data_metrics(
     if log_ref is not None:
         metrics["log_pi_ref_mean"] = (log_pi.to(dtype) - log_ref.to(dtype))[mask].mean()
     return metrics
+
+
+def renamed_for_prox(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What an objective said with prox in the place of μ, under names that say so, or left out where they cannot.
+
+    `w_…` becomes `prox_w_…`; kl_mu_pi becomes `kl_prox_pi`; kl_pi_ref and sample sizes hold for samples of prox alone.
+    """
+    kept = {name: value for name, value in metrics.items() if not name.startswith("ess_") and name != "kl_pi_ref"}
+    names = {"kl_mu_pi": "kl_prox_pi"} | {name: f"prox_{name}" for name in kept if name.startswith("w_")}
+    return {names.get(name, name): value for name, value in kept.items()}
+
+
+@torch.no_grad()
+def correction_metrics(
+    log_b: Float[Tensor, "batch units"],
+    is_cut: Bool[Tensor, "batch units"],
+    dropped: Bool[Tensor, "batch time"],
+    counted: Bool[Tensor, "batch units"],
+    mask: Bool[Tensor, "batch time"],
+    *,
+    weight_bound: float | None,
+) -> dict[str, Tensor]:
+    """Of the weights b = prox/μ before their rule, and how many responses the off-policy mask left out.
+
+    Without a bound there are no weights, and the mask is all there is to say.
+    """
+    rows = mask.any(dim=1)
+    metrics = {"off_policy_mask_fraction": dropped.any(dim=1)[rows].to(log_b.dtype).mean()}
+    if weight_bound is None:
+        return metrics
+    raw = log_b[counted]
+    b = bound(raw, weight_bound).exp()
+    return metrics | {
+        "behaviour_w_mean": b.mean(),
+        "behaviour_w_max": b.max(),
+        "behaviour_ess": effective_sample_share(raw),
+        "behaviour_cut_fraction": is_cut[counted].to(log_b.dtype).mean(),
+        "num_behaviour_bound_hits": (raw.abs() > weight_bound).sum().to(log_b.dtype),
+    }

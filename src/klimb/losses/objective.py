@@ -1,7 +1,7 @@
 """Log-probabilities in, loss and metrics out. J(θ) = E_π[R] − β·D(π, ref), from samples of any μ."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import torch
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from klimb.losses.checking import check_tensors, working_dtype
-from klimb.losses.clips import Clip, ClipName, Clipped, DualClip, clip_named
+from klimb.losses.clips import Clip, ClipName, Clipped, DualClip, FittedClip, clip_named
 from klimb.losses.errors import require, require_known
 from klimb.losses.fitting import Fitted
 from klimb.losses.metrics import bound_metrics, clip_metrics, data_metrics, ratio_metrics, weight_metrics
@@ -47,7 +47,8 @@ class Objective:
         level: what a weight is of: `token`, `prefix` (for rewards per token: one advantage a response would count
             once a prefix), `sequence` (exact for a reward of the sequence), or `sequence-mean` (GSPO's geometric mean
             over tokens).
-        clip: `none`, `dual`, `truncate`, `mask`, or a clip object with its settings.
+        clip: `none`, `dual`, `truncate`, `mask`, `taper`, `total-variation`, `second-moment`, or a clip object with its
+            settings.
         reduce: `token-mean`, `sequence-mean-token-mean`, `sequence-mean-token-sum` (the expectation over sequences),
             or a fixed length L (sum over sequences × L).
         weight_bound: log-weights are bounded to ± this before exp, keeping their gradient.
@@ -92,22 +93,38 @@ class Objective:
         return self.beta > 0
 
     @property
-    def fits_minibatch(self) -> bool:
-        """False: each micro-batch stands for itself."""
+    def needs_log_prox(self) -> bool:
+        """False: log_prox is not read."""
         return False
 
+    @property
+    def fits_minibatch(self) -> bool:
+        """Whether the clip's bounds come from the whole minibatch."""
+        return isinstance(self.clip, FittedClip)
+
+    @torch.no_grad()
     def fitted(
         self,
         log_pi: Tensor,
         log_mu: Tensor | None,
         log_ref: Tensor | None,
-        advantages: Float[Tensor, " batch"],
+        advantages: Float[Tensor, "batch ..."],
         mask: Bool[Tensor, "batch time"],
         groups: Int[Tensor, " batch"],
+        *,
+        log_prox: Tensor | None = None,
     ) -> Fitted:
-        """Itself and the same advantages: it needs nothing of the minibatch."""
-        del log_pi, log_mu, log_ref, mask, groups
-        return Fitted(self, advantages)
+        """The same with a clip that knows its minibatch, if the clip needs to; the advantages as they are.
+
+        Raises:
+            ValueError: as the call.
+        """
+        del groups, log_prox
+        if not isinstance(self.clip, FittedClip):
+            return Fitted(self, advantages)
+        log_mu = self._checked_log_mu(log_pi, log_mu, log_ref, advantages, mask)
+        units, _, _ = self._units(log_pi, log_mu, log_ref, advantages, mask)
+        return Fitted(replace(self, clip=self.clip.fitted(units.log_w[units.mask])), advantages)
 
     def normalizer(self, mask: Bool[Tensor, "batch time"]) -> float:
         """The denominator of the loss over a whole batch, to hand to each of its micro-batches."""
@@ -123,6 +140,7 @@ class Objective:
         *,
         entropy: Tensor | None = None,
         normalizer: float | None = None,
+        log_prox: Tensor | None = None,
     ) -> ObjectiveOutput:
         """Loss, terms and metrics. Every tensor is [batch, time]; advantages may be [batch].
 
@@ -136,11 +154,13 @@ class Objective:
             mask: True where a token counts. Elsewhere anything may stand, NaN included.
             entropy: of the policy at each position in nats; logged as its mean.
             normalizer: of the whole batch, when this is a micro-batch of it: the losses then add up.
+            log_prox: not read.
 
         Raises:
             ValueError: shapes don't match, the mask isn't boolean, log_ref is missing although beta > 0, or a counted
                 log_mu, log_ref or advantage isn't finite. (A non-finite log_pi gives a non-finite loss.)
         """
+        del log_prox
         log_mu = self._checked_log_mu(log_pi, log_mu, log_ref, advantages, mask)
         units, log_w, log_v = self._units(log_pi, log_mu, log_ref, advantages, mask)
         surrogate = reinforce if self.estimator == "reinforce" else differentiable

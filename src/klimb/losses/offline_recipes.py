@@ -7,6 +7,7 @@ from klimb.losses.recipe import Recipe
 
 _CLONING = Recipe(
     name="bc",
+    family="for logs and feedback",
     summary="behaviour cloning: forward KL to the data with no reward, maximum likelihood",
     source="arXiv 2505.17508 (RPG), remark E.2",
     formula="−β·log π (ref = μ, A = 0; no ratio)",
@@ -34,6 +35,7 @@ _FILTERED_CLONING = dataclasses.replace(
 
 _TOPR = Recipe(
     name="topr",
+    family="for logs and feedback",
     summary="TOPR: the good at full weight, the bad at min(w, 1), over whole responses",
     source="arXiv 2503.14286 (TOPR)",
     formula="−sg(w̄)·A·log π, w̄ = 1 if A ≥ 0, else min(w, 1), w = π/μ of the response",
@@ -52,6 +54,7 @@ _TOPR = Recipe(
 
 _ASYMRE = Recipe(
     name="asymre",
+    family="for logs and feedback",
     summary="AsymRE: REINFORCE without a ratio, on a baseline a little below the mean",
     source="arXiv 2506.20520 (AsymRE)",
     formula="−A·log π, A = R − (mean_g + δ), δ = −0.1; no ratio",
@@ -68,6 +71,7 @@ _ASYMRE = Recipe(
 
 _KIMI = Recipe(
     name="kimi-pmd",
+    family="for logs and feedback",
     summary="Kimi k1.5's mirror descent (PMD-mean): regress β·log π/μ onto R − mean",
     source="arXiv 2501.12599, section 2.3.2; arXiv 2602.05933",
     formula="½·(β·Σ log(π/μ) − A)²/β, A = R − mean_g",
@@ -88,6 +92,7 @@ _KIMI = Recipe(
 
 _OAPL = Recipe(
     name="oapl",
+    family="for logs and feedback",
     summary="OAPL: regress β·log π/μ onto the optimal advantage R − V*, V* from the group",
     source="arXiv 2602.19362; arXiv 2505.20686",
     formula="½·(β·Σ log(π/μ) − A)²/β, A = R − β·log mean_g exp(R/β)",
@@ -104,6 +109,7 @@ _OAPL = Recipe(
 
 _DRO = Recipe(
     name="dro",
+    family="for logs and feedback",
     summary="DRO: regress β·log π/ref onto R − V, one response a prompt is enough",
     source="arXiv 2405.19107 (DRO)",
     formula="½·(β·Σ log(π/ref) − A)²/β, A = R − V, V = mean of R − β·Σ log(π/ref)",
@@ -124,6 +130,7 @@ _DRO = Recipe(
 
 _KTO = Recipe(
     name="kto",
+    family="for logs and feedback",
     summary="KTO: thumbs up and down, one response each, against a fixed reference",
     source="arXiv 2402.01306 (KTO)",
     formula="λ_D·(1 − σ(β·(x − z₀))) if R > 0.5, else λ_U·(1 − σ(β·(z₀ − x))), x = Σ log(π/ref)",

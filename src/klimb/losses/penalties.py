@@ -3,6 +3,7 @@
 Kept for the baselines that use them, under a name that says what they are.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -55,10 +56,35 @@ class K3InLoss:
         return -(-bound(x)).expm1()
 
 
-def penalty_named(name: str) -> Divergence | K3InLoss:
-    """The divergence of this name, or `k3-in-loss`.
+@dataclass(frozen=True)
+class K2InLoss:
+    """REINFORCE++-baseline's KL term: k2 = ½·(log π/ref)², added to the loss without the weight w.
+
+    On-policy its gradient x·∇log π is that of RKL, KL(π‖ref), although its value is not; off-policy it is neither.
+
+    Source: arXiv 2501.03262, the baseline variant; http://joschu.net/blog/kl-approx.html (k2).
+    """
+
+    name: str = "k2-in-loss"
+
+    def perspective(self, w: Tensor, v: Tensor, x: Tensor) -> Tensor:
+        """½·x²."""
+        del w, v
+        return 0.5 * x**2
+
+    def slope(self, w: Tensor, v: Tensor, x: Tensor) -> Tensor:
+        """The log-ratio x."""
+        del w, v
+        return x
+
+
+PENALTIES: Mapping[str, K2InLoss | K3InLoss] = {"k2-in-loss": K2InLoss(), "k3-in-loss": K3InLoss()}
+
+
+def penalty_named(name: str) -> Divergence | K2InLoss | K3InLoss:
+    """The divergence of this name, `k2-in-loss` or `k3-in-loss`.
 
     Raises:
         ValueError: no such name.
     """
-    return K3InLoss() if name == "k3-in-loss" else divergence_named(name)
+    return PENALTIES[name] if name in PENALTIES else divergence_named(name)

@@ -40,6 +40,8 @@ Advantages = Literal[
 ]
 ReferenceKind = Literal["iterative", "fixed", "behaviour", "none"]
 LossKind = Literal["policy-gradient", "squared-residual", "kto"]
+Credit = Literal["response", "reward-to-go", "gae"]
+Family = Literal["RPG", "with a critic", "without a critic", "for logs and feedback"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +49,11 @@ class Recipe:
     """A named choice for every part of an algorithm.
 
     Attributes:
+        family: under which heading it is listed.
         formula: the loss per unit, in the notation of docs/notation.md.
         advantages: how rewards become advantages. Soft values take β as their temperature.
+        reduce: as in `Objective`; `max-new-tokens` is the fixed length that responses may have at most, which only the
+            run knows: `objective(reduce=…)` must be told.
         reference: the rule for the reference policy; `behaviour` is ref = μ whoever μ was. A squared residual on μ has
             its anchor in the data, and `none` here.
         group_filter: drop groups whose rewards are all equal, and draw others (dynamic sampling).
@@ -56,17 +61,25 @@ class Recipe:
             ratio; `squared-residual` uses anchor and value; `kto` its two weights. The rest then stands idle.
         advantage_offset: δ in A = R − (V + δ); negative puts the baseline below the mean.
         min_reward: samples whose reward is below it are left out; None keeps all.
+        credit: how the reward of a response becomes advantages. `response`: one advantage for all of its tokens, as
+            `advantages` says. `reward-to-go`: each token has the discounted sum of the rewards from it on. `gae`: that
+            less a learned value of each prefix, generalised advantage estimation. The reward stands at the last token.
+        kl_in_reward: coefficient of the reward −(log μ − log ref) that every token gets besides, per nat.
+        gae_lambda: λ of `gae`; 1 is the whole return, 0 the one-step difference of values.
+        discount: γ from one token to the next.
+        whiten: advantages of tokens are centred and scaled over all tokens of the batch.
         departs: where klimb differs from the source, and why; empty if nowhere.
     """
 
     name: str
+    family: Family
     summary: str
     source: str
     formula: str
     beta: float
     level: Level
     advantages: Advantages
-    reduce: Reduce
+    reduce: Reduce | Literal["max-new-tokens"]
     reference: ReferenceKind
     group_filter: bool
     loss: LossKind = "policy-gradient"
@@ -80,12 +93,17 @@ class Recipe:
     undesirable_weight: float = 1.0
     advantage_offset: float = 0.0
     min_reward: float | None = None
+    credit: Credit = "response"
+    kl_in_reward: float = 0.0
+    gae_lambda: float = 1.0
+    discount: float = 1.0
+    whiten: bool = False
     departs: str = ""
 
     @property
     def needs_log_mu(self) -> bool:
         """Whether its objective reads log μ: without it, data that was not recorded while drawing is of no use."""
-        return self.objective().needs_log_mu
+        return self.objective(reduce="token-mean").needs_log_mu
 
     @property
     def usable_offline(self) -> bool:
@@ -99,7 +117,8 @@ class Recipe:
         """The objective of this recipe, with any of its settings replaced.
 
         Raises:
-            ValueError: a setting that this objective doesn't have, or a value out of range.
+            ValueError: a setting that this objective doesn't have, a value out of range, or no length where the
+                recipe divides by the longest that a response may be.
         """
         kind = _CLASSES[self.loss]
         known = {entry.name for entry in dataclasses.fields(kind)}
@@ -107,5 +126,10 @@ class Recipe:
         if unknown:
             article = "an" if self.loss == "policy-gradient" else f"a {self.loss}"
             raise ValueError(f"{article} objective has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}")
-        settings: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS[self.loss]}
-        return kind(**(settings | overrides))
+        settings: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS[self.loss]} | overrides
+        if settings["reduce"] == "max-new-tokens":
+            raise ValueError(
+                f"{self.name} divides by the number of tokens that a response may have, got reduce = 'max-new-tokens'; "
+                "pass that number, e.g. objective(reduce=512)"
+            )
+        return kind(**settings)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from klimb.losses.clips import DualClip
 from klimb.losses.offline_recipes import OFFLINE_RECIPES
+from klimb.losses.online_recipes import ONLINE_RECIPES
 from klimb.losses.recipe import Recipe
 from klimb.losses.surrogates import Estimator
 
@@ -29,6 +30,7 @@ def _rpg(key: str, estimator: Estimator) -> Recipe:
     )
     return Recipe(
         name=f"rpg-reinforce-{key}" if is_reinforce else f"rpg-{key}",
+        family="RPG",
         summary=f"RPG, {estimator}, {title}, {'RPG-style' if is_reinforce else 'PPO'} dual clip",
         source=f"{_PAPER}, propositions {propositions}, algorithm {2 if is_reinforce else 1}",
         formula=(
@@ -49,45 +51,10 @@ def _rpg(key: str, estimator: Estimator) -> Recipe:
     )
 
 
-_GRPO = Recipe(
-    name="grpo",
-    summary="GRPO: PPO clip on group z-scores, unweighted k3 penalty to a fixed reference",
-    source="arXiv 2402.03300, equations 3 and 4",
-    formula="−min(w·A, clip(w, 1−ε, 1+ε)·A) + β·(ref/π − 1 − log(ref/π))",
-    divergence="k3-in-loss",
-    beta=0.04,
-    estimator="differentiable",
-    level="token",
-    clip=DualClip(low=0.2, high=0.2, ceiling=float("inf")),
-    advantages="group-z-score",
-    reduce="sequence-mean-token-mean",
-    reference="fixed",
-    group_filter=False,
-    departs="none: the penalty is kept as published, although its gradient is forward KL's (docs/exactness.md)",
-)
-
-_DAPO = Recipe(
-    name="dapo",
-    summary="DAPO: clip-higher, token mean, dynamic sampling, no reference",
-    source="arXiv 2503.14476, equation 8",
-    formula="−min(w·A, clip(w, 1−ε_low, 1+ε_high)·A)",
-    divergence="urkl",
-    beta=0.0,
-    estimator="differentiable",
-    level="token",
-    clip=DualClip(low=0.2, high=0.28, ceiling=float("inf")),
-    advantages="group-z-score",
-    reduce="token-mean",
-    reference="none",
-    group_filter=True,
-    departs="overlong shaping belongs to the reward and is set with the task",
-)
-
 _ROWS: tuple[Recipe, ...] = (
     *(_rpg(key, "reinforce") for key in _DIVERGENCES),
     *(_rpg(key, "differentiable") for key in _DIVERGENCES),
-    _GRPO,
-    _DAPO,
+    *ONLINE_RECIPES,
     *OFFLINE_RECIPES,
 )
 

@@ -77,6 +77,11 @@ class SquaredResidual:
         return self.anchor == "ref"
 
     @property
+    def needs_log_prox(self) -> bool:
+        """False: log_prox is not read."""
+        return False
+
+    @property
     def fits_minibatch(self) -> bool:
         """Whether V is made from the whole minibatch."""
         return self.value != "given"
@@ -94,6 +99,8 @@ class SquaredResidual:
         advantages: Float[Tensor, " batch"],
         mask: Bool[Tensor, "batch time"],
         groups: Int[Tensor, " batch"],
+        *,
+        log_prox: Tensor | None = None,
     ) -> Fitted:
         """A = r − V with the V that minimises the loss of this minibatch, and the loss that takes A as given.
 
@@ -106,10 +113,12 @@ class SquaredResidual:
             advantages: the rewards r, or with `value = "given"` the advantages, which come back as they are.
             mask: True where a token counts; a row without one is in no mean.
             groups: responses to the same prompt share a number.
+            log_prox: not read.
 
         Raises:
             ValueError: the anchor is missing or not finite.
         """
+        del log_prox
         if self.value == "given":
             return Fitted(self, advantages)
         log_ratio = self._log_ratio(log_pi, log_mu, log_ref, advantages, mask)[:, 0]
@@ -132,6 +141,7 @@ class SquaredResidual:
         *,
         entropy: Tensor | None = None,
         normalizer: float | None = None,
+        log_prox: Tensor | None = None,
     ) -> ObjectiveOutput:
         """Loss, terms and metrics, as `Objective` returns them; only the anchor's log-probabilities are read.
 
@@ -143,10 +153,12 @@ class SquaredResidual:
             mask: True where a token counts. Elsewhere anything may stand, NaN included.
             entropy: of the policy at each position in nats; logged as its mean.
             normalizer: of the whole batch, when this is a micro-batch of it: the losses then add up.
+            log_prox: not read.
 
         Raises:
             ValueError: shapes don't match, the anchor is missing or not finite, or the value has not been fitted.
         """
+        del log_prox
         if self.fits_minibatch:
             raise ValueError(f"value {self.value!r} is of a whole minibatch: call fitted(…) on it first")
         log_ratio = self._log_ratio(log_pi, log_mu, log_ref, advantages, mask)

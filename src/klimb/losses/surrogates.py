@@ -31,7 +31,7 @@ def differentiable(
     """
     w = bound(units.log_w, weight_bound).exp()
     detached = w.detach()
-    clipped = clip(detached, units.advantages >= 0)
+    clipped = clip(detached, units.advantages >= 0, units.log_pi.detach())
     log_w = units.log_w
     live = torch.where(clipped.keep, log_w, log_w.detach())
     bounded = clipped.w * (1 + live - live.detach())
@@ -57,7 +57,7 @@ def reinforce(
     if beta != 0:
         v = bound(units.log_v, weight_bound).exp()
         regularisation = -beta * penalty.slope(w, v, log_w - units.log_v)
-    clipped = clip(w, w * units.advantages + regularisation >= 0)
+    clipped = clip(w, w * units.advantages + regularisation >= 0, units.log_pi.detach())
     weight = clipped.w * units.advantages + clipped.slope_share * regularisation
     live = torch.where(clipped.keep, units.log_pi, units.log_pi.detach())
     return -weight * live, clipped

@@ -8,6 +8,7 @@ from klimb.policies.policy import Policy, ScoredTokens
 from klimb.policies.reference import Snapshot
 from klimb.policies.sources import EMBEDDED_MODELS, cache_folder
 from klimb.policies.tokenizing import TokenMismatch, ids_of_tokens, with_token_ids
+from klimb.policies.value_head import ValueHead
 
 __all__ = [
     "EMBEDDED_MODELS",
@@ -17,6 +18,7 @@ __all__ = [
     "Snapshot",
     "TokenLogProbs",
     "TokenMismatch",
+    "ValueHead",
     "cache_folder",
     "ids_of_tokens",
     "keep_freed_memory",

@@ -128,6 +128,45 @@ class Policy:
             ValueError: shapes disagree, a prompt is empty, a token is outside the vocabulary, a row is longer than
                 the model's positions, or the model is in training mode.
         """
+        ids, counted = self._read(prompts, prompt_index, response_ids, mask)
+        with self._autocast():
+            log_pi, entropy = self._score(
+                prompts, prompt_index.to(self.device), ids, counted, temperature, with_entropy
+            )
+        width = mask.shape[1]
+        return ScoredTokens(
+            _spread(log_pi, counted, width), None if entropy is None else _spread(entropy, counted, width)
+        )
+
+    def predicting_states(
+        self,
+        prompts: Sequence[Sequence[int]],
+        prompt_index: Int[Tensor, " batch"],
+        response_ids: Int[Tensor, "batch time"],
+        mask: Bool[Tensor, "batch time"],
+    ) -> Float[Tensor, "tokens hidden"]:
+        """The final hidden state that each counted token is predicted from, row after row, in float32.
+
+        Arguments and errors are those of `log_probs`.
+        """
+        ids, counted = self._read(prompts, prompt_index, response_ids, mask)
+        with self._autocast():
+            hidden = predicting_hidden(
+                self.causal_lm.get_decoder(),
+                prompts,
+                prompt_index.to(self.device),
+                ids,
+                share_prompts=self.shares_prompts,
+            )
+        return hidden[counted].float()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype == torch.bfloat16)
+
+    def _read(
+        self, prompts: Sequence[Sequence[int]], prompt_index: Tensor, response_ids: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Token ids up to the last counted column with 0 behind each row's last counted token, and which count."""
         check_scoring_inputs(
             prompts, prompt_index, response_ids, mask, num_vocab=self.num_vocab, max_positions=self.max_positions
         )
@@ -140,15 +179,7 @@ class Policy:
         num_columns = max(1, int(lengths.max()))
         counted = mask[:, :num_columns].to(self.device)
         is_read = torch.arange(num_columns, device=mask.device) < lengths[:, None]
-        ids = torch.where(is_read, response_ids[:, :num_columns].to(mask.device), 0).to(self.device)
-        with torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype == torch.bfloat16):
-            log_pi, entropy = self._score(
-                prompts, prompt_index.to(self.device), ids, counted, temperature, with_entropy
-            )
-        width = mask.shape[1]
-        return ScoredTokens(
-            _spread(log_pi, counted, width), None if entropy is None else _spread(entropy, counted, width)
-        )
+        return torch.where(is_read, response_ids[:, :num_columns].to(mask.device), 0).to(self.device), counted
 
     def _score(
         self,

@@ -1,27 +1,11 @@
 """From a configuration to the objects that train: the only translation between the two."""
 
 import math
-import os
-import sys
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from klimb.divergences import Divergence
 from klimb.experience import Message, SamplingSettings, open_store
-from klimb.losses import (
-    Clip,
-    DualClip,
-    KtoObjective,
-    Loss,
-    Mask,
-    NoClip,
-    Objective,
-    SquaredResidual,
-    Taper,
-    Truncate,
-)
 from klimb.policies import LoraSettings, Policy, keep_freed_memory, load_policy
 from klimb.tasks import (
     FormatReward,
@@ -40,6 +24,8 @@ from klimb.training import (
     CheckpointSettings,
     CloningSettings,
     CollectSettings,
+    CreditSettings,
+    CriticSettings,
     EvaluationSettings,
     LoggedGroups,
     LoopSettings,
@@ -53,16 +39,10 @@ from klimb.training import (
 from klimb.training.sources import SOURCES
 from klimb.workbench.config import CloningSection, ConfigError, ModelSection, ReferenceSection, RunConfig, TaskSection
 from klimb.workbench.config.experience import StoreSection
+from klimb.workbench.guarding.making import make_guard_settings
+from klimb.workbench.objectives import make_objective as make_objective
 
-PYTHON_PREFIX = "python:"
 TASKS_OWN_REWARD = "task"
-CLIPS: dict[str, type[Clip]] = {
-    "none": NoClip,
-    "dual": DualClip,
-    "truncate": Truncate,
-    "mask": Mask,
-    "taper": Taper,
-}
 
 
 def make_policy(section: ModelSection) -> Policy:
@@ -120,59 +100,6 @@ def make_scorer(config: RunConfig, task: ProblemSet) -> Scorer:
     )
 
 
-def make_objective(config: RunConfig) -> Loss:
-    """The objective, with a divergence of the user's own if the configuration names one."""
-    section = config.objective
-    if section.loss == "squared-residual":
-        assert section.level in ("sequence", "sequence-mean")
-        return SquaredResidual(
-            beta=section.beta, anchor=section.anchor, value=section.value, level=section.level, reduce=section.reduce
-        )
-    if section.loss == "kto":
-        return KtoObjective(
-            beta=section.beta,
-            desirable_weight=section.desirable_weight,
-            undesirable_weight=section.undesirable_weight,
-            reduce=section.reduce,
-        )
-    bounds = section.clip.model_dump(exclude={"kind"})
-    clip = CLIPS[section.clip.kind](**{name: math.inf if bound == "none" else bound for name, bound in bounds.items()})
-    return Objective(
-        divergence=load_divergence(section.divergence),
-        beta=section.beta,
-        estimator=section.estimator,
-        level=section.level,
-        clip=clip,
-        reduce=section.reduce,
-        ratio=section.ratio,
-    )
-
-
-def load_divergence(name: str) -> str | Divergence:
-    """The name itself, or the `Divergence` that `python:module.name` names, found from the working directory.
-
-    Raises:
-        ConfigError: there is no such module or name, or it isn't a Divergence.
-    """
-    if not name.startswith(PYTHON_PREFIX):
-        return name
-    module_name, _, attribute = name.removeprefix(PYTHON_PREFIX).rpartition(".")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        found: Any = getattr(import_module(module_name), attribute, None)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"objective.divergence = {name!r}: there is no module {error.name!r} in {os.getcwd()} or installed"
-        ) from error
-    if not isinstance(found, Divergence):
-        raise ConfigError(
-            f"objective.divergence = {name!r}: expected a klimb.divergences.Divergence of that name in {module_name}, "
-            f"got {type(found).__name__}"
-        )
-    return found
-
-
 def make_sampling(config: RunConfig) -> SamplingSettings:
     """How training answers are drawn."""
     section = config.sampling
@@ -203,6 +130,7 @@ def make_loop_settings(config: RunConfig) -> LoopSettings:
             max_refills=config.advantages.max_refills,
             shuffle_rewards=config.advantages.shuffle_rewards,
         ),
+        credit=CreditSettings(**config.credit.model_dump(), critic=CriticSettings(**config.critic.model_dump())),
         sources=SourceSettings(
             shares={name: share for name in SOURCES if (share := getattr(config.sources, name))},
             replay=ReplaySettings(**config.replay.model_dump()),
@@ -219,15 +147,24 @@ def make_loop_settings(config: RunConfig) -> LoopSettings:
         checkpoints=CheckpointSettings(**config.checkpoints.model_dump()),
         evaluation=EvaluationSettings(
             every_steps=evaluation.every_steps,
+            every_tokens=evaluation.every_tokens,
+            every_seconds=evaluation.every_seconds,
             num_samples=evaluation.num_samples,
             sampling=SamplingSettings(max_new_tokens=config.sampling.max_new_tokens),
             seed=evaluation.seed,
         ),
         log_mu=training.log_mu,
         num_gap_rows=training.num_gap_rows,
-        max_seconds=math.inf if training.max_seconds == "none" else training.max_seconds,
+        max_seconds=_limit(training.max_seconds),
+        max_generated_tokens=_limit(training.max_generated_tokens),
+        max_training_seconds=_limit(training.max_training_seconds),
         save_rollouts=config.run.save_rollouts,
+        guard=make_guard_settings(config.guard),
     )
+
+
+def _limit(value: float | Literal["none"]) -> float:
+    return math.inf if value == "none" else value
 
 
 def make_logs(config: RunConfig, policy: Policy) -> tuple[LoggedGroups, ...]:
@@ -250,13 +187,15 @@ def make_logs(config: RunConfig, policy: Policy) -> tuple[LoggedGroups, ...]:
 def make_step_settings(config: RunConfig) -> StepSettings:
     """How a minibatch becomes one step."""
     return StepSettings(
-        micro_batch_tokens=config.training.micro_batch_tokens, max_grad_norm=config.optimizer.max_grad_norm
+        micro_batch_tokens=config.training.micro_batch_tokens,
+        max_grad_norm=config.optimizer.max_grad_norm,
+        ess_scaling=config.optimizer.ess_scaling,
     )
 
 
 def make_optimizer_settings(config: RunConfig) -> OptimizerSettings:
     """The optimizer's own settings; the gradient norm belongs to the step."""
-    return OptimizerSettings(**config.optimizer.model_dump(exclude={"max_grad_norm"}))
+    return OptimizerSettings(**config.optimizer.model_dump(exclude={"max_grad_norm", "ess_scaling"}))
 
 
 def make_reference_settings(section: ReferenceSection) -> ReferenceSettings:

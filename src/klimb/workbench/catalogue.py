@@ -1,5 +1,7 @@
 """`klimb recipes`: the algorithms there are, and one of them in full."""
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -10,15 +12,27 @@ from klimb.workbench.reports import report_facts
 
 
 def list_recipes(console: Console) -> None:
-    """A table of all recipes."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("recipe", style="bold cyan", no_wrap=True)
-    table.add_column("what it is")
-    table.add_column("β", justify="right", no_wrap=True)
-    for recipe in RECIPES.values():
-        table.add_row(recipe.name, recipe.summary, f"{recipe.beta:g}")
-    console.print(table)
+    """One line a recipe, under the headings of their families."""
+    for family in dict.fromkeys(recipe.family for recipe in RECIPES.values()):
+        console.print(Text(family, style="bold"))
+        _list_family(console, [recipe for recipe in RECIPES.values() if recipe.family == family])
+        console.print()
     console.print(Text("klimb recipes show NAME: formula, source, settings, where it departs", style="dim"))
+
+
+def _list_family(console: Console, recipes: Sequence[Recipe]) -> None:
+    """One line each; in a narrow terminal what doesn't fit continues beside the name."""
+    width = max(map(len, RECIPES)) + 2
+    if not console.is_terminal:
+        for recipe in recipes:
+            console.print(Text(f"  {recipe.name:<{width}} {recipe.summary}"), soft_wrap=True)
+        return
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="cyan", no_wrap=True, width=width)
+    table.add_column()
+    for recipe in recipes:
+        table.add_row(f"  {recipe.name}", recipe.summary)
+    console.print(table)
 
 
 def show_recipe(console: Console, recipe: Recipe) -> None:
@@ -27,7 +41,9 @@ def show_recipe(console: Console, recipe: Recipe) -> None:
     console.print(Text(recipe.summary))
     console.print()
     departs = recipe.departs or "nowhere"
-    report_facts(console, [("loss", recipe.formula), ("source", recipe.source), ("departs", departs)])
+    report_facts(
+        console, [("family", recipe.family), ("loss", recipe.formula), ("source", recipe.source), ("departs", departs)]
+    )
     console.print()
     console.print(Text("its settings, to copy and change:", style="dim"))
     console.print(Text(as_toml(recipe_sections(recipe))))

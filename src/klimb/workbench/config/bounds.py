@@ -1,9 +1,9 @@
 """Bounded field types that every section uses: finite numbers, texts with a longest length."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 SECTION = ConfigDict(
     frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
@@ -53,6 +53,22 @@ ExpressionTemplate = Annotated[
     str,
     StringConstraints(pattern=r"\{expression\}", max_length=20_000),
     in_plain_words("a text with {expression} in it"),
+]
+
+
+def _without_repetition(names: tuple[str, ...]) -> tuple[str, ...]:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"{', '.join(repeated)} is there more than once; name each logger once")
+    return names
+
+
+LoggerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+Loggers = Annotated[
+    tuple[LoggerName, ...],
+    Field(strict=False),
+    AfterValidator(_without_repetition),
+    in_plain_words("a list of 'tensorboard', 'wandb', 'mlflow' and 'trackio'; [] for none"),
 ]
 
 PYTHON_NAME = re.compile(r"^python:[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")

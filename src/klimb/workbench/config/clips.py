@@ -68,7 +68,39 @@ class TaperSection(BaseModel):
     """Tapering."""
 
 
+class TotalVariationSection(BaseModel):
+    """Units whose probability moved too far from mu's, the way the advantage pushes, are left out (DPPO)."""
+
+    model_config = SECTION
+
+    kind: Literal["total-variation"] = "total-variation"
+    """Difference of probabilities."""
+    low: Fraction = 0.2
+    """A bad unit stops learning at pi - mu < -low."""
+    high: Fraction = 0.2
+    """A good unit stops learning at pi - mu > high."""
+    ceiling: Annotated[float, Field(gt=1, le=1_000_000)] | Literal["none"] = 20.0
+    """Largest weight, or `none`."""
+
+
+class SecondMomentSection(BaseModel):
+    """The most extreme units are left out until the mean of log(w)^2 is small (M2PO)."""
+
+    model_config = SECTION
+
+    kind: Literal["second-moment"] = "second-moment"
+    """Second moment."""
+    threshold: Annotated[float, Field(gt=0, le=1_000)] = 0.04
+    """Largest mean of log(w)^2 over the units of a minibatch that are kept."""
+
+
 ClipSection = Annotated[
-    NoClipSection | DualClipSection | TruncateSection | MaskSection | TaperSection,
+    NoClipSection
+    | DualClipSection
+    | TruncateSection
+    | MaskSection
+    | TaperSection
+    | TotalVariationSection
+    | SecondMomentSection,
     Field(discriminator="kind"),
 ]

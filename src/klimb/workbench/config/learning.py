@@ -54,10 +54,10 @@ class ObjectiveSection(BaseModel):
     level: Literal["token", "prefix", "sequence", "sequence-mean"]
     """The unit over which the importance weight is formed."""
     reduce: (
-        Literal["token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"]
+        Literal["token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum", "max-new-tokens"]
         | Annotated[int, Field(ge=1, le=MOST)]
     )
-    """How tokens are averaged; a number divides each sequence by that fixed length."""
+    """How tokens are averaged; a number divides each sequence by that length, `max-new-tokens` by sampling's own."""
     clip: ClipSection
     """What happens to large and small importance weights."""
     ratio: Literal["recorded", "none"]
@@ -190,6 +190,27 @@ class OptimizerSection(BaseModel):
     """Added to the denominator."""
     max_grad_norm: Annotated[float, Field(gt=0, le=1_000_000)] = 1.0
     """A longer gradient is scaled down to this norm."""
+    ess_scaling: Literal["none", "token", "sequence-mean", "sequence"] = "none"
+    """Multiply the learning rate by the root of the share of each minibatch that its weights leave effective."""
+
+
+class CriticSection(BaseModel):
+    """The value head of credit.kind = 'gae': on the policy's hidden states, trained beside it."""
+
+    model_config = SECTION
+
+    hidden_size: Annotated[int, Field(ge=1, le=1_000_000)] = 256
+    """Units of its hidden layer."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    """Step size of its own Adam."""
+    num_epochs: Annotated[int, Field(ge=1, le=1_000)] = 4
+    """Passes over each batch."""
+    num_minibatches: Annotated[int, Field(ge=1, le=100_000)] = 4
+    """Steps per pass."""
+    clip: Annotated[float, Field(gt=0, le=1_000_000)] = 0.2
+    """How far a value may move on one batch before its loss is clipped, in units of the reward."""
+    max_grad_norm: Annotated[float, Field(gt=0, le=1_000_000)] = 1.0
+    """A longer gradient is scaled down to this norm."""
 
 
 class TrainingSection(BaseModel):
@@ -209,6 +230,10 @@ class TrainingSection(BaseModel):
     """The run stops after this many steps in a row with a non-finite loss or gradient."""
     max_seconds: Seconds | Literal["none"] = "none"
     """Stop training early, as if the last step were done, so that the whole run with its evaluations fits into this."""
+    max_generated_tokens: Count | Literal["none"] = "none"
+    """Stop after the step in which this many answer tokens were drawn in all, dropped groups included."""
+    max_training_seconds: Seconds | Literal["none"] = "none"
+    """Stop after the step in which the steps alone, without evaluations, have taken this long."""
     log_mu: Literal["sampler", "recomputed"] = "sampler"
     """`recomputed` scores each batch again with the trainer, which removes the gap to the sampler and costs a pass."""
     num_gap_rows: Annotated[int, Field(ge=0, le=100_000)] = 8

@@ -4,7 +4,18 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from klimb.losses import RECIPES, Clip, DualClip, Mask, NoClip, Recipe, Taper, Truncate
+from klimb.losses import (
+    RECIPES,
+    Clip,
+    DualClip,
+    Mask,
+    NoClip,
+    Recipe,
+    SecondMoment,
+    Taper,
+    TotalVariation,
+    Truncate,
+)
 from klimb.workbench.config.learning import ObjectiveSection
 
 DEFAULT_RECIPE = "rpg-reinforce-urkl"
@@ -14,6 +25,8 @@ CLIP_KINDS: Mapping[type, str] = {
     Truncate: "truncate",
     Mask: "mask",
     Taper: "taper",
+    TotalVariation: "total-variation",
+    SecondMoment: "second-moment",
 }
 READ_BY: Mapping[str, tuple[str, ...]] = {
     "policy-gradient": ("divergence", "estimator", "level", "clip", "ratio"),
@@ -35,6 +48,7 @@ def with_recipe_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     filled = dict(given)
     for section, defaults in recipe_sections(recipe).items():
         filled[section] = lay_over(defaults, given.get(section, {}))
+    filled["correction"] = lay_over({"kind": "none"}, given.get("correction", {}))
     if "task" not in given and _draws_nothing(given.get("sources", {})):
         # A user's own logs are not to be judged by a task that nobody asked for.
         filled["evaluation"] = lay_over({"at_ends": False}, given.get("evaluation", {}))
@@ -73,6 +87,13 @@ def recipe_sections(recipe: Recipe) -> dict[str, dict[str, Any]]:
             "group_filter": recipe.group_filter,
             "offset": float(recipe.advantage_offset),
             "min_reward": "none" if recipe.min_reward is None else float(recipe.min_reward),
+        },
+        "credit": {
+            "kind": recipe.credit,
+            "kl_in_reward": float(recipe.kl_in_reward),
+            "gae_lambda": float(recipe.gae_lambda),
+            "discount": float(recipe.discount),
+            "whiten": recipe.whiten,
         },
         "reference": {"kind": recipe.reference},
     }

@@ -5,11 +5,15 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, Field, model_validator
 
 from klimb.experience import NEEDS_GROUPS
-from klimb.workbench.config.bounds import SECTION, Count, CountOrZero, PathText, RunName, Seed
+from klimb.workbench.config.bounds import SECTION, Count, CountOrZero, Loggers, PathText, RunName, Seed
+from klimb.workbench.config.correction import CorrectionSection, NoCorrectionSection, check_correction
+from klimb.workbench.config.credit import CreditSection, check_credit
 from klimb.workbench.config.experience import ReplaySection, SourcesSection, StoreSection
+from klimb.workbench.config.guard import GuardSection
 from klimb.workbench.config.learning import (
     AdvantagesSection,
     CloningSection,
+    CriticSection,
     ObjectiveSection,
     OptimizerSection,
     ReferenceSection,
@@ -39,6 +43,10 @@ class EvaluationSection(BaseModel):
 
     every_steps: CountOrZero = 0
     """Collections between two evaluations during training; 0 means none."""
+    every_tokens: CountOrZero = 0
+    """Also evaluate each time that this many more answer tokens were drawn; 0 means not so."""
+    every_seconds: Annotated[float, Field(ge=0, le=10_000_000)] = 0.0
+    """Also evaluate each time that the steps have taken this much longer; 0 means not so."""
     at_ends: bool = True
     """Evaluate before the first step and after the last one."""
     num_problems: Count = 100
@@ -62,8 +70,12 @@ class RunSection(BaseModel):
     """Folder in which the run's own folder is made."""
     save_rollouts: bool = True
     """Keep every sampled answer as Parquet."""
-    tensorboard: bool = True
-    """Also write the metrics for TensorBoard."""
+    save_model: bool = True
+    """Write the trained model as a Hugging Face folder."""
+    report: bool = True
+    """Draw the curves and write report.html at the end."""
+    loggers: Loggers = ("tensorboard",)
+    """Where else each step's metrics go; [] for nowhere."""
 
 
 class RunConfig(BaseModel):
@@ -95,6 +107,12 @@ class RunConfig(BaseModel):
     """What is maximised, and by which surrogate."""
     advantages: AdvantagesSection
     """From rewards to advantages."""
+    credit: CreditSection
+    """Which token a reward is credited to."""
+    correction: CorrectionSection = NoCorrectionSection()
+    """What is done about samples that another policy drew."""
+    critic: CriticSection = CriticSection()
+    """The value head, where credit.kind is 'gae'."""
     reference: ReferenceSection
     """The anchor of the divergence."""
     optimizer: OptimizerSection = OptimizerSection()
@@ -105,6 +123,8 @@ class RunConfig(BaseModel):
     """When the state is saved."""
     evaluation: EvaluationSection = EvaluationSection()
     """How the held-out problems are answered."""
+    guard: GuardSection | None = None
+    """Watches what the model could do before; without this section nothing is watched."""
     run: RunSection = RunSection()
     """Where the results go."""
 
@@ -116,6 +136,10 @@ class RunConfig(BaseModel):
     @model_validator(mode="after")
     def _check_what_fits_together(self) -> Self:
         check_is_read(self.objective)
+        check_correction(
+            self.correction, recipe=self.objective.recipe, loss=self.objective.loss, ratio=self.objective.ratio
+        )
+        check_credit(self.credit, advantages=self.advantages.kind, reference=self.reference.kind)
         if self.reference.kind == "none" and self.objective.beta > 0 and self.objective.loss == "policy-gradient":
             raise ValueError(
                 f"objective.beta is {self.objective.beta:g} but reference.kind is 'none': a divergence needs a "
