@@ -231,7 +231,7 @@ def run_case(bench: Bench, case: Case) -> None:
         logs=make_logs(config, bench.policy),
     )
     seconds = time.monotonic() - started
-    measured = measure(bench.policy, sampler, bench.scorer, held_out, config)
+    measured = measure(bench.policy, sampler, bench.scorer, held_out, config).measured
     lines: list[dict[str, Any]] = list(map(dict, read_metrics(folder / "metrics.jsonl")))
     line: dict[str, Any] = {
         "part": case.part,

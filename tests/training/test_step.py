@@ -181,3 +181,46 @@ def test_metrics_merge_by_tokens_by_largest_and_by_sum():
 def test_bad_settings_are_named(changes: dict):
     with pytest.raises(ValueError, match=next(iter(changes))):
         StepSettings(**changes)
+
+
+@pytest.mark.parametrize(
+    ("level", "metric"), [("token", "ess_token"), ("sequence-mean", "ess_normalised"), ("sequence", "ess_sequence")]
+)
+def test_ess_scaling_multiplies_the_learning_rate_by_the_root_of_the_effective_share(tiny_policy, level, metric):
+    start = {name: parameter.detach().clone() for name, parameter in tiny_policy.trainable().items()}
+    batch = batch_of(tiny_policy, shift=0.5)
+    moved, metrics = [], []
+    for ess_scaling in ("none", level):
+        with torch.no_grad():
+            for name, parameter in tiny_policy.trainable().items():
+                parameter.copy_(start[name])
+        optimizer = Optimizer(
+            tiny_policy.trainable(), OptimizerSettings(learning_rate=1e-4, weight_decay=0.0, warmup_steps=0)
+        )
+        with optimizer.gradient_point():
+            settings = StepSettings(ess_scaling=ess_scaling)
+            metrics.append(optimizer_step(tiny_policy, optimizer, Objective(), batch, settings=settings).metrics)
+        moved.append(
+            torch.cat(
+                [(parameter.detach() - start[name]).flatten() for name, parameter in tiny_policy.trainable().items()]
+            )
+        )
+    share = metrics[0][metric]
+    assert 0.1 < share < 0.95
+    assert metrics[1]["learning_rate"] == pytest.approx(1e-4 * math.sqrt(share))
+    assert float(moved[1].norm() / moved[0].norm()) == pytest.approx(math.sqrt(share), rel=1e-3)
+
+
+def test_schedule_free_takes_the_scaled_learning_rate_too(tiny_policy):
+    settings = OptimizerSettings(kind="schedule-free", learning_rate=1e-4, weight_decay=0.0, warmup_steps=0)
+    optimizer = Optimizer(tiny_policy.trainable(), settings)
+    with optimizer.gradient_point():
+        outcome = optimizer_step(
+            tiny_policy, optimizer, Objective(), batch_of(tiny_policy), settings=StepSettings(ess_scaling="sequence")
+        )
+    assert optimizer._inner.param_groups[0]["lr"] == outcome.metrics["learning_rate"] < 1e-4
+
+
+def test_an_unknown_ess_scaling_is_named(without_shape_checks):
+    with pytest.raises(ValueError, match="there are none, token, sequence-mean, sequence"):
+        StepSettings(ess_scaling="prompt")

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from klimb.experience import flush_to_disk
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 _NAME = re.compile(r"step-(\d+)")
 _ASIDE = ".tmp-"
 _MANIFEST = "manifest.json"
@@ -47,8 +47,10 @@ class CheckpointContent:
     numbers: Mapping[str, Any]
 
 
-def save_checkpoint(folder: Path, step: int, content: CheckpointContent, *, keep: int) -> Path:
-    """Writes `step-XXXXXX` into the folder and then removes all but the newest `keep`.
+def save_checkpoint(
+    folder: Path, step: int, content: CheckpointContent, *, keep: int, spare: Collection[int] = ()
+) -> Path:
+    """Writes `step-XXXXXX` into the folder and then removes all but the newest `keep` and those of the steps to spare.
 
     Raises:
         OSError: it could not be written (disk full, read-only); those that were there are untouched.
@@ -68,7 +70,8 @@ def save_checkpoint(folder: Path, step: int, content: CheckpointContent, *, keep
     finally:
         remove_leftovers(folder)
     for old in _newest_first(folder)[keep:]:
-        shutil.rmtree(old)
+        if step_of(old) not in spare:
+            shutil.rmtree(old)
     return target
 
 

@@ -19,10 +19,13 @@ from klimb.training.logged import LoggedGroups
 MAY_DIFFER = (
     "settings.num_steps",
     "settings.max_seconds",
+    "settings.max_generated_tokens",
+    "settings.max_training_seconds",
     "settings.save_rollouts",
     "settings.optimizer.learning_rate",
     "settings.checkpoints.*",
     "settings.evaluation.*",
+    "settings.guard*",
     "settings.update.max_skipped_steps",
     "settings.update.step.micro_batch_tokens",
 )

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from klimb.experience import Batch, Sample, collate
 from klimb.losses import Loss
 from klimb.training.collect import Actors
+from klimb.training.crediting import credited
 from klimb.training.gathering import Gathered, gather
 from klimb.training.kept import grouped
 from klimb.training.scoring import score_samples
 from klimb.training.settings import LoopSettings
-from klimb.training.state import RunState
+from klimb.training.state import CRITIC, RunState
 from klimb.training.step import StepOutcome
 from klimb.training.update import update
 
@@ -47,6 +48,10 @@ def iterate(state: RunState, actors: Actors, objective: Loss, settings: LoopSett
     metrics |= _standing(state)
     metrics["step_seconds"] = time.monotonic() - started
     metrics["tokens_per_second"] = metrics["num_tokens_sampled"] / metrics["step_seconds"]
+    state.num_tokens_generated += int(metrics["num_tokens_sampled"])
+    state.elapsed_seconds += metrics["step_seconds"]
+    metrics["num_tokens_generated"] = float(state.num_tokens_generated)
+    metrics["elapsed_seconds"] = state.elapsed_seconds
     now = {sample.sample_id: sample for sample in used if sample.source == "rollout"}
     samples = tuple(now.get(sample.sample_id, sample) for sample in gathered.drawn)
     return Iteration(samples, {"step": float(state.step), **metrics})
@@ -62,7 +67,8 @@ def _with_log_ref(
     unscored = [sample for sample in used if sample.log_ref is None]
     if kind == "none" or not unscored:
         return tuple(used)
-    if not (objective.needs_log_ref or settings.sources.is_plain):  # a pass over old samples that nothing reads
+    needs_log_ref = objective.needs_log_ref or settings.credit.kl_in_reward > 0
+    if not (needs_log_ref or settings.sources.is_plain):  # a pass over old samples that nothing reads
         return tuple(replace(sample, log_ref=None) for sample in used)
     max_tokens = settings.update.step.micro_batch_tokens
     if state.reference.is_policy(num_optimizer_steps=state.optimizer.num_steps):
@@ -99,11 +105,20 @@ def _update(
         if not outcome.not_finite and "kl_pi_ref" in outcome.metrics:
             state.reference.observe(outcome.metrics["kl_pi_ref"])
 
-    metrics = update(
+    batch = collate(used, gathered.advantages, allow_absent_log_mu=not objective.needs_log_mu)
+    batch, of_the_critic = credited(
+        state.policy,
+        state.critic,
+        batch,
+        settings.credit,
+        max_tokens=settings.update.step.micro_batch_tokens,
+        generator=state.generators.get(CRITIC, state.generators["minibatches"]),
+    )
+    metrics = of_the_critic | update(
         state.policy,
         state.optimizer,
         objective,
-        collate(used, gathered.advantages, allow_absent_log_mu=not objective.needs_log_mu),
+        batch,
         settings=settings.update,
         generator=state.generators["minibatches"],
         on_outcome=observe,

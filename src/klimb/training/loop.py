@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from klimb.experience import Sample, write_samples
+from klimb.experience import Sample
 from klimb.losses import Loss
 from klimb.policies import Policy
 from klimb.samplers import Sampler
@@ -22,12 +20,23 @@ from klimb.training.checkpoints import (
     save_checkpoint,
 )
 from klimb.training.collect import Actors, ScoresResponses
-from klimb.training.evaluation import Evaluation, evaluate
+from klimb.training.evaluations_log import Progress, forget_evaluations_behind
+from klimb.training.guarded import (
+    guard_end,
+    guard_ending,
+    guard_start,
+    guard_step,
+    is_good_point,
+    new_guard,
+    seconds_of_end,
+)
+from klimb.training.guarding import MeasuresBase
 from klimb.training.identity import run_identity
 from klimb.training.iteration import Iteration, iterate
 from klimb.training.locks import run_folder_lock
 from klimb.training.logged import LoggedGroups, check_logs
 from klimb.training.metrics_log import MetricsLog
+from klimb.training.recording import evaluated, evaluation_is_due, keep_rollouts
 from klimb.training.settings import LoopSettings, check_settings_fit
 from klimb.training.signals import Interrupted, StopRequest
 from klimb.training.state import RunState, captured, fresh_state, restore
@@ -43,13 +52,17 @@ class TrainResult:
 
     Attributes:
         num_steps: loop steps done, those before a resume included.
+        progress: the same with tokens and seconds.
         metrics: of the last step; empty when no step was left to do.
         checkpoint: the newest one; None when none was written.
+        ending: why the guard ended it, in words; empty when it did not.
     """
 
     num_steps: int
+    progress: Progress
     metrics: Mapping[str, float]
     checkpoint: Path | None
+    ending: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +76,7 @@ class _Run:
     logs: Sequence[LoggedGroups]
     folder: Path
     on_step: OnStep | None
+    base_metrics: MeasuresBase | None
 
     @property
     def checkpoints(self) -> Path:
@@ -81,13 +95,15 @@ def train(
     held_out: Sequence[Problem] = (),
     logs: Sequence[LoggedGroups] = (),
     on_step: OnStep | None = None,
+    base_metrics: MeasuresBase | None = None,
     prepare: Callable[[], None] | None = None,
     resume: bool = False,
 ) -> TrainResult:
     """Trains the policy in place and keeps the run in `folder`.
 
-    There: `metrics.jsonl` (a line a step), `rollouts/step-XXXXXX.parquet` (all that was drawn), `checkpoints/`, and
-    `skipped/` (batches of steps that were not finite). An interrupted and resumed run gives the parameters and
+    There: `metrics.jsonl` (a line a step), `evaluations.jsonl` (a line an evaluation, with every problem),
+    `rollouts/step-XXXXXX.parquet` (all that was drawn), `checkpoints/`, and `skipped/` (batches of steps that were not
+    finite). An interrupted and resumed run gives the parameters and
     metrics of an uninterrupted one bit for bit, on the same machine with as many threads; only metrics that end in
     `_seconds` or `tokens_per_second`, and `created_at` in the rollouts, tell the time.
 
@@ -102,6 +118,7 @@ def train(
         held_out: what to evaluate on, as `settings.evaluation` says.
         logs: one for each of the sources `log` and `feedback` that has a share.
         on_step: sees each step's metrics and all its samples.
+        base_metrics: measures what `settings.guard` watches.
         prepare: changes the policy before the first step, e.g. clones behaviour; left out on resume.
         resume: go on from the newest checkpoint that verifies; from the beginning when there is none.
 
@@ -111,7 +128,7 @@ def train(
         NonFiniteError: too many steps in a row were not finite.
         RunFolderInUse: another process trains in this folder.
     """
-    check_settings_fit(settings, objective, has_held_out=bool(held_out))
+    check_settings_fit(settings, objective, has_held_out=bool(held_out), has_base_metrics=base_metrics is not None)
     actors = Actors(policy=policy, sampler=sampler, scorer=scorer, problems=problems)
     check_logs(logs, settings.sources, needs_log_mu=objective.needs_log_mu)
     run = _Run(
@@ -122,11 +139,13 @@ def train(
         logs=logs,
         folder=folder,
         on_step=on_step,
+        base_metrics=base_metrics,
     )
     with run_folder_lock(folder), StopRequest() as stop:
+        deadline = time.monotonic() + settings.max_seconds
         state, log = _begun(run, prepare=prepare, resume=resume)
         try:
-            return _loop(run, state, log, stop)
+            return _loop(run, state, log, stop, deadline=deadline - seconds_of_end(state))
         finally:
             log.close()
 
@@ -139,7 +158,9 @@ def _begun(run: _Run, *, prepare: Callable[[], None] | None, resume: bool) -> tu
         raise CheckpointError(f"{run.folder} holds a run already; resume it, or choose another folder")
     remove_leftovers(run.checkpoints)
     checkpoint = _checkpoint_to_resume(run.checkpoints)
-    if checkpoint is None and prepare is not None:
+    content = None if checkpoint is None else load_checkpoint(checkpoint)
+    quality = new_guard(settings.guard, run.base_metrics, content)
+    if content is None and prepare is not None:
         prepare()
     identity = run_identity(settings, run.objective, policy, run.actors.problems, logs=run.logs)
     state = fresh_state(
@@ -149,9 +170,11 @@ def _begun(run: _Run, *, prepare: Callable[[], None] | None, resume: bool) -> tu
         folder=run.folder,
         identity=identity,
         logs=run.logs,
+        quality=quality,
     )
-    keep_bytes = 0 if checkpoint is None else restore(state, load_checkpoint(checkpoint))
+    keep_bytes = 0 if content is None else restore(state, content)
     _remove_behind(run.folder, state.step)
+    guard_start(state, is_new=content is None, is_prepared=prepare is not None)
     return state, MetricsLog(metrics_path, keep_bytes=keep_bytes)
 
 
@@ -174,20 +197,27 @@ def _remove_behind(folder: Path, step: int) -> None:
         for path in sorted((folder / name).glob("step-*.parquet")):
             if int(path.stem.split("-")[1]) > step:
                 path.unlink()
+    forget_evaluations_behind(folder / "evaluations.jsonl", step)
 
 
-def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest) -> TrainResult:
-    settings = run.settings
-    deadline = time.monotonic() + settings.max_seconds
+def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest, *, deadline: float) -> TrainResult:
+    settings, every = run.settings, run.settings.checkpoints.every_steps
     metrics: Mapping[str, float] = {}
     saved_at = state.step
     checkpoint = newest_checkpoint(run.checkpoints)
     is_over = not _goes_on(state, settings, deadline)
+    if not is_over and checkpoint is None and is_good_point(state):
+        checkpoint = _saved(run, state, log)
     while not is_over and stop.signal_number is None:
-        metrics = _recorded(run, state, log, iterate(state, run.actors, run.objective, settings))
+        began = _progress(state)
+        iteration = iterate(state, run.actors, run.objective, settings)
+        is_evaluated = evaluation_is_due(settings.evaluation, since=began, now=_progress(state))
+        metrics = _recorded(run, state, log, iteration, is_evaluated=is_evaluated)
         is_over = not _goes_on(state, settings, deadline)
+        if is_over:
+            guard_end(state, iteration.samples)
         # Due at its time, and after a save that failed at every step until one succeeds.
-        is_due = state.step // settings.checkpoints.every_steps > saved_at // settings.checkpoints.every_steps
+        is_due = state.step // every > saved_at // every or is_good_point(state)
         if is_due or (is_over and settings.checkpoints.at_end) or stop.signal_number is not None:
             path = _saved(run, state, log)
             checkpoint, saved_at = (checkpoint, saved_at) if path is None else (path, state.step)
@@ -198,66 +228,51 @@ def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest) -> Tra
             f"training ended and its last state could not be saved in {run.checkpoints}; the error logged above says "
             "why. Free the disk and resume: the work since the newest checkpoint is done again"
         )
-    return TrainResult(state.step, metrics, checkpoint)
+    return TrainResult(state.step, _progress(state), metrics, checkpoint, guard_ending(state))
 
 
 def _goes_on(state: RunState, settings: LoopSettings, deadline: float) -> bool:
-    return state.step < settings.num_steps and time.monotonic() < deadline
+    return (
+        state.step < settings.num_steps
+        and state.num_tokens_generated < settings.max_generated_tokens
+        and state.elapsed_seconds < settings.max_training_seconds
+        and time.monotonic() < deadline
+        and not guard_ending(state)
+    )
 
 
-def _recorded(run: _Run, state: RunState, log: MetricsLog, iteration: Iteration) -> Mapping[str, float]:
+def _progress(state: RunState) -> Progress:
+    return Progress(
+        step=state.step, num_tokens_generated=state.num_tokens_generated, elapsed_seconds=state.elapsed_seconds
+    )
+
+
+def _recorded(
+    run: _Run, state: RunState, log: MetricsLog, iteration: Iteration, *, is_evaluated: bool
+) -> Mapping[str, float]:
     metrics = dict(iteration.metrics)
-    every = run.settings.evaluation.every_steps
-    if every and state.step % every == 0:
-        started = time.monotonic()
-        metrics |= evaluation_metrics(_evaluation(run))
-        metrics["evaluation_seconds"] = time.monotonic() - started
+    if is_evaluated:
+        path = run.folder / "evaluations.jsonl"
+        metrics |= evaluated(run.actors, run.held_out, run.settings.evaluation, progress=_progress(state), path=path)
     if run.settings.save_rollouts and iteration.samples:
-        _keep_rollouts(run.folder / "rollouts", state.step, iteration.samples)
+        keep_rollouts(run.folder / "rollouts", state.step, iteration.samples)
+    # Last, since it may put another policy in the place of the one that the numbers above are of.
+    metrics |= guard_step(state, iteration.samples)
     log.write(metrics)
     if run.on_step is not None:
         run.on_step(metrics, iteration.samples)
     return metrics
 
 
-def _keep_rollouts(folder: Path, step: int, samples: Sequence[Sample]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_samples(folder / f"step-{step:06d}.parquet", samples)
-    except OSError as error:
-        logger.error("the rollouts of step %d are NOT kept: %s", step, error)
-
-
-def _evaluation(run: _Run) -> Evaluation:
-    settings = run.settings.evaluation
-    return evaluate(
-        run.actors.policy,
-        run.actors.sampler,
-        run.actors.scorer,
-        run.held_out,
-        settings=settings.sampling,
-        num_samples=settings.num_samples,
-        generator=torch.Generator().manual_seed(settings.seed),
-    )
-
-
-def evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
-    """The evaluation as metrics of a step."""
-    return {
-        "evaluation_mean": evaluation.mean,
-        "evaluation_low": evaluation.low,
-        "evaluation_high": evaluation.high,
-        "evaluation_num_errors": float(evaluation.num_errors),
-        **{f"evaluation_pass_at_{k}": value for k, value in evaluation.pass_at.items()},
-    }
-
-
 def _saved(run: _Run, state: RunState, log: MetricsLog) -> Path | None:
     """Saves the state; None, with a loud message, when the disk refuses. Training goes on then."""
     try:
         content = captured(state, metrics_bytes=log.flush_to_disk())
-        return save_checkpoint(run.checkpoints, state.step, content, keep=run.settings.checkpoints.keep)
+        spare = () if state.quality is None else state.quality.protected
+        return save_checkpoint(run.checkpoints, state.step, content, keep=run.settings.checkpoints.keep, spare=spare)
     except OSError as error:
+        if state.quality is not None:
+            state.quality.forget(state.step)
         logger.error(
             "the checkpoint of step %d is NOT saved: %s. Training goes on and tries again after the next step; "
             "a crash now loses the work since the newest checkpoint",

@@ -64,6 +64,7 @@ class Optimizer:
 
     Attributes:
         num_steps: steps taken so far; with it grow the warm-up and the version of the policy.
+        rate_factor: on the learning rate of all steps to come; 1 at the start.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], settings: OptimizerSettings) -> None:
@@ -71,6 +72,7 @@ class Optimizer:
             raise ValueError("the policy has no trainable parameter; unfreeze some, or load it with LoRA")
         self.settings = settings
         self.num_steps = 0
+        self.rate_factor = 1.0
         self._parameters = dict(parameters)
         self._at_gradient_point = False
         self._inner = _inner_optimizer(self._parameters, settings)
@@ -78,7 +80,8 @@ class Optimizer:
     @property
     def learning_rate(self) -> float:
         """Of the step that comes next, warm-up included."""
-        return self.settings.learning_rate * min(1.0, (self.num_steps + 1) / max(1, self.settings.warmup_steps))
+        warm = min(1.0, (self.num_steps + 1) / max(1, self.settings.warmup_steps))
+        return self.settings.learning_rate * self.rate_factor * warm
 
     @contextmanager
     def gradient_point(self) -> Generator[None]:
@@ -91,17 +94,19 @@ class Optimizer:
         finally:
             self._switch(to_gradient_point=False)
 
-    def step(self) -> None:
-        """One step along the gradients that the parameters hold.
+    def step(self, *, scale: float = 1.0) -> None:
+        """One step along the gradients that the parameters hold, at `scale` times the learning rate.
 
         Raises:
             ValueError: called outside `gradient_point()`: the gradients would belong to another point.
         """
         if not self._at_gradient_point:
             raise ValueError("step: the parameters are not at the gradient point; use `with gradient_point():`")
-        if self.settings.kind == "adamw":
-            for group in self._inner.param_groups:
-                group["lr"] = self.learning_rate
+        # Schedule-Free has the warm-up inside.
+        is_adamw = self.settings.kind == "adamw"
+        rate = self.learning_rate if is_adamw else self.settings.learning_rate * self.rate_factor
+        for group in self._inner.param_groups:
+            group["lr"] = rate * scale
         self._inner.step()
         self.num_steps += 1
 
@@ -127,7 +132,8 @@ class Optimizer:
         counters = [
             {key: group[key] for key in _SCHEDULE_FREE_COUNTERS if key in group} for group in self._inner.param_groups
         ]
-        return tensors, {"num_steps": self.num_steps, "names": list(self._parameters), "counters": counters}
+        numbers = {"num_steps": self.num_steps, "rate_factor": self.rate_factor}
+        return tensors, numbers | {"names": list(self._parameters), "counters": counters}
 
     def load_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
         """Continues from a saved state; learning rate, betas and decay stay those of the present settings.
@@ -147,6 +153,7 @@ class Optimizer:
             group.update(counters)
         self._inner.load_state_dict({"state": state, "param_groups": groups})
         self.num_steps = int(numbers["num_steps"])
+        self.rate_factor = float(numbers["rate_factor"])
 
 
 def _inner_optimizer(parameters: Mapping[str, nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:

@@ -6,6 +6,8 @@ from typing import Literal
 from klimb.experience import SamplingSettings
 from klimb.losses import Loss
 from klimb.training.collect import CollectSettings
+from klimb.training.crediting import CreditSettings
+from klimb.training.guarding import GuardSettings
 from klimb.training.optimizers import OptimizerSettings
 from klimb.training.references import ReferenceSettings
 from klimb.training.sources import SourceSettings
@@ -37,20 +39,28 @@ class EvaluationSettings:
 
     Attributes:
         every_steps: loop steps between two evaluations; 0 means none.
+        every_tokens: also evaluate each time that training has drawn so many more response tokens; 0 means not so.
+        every_seconds: also evaluate each time that the steps have taken so much longer; 0 means not so.
         num_samples: responses a problem.
         seed: every evaluation draws from this one, so that two of them differ by the policy alone.
     """
 
     every_steps: int = 0
+    every_tokens: int = 0
+    every_seconds: float = 0.0
     num_samples: int = 8
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.every_steps < 0 or self.num_samples < 1:
-            raise ValueError(
-                f"every_steps must be >= 0 and num_samples >= 1, got {self.every_steps} and {self.num_samples}"
-            )
+        for name, least in (("every_steps", 0), ("every_tokens", 0), ("every_seconds", 0), ("num_samples", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there are evaluations while training."""
+        return bool(self.every_steps or self.every_tokens or self.every_seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +69,23 @@ class LoopSettings:
 
     Attributes:
         num_steps: batches collected and trained on.
+        credit: which token a reward is credited to; other than `response`, it takes the advantages for the rewards.
         sources: where the groups of a batch come from.
         log_mu: `sampler` takes the log-probabilities that the sampler recorded; `recomputed` replaces them by those
             of the trainer's forward pass with the same weights, which removes the gap between the two and costs a pass.
         num_gap_rows: so many responses a step are scored by the trainer to measure that gap; 0 measures nothing.
         max_seconds: the run ends after the step in which this much time has passed, as if it were the last.
+        max_generated_tokens: the run ends after the step in which so many response tokens were drawn in all, those of
+            groups that were not trained on included.
+        max_training_seconds: the run ends after the step in which the steps alone have taken this much time.
         save_rollouts: keep all that was drawn, as Parquet.
+        guard: watches what the model could do before; None watches nothing.
     """
 
     num_steps: int
     seed: int = 0
     collect: CollectSettings = field(default_factory=CollectSettings)
+    credit: CreditSettings = field(default_factory=CreditSettings)
     sources: SourceSettings = field(default_factory=SourceSettings)
     update: UpdateSettings = field(default_factory=UpdateSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
@@ -79,11 +95,19 @@ class LoopSettings:
     log_mu: Literal["sampler", "recomputed"] = "sampler"
     num_gap_rows: int = 8
     max_seconds: float = float("inf")
+    max_generated_tokens: float = float("inf")
+    max_training_seconds: float = float("inf")
     save_rollouts: bool = True
+    guard: GuardSettings | None = None
 
     def __post_init__(self) -> None:
         if self.num_steps < 0 or self.num_gap_rows < 0:
             raise ValueError(f"num_steps and num_gap_rows must be >= 0, got {self.num_steps} and {self.num_gap_rows}")
+        if self.credit.kind != "response" and self.collect.advantages != "no-baseline":
+            raise ValueError(
+                f"credit {self.credit.kind} makes advantages of rewards as they are, got advantages = "
+                f"{self.collect.advantages!r}; use no-baseline"
+            )
         if self.log_mu not in ("sampler", "recomputed"):
             raise ValueError(f"unknown log_mu {self.log_mu!r}; there are sampler and recomputed")
         if self.log_mu == "recomputed" and not self.collect.sampling.is_plain:
@@ -98,14 +122,26 @@ class LoopSettings:
             )
 
 
-def check_settings_fit(settings: LoopSettings, objective: Loss, *, has_held_out: bool) -> None:
+def check_settings_fit(
+    settings: LoopSettings, objective: Loss, *, has_held_out: bool, has_base_metrics: bool = False
+) -> None:
     """Returns if a run of these settings can do what they ask for.
 
     Raises:
         ValueError: the objective needs a reference and there is none, or an evaluation has no problems.
     """
-    if settings.evaluation.every_steps and not has_held_out:
-        raise ValueError("evaluation.every_steps is set, and there are no held-out problems; give some or set it to 0")
+    if settings.guard is not None and not has_base_metrics:
+        raise ValueError("settings.guard is given, and nothing that measures; give base_metrics, or no guard")
+    if settings.evaluation.is_on and not has_held_out:
+        raise ValueError(
+            "evaluations while training are asked for, and there are no held-out problems; give some, or set "
+            "evaluation.every_steps, every_tokens and every_seconds to 0"
+        )
+    if settings.reference.kind == "none" and settings.credit.kl_in_reward > 0:
+        raise ValueError(
+            f"kl_in_reward is {settings.credit.kl_in_reward} and the reference is none: the KL needs one; set "
+            "kl_in_reward = 0, or choose iterative, fixed or ema"
+        )
     if settings.reference.kind == "none" and objective.needs_log_ref:
         raise ValueError(
             f"beta is {objective.beta} and the reference is none: a divergence needs one; set beta = 0, or choose "

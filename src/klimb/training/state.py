@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from klimb.policies import Policy
 from klimb.training.checkpoints import CheckpointContent, CheckpointError
+from klimb.training.critic import Critic
+from klimb.training.guard import QualityGuard
 from klimb.training.identity import check_same_run, environment
 from klimb.training.kept import DelayQueue, ReplayBuffer
 from klimb.training.logged import LoggedGroups
@@ -24,6 +26,7 @@ from klimb.training.weights_watch import WeightsWatch
 logger = logging.getLogger(__name__)
 
 PURPOSES = ("sampling", "rewards", "minibatches", "replay")
+CRITIC = "critic"
 """Each draws its random numbers from a generator of its own, so that a change in one leaves the others alone."""
 
 
@@ -33,12 +36,16 @@ class RunState:
 
     Attributes:
         step: loop steps done.
+        num_tokens_generated: response tokens drawn by them, those of groups that were not trained on included.
+        elapsed_seconds: that they took.
         generators: purpose -> its random numbers.
         identity: what must be the same on resume.
         folder: of the run.
         replay: rollouts that may be used again.
         queue: rollouts that wait for their turn, when the settings delay them.
+        critic: of credit `gae`; None elsewhere.
         logs: groups that this run did not draw.
+        quality: watches what the model could do before; None when nothing is watched.
     """
 
     policy: Policy
@@ -50,10 +57,14 @@ class RunState:
     identity: Mapping[str, Any]
     folder: Path
     replay: ReplayBuffer
+    critic: Critic | None = None
     queue: DelayQueue = field(default_factory=DelayQueue)
     logs: tuple[LoggedGroups, ...] = ()
+    quality: QualityGuard | None = None
     weights_watch: WeightsWatch = field(default_factory=WeightsWatch)
     step: int = 0
+    num_tokens_generated: int = 0
+    elapsed_seconds: float = 0.0
 
 
 def fresh_state(
@@ -64,6 +75,7 @@ def fresh_state(
     folder: Path,
     identity: Mapping[str, Any],
     logs: Sequence[LoggedGroups] = (),
+    quality: QualityGuard | None = None,
 ) -> RunState:
     """The state before the first step.
 
@@ -75,16 +87,32 @@ def fresh_state(
         optimizer=Optimizer(policy.trainable(), settings.optimizer),
         reference=Reference(settings.reference, policy),
         stream=PromptStream(num_problems, seed=settings.seed),
-        generators={
-            purpose: torch.Generator().manual_seed(settings.seed * len(PURPOSES) + number)
-            for number, purpose in enumerate(PURPOSES)
-        },
+        generators=_generators(settings),
+        critic=_critic(policy, settings),
         guard=NonFiniteGuard(folder / "skipped", max_in_a_row=settings.update.max_skipped_steps),
         identity=identity,
         folder=folder,
         replay=ReplayBuffer(settings.sources.replay),
         logs=tuple(logs),
+        quality=quality,
     )
+
+
+def _generators(settings: LoopSettings) -> dict[str, torch.Generator]:
+    generators = {
+        purpose: torch.Generator().manual_seed(settings.seed * len(PURPOSES) + number)
+        for number, purpose in enumerate(PURPOSES)
+    }
+    if settings.credit.kind == "gae":
+        generators[CRITIC] = torch.Generator().manual_seed(settings.seed)
+    return generators
+
+
+def _critic(policy: Policy, settings: LoopSettings) -> Critic | None:
+    if settings.credit.kind != "gae":
+        return None
+    num_features = policy.causal_lm.config.get_text_config().hidden_size
+    return Critic(num_features, settings.credit.critic, seed=settings.seed)
 
 
 def captured(state: RunState, *, metrics_bytes: int) -> CheckpointContent:
@@ -99,8 +127,12 @@ def captured(state: RunState, *, metrics_bytes: int) -> CheckpointContent:
     }
     if reference_tensors:
         tensors["reference"] = reference_tensors
+    if state.critic is not None:
+        tensors["critic"] = state.critic.state()
     numbers = {
         "step": state.step,
+        "num_tokens_generated": state.num_tokens_generated,
+        "elapsed_seconds": state.elapsed_seconds,
         "optimizer": optimizer_numbers,
         "reference": reference_numbers,
         "stream": state.stream.state(),
@@ -108,6 +140,7 @@ def captured(state: RunState, *, metrics_bytes: int) -> CheckpointContent:
         "queue": state.queue.state(),
         "logs": {logged.source: logged.state() for logged in state.logs},
         "num_skipped_in_a_row": state.guard.num_in_a_row,
+        "quality": None if state.quality is None else state.quality.state(),
         "metrics_bytes": metrics_bytes,
         "identity": dict(state.identity),
         "environment": environment(state.policy),
@@ -124,21 +157,36 @@ def restore(state: RunState, content: CheckpointContent) -> int:
     numbers = content.numbers
     check_same_run(numbers["identity"], state.identity)
     _warn_of_changes(numbers["environment"], environment(state.policy))
-    _copy_weights(content.tensors["weights"], state.policy.trainable())
-    state.optimizer.load_state(content.tensors.get("optimizer", {}), numbers["optimizer"])
-    state.reference.load_state(dict(content.tensors.get("reference", {})), numbers["reference"])
+    roll_back(state, content)
     state.stream.load_state(numbers["stream"])
-    rollouts = state.folder / "rollouts"
-    state.replay.load_state(numbers["replay"], rollouts=rollouts)
-    state.queue.load_state(numbers["queue"], rollouts=rollouts)
     for logged in state.logs:
         logged.load_state(numbers["logs"][logged.source])
     for purpose, generator in state.generators.items():
         generator.set_state(content.tensors["random"][purpose])
     torch.set_rng_state(content.tensors["random"]["global"])
     state.guard.num_in_a_row = int(numbers["num_skipped_in_a_row"])
+    if state.quality is not None and numbers["quality"] is not None:
+        state.quality.load_state(numbers["quality"])
     state.step = int(numbers["step"])
+    state.num_tokens_generated = int(numbers["num_tokens_generated"])
+    state.elapsed_seconds = float(numbers["elapsed_seconds"])
     return int(numbers["metrics_bytes"])
+
+
+def roll_back(state: RunState, content: CheckpointContent) -> None:
+    """Puts back what was learned, and the rollouts kept to learn from; time, prompts and random numbers go on.
+
+    The kept rollouts go back with the optimizer, whose steps their age is counted in.
+    """
+    tensors, numbers = content.tensors, content.numbers
+    _copy_weights(tensors["weights"], state.policy.trainable())
+    state.optimizer.load_state(tensors.get("optimizer", {}), numbers["optimizer"])
+    state.reference.load_state(dict(tensors.get("reference", {})), numbers["reference"])
+    if state.critic is not None:
+        state.critic.load_state(dict(tensors["critic"]))
+    rollouts = state.folder / "rollouts"
+    state.replay.load_state(numbers["replay"], rollouts=rollouts)
+    state.queue.load_state(numbers["queue"], rollouts=rollouts)
 
 
 @torch.no_grad()

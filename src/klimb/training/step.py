@@ -1,8 +1,9 @@
 """One optimiser step: a minibatch through the model in micro-batches, one gradient, one update or a counted skip."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,6 +15,9 @@ from klimb.policies import Policy
 from klimb.training.minibatches import micro_batches
 from klimb.training.optimizers import Optimizer
 
+EssScaling = Literal["none", "token", "sequence-mean", "sequence"]
+_ESS_OF: Mapping[str, str] = {"token": "ess_token", "sequence-mean": "ess_normalised", "sequence": "ess_sequence"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepSettings:
@@ -23,16 +27,24 @@ class StepSettings:
         micro_batch_tokens: prompt and response tokens, padding included, that go through the model at once. It
             changes memory and speed; the gradient stays the same up to rounding.
         max_grad_norm: a longer gradient is scaled down to this norm.
+        ess_scaling: the learning rate is multiplied by √(ESS/n), the share of the minibatch that its weights π/μ leave
+            effective, over tokens or over responses (`sequence-mean` by their geometric mean); `none` leaves it alone.
+
+    Source of ess_scaling: VCPO, arXiv 2602.17616. The root is klimb's own choice: it is how the step of Adam-like
+    optimizers is usually scaled with the batch size.
     """
 
     micro_batch_tokens: int = 8192
     max_grad_norm: float = 1.0
+    ess_scaling: EssScaling = "none"
 
     def __post_init__(self) -> None:
         if self.micro_batch_tokens < 1:
             raise ValueError(f"micro_batch_tokens must be >= 1, got {self.micro_batch_tokens}")
         if not self.max_grad_norm > 0:
             raise ValueError(f"max_grad_norm must be > 0, got {self.max_grad_norm}; use inf for no clip")
+        if self.ess_scaling != "none" and self.ess_scaling not in _ESS_OF:
+            raise ValueError(f"unknown ess_scaling {self.ess_scaling!r}; there are none, {', '.join(_ESS_OF)}")
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,8 @@ def optimizer_step(
     """
     if objective.fits_minibatch:
         objective, batch = _fitted(policy, objective, batch, max_tokens=settings.micro_batch_tokens)
-    rows = [row for row in range(len(batch)) if objective.beta > 0 or float(batch.advantages[row]) != 0]
+    is_idle = (batch.advantages.reshape(len(batch), -1) == 0).all(dim=1)
+    rows = [row for row in range(len(batch)) if objective.beta > 0 or not bool(is_idle[row])]
     if not rows:
         return StepOutcome({}, 0)
     optimizer.zero_grad()
@@ -81,22 +94,38 @@ def optimizer_step(
     if not math.isfinite(grad_norm):
         optimizer.zero_grad()
         return StepOutcome(metrics, int(seen.mask.sum()), not_finite="gradient")
-    optimizer.step()
+    metrics |= _objective_metrics(objective, batch, seen)
+    scale = _learning_rate_scale(metrics, settings.ess_scaling)
+    metrics["learning_rate"] *= scale
+    optimizer.step(scale=scale)
     optimizer.zero_grad()
-    metrics["zero_advantage_fraction"] = float((batch.advantages == 0).double().mean())
-    return StepOutcome(metrics | _objective_metrics(objective, batch, seen), int(seen.mask.sum()))
+    metrics["zero_advantage_fraction"] = float(is_idle.double().mean())
+    return StepOutcome(metrics, int(seen.mask.sum()))
+
+
+def _learning_rate_scale(metrics: Mapping[str, float], ess_scaling: EssScaling) -> float:
+    """√(ESS/n) of the minibatch; 1 where an objective without a ratio measures none."""
+    return 1.0 if ess_scaling == "none" else math.sqrt(metrics.get(_ESS_OF[ess_scaling], 1.0))
 
 
 @torch.no_grad()
-def _fitted(policy: Policy, objective: Loss, batch: Batch, *, max_tokens: int) -> tuple[Loss, Batch]:
+def log_probs_now(policy: Policy, batch: Batch, *, max_tokens: int) -> Float[Tensor, "batch time"]:
+    """The log π of the batch's tokens under the present weights, without gradient, on the batch's own shape."""
     log_pi = torch.zeros(batch.mask.shape)
     for rows in micro_batches(batch, range(len(batch)), max_tokens=max_tokens):
         part = batch.select(rows).to(policy.device)
         scored = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask)
         log_pi[rows, : part.mask.shape[1]] = scored.log_pi.float().cpu()
+    return log_pi
+
+
+def _fitted(policy: Policy, objective: Loss, batch: Batch, *, max_tokens: int) -> tuple[Loss, Batch]:
+    log_pi = log_probs_now(policy, batch, max_tokens=max_tokens)
     numbers: dict[str, int] = {}
     groups = torch.tensor([numbers.setdefault(sample.group_id, len(numbers)) for sample in batch.samples])
-    fitted = objective.fitted(log_pi, batch.log_mu, batch.log_ref, batch.advantages, batch.mask, groups)
+    fitted = objective.fitted(
+        log_pi, batch.log_mu, batch.log_ref, batch.advantages, batch.mask, groups, log_prox=batch.log_prox
+    )
     return fitted.objective, replace(batch, advantages=fitted.advantages)
 
 
@@ -125,6 +154,7 @@ def _backward(policy: Policy, objective: Loss, batch: Batch, rows: Sequence[int]
         part.advantages,
         part.mask,
         normalizer=objective.normalizer(batch.mask),
+        log_prox=part.log_prox,
     )
     width = part.mask.shape[1]
     seen.log_pi[rows, :width] = scored.log_pi.detach().float().cpu()
@@ -165,6 +195,7 @@ def _metrics_of_rows(objective: Loss, batch: Batch, seen: _Seen, rows: Sequence[
         seen.mask[rows, :width],
         entropy=seen.entropy[rows, :width],
         normalizer=objective.normalizer(batch.mask),
+        log_prox=part.log_prox,
     )
     return dict(out.metrics)
 

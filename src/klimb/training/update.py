@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from klimb.losses import Loss
 from klimb.policies import Policy
 from klimb.training.minibatches import minibatches
 from klimb.training.optimizers import Optimizer
-from klimb.training.step import StepOutcome, StepSettings, merged_metrics, optimizer_step
+from klimb.training.step import StepOutcome, StepSettings, log_probs_now, merged_metrics, optimizer_step
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +100,9 @@ def update(
     outcomes: list[StepOutcome] = []
     steps_before = optimizer.num_steps
     with optimizer.gradient_point():
+        if objective.needs_log_prox:
+            log_prox = log_probs_now(policy, batch, max_tokens=settings.step.micro_batch_tokens)
+            batch = replace(batch, log_prox=log_prox)
         for epoch in range(settings.num_epochs):
             portions = minibatches(batch, num_minibatches=settings.num_minibatches, generator=generator)
             for number, rows in enumerate(portions):

@@ -69,7 +69,7 @@ def run_evaluation(config: RunConfig, *, console: Console, output: Path | None) 
     if not session.held_out:
         raise ConfigError(f"task {session.task.name} has no held-out problems; raise task.held_out_fraction")
     with session.scorer, console.status(f"answering {len(session.held_out)} problems"):
-        measured = measure(session.policy, session.sampler, session.scorer, session.held_out, config)
+        measured = measure(session.policy, session.sampler, session.scorer, session.held_out, config).measured
     report_evaluation(console, measured, title=f"{session.policy.name} on {session.task.name}")
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -66,9 +66,16 @@ class Measured:
     seconds: float
 
 
+class Measurement(NamedTuple):
+    """One evaluation in short, and what came of every problem."""
+
+    measured: Measured
+    sampled: Evaluation
+
+
 def measure(
     policy: Policy, sampler: Sampler, scorer: Scorer, problems: Sequence[Problem], config: RunConfig
-) -> Measured:
+) -> Measurement:
     """Answers the problems as the configuration's evaluation section says.
 
     Raises:
@@ -90,7 +97,7 @@ def measure(
 
     sampled = at(1.0)
     greedy = at(0.0) if section.greedy else None
-    return Measured(
+    measured = Measured(
         mean=sampled.mean,
         low=sampled.low,
         high=sampled.high,
@@ -106,6 +113,7 @@ def measure(
         answers=_shown(problems, sampled),
         seconds=time.monotonic() - started,
     )
+    return Measurement(measured, sampled)
 
 
 def _pass_interval(evaluation: Evaluation, k: int) -> tuple[float, float]:

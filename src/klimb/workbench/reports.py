@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from klimb.workbench.guarding.terminal import report_guard
 from klimb.workbench.held_out import Measured
 from klimb.workbench.runs import relative_to_working_directory
 from klimb.workbench.summary import Finished
@@ -23,12 +24,17 @@ def report_run(console: Console, finished: Finished) -> None:
         report_answers(console, finished.before, finished.after)
         console.print()
     folder = finished.folder
+    report_guard(console, folder.path / "guard.json")
+    places = (
+        ("model", folder.model),
+        ("plot", folder.path / "curves.png"),
+        ("report", folder.report),
+        ("numbers", folder.summary),
+    )
     report_facts(
         console,
         [
-            ("model", relative_to_working_directory(folder.model)),
-            ("plot", relative_to_working_directory(folder.path / "curves.png")),
-            ("numbers", relative_to_working_directory(folder.summary)),
+            *((label, relative_to_working_directory(path)) for label, path in places if path.exists()),
             ("time", duration(finished.total_seconds)),
         ],
     )

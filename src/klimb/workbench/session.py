@@ -22,6 +22,7 @@ from klimb.workbench.assemble import (
     make_task,
 )
 from klimb.workbench.config import RunConfig
+from klimb.workbench.guarding.terminal import guard_facts
 
 INERT = (
     "one optimiser step per batch, at the policy that sampled it: w = 1 and x = 0, so the clip and a divergence with "
@@ -89,6 +90,7 @@ def described(session: Session) -> list[tuple[str, str]]:
             f"{training.num_steps} of {_batch_in_words(config)} · {config.optimizer.kind}, learning rate "
             f"{config.optimizer.learning_rate:g}",
         ),
+        *guard_facts(config.guard),
         *([("note", INERT)] if is_inert(config) else []),
     ]
 
@@ -97,7 +99,7 @@ def _task_in_words(session: Session) -> list[tuple[str, str]]:
     config, task = session.config, session.task
     if config.sources.rollout > 0:
         return [("task", f"{task.name} · {len(task.train)} training problems, {len(session.held_out)} held out")]
-    if config.evaluation.at_ends or config.evaluation.every_steps:
+    if config.evaluation.at_ends or make_loop_settings(config).evaluation.is_on:
         return [("evaluated on", f"{task.name} · {len(session.held_out)} held-out problems")]
     return [("evaluated on", "nothing: name a [task], and set evaluation.at_ends = true, to see what was learnt")]
 

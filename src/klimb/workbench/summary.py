@@ -40,7 +40,7 @@ def summary_of(finished: Finished, config: RunConfig) -> dict[str, Any]:
         "divergence": config.objective.divergence,
         "seed": config.seed,
         "num_steps": finished.num_steps,
-        "model_path": relative_to_working_directory(finished.folder.model),
+        "model_path": relative_to_working_directory(finished.folder.model) if config.run.save_model else None,
         "seconds": {"total": round(finished.total_seconds, 1)},
     }
     if finished.before is not None and finished.after is not None:
