@@ -11,12 +11,22 @@ import pytest
 import torch
 
 from klimb.divergences import DIVERGENCES
-from klimb.experience import SamplingSettings, open_store
-from klimb.losses import RECIPES, Loss, Objective, recipe_named
+from klimb.experience import Sample, SamplingSettings, open_store
+from klimb.losses import RECIPES, Corrected, Loss, Mask, Objective, recipe_named
 from klimb.policies import Policy
 from klimb.tasks import Problem, Response, Score
-from klimb.training import EvaluationSettings, LoggedGroups, SourceSettings, read_metrics
+from klimb.training import (
+    BaseMetrics,
+    CreditSettings,
+    EvaluationSettings,
+    Flags,
+    GuardSettings,
+    LoggedGroups,
+    SourceSettings,
+    read_metrics,
+)
 from klimb.workbench.config import build_config
+from klimb.workbench.recipe_table import with_tables
 from tests.training.tiny_run import BASE, PROBLEMS, LetterCounter, run
 
 ROOT = Path(__file__).parent.parent
@@ -66,6 +76,11 @@ def test_configurations_in_the_tutorial_are_valid(text: str):
     build_config(tomllib.loads(text), source="docs/tutorial.md")
 
 
+@pytest.mark.parametrize("text", _TOML.findall((ROOT / "docs" / "guard.md").read_text(encoding="utf-8")))
+def test_configurations_of_the_guard_are_valid(text: str):
+    build_config(tomllib.loads(text), source="docs/guard.md")
+
+
 @pytest.mark.parametrize("name", ["sums.toml", "logs.toml", "my_divergences.py", "my_rewards.py", "capitals.toml"])
 def test_examples_are_what_the_tutorial_shows(name: str):
     tutorial = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
@@ -93,6 +108,7 @@ OBJECTIVES = (
     recipe_named("dro").objective(),
     recipe_named("kimi-pmd").objective(),
     recipe_named("kto").objective(),
+    Corrected(objective=Objective(), rule=Mask(), off_policy_mask=0.5),
 )
 """Together they log every metric that an objective can."""
 
@@ -101,7 +117,8 @@ def metrics_of(objective: Loss) -> dict[str, float]:
     """Of two responses to one prompt, one good and one bad."""
     log_mu, mask, signs = -torch.ones(2, 3), torch.ones(2, 3).bool(), torch.tensor([1.0, -1.0])
     fitted = objective.fitted(log_mu, log_mu, log_mu, signs, mask, torch.zeros(2, dtype=torch.int64))
-    out = fitted.objective(log_mu, log_mu, log_mu, fitted.advantages, mask, entropy=torch.ones(2, 3))
+    prox = log_mu if objective.needs_log_prox else None
+    out = fitted.objective(log_mu, log_mu, log_mu, fitted.advantages, mask, entropy=torch.ones(2, 3), log_prox=prox)
     return dict(out.metrics)
 
 
@@ -118,14 +135,39 @@ class ScorerOfParts(LetterCounter):
         return [replace(score, parts={"letters": score.reward or 0.0}) for score in scores]
 
 
+class Forgetful:
+    """Base metrics that break a limit after the first measurement; every flag is known."""
+
+    def __init__(self) -> None:
+        self.perplexity = 1.0
+
+    def measure(self) -> BaseMetrics:
+        self.perplexity *= 10
+        flags = Flags(refusal=(False,), empty=(False,), repetition=(False,))
+        return BaseMetrics(perplexity=self.perplexity, general={"sums": (1.0,)}, answers=flags)
+
+    def flag(self, rollouts: Sequence[Sample]) -> Flags:
+        no = (False,) * len(rollouts)
+        return Flags(refusal=no, empty=no, repetition=no, format_valid=no)
+
+
 def test_every_metric_of_a_run_is_documented_and_no_other_is_claimed(tiny_policy: Policy, tmp_path: Path):
     evaluation = EvaluationSettings(every_steps=2, num_samples=2, sampling=SamplingSettings(max_new_tokens=4))
-    settings = replace(BASE, num_steps=2, evaluation=evaluation)
-    run(tiny_policy, tmp_path / "run", settings, scorer=ScorerOfParts(), held_out=PROBLEMS[:3])
+    guard = GuardSettings(every_steps=1, action="rollback", rollback_rate_factor=0.5)
+    settings = replace(BASE, num_steps=2, evaluation=evaluation, guard=guard)
+    watched = {"scorer": ScorerOfParts(), "held_out": PROBLEMS[:3], "base_metrics": Forgetful()}
+    run(tiny_policy, tmp_path / "run", settings, **watched)
     log = LoggedGroups(open_store(tmp_path / "run"), tiny_policy, source="log")
     mixed = SourceSettings(shares={"rollout": 0.5, "replay": 0.25, "log": 0.25})
     run(tiny_policy, tmp_path / "mixed", replace(BASE, num_steps=2, sources=mixed), logs=[log])
-    folders = (tmp_path / "run", tmp_path / "mixed")
+    with_a_critic = replace(
+        BASE,
+        num_steps=1,
+        collect=replace(BASE.collect, advantages="no-baseline"),
+        credit=CreditSettings(kind="gae"),
+    )
+    run(tiny_policy, tmp_path / "critic", with_a_critic)
+    folders = (tmp_path / "run", tmp_path / "mixed", tmp_path / "critic")
     emitted = {name for folder in folders for row in read_metrics(folder / "metrics.jsonl") for name in row}
     emitted |= {name for objective in OBJECTIVES for name in metrics_of(objective)}
     documented = set(_ROW.findall(METRICS))
@@ -143,6 +185,21 @@ def test_every_metric_of_a_run_is_documented_and_no_other_is_claimed(tiny_policy
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_in_the_readme(name: str):
     assert f"`{name}`" in section((ROOT / "README.md").read_text(encoding="utf-8"), "Recipes")
+
+
+def test_the_tables_of_recipes_are_those_of_the_code():
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert with_tables(page) == page, "run: python -m klimb.workbench.recipe_table docs/recipes.md"
+
+
+def test_a_page_without_the_markers_of_the_tables_is_an_error():
+    with pytest.raises(ValueError, match="the page has no lines"):
+        with_tables("# Recipes")
+
+
+@pytest.mark.parametrize("text", _TOML.findall((ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")))
+def test_configurations_on_the_page_of_recipes_are_valid(text: str):
+    build_config(tomllib.loads(text), source="docs/recipes.md")
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)
