@@ -1,0 +1,67 @@
+"""MLflow. Server and credentials are taken from its own environment variables."""
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from klimb.workbench.loggers.logged_run import LoggedRun, project_from
+from klimb.workbench.trackers import Tracker
+
+MOST_METRICS, MOST_PARAMS = 1_000, 100
+"""That one call takes."""
+LONGEST_PARAM = 500
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.:/ -]")
+
+
+class MlflowTracker:
+    """A run of MLflow, by its client: nothing is set for the whole process."""
+
+    def __init__(self, client: Any, entities: Any, run_id: str, *, first_new_step: int = 0) -> None:
+        self._client = client
+        self._entities = entities
+        self._run_id = run_id
+        self._first_new_step = first_new_step
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """All metrics of a step; a character that MLflow has not in a name becomes an underscore.
+
+        A resumed run does the steps after its checkpoint again, with the same numbers: they are not written twice.
+        """
+        if step < self._first_new_step:
+            return
+        now = round(time.time() * 1000)
+        points = [
+            self._entities.Metric(_NOT_IN_A_NAME.sub("_", name), float(value), now, step)
+            for name, value in metrics.items()
+        ]
+        for part in _portions(points, MOST_METRICS):
+            self._client.log_batch(self._run_id, metrics=part)
+
+    def close(self, *, is_finished: bool) -> None:
+        """Says how the run ended."""
+        self._client.set_terminated(self._run_id, status="FINISHED" if is_finished else "KILLED")
+
+
+def open_mlflow(run: LoggedRun) -> tuple[Tracker, str]:
+    """A new run with the settings as parameters, or the one with the known id, whose parameters stay."""
+    mlflow, entities = import_module("mlflow"), import_module("mlflow.entities")
+    client = mlflow.MlflowClient()
+    if run.known_id:
+        client.update_run(run.known_id, status="RUNNING")
+        last_step = int(client.get_run(run.known_id).data.metrics.get("step", 0))
+        return MlflowTracker(client, entities, run.known_id, first_new_step=last_step + 1), run.known_id
+    project = project_from("MLFLOW_EXPERIMENT_NAME")
+    experiment = client.get_experiment_by_name(project)
+    experiment_id = client.create_experiment(project) if experiment is None else experiment.experiment_id
+    run_id = client.create_run(experiment_id, run_name=run.name).info.run_id
+    params = [entities.Param(key, str(value)[:LONGEST_PARAM]) for key, value in run.settings.items()]
+    for part in _portions(params, MOST_PARAMS):
+        client.log_batch(run_id, params=part)
+    return MlflowTracker(client, entities, run_id), run_id
+
+
+def _portions(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

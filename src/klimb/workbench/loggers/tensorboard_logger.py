@@ -1,0 +1,34 @@
+"""Event files for TensorBoard."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from klimb.workbench.loggers.logged_run import LoggedRun
+from klimb.workbench.trackers import Tracker
+
+
+class TensorBoardTracker:
+    """Event files for TensorBoard, opened at the first step: what an earlier process wrote behind it is hidden."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer: SummaryWriter | None = None
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One point per metric."""
+        if self._writer is None:
+            self._writer = SummaryWriter(str(self._folder), purge_step=step)
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, global_step=step)
+
+    def close(self, *, is_finished: bool) -> None:
+        """Writes what is still in memory."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def open_tensorboard(run: LoggedRun) -> tuple[Tracker, str]:
+    """Into `tensorboard/` of the run's folder; it needs no id."""
+    return TensorBoardTracker(run.folder / "tensorboard"), ""

@@ -1,0 +1,44 @@
+"""Weights & Biases. Key, server, offline mode and entity are taken from its own environment variables and files."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from klimb.workbench.loggers.logged_run import LoggedRun, new_id, project_from
+from klimb.workbench.trackers import Tracker
+
+
+class WandbTracker:
+    """A run of Weights & Biases."""
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+        # W&B takes steps in ascending order only. A resumed run does the steps after its checkpoint again, with the
+        # same numbers, so those that are there already are left as they are.
+        self._first_new_step = int(run.step)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """All metrics of a step at once."""
+        if step >= self._first_new_step:
+            self._run.log(dict(metrics), step=step)
+
+    def close(self, *, is_finished: bool) -> None:
+        """Sends what is left; W&B calls a run with exit code 0 finished, else failed."""
+        self._run.finish(exit_code=0 if is_finished else 1)
+
+
+def open_wandb(run: LoggedRun) -> tuple[Tracker, str]:
+    """A new run, or the one with the known id; its files are in `wandb/` of the run's folder."""
+    wandb = import_module("wandb")
+    identity = run.known_id or new_id()
+    started = wandb.init(
+        project=project_from("WANDB_PROJECT"),
+        name=run.name,
+        id=identity,
+        resume="allow",
+        dir=str(run.folder),
+        config=dict(run.settings),
+        allow_val_change=True,  # a resumed run may be longer
+        settings=wandb.Settings(console="off"),  # it would swallow the live view
+    )
+    return WandbTracker(started), identity

@@ -1,0 +1,272 @@
+import json
+import logging
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from klimb.workbench.config import ConfigError, build_config
+from klimb.workbench.loggers import LOGGERS, check_loggers, opened_trackers
+from klimb.workbench.runs import RunFolder
+from klimb.workbench.trackers import LONGEST_REST, AllTrackers, GuardedTracker
+
+Rows = list[tuple[int, Mapping[str, float]]]
+EXTERNAL = ("wandb", "mlflow", "trackio")
+
+
+@dataclass
+class Service:
+    """What a fake logger's server holds: run id -> what was sent."""
+
+    rows: dict[str, Rows] = field(default_factory=dict)
+    settings: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    endings: dict[str, list[object]] = field(default_factory=dict)
+    failing: Exception | None = None
+
+    def take(self, run_id: str, step: int, metrics: Mapping[str, float]) -> None:
+        if self.failing is not None:
+            raise self.failing
+        self.rows.setdefault(run_id, []).append((step, dict(metrics)))
+
+
+def fake_wandb(service: Service) -> dict[str, ModuleType]:
+    def init(*, id: str, resume: str, config: Mapping[str, Any], **_: object) -> SimpleNamespace:
+        assert resume == "allow"
+        service.settings[id] = config
+        sent = service.rows.get(id, [])
+        return SimpleNamespace(
+            step=sent[-1][0] + 1 if sent else 0,
+            log=lambda metrics, step: service.take(id, step, metrics),
+            finish=lambda exit_code: service.endings.setdefault(id, []).append(exit_code == 0),
+        )
+
+    return {"wandb": module("wandb", init=init, Settings=lambda **given: given)}
+
+
+def fake_trackio(service: Service) -> dict[str, ModuleType]:
+    def init(*, name: str, resume: str, config: Mapping[str, Any], **_: object) -> SimpleNamespace:
+        assert resume == "allow"
+        service.settings[name] = config
+        return SimpleNamespace(
+            log=lambda metrics, step: service.take(name, step, metrics | {"step": float(step)}),
+            finish=lambda: service.endings.setdefault(name, []).append(True),
+        )
+
+    return {"trackio": module("trackio", init=init)}
+
+
+def fake_mlflow(service: Service) -> dict[str, ModuleType]:
+    def log_batch(run_id: str, metrics=(), params=()) -> None:
+        assert len(metrics) <= 1_000 and len(params) <= 100
+        if metrics:
+            service.take(run_id, metrics[0].step, {metric.key: metric.value for metric in metrics})
+        service.settings[run_id] = dict(service.settings.get(run_id, {})) | {param.key: param.value for param in params}
+
+    def get_run(run_id: str) -> SimpleNamespace:
+        rows = service.rows.get(run_id, [])
+        return SimpleNamespace(data=SimpleNamespace(metrics={"step": rows[-1][0]} if rows else {}))
+
+    client = SimpleNamespace(
+        get_experiment_by_name=lambda name: None,
+        create_experiment=lambda name: f"of {name}",
+        create_run=lambda experiment_id, run_name: SimpleNamespace(
+            info=SimpleNamespace(run_id=f"{run_name} {experiment_id}")
+        ),
+        update_run=lambda run_id, status: None,
+        get_run=get_run,
+        log_batch=log_batch,
+        set_terminated=lambda run_id, status: service.endings.setdefault(run_id, []).append(status == "FINISHED"),
+    )
+    entities = module(
+        "mlflow.entities",
+        Metric=lambda key, value, timestamp, step: SimpleNamespace(key=key, value=value, step=step),
+        Param=lambda key, value: SimpleNamespace(key=key, value=value),
+    )
+    return {"mlflow": module("mlflow", MlflowClient=lambda: client), "mlflow.entities": entities}
+
+
+def module(name: str, **content: object) -> ModuleType:
+    made = ModuleType(name)
+    made.__spec__ = ModuleSpec(name, None)
+    vars(made).update(content)
+    return made
+
+
+@pytest.fixture
+def services(monkeypatch: pytest.MonkeyPatch) -> dict[str, Service]:
+    """The three external loggers as fakes that can be imported."""
+    made = {name: Service() for name in EXTERNAL}
+    for name, fake in (("wandb", fake_wandb), ("mlflow", fake_mlflow), ("trackio", fake_trackio)):
+        for imported, content in fake(made[name]).items():
+            monkeypatch.setitem(sys.modules, imported, content)
+    return made
+
+
+def config_with(*loggers: str, **training: int):
+    return build_config({"run": {"loggers": list(loggers)}, "training": training}, source="")
+
+
+def the_rows(service: Service) -> Rows:
+    (rows,) = service.rows.values()
+    return rows
+
+
+@pytest.mark.parametrize("name", EXTERNAL)
+def test_a_logger_gets_the_settings_and_every_finite_number_of_every_step(services, tmp_path, name: str):
+    folder = RunFolder(tmp_path)
+    with opened_trackers(config_with(name), folder) as tracker:
+        tracker.write(1, {"step": 1.0, "reward_mean": 0.5, "grad_norm": math.nan})
+        tracker.write(2, {"step": 2.0, "reward_mean": 0.75, "grad_norm": math.inf, "entropy": 1.0})
+    assert the_rows(services[name]) == [
+        (1, {"step": 1.0, "reward_mean": 0.5}),
+        (2, {"step": 2.0, "reward_mean": 0.75, "entropy": 1.0}),
+    ]
+    (settings,) = services[name].settings.values()
+    assert str(settings["objective.recipe"]) == "rpg-reinforce-urkl"
+    assert list(services[name].endings.values()) == [[True]]
+
+
+@pytest.mark.parametrize("name", EXTERNAL)
+def test_a_resumed_run_goes_on_as_the_same_run_of_the_logger(services, tmp_path, name: str):
+    for first, last in ((1, 3), (3, 4)):  # killed after step 3 with a checkpoint at step 2: step 3 comes again
+        with opened_trackers(config_with(name, num_steps=last), RunFolder(tmp_path)) as tracker:
+            for step in range(first, last + 1):
+                tracker.write(step, {"step": float(step), "reward_mean": step / 10})
+    expected = [1, 2, 3, 3, 4] if name == "trackio" else [1, 2, 3, 4]
+    assert [step for step, _ in the_rows(services[name])] == expected
+
+
+def test_a_run_that_an_error_ends_is_not_called_finished(services, tmp_path):
+    with pytest.raises(KeyboardInterrupt), opened_trackers(config_with("wandb", "mlflow"), RunFolder(tmp_path)):
+        raise KeyboardInterrupt
+    assert [list(services[name].endings.values()) for name in ("wandb", "mlflow")] == [[[False]], [[False]]]
+
+
+def test_a_name_that_mlflow_does_not_take_is_written_with_underscores(services, tmp_path):
+    with opened_trackers(config_with("mlflow"), RunFolder(tmp_path)) as tracker:
+        tracker.write(1, {"reward_part_ä!": 1.0, "guard/general/sum of digits": 0.5})
+    assert the_rows(services["mlflow"]) == [(1, {"reward_part___": 1.0, "guard/general/sum of digits": 0.5})]
+
+
+def test_tensorboard_has_the_numbers_and_a_resumed_run_hides_what_was_behind_its_checkpoint(tmp_path):
+    for first, last, factor in ((1, 3, 10.0), (3, 4, 1.0)):
+        with opened_trackers(config_with("tensorboard"), RunFolder(tmp_path)) as tracker:
+            for step in range(first, last + 1):
+                tracker.write(step, {"reward_mean": step * factor})
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(point.step, point.value) for point in events.Scalars("reward_mean")] == [(1, 10), (2, 20), (3, 3), (4, 4)]
+
+
+class Unsteady:
+    """A tracker that fails at the attempts it is told to."""
+
+    def __init__(self, *, failing: range) -> None:
+        self.failing = failing
+        self.attempts: list[int] = []
+        self.rows: list[int] = []
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.attempts.append(step)
+        if len(self.attempts) - 1 in self.failing:
+            raise ConnectionError("no route to host")
+        self.rows.append(step)
+
+    def close(self, *, is_finished: bool) -> None:
+        if self.failing.stop > 100:
+            raise ConnectionError("still no route")
+
+
+def test_what_a_failing_tracker_missed_is_written_later_in_order_and_said_once(caplog):
+    tracker = Unsteady(failing=range(1, 4))
+    guarded = GuardedTracker(tracker, name="wandb")
+    written_after = []
+    for step in range(1, 20):
+        guarded.write(step, {})
+        written_after.append(list(tracker.rows))
+    # Step 2 fails, and again 2, 4 and then 8 steps later, when it succeeds with all that waited.
+    assert tracker.attempts[:5] == [1, 2, 2, 2, 2]
+    assert written_after[14] == [1] and written_after[15] == list(range(1, 17))
+    assert tracker.rows == list(range(1, 20))
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert "wandb failed: ConnectionError: no route to host" in caplog.text
+
+
+def test_a_tracker_that_never_comes_back_is_tried_seldom_and_its_missing_steps_are_counted(caplog):
+    tracker = Unsteady(failing=range(1_000_000))
+    guarded = GuardedTracker(tracker, name="mlflow")
+    for step in range(1, 1_001):
+        guarded.write(step, {})
+    # Rests of 2, 4, …, 64, then always 64: 6 attempts in the first 127 steps, then one in 64.
+    assert len(tracker.attempts) == 6 + (1_000 - 63) // LONGEST_REST
+    guarded.close(is_finished=True)
+    assert "1000 steps are missing in mlflow" in caplog.text
+
+
+def test_one_failing_tracker_takes_nothing_from_the_others():
+    broken, healthy = Unsteady(failing=range(1_000_000)), Unsteady(failing=range(0))
+    both = AllTrackers([GuardedTracker(broken, name="a"), GuardedTracker(healthy, name="b")])
+    both.write(1, {})
+    both.close(is_finished=True)
+    assert healthy.rows == [1]
+
+
+def test_a_missing_package_is_named_with_the_command_before_anything_is_made(workplace, monkeypatch):
+    monkeypatch.setattr("klimb.workbench.loggers.opening.find_spec", lambda name: None)
+    outcome = workplace.klimb("train", "run.toml", "--set", "run.loggers=['wandb']")
+    assert outcome.status == 2
+    assert "pip install 'klimb[wandb]'" in outcome.err
+    assert not (workplace.path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", LOGGERS)
+def test_every_logger_names_what_to_install(name: str, monkeypatch):
+    monkeypatch.setattr("klimb.workbench.loggers.opening.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=f"pip install .*{name}"):
+        check_loggers([name])
+
+
+def test_a_logger_that_cannot_start_ends_the_run_before_training_and_the_run_can_go_on(
+    workplace, services, monkeypatch
+):
+    def refuse(**_: object) -> None:
+        raise PermissionError("no API key")
+
+    monkeypatch.setattr(sys.modules["wandb"], "init", refuse)
+    outcome = workplace.klimb("train", "run.toml", "--set", "run.loggers=['trackio', 'wandb']")
+    assert outcome.status == 2
+    assert "no API key" in outcome.err and "WANDB_MODE=offline" in outcome.err and "--resume runs/run" in outcome.err
+    assert not (workplace.path / "runs" / "run" / "metrics.jsonl").exists()
+    assert list(services["trackio"].endings.values()) == [[True]], "what had started is closed"
+    assert workplace.klimb("train", "--resume", "runs/run", "--set", "run.loggers=[]").status == 0
+
+
+def test_a_run_outlives_its_loggers(workplace, services, caplog):
+    services["wandb"].failing = ConnectionError("the server is gone")
+    outcome = workplace.klimb("train", "run.toml", "--set", "run.loggers=['wandb', 'mlflow']")
+    assert outcome.status == 0, outcome.err
+    assert [record.getMessage()[:12] for record in caplog.records if "wandb" in record.getMessage()] == [
+        "wandb failed",
+        "3 steps are ",
+    ]
+    assert [step for step, _ in the_rows(services["mlflow"])] == [1, 2, 3]
+    ids = json.loads((workplace.path / "runs" / "run" / "loggers.json").read_text())
+    assert set(ids) == {"wandb", "mlflow"}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (["wnadb"], "expected a list of 'tensorboard', 'wandb', 'mlflow' and 'trackio'"),
+        ("wandb", "expected a list of 'tensorboard'"),
+        (["wandb", "wandb"], "wandb is there more than once"),
+    ],
+)
+def test_loggers_that_are_not_known_are_refused(value: object, message: str):
+    with pytest.raises(ConfigError, match=message):
+        build_config({"run": {"loggers": value}}, source="")
