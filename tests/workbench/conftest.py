@@ -41,7 +41,7 @@ num_problems = 2
 num_samples = 4
 
 [run]
-tensorboard = false
+loggers = []
 """
 
 REWARD = '''

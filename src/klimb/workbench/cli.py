@@ -20,6 +20,7 @@ from klimb import __version__
 from klimb.losses import recipe_named
 from klimb.training import Interrupted
 from klimb.workbench.audit_command import AuditRequest, run_audit
+from klimb.workbench.board.command import DEFAULT_PORT, run_board
 from klimb.workbench.catalogue import list_recipes, show_recipe
 from klimb.workbench.config import ConfigError, RunConfig, build_config, read_tables, with_overrides
 from klimb.workbench.demo import demo_config, run_demo
@@ -28,6 +29,7 @@ from klimb.workbench.estimate_command import estimate
 from klimb.workbench.evaluating import evaluation_config, run_evaluation
 from klimb.workbench.experience_commands import experience
 from klimb.workbench.import_command import import_rows
+from klimb.workbench.report.command import report
 from klimb.workbench.reports import report_run
 from klimb.workbench.runs import (
     RunFolder,
@@ -39,6 +41,7 @@ from klimb.workbench.runs import (
 )
 from klimb.workbench.score_command import score
 from klimb.workbench.session import make_session
+from klimb.workbench.study.command import compare
 from klimb.workbench.training_run import run_training
 
 app = App(
@@ -52,6 +55,8 @@ app.command(recipes)
 experience.command(score)
 app.command(experience)
 app.command(estimate)
+app.command(compare)
+app.command(report)
 app.command(import_rows, name="import")
 
 SETTINGS = Parameter(name="--set", consume_multiple=True, negative="", show_default=False)
@@ -191,6 +196,18 @@ def audit_data(
         seed=seed,
     )
     run_audit(request, console=console)
+
+
+@app.command
+def board(folder: Path = Path("."), /, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> None:
+    """Serve a page over the runs beneath a folder: curves that update, settings side by side, reports.
+
+    Args:
+        folder: Holds runs and studies at any depth, or is a run.
+        host: Address to listen on; another than this machine's own lets others read the runs.
+        port: Where to listen; 0 takes any port that is free.
+    """
+    run_board(folder, host=host, port=port, console=console)
 
 
 @recipes.default

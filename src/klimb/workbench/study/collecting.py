@@ -1,0 +1,129 @@
+"""From the folders of a study's runs to the numbers that are compared."""
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from klimb.training import EvaluationRecord, ProblemRecord, read_evaluations
+from klimb.workbench.runs import RunFolder
+from klimb.workbench.study.cell_state import CellState, read_json, read_status, state_of
+from klimb.workbench.study.plan import Cell, StudyPlan
+from klimb.workbench.study.progress import last_row
+from klimb.workbench.study.scores import EvaluationPoint, RunResult, RunStatus, StudyScores
+
+STATUS: dict[CellState, RunStatus] = {
+    "finished": "finished",
+    "failed": "failed",
+    "interrupted": "interrupted",
+    "changed": "missing",
+    "missing": "missing",
+}
+
+
+def collect_scores(plan: StudyPlan, *, command: str) -> StudyScores:
+    """All that the statistics and the report are made from."""
+    section = plan.study.study
+    return StudyScores(
+        name=section.name,
+        baseline=section.baseline,
+        budget_kind=section.budget.kind,
+        budget=section.budget.amount,
+        runs=tuple(result_of(plan, cell) for cell in plan.cells),
+        command=command,
+        facts=_facts(plan),
+        notes=tuple(_notes(plan)),
+        study_file=plan.text,
+    )
+
+
+def result_of(plan: StudyPlan, cell: Cell) -> RunResult:
+    """What became of one cell; a run of other settings in its folder does not count."""
+    path, state = plan.folder_of(cell), state_of(plan, cell)
+    is_there = state in ("finished", "failed", "interrupted")
+    kind = plan.study.study.budget.kind
+    row = last_row(RunFolder(path).metrics) if is_there else {}
+    spent = row.get("num_tokens_generated" if kind == "tokens" else "elapsed_seconds")
+    return RunResult(
+        task=cell.task,
+        method=cell.method,
+        setting=cell.setting,
+        seed=cell.seed,
+        status=STATUS[state],
+        budget_spent=float(spent or 0.0),
+        evaluations=_points(read_evaluations(RunFolder(path).evaluations)) if is_there else (),
+        failure=str(read_status(path).get("error", "")) if state == "failed" else "",
+        folder=f"runs/{cell.name}",
+    )
+
+
+def _facts(plan: StudyPlan) -> tuple[tuple[str, str], ...]:
+    """What the finished runs were made with; several values where they differ."""
+    stored = [read_json(RunFolder(plan.folder_of(cell)).provenance) for cell in plan.cells]
+    begun = [provenance for provenance in stored if provenance]
+    commits = {_commit(provenance) for provenance in begun}
+    dates = sorted(str(provenance.get("started_at", ""))[:10] for provenance in begun)
+    torches = {str(provenance.get("packages", {}).get("torch", "?")) for provenance in begun}
+    models = {cell.config.model.path for cell in plan.cells}
+    threads = plan.study.study.threads_per_job
+    return (
+        ("model", ", ".join(sorted(models))),
+        ("threads of a run", str(threads)),
+        ("klimb commit", ", ".join(sorted(commits)) or "no run has begun"),
+        ("torch", ", ".join(sorted(torches))),
+        ("platform", ", ".join(sorted({str(provenance.get("platform", "?")) for provenance in begun}))),
+        ("runs begun", " to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else "none"),
+    )
+
+
+def _commit(provenance: Mapping[str, Any]) -> str:
+    changed = " with uncommitted changes" if provenance.get("uncommitted_changes") else ""
+    return f"{str(provenance.get('commit') or 'unknown')[:12]}{changed}"
+
+
+def _notes(plan: StudyPlan) -> Iterator[str]:
+    section = plan.study.study
+    if section.description:
+        yield section.description
+    if section.budget.kind == "tokens":
+        yield (
+            f"Every run draws {section.budget.amount:,.0f} answer tokens in training, those of dropped groups "
+            "included, and ends with the step that passes this number."
+        )
+    else:
+        yield (
+            f"Every run trains for {section.budget.amount:,.0f} seconds, evaluations not counted. Runs side by side "
+            "slow each other down: compare only runs of a machine that was doing nothing else."
+        )
+    yield (
+        "The evaluation before training is made once for all runs of a task: they begin with the same model, the same "
+        "held-out problems and the same seed of the answers."
+    )
+
+
+def _points(records: Sequence[EvaluationRecord]) -> tuple[EvaluationPoint, ...]:
+    """One point for each moment: where the last step was evaluated twice, the one after training counts."""
+    latest = {record.step: record for record in sorted(records, key=lambda record: record.when == "after")}
+    return tuple(_point(latest[step]) for step in sorted(latest))
+
+
+def _point(record: EvaluationRecord) -> EvaluationPoint:
+    return EvaluationPoint(
+        when=record.when,
+        step=record.step,
+        num_tokens=record.num_tokens_generated,
+        seconds=record.elapsed_seconds,
+        mean=record.mean,
+        problems=tuple(_mean_of(problem) for problem in record.problems),
+        pass_at={int(k): value for k, value in record.pass_at.items()},
+        num_samples=record.num_samples,
+        num_errors=record.num_errors,
+        is_accuracy=record.is_accuracy,
+        greedy=record.greedy,
+        length_mean=record.length_mean,
+        truncated_fraction=record.truncated_fraction,
+    )
+
+
+def _mean_of(problem: ProblemRecord) -> float:
+    return statistics.fmean(problem.values) if problem.values else math.nan

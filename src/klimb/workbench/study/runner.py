@@ -1,0 +1,160 @@
+"""Runs what is missing of a study, several runs side by side, whatever happens to any one of them."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing import connection
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+
+from klimb.training import Interrupted, StopRequest
+from klimb.workbench.study.cell_state import is_held, read_status, state_of, tail_of_log, write_status
+from klimb.workbench.study.plan import Cell, StudyPlan
+from klimb.workbench.study.progress import StudyProgress, StudyView
+from klimb.workbench.study.shared_start import is_measured, start_folder
+from klimb.workbench.study.slots import Slot
+from klimb.workbench.study.worker import TAKEN, Order, carry_out
+
+LOOK_SECONDS = 1.0
+"""Between two looks at the runs' progress."""
+
+PRELOADED = "klimb.workbench.study.worker"
+
+
+@dataclass(kw_only=True)
+class _Job:
+    """A process at work; `was_asked` to stop it is once, since a second request would end it without saving."""
+
+    order: Order
+    process: ForkServerProcess
+    slot: Slot
+    began: float
+    was_asked: bool = False
+
+
+@dataclass
+class _Work:
+    """What is left to do, and what is being done."""
+
+    starts: list[Order]
+    cells: list[Order]
+    jobs: list[_Job] = field(default_factory=list)
+    free: list[Slot] = field(default_factory=list)
+
+    @property
+    def is_over(self) -> bool:
+        return not (self.starts or self.cells or self.jobs)
+
+    def next(self) -> Order | None:
+        """The next order that can begin: a cell waits for the evaluation that its task shares."""
+        if self.starts:
+            return self.starts.pop(0)
+        busy = {start_folder(job.order.plan.folder, job.order.cell.config) for job in self.jobs if job.order.is_start}
+        for number, order in enumerate(self.cells):
+            if start_folder(order.plan.folder, order.cell.config) not in busy:
+                return self.cells.pop(number)
+        return None
+
+
+def run_study(
+    plan: StudyPlan, cells: Sequence[Cell], slots: Sequence[Slot], view: StudyView, *, retry_failed: bool
+) -> None:
+    """Runs the cells that are not finished, in order.
+
+    A run that fails is written down in its folder and leaves the others alone. On SIGINT or SIGTERM the runs finish
+    their step and save their state; with a second one they end at once.
+
+    Raises:
+        Interrupted: a signal ended it; the same command goes on.
+    """
+    todo = [cell for cell in cells if _is_to_run(plan, cell, retry_failed=retry_failed)]
+    work = _Work(
+        starts=[Order(plan=plan, cell=cell, is_start=True) for cell in _starting_cells(plan, todo)],
+        cells=[Order(plan=plan, cell=cell, retry_failed=retry_failed) for cell in todo],
+        free=list(slots),
+    )
+    view.begin(StudyProgress.of(plan, cells, left=todo), num_slots=len(slots))
+    with StopRequest() as stop:
+        while not work.is_over and not (stop.signal_number and not work.jobs):
+            if stop.signal_number is None:
+                _fill(work, view)
+            else:
+                _ask_to_stop(work)
+            connection.wait([job.process.sentinel for job in work.jobs], timeout=LOOK_SECONDS)
+            _collect(work, view)
+            view.look()
+    if stop.signal_number is not None:
+        raise Interrupted("stopped by a signal; the same command goes on", signal_number=stop.signal_number)
+
+
+def _is_to_run(plan: StudyPlan, cell: Cell, *, retry_failed: bool) -> bool:
+    state = state_of(plan, cell)
+    return state in ("missing", "interrupted", "changed") or (state == "failed" and retry_failed)
+
+
+def _starting_cells(plan: StudyPlan, cells: Iterable[Cell]) -> list[Cell]:
+    """One cell for each first evaluation that is not yet there."""
+    distinct = {start_folder(plan.folder, cell.config): cell for cell in reversed(list(cells))}
+    return [cell for folder, cell in reversed(distinct.items()) if not is_measured(folder)]
+
+
+def _fill(work: _Work, view: StudyView) -> None:
+    while work.free and (order := work.next()) is not None:
+        slot = work.free.pop(0)
+        order = replace(order, visible_devices=slot.visible_devices)
+        process = _server().Process(target=carry_out, args=(order,))
+        process.start()
+        work.jobs.append(_Job(order=order, process=process, slot=slot, began=time.monotonic()))
+        view.began(order.cell, is_start=order.is_start)
+
+
+def _server() -> ForkServerContext:
+    """Where processes come from: a server that has imported everything once, so that a run begins within a second."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([PRELOADED])
+    # Threads that spin while they wait are many times slower beside other runs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return context
+
+
+def _ask_to_stop(work: _Work) -> None:
+    """Begins nothing more, and asks each run to save its state and end."""
+    work.starts.clear()
+    work.cells.clear()
+    for job in work.jobs:
+        if not job.was_asked:
+            job.was_asked = True
+            job.process.terminate()
+
+
+def _collect(work: _Work, view: StudyView) -> None:
+    """Takes leave of the processes that have ended."""
+    for job in [job for job in work.jobs if job.process.exitcode is not None]:
+        work.jobs.remove(job)
+        work.free.append(job.slot)
+        job.process.join()
+        if not job.order.is_start:
+            _note_violent_end(job)
+            is_elsewhere = job.process.exitcode == TAKEN
+            view.ended(job.order.cell, seconds=time.monotonic() - job.began, is_elsewhere=is_elsewhere)
+
+
+def _note_violent_end(job: _Job) -> None:
+    """Writes down the end of a process that could not do so itself."""
+    plan, cell, status = job.order.plan, job.order.cell, job.process.exitcode
+    assert status is not None
+    path = plan.folder_of(cell)
+    if status in (0, TAKEN, 128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM):
+        return
+    if read_status(path).get("state") != "running" or is_held(plan, cell):
+        return
+    error = _ended_by(-status) if status < 0 else f"the process ended with status {status}"
+    write_status(path, {"state": "failed", "error": error, "traceback": tail_of_log(path)})
+
+
+def _ended_by(number: int) -> str:
+    name = signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
+    hint = "; the machine may have run out of memory: try fewer --jobs" if number == signal.SIGKILL else ""
+    return f"ended by {name}{hint}"

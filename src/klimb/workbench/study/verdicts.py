@@ -1,0 +1,186 @@
+"""What a study says, in sentences: who is ahead, who cannot be told apart, and what it would take."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from klimb.workbench.study.comparing import Comparison, Family
+from klimb.workbench.study.pairing import MOST_SEEDS
+from klimb.workbench.study.statistics import MAIN, StudyStatistics
+from klimb.workbench.study.wording import Units, counted, decision_text, needed_text, p_text, units_of
+
+Tone = Literal["good", "note", "warning", "bad"]
+MOST_LISTED = 12
+"""Names that one sentence lists."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One finding of a study: a title that says it, and the evidence sentence by sentence."""
+
+    tone: Tone
+    title: str
+    sentences: tuple[str, ...]
+
+
+def verdicts(statistics: StudyStatistics) -> tuple[Verdict, ...]:
+    """The findings, the most important first."""
+    found = [
+        _lost_runs(statistics),
+        _leader(statistics),
+        _against_baseline(statistics),
+        _between_settings(statistics),
+        _stability(statistics),
+    ]
+    return tuple(verdict for verdict in found if verdict is not None)
+
+
+def comparison_sentence(comparison: Comparison, units: Units) -> str:
+    """`rpg-rkl is ahead of grpo: +5.1 [+2.0, +8.2] points, p = 0.004 (corrected).`, or that they are too close."""
+    arm, against = comparison.question.arm.name, comparison.question.against.name
+    size = f"{units.differences(comparison.difference)}{units.of_differences}"
+    if comparison.decision == "untested":
+        return f"{arm} against {against}: {size}; not tested: {_why_untested(comparison)}."
+    p = p_text(comparison.p_adjusted)
+    if comparison.decision == "open":
+        return f"{arm} and {against} are not distinguishable: {size}, {p} (corrected); {needed_text(comparison)}."
+    decided = "ahead of" if comparison.decision == "higher" else "behind"
+    return f"{arm} is {decided} {against}: {size}, {p} (corrected)."
+
+
+def _lost_runs(statistics: StudyStatistics) -> Verdict | None:
+    lost = statistics.failed
+    if not lost:
+        return None
+    arms = {arm.name: sum(run.arm == arm for run in lost) for arm in statistics.scores.arms}
+    listed = _listed(f"{name} ({number})" for name, number in arms.items() if number)
+    are = "is" if len(lost) == 1 else "are"
+    return Verdict(
+        "warning",
+        f"{counted(len(lost), 'run')} of {len(statistics.scores.runs)} did not finish and {are} in no number",
+        (
+            f"By method: {listed}.",
+            "A method that loses the runs that go badly looks better than it is: only its survivors count.",
+        ),
+    )
+
+
+def _leader(statistics: StudyStatistics) -> Verdict | None:
+    family = statistics.leader
+    if family is None or not family.comparisons:
+        return None
+    first = family.comparisons[0].question.arm
+    units = units_of(statistics.scores)
+    ahead = [one for one in family.comparisons if one.decision == "higher"]
+    near = [one for one in family.comparisons if one.decision != "higher"]
+    summary = next(summary for summary in statistics.arms if summary.arm == first)
+    score = f"{units.scores(summary.scores[MAIN])}{' %' if units.is_percent else ''}"
+    sentences = [f"Its interquartile mean at the last evaluation is {score}."]
+    if near:
+        names = _listed(one.question.against.name for one in near)
+        sentences.append(f"Not distinguishable from it: {names}.")
+    title = (
+        f"{first.name} has the highest mean and is ahead of every other"
+        if not near
+        else f"{first.name} has the highest mean; it is ahead of {len(ahead)} of the {len(family.comparisons)} others"
+    )
+    sentences.append("The highest of many is partly lucky; expect a little less of it next time.")
+    return Verdict("good" if ahead else "note", title, tuple(sentences))
+
+
+def _against_baseline(statistics: StudyStatistics) -> Verdict | None:
+    baseline = statistics.scores.baseline
+    found = [one for one in statistics.main.comparisons if one.question.against.method != one.question.arm.method]
+    return _summed_up(found, title=f"Against the baseline {baseline}", statistics=statistics)
+
+
+def _between_settings(statistics: StudyStatistics) -> Verdict | None:
+    found = [one for one in statistics.main.comparisons if one.question.against.method == one.question.arm.method]
+    if not found:
+        return None
+    settings = _listed(dict.fromkeys(one.question.arm.setting for one in found))
+    return _summed_up(found, title=f"{settings} against {found[0].question.against.setting}", statistics=statistics)
+
+
+def _summed_up(found: Sequence[Comparison], *, title: str, statistics: StudyStatistics) -> Verdict | None:
+    """Counts in the title, a sentence for each decided comparison, one for all open ones."""
+    if not found:
+        return None
+    units = units_of(statistics.scores)
+    decided = [one for one in found if one.decision in ("higher", "lower")]
+    undecided = [one for one in found if one.decision == "open"]
+    untested = [one for one in found if one.decision == "untested"]
+    if len(found) == 1:
+        return Verdict(_tone(found), comparison_sentence(found[0], units).rstrip("."), ())
+    ordered = sorted(decided, key=lambda one: -one.difference.value)
+    sentences = [comparison_sentence(one, units) for one in ordered]
+    sentences += _open_sentences(undecided, statistics)
+    if untested:
+        names = _listed(one.question.arm.name for one in untested)
+        sentences.append(f"Not tested, {_why_untested(untested[0])}: {names}.")
+    return Verdict(_tone(found), f"{title}: {_counts(found)}", tuple(sentences))
+
+
+def _open_sentences(undecided: Sequence[Comparison], statistics: StudyStatistics) -> list[str]:
+    """Who is not distinguishable, by what would tell: some more seeds, very many, or only more problems."""
+    start = f"Not distinguishable at {_seeds(statistics)}"
+    some = sorted((one for one in undecided if one.needed.more is not None), key=lambda one: one.needed.more or 0)
+    many = [one for one in undecided if one.needed.more is None and not one.needed.for_problems]
+    none = [one for one in undecided if one.needed.more is None and one.needed.for_problems]
+    parts = (
+        ("about so many more would tell", [f"{one.question.arm.name} {one.needed.more}" for one in some]),
+        (f"more than {MOST_SEEDS} more would be needed", [one.question.arm.name for one in many]),
+        ("only more held-out problems would tell", [one.question.arm.name for one in none]),
+    )
+    return [f"{start}; {what}: {_listed(names)}." for what, names in parts if names]
+
+
+def _counts(found: Sequence[Comparison]) -> str:
+    words = [decision_text(one) for one in found]
+    order = ("ahead", "behind", "not distinguishable", "not tested")
+    return ", ".join(f"{words.count(word)} {word}" for word in order if word in words)
+
+
+def _tone(found: Sequence[Comparison]) -> Tone:
+    return "good" if any(one.decision == "higher" for one in found) else "note"
+
+
+def _stability(statistics: StudyStatistics) -> Verdict | None:
+    """Who lost more than the baseline between its best and its last evaluation, or less."""
+    family: Family | None = statistics.others.get("drop")
+    if family is None or not family.comparisons:
+        return None
+    units = units_of(statistics.scores)
+    found = [one for one in family.comparisons if one.question.against.method == statistics.scores.baseline]
+    found = [one for one in found if one.question.arm.method != statistics.scores.baseline]
+    steadier = [one.question.arm.name for one in found if one.decision == "lower"]
+    shakier = [one.question.arm.name for one in found if one.decision == "higher"]
+    worst = max(statistics.ranked, key=lambda summary: summary.largest_drop)
+    sentences = [
+        f"Largest loss of a single run between its best and its last evaluation: "
+        f"{units.score(worst.largest_drop)}{units.of_differences} ({worst.arm.name})."
+    ]
+    if steadier:
+        sentences.append(f"They lost less than {statistics.scores.baseline}: {_listed(steadier)}.")
+    if shakier:
+        sentences.append(f"They lost more than {statistics.scores.baseline}: {_listed(shakier)}.")
+    said = f"{len(steadier)} steadier than {statistics.scores.baseline}, {len(shakier)} less steady"
+    same = "no method differs from the baseline by more than the noise"
+    return Verdict("note", f"Stability: {said if steadier or shakier else same}", tuple(sentences))
+
+
+def _why_untested(comparison: Comparison) -> str:
+    if min(comparison.num_pairs) < 2:
+        return "two seeds that both finished are the least"
+    return "all pairs differ by the same amount"
+
+
+def _seeds(statistics: StudyStatistics) -> str:
+    return counted(len(statistics.scores.seeds), "seed")
+
+
+def _listed(names: Iterable[str]) -> str:
+    """The names, and how many more there are beyond the twelfth."""
+    whole = list(names)
+    more = [f"and {len(whole) - MOST_LISTED} more"] if len(whole) > MOST_LISTED else []
+    return ", ".join([*whole[:MOST_LISTED], *more])

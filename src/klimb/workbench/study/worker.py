@@ -1,0 +1,157 @@
+"""One run of a study, in a process of its own.
+
+The process that imports this module is the fork server of a compare: it starts no threads and touches no device, so
+that each run begins with everything imported.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing import connection, parent_process
+from pathlib import Path
+
+from rich.console import Console
+from transformers.utils import logging as transformers_logging
+
+from klimb.training import Interrupted, RunFolderInUse, run_folder_lock
+from klimb.workbench.runs import RunFolder, is_run, provenance, save_config, write_json
+from klimb.workbench.session import make_session
+from klimb.workbench.study.cell_state import LOG_NAME, lock_folder_of, set_aside, state_of, write_status
+from klimb.workbench.study.plan import Cell, StudyPlan
+from klimb.workbench.study.shared_start import copy_start, is_measured, measure_start, start_folder
+from klimb.workbench.training_run import run_training
+
+FAILED, TAKEN = 1, 3
+"""Exit statuses: the run failed and has written why; another process has the cell."""
+
+LOG_WIDTH = 160
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What a process is told to do.
+
+    Attributes:
+        cell: whose run, or whose task's first evaluation.
+        is_start: only evaluate the untrained model.
+        visible_devices: value of CUDA_VISIBLE_DEVICES; None leaves it as it is.
+        retry_failed: begin anew what failed before.
+    """
+
+    plan: StudyPlan
+    cell: Cell
+    is_start: bool = False
+    visible_devices: str | None = None
+    retry_failed: bool = False
+
+
+def carry_out(order: Order) -> None:
+    """Does it and ends the process with 0, `FAILED`, `TAKEN`, or 128 + signal."""
+    # The terminal's Ctrl-C reaches the compare alone, which then asks each run to stop.
+    os.setsid()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if order.visible_devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = order.visible_devices
+    start = start_folder(order.plan.folder, order.cell.config)
+    lock = start if order.is_start else lock_folder_of(order.plan, order.cell)
+    try:
+        with run_folder_lock(lock):
+            status = _measure_start(order, start) if order.is_start else _run(order, start)
+    except RunFolderInUse:
+        status = TAKEN
+    sys.exit(status)
+
+
+def _measure_start(order: Order, folder: Path) -> int:
+    if is_measured(folder):
+        return 0
+    with _printing_to(folder / LOG_NAME):
+        measure_start(make_session(order.cell.config), folder)
+    return 0
+
+
+def _run(order: Order, start: Path) -> int:
+    plan, cell = order.plan, order.cell
+    path, state = plan.folder_of(cell), state_of(plan, cell)
+    if state == "finished" or (state == "failed" and not order.retry_failed):
+        return 0 if state == "finished" else FAILED
+    if state in ("changed", "failed"):
+        set_aside(plan, cell)
+    path.mkdir(parents=True, exist_ok=True)
+    write_status(path, {"state": "running", "pid": os.getpid()})
+    with _printing_to(path / LOG_NAME):
+        try:
+            _train(cell, path, start)
+        except Interrupted as error:
+            write_status(path, {"state": "interrupted"})
+            return error.status
+        except Exception as error:  # whatever it is ends this run alone: it is written down and raised again
+            write_status(path, {"state": "failed", "error": in_short(error), "traceback": traceback.format_exc()})
+            raise
+    write_status(path, {"state": "finished"})
+    return 0
+
+
+def _train(cell: Cell, path: Path, start: Path) -> None:
+    resume = is_run(path)
+    session = make_session(cell.config)
+    run_training(
+        session,
+        lambda: _opened(cell, path, start),
+        console=Console(width=LOG_WIDTH, no_color=True),
+        title=cell.name,
+        resume=resume,
+    )
+    if not cell.config.checkpoints.at_end:
+        # What an interruption or a rare save left; the run is over, and hundreds of runs have gigabytes of it.
+        shutil.rmtree(path / "checkpoints", ignore_errors=True)
+
+
+def _opened(cell: Cell, path: Path, start: Path) -> RunFolder:
+    folder = RunFolder(path)
+    if not is_run(path):
+        copy_start(start, path)
+        save_config(folder.config, cell.config)
+        write_json(folder.provenance, provenance(cell.config))
+    return folder
+
+
+def in_short(error: BaseException) -> str:
+    """`ValueError: the first line of what it says`."""
+    first = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {first}"[:500]
+
+
+def _end_with_parent() -> None:
+    """Asks this process to stop, as a terminal would, once the compare that began it is no more."""
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _printing_to(path: Path) -> Iterator[None]:
+    """From here on, everything that this process and its libraries print is appended to the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
+    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(message)s", force=True)
+    logging.captureWarnings(True)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    transformers_logging.set_verbosity_error()
+    yield
