@@ -41,6 +41,8 @@ BASE: Mapping[str, Any] = {
     "evaluation": {"num_samples": 3, "greedy": False, "every_steps": 7},
     "run": {"loggers": [], "save_rollouts": False, "save_model": False, "report": False},
 }
+SMALL: Mapping[str, Any] = {"num_prompts": 4, "max_new_tokens": 8}
+UNEVALUATED: Mapping[str, Any] = {"every_steps": 0, "at_ends": False}
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,14 @@ class Disease:
 
 
 DISEASES = (
-    Disease(name="healthy", changes={}),
+    Disease(name="healthy", changes={"training": {"num_steps": 10}, "evaluation": {"every_steps": 5}}),
     Disease(
         name="healthy-fixed-reference",
         changes={
             "objective": {"recipe": "grpo", "beta": 0.001},
             "reference": {"kind": "fixed"},
             "advantages": {"kind": "group-z-score"},
+            "training": {"num_steps": 8},
             "evaluation": {"every_steps": 0},
         },
     ),
@@ -113,7 +116,7 @@ DISEASES = (
     ),
     Disease(
         name="inert-clip",
-        changes={"training": {"num_steps": 10, "num_minibatches": 1}, "evaluation": {"every_steps": 0}},
+        changes={"sampling": SMALL, "training": {"num_steps": 6, "num_minibatches": 1}, "evaluation": UNEVALUATED},
     ),
     Disease(
         name="length-hacking",
@@ -129,17 +132,25 @@ DISEASES = (
     Disease(name="zero-variance-waste", changes={"task": {"operators": "*", "digits": 3, "num_problems": 200}}),
     Disease(name="reward-saturation", changes={"task": {"reward": "python:benchmarks.disease_rewards.anything_goes"}}),
     Disease(
-        name="sampler-gap", changes={"training": {"num_steps": 10}, "evaluation": {"every_steps": 0}}, infect=mistuned
+        name="sampler-gap",
+        changes={"sampling": SMALL, "training": {"num_steps": 6}, "evaluation": UNEVALUATED},
+        infect=mistuned,
     ),
     Disease(
         name="too-little-data",
-        changes={"task": {"num_problems": 8, "held_out_fraction": 0.5}, "optimizer": {"learning_rate": 4e-5}},
+        changes={
+            "task": {"num_problems": 8, "held_out_fraction": 0.5},
+            "sampling": {**SMALL, "max_new_tokens": 12},
+            "optimizer": {"learning_rate": 4e-5},
+            "training": {"num_steps": 10},
+            "evaluation": {"every_steps": 0},
+        },
     ),
     Disease(
         name="forgetting",
         changes={
-            "optimizer": {"learning_rate": 6e-5},
-            "training": {"num_steps": 12},
+            "optimizer": {"learning_rate": 1e-4},
+            "training": {"num_steps": 8},
             "evaluation": {"every_steps": 0},
             "guard": {"every_steps": 100, "general": []},
         },
@@ -167,6 +178,8 @@ def record(path: Path, recordings: Path) -> Path:
             content = json.loads((path / name).read_text(encoding="utf-8"))
             write_json(target / name, rounded(content))
     for name in ("metrics.jsonl", "evaluations.jsonl"):
+        if not (path / name).exists():
+            continue
         lines = (path / name).read_text(encoding="utf-8").splitlines()
         slim = [json.dumps(rounded(json.loads(line)), separators=(",", ":")) for line in lines]
         (target / name).write_text("\n".join(slim) + "\n", encoding="utf-8")

@@ -181,6 +181,7 @@ def test_kl_metrics_are_unbiased_in_the_enumerated_world():
     pi = world.conditionals(POLICY)
     exact = {
         "kl_pi_ref": sum(visits[p] * FORMULAS["rkl"](pi[r], REFERENCE[r]).sum() for p, r in world.ROW.items()),
+        "kl_ref_pi": sum(visits[p] * FORMULAS["rkl"](REFERENCE[r], pi[r]).sum() for p, r in world.ROW.items()),
         "kl_mu_pi": sum(visits[p] * FORMULAS["rkl"](BEHAVIOUR[r], pi[r]).sum() for p, r in world.ROW.items()),
     }
     totals = dict.fromkeys(exact, 0.0)

@@ -153,7 +153,7 @@ def test_schedule_free_samples_and_saves_x_and_its_first_ratio_is_y_over_x(tiny_
 
 
 @pytest.mark.parametrize("mistake", [False, True], ids=["as it is", "with the usual mistake"])
-def test_every_draw_is_from_the_twins_x(tiny_run, tiny_policy, twin, tmp_path: Path, monkeypatch, mistake: bool):
+def test_every_draw_for_training_or_evaluation_is_from_the_twins_x(tiny_run, tiny_policy, twin, tmp_path: Path, monkeypatch, mistake: bool):
     # The twin is stepped in float64 with the gradients that the optimizer got; x and y part by far more than rounding.
     settings = OptimizerSettings(kind="schedule-free", learning_rate=0.01, weight_decay=0.1, warmup_steps=3)
     twins = {
@@ -180,9 +180,11 @@ def test_every_draw_is_from_the_twins_x(tiny_run, tiny_policy, twin, tmp_path: P
             from_y.append(max(float((weight - each.y).abs().max()) for weight, each in pairs))
             return super().sample(*arguments, **keywords)
 
-    run_settings = replace(tiny_run.BASE, optimizer=settings)
-    tiny_run.run(tiny_policy, tmp_path, run_settings, sampler=Watching(tiny_policy))
-    assert len(from_x) == 6
+    evaluation = EvaluationSettings(every_steps=2, num_samples=2, sampling=SamplingSettings(max_new_tokens=4))
+    run_settings = replace(tiny_run.BASE, optimizer=settings, evaluation=evaluation)
+    held_out = tiny_run.PROBLEMS[:2]
+    tiny_run.run(tiny_policy, tmp_path, run_settings, sampler=Watching(tiny_policy), held_out=held_out)
+    assert len(from_x) == 6 + 3
     right, wrong = (from_y, from_x) if mistake else (from_x, from_y)
     assert max(right) < 1e-5
     assert min(wrong[1:]) > 1e-3

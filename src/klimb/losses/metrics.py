@@ -34,13 +34,15 @@ def ratio_metrics(
 ) -> dict[str, Tensor]:
     """Per-token divergences in nats and the effective sample size at three levels.
 
-    kl_mu_pi = mean of w − 1 − log w, kl_pi_ref = mean of w·x − w + v: never negative, unbiased for samples of μ.
+    With x = log w − log v: kl_mu_pi = mean of w − 1 − log w, kl_pi_ref = mean of w·x − w + v, and
+    kl_ref_pi = mean of w − v − v·x. None is negative, and all are unbiased for samples of μ.
     """
     w = bound(log_w, weight_bound).exp()
     metrics = {"kl_mu_pi": (w - 1 - log_w)[mask].mean()}
     if log_v is not None:
         v = bound(log_v, weight_bound).exp()
         metrics["kl_pi_ref"] = (w * (log_w - log_v) - w + v)[mask].mean()
+        metrics["kl_ref_pi"] = (w - v - v * (log_w - log_v))[mask].mean()
     levels: tuple[tuple[str, Level], ...] = (
         ("ess_token", "token"),
         ("ess_normalised", "sequence-mean"),

@@ -11,10 +11,10 @@ from klimb.workbench.report.record import read_run
 
 RECORDINGS = Path(__file__).parents[2] / "recorded" / "diseases"
 NAMES = sorted(path.name for path in RECORDINGS.iterdir())
+PAGE = (Path(__file__).parents[3] / "docs" / "findings.md").read_text(encoding="utf-8")
 MOST_BYTES = 150_000
 
 FOLLOWS = {
-    "kl-blow-up": {"forgetting"},
     "zero-variance-waste": {"truncated-answers"},
 }
 """What else asks for attention in a run, since it follows from the disease or is true beside it."""
@@ -63,6 +63,13 @@ def test_what_asks_for_attention_says_what_to_try(name: str):
     for finding in findings_of(name):
         assert bool(finding.advice) == (finding.severity != "good")
         assert re.search(r"\d", finding.evidence)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_says_what_is_found_in_a_recording(name: str):
+    found = ", ".join(f"`{key}`" for key in ailments(name)) or "none"
+    row = next(line for line in PAGE.splitlines() if line.startswith(f"| `{name}` | "))
+    assert row.endswith(f"| {found} |")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,7 +3,7 @@ import pickle
 import pytest
 
 from klimb.tasks import Problem, Response, Scorer
-from klimb.workbench.guarding.general import everyday, format_problem, general_problems
+from klimb.workbench.guarding.general import EASY, everyday, format_problem, general_problems
 
 
 def said(text: str) -> Response:
@@ -52,6 +52,15 @@ def test_sets_stand_together_each_with_its_own_scoring():
         assert general.score(problem, said("nonsense")).reward in (0, 0.01)
     again = general_problems(("everyday", "chain_sum"), num_problems=3, pattern="")
     assert again.held_out == general.held_out
+
+
+@pytest.mark.parametrize("name", EASY)
+def test_an_easy_set_of_the_package_takes_the_number_out_of_a_sentence(name: str):
+    pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
+    general = general_problems((name,), num_problems=4, pattern="")
+    for problem in general.held_out:
+        assert general.score(problem, said(f"Of 77 it is {problem.answer}.")).correct
+        assert general.score(problem, said("It is 98765.")).correct is False
 
 
 def test_a_pattern_that_hangs_costs_seconds_and_no_run():

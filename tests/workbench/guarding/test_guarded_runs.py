@@ -49,6 +49,9 @@ def test_a_run_that_forgets_is_rolled_back_and_saves_the_good_model(guarded):
     assert "stopped after step 1 of 3: the guard ended it at step 1 and went back to step 0" in outcome.out
     assert "guard, step 1: went back to step 0: perplexity of the held-out text is" in outcome.out
     run = guarded.path / "runs" / "run"
+    kept = json.loads((run / "guard.json").read_text())
+    assert kept["after"] == kept["before"]
+    assert "guard/rollout_empty_fraction" in kept["after"]
     saved, original = load_file(run / "model" / "model.safetensors"), load_file(guarded.model / "model.safetensors")
     assert saved.keys() == original.keys()
     assert all(saved[name].equal(original[name]) for name in original)

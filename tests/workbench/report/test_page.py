@@ -9,7 +9,7 @@ import pytest
 from tests.workbench.report.folders import AFTER, BEFORE, evaluation, problem, write_run
 
 from klimb.training import ProblemRecord
-from klimb.workbench.report.definitions import definition_of, definitions, markdown_html
+from klimb.workbench.report.definitions import definition_of, definitions, explained, markdown_html
 from klimb.workbench.report.page import report_page
 from klimb.workbench.report.record import RunRecord, read_run
 from klimb.workbench.report.style import html_page, is_page_of, json_block
@@ -221,6 +221,18 @@ def test_every_row_of_the_document_is_known_and_sources_and_patterns_find_theirs
     assert definition_of("log/w_p99") == definition_of("w_p99")
     assert definition_of("reward_part_style") == definition_of("reward_part_*")
     assert definition_of("no such metric") is None
+
+
+def test_what_stands_for_the_row_above_is_written_out():
+    low, high = definition_of("clip_low_fraction"), definition_of("clip_high_fraction")
+    assert low is not None and high is not None
+    assert high.healthy == low.healthy
+    assert [row.pattern for row in definitions() if row.healthy.startswith("as above")] == []
+
+
+def test_metrics_of_one_row_are_explained_once_in_the_order_of_the_document():
+    rows = explained(["evaluation_pass_at_4", "entropy", "evaluation_pass_at_2", "unknown", "kl_pi_ref"])
+    assert list(rows.values()) == [["kl_pi_ref"], ["entropy"], ["evaluation_pass_at_2", "evaluation_pass_at_4"]]
 
 
 def test_a_cell_of_the_document_is_shown_as_meant():

@@ -126,9 +126,9 @@ def test_an_interrupted_study_goes_on_and_ends_with_the_numbers_of_an_uninterrup
     tmp_path: Path, tiny_model_path: Path
 ):
     change = ("seeds = 2", "seeds = 1")
-    whole = tiny_plan(tmp_path / "whole", tiny_model_path, amount=800, change=change)
+    whole = tiny_plan(tmp_path / "whole", tiny_model_path, amount=300, change=change)
     run_tiny(whole)
-    plan = tiny_plan(tmp_path / "parts", tiny_model_path, amount=800, change=change)
+    plan = tiny_plan(tmp_path / "parts", tiny_model_path, amount=300, change=change)
     first = RunFolder(plan.folder_of(plan.cells[0]))
     sent: list[int] = []
 

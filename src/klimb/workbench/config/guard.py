@@ -20,7 +20,7 @@ class GuardSection(BaseModel):
     text: Literal["built-in", "none"] | PathText = "built-in"
     """Text file whose perplexity is measured; `built-in` is a text of 1,657 words, English and some code."""
     general: Annotated[tuple[ShortText, ...], Field(strict=False, max_length=50)] = ("everyday",)
-    """Sets of general problems: `everyday` (40 questions), or datasets of reasoning-gym by name."""
+    """Sets of general problems: `everyday` (40 questions), or datasets of reasoning-gym such as `chain_sum`."""
     num_problems: Annotated[int, Field(ge=1, le=10_000)] = 40
     """Problems of each set, at most; each is answered once, with the likeliest tokens."""
     max_new_tokens: Annotated[int, Field(ge=1, le=100_000)] = 32

@@ -29,7 +29,6 @@ EASY = {
     "products": Easy({"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}),
     "gcd": Easy({"min_value": 2, "max_value": 12}),
     "letter_counting": Easy({"min_words": 1, "max_words": 2}),
-    "needle_haystack": Easy({"min_num_statements": 3, "max_num_statements": 4}, extract="text"),
 }
 """Every other dataset has its own default parameters, and the whole response is the answer. A set that a model cannot
 do at all says nothing: it cannot fall."""

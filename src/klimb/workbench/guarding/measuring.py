@@ -65,7 +65,8 @@ class Measurer:
         responses = self._answers()
         general: dict[str, list[float | None]] = {}
         for problem, score in zip(problems, self._scorer.score_many(problems, responses), strict=True):
-            general.setdefault(problem.metadata[SET], []).append(score.reward)
+            is_right = None if score.correct is None else float(score.correct)
+            general.setdefault(problem.metadata[SET], []).append(score.reward if is_right is None else is_right)
         return BaseMetrics(
             perplexity=surprise,
             general={name: tuple(scores) for name, scores in general.items()},

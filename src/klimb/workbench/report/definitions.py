@@ -1,7 +1,7 @@
 """What the logged numbers mean: the tables of docs/metrics.md, so that a page can explain each without a network."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -15,6 +15,7 @@ _CODE = re.compile(r"`([^`]+)`")
 _LINK = re.compile(r"\[([^\]]+)\]\([^)\s]+\)")
 _EMPHASIS = re.compile(r"(?<![\w*])\*([^*\s][^*]*)\*(?![\w*])")
 _NUM_COLUMNS = 5
+_AS_ABOVE = "as above"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +54,14 @@ def definition_of(metric: str) -> Definition | None:
     return candidates[0] if candidates else None
 
 
-def explained(metrics: Iterable[str]) -> Mapping[str, Definition]:
-    """The definitions of those metrics that have one, under the metric's own name, in alphabetical order."""
-    found = {name: definition_of(name) for name in sorted(set(metrics))}
-    return {name: row for name, row in found.items() if row is not None}
+def explained(metrics: Iterable[str]) -> Mapping[Definition, Sequence[str]]:
+    """The rows that explain these metrics, in the document's order, each with the metrics that it explains."""
+    found: dict[Definition, list[str]] = {}
+    for name in sorted(set(metrics)):
+        row = definition_of(name)
+        if row is not None:
+            found.setdefault(row, []).append(name)
+    return {row: found[row] for row in definitions() if row in found}
 
 
 def markdown_html(text: str) -> str:
@@ -66,9 +71,16 @@ def markdown_html(text: str) -> str:
 
 
 def _rows(lines: Iterable[str]) -> Iterable[Definition]:
+    """The rows, in which `as above` is replaced by what it stands for: on a page the row above may be another one."""
+    above: list[str] = [""] * _NUM_COLUMNS
     for line in lines:
         cells = [cell.strip() for cell in _CELL_END.split(line)][1:-1]
         if len(cells) == _NUM_COLUMNS and (named := _CODE.fullmatch(cells[0])):
+            cells = [
+                cell.replace(_AS_ABOVE, old, 1) if cell.startswith(_AS_ABOVE) and old else cell
+                for cell, old in zip(cells, above, strict=True)
+            ]
+            above = cells
             yield Definition(
                 pattern=named.group(1), unit=cells[1], formula=cells[2], healthy=cells[3], outside=cells[4]
             )

@@ -113,7 +113,8 @@ def _head(records: Sequence[RunRecord], groups: Sequence[Group]) -> str:
         return f"<header><h1>{len(records)} runs{settings}</h1>{overview_html(groups)}</header>"
     record = records[0]
     return (
-        f'<header><h1>{escaped_part(record.name, limit=200)}</h1><p class="quiet">{escaped_part(_subtitle(record), limit=400)} {_status(record)}</p>'
+        f"<header><h1>{escaped_part(record.name, limit=200)}</h1>"
+        f'<p class="quiet">{escaped_part(_subtitle(record), limit=400)} {_status(record)}</p>'
         f"{tiles_html(record)}</header>"
     )
 
@@ -218,14 +219,17 @@ def _rest(page: _Page) -> str:
 
 def _glossary(page: _Page) -> str:
     rows = "".join(
-        f'<dt id="metric-{escaped(name)}"><code>{escaped(name)}</code> '
-        f'<span class="unit">{escaped(row.unit)}</span></dt>'
+        f'<dt>{", ".join(_named(name) for name in names)} <span class="unit">{escaped(row.unit)}</span></dt>'
         f"<dd>{markdown_html(row.formula)}."
         f"{f' Healthy: {markdown_html(row.healthy)}.' if row.healthy else ''}"
         f"{f' Otherwise: {markdown_html(row.outside)}.' if row.outside else ''}</dd>"
-        for name, row in explained(page.metrics).items()
+        for row, names in explained(page.metrics).items()
     )
     return f'<p class="quiet small">From docs/metrics.md.</p><dl class="glossary">{rows}</dl>' if rows else ""
+
+
+def _named(metric: str) -> str:
+    return f'<code id="metric-{escaped(metric)}">{escaped(metric)}</code>'
 
 
 def _contents(sections: Sequence[tuple[str, str, str]]) -> str:

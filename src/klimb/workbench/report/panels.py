@@ -176,8 +176,13 @@ OPTIMIZER = Section(
         Panel(
             title="The critic",
             unit="1",
-            metrics=(("*explained_variance", "explained variance"),),
+            metrics=(("critic_explained_variance", "explained variance"),),
             ceiling=1.0,
+        ),
+        Panel(
+            title="Values and returns",
+            unit="reward",
+            metrics=(("critic_value_mean", "value V"), ("critic_return_mean", "return G")),
         ),
         Panel(
             title="Trouble",
@@ -206,13 +211,24 @@ GUARD = Section(
             ceiling=1.0,
         ),
         Panel(
-            title="Form of the responses",
+            title="Form of answers to general problems",
             unit="share",
             metrics=(
-                ("guard/format_valid_fraction", "valid format"),
                 ("guard/refusal_fraction", "refusals"),
                 ("guard/empty_fraction", "empty"),
                 ("guard/repetition_fraction", "repetitions"),
+            ),
+            floor=0.0,
+            ceiling=1.0,
+        ),
+        Panel(
+            title="Form of the rollouts",
+            unit="share",
+            metrics=(
+                ("guard/format_valid_fraction", "valid format"),
+                ("guard/rollout_refusal_fraction", "refusals"),
+                ("guard/rollout_empty_fraction", "empty"),
+                ("guard/rollout_repetition_fraction", "repetitions"),
             ),
             floor=0.0,
             ceiling=1.0,

@@ -64,7 +64,7 @@ def comparisons_html(table: StudyTable, family: Family) -> str:
     )
     return (
         f'<p class="quiet small">{escaped(table.title)}. {escaped(table.note)} {escaped(note)}</p>'
-        f"{table_html(table, pictures=pictures, heading='difference')}"
+        f"{table_html(table, pictures=pictures, heading='interval')}"
     )
 
 
