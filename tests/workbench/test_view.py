@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from klimb.workbench.view import Glimpse, LiveView, PlainView, open_view
+from klimb.workbench.view import ENDLESS, Glimpse, LiveView, PlainView, open_view
 
 METRICS = {
     "reward_mean": 0.25,
@@ -71,3 +71,13 @@ def test_the_panel_shows_text_of_a_model_as_text():
 
 def test_the_panel_shows_a_number_that_is_missing_as_a_dot():
     assert any("held-out" in line and "·" in line for line in panel_of(80, glimpse=None))
+
+
+def test_a_run_that_ends_by_another_limit_counts_its_steps_and_claims_no_time_left():
+    console = Console(width=100, record=True, file=io.StringIO())
+    view = PlainView(console, num_steps=ENDLESS)
+    view.step(3, {"reward_mean": 0.5}, None)
+    assert console.export_text().startswith("step 3  reward 0.500")
+    live = LiveView(terminal(80), title="a run", num_steps=ENDLESS)
+    live.step(3, {"reward_mean": 0.5}, None)
+    live.close()

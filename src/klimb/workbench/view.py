@@ -76,6 +76,10 @@ class View(Protocol):
         ...
 
 
+ENDLESS = 1_000_000
+"""A run of so many steps ends by another limit, on tokens or on time: its steps are counted, not counted down."""
+
+
 class PlainView:
     """One line per step, for log files and pipes."""
 
@@ -91,7 +95,8 @@ class PlainView:
         """`step 3/35  reward 0.250  …  left 2:10`."""
         self._clock.tick(number)
         values = [f"{gauge.label} {gauge.style.format(metrics[gauge.key])}" for gauge in PLAIN if gauge.key in metrics]
-        line = "  ".join([f"step {number}/{self._num_steps}", *values, f"left {self._clock.left()}"])
+        left = [f"left {self._clock.left()}"] if self._num_steps < ENDLESS else []
+        line = "  ".join([f"step {_of(number, self._num_steps)}", *values, *left])
         self._console.print(Text(line), soft_wrap=True)
 
     def note(self, text: str) -> None:
@@ -189,7 +194,7 @@ class _RunPanel:
             parts,
             title=Text(f" {printable(self._title, limit=max(20, inner - 10))} ", style="bold"),
             title_align="left",
-            border_style=_end_style(self._number >= self._num_steps) if self.is_finished else "cyan",
+            border_style=_end_style(self._is_whole()) if self.is_finished else "cyan",
             padding=(0, 1),
         )
 
@@ -199,11 +204,12 @@ class _RunPanel:
         row.add_column(width=12, no_wrap=True)
         row.add_column(ratio=1)
         row.add_column(justify="right", no_wrap=True)
-        is_whole = self._number >= self._num_steps
+        is_whole = self._is_whole()
         sign = Text("✓" if is_whole else "■", style=_end_style(is_whole)) if self.is_finished else self._spinner
-        bar = ProgressBar(total=self._num_steps, completed=self._number, complete_style="cyan", finished_style="green")
-        times = f"{self._number}/{self._num_steps} · {self._clock.elapsed()}"
-        if not self.is_finished:
+        total = self._num_steps if self._num_steps < ENDLESS else None
+        bar = ProgressBar(total=total, completed=self._number, complete_style="cyan", finished_style="green")
+        times = f"{_of(self._number, self._num_steps)} · {self._clock.elapsed()}"
+        if not self.is_finished and self._num_steps < ENDLESS:
             times += f" · {self._clock.left()} left"
         row.add_row(sign, Text(self._state()), bar, Text(times))
         return row
@@ -211,7 +217,10 @@ class _RunPanel:
     def _state(self) -> str:
         if not self.is_finished:
             return self.phase
-        return "done" if self._number >= self._num_steps else "stopped"
+        return "done" if self._is_whole() else "stopped"
+
+    def _is_whole(self) -> bool:
+        return self._number >= self._num_steps or self._num_steps >= ENDLESS
 
     def _gauges(self, width: int) -> Table:
         spark_width = max(4, (width - 6) // 2 - LABEL_WIDTH - VALUE_WIDTH - 2)
@@ -242,6 +251,10 @@ class _RunPanel:
             Text.assemble(("answer   ", "dim"), _line(answer, room)),
             Text.assemble(("reward   ", "dim"), mark),
         ]
+
+
+def _of(number: int, num_steps: int) -> str:
+    return f"{number}/{num_steps}" if num_steps < ENDLESS else f"{number}"
 
 
 def _line(text: str, room: int) -> Text:

@@ -230,7 +230,7 @@ class TrainingSection(BaseModel):
     """The run stops after this many steps in a row with a non-finite loss or gradient."""
     max_seconds: Seconds | Literal["none"] = "none"
     """Stop training early, as if the last step were done, so that the whole run with its evaluations fits into this."""
-    max_generated_tokens: Count | Literal["none"] = "none"
+    max_generated_tokens: Annotated[int, Field(ge=1, le=10**15)] | Literal["none"] = "none"
     """Stop after the step in which this many answer tokens were drawn in all, dropped groups included."""
     max_training_seconds: Seconds | Literal["none"] = "none"
     """Stop after the step in which the steps alone, without evaluations, have taken this long."""

@@ -43,7 +43,7 @@ class EvaluationSection(BaseModel):
 
     every_steps: CountOrZero = 0
     """Collections between two evaluations during training; 0 means none."""
-    every_tokens: CountOrZero = 0
+    every_tokens: Annotated[int, Field(ge=0, le=10**15)] = 0
     """Also evaluate each time that this many more answer tokens were drawn; 0 means not so."""
     every_seconds: Annotated[float, Field(ge=0, le=10_000_000)] = 0.0
     """Also evaluate each time that the steps have taken this much longer; 0 means not so."""
