@@ -26,7 +26,10 @@ _PPO = Recipe(
     gae_lambda=0.95,
     discount=1.0,
     whiten=True,
-    departs="no entropy bonus and no pretraining loss beside it; the KL coefficient is fixed",
+    departs=(
+        "the value is a small head on the policy's hidden states that sends no gradient into them, not a network of "
+        "its own; no entropy bonus and no pretraining loss beside it; the KL coefficient is fixed"
+    ),
 )
 
 _REINFORCE_PP = Recipe(

@@ -40,7 +40,8 @@ class BaseMetrics:
 
     Attributes:
         perplexity: of the held-out text; None when it is not measured.
-        general: name of a set of general problems -> score of each: 1 or 0 where it is right or wrong, its score elsewhere; None without one.
+        general: name of a set of general problems -> of each, 1 or 0 where the set says right or wrong, else its
+            score; None without one.
         answers: of the answers to the general problems.
         rollouts: of the step's rollouts; None when none were drawn.
     """
