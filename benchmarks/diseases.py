@@ -29,6 +29,8 @@ from klimb.workbench.training_run import run_training
 
 RECORDINGS = Path(__file__).parent.parent / "tests" / "recorded" / "diseases"
 DIGITS = 6
+SUMS = Path("runs/disease-sums.jsonl")
+"""Answers to imitate; relative, since the path is part of a recorded configuration."""
 
 BASE: Mapping[str, Any] = {
     "task": {"kind": "arithmetic", "operators": "+", "digits": 1},
@@ -68,7 +70,7 @@ class WrongTemperature:
 def mistuned(session: Session) -> Session:
     """The session with a sampler whose temperature is not the one recorded."""
     # All that a run calls is `sample`; a LocalSampler is only what the command line makes.
-    return replace(session, sampler=cast(LocalSampler, WrongTemperature(session.sampler, temperature=1.3)))
+    return replace(session, sampler=cast(LocalSampler, WrongTemperature(session.sampler, temperature=0.8)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,15 +135,13 @@ DISEASES = (
     Disease(name="reward-saturation", changes={"task": {"reward": "python:benchmarks.disease_rewards.anything_goes"}}),
     Disease(
         name="sampler-gap",
-        changes={"sampling": SMALL, "training": {"num_steps": 6}, "evaluation": UNEVALUATED},
+        changes={"training": {"num_steps": 6}, "evaluation": UNEVALUATED},
         infect=mistuned,
     ),
     Disease(
         name="too-little-data",
         changes={
-            "task": {"num_problems": 8, "held_out_fraction": 0.5},
-            "sampling": {**SMALL, "max_new_tokens": 12},
-            "optimizer": {"learning_rate": 4e-5},
+            "task": {"num_problems": 12, "held_out_fraction": 0.5},
             "training": {"num_steps": 10},
             "evaluation": {"every_steps": 0},
         },
@@ -149,8 +149,9 @@ DISEASES = (
     Disease(
         name="forgetting",
         changes={
-            "optimizer": {"learning_rate": 1e-4},
-            "training": {"num_steps": 8},
+            "cloning": {"path": str(SUMS), "num_epochs": 4, "batch_size": 16, "learning_rate": 5e-4},
+            "sampling": SMALL,
+            "training": {"num_steps": 6},
             "evaluation": {"every_steps": 0},
             "guard": {"every_steps": 100, "general": []},
         },
@@ -158,11 +159,20 @@ DISEASES = (
 )
 
 
+def write_sums() -> None:
+    """Writes 64 sums of two-digit numbers with their answers, all in one form."""
+    pairs = [(a, b) for a in range(10, 18) for b in range(20, 28)]
+    rows = [{"prompt": f"What is {a}+{b}?", "response": f"{a}+{b} = {a + b}"} for a, b in pairs]
+    SUMS.parent.mkdir(parents=True, exist_ok=True)
+    SUMS.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
 def run(disease: Disease, folder: Path) -> Path:
     """The folder of the disease's run, which is trained unless it is there already."""
     path = folder / disease.name
     if (path / "summary.json").exists():
         return path
+    write_sums()
     config = disease.config()
     session = disease.infect(make_session(config))
     run_training(session, lambda: new_run_folder(path, config), console=Console(), title=disease.name, resume=False)

@@ -44,15 +44,16 @@ class NotFinite:
 
     beta = 0.01
     needs_log_mu = needs_log_ref = True
+    needs_log_prox = False
     fits_minibatch = False
 
     def normalizer(self, mask: torch.Tensor) -> float:
         return 1.0
 
-    def fitted(self, log_pi, log_mu, log_ref, advantages, mask, groups):
+    def fitted(self, log_pi, log_mu, log_ref, advantages, mask, groups, *, log_prox=None):
         raise AssertionError("fits_minibatch is False")
 
-    def __call__(self, log_pi, log_mu, log_ref, advantages, mask, *, entropy=None, normalizer=None):
+    def __call__(self, log_pi, log_mu, log_ref, advantages, mask, *, entropy=None, normalizer=None, log_prox=None):
         return replace(Objective()(log_pi, log_mu, log_ref, advantages, mask), loss=log_pi.sum() * float("nan"))
 
 
@@ -104,11 +105,11 @@ def test_a_save_that_fails_keeps_the_old_one_goes_on_and_tries_again(
 ):
     real, attempts = loop_module.save_checkpoint, []
 
-    def failing(folder: Path, step: int, content, *, keep: int) -> Path:
+    def failing(folder: Path, step: int, content, **keywords) -> Path:
         attempts.append(step)
         if step in (4, 5):
             raise OSError(28, "No space left on device")
-        return real(folder, step, content, keep=keep)
+        return real(folder, step, content, **keywords)
 
     monkeypatch.setattr(loop_module, "save_checkpoint", failing)
     settings = replace(tiny_run.BASE, checkpoints=CheckpointSettings(every_steps=2, keep=9))

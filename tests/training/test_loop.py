@@ -153,7 +153,9 @@ def test_schedule_free_samples_and_saves_x_and_its_first_ratio_is_y_over_x(tiny_
 
 
 @pytest.mark.parametrize("mistake", [False, True], ids=["as it is", "with the usual mistake"])
-def test_every_draw_for_training_or_evaluation_is_from_the_twins_x(tiny_run, tiny_policy, twin, tmp_path: Path, monkeypatch, mistake: bool):
+def test_every_draw_for_training_or_evaluation_is_from_the_twins_x(
+    tiny_run, tiny_policy, twin, tmp_path: Path, monkeypatch, mistake: bool
+):
     # The twin is stepped in float64 with the gradients that the optimizer got; x and y part by far more than rounding.
     settings = OptimizerSettings(kind="schedule-free", learning_rate=0.01, weight_decay=0.1, warmup_steps=3)
     twins = {

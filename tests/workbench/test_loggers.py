@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from klimb.workbench.config import ConfigError, build_config
 from klimb.workbench.loggers import LOGGERS, check_loggers, opened_trackers
@@ -154,7 +155,9 @@ def test_a_name_that_mlflow_does_not_take_is_written_with_underscores(services, 
     assert the_rows(services["mlflow"]) == [(1, {"reward_part___": 1.0, "guard/general/sum of digits": 0.5})]
 
 
-def test_tensorboard_has_the_numbers_and_a_resumed_run_hides_what_was_behind_its_checkpoint(tmp_path):
+def test_tensorboard_has_the_numbers_and_a_resumed_run_hides_what_was_behind_its_checkpoint(tmp_path, monkeypatch):
+    # Files of the same second are read in the order of their counter as text, where 10 comes before 9.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     for first, last, factor in ((1, 3, 10.0), (3, 4, 1.0)):
         with opened_trackers(config_with("tensorboard"), RunFolder(tmp_path)) as tracker:
             for step in range(first, last + 1):

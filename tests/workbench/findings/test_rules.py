@@ -264,6 +264,21 @@ def test_a_flat_reward_and_an_unchanged_evaluation_are_not_learning():
     assert keys(record({"accuracy": ramp(0.3, 0.4)}, evaluations=same)) == []
 
 
+def test_after_a_few_steps_or_with_a_hint_of_a_rise_nobody_is_told_that_nothing_was_learned():
+    wobbling = [0.3, 0.32] * 10
+    assert "not-learning" in keys(record({"accuracy": wobbling[:10]}))
+    assert "not-learning" not in keys(record({"accuracy": wobbling[:9]}))
+    hint = [0.05 * rank for rank in (5, 4, 3, 2, 1, 10, 6, 7, 8, 9)]  # 14 inversions: τ = 17/45, p = 0.16
+    assert "not-learning" not in keys(record({"accuracy": hint}))
+    assert "learned" not in keys(record({"accuracy": hint}))
+
+
+def test_what_a_wrong_log_mu_adds_to_the_divergence_is_no_blow_up():
+    gap = {"gap_k3": flat(0.2), "gap_mean_abs": flat(0.5)}
+    assert keys(record({**gap, "kl_mu_pi": flat(0.29)})) == ["sampler-gap"]
+    assert keys(record({**gap, "kl_mu_pi": flat(0.31)})) == ["sampler-gap", "kl-blow-up"]
+
+
 def test_what_explains_a_finding_silences_it():
     flat_and_even = {"accuracy": flat(0.02), "zero_advantage_fraction": flat(0.9)}
     assert keys(record(flat_and_even)) == ["zero-variance-waste"]

@@ -109,6 +109,12 @@ def is_rising(values: Sequence[float], thresholds: Thresholds) -> bool:
     return trend.tau > 0 and trend.p < thresholds.trend_p
 
 
+def may_be_rising(values: Sequence[float], thresholds: Thresholds) -> bool:
+    """Whether the values grow so that one should not say they don't."""
+    trend = trend_of(values)
+    return trend.tau > 0 and trend.p < thresholds.no_trend_p
+
+
 def correlation(first: Sequence[float], second: Sequence[float]) -> float:
     """Pearson's correlation; 0 where one of them does not vary."""
     if len(first) < 2 or len(set(first)) < 2 or len(set(second)) < 2:

@@ -11,6 +11,7 @@ from klimb.workbench.findings.evidence import (
     curve_of,
     in_words,
     is_rising,
+    may_be_rising,
     trend_of,
 )
 from klimb.workbench.findings.finding import Observation
@@ -123,7 +124,9 @@ def not_learning(record: RunRecord, limits: Thresholds) -> Observation | None:
     """Neither the reward nor the held-out result moves."""
     name, curve = outcome_curve(record, limits)
     change = held_out_change(record)
-    if curve is None or is_rising(curve.values, limits) or (change is not None and not change.low <= 0 <= change.high):
+    if curve is None or len(curve.values) < limits.steps_to_learn or may_be_rising(curve.values, limits):
+        return None
+    if change is not None and not change.low <= 0 <= change.high:
         return None
     trend = trend_of(curve.values)
     evaluated = "" if change is None else f" Held-out problems {_change_in_words(record, change)}."

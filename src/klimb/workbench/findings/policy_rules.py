@@ -1,12 +1,13 @@
 """Rules about the optimisation: numbers that are not finite, the sampler, the ratios, the divergence, the entropy."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from klimb.workbench.findings.evidence import Curve, at, counts_of, curve_of, in_words, runs_of_steps
 from klimb.workbench.findings.finding import Observation, Steps
 from klimb.workbench.findings.outcome import has_lost_reward, is_solved, outcome_curve
 from klimb.workbench.findings.thresholds import Thresholds
-from klimb.workbench.report.record import RunRecord
+from klimb.workbench.report.record import RunRecord, is_number
 
 CLIPS = ("clip_low_fraction", "clip_high_fraction", "clip_ceiling_fraction")
 
@@ -79,10 +80,11 @@ def stale_data(record: RunRecord, limits: Thresholds) -> Observation | None:
 
 def kl_blow_up(record: RunRecord, limits: Thresholds) -> Observation | None:
     """The policy runs away from the reference, or from the policy that drew the batch."""
+    without_gap = _without_sampler_gap(record)
     beyond = [
         (curve, _beyond(curve, limit), f"{name} reaches {max(curve.values):.2g} nats per token (limit {limit:g})")
         for name, limit in _divergence_limits(record, limits).items()
-        if (curve := curve_of(record, name, limits)) is not None
+        if (curve := curve_of(without_gap, name, limits)) is not None
     ]
     beyond = [(curve, steps, words) for curve, steps, words in beyond if _is_frequent(steps, curve, limits)]
     if not beyond:
@@ -197,6 +199,17 @@ def _has_trust_region(record: RunRecord) -> bool:
         return False
     clip = record.setting("objective.clip.kind", "none")
     return record.setting("objective.ratio", "recorded") == "recorded" and clip != "none"
+
+
+def _without_sampler_gap(record: RunRecord) -> RunRecord:
+    """With `kl_mu_pi` less `gap_k3`: what a wrong log_mu adds was there before any update, and has its own finding."""
+    rows = tuple(
+        {**row, "kl_mu_pi": drift - gap}
+        if is_number(drift := row.get("kl_mu_pi")) and is_number(gap := row.get("gap_k3"))
+        else row
+        for row in record.rows
+    )
+    return replace(record, rows=rows)
 
 
 def _divergence_limits(record: RunRecord, limits: Thresholds) -> dict[str, float]:

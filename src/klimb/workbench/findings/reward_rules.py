@@ -9,6 +9,7 @@ from klimb.workbench.findings.evidence import (
     in_words,
     is_rising,
     length_effect,
+    may_be_rising,
     runs_of_steps,
 )
 from klimb.workbench.findings.finding import Observation
@@ -172,7 +173,7 @@ def truncated_answers(record: RunRecord, limits: Thresholds) -> Observation | No
         return None
     longest = record.setting("sampling.max_new_tokens", "not known")
     _, outcome = outcome_curve(record, limits)
-    hurts = outcome is not None and not is_rising(outcome.values, limits) and not is_solved(record, limits)
+    hurts = outcome is not None and not may_be_rising(outcome.values, limits) and not is_solved(record, limits)
     return Observation(
         severity="warning" if hurts else "note",
         title="Most answers are cut off",

@@ -25,6 +25,9 @@ class Thresholds:
     min_steps: float = limit(6, "steps", OWN + "; with fewer, the ends of a run are not told apart")
     trend_p: float = limit(0.05, "probability", "the usual level of a two-sided test (Kendall's τ)")
 
+    no_trend_p: float = limit(0.2, "probability", OWN + "; below it a rise is too likely to say that there is none")
+    steps_to_learn: float = limit(10, "steps", OWN + "; with fewer, nobody is told that nothing was learned")
+
     max_skipped: float = limit(0.1, "fraction of optimizer steps", OWN)
     max_scoring_errors: float = limit(0.05, "fraction of responses", "above it 'a smell' (prime-rl's documentation)")
     gap_k3: float = limit(1e-3, "nats/token", "NeMo-RL's documentation")
