@@ -69,6 +69,6 @@ def recipe_named(name: str) -> Recipe:
     """
     if name in RECIPES:
         return RECIPES[name]
-    nearest = difflib.get_close_matches(name, RECIPES, n=1)
+    nearest = difflib.get_close_matches(name.lower(), RECIPES, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
     raise ValueError(f"unknown recipe {name!r}{hint} There are: {', '.join(RECIPES)}")
