@@ -11,7 +11,10 @@ _PPO = Recipe(
     family="with a critic",
     summary="PPO: clipped ratio, learned value, GAE, KL to a fixed reference in each token's reward",
     source="arXiv 1707.06347, equation 7; arXiv 1506.02438, equation 16 (GAE); arXiv 2203.02155, equation 2 (KL)",
-    formula="−min(w·A_t, clip(w, 1−ε, 1+ε)·A_t), A_t = Σ_k (γλ)^k·δ_{t+k}, δ_t = r_t − β_r·log(μ/ref) + γ·V_{t+1} − V_t, β_r = kl_in_reward",
+    formula=(
+        "−min(w·A_t, clip(w, 1−ε, 1+ε)·A_t), A_t = Σ_k (γλ)^k·δ_{t+k}, δ_t = r_t − β_r·log(μ/ref) + γ·V_{t+1} − V_t, "
+        "β_r = kl_in_reward"
+    ),
     divergence="urkl",
     beta=0.0,
     estimator="differentiable",
@@ -37,7 +40,10 @@ _REINFORCE_PP = Recipe(
     family="without a critic",
     summary="REINFORCE++: PPO clip, KL in each token's reward, advantages scaled over the whole batch",
     source="arXiv 2501.03262, equations 8 to 10",
-    formula="−min(w·A_t, clip(w, 1−ε, 1+ε)·A_t), A_t = z-score over the batch's tokens of R − β_r·Σ_{s≥t} log(μ/ref), β_r = kl_in_reward",
+    formula=(
+        "−min(w·A_t, clip(w, 1−ε, 1+ε)·A_t), A_t = z-score over the batch's tokens of R − β_r·Σ_{s≥t} log(μ/ref), "
+        "β_r = kl_in_reward"
+    ),
     divergence="urkl",
     beta=0.0,
     estimator="differentiable",
