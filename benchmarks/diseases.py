@@ -150,7 +150,7 @@ DISEASES = (
         name="forgetting",
         changes={
             "cloning": {"path": str(SUMS), "num_epochs": 4, "batch_size": 16, "learning_rate": 5e-4},
-            "sampling": SMALL,
+            "sampling": {**SMALL, "max_new_tokens": 16},
             "training": {"num_steps": 6},
             "evaluation": {"every_steps": 0},
             "guard": {"every_steps": 100, "general": []},

@@ -227,6 +227,15 @@ def test_what_the_guard_did_is_told():
     assert "step 7 was stop: perplexity doubled" in finding.evidence
 
 
+def test_a_warning_of_the_guard_is_told_only_where_its_cause_is_not():
+    warned = {"step": 7, "action": "warn", "metric": "guard/perplexity", "reason": "perplexity doubled"}
+    alone = only(record(guard={"events": [warned]}), "forgetting")
+    assert "perplexity doubled" in alone.evidence
+    values = {"before": {"guard/perplexity": 10.0}, "after": {"guard/perplexity": 20.0}}
+    told = only(record(guard={**values, "events": [warned]}), "forgetting").evidence
+    assert "10 → 20" in told and "perplexity doubled" not in told
+
+
 def test_a_best_evaluation_far_above_the_last_is_unstable():
     before, best = evaluation("before", [WRONG] * 12), evaluation("during", [RIGHT] * 12, step=10)
     last = evaluation("after", [HALF] * 12, step=20)

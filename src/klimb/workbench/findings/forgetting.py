@@ -17,6 +17,8 @@ RATES: Mapping[str, str] = {
 }
 """Guarded shares of responses that should not grow, in words."""
 
+MOST_EVENTS = 3
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -31,7 +33,8 @@ def guarded_losses(record: RunRecord, limits: Thresholds) -> list[Loss]:
     before, after = _named(record.guard.get("before")), _named(record.guard.get("after")) or _newest(record)
     losses = [_perplexity(before, after, limits), _general(before, after, limits), _format(before, after, limits)]
     losses += [_rate(name, before, after, limits) for name in RATES]
-    return [loss for loss in losses if loss is not None] + _events(record)
+    measured = [loss for loss in losses if loss is not None]
+    return measured + _events(record, are_warnings_told=not measured)
 
 
 def _perplexity(before: Mapping[str, float], after: Mapping[str, float], limits: Thresholds) -> Loss | None:
@@ -64,17 +67,17 @@ def _rate(name: str, before: Mapping[str, float], after: Mapping[str, float], li
     return Loss(f"{RATES[name]} {pair[0]:.1%} → {pair[1]:.1%} (limit +{limits.rate_change:.0%})")
 
 
-def _events(record: RunRecord) -> list[Loss]:
-    """What the guard did."""
-    events = record.guard.get("events") or ()
+def _events(record: RunRecord, *, are_warnings_told: bool) -> list[Loss]:
+    """What the guard did: the newest few. Its warnings say again what was measured."""
+    events = [event for event in record.guard.get("events") or () if isinstance(event, Mapping)]
+    told = [event for event in events if are_warnings_told or event.get("action") != "warn"]
     return [
         Loss(
             f"the guard's action at step {event.get('step', '?')} was {event.get('action', '?')}: "
             f"{event.get('reason') or event.get('metric', 'no reason given')}",
             is_bad=event.get("action") == "stop",
         )
-        for event in events
-        if isinstance(event, Mapping)
+        for event in told[-MOST_EVENTS:]
     ]
 
 
