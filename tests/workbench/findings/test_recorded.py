@@ -15,6 +15,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "findings.md").read_text(encoding="
 MOST_BYTES = 150_000
 
 FOLLOWS = {
+    "forgetting": {"zero-variance-waste"},
     "zero-variance-waste": {"truncated-answers"},
     "forgetting": {"zero-variance-waste"},
 }
