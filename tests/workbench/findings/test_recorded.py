@@ -17,7 +17,6 @@ MOST_BYTES = 150_000
 FOLLOWS = {
     "forgetting": {"zero-variance-waste"},
     "zero-variance-waste": {"truncated-answers"},
-    "forgetting": {"zero-variance-waste"},
 }
 """What else asks for attention in a run, since it follows from the disease or is true beside it."""
 
