@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.workbench.study.made import point, run_of, study_of
 
-from klimb.workbench.study.measures import area_under_curve, best_evaluation, largest_k, measures_of, pass_values
+from klimb.workbench.study.measures import area_under_curve, best_on_the_way, largest_k, measures_of, pass_values
 from klimb.workbench.study.scores import Arm
 
 
@@ -24,7 +24,7 @@ def test_last_is_the_last_evaluation_and_best_the_highest_on_the_way():
 
 def test_a_run_that_only_lost_has_its_best_before_training():
     run = run_of([0.5], [0.3], [0.2])
-    assert best_evaluation(run).step == 0
+    assert best_on_the_way(run, scores=study_of([run])).tolist() == [0.5]
     assert score("drop", run) == pytest.approx(0.3)
 
 
@@ -32,7 +32,51 @@ def test_an_evaluation_that_is_not_a_number_is_not_the_best():
     run = run_of([0.5], [0.3])
     broken = replace(run.evaluations[1], mean=math.nan, problems=(math.nan,))
     run = replace(run, evaluations=(*run.evaluations, broken, point([0.4], tokens=1000)))
-    assert best_evaluation(run).mean == 0.5
+    assert best_on_the_way(run, scores=study_of([run])).tolist() == [0.5]
+
+
+def overshooting():
+    """0.2 at the start, 0.6 at three quarters of the budget, 0.9 a quarter beyond it: 0.75 when it is spent."""
+    points = ((0, [0.0, 0.4]), (750, [0.5, 0.7]), (1250, [1.0, 0.8]))
+    return replace(run_of([0.0]), evaluations=tuple(point(problems, tokens=at) for at, problems in points))
+
+
+def test_a_run_that_goes_beyond_the_budget_is_scored_where_it_was_spent():
+    run = overshooting()
+    assert measures_of(study_of([run]))["last"].of_run(run) == pytest.approx([0.75, 0.75])
+    assert score("best", run) == pytest.approx(0.75)
+    assert score("drop", run) == pytest.approx(0.0)
+
+
+def test_two_runs_with_the_same_curve_have_the_same_score_however_far_they_went():
+    short = replace(run_of([0.0]), evaluations=tuple(point([at / 2000], tokens=at) for at in (0, 500, 1000)))
+    long = replace(run_of([0.0]), evaluations=tuple(point([at / 2000], tokens=at) for at in (0, 500, 1500)))
+    for key in ("last", "best", "auc", "drop"):
+        assert score(key, long) == pytest.approx(score(key, short))
+
+
+def test_a_run_that_ended_before_the_budget_keeps_its_last_score():
+    run = replace(run_of([0.0]), evaluations=(point([0.2], tokens=0), point([0.7], tokens=400)))
+    assert score("last", run) == pytest.approx(0.7)
+
+
+def test_a_run_evaluated_only_beyond_the_budget_has_that_score():
+    run = replace(run_of([0.0]), evaluations=(point([0.7], tokens=1200),))
+    assert score("last", run) == pytest.approx(0.7) and score("best", run) == pytest.approx(0.7)
+
+
+def test_pass_at_k_is_taken_where_the_budget_was_spent():
+    # Of 4 samples: pass@4 is 1 as soon as one is right; none, then both problems: halfway it is 1/2.
+    points = (point([0.0, 0.0], tokens=500), point([0.25, 1.0], tokens=1500))
+    run = replace(run_of([0.0]), evaluations=points)
+    assert measures_of(study_of([run]))["pass@4"].of_run(run) == pytest.approx([0.5, 0.5])
+
+
+def test_time_is_a_budget_like_tokens():
+    points = (point([0.0], tokens=0), point([1.0], tokens=2000))
+    run = replace(run_of([0.0]), evaluations=points)
+    scores = replace(study_of([run]), budget_kind="seconds", budget=points[1].seconds / 4)
+    assert measures_of(scores)["last"].score(run) == pytest.approx(0.25)
 
 
 def test_problems_that_could_not_be_scored_are_in_no_mean():

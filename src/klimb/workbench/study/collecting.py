@@ -88,7 +88,7 @@ def _notes(plan: StudyPlan) -> Iterator[str]:
     if section.budget.kind == "tokens":
         yield (
             f"Every run draws {section.budget.amount:,.0f} answer tokens in training, those of dropped groups "
-            "included, and ends with the step that passes this number."
+            "included, and ends with the step that passes this number; scores are taken at the number itself."
         )
     else:
         yield (

@@ -3,8 +3,10 @@
 EXPLANATIONS = (
     (
         "Last and best",
-        "The last evaluation is what a run ends with. The best one was chosen by its own score and is optimistic: it "
-        "needs a further set of problems to be believed. Every run is evaluated on the same held-out problems.",
+        "Last is the score at the moment when the budget is spent. A run goes on to the end of the step that spends "
+        "it, further in methods with larger steps, so the score is read off the straight line between the evaluations "
+        "before and after. The best one on the way was chosen by its own score and is optimistic: it needs a further "
+        "set of problems to be believed. Every run is evaluated on the same held-out problems.",
     ),
     (
         "Interquartile mean",

@@ -57,7 +57,7 @@ def study_figures(statistics: StudyStatistics) -> dict[str, Figure]:
 
 
 def scores_figure(statistics: StudyStatistics) -> Figure:
-    """Interquartile means of the last and the best evaluation of every arm, with their intervals."""
+    """Interquartile means of the last and the best score of every arm, with their intervals."""
     units, ranked = units_of(statistics.scores), statistics.ranked[::-1]
     figure, (left, right) = _figure(1, 2, height=1.3 + 0.27 * max(4, len(ranked)), share_y=True)
     for axes, key in ((left, MAIN), (right, "best")):
@@ -72,7 +72,7 @@ def scores_figure(statistics: StudyStatistics) -> Figure:
 
 
 def differences_figure(statistics: StudyStatistics) -> Figure:
-    """Paired differences of the last evaluation: a forest plot."""
+    """Paired differences of the last score: a forest plot."""
     units, found = units_of(statistics.scores), statistics.main.comparisons[::-1]
     figure, (axes,) = _figure(1, 1, height=1.3 + 0.27 * max(4, len(found)))
     for at, one in enumerate(found):
@@ -84,7 +84,7 @@ def differences_figure(statistics: StudyStatistics) -> Figure:
     axes.grid(True, axis="x", color=FAINT, linewidth=0.6)
     axes.set_xlabel(f"difference{units.of_differences and f',{units.of_differences}'}", fontsize=9, color=INK)
     _name_rows(axes, [_pair_name(one) for one in found])
-    title = "Paired differences at the last evaluation, 95 % intervals; p by Holm; hollow: not distinguishable"
+    title = "Paired differences when the budget is spent, 95 % intervals; p by Holm; hollow: not distinguishable"
     figure.suptitle(title, **_TITLE)
     return figure
 
@@ -103,7 +103,7 @@ def profiles_figure(statistics: StudyStatistics) -> Figure:
 
     by_arm = {summary.arm: summary for summary in statistics.arms}
     figure = _panels(statistics, lambda axes, arm, colour, dash: draw(axes, by_arm[arm], colour, dash))
-    figure.supxlabel(f"score at the last evaluation, {units.name}", fontsize=9, color=INK)
+    figure.supxlabel(f"score when the budget is spent, {units.name}", fontsize=9, color=INK)
     figure.suptitle("Performance profiles: share of runs above a score, 95 % pointwise bands", **_TITLE)
     return figure
 

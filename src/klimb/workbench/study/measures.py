@@ -34,21 +34,28 @@ class Measure:
 
     def score(self, run: RunResult) -> float:
         """Mean over the problems that have a value."""
-        values = self.of_run(run)
-        finite = values[np.isfinite(values)]
-        return float(finite.mean()) if finite.size else math.nan
+        return _mean(self.of_run(run))
 
 
 def measures_of(scores: StudyScores) -> Mapping[str, Measure]:
-    """The measures of a study by key: `last`, `best`, `auc`, `drop`, and `pass@k` for the largest k all runs have."""
+    """The measures of a study by key: `last`, `best`, `auc`, `drop`, and `pass@k` for the largest k all runs have.
+
+    All are taken at equal budget: a run goes on to the end of the step that spends it, and what that brings beyond the
+    budget differs between methods by the size of their steps.
+    """
     unit = "generated tokens" if scores.budget_kind == "tokens" else "training time"
     found = [
-        Measure("last", "last", "mean score at the last evaluation", lambda run: values_of(run.evaluations[-1])),
+        Measure(
+            "last",
+            "last",
+            "mean score when the budget is spent: on the straight line between the evaluations before and after",
+            lambda run: at_budget(run, scores=scores),
+        ),
         Measure(
             "best",
             "best on the way",
-            "mean score at the run's best evaluation; optimistic, because the evaluation itself chose it",
-            lambda run: values_of(best_evaluation(run)),
+            "highest mean score up to there; optimistic, because the evaluation itself chose it",
+            lambda run: best_on_the_way(run, scores=scores),
         ),
         Measure(
             "auc",
@@ -60,36 +67,85 @@ def measures_of(scores: StudyScores) -> Mapping[str, Measure]:
             "drop",
             "lost since best",
             "best score on the way minus last score",
-            lambda run: np.array([best_evaluation(run).mean - run.evaluations[-1].mean]),
+            lambda run: np.array([_mean(best_on_the_way(run, scores=scores)) - _mean(at_budget(run, scores=scores))]),
             more_is_better=False,
         ),
     ]
     k = largest_k(scores)
     if k > 1:
-        found.append(pass_measure(k))
+        found.append(pass_measure(scores, k=k))
     return {measure.key: measure for measure in found}
 
 
-def pass_measure(k: int) -> Measure:
-    """Share of problems of which at least one of k samples is right, estimated without bias at the last evaluation."""
-    meaning = f"chance that at least one of {k} samples is right, at the last evaluation (unbiased estimate)"
-    return Measure(f"pass@{k}", f"pass@{k}", meaning, lambda run: pass_values(run.evaluations[-1], k=k))
+def pass_measure(scores: StudyScores, *, k: int) -> Measure:
+    """Share of problems of which at least one of k samples is right, estimated without bias, when the budget is spent.
+
+    Between two evaluations it is their weighted mean, as for the score.
+    """
+    meaning = f"chance that at least one of {k} samples is right when the budget is spent (unbiased estimate)"
+    return Measure(
+        f"pass@{k}",
+        f"pass@{k}",
+        meaning,
+        lambda run: at_budget(run, scores=scores, values=lambda point: pass_values(point, k=k)),
+    )
 
 
 def largest_k(scores: StudyScores) -> int:
-    """Largest k of which every scored run's last evaluation has a pass@k; 0 if there is none."""
-    shared = [frozenset(run.evaluations[-1].pass_at) for run in scores.runs if run.is_scored]
+    """Largest k of which every evaluation that `last` is taken from has a pass@k, in all scored runs; 0 if none is."""
+    shared = [
+        frozenset(point.pass_at)
+        for run in scores.runs
+        if run.is_scored
+        for point, _ in around_budget(run, scores=scores)
+    ]
     return max(frozenset.intersection(*shared), default=0) if shared else 0
 
 
-def best_evaluation(run: RunResult) -> EvaluationPoint:
-    """The evaluation with the highest mean, the earliest of equals; the one before training counts too."""
-    return max(run.evaluations, key=lambda point: point.mean if math.isfinite(point.mean) else -math.inf)
+def around_budget(run: RunResult, *, scores: StudyScores) -> tuple[tuple[EvaluationPoint, float], ...]:
+    """The evaluations around the end of the budget with their weights, which sum to one.
+
+    The first at or after the end and the one before it, weighted so that their mean number of tokens (or seconds) is
+    the budget; the last one alone where the run ended before.
+    """
+    points, kind = run.evaluations, scores.budget_kind
+    after = next((at for at, point in enumerate(points) if point.spent(kind) >= scores.budget), len(points) - 1)
+    late = points[after].spent(kind)
+    if after == 0 or late <= scores.budget:
+        return ((points[after], 1.0),)
+    early = points[after - 1].spent(kind)
+    share = (scores.budget - early) / (late - early)
+    return ((points[after - 1], 1 - share), (points[after], share))
+
+
+def at_budget(
+    run: RunResult, *, scores: StudyScores, values: Callable[[EvaluationPoint], Values] | None = None
+) -> Values:
+    """What `values` gives when the budget is spent; the score of each problem by default."""
+    found = [((values or values_of)(point), weight) for point, weight in around_budget(run, scores=scores)]
+    if len({row.size for row, _ in found}) > 1:
+        found = [(np.array([_mean(row)]), weight) for row, weight in found]
+    return np.stack([weight * row for row, weight in found]).sum(axis=0)
+
+
+def best_on_the_way(run: RunResult, *, scores: StudyScores) -> Values:
+    """The highest of the evaluations within the budget and the score at its end; the earliest of equals.
+
+    The evaluation before training counts too.
+    """
+    within = [values_of(point) for point in run.evaluations if point.spent(scores.budget_kind) <= scores.budget]
+    rows = [*within, at_budget(run, scores=scores)]
+    return max(rows, key=lambda row: mean if math.isfinite(mean := _mean(row)) else -math.inf)
 
 
 def values_of(point: EvaluationPoint) -> Values:
     """The mean of each problem, or the evaluation's mean where problems are not told apart."""
     return np.array(point.problems if point.problems else (point.mean,), dtype=np.float64)
+
+
+def _mean(values: Values) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else math.nan
 
 
 def pass_values(point: EvaluationPoint, *, k: int) -> Values:

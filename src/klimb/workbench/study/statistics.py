@@ -47,7 +47,7 @@ class ArmSummary:
         scores: measure -> interquartile mean over all tasks and seeds.
         by_task: task -> measure -> interquartile mean over the seeds.
         seed_sd: standard deviation over seeds of the last score, pooled over tasks; nan below two seeds.
-        largest_drop: most that a run lost between its best and its last evaluation.
+        largest_drop: most that a run lost between its best score on the way and its last.
         profile: share of runs whose last score is above each threshold; None without a finished run on each task.
     """
 
@@ -69,8 +69,8 @@ class StudyStatistics:
         scores: what it is computed from.
         measures: the measures by key.
         arms: summaries in the study's order.
-        main: the comparisons on the last evaluation over all tasks: against the baseline and between settings.
-        leader: the arm with the highest mean of the last evaluation against all others; None below two arms.
+        main: the comparisons of the last score over all tasks: against the baseline and between settings.
+        leader: the arm with the highest mean of the last score against all others; None below two arms.
         others: the questions of `main` on each further measure, by its key, each corrected by itself.
         by_task: the questions of `main` on each task alone, each corrected by itself; empty if there is one task.
         curves: of each task and arm.
@@ -92,7 +92,7 @@ class StudyStatistics:
 
     @property
     def ranked(self) -> tuple[ArmSummary, ...]:
-        """The arms that have a score, the highest interquartile mean of the last evaluation first."""
+        """The arms that have a score, the highest interquartile mean of the last score first."""
         scored = [summary for summary in self.arms if math.isfinite(summary.scores[MAIN].value)]
         return tuple(sorted(scored, key=lambda summary: -summary.scores[MAIN].value))
 

@@ -75,7 +75,7 @@ def _leader(statistics: StudyStatistics) -> Verdict | None:
     near = [one for one in family.comparisons if one.decision != "higher"]
     summary = next(summary for summary in statistics.arms if summary.arm == first)
     score = f"{units.scores(summary.scores[MAIN])}{' %' if units.is_percent else ''}"
-    sentences = [f"Its interquartile mean at the last evaluation is {score}."]
+    sentences = [f"Its interquartile mean when the budget is spent is {score}."]
     if near:
         names = _listed(one.question.against.name for one in near)
         sentences.append(f"Not distinguishable from it: {names}.")
@@ -146,7 +146,7 @@ def _tone(found: Sequence[Comparison]) -> Tone:
 
 
 def _stability(statistics: StudyStatistics) -> Verdict | None:
-    """Who lost more than the baseline between its best and its last evaluation, or less."""
+    """Who lost more than the baseline between its best score on the way and its last, or less."""
     family: Family | None = statistics.others.get("drop")
     if family is None or not family.comparisons:
         return None
@@ -157,7 +157,7 @@ def _stability(statistics: StudyStatistics) -> Verdict | None:
     shakier = [one.question.arm.name for one in found if one.decision == "higher"]
     worst = max(statistics.ranked, key=lambda summary: summary.largest_drop)
     sentences = [
-        f"Largest loss of a single run between its best and its last evaluation: "
+        f"Largest loss of a single run between its best score on the way and its last: "
         f"{units.score(worst.largest_drop)}{units.of_differences} ({worst.arm.name})."
     ]
     if steadier:
