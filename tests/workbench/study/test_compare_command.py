@@ -31,22 +31,43 @@ def test_a_study_goes_from_its_file_to_a_page_tables_and_figures(workplace):
     assert again.status == 0 and "runs to do" not in again.out
 
 
-def test_a_dry_run_shows_every_run_and_makes_nothing(workplace):
+def test_a_dry_run_shows_the_matrix_and_makes_nothing(workplace):
     study_file(workplace)
     outcome = workplace.klimb("compare", "tiny.toml", "--dry-run", "--jobs", "3", "--only", "rloo")
     assert outcome.status == 0, outcome.err
     assert "3 at a time" in outcome.out
-    assert [line.split()[1] for line in outcome.out.splitlines() if line.startswith("  missing")] == [
-        "sums/rloo/seed-0",
-        "sums/rloo/seed-1",
-    ]
+    assert "runs    2: 2 missing" in outcome.out
+    assert "unknown until a run has finished" in outcome.out
+    assert matrix_of(outcome.out) == {"rloo": "0 of 2"}
     assert not (workplace.path / "studies").exists()
+
+
+def test_a_dry_run_of_a_begun_study_tells_what_is_left_and_how_long_it_takes(workplace):
+    study_file(workplace)
+    first = workplace.path / "studies" / "tiny" / "runs" / "sums"
+    assert workplace.klimb("compare", "tiny.toml", "--only", "rloo", "--jobs", "1").status == 0
+    (first / "rloo" / "seed-1" / "summary.json").unlink()
+    summary = json.loads((first / "rloo" / "seed-0" / "summary.json").read_text())
+    summary["seconds"]["total"] = 600.0
+    (first / "rloo" / "seed-0" / "summary.json").write_text(json.dumps(summary))
+    outcome = workplace.klimb("compare", "tiny.toml", "--dry-run", "--jobs", "1")
+    assert matrix_of(outcome.out) == {"grpo, baseline": "0 of 2", "rloo": "1 of 2"}
+    assert "about 30:00: 3 runs of 10:00 each" in outcome.out
+    assert "interrupted  sums/rloo/seed-1" in outcome.out and "missing      sums" not in outcome.out
+
+
+def matrix_of(text):
+    """Method -> finished of all."""
+    lines = text.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("finished of all"))
+    rows = [line.rstrip() for line in lines[at + 1 :] if " of " in line]
+    return {row[:-6].rstrip(): row[-6:] for row in rows}
 
 
 def test_compare_without_a_study_lists_the_ready_ones(workplace):
     outcome = workplace.klimb("compare")
     assert outcome.status == 0
-    assert [line.split()[0] for line in outcome.out.splitlines()] == ["headline", "smoke"]
+    assert [line.split()[0] for line in outcome.out.splitlines()] == ["ablations", "headline", "smoke"]
 
 
 @pytest.mark.parametrize(

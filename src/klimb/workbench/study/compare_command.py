@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from klimb.training import Interrupted
@@ -17,6 +16,7 @@ from klimb.workbench.runs import provenance, relative_to_working_directory, writ
 from klimb.workbench.study.cell_state import LOG_NAME, read_status, state_of
 from klimb.workbench.study.collecting import collect_scores
 from klimb.workbench.study.plan import Cell, StudyPlan, make_plan
+from klimb.workbench.study.plan_view import show_plan
 from klimb.workbench.study.progress import StudyView
 from klimb.workbench.study.publishing import publish
 from klimb.workbench.study.runner import run_study
@@ -64,7 +64,7 @@ def run_compare(request: CompareRequest, *, console: Console) -> None:
         threads_per_job=study.study.threads_per_job,
     )
     if request.dry_run:
-        _show_plan(console, plan, cells, slots)
+        show_plan(console, plan, cells, slots)
         return
     if not request.report_only:
         check_can_begin(cells)
@@ -170,37 +170,6 @@ def _tell_failures(plan: StudyPlan, cells: Sequence[Cell], console: Console) -> 
         console.print(Text.assemble(("failed  ", "red"), f"{error}\n        {log}"), soft_wrap=True)
     if len(failed) > MOST_FAILURES:
         console.print(Text(f"failed  {len(failed) - MOST_FAILURES} more"))
-
-
-def _show_plan(console: Console, plan: StudyPlan, cells: Sequence[Cell], slots: Sequence[Slot]) -> None:
-    study, states = plan.study, [state_of(plan, cell) for cell in cells]
-    section = study.study
-    table = Table.grid(padding=(0, 2, 0, 0))
-    rows = (
-        ("study", f"{section.name} in {relative_to_working_directory(plan.folder)}"),
-        ("tasks", ", ".join(study.tasks)),
-        ("methods", ", ".join(f"{name} (baseline)" if name == section.baseline else name for name in study.methods)),
-        ("settings", ", ".join(study.settings) or "one"),
-        ("seeds", ", ".join(map(str, study.seeds))),
-        ("budget", f"{section.budget.amount:,.0f} {section.budget.kind} a run, evaluated {section.evaluations} times"),
-        ("jobs", f"{len(slots)} at a time{_devices(slots)}, {section.threads_per_job} threads each"),
-        ("runs", _counted(states)),
-    )
-    for label, value in rows:
-        table.add_row(Text(label, style="dim"), Text(value))
-    console.print(table)
-    for cell, state in zip(cells, states, strict=True):
-        console.print(Text(f"  {state:<12} {cell.name}"), soft_wrap=True)
-
-
-def _devices(slots: Sequence[Slot]) -> str:
-    devices = sorted({slot.visible_devices for slot in slots if slot.visible_devices is not None})
-    return f" on GPU {', '.join(devices)}" if devices else ""
-
-
-def _counted(states: Sequence[str]) -> str:
-    counts = {state: states.count(state) for state in dict.fromkeys(states)}
-    return f"{len(states)}: " + ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
 def report_study(plan: StudyPlan, *, command: str, console: Console) -> None:
