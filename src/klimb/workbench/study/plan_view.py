@@ -21,7 +21,7 @@ TOLD_APART: tuple[CellState, ...] = ("failed", "interrupted", "changed")
 
 def show_plan(console: Console, plan: StudyPlan, cells: Sequence[Cell], slots: Sequence[Slot]) -> None:
     """Prints what a compare of these cells would do; makes nothing."""
-    states = {cell.name: state_of(plan, cell) for cell in cells}
+    states: dict[str, CellState] = {cell.name: state_of(plan, cell) for cell in cells}
     table = Table.grid(padding=(0, 2, 0, 0))
     for label, value in _facts(plan, cells, slots, states):
         table.add_row(Text(label, style="dim"), Text(value))
