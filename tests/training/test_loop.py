@@ -118,10 +118,49 @@ def test_recomputed_log_mu_is_the_trainers_and_says_so(tiny_run, tiny_policy, tm
     assert 0 <= metrics["gap_max_abs"] < 1e-4
 
 
-def test_recomputing_what_was_not_plainly_drawn_is_refused(tiny_run):
+@pytest.mark.parametrize("rule", ["recomputed", "auto"])
+def test_recomputing_what_was_not_plainly_drawn_is_refused(tiny_run, rule):
     collect = replace(tiny_run.BASE.collect, sampling=SamplingSettings(top_p=0.9))
-    with pytest.raises(ValueError, match="log_mu = recomputed"):
-        replace(tiny_run.BASE, collect=collect, log_mu="recomputed")
+    with pytest.raises(ValueError, match=f"log_mu = {rule}"):
+        replace(tiny_run.BASE, collect=collect, log_mu=rule)
+
+
+class FarOff:
+    """A sampler whose log-probabilities are all too high by the same amount."""
+
+    def __init__(self, sampler, nats):
+        self.sampler, self.nats = sampler, nats
+
+    def sample(self, *arguments, **named):
+        groups = self.sampler.sample(*arguments, **named)
+        return [[self._moved(completion) for completion in group] for group in groups]
+
+    def _moved(self, completion):
+        moved = tuple(value + self.nats for value in completion.log_mu)
+        return replace(completion, log_mu=moved, log_model=moved)
+
+
+@pytest.mark.parametrize(("nats", "provenance"), [(0.04, "sampler"), (0.06, "recomputed")])
+def test_auto_takes_the_samplers_log_mu_up_to_the_largest_gap(
+    tiny_run, tiny_policy, tmp_path, caplog, nats, provenance
+):
+    rollouts = []
+    metrics = tiny_run.run(
+        tiny_policy,
+        tmp_path,
+        replace(tiny_run.BASE, num_steps=1, log_mu="auto", max_gap=0.05),
+        sampler=FarOff(LocalSampler(tiny_policy), nats),
+        on_step=lambda _, samples: rollouts.append(samples),
+    ).metrics
+    assert {sample.log_mu_provenance for sample in rollouts[0]} == {provenance}
+    assert metrics["log_mu_recomputed"] == float(provenance == "recomputed")
+    assert metrics["gap_mean_abs"] == pytest.approx(nats, abs=1e-3)
+    assert ("more than max_gap" in caplog.text) == (provenance == "recomputed")
+
+
+def test_auto_without_a_measured_gap_is_refused(tiny_run):
+    with pytest.raises(ValueError, match="num_gap_rows is 0"):
+        replace(tiny_run.BASE, log_mu="auto", num_gap_rows=0)
 
 
 def test_a_divergence_without_a_reference_is_refused(tiny_run, tiny_policy, tmp_path: Path):

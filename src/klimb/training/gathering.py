@@ -1,6 +1,7 @@
 """What one step trains on: fresh rollouts, replayed ones, logs and feedback, each with its own baseline."""
 
 import itertools
+import logging
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from klimb.training.logged import LoggedGroups
 from klimb.training.scoring import score_samples
 from klimb.training.settings import LoopSettings
 from klimb.training.state import RunState
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +147,18 @@ def _with_log_mu(
         return (), {}
     if settings.log_mu == "sampler":
         return tuple(used), _measured_gap(state, used, settings) if settings.num_gap_rows else {}
+    if settings.log_mu == "auto":
+        gap = _measured_gap(state, used, settings)
+        # Not "larger": a gap that is no number is no reason to trust the sampler.
+        if gap["gap_mean_abs"] <= settings.max_gap:
+            return tuple(used), gap | {"log_mu_recomputed": 0.0}
+        logger.warning(
+            "step %d: the sampler's log-probabilities are %.2g nats a token from the trainer's, more than max_gap = %g; "
+            "this batch trains with the trainer's",
+            state.step,
+            gap["gap_mean_abs"],
+            settings.max_gap,
+        )
     scored = score_samples(state.policy, used, max_tokens=settings.update.step.micro_batch_tokens)
     gap = _gap([sample.log_mu for sample in used], scored)
     rescored = [
@@ -155,7 +170,7 @@ def _with_log_mu(
         )
         for sample, values in zip(used, scored, strict=True)
     ]
-    return tuple(rescored), gap
+    return tuple(rescored), gap | {"log_mu_recomputed": 1.0}
 
 
 def _measured_gap(state: RunState, used: Sequence[Sample], settings: LoopSettings) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """All that a run can be told, as plain frozen values."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from klimb.experience import SamplingSettings
 from klimb.losses import Loss
@@ -12,6 +12,9 @@ from klimb.training.optimizers import OptimizerSettings
 from klimb.training.references import ReferenceSettings
 from klimb.training.sources import SourceSettings
 from klimb.training.update import UpdateSettings
+
+
+LogMuRule = Literal["sampler", "recomputed", "auto"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +75,11 @@ class LoopSettings:
         credit: which token a reward is credited to; other than `response`, it takes the advantages for the rewards.
         sources: where the groups of a batch come from.
         log_mu: `sampler` takes the log-probabilities that the sampler recorded; `recomputed` replaces them by those
-            of the trainer's forward pass with the same weights, which removes the gap between the two and costs a pass.
+            of the trainer's forward pass with the same weights, which removes the gap between the two and costs a pass;
+            `auto` does so in steps whose measured gap is larger than `max_gap`: numbers so far off are rather wrong
+            than those of another kernel. The metric `log_mu_recomputed` says which.
         num_gap_rows: so many responses a step are scored by the trainer to measure that gap; 0 measures nothing.
+        max_gap: of `auto`: mean |log π − log μ| in nats a token.
         max_seconds: the run ends after the step in which this much time has passed, as if it were the last.
         max_generated_tokens: the run ends after the step in which so many response tokens were drawn in all, those of
             groups that were not trained on included.
@@ -92,8 +98,9 @@ class LoopSettings:
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
     checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
-    log_mu: Literal["sampler", "recomputed"] = "sampler"
+    log_mu: LogMuRule = "sampler"
     num_gap_rows: int = 8
+    max_gap: float = 0.05
     max_seconds: float = float("inf")
     max_generated_tokens: float = float("inf")
     max_training_seconds: float = float("inf")
@@ -108,18 +115,26 @@ class LoopSettings:
                 f"credit {self.credit.kind} makes advantages of rewards as they are, got advantages = "
                 f"{self.collect.advantages!r}; use no-baseline"
             )
-        if self.log_mu not in ("sampler", "recomputed"):
-            raise ValueError(f"unknown log_mu {self.log_mu!r}; there are sampler and recomputed")
-        if self.log_mu == "recomputed" and not self.collect.sampling.is_plain:
-            raise ValueError(
-                f"log_mu = recomputed scores at temperature 1 without truncation, and the sampling is "
-                f"{self.collect.sampling}; what it computed would not be μ. Use log_mu = sampler, or plain sampling"
-            )
+        self._check_log_mu()
         if not self.save_rollouts and (self.sources.share("replay") or self.sources.lag):
             raise ValueError(
                 "save_rollouts is off, and a run that replays or delays its rollouts reads them back from there when "
                 "it is resumed; turn save_rollouts on"
             )
+
+    def _check_log_mu(self) -> None:
+        rules = get_args(LogMuRule)
+        if self.log_mu not in rules:
+            raise ValueError(f"unknown log_mu {self.log_mu!r}; there are {', '.join(rules)}")
+        if self.log_mu != "sampler" and not self.collect.sampling.is_plain:
+            raise ValueError(
+                f"log_mu = {self.log_mu} scores at temperature 1 without truncation, and the sampling is "
+                f"{self.collect.sampling}; what it computed would not be μ. Use log_mu = sampler, or plain sampling"
+            )
+        if not self.max_gap > 0:
+            raise ValueError(f"max_gap must be > 0, got {self.max_gap}")
+        if self.log_mu == "auto" and not self.num_gap_rows:
+            raise ValueError("log_mu = auto needs a measured gap, and num_gap_rows is 0; set it to 8, say")
 
 
 def check_settings_fit(

@@ -155,6 +155,7 @@ def make_loop_settings(config: RunConfig) -> LoopSettings:
         ),
         log_mu=training.log_mu,
         num_gap_rows=training.num_gap_rows,
+        max_gap=training.max_gap,
         max_seconds=_limit(training.max_seconds),
         max_generated_tokens=_limit(training.max_generated_tokens),
         max_training_seconds=_limit(training.max_training_seconds),

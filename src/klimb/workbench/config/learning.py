@@ -234,10 +234,13 @@ class TrainingSection(BaseModel):
     """Stop after the step in which this many answer tokens were drawn in all, dropped groups included."""
     max_training_seconds: Seconds | Literal["none"] = "none"
     """Stop after the step in which the steps alone, without evaluations, have taken this long."""
-    log_mu: Literal["sampler", "recomputed"] = "sampler"
-    """`recomputed` scores each batch again with the trainer, which removes the gap to the sampler and costs a pass."""
+    log_mu: Literal["sampler", "recomputed", "auto"] = "sampler"
+    """`recomputed` scores each batch again with the trainer, which removes the gap to the sampler and costs a pass;
+    `auto` does so where the measured gap is larger than `max_gap`."""
     num_gap_rows: Annotated[int, Field(ge=0, le=100_000)] = 8
     """Answers per step that the trainer scores to measure that gap; 0 measures nothing."""
+    max_gap: Annotated[float, Field(gt=0, le=1_000)] = 0.05
+    """Mean difference in nats a token above which `auto` does not take the sampler's log-probabilities."""
     num_threads: Annotated[int, Field(ge=0, le=4_096)] = 0
     """CPU threads; 0 leaves PyTorch's choice."""
 
