@@ -155,7 +155,7 @@ def test_auto_takes_the_samplers_log_mu_up_to_the_largest_gap(
     assert {sample.log_mu_provenance for sample in rollouts[0]} == {provenance}
     assert metrics["log_mu_recomputed"] == float(provenance == "recomputed")
     assert metrics["gap_mean_abs"] == pytest.approx(nats, abs=1e-3)
-    assert ("more than max_gap" in caplog.text) == (provenance == "recomputed")
+    assert ("over max_gap" in caplog.text) == (provenance == "recomputed")
 
 
 def test_auto_without_a_measured_gap_is_refused(tiny_run):

@@ -153,7 +153,7 @@ def _with_log_mu(
         if gap["gap_mean_abs"] <= settings.max_gap:
             return tuple(used), gap | {"log_mu_recomputed": 0.0}
         logger.warning(
-            "step %d: the sampler's log-probabilities are %.2g nats a token from the trainer's, more than max_gap = %g; "
+            "step %d: the sampler's log-probabilities are %.2g nats a token from the trainer's, over max_gap = %g; "
             "this batch trains with the trainer's",
             state.step,
             gap["gap_mean_abs"],

@@ -13,7 +13,6 @@ from klimb.training.references import ReferenceSettings
 from klimb.training.sources import SourceSettings
 from klimb.training.update import UpdateSettings
 
-
 LogMuRule = Literal["sampler", "recomputed", "auto"]
 
 
