@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -6,7 +7,7 @@ import torch
 
 from klimb.experience import Sample, SamplingSettings
 from klimb.samplers import Completion
-from klimb.tasks import Problem, Response, Score
+from klimb.tasks import Problem, Response, Score, ScoringError
 from klimb.training import Actors, CollectSettings, PromptStream, Round, collect
 
 ROUND = Round(seed=5, step=3, policy_version=17, record_log_ref=True)
@@ -27,6 +28,13 @@ class ScriptedSampler:
         return Completion(response_ids=ids, log_mu=(-1.5, -0.25), log_model=(-2.0, -0.5), finish_reason="stop")
 
 
+class StreamingScript(ScriptedSampler):
+    """The same, each group as it ends, the last prompt first."""
+
+    def stream(self, prompts, **arguments):
+        yield from reversed(list(enumerate(self.sample(prompts, **arguments))))
+
+
 class DigitScorer:
     """A digit is its own reward and correct from 5 on; anything else has no reward."""
 
@@ -43,15 +51,15 @@ class DigitScorer:
 def draw(tiny_policy):
     """Collects what the script says: a text a group, a character a response."""
 
-    def run(script: Sequence[str], **changes):
+    def run(script: Sequence[str], *, sampler_class=ScriptedSampler, scorer=None, **changes):
         problems = [
             Problem(problem_id=f"p{number}", messages=({"role": "user", "content": str(number)},), answer="")
             for number in range(10)
         ]
-        sampler = ScriptedSampler(tiny_policy, script)
+        sampler = sampler_class(tiny_policy, script)
         settings = replace(CollectSettings(num_prompts=2, num_samples=len(script[0])), **changes)
         collection = collect(
-            Actors(policy=tiny_policy, sampler=sampler, scorer=DigitScorer(), problems=problems),
+            Actors(policy=tiny_policy, sampler=sampler, scorer=scorer or DigitScorer(), problems=problems),
             PromptStream(len(problems), seed=0),
             settings=settings,
             this_round=ROUND,
@@ -213,3 +221,45 @@ def test_bad_settings_are_named(changes: dict, message: str):
 
 def test_one_response_a_prompt_is_fine_without_a_group_baseline():
     CollectSettings(num_samples=1, advantages="batch-z-score")
+
+
+@pytest.mark.parametrize("changes", [{}, {"shuffle_rewards": True}, {"group_filter": True}])
+def test_groups_that_come_as_they_end_give_the_collection_of_those_that_come_together(draw, changes):
+    together, _ = draw(["19", "37", "55", "28"], **changes)
+    one_by_one, _ = draw(["19", "37", "55", "28"], sampler_class=StreamingScript, **changes)
+    assert [replace(sample, created_at=0.0) for sample in one_by_one.samples] == [
+        replace(sample, created_at=0.0) for sample in together.samples
+    ]
+    assert torch.equal(one_by_one.advantages, together.advantages)
+
+
+def test_a_group_is_scored_while_the_next_is_being_drawn(draw):
+    is_scored = threading.Event()
+
+    class Waiting(ScriptedSampler):
+        """Hands over the second group only when the first one has its scores."""
+
+        def stream(self, prompts, **arguments):
+            first, second = enumerate(self.sample(prompts, **arguments))
+            yield first
+            assert is_scored.wait(timeout=60)
+            yield second
+
+    class Telling(DigitScorer):
+        def score_many(self, problems, responses):
+            scores = super().score_many(problems, responses)
+            is_scored.set()
+            return scores
+
+    collection, _ = draw(["19", "37"], sampler_class=Waiting, scorer=Telling())
+    assert [sample.reward for sample in collection.samples] == [1.0, 9.0, 3.0, 7.0]
+
+
+def test_an_error_of_the_scorer_ends_the_drawing(draw):
+    class Failing:
+        def score_many(self, problems, responses):
+            raise ScoringError("too many responses without a reward")
+
+    for sampler_class in (ScriptedSampler, StreamingScript):
+        with pytest.raises(ScoringError, match="without a reward"):
+            draw(["19", "37"], sampler_class=sampler_class, scorer=Failing())

@@ -1,6 +1,6 @@
 """What a sampler is and what it gives back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -45,4 +45,20 @@ class Sampler(Protocol):
         generator: torch.Generator,
     ) -> list[list[Completion]]:
         """One list per prompt, in the order of the prompts, with `num_samples` completions each."""
+        ...
+
+
+@runtime_checkable
+class StreamingSampler(Sampler, Protocol):
+    """A sampler that hands over the completions of a prompt as soon as the last of them has ended."""
+
+    def stream(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        num_samples: int,
+        settings: SamplingSettings,
+        generator: torch.Generator,
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """Each prompt's number with its completions, in the order in which prompts end; the same as `sample` gives."""
         ...

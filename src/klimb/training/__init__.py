@@ -9,9 +9,10 @@ from klimb.training.checkpoints import (
     save_checkpoint,
 )
 from klimb.training.cloning import CLONING_OBJECTIVE, CloningSettings, Pair, clone
-from klimb.training.collect import Actors, Collection, CollectSettings, Round, ScoresResponses, collect
+from klimb.training.collect import Collection, CollectSettings, collect
 from klimb.training.crediting import CreditSettings
 from klimb.training.critic import Critic, CriticSettings
+from klimb.training.drawing import Actors, Round, ScoresResponses
 from klimb.training.evaluation import Evaluation, ProblemResult, bootstrap_interval, evaluate, pass_at_k
 from klimb.training.evaluations_log import (
     EvaluationRecord,

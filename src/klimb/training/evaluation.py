@@ -11,7 +11,7 @@ from klimb.experience import SamplingSettings
 from klimb.policies import Policy
 from klimb.samplers import Sampler
 from klimb.tasks import Problem, Response, Score
-from klimb.training.collect import ScoresResponses
+from klimb.training.drawing import ScoresResponses
 
 NUM_RESAMPLES = 2000
 CONFIDENCE = 0.95

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from klimb.experience import Sample, Source
 from klimb.samplers import sampler_trainer_gap
-from klimb.training.collect import Actors, Collection, Round, advantages_of, collect, judge
+from klimb.training.collect import Collection, advantages_of, collect, judge
+from klimb.training.drawing import Actors, Round
 from klimb.training.groups import is_used
 from klimb.training.identity import run_key
 from klimb.training.kept import grouped

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from klimb.experience import Batch, Sample, collate
 from klimb.losses import Loss
-from klimb.training.collect import Actors
 from klimb.training.crediting import credited
+from klimb.training.drawing import Actors
 from klimb.training.gathering import Gathered, gather
 from klimb.training.kept import grouped
 from klimb.training.scoring import score_samples

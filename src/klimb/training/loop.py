@@ -19,7 +19,7 @@ from klimb.training.checkpoints import (
     remove_leftovers,
     save_checkpoint,
 )
-from klimb.training.collect import Actors, ScoresResponses
+from klimb.training.drawing import Actors, ScoresResponses
 from klimb.training.evaluations_log import Progress, forget_evaluations_behind
 from klimb.training.guarded import (
     guard_end,

@@ -9,7 +9,7 @@ import torch
 
 from klimb.experience import Sample, write_samples
 from klimb.tasks import Problem
-from klimb.training.collect import Actors
+from klimb.training.drawing import Actors
 from klimb.training.evaluation import Evaluation, evaluate
 from klimb.training.evaluations_log import Progress, append_evaluation, evaluation_record
 from klimb.training.settings import EvaluationSettings

@@ -1,12 +1,12 @@
 """The sampler, the scorer and the loop's steps, with what they do shown in a view."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from klimb.experience import Sample, SamplingSettings
-from klimb.samplers import Completion, Sampler
+from klimb.samplers import Completion, Sampler, StreamingSampler
 from klimb.tasks import Problem, Response, Score, Scorer
 from klimb.workbench.config import RunConfig, save_config
 from klimb.workbench.runs import RunFolder
@@ -55,7 +55,7 @@ def glimpse_of(sample: Sample) -> Glimpse:
 
 @dataclass(frozen=True)
 class WatchedSampler:
-    """The sampler, saying in the view that it samples."""
+    """The sampler, saying in the view that it samples; it streams if the sampler does."""
 
     sampler: Sampler
     view: View
@@ -71,6 +71,22 @@ class WatchedSampler:
         """As the sampler does."""
         self.view.phase("sampling")
         return self.sampler.sample(prompts, num_samples=num_samples, settings=settings, generator=generator)
+
+    def stream(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        num_samples: int,
+        settings: SamplingSettings,
+        generator: torch.Generator,
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """As the sampler does; one that cannot, hands over all prompts at the end."""
+        self.view.phase("sampling")
+        if isinstance(self.sampler, StreamingSampler):
+            yield from self.sampler.stream(prompts, num_samples=num_samples, settings=settings, generator=generator)
+            return
+        answers = self.sampler.sample(prompts, num_samples=num_samples, settings=settings, generator=generator)
+        yield from enumerate(answers)
 
 
 @dataclass(frozen=True)
