@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready-for-klimb
+BENCH_MINUTES := 20
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 CHECKED_FOLDERS := divergences losses experience
 
@@ -15,13 +16,14 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format clean
+.PHONY: help demo test test-all check bench format clean
 
 help:
 	@echo "make demo      train the embedded model on arithmetic: about six minutes, no GPU, no downloads but packages"
 	@echo "make test      checks and fast tests, with coverage"
 	@echo "make test-all  the same and the slow tests"
 	@echo "make check     format, lint, types, layers"
+	@echo "make bench     short benchmarks, TRL beside klimb among them: about $(BENCH_MINUTES) minutes on two quiet cores; docs/performance.md"
 	@echo "make format    rewrite the files as make check wants them"
 	@echo "make clean     remove .venv and caches; runs/ stays"
 
@@ -44,6 +46,16 @@ check: $(READY)
 	@$(BIN)/ruff check
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports --no-cache
+
+# One after another: two at once would measure each other. Each line is a short version; docs/performance.md has the long ones.
+bench: export HF_HUB_OFFLINE := 1
+bench: $(READY)
+	@$(BIN)/python -m benchmarks.roofline
+	@$(BIN)/python -m benchmarks.losses --tokens 1024 --repeats 4
+	@$(BIN)/python benchmarks/sampler_speed.py
+	@$(BIN)/python -m benchmarks.vs_trl --case short
+	@$(BIN)/python -m benchmarks.vs_trl --learning --steps 8
+	@$(BIN)/python -m benchmarks.scaling --rounds 1 --tokens 16 64 128 --groups 2 8 16
 
 format: $(READY)
 	@$(BIN)/ruff format

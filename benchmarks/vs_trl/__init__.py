@@ -1,0 +1,1 @@
+"""Steps of klimb beside steps of TRL's GRPOTrainer."""
