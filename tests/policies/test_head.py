@@ -78,6 +78,36 @@ def test_without_entropy_the_log_probs_and_gradients_are_the_same():
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_kept_logits_change_no_value_and_no_gradient_however_often_it_is_taken(softcap):
+    # 13 x 70 float64 logits are 7280 bytes: nothing is kept, some tiles, or all.
+    hidden, weight, bias, targets = example()
+    results = []
+    for kept_bytes in (0, 3000, 10**6):
+        out = token_log_probs(
+            hidden, weight, targets, bias=bias, softcap=softcap, with_entropy=True, kept_bytes=kept_bytes, **TILES
+        )
+        loss = out.log_pi.exp().sum() + out.entropy.sin().sum()
+        first = torch.autograd.grad(loss, [hidden, weight, bias], retain_graph=True)
+        results.append((loss, *first, *torch.autograd.grad(loss, [hidden, weight, bias])))
+    for result in results[1:]:
+        assert all(map(torch.equal, result, results[0]))
+
+
+def test_an_entropy_that_the_loss_ignores_costs_the_gradient_nothing():
+    hidden, weight, _, targets = example()
+    plain = token_log_probs(hidden, weight, targets, **TILES).log_pi.sum()
+    beside = token_log_probs(hidden, weight, targets, with_entropy=True, **TILES).log_pi.sum()
+    alone = token_log_probs(hidden, weight, targets, with_entropy=True, **TILES).entropy.sum()
+    expected, actual = (torch.autograd.grad(loss, [hidden, weight]) for loss in (plain, beside))
+    assert all(map(torch.equal, actual, expected))
+    of_entropy = torch.autograd.grad(alone, [hidden, weight])
+    for ours, theirs in zip(
+        of_entropy, torch.autograd.grad(naive(hidden, weight, targets)[1].sum(), [hidden, weight]), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
 def test_default_tiles_agree_with_full_logits_beyond_one_tile():
     hidden, weight, _, targets = example(num_tokens=600, num_vocab=4500, dtype=torch.float32)
     out = token_log_probs(hidden, weight, targets, with_entropy=True)

@@ -53,7 +53,7 @@ def test_a_model_without_any_end_token_is_refused(tiny_model_path, tmp_path):
 def test_the_description_says_what_was_chosen_and_why(tiny_model_path):
     line = load_policy(tiny_model_path, dtype="bfloat16", device="cpu").describe()
     assert "\n" not in line
-    for part in (str(tiny_model_path), "LlamaForCausalLM", "bfloat16 compute on cpu (as asked)", "eager attention"):
+    for part in (str(tiny_model_path), "LlamaForCausalLM", "bfloat16 compute on cpu (as asked)", "packed rows"):
         assert part in line
 
 

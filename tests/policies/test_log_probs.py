@@ -57,7 +57,10 @@ def naive_twin(path, dtype=torch.float64):
 
 @pytest.mark.parametrize("shares_prompts", [True, False])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-@pytest.mark.parametrize(("attention", "dtype"), [("sdpa", torch.float64), ("eager", torch.float32)])
+@pytest.mark.parametrize(
+    ("attention", "dtype"),
+    [("sdpa", torch.float64), ("eager", torch.float32), ("auto", torch.float64), ("auto", torch.float32)],
+)
 def test_values_and_gradients_are_those_of_separate_full_rows(
     tiny_model_path, shares_prompts, temperature, attention, dtype
 ):
@@ -65,6 +68,7 @@ def test_values_and_gradients_are_those_of_separate_full_rows(
     policy = load_policy(tiny_model_path, dtype="float32", device="cpu", attention=attention)
     policy.model.to(dtype)
     policy.shares_prompts = shares_prompts
+    assert policy.packs_rows == (attention == "auto")
     twin = naive_twin(tiny_model_path, dtype)
     # Rotary angles and layer norms run in float32 in both: 1e-7 relative at each of them.
     value_tolerance, gradient_tolerance = (1e-6, 1e-5) if dtype == torch.float64 else (1e-5, 1e-4)
@@ -103,26 +107,31 @@ def test_the_first_token_sends_its_gradient_through_the_prompt_alone(policy64, t
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-8)
 
 
-def test_a_prompt_goes_through_the_model_once_for_all_its_responses(tiny_policy):
+def inputs_of_decoder(policy, *arguments):
+    """Shapes of the token ids that were embedded while `log_probs` ran."""
     seen = []
-    tiny_policy.causal_lm.get_decoder().register_forward_pre_hook(
-        lambda _, args, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
-    )
+    embedding = policy.causal_lm.get_input_embeddings()
+    hook = embedding.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
+    policy.log_probs(*arguments)
+    hook.remove()
+    return seen
+
+
+def test_a_prompt_goes_through_the_model_once_for_all_its_responses(tiny_policy):
     prompts, index, ids, mask, _ = example()
-    tiny_policy.log_probs(prompts, index, ids, mask)
+    # Prompts of 3, 7 and 1 tokens, and 6, 1, 4, 3, 5 and 2 response tokens less the last of each.
+    assert inputs_of_decoder(tiny_policy, prompts, index, ids, mask) == [(3 + 7 + 1 + 21 - 6,)]
+    tiny_policy.packs_rows = False
     # Three prompts as long as the longest; six responses without their last token.
-    assert seen == [(3, 7), (6, 5)]
+    assert inputs_of_decoder(tiny_policy, prompts, index, ids, mask) == [(3, 7), (6, 5)]
 
 
 def test_unused_prompts_are_not_run(tiny_policy):
     prompts, _, ids, mask, _ = example()
     only_second = torch.ones(6, dtype=torch.long)
-    seen = []
-    tiny_policy.causal_lm.get_decoder().register_forward_pre_hook(
-        lambda _, args, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
-    )
-    tiny_policy.log_probs([[], *prompts[1:]], only_second, ids, mask)
-    assert seen[0] == (1, 7)
+    assert inputs_of_decoder(tiny_policy, [[], *prompts[1:]], only_second, ids, mask) == [(7 + 21 - 6,)]
+    tiny_policy.packs_rows = False
+    assert inputs_of_decoder(tiny_policy, [[], *prompts[1:]], only_second, ids, mask)[0] == (1, 7)
 
 
 def test_masked_positions_are_zero_and_what_is_in_the_padding_does_not_matter(tiny_policy):
@@ -189,12 +198,16 @@ def test_the_end_token_has_the_gradient_of_any_other_token(policy64):
     assert abs(gradient[end, 3].item()) > 0.01
 
 
-def test_bfloat16_compute_keeps_float32_weights_gradients_and_results(tiny_model_path):
+@pytest.mark.parametrize("packs_rows", [True, False])
+def test_bfloat16_compute_keeps_float32_weights_gradients_and_results(tiny_model_path, packs_rows):
     policy = load_policy(tiny_model_path, dtype="bfloat16", device="cpu")
+    policy.packs_rows = packs_rows
     exact = load_policy(tiny_model_path, dtype="float32", device="cpu")
     prompts, index, ids, mask, _ = example()
     product_dtypes = set()
-    policy.causal_lm.model.layers[0].mlp.register_forward_hook(lambda _, args, out: product_dtypes.add(out.dtype))
+    # A layer with a hook is called, whichever way.
+    down = policy.causal_lm.model.layers[0].mlp.down_proj
+    down.register_forward_hook(lambda _, args, out: product_dtypes.add(out.dtype))
     out = policy.log_probs(prompts, index, ids, mask, with_entropy=True)
     assert product_dtypes == {torch.bfloat16}
     reference = exact.log_probs(prompts, index, ids, mask, with_entropy=True)
@@ -209,10 +222,12 @@ def test_bfloat16_compute_keeps_float32_weights_gradients_and_results(tiny_model
         assert (parameter.grad - expected).norm() < 0.05 * expected.norm(), name
 
 
-def test_lora_gradients_are_those_of_separate_full_rows(tiny_model_path):
+@pytest.mark.parametrize("attention", ["sdpa", "auto"])
+def test_lora_gradients_are_those_of_separate_full_rows(tiny_model_path, attention):
     torch.manual_seed(0)
     lora = LoraSettings(rank=2, alpha=4.0)
-    policy = load_policy(tiny_model_path, dtype="float32", device="cpu", lora=lora, attention="sdpa")
+    policy = load_policy(tiny_model_path, dtype="float32", device="cpu", lora=lora, attention=attention)
+    assert policy.packs_rows == (attention == "auto")
     with torch.no_grad():
         for name, parameter in policy.trainable().items():
             if "lora_B" in name:

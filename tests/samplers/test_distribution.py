@@ -158,6 +158,19 @@ def test_frequencies_match_the_distribution_drawn_from(chosen: SamplingSettings)
     assert stats.chisquare(counts[drawable].numpy(), expected.numpy()).pvalue > FALSE_ALARM_RATE
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("vocab", [3, 256, 700])
+@pytest.mark.parametrize("batch", [1, 8, 21])
+def test_a_plain_draw_is_the_token_of_the_whole_distribution(batch: int, vocab: int, dtype: torch.dtype):
+    logits = random_logits(batch, vocab).to(dtype)
+    quantiles = torch.rand(batch, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    drawn = draw(logits, PLAIN, quantiles=quantiles)
+    log_probs = logits.double().log_softmax(-1)
+    assert torch.equal(drawn.token_ids, tokens_at(log_probs.exp().float(), quantiles))
+    expected = log_probs.gather(-1, drawn.token_ids[:, None])[:, 0].float()
+    torch.testing.assert_close(drawn.log_mu, expected, rtol=0, atol=1e-5)
+
+
 def test_a_token_rarer_than_float32_resolution_can_be_drawn():
     # Probability e^-25 = 1.4e-11 lies below the 2^-24 steps of a float32 uniform: the second token holds the last
     # such share of [0, 1).

@@ -50,7 +50,7 @@ def assert_same(left: list[list[Completion]], right: list[list[Completion]]):
 
 
 def input_shapes(sampler: LocalSampler, prompts, *, num_samples: int, max_new_tokens: int) -> list[tuple[int, int]]:
-    """Shapes of the token ids that go through the model in one call, the seed being 0."""
+    """Shapes of the token ids that go through the transformers model in one call, the seed being 0."""
     call = partial(sampler.sample, prompts, num_samples=num_samples)
     # A first call also tries ways to compute attention.
     call(settings=SamplingSettings(max_new_tokens=1), generator=seeded())
@@ -81,8 +81,10 @@ def ending_policy(tiny_policy):
     ],
     ids=str,
 )
-def test_log_probs_of_a_mixed_length_batch_equal_each_sequence_alone(ending_policy, settings):
-    completions = LocalSampler(ending_policy).sample(PROMPTS, num_samples=3, settings=settings, generator=seeded())
+@pytest.mark.parametrize("decoder", ["auto", "transformers"])
+def test_log_probs_of_a_mixed_length_batch_equal_each_sequence_alone(ending_policy, settings, decoder):
+    sampler = LocalSampler(ending_policy, decoder=decoder)
+    completions = sampler.sample(PROMPTS, num_samples=3, settings=settings, generator=seeded())
     assert [len(group) for group in completions] == [3, 3, 3, 3]
     for prompt, group in zip(PROMPTS, completions, strict=True):
         for completion in group:
@@ -142,26 +144,31 @@ def test_one_prefill_for_a_group_equals_one_for_each_sample(tiny_policy):
 
 def test_a_prompt_goes_through_the_model_once_for_all_its_samples(tiny_policy):
     tiny_policy.end_ids = ()
-    shapes = input_shapes(LocalSampler(tiny_policy), PROMPTS[:2], num_samples=5, max_new_tokens=3)
+    shapes = input_shapes(
+        LocalSampler(tiny_policy, decoder="transformers"), PROMPTS[:2], num_samples=5, max_new_tokens=3
+    )
     # Two prompts, the longer of three tokens; then ten rows of one token, twice.
     assert shapes == [(2, 3), (10, 1), (10, 1)]
 
 
 def test_a_group_larger_than_a_batch_is_still_prefilled_once(tiny_policy):
     tiny_policy.end_ids = ()
-    shapes = input_shapes(LocalSampler(tiny_policy, max_batch=4), PROMPTS[:2], num_samples=6, max_new_tokens=2)
+    shapes = input_shapes(
+        LocalSampler(tiny_policy, max_batch=4, decoder="transformers"), PROMPTS[:2], num_samples=6, max_new_tokens=2
+    )
     # The shorter prompt comes first.
     assert shapes == [(1, 1), (4, 1), (2, 1), (1, 3), (4, 1), (2, 1)]
 
 
 @pytest.mark.parametrize("max_batch", [1, 2, 3, 7])
-def test_waves_of_any_size_give_the_same_completions(ending_policy, max_batch):
+@pytest.mark.parametrize("decoder", ["auto", "transformers"])
+def test_batches_of_any_size_give_the_same_completions(ending_policy, max_batch, decoder):
     settings = SamplingSettings(max_new_tokens=12)
-    one_wave = LocalSampler(ending_policy).sample(PROMPTS, num_samples=3, settings=settings, generator=seeded())
-    waves = LocalSampler(ending_policy, max_batch=max_batch).sample(
+    at_once = LocalSampler(ending_policy).sample(PROMPTS, num_samples=3, settings=settings, generator=seeded())
+    in_turn = LocalSampler(ending_policy, max_batch=max_batch, decoder=decoder).sample(
         PROMPTS, num_samples=3, settings=settings, generator=seeded()
     )
-    assert_same(one_wave, waves)
+    assert_same(at_once, in_turn)
 
 
 def test_rows_that_leave_do_not_change_the_others(ending_policy):
@@ -177,7 +184,7 @@ def test_rows_that_leave_do_not_change_the_others(ending_policy):
 
 
 def test_finished_rows_leave_the_batch(ending_policy):
-    sampler = LocalSampler(ending_policy, compact_fraction=0.25)
+    sampler = LocalSampler(ending_policy, compact_fraction=0.25, decoder="transformers")
     settings = SamplingSettings(max_new_tokens=60)
     completions = flat(sampler.sample(PROMPTS, num_samples=8, settings=settings, generator=seeded()))
     _, *fed = [rows for rows, _ in input_shapes(sampler, PROMPTS, num_samples=8, max_new_tokens=60)]

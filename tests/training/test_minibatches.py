@@ -61,15 +61,25 @@ def test_rows_of_one_prompt_and_of_like_length_stand_together():
     assert micro_batches(batch, range(4), max_tokens=22) == [[3, 1], [2, 0]]
 
 
+def test_without_padding_only_the_tokens_that_there_are_count():
+    # 10 + 2 + 3 + 9 = 24 tokens; padded to the longest response it would be 10 + 3·9 = 37.
+    batch = batch_of([(0, 10, 2), (0, 10, 3), (0, 10, 9)])
+    assert micro_batches(batch, range(3), max_tokens=24, padded=False) == [[0, 1, 2]]
+    assert len(micro_batches(batch, range(3), max_tokens=23, padded=False)) == 2
+    assert len(micro_batches(batch, range(3), max_tokens=36)) == 2
+
+
 @given(
     shapes=st.lists(st.tuples(st.integers(0, 4), st.just(6), st.integers(1, 12)), min_size=1, max_size=16),
     max_tokens=st.integers(1, 120),
+    padded=st.booleans(),
 )
-def test_each_row_goes_once_and_no_portion_is_over_budget_but_a_single_row(shapes, max_tokens: int):
+def test_each_row_goes_once_and_no_portion_is_over_budget_but_a_single_row(shapes, max_tokens: int, padded: bool):
     batch = batch_of(shapes)
-    portions = micro_batches(batch, range(len(shapes)), max_tokens=max_tokens)
+    portions = micro_batches(batch, range(len(shapes)), max_tokens=max_tokens, padded=padded)
     assert sorted(row for rows in portions for row in rows) == list(range(len(shapes)))
     for rows in portions:
         part = batch.select(rows)
-        cost = sum(len(prompt) for prompt in part.prompts) + part.mask.numel()
+        num_response_tokens = part.mask.numel() if padded else int(part.mask.sum())
+        cost = sum(len(prompt) for prompt in part.prompts) + num_response_tokens
         assert cost <= max_tokens or len(rows) == 1

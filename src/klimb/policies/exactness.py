@@ -14,7 +14,7 @@ SCALE_FIELDS = ("logit_scale", "logits_scaling", "lm_head_multiplier", "logits_s
 
 @torch.no_grad()
 def find_exact_scoring(policy: Policy) -> None:
-    """Sets `shares_prompts` and `logit_scale` such that a few tokens get the log-probabilities of the model's forward.
+    """Sets `packs_rows`, `shares_prompts` and `logit_scale` so that a few tokens get the model's log-probabilities.
 
     Architectures differ in what happens to logits, in positions and in how a cache is continued. Rather than trust
     names of fields, the ways that exist are tried on a few tokens, and the first that agrees is taken.
@@ -27,9 +27,9 @@ def find_exact_scoring(policy: Policy) -> None:
     compute_dtype, policy.compute_dtype = policy.compute_dtype, torch.float32
     try:
         gaps = []
-        for shares_prompts in (True, False) if policy.shares_prompts else (False,):
+        for packs_rows, shares_prompts in _possible_passes(policy):
             for scale in _possible_scales(policy):
-                policy.shares_prompts, policy.logit_scale = shares_prompts, scale
+                policy.packs_rows, policy.shares_prompts, policy.logit_scale = packs_rows, shares_prompts, scale
                 gaps.append(probe.gap(policy, expected))
                 if gaps[-1] <= TOLERANCE:
                     return
@@ -39,6 +39,12 @@ def find_exact_scoring(policy: Policy) -> None:
         f"the log-probabilities of {type(policy.causal_lm).__name__} computed from its hidden states differ from its "
         f"own by {min(gaps):.2g} nats or more (allowed {TOLERANCE}); this architecture is not supported"
     )
+
+
+def _possible_passes(policy: Policy) -> list[tuple[bool, bool]]:
+    """Pairs of `packs_rows` and `shares_prompts`, the fastest first."""
+    passes = [(True, policy.shares_prompts)] if policy.packs_rows else []
+    return passes + [(False, shares) for shares in ((True, False) if policy.shares_prompts else (False,))]
 
 
 def _possible_scales(policy: Policy) -> list[float]:

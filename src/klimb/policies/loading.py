@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from klimb.policies.exactness import find_exact_scoring
 from klimb.policies.hidden import can_share_prompts
 from klimb.policies.lora import LoraSettings, add_lora
+from klimb.policies.packed_decoder import can_pack
 from klimb.policies.placement import Placement, choose_placement
 from klimb.policies.policy import Policy
 from klimb.policies.saving import no_progress_bars
@@ -33,8 +34,8 @@ def load_policy(
         dtype: of the matrix products, `auto`, `float32` or `bfloat16`; the weights are float32 always.
         device: `auto` or a torch device.
         lora: train a fresh adapter instead of all weights.
-        attention: transformers' implementation; `auto` is `eager` on a CPU and the best that
-            the model supports elsewhere.
+        attention: transformers' implementation, and its forward pass. `auto` is klimb's own forward pass on a CPU where
+            it knows the architecture, else `eager` there and the best that the model supports elsewhere.
         trust_remote_code: allow code that comes with the model to run.
 
     Raises:
@@ -42,7 +43,8 @@ def load_policy(
     """
     placement = choose_placement(dtype, device)
     folder = resolve_source(name_or_path)
-    if attention == "auto" and placement.device.type == "cpu":
+    is_automatic_on_cpu = attention == "auto" and placement.device.type == "cpu"
+    if is_automatic_on_cpu:
         # On CPUs, the backward pass of the fused kernel is slower than plain matrix products at the lengths that a
         # CPU trains on (1.4 times for the whole step at 40 + 16 tokens, level at 300).
         attention = "eager"
@@ -55,6 +57,7 @@ def load_policy(
         device=placement.device,
         compute_dtype=placement.compute_dtype,
         end_ids=_end_ids(model, tokenizer),
+        packs_rows=is_automatic_on_cpu and can_pack(model.get_decoder()),
         shares_prompts=can_share_prompts(model.get_decoder()),
     )
     policy.model.eval()
@@ -98,7 +101,8 @@ def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tupl
 def _notes(policy: Policy, placement: Placement) -> tuple[str, ...]:
     attention = policy.causal_lm.config._attn_implementation
     dtype = str(placement.compute_dtype).removeprefix("torch.")
-    notes = [f"float32 weights, {dtype} compute on {placement.device} ({placement.reason})", f"{attention} attention"]
-    if not policy.shares_prompts:
+    notes = [f"float32 weights, {dtype} compute on {placement.device} ({placement.reason})"]
+    notes.append("packed rows" if policy.packs_rows else f"{attention} attention")
+    if not policy.packs_rows and not policy.shares_prompts:
         notes.append("prompts are run again for each response (this architecture's state cannot be shared)")
     return tuple(notes)

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from klimb.experience import Message
+from klimb.policies.checkpointing import ActivationCheckpointing
 from klimb.policies.head import token_log_probs
 from klimb.policies.hidden import predicting_hidden
 from klimb.policies.lora import merged_state
+from klimb.policies.packed_decoder import packed_hidden
+from klimb.policies.packed_rows import pack_rows
 from klimb.policies.rendering import render_chat
 from klimb.policies.saving import save_plain_model
 from klimb.policies.scoring_inputs import check_scoring_inputs, num_scored
@@ -45,7 +48,11 @@ class Policy:
         device: of the weights.
         compute_dtype: of matrix products: float32, or bfloat16 by autocast around the float32 weights.
         end_ids: tokens that end a response, the one of the chat template first.
-        shares_prompts: a prompt goes through the model once for all its responses.
+        packs_rows: prompts and responses go through klimb's own forward pass of the decoder, once and without padding;
+            otherwise through transformers'.
+        shares_prompts: in transformers' forward pass, a prompt goes through the model once for all its responses.
+        activation_checkpointing: with `packs_rows`, whether layers are computed again in the backward pass to save
+            memory; values and gradients are the same.
         logit_scale: factor on the logits that some architectures have.
         notes: what was chosen at loading and why, for `describe`.
     """
@@ -56,7 +63,9 @@ class Policy:
     device: torch.device
     compute_dtype: torch.dtype
     end_ids: tuple[int, ...]
+    packs_rows: bool = False
     shares_prompts: bool = True
+    activation_checkpointing: ActivationCheckpointing = "auto"
     logit_scale: float = 1.0
     notes: tuple[str, ...] = ()
 
@@ -151,14 +160,21 @@ class Policy:
         """
         ids, counted = self._read(prompts, prompt_index, response_ids, mask)
         with self._autocast():
-            hidden = predicting_hidden(
-                self.causal_lm.get_decoder(),
-                prompts,
-                prompt_index.to(self.device),
-                ids,
-                share_prompts=self.shares_prompts,
-            )
-        return hidden[counted].float()
+            return self._counted_hidden(prompts, prompt_index.to(self.device), ids, counted).float()
+
+    def _counted_hidden(
+        self, prompts: Sequence[Sequence[int]], prompt_index: Tensor, ids: Tensor, counted: Tensor
+    ) -> Tensor:
+        decoder = self.causal_lm.get_decoder()
+        if not self.packs_rows:
+            return predicting_hidden(decoder, prompts, prompt_index, ids, share_prompts=self.shares_prompts)[counted]
+        weights = cast(nn.Embedding, self.causal_lm.get_input_embeddings()).weight.dtype
+        return packed_hidden(
+            decoder,
+            pack_rows(prompts, prompt_index, ids, counted),
+            dtype=torch.bfloat16 if self.compute_dtype == torch.bfloat16 else weights,
+            checkpointing=self.activation_checkpointing,
+        )
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype == torch.bfloat16)
@@ -192,10 +208,10 @@ class Policy:
     ) -> tuple[Tensor, Tensor | None]:
         """log_pi and entropy of the counted tokens, as one row."""
         model = self.causal_lm
-        hidden = predicting_hidden(model.get_decoder(), prompts, prompt_index, ids, share_prompts=self.shares_prompts)
+        hidden = self._counted_hidden(prompts, prompt_index, ids, counted)
         output = cast(nn.Linear, model.get_output_embeddings())
         scored = token_log_probs(
-            hidden[counted] * self.logit_scale if self.logit_scale != 1 else hidden[counted],
+            hidden * self.logit_scale if self.logit_scale != 1 else hidden,
             output.weight,
             ids[counted],
             bias=output.bias,

@@ -22,6 +22,10 @@ TOP_P_CANDIDATES = 1024
 CDF_BLOCK = 256
 """Tokens per block of the inverse CDF: near the square root of a usual vocabulary, so both levels are short."""
 
+CPU_ROWS = 8
+"""Rows whose probabilities are in memory at once: at 50 000 tokens they stay in a core's cache (64 rows took 3.4 ms of
+one thread; a softmax over all took 18)."""
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -96,12 +100,35 @@ def draw(
     return drawn
 
 
-def _draw_plain(logits: Tensor, quantiles: Tensor) -> Drawn:
-    """From softmax(logits). One pass over the vocabulary less than by way of log-probabilities."""
-    probabilities = logits.softmax(dim=-1, dtype=torch.float32)
-    token_ids = tokens_at(probabilities, quantiles)
-    log_model = _at(probabilities, token_ids).log()
-    return Drawn(token_ids, log_model, log_model)
+def _draw_plain(logits: Tensor, quantiles: Tensor, *, block: int = CDF_BLOCK) -> Drawn:
+    """From softmax(logits), as `tokens_at` would; the whole vocabulary's probabilities are never in memory."""
+    logits = logits.detach()
+    vocab = logits.shape[1]
+    peaks, sums = _block_masses(logits, block)
+    chosen, within = _find(sums, quantiles)
+    columns = chosen[:, None] * block + torch.arange(block, device=logits.device)
+    # The last block may reach past the vocabulary.
+    relative = logits.gather(1, columns.clamp(max=vocab - 1)).float() - peaks
+    token, _ = _find(relative.exp().masked_fill(columns >= vocab, 0), within)
+    log_model = _at(relative, token) - sums.double().sum(dim=-1).log().float()
+    return Drawn(chosen * block + token, log_model, log_model)
+
+
+def _block_masses(logits: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """Each row's largest logit `[batch, 1]`, and the sums of exp(logit − largest) over blocks of tokens."""
+    batch, vocab = logits.shape
+    num_blocks = math.ceil(vocab / block)
+    rows = min(batch, CPU_ROWS) if logits.device.type == "cpu" else batch
+    buffer = torch.zeros(rows, num_blocks * block, device=logits.device)
+    peaks = torch.empty(batch, 1, device=logits.device)
+    sums = torch.empty(batch, num_blocks, device=logits.device)
+    for part in (slice(start, min(start + rows, batch)) for start in range(0, batch, rows)):
+        filled = buffer[: part.stop - part.start]
+        mass = filled[:, :vocab].copy_(logits[part])
+        torch.amax(mass, dim=-1, keepdim=True, out=peaks[part])
+        mass.sub_(peaks[part]).exp_()
+        torch.sum(filled.view(-1, num_blocks, block), dim=-1, out=sums[part])
+    return peaks, sums
 
 
 def _at(values: Tensor, token_ids: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def credited(
 def _features(policy: Policy, batch: Batch, *, max_tokens: int) -> Float[Tensor, "tokens features"]:
     """The state that each counted token was predicted from, in the order of the mask."""
     features: dict[int, Tensor] = {}
-    for rows in micro_batches(batch, range(len(batch)), max_tokens=max_tokens):
+    for rows in micro_batches(batch, range(len(batch)), max_tokens=max_tokens, padded=not policy.packs_rows):
         part = batch.select(rows).to(policy.device)
         states = policy.predicting_states(part.prompts, part.prompt_index, part.response_ids, part.mask).cpu()
         lengths = [int(count) for count in part.mask.sum(dim=1)]

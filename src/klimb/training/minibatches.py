@@ -23,12 +23,19 @@ def minibatches(batch: Batch, *, num_minibatches: int, generator: torch.Generato
     return [[row for name in order[low:high] for row in groups[name]] for low, high in itertools.pairwise(bounds)]
 
 
-def micro_batches(batch: Batch, rows: Sequence[int], *, max_tokens: int) -> list[list[int]]:
+def micro_batches(batch: Batch, rows: Sequence[int], *, max_tokens: int, padded: bool = True) -> list[list[int]]:
     """Rows in portions of at most `max_tokens`, a single row always being allowed.
 
-    A portion costs each of its prompts once and each of its responses, both padded to the longest of their kind.
-    Responses to one prompt stay together, so that the prompt goes through the model once; prompts with responses of
-    like length are neighbours, so that little is padding.
+    A portion costs each of its prompts once and each of its responses. Responses to one prompt stay together, so that
+    the prompt goes through the model once; prompts with responses of like length are neighbours, so that little is
+    padding.
+
+    Args:
+        batch: all rows.
+        rows: those to divide.
+        max_tokens: of a portion.
+        padded: count prompts and responses as long as the longest of their kind in the portion, for a model that pads
+            them; False counts the tokens that there are, for one that does not (`Policy.packs_rows`).
     """
     lengths = batch.mask.sum(dim=1).tolist()
     prompt_of = batch.prompt_index.tolist()
@@ -39,10 +46,14 @@ def micro_batches(batch: Batch, rows: Sequence[int], *, max_tokens: int) -> list
     portions: list[list[int]] = []
     for row in ordered:
         joined = [*portions[-1], row] if portions else [row]
-        width = max(lengths[each] for each in joined)
         prompts = [len(batch.prompts[number]) for number in {prompt_of[each] for each in joined}]
-        if portions and max(prompts) * len(prompts) + width * len(joined) <= max_tokens:
+        responses = [lengths[each] for each in joined]
+        if portions and sum(_counted(part, padded=padded) for part in (prompts, responses)) <= max_tokens:
             portions[-1] = joined
         else:
             portions.append([row])
     return portions
+
+
+def _counted(lengths: Sequence[int], *, padded: bool) -> int:
+    return max(lengths) * len(lengths) if padded else sum(lengths)

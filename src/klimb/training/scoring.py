@@ -14,7 +14,7 @@ def score_samples(policy: Policy, samples: Sequence[Sample], *, max_tokens: int)
     """Log-probability in nats of each response token at temperature 1, one tuple a sample."""
     batch = collate(samples, torch.zeros(len(samples)), allow_absent_log_mu=True)
     scored: dict[int, tuple[float, ...]] = {}
-    for rows in micro_batches(batch, range(len(samples)), max_tokens=max_tokens):
+    for rows in micro_batches(batch, range(len(samples)), max_tokens=max_tokens, padded=not policy.packs_rows):
         part = batch.select(rows).to(policy.device)
         log_pi = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask).log_pi.tolist()
         for row, values in zip(rows, log_pi, strict=True):

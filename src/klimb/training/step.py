@@ -24,8 +24,8 @@ class StepSettings:
     """How a minibatch becomes one step.
 
     Attributes:
-        micro_batch_tokens: prompt and response tokens, padding included, that go through the model at once. It
-            changes memory and speed; the gradient stays the same up to rounding.
+        micro_batch_tokens: prompt and response tokens that go through the model at once, with their padding where the
+            policy does not pack rows. It changes memory and speed; the gradient stays the same up to rounding.
         max_grad_norm: a longer gradient is scaled down to this norm.
         ess_scaling: the learning rate is multiplied by √(ESS/n), the share of the minibatch that its weights π/μ leave
             effective, over tokens or over responses (`sequence-mean` by their geometric mean); `none` leaves it alone.
@@ -83,7 +83,7 @@ def optimizer_step(
     optimizer.zero_grad()
     seen = _Seen.of(batch)
     loss = 0.0
-    for portion in micro_batches(batch, rows, max_tokens=settings.micro_batch_tokens):
+    for portion in micro_batches(batch, rows, max_tokens=settings.micro_batch_tokens, padded=not policy.packs_rows):
         part_loss = _backward(policy, objective, batch, portion, seen)
         loss += part_loss
         if not math.isfinite(part_loss):
@@ -112,7 +112,7 @@ def _learning_rate_scale(metrics: Mapping[str, float], ess_scaling: EssScaling) 
 def log_probs_now(policy: Policy, batch: Batch, *, max_tokens: int) -> Float[Tensor, "batch time"]:
     """The log π of the batch's tokens under the present weights, without gradient, on the batch's own shape."""
     log_pi = torch.zeros(batch.mask.shape)
-    for rows in micro_batches(batch, range(len(batch)), max_tokens=max_tokens):
+    for rows in micro_batches(batch, range(len(batch)), max_tokens=max_tokens, padded=not policy.packs_rows):
         part = batch.select(rows).to(policy.device)
         scored = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask)
         log_pi[rows, : part.mask.shape[1]] = scored.log_pi.float().cpu()

@@ -49,13 +49,15 @@ def make_policy(section: ModelSection) -> Policy:
     """The language model, on its device."""
     keep_freed_memory()
     lora = None if section.lora is None else LoraSettings(**section.lora.model_dump())
-    return load_policy(
+    policy = load_policy(
         section.path,
         dtype=section.dtype,
         device=section.device,
         lora=lora,
         trust_remote_code=section.trust_remote_code,
     )
+    policy.activation_checkpointing = section.activation_checkpointing
+    return policy
 
 
 def make_task(config: RunConfig) -> ProblemSet:

@@ -81,7 +81,7 @@ def described(session: Session) -> list[tuple[str, str]]:
     """The run in a few labelled lines, for people."""
     config, training = session.config, session.config.training
     return [
-        ("model", session.policy.describe()),
+        ("model", f"{session.policy.describe()}; {session.sampler.describe()}"),
         *_task_in_words(session),
         ("objective", f"{_objective_in_words(config)} · reference {config.reference.kind}"),
         *([("experience", _sources_in_words(session))] if config.sources.rollout < 1 else []),

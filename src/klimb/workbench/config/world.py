@@ -52,6 +52,8 @@ class ModelSection(BaseModel):
         in_plain_words("auto, cpu, mps, cuda or cuda:0"),
     ] = "auto"
     """Where it runs; auto takes the best there is."""
+    activation_checkpointing: Literal["auto", "never", "always"] = "auto"
+    """Save memory by computing layers again in the backward pass: as many as needed, none, or all; packed rows only."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model folder. Leave it off unless you have read that code."""
     lora: LoraSection | None = None

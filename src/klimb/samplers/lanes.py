@@ -1,0 +1,214 @@
+"""Continuous batching: a fixed number of lanes, into which waiting samples enter as others finish."""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from klimb.experience.samples import SamplingSettings
+from klimb.samplers.completions import Completion
+from klimb.samplers.decoder import LlamaDecoder
+from klimb.samplers.distribution import draw
+from klimb.samplers.lane_cache import PromptStates
+from klimb.samplers.results import Results
+
+REFILL_FRACTION = 1 / 16
+"""Samples enter when this share of the lanes is free: entering costs about as much as those lanes waste by then."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaneLimits:
+    """How much is decoded at once; the fields are those of `LocalSampler` with these names."""
+
+    max_batch: int
+    compact_fraction: float
+    max_prefill_tokens: int
+
+
+class LaneRun:
+    """Draws samples of prompts, a token in each lane at a time.
+
+    Args:
+        decoder: the model.
+        prompts: token ids; at least one prompt.
+        num_samples: for each prompt.
+        settings: how tokens are drawn.
+        quantiles: `[max_new_tokens, samples]`, uniform in [0, 1): the random number of each token. The samples of the
+            first prompt come first.
+        end_ids: tokens that end a response.
+        limits: how much is decoded at once.
+    """
+
+    def __init__(
+        self,
+        decoder: LlamaDecoder,
+        prompts: Sequence[Sequence[int]],
+        *,
+        num_samples: int,
+        settings: SamplingSettings,
+        quantiles: Tensor,
+        end_ids: Sequence[int],
+        limits: LaneLimits,
+    ) -> None:
+        self._num_samples = num_samples
+        self._num_open = [num_samples] * len(prompts)
+        self._num_incomplete = len(prompts)
+        waiting = _Waiting(decoder, prompts, num_samples, limits.max_prefill_tokens)
+        self._lanes = _Lanes(decoder, settings, quantiles, torch.tensor(end_ids, dtype=torch.long), limits, waiting)
+        self._has_begun = False
+
+    @property
+    def is_complete(self) -> bool:
+        """True when every response has ended."""
+        return self._num_incomplete == 0
+
+    def advance(self) -> list[tuple[int, list[Completion]]]:
+        """One more token in every lane; the prompts whose last response has just ended, with their completions."""
+        if self._has_begun:
+            self._lanes.step()
+        self._has_begun = True
+        self._lanes.turn_over()
+        complete = []
+        for slot in self._lanes.take_closed_slots():
+            number = slot // self._num_samples
+            self._num_open[number] -= 1
+            if self._num_open[number] == 0:
+                complete.append(number)
+        self._num_incomplete -= len(complete)
+        count = self._num_samples
+        return [(i, self._lanes.results.completions(slice(i * count, (i + 1) * count))) for i in complete]
+
+
+@dataclass(frozen=True)
+class _Entrants:
+    """Samples that enter together: their places among the read prompts, and among the results."""
+
+    states: PromptStates
+    which: Tensor
+    slots: Tensor
+
+
+class _Waiting:
+    """Samples that have not begun. Their prompts are read when lanes are free for them, the short ones first."""
+
+    def __init__(
+        self, decoder: LlamaDecoder, prompts: Sequence[Sequence[int]], num_samples: int, max_prefill_tokens: int
+    ) -> None:
+        self._decoder = decoder
+        self._prompts = prompts
+        self._num_samples = num_samples
+        self._max_prefill_tokens = max_prefill_tokens
+        self._unread = deque(sorted(range(len(prompts)), key=lambda i: len(prompts[i])))
+        self._states: PromptStates | None = None
+        self._ready: deque[tuple[int, int]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._ready or self._unread)
+
+    def take(self, num_free: int) -> _Entrants:
+        """At least one and at most `num_free` samples, all of prompts that were read together."""
+        if not self._ready:
+            self._read(math.ceil(num_free / self._num_samples))
+        assert self._states is not None
+        taken = [self._ready.popleft() for _ in range(min(num_free, len(self._ready)))]
+        which, slots = torch.tensor(taken).unbind(dim=1)
+        entrants = _Entrants(self._states, which, slots)
+        if not self._ready:
+            self._states = None
+        return entrants
+
+    def _read(self, num_prompts: int) -> None:
+        """Passes the next prompts through the model; at least one, and no more than the limit on tokens allows."""
+        block = [self._unread.popleft()]
+        while self._unread and len(block) < num_prompts:
+            longest = len(self._prompts[self._unread[0]])
+            if longest * (len(block) + 1) > self._max_prefill_tokens:
+                break
+            block.append(self._unread.popleft())
+        self._states = self._decoder.read_prompts([self._prompts[i] for i in block])
+        count = self._num_samples
+        self._ready.extend((place, i * count + j) for place, i in enumerate(block) for j in range(count))
+
+
+class _Lanes:
+    """The rows being decoded. A finished lane idles, its draws unrecorded, until a sample enters or it is dropped."""
+
+    def __init__(
+        self,
+        decoder: LlamaDecoder,
+        settings: SamplingSettings,
+        quantiles: Tensor,
+        end_ids: Tensor,
+        limits: LaneLimits,
+        waiting: _Waiting,
+    ) -> None:
+        num_steps, num_slots = quantiles.shape
+        num_lanes = min(limits.max_batch, num_slots)
+        self.results = Results(num_slots, num_steps, torch.device("cpu"))
+        self.is_open = torch.zeros(num_lanes, dtype=torch.bool)
+        self._decoder, self._settings, self._limits, self._waiting = decoder, settings, limits, waiting
+        self._quantiles, self._end_ids = quantiles, end_ids
+        self._cache = decoder.empty_cache(num_lanes)
+        self._closed_slots: list[int] = []
+        zeros = torch.zeros(num_lanes, dtype=torch.long)
+        self._slots, self._steps, self._prompt_lengths = zeros, zeros.clone(), zeros.clone()
+        self._token_ids, self._positions = zeros.clone(), zeros.clone()
+
+    def step(self) -> None:
+        """One more token in every open lane."""
+        logits = self._decoder.step(self._token_ids, self._positions, self._cache)
+        lanes = self.is_open.nonzero()[:, 0]
+        self._draw(logits if len(lanes) == len(logits) else logits[lanes], lanes)
+
+    def turn_over(self) -> None:
+        """Lets samples enter where lanes are free; drops free lanes when none is waiting."""
+        while self._waiting and self._num_free() >= REFILL_FRACTION * len(self.is_open):
+            self._enter(self._waiting.take(self._num_free()))
+            if self._num_free() == 0:
+                return
+        num_free = self._num_free()
+        if self._waiting or not 0 < num_free < len(self.is_open):
+            return
+        if num_free >= self._limits.compact_fraction * len(self.is_open):
+            self._keep(self.is_open.nonzero()[:, 0])
+
+    def take_closed_slots(self) -> list[int]:
+        """Slots whose responses have ended since this was last asked."""
+        closed, self._closed_slots = self._closed_slots, []
+        return closed
+
+    def _num_free(self) -> int:
+        return len(self.is_open) - int(self.is_open.sum())
+
+    def _enter(self, entrants: _Entrants) -> None:
+        lanes = (~self.is_open).nonzero()[: len(entrants.slots), 0]
+        self._cache.enter(lanes, entrants.states, entrants.which)
+        self._slots[lanes] = entrants.slots
+        self._steps[lanes] = 0
+        self._prompt_lengths[lanes] = entrants.states.lengths[entrants.which]
+        self._draw(entrants.states.logits[entrants.which], lanes)
+
+    def _draw(self, logits: Tensor, lanes: Tensor) -> None:
+        """The next token of these lanes, from their logits."""
+        slots, steps = self._slots[lanes], self._steps[lanes]
+        drawn = draw(logits, self._settings, quantiles=self._quantiles[steps, slots])
+        self.results.record(slots, steps, drawn)
+        ends = torch.isin(drawn.token_ids, self._end_ids)
+        self.results.finish(slots[ends], steps[ends] + 1)
+        self._token_ids[lanes] = drawn.token_ids
+        self._positions[lanes] = self._prompt_lengths[lanes] + steps
+        self._steps[lanes] = steps + 1
+        stays_open = ~ends & (steps + 1 < len(self._quantiles))
+        self.is_open[lanes] = stays_open
+        self._closed_slots += slots[~stays_open].tolist()
+
+    def _keep(self, lanes: Tensor) -> None:
+        self._cache.keep(lanes)
+        self.is_open = self.is_open[lanes]
+        self._slots, self._steps, self._prompt_lengths = (
+            of_lane[lanes] for of_lane in (self._slots, self._steps, self._prompt_lengths)
+        )
+        self._token_ids, self._positions = self._token_ids[lanes], self._positions[lanes]

@@ -1,0 +1,174 @@
+"""Drawing through the transformers model itself: any architecture with attention layers, any device."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+from klimb.experience.samples import SamplingSettings
+from klimb.samplers.attention import attention_by
+from klimb.samplers.completions import Completion
+from klimb.samplers.decoding_mode import decoding_mode
+from klimb.samplers.distribution import draw
+from klimb.samplers.kv_cache import copied, growing_cache, select_rows
+from klimb.samplers.results import Results
+
+
+@dataclass
+class _Batch:
+    """The rows being decoded: their cache, which cached positions count, and what the model says comes next.
+
+    `slots` names, for each row, the place of its response among the results; rows leave, slots stay.
+    """
+
+    cache: Cache
+    attention_mask: Tensor
+    next_positions: Tensor
+    logits: Tensor
+    slots: Tensor
+
+    def select(self, rows: Tensor) -> None:
+        select_rows(self.cache, rows)
+        self.attention_mask = self.attention_mask[rows]
+        self.next_positions = self.next_positions[rows]
+        self.logits = self.logits[rows]
+        self.slots = self.slots[rows]
+
+    def copy(self) -> "_Batch":
+        return _Batch(copied(self.cache), self.attention_mask, self.next_positions, self.logits, self.slots)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformersDecoding:
+    """One prefill per prompt, whose keys and values are then copied to one row per sample; then a token a step.
+
+    Prompts of different lengths share a batch by padding on the left. A row leaves the batch some time after its end
+    token, so long answers do not pay for short ones; rows beyond `max_batch` wait for the whole batch.
+
+    Attributes:
+        model: with its adapter, if any, in its layers.
+        attention: name of the implementation to decode with.
+        max_batch: rows decoded at once.
+        compact_fraction: finished rows are dropped when they make up at least this share of the batch.
+        max_prefill_tokens: prompt tokens, padding included, that go through the model at once.
+    """
+
+    model: PreTrainedModel
+    device: torch.device
+    compute_dtype: torch.dtype
+    attention: str
+    end_ids: tuple[int, ...]
+    max_batch: int
+    compact_fraction: float
+    max_prefill_tokens: int
+
+    def complete(
+        self, prompts: Sequence[Sequence[int]], *, num_samples: int, settings: SamplingSettings, quantiles: Tensor
+    ) -> list[Completion]:
+        """The samples of the first prompt, then those of the second, and so on.
+
+        Args:
+            prompts: token ids.
+            num_samples: for each prompt.
+            settings: how tokens are drawn.
+            quantiles: `[max_new_tokens, samples]`, uniform in [0, 1): the random number of each token.
+        """
+        completions: dict[int, Completion] = {}
+        with (
+            decoding_mode(self.model, device=self.device, compute_dtype=self.compute_dtype),
+            attention_by(self.model, self.attention),
+        ):
+            for batch in self._waves(prompts, num_samples):
+                rows = batch.slots
+                drawn = quantiles[:, rows.to(quantiles.device)].to(self.device)
+                completions.update(zip(rows.tolist(), self._decode(batch, settings, drawn), strict=True))
+        return [completions[slot] for slot in range(len(completions))]
+
+    def _waves(self, prompts: Sequence[Sequence[int]], num_samples: int) -> Iterator[_Batch]:
+        """Prefilled batches of at most `max_batch` rows; `slots` are the rows' numbers among all samples.
+
+        Prompts of similar length go together, for less padding. A group larger than a batch is split, and its prompt
+        is still prefilled once.
+        """
+        by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        for block in _chunks(by_length, max(1, self.max_batch // num_samples)):
+            prefilled = self._prefill([prompts[i] for i in block])
+            rows = [(place, i * num_samples + j) for place, i in enumerate(block) for j in range(num_samples)]
+            for chunk in _chunks(rows, self.max_batch):
+                places, slots = torch.tensor(chunk, device=self.device).unbind(dim=1)
+                # The last chunk takes the prefilled tensors over, so that they are not held beside its own.
+                batch = prefilled if chunk[-1] == rows[-1] else prefilled.copy()
+                batch.select(places)
+                batch.slots = slots
+                yield batch
+
+    def _prefill(self, prompts: Sequence[Sequence[int]]) -> _Batch:
+        """The prompts' keys and values, one row each, padded on the left, and the logits of their first tokens."""
+        device = self.device
+        width = max(len(prompt) for prompt in prompts)
+        padded = [[0] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+        token_ids = torch.tensor(padded, device=device)
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        positions = torch.arange(width, device=device) - (width - lengths)[:, None]
+        attention_mask = positions >= 0
+        cache = growing_cache(self.model.config, self.compute_dtype)
+        logits = token_ids.new_empty(0)
+        for columns in _chunks(range(width), max(1, self.max_prefill_tokens // len(prompts))):
+            part = slice(columns[0], columns[-1] + 1)
+            logits = self._forward(
+                token_ids[:, part], positions[:, part].clamp(min=0), attention_mask[:, : part.stop], cache
+            )
+        return _Batch(cache, attention_mask, lengths, logits, torch.arange(len(prompts), device=device))
+
+    def _decode(self, batch: _Batch, settings: SamplingSettings, quantiles: Tensor) -> list[Completion]:
+        """The responses of the batch's rows; `quantiles` is `[max_new_tokens, rows]`."""
+        num_steps, num_rows = quantiles.shape
+        device = self.device
+        results = Results(num_rows, num_steps, device)
+        end_ids = torch.tensor(self.end_ids, dtype=torch.long, device=device)
+        batch.slots = torch.arange(num_rows, device=device)
+        for step in range(num_steps):
+            slots = batch.slots
+            drawn = draw(batch.logits, settings, quantiles=quantiles[step, slots])
+            results.record(slots, torch.full_like(slots, step), drawn)
+            ends_now = torch.isin(drawn.token_ids, end_ids) & ~results.is_finished[slots]
+            results.finish(slots[ends_now], step + 1)
+            if step + 1 == num_steps or not self._advance(batch, drawn.token_ids, results.is_finished[slots]):
+                break
+        return results.completions()
+
+    def _advance(self, batch: _Batch, token_ids: Tensor, is_finished: Tensor) -> bool:
+        """Feeds the drawn tokens to the model, after dropping finished rows; False when none is left."""
+        num_finished = int(is_finished.sum())
+        if num_finished == len(is_finished):
+            return False
+        if num_finished >= self.compact_fraction * len(is_finished):
+            rows = (~is_finished).nonzero()[:, 0]
+            batch.select(rows)
+            token_ids = token_ids[rows]
+        batch.attention_mask = torch.nn.functional.pad(batch.attention_mask, (0, 1), value=True)
+        batch.logits = self._forward(
+            token_ids[:, None], batch.next_positions[:, None], batch.attention_mask, batch.cache
+        )
+        batch.next_positions = batch.next_positions + 1
+        return True
+
+    def _forward(self, token_ids: Tensor, positions: Tensor, attention_mask: Tensor, cache: Cache) -> Tensor:
+        """Logits `[batch, vocab]` after the last token; extends the cache."""
+        output = self.model(
+            input_ids=token_ids,
+            position_ids=positions,
+            attention_mask=attention_mask,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1]
+
+
+def _chunks(items: Sequence, size: int) -> Iterator[Sequence]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,60 @@
+"""The cache by lanes."""
+
+import math
+
+import torch
+
+from klimb.samplers.lane_cache import LaneCache, PromptStates
+
+
+def prompt_states(lengths: tuple[int, ...]) -> PromptStates:
+    """One group, head size 2: keys are 100·prompt + position, values their negatives; the same in both layers."""
+    keys = (100.0 * torch.arange(len(lengths))[:, None] + torch.arange(max(lengths)))[:, None, :, None]
+    keys = keys.expand(-1, 1, -1, 2).clone()
+    return PromptStates([keys, keys], [-keys, -keys], torch.zeros(len(lengths), 1), torch.tensor(lengths))
+
+
+def cache_of(num_lanes: int) -> LaneCache:
+    return LaneCache(num_layers=2, num_lanes=num_lanes, num_groups=1, head_dim=2, dtype=torch.float32)
+
+
+def test_each_lane_is_written_and_read_at_its_own_position():
+    cache = cache_of(3)
+    cache.enter(torch.tensor([2, 0]), prompt_states((2, 4)), torch.tensor([0, 1]))
+    cache.open_positions(torch.tensor([4, 0, 2]))
+    new = torch.tensor([7.0, 8.0, 9.0])[:, None, None].expand(3, 1, 2)
+    for layer in range(2):
+        keys, values = cache.write(layer, new, -new)
+        assert keys[0, :5, 0].tolist() == [100, 101, 102, 103, 7]
+        assert keys[1, 0, 0] == 8
+        assert keys[2, :3, 0].tolist() == [0, 1, 9]
+        assert torch.equal(values, -keys)
+        assert keys.is_contiguous() and values.is_contiguous()
+    is_read = cache.mask[:, 0] == 0
+    assert is_read.sum(dim=1).tolist() == [5, 1, 3]
+    assert all(row[:count].all() for row, count in zip(is_read, (5, 1, 3), strict=True))
+    assert (cache.mask[cache.mask != 0] == -math.inf).all()
+
+
+def test_growth_keeps_what_was_written_and_is_rare():
+    cache = cache_of(1)
+    sizes = set()
+    for position in range(300):
+        cache.open_positions(torch.tensor([position]))
+        keys, _ = cache.write(1, torch.full((1, 1, 2), float(position)), torch.zeros(1, 1, 2))
+        sizes.add(keys.shape[1])
+        assert position < keys.shape[1] <= 1.125 * (position + 1) + 32
+    assert keys[0, :300, 0].tolist() == list(range(300))
+    assert len(sizes) <= 10
+
+
+def test_lanes_can_be_dropped_and_filled_again():
+    cache = cache_of(3)
+    cache.enter(torch.arange(3), prompt_states((3, 3, 3)), torch.arange(3))
+    cache.keep(torch.tensor([2, 0]))
+    assert cache.num_lanes == 2
+    cache.enter(torch.tensor([1]), prompt_states((2, 2)), torch.tensor([1]))
+    cache.open_positions(torch.tensor([3, 2]))
+    keys, _ = cache.write(0, torch.full((2, 1, 2), 5.0), torch.zeros(2, 1, 2))
+    assert keys[0, :4, 0].tolist() == [200, 201, 202, 5]
+    assert keys[1, :3, 0].tolist() == [100, 101, 5]
