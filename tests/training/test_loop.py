@@ -74,10 +74,10 @@ def test_with_altered_sampling_log_ref_is_the_unaltered_policys_and_log_mu_what_
     before = []
 
     class Watching(LocalSampler):
-        def sample(self, *arguments, **keywords):
-            completions = super().sample(*arguments, **keywords)
-            before.extend(answer.log_model for group in completions for answer in group)
-            return completions
+        def stream(self, *arguments, **keywords):
+            completed = dict(super().stream(*arguments, **keywords))
+            before.extend(answer.log_model for number in sorted(completed) for answer in completed[number])
+            yield from completed.items()
 
     rollouts = []
     metrics = tiny_run.run(
@@ -215,11 +215,11 @@ def test_every_draw_for_training_or_evaluation_is_from_the_twins_x(
     from_x, from_y = [], []
 
     class Watching(LocalSampler):
-        def sample(self, *arguments, **keywords):
+        def stream(self, *arguments, **keywords):
             pairs = [(parameter.detach().double(), twins[name]) for name, parameter in tiny_policy.trainable().items()]
             from_x.append(max(float((weight - each.x).abs().max()) for weight, each in pairs))
             from_y.append(max(float((weight - each.y).abs().max()) for weight, each in pairs))
-            return super().sample(*arguments, **keywords)
+            return super().stream(*arguments, **keywords)
 
     evaluation = EvaluationSettings(every_steps=2, num_samples=2, sampling=SamplingSettings(max_new_tokens=4))
     run_settings = replace(tiny_run.BASE, optimizer=settings, evaluation=evaluation)
