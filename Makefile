@@ -52,7 +52,7 @@ bench: export HF_HUB_OFFLINE := 1
 bench: $(READY)
 	@$(BIN)/python -m benchmarks.roofline
 	@$(BIN)/python -m benchmarks.losses --tokens 1024 --repeats 4
-	@$(BIN)/python benchmarks/sampler_speed.py
+	@$(BIN)/python -m benchmarks.sampler_speed
 	@$(BIN)/python -m benchmarks.vs_trl --case short
 	@$(BIN)/python -m benchmarks.vs_trl --learning --steps 8
 	@$(BIN)/python -m benchmarks.scaling --rounds 1 --tokens 16 64 128 --groups 2 8 16

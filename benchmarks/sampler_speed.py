@@ -1,8 +1,8 @@
 """Tokens per second of LocalSampler beside `generate` and `generate_batch` of transformers, alternating, at equal work.
 
-    python benchmarks/sampler_speed.py --batch 64 --tokens 64
-    python benchmarks/sampler_speed.py --batch 64 --tokens 128 --rows 256 --end-every 32
-    python benchmarks/sampler_speed.py --vllm other-environment/bin/python
+    python -m benchmarks.sampler_speed --batch 64 --tokens 64
+    python -m benchmarks.sampler_speed --batch 64 --tokens 128 --rows 256 --end-every 32
+    python -m benchmarks.sampler_speed --vllm other-environment/bin/python
 
 All draw at temperature 1 for `--rows` rows in groups of 8, at most `--batch` at once. Without `--end-every` there is no
 end token, and every row has `--tokens`. With `--end-every K` every K-th token of the vocabulary ends a row: lengths are
@@ -20,7 +20,6 @@ import argparse
 import copy
 import dataclasses
 import json
-import os
 import subprocess
 import tempfile
 import time
@@ -30,6 +29,7 @@ from typing import Any, Literal, cast
 
 import torch
 
+from benchmarks.measuring import busy_seconds
 from klimb.experience.samples import SamplingSettings
 from klimb.policies import Policy, load_policy
 from klimb.samplers import LocalSampler
@@ -212,15 +212,6 @@ def timed(run: Run, device: torch.device, clock: str) -> tuple[int, float, float
     seconds, own_seconds = time.perf_counter() - start, time.process_time() - own
     foreign_cores = max(0.0, (busy_seconds() - busy - own_seconds) / seconds)
     return num_tokens, own_seconds if clock == "cpu" else seconds, foreign_cores
-
-
-def busy_seconds() -> float:
-    """CPU seconds that all processes have used since the machine started."""
-    stat = Path("/proc/stat")
-    if not stat.exists():
-        return float("nan")
-    user, nice, system, _, _, irq, softirq, steal, *_ = map(int, stat.read_text().split("\n")[0].split()[1:])
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":
