@@ -38,7 +38,7 @@ BASE: Mapping[str, Any] = {
     "objective": {"recipe": "rpg-reinforce-urkl"},
     "advantages": {"kind": "group-mean", "group_filter": False},
     "optimizer": {"learning_rate": 2e-5, "warmup_steps": 2, "weight_decay": 0.0},
-    "training": {"num_steps": 14, "num_minibatches": 2, "micro_batch_tokens": 4096, "num_threads": 1},
+    "training": {"num_steps": 14, "num_minibatches": 2, "num_threads": 1},
     "checkpoints": {"every_steps": 100_000, "at_end": False},
     "evaluation": {"num_samples": 3, "greedy": False, "every_steps": 7},
     "run": {"loggers": [], "save_rollouts": False, "save_model": False, "report": False},

@@ -58,7 +58,7 @@ BASE: Mapping[str, Any] = {
     "task": {"kind": "arithmetic", "operators": "+", "digits": 1},
     "sampling": {"num_prompts": 8, "num_samples": 8, "max_new_tokens": 16},
     "optimizer": {"learning_rate": 1e-5, "warmup_steps": 2, "weight_decay": 0.0},
-    "training": {"num_steps": 16, "num_minibatches": 1, "micro_batch_tokens": 4096, "num_gap_rows": 0},
+    "training": {"num_steps": 16, "num_minibatches": 1, "num_gap_rows": 0},
     "checkpoints": {"every_steps": 100_000, "at_end": False},
     "evaluation": {"num_samples": 12},
 }

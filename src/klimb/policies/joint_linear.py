@@ -22,7 +22,7 @@ def joint_linear(
         layers: each a linear layer, or something that behaves like one.
         dtype: of the products.
     """
-    plain = [layer for layer in layers if _is_plain(layer)]
+    plain = [layer for layer in layers if is_plain(layer)]
     if len(plain) == len(layers) and len({layer.bias is None for layer in plain}) == 1:
         biases = [layer.bias for layer in plain if layer.bias is not None]
         return _JointLinear.apply(inputs, len(plain), *(layer.weight for layer in plain), *biases)
@@ -31,14 +31,16 @@ def joint_linear(
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
 
 
-def _is_plain(layer: nn.Module) -> bool:
+def is_plain(layer: nn.Module) -> bool:
+    """True for a linear layer whose output is nothing but its product."""
     # Exactly these classes: a sharded or quantised weight multiplies in its own way.
     if type(layer) is not nn.Linear or type(layer.weight) is not nn.Parameter:
         return False
     return not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
 
 
-def _joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+def joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """The parts on top of each other, rounded to the dtype."""
     if len(parts) == 1:
         return parts[0].to(dtype)
     joined = parts[0].new_empty((sum(map(len, parts)), *parts[0].shape[1:]), dtype=dtype)
@@ -52,22 +54,21 @@ class _JointLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, num_layers: int, *parameters: Tensor) -> Tensor:
         weights, biases = parameters[:num_layers], parameters[num_layers:]
-        weight = _joined(weights, inputs.dtype)
-        # A rounded weight is half the size and is kept; joining float32 weights once more is cheaper than keeping them.
-        is_rounded = weight.dtype != weights[0].dtype
-        ctx.save_for_backward(inputs, weight if is_rounded else None, *weights)
+        weight = joined(weights, inputs.dtype)
+        # Not the joined weight: joining once more is cheap, and all of them are as large as the activations.
+        ctx.save_for_backward(inputs, *weights)
         ctx.bias_dtypes = [bias.dtype for bias in biases]
         if biases:
-            return torch.addmm(_joined(biases, inputs.dtype), inputs, weight.t())
+            return torch.addmm(joined(biases, inputs.dtype), inputs, weight.t())
         return inputs @ weight.t()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, weight, *weights = ctx.saved_tensors
+        inputs, *weights = ctx.saved_tensors
         grad_inputs = None
         if ctx.needs_input_grad[0]:
-            grad_inputs = grad @ (_joined(weights, inputs.dtype) if weight is None else weight)
+            grad_inputs = grad @ joined(weights, inputs.dtype)
         sizes = [len(each) for each in weights]
         grad_weights: list[Tensor | None] = [None] * len(weights)
         if any(ctx.needs_input_grad[2 : 2 + len(weights)]):

@@ -20,7 +20,7 @@ from klimb.policies.joint_linear import joint_linear
 from klimb.policies.packed_rows import PackedRows
 from klimb.policies.rms_norm import rms_norm_of_sum
 from klimb.policies.shared_attention import HeadShape, shared_attention
-from klimb.policies.swiglu import swiglu
+from klimb.policies.swiglu import gated_linear
 
 KNOWN_DECODERS = (LlamaModel, MistralModel, Qwen2Model)
 """Exactly these classes: their forward passes are the computation below, and a subclass may change it."""
@@ -118,8 +118,8 @@ class _Layer:
         delta = joint_linear(attended, (attention.o_proj,), dtype=dtype)
         stream, normed = self._normed(stream, delta, layer.post_attention_layernorm)
         mlp = layer.mlp
-        gated = swiglu(joint_linear(normed, (mlp.gate_proj, mlp.up_proj), dtype=dtype))
-        return stream, joint_linear(gated, (mlp.down_proj,), dtype=dtype)
+        gate_and_up = joint_linear(normed, (mlp.gate_proj, mlp.up_proj), dtype=dtype)
+        return stream, gated_linear(gate_and_up, mlp.down_proj, dtype=dtype)
 
     def _normed(self, stream: Tensor, delta: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
         return rms_norm_of_sum(stream, delta, norm.weight, epsilon=norm.variance_epsilon, dtype=self.dtype)
@@ -130,7 +130,7 @@ class _Layer:
         hidden, size = config.hidden_size, self.dtype.itemsize
         attended = heads.num_heads * heads.head_dim
         rotated = attended + 2 * heads.num_key_heads * heads.head_dim
-        features = 2 * hidden + rotated + attended + 3 * config.intermediate_size
+        features = 2 * hidden + rotated + attended + 2 * config.intermediate_size
         num_probabilities = sum(block.num_pairs for block in self.rows.blocks) * heads.num_heads
         # The residual stream before each norm is in float32.
         return num_tokens * (8 * hidden + size * features) + size * num_probabilities

@@ -10,7 +10,7 @@ from torch import Tensor
 from klimb.experience import Batch, generalised_advantages, rewards_to_go, token_rewards, whitened
 from klimb.policies import Policy
 from klimb.training.critic import Critic, CriticSettings
-from klimb.training.minibatches import micro_batches
+from klimb.training.minibatches import MicroBatchTokens, micro_batches_for
 
 CreditKind = Literal["response", "reward-to-go", "gae"]
 
@@ -52,7 +52,7 @@ def credited(
     batch: Batch,
     settings: CreditSettings,
     *,
-    max_tokens: int,
+    max_tokens: MicroBatchTokens,
     generator: torch.Generator,
 ) -> tuple[Batch, dict[str, float]]:
     """The batch with an advantage a token, and metrics; the batch itself with `response`.
@@ -81,10 +81,10 @@ def credited(
 
 
 @torch.no_grad()
-def _features(policy: Policy, batch: Batch, *, max_tokens: int) -> Float[Tensor, "tokens features"]:
+def _features(policy: Policy, batch: Batch, *, max_tokens: MicroBatchTokens) -> Float[Tensor, "tokens features"]:
     """The state that each counted token was predicted from, in the order of the mask."""
     features: dict[int, Tensor] = {}
-    for rows in micro_batches(batch, range(len(batch)), max_tokens=max_tokens, padded=not policy.packs_rows):
+    for rows in micro_batches_for(policy, batch, range(len(batch)), max_tokens=max_tokens):
         part = batch.select(rows).to(policy.device)
         states = policy.predicting_states(part.prompts, part.prompt_index, part.response_ids, part.mask).cpu()
         lengths = [int(count) for count in part.mask.sum(dim=1)]

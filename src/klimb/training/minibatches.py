@@ -2,10 +2,26 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
 from klimb.experience import Batch
+from klimb.policies import Policy
+
+MicroBatchTokens = int | Literal["auto"]
+"""Tokens that go through the model at once; `auto` is `tokens_at_once` of the device."""
+
+CPU_TOKENS, CPU_TOKENS_PER_THREAD, GPU_TOKENS = 1024, 256, 8192
+"""What `auto` is. On two cores 1,104 tokens at once train as fast as 4,416, with a quarter of the activations
+(docs/performance.md)."""
+
+
+def tokens_at_once(setting: MicroBatchTokens, device: torch.device) -> int:
+    """The setting; `auto` is about the fewest tokens that keep the device busy."""
+    if setting != "auto":
+        return setting
+    return max(CPU_TOKENS, CPU_TOKENS_PER_THREAD * torch.get_num_threads()) if device.type == "cpu" else GPU_TOKENS
 
 
 def minibatches(batch: Batch, *, num_minibatches: int, generator: torch.Generator) -> list[list[int]]:
@@ -21,6 +37,14 @@ def minibatches(batch: Batch, *, num_minibatches: int, generator: torch.Generato
     count = min(num_minibatches, len(order))
     bounds = [len(order) * index // count for index in range(count + 1)]
     return [[row for name in order[low:high] for row in groups[name]] for low, high in itertools.pairwise(bounds)]
+
+
+def micro_batches_for(
+    policy: Policy, batch: Batch, rows: Sequence[int], *, max_tokens: MicroBatchTokens
+) -> list[list[int]]:
+    """The `micro_batches` of these rows that suit the policy and its device."""
+    at_once = tokens_at_once(max_tokens, policy.device)
+    return micro_batches(batch, rows, max_tokens=at_once, padded=not policy.packs_rows)
 
 
 def micro_batches(batch: Batch, rows: Sequence[int], *, max_tokens: int, padded: bool = True) -> list[list[int]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from klimb.experience import Sample
 from klimb.policies import Policy, Snapshot
+from klimb.training.minibatches import MicroBatchTokens
 from klimb.training.scoring import score_samples
 
 
@@ -103,7 +104,7 @@ class Reference:
         decay = self.settings.kl_decay
         self.kl_average = kl_pi_ref if self.kl_average is None else decay * self.kl_average + (1 - decay) * kl_pi_ref
 
-    def score(self, policy: Policy, samples: Sequence[Sample], *, max_tokens: int) -> list[Sample]:
+    def score(self, policy: Policy, samples: Sequence[Sample], *, max_tokens: MicroBatchTokens) -> list[Sample]:
         """The samples with the `log_ref` of the frozen copy; unchanged when there is no copy."""
         if self._copy is None:
             return list(samples)

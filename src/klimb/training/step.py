@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from klimb.experience import Batch
 from klimb.losses import Loss
 from klimb.policies import Policy
-from klimb.training.minibatches import micro_batches
+from klimb.training.minibatches import MicroBatchTokens, micro_batches_for
 from klimb.training.optimizers import Optimizer
 
 EssScaling = Literal["none", "token", "sequence-mean", "sequence"]
@@ -25,7 +25,8 @@ class StepSettings:
 
     Attributes:
         micro_batch_tokens: prompt and response tokens that go through the model at once, with their padding where the
-            policy does not pack rows. It changes memory and speed; the gradient stays the same up to rounding.
+            policy does not pack rows; `auto` suits the device. It changes memory and speed; the gradient stays the same
+            up to rounding.
         max_grad_norm: a longer gradient is scaled down to this norm.
         ess_scaling: the learning rate is multiplied by √(ESS/n), the share of the minibatch that its weights π/μ leave
             effective, over tokens or over responses (`sequence-mean` by their geometric mean); `none` leaves it alone.
@@ -34,13 +35,13 @@ class StepSettings:
     optimizers is usually scaled with the batch size.
     """
 
-    micro_batch_tokens: int = 8192
+    micro_batch_tokens: MicroBatchTokens = "auto"
     max_grad_norm: float = 1.0
     ess_scaling: EssScaling = "none"
 
     def __post_init__(self) -> None:
-        if self.micro_batch_tokens < 1:
-            raise ValueError(f"micro_batch_tokens must be >= 1, got {self.micro_batch_tokens}")
+        if self.micro_batch_tokens != "auto" and self.micro_batch_tokens < 1:
+            raise ValueError(f"micro_batch_tokens must be >= 1 or 'auto', got {self.micro_batch_tokens}")
         if not self.max_grad_norm > 0:
             raise ValueError(f"max_grad_norm must be > 0, got {self.max_grad_norm}; use inf for no clip")
         if self.ess_scaling != "none" and self.ess_scaling not in _ESS_OF:
@@ -83,7 +84,7 @@ def optimizer_step(
     optimizer.zero_grad()
     seen = _Seen.of(batch)
     loss = 0.0
-    for portion in micro_batches(batch, rows, max_tokens=settings.micro_batch_tokens, padded=not policy.packs_rows):
+    for portion in micro_batches_for(policy, batch, rows, max_tokens=settings.micro_batch_tokens):
         part_loss = _backward(policy, objective, batch, portion, seen)
         loss += part_loss
         if not math.isfinite(part_loss):
@@ -109,17 +110,17 @@ def _learning_rate_scale(metrics: Mapping[str, float], ess_scaling: EssScaling) 
 
 
 @torch.no_grad()
-def log_probs_now(policy: Policy, batch: Batch, *, max_tokens: int) -> Float[Tensor, "batch time"]:
+def log_probs_now(policy: Policy, batch: Batch, *, max_tokens: MicroBatchTokens) -> Float[Tensor, "batch time"]:
     """The log π of the batch's tokens under the present weights, without gradient, on the batch's own shape."""
     log_pi = torch.zeros(batch.mask.shape)
-    for rows in micro_batches(batch, range(len(batch)), max_tokens=max_tokens, padded=not policy.packs_rows):
+    for rows in micro_batches_for(policy, batch, range(len(batch)), max_tokens=max_tokens):
         part = batch.select(rows).to(policy.device)
         scored = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask)
         log_pi[rows, : part.mask.shape[1]] = scored.log_pi.float().cpu()
     return log_pi
 
 
-def _fitted(policy: Policy, objective: Loss, batch: Batch, *, max_tokens: int) -> tuple[Loss, Batch]:
+def _fitted(policy: Policy, objective: Loss, batch: Batch, *, max_tokens: MicroBatchTokens) -> tuple[Loss, Batch]:
     log_pi = log_probs_now(policy, batch, max_tokens=max_tokens)
     numbers: dict[str, int] = {}
     groups = torch.tensor([numbers.setdefault(sample.group_id, len(numbers)) for sample in batch.samples])

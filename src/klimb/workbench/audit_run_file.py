@@ -21,7 +21,6 @@ ANSWERS_A_STEP = 64
 NUM_PASSES = 3
 MIN_STEPS, MAX_STEPS = 10, 100
 LEARNING_RATE = 1e-5
-MICRO_BATCH_TOKENS = 4096
 CHARACTERS_A_TOKEN = 3
 """Of texts whose tokens nobody recorded; low, so that the longest answer fits."""
 TASK_TO_FILL_IN = {"kind": "file", "path": "FILL-IN.jsonl"}
@@ -171,15 +170,15 @@ def _sampling_of_data(data: Logged, remarks: Remarks) -> dict[str, Any]:
 def _training(
     run: RunConfig | None, data: Logged, num_prompts: int, remarks: Remarks, *, collects: bool
 ) -> dict[str, Any]:
-    tokens = MICRO_BATCH_TOKENS if run is None else run.training.micro_batch_tokens
+    tokens = {} if run is None else {"micro_batch_tokens": run.training.micro_batch_tokens}
     if collects:
-        return {"num_steps": MAX_STEPS if run is None else run.training.num_steps, "micro_batch_tokens": tokens}
+        return {"num_steps": MAX_STEPS if run is None else run.training.num_steps} | tokens
     wanted = math.ceil(NUM_PASSES * data.num_groups / num_prompts)
     bounds = f", at least {MIN_STEPS}" if wanted < MIN_STEPS else f", at most {MAX_STEPS}" if wanted > MAX_STEPS else ""
     remarks["training.num_steps"] = (
         f"{NUM_PASSES} passes: {NUM_PASSES} × {data.num_groups:,} groups / {num_prompts:,} a step = {wanted:,}{bounds}"
     )
-    return {"num_steps": min(max(wanted, MIN_STEPS), MAX_STEPS), "micro_batch_tokens": tokens}
+    return {"num_steps": min(max(wanted, MIN_STEPS), MAX_STEPS)} | tokens
 
 
 def _changed(section: BaseModel, *, but: Sequence[str] = ()) -> Mapping[str, Any]:

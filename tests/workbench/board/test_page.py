@@ -74,16 +74,10 @@ def opened(chromium, url: str, *, width: int) -> Watched:
     return watched
 
 
-def values_of(page, metric: str) -> list[str]:
-    """The latest values that the table has, one a run."""
-    return page.evaluate(
-        """(metric) => {
-            const table = document.querySelector('#tables table');
-            const column = [...table.rows[0].cells].findIndex((cell) => cell.textContent === metric);
-            return [...table.tBodies[0].rows].map((row) => row.cells[column].textContent);
-        }""",
-        metric,
-    )
+def values_of(page, metric: str):
+    """The latest values that the table has, one cell a run; `expect` waits for them."""
+    column = page.locator("#tables section:first-child thead th").all_text_contents().index(metric) + 1
+    return page.locator(f"#tables section:first-child tbody tr > :nth-child({column})")
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -92,7 +86,7 @@ def test_the_page_shows_runs_side_by_side_and_goes_on_by_itself(chromium, addres
     runs.make("study/b", runs.rows(1, 3, entropy=0.5), objective={"recipe": HOSTILE}, seed=1)
     watched = opened(chromium, f"{address}/#run=study/a&run=study/b", width=width)
     page = watched.page
-    assert values_of(page, "reward_mean") == ["0.5", "0.3"]
+    expect(values_of(page, "reward_mean")).to_have_text(["0.5", "0.3"])
     runs.append(first, runs.rows(6, 6))
     latest = page.locator("#tables td.number").first
     expect(latest).to_have_text("0.6")
@@ -129,11 +123,11 @@ def test_metric_axis_scale_and_ticks_can_be_chosen_and_stay_in_the_address(chrom
     page.select_option("#axis", "num_tokens_generated")
     page.check("#log")
     expect(page.locator("figure[data-metric=own] svg")).to_contain_text("5,000")
-    assert values_of(page, "own") == ["1,000", "3"]
+    expect(values_of(page, "own")).to_have_text(["1,000", "3"])
     page.reload()
     page.wait_for_selector("figure[data-metric=own] .line", state="attached")
     assert page.is_checked("#log") and page.input_value("#axis") == "num_tokens_generated"
-    assert values_of(page, "own") == ["1,000", "3"]
+    expect(values_of(page, "own")).to_have_text(["1,000", "3"])
     # From 3 to 1,000 there are two powers of ten and no line between them.
     assert page.locator("figure[data-metric=own] svg text[text-anchor=end]").all_text_contents()[:2] == ["10", "100"]
     page.hover("figure[data-metric=own] svg")

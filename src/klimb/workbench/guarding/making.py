@@ -7,6 +7,7 @@ from pathlib import Path
 from klimb.policies import Policy
 from klimb.samplers import Sampler
 from klimb.training.guarding import GuardLimits, GuardSettings
+from klimb.training.minibatches import tokens_at_once
 from klimb.workbench.config import ConfigError, RunConfig
 from klimb.workbench.config.guard import GuardSection
 from klimb.workbench.guarding.general import general_problems
@@ -54,7 +55,7 @@ def make_measurer(config: RunConfig, policy: Policy, sampler: Sampler) -> Measur
         general=general,
         has_format=bool(pattern),
         max_new_tokens=section.max_new_tokens,
-        max_tokens=config.training.micro_batch_tokens,
+        max_tokens=tokens_at_once(config.training.micro_batch_tokens, policy.device),
     )
 
 
