@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 KIB_PER_GIB = 2**20
-SPINNING_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")
+SPINNING_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 _RESET_PEAK = "5"
 """What clears a process's peak in /proc/self/clear_refs; see proc(5)."""
 

@@ -13,13 +13,15 @@ float32 weights that are being trained, and it records log-probabilities besides
 drift by 30 %: read the ratios. With `--clock cpu` the seconds are those of this process's own threads, which other
 processes disturb less; use it with one thread. The last column says how many cores other processes kept busy.
 
-`--vllm` names the python of an environment with `vllm`; it is run there after the others, in a process of its own.
+`--vllm` names the python of an environment with `vllm`; it is run there after the others, in a process of its own, on
+all cores. vLLM asks for libtcmalloc and libiomp5 in LD_PRELOAD: name them with `--vllm-preload a.so:b.so`.
 """
 
 import argparse
 import copy
 import dataclasses
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -85,6 +87,7 @@ def parsed_arguments() -> argparse.Namespace:
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=["own", "transformers", "generate"])
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--vllm", metavar="PYTHON")
+    parser.add_argument("--vllm-preload", default="", metavar="LIBRARIES", help="LD_PRELOAD of vLLM's process")
     arguments = parser.parse_args()
     arguments.rows = arguments.rows or arguments.batch
     if arguments.rows < GROUP or arguments.rows % GROUP:
@@ -180,6 +183,7 @@ def vllm_rates(policy: Policy, arguments: argparse.Namespace) -> list[float]:
     """Tokens per second of each repeat, measured in the other environment by the wall clock."""
     with tempfile.TemporaryDirectory() as folder:
         policy.save(folder)
+        result = Path(folder) / "rates.json"
         task = {
             "model": folder,
             "prompts": random_prompts(policy, arguments).tolist(),
@@ -189,10 +193,14 @@ def vllm_rates(policy: Policy, arguments: argparse.Namespace) -> list[float]:
             "end_ids": policy.end_ids,
             "dtype": arguments.dtype,
             "repeats": arguments.repeats,
+            "result": str(result),
         }
         command = [arguments.vllm, str(VLLM_SCRIPT)]
-        done = subprocess.run(command, input=json.dumps(task), text=True, stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout.strip().splitlines()[-1])
+        environment = {**os.environ, "LD_PRELOAD": arguments.vllm_preload}
+        subprocess.run(
+            command, input=json.dumps(task), text=True, stdout=subprocess.DEVNULL, env=environment, check=True
+        )
+        return json.loads(result.read_text())
 
 
 def report(rates: dict[str, list[float]]) -> None:

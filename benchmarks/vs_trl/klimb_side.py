@@ -1,5 +1,8 @@
 """klimb's side: its own `train`, a step at a time."""
 
+# First of all: it says how OpenMP's threads wait, as for `klimb train`.
+import klimb.workbench  # isort: skip
+
 import importlib.metadata
 import sys
 from collections.abc import Mapping
@@ -15,7 +18,7 @@ def main() -> None:
     policy = prepare_policy(workload)
     prompts = [policy.render(problem.messages) for problem in make_task(workload, policy.render).train]
     turn.announce(
-        version=importlib.metadata.version("klimb"),
+        version=importlib.metadata.version(klimb.__name__),
         setting=policy.describe(),
         num_prompt_tokens=sum(map(len, prompts)),
     )

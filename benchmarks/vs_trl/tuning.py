@@ -2,14 +2,13 @@
 
 import dataclasses
 import statistics
-from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
 
 from benchmarks.measuring import in_turns
 from benchmarks.vs_trl.settings import TrlSettings
 from benchmarks.vs_trl.turns import Side, SideError
 from benchmarks.workload import Workload
-
-MICRO_BATCHES = (8, 16, 32, 64)
 
 
 def start_trl(workload: Workload, settings: TrlSettings, *, name: str = "TRL") -> Side:
@@ -20,27 +19,33 @@ def start_trl(workload: Workload, settings: TrlSettings, *, name: str = "TRL") -
 def tuned(workload: Workload, settings: TrlSettings, *, num_steps: int = 2) -> TrlSettings:
     """The fastest settings found, by `num_steps` steps each after one to warm up.
 
-    Attention first, then the micro-batch, the allocator and the cache. The weights' dtype is not tuned: it changes what
-    is computed.
+    Attention first, then the micro-batch, halved or doubled as long as that helps, the allocator and the cache. The
+    weights' dtype is not tuned: it changes what is computed.
     """
-    best = settings
-    for candidate in _candidates(workload, settings):
-        # A later candidate changes one setting of what is best by then.
-        challenger = dataclasses.replace(best, **candidate)
+
+    def better(best: TrlSettings, **change: Any) -> TrlSettings:
+        challenger = dataclasses.replace(best, **change)
         try:
-            best = faster(workload, best, challenger, num_steps=num_steps)
+            return faster(workload, best, challenger, num_steps=num_steps)
         except SideError as error:
             print(f"  left out: {challenger}\n{error}", flush=True)
-    return best
+            return best
+
+    best = better(settings, attention="eager" if settings.attention == "sdpa" else "sdpa")
+    for factor in (Fraction(1, 2), Fraction(2)):
+        before = best
+        while _divides(size := best.micro_batch * factor, workload.num_responses):
+            challenged, best = best, better(best, micro_batch=int(size))
+            if best is challenged:
+                break
+        if best is not before:
+            break
+    best = better(best, keep_memory=not best.keep_memory)
+    return better(best, cache="static" if best.cache == "dynamic" else "dynamic")
 
 
-def _candidates(workload: Workload, settings: TrlSettings) -> Iterator[dict[str, object]]:
-    yield {"attention": "eager" if settings.attention == "sdpa" else "sdpa"}
-    for size in MICRO_BATCHES:
-        if size != settings.micro_batch and workload.num_responses % size == 0:
-            yield {"micro_batch": size}
-    yield {"keep_memory": not settings.keep_memory}
-    yield {"cache": "static" if settings.cache == "dynamic" else "dynamic"}
+def _divides(size: Fraction, count: int) -> bool:
+    return size.denominator == 1 and count % int(size) == 0
 
 
 def faster(workload: Workload, first: TrlSettings, second: TrlSettings, *, num_steps: int) -> TrlSettings:

@@ -1,9 +1,12 @@
+import dataclasses
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from klimb.experience import Sample, collate
-from klimb.training.minibatches import micro_batches, minibatches
+from klimb.training.minibatches import micro_batches, micro_batches_for, minibatches, tokens_at_once
 
 
 def batch_of(shapes: list[tuple[int, int, int]]):
@@ -67,6 +70,36 @@ def test_without_padding_only_the_tokens_that_there_are_count():
     assert micro_batches(batch, range(3), max_tokens=24, padded=False) == [[0, 1, 2]]
     assert len(micro_batches(batch, range(3), max_tokens=23, padded=False)) == 2
     assert len(micro_batches(batch, range(3), max_tokens=36)) == 2
+
+
+def test_only_a_short_prompt_is_computed_twice_to_fill_a_portion():
+    # Two groups of 20 + 4·10 = 60 or 2 + 4·14 = 58 tokens; 100 are allowed.
+    long = batch_of([(row // 4, 20, 10) for row in range(8)])
+    assert micro_batches(long, range(8), max_tokens=100, padded=False) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    short = batch_of([(row // 4, 2, 14) for row in range(8)])
+    assert micro_batches(short, range(8), max_tokens=100, padded=False) == [[0, 1, 2, 3, 4, 5], [6, 7]]
+    # What does not fit anyway is torn where the portion is full.
+    assert micro_batches(long, range(8), max_tokens=50, padded=False) == [[0, 1, 2], [3], [4, 5, 6], [7]]
+
+
+@pytest.mark.parametrize(("response_length", "num_portions"), [(300, 1), (400, 1), (600, 2)])
+def test_auto_keeps_a_group_whole_up_to_four_times_its_tokens(
+    monkeypatch, tiny_policy, response_length: int, num_portions: int
+):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    policy = dataclasses.replace(tiny_policy, packs_rows=True)
+    batch = batch_of([(0, 500, response_length)] * 8)
+    assert len(micro_batches_for(policy, batch, range(8), max_tokens="auto")) == num_portions
+    assert len(micro_batches_for(policy, batch, range(8), max_tokens=1024)) > 1
+
+
+def test_auto_suits_the_device(monkeypatch):
+    cpu = torch.device("cpu")
+    for num_threads, expected in ((1, 1024), (4, 1024), (16, 4096)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda count=num_threads: count)
+        assert tokens_at_once("auto", cpu) == expected
+    assert tokens_at_once("auto", torch.device("cuda")) == 8192
+    assert tokens_at_once(77, cpu) == 77
 
 
 @given(

@@ -10,11 +10,16 @@ from klimb.experience import Batch
 from klimb.policies import Policy
 
 MicroBatchTokens = int | Literal["auto"]
-"""Tokens that go through the model at once; `auto` is `tokens_at_once` of the device."""
+"""Tokens that go through the model at once; `auto` is `tokens_at_once` of the device, and up to `WHOLE_GROUP` times as
+many where the responses to one prompt need them: torn apart, they would need the prompt twice."""
 
 CPU_TOKENS, CPU_TOKENS_PER_THREAD, GPU_TOKENS = 1024, 256, 8192
-"""What `auto` is. On two cores 1,104 tokens at once train as fast as 4,416, with a quarter of the activations
-(docs/performance.md)."""
+"""What `tokens_at_once` gives for `auto`. On two cores 1,104 tokens at once train as fast as 4,416, with a quarter of
+the activations (docs/performance.md)."""
+
+WHOLE_GROUP = 4
+LONG_PROMPT = 1 / 8
+"""Share of a portion above which a prompt is not computed twice to fill the portion before."""
 
 
 def tokens_at_once(setting: MicroBatchTokens, device: torch.device) -> int:
@@ -43,16 +48,21 @@ def micro_batches_for(
     policy: Policy, batch: Batch, rows: Sequence[int], *, max_tokens: MicroBatchTokens
 ) -> list[list[int]]:
     """The `micro_batches` of these rows that suit the policy and its device."""
+    padded = not policy.packs_rows
     at_once = tokens_at_once(max_tokens, policy.device)
-    return micro_batches(batch, rows, max_tokens=at_once, padded=not policy.packs_rows)
+    if max_tokens == "auto":
+        sizes = _Sizes(batch, padded=padded)
+        largest = max(sizes.of(family) for family in sizes.families(rows))
+        at_once = max(at_once, min(largest, WHOLE_GROUP * at_once))
+    return micro_batches(batch, rows, max_tokens=at_once, padded=padded)
 
 
 def micro_batches(batch: Batch, rows: Sequence[int], *, max_tokens: int, padded: bool = True) -> list[list[int]]:
     """Rows in portions of at most `max_tokens`, a single row always being allowed.
 
     A portion costs each of its prompts once and each of its responses. Responses to one prompt stay together, so that
-    the prompt goes through the model once; prompts with responses of like length are neighbours, so that little is
-    padding.
+    the prompt goes through the model once; those to a short prompt may be torn apart to fill a portion. Prompts with
+    responses of like length are neighbours, so that little is padding.
 
     Args:
         batch: all rows.
@@ -61,23 +71,40 @@ def micro_batches(batch: Batch, rows: Sequence[int], *, max_tokens: int, padded:
         padded: count prompts and responses as long as the longest of their kind in the portion, for a model that pads
             them; False counts the tokens that there are, for one that does not (`Policy.packs_rows`).
     """
-    lengths = batch.mask.sum(dim=1).tolist()
-    prompt_of = batch.prompt_index.tolist()
-    longest: dict[int, int] = {}
-    for row in rows:
-        longest[prompt_of[row]] = max(longest.get(prompt_of[row], 0), lengths[row])
-    ordered = sorted(rows, key=lambda row: (longest[prompt_of[row]], prompt_of[row], lengths[row]))
+    sizes = _Sizes(batch, padded=padded)
     portions: list[list[int]] = []
-    for row in ordered:
-        joined = [*portions[-1], row] if portions else [row]
-        prompts = [len(batch.prompts[number]) for number in {prompt_of[each] for each in joined}]
-        responses = [lengths[each] for each in joined]
-        if portions and sum(_counted(part, padded=padded) for part in (prompts, responses)) <= max_tokens:
-            portions[-1] = joined
-        else:
-            portions.append([row])
+    for family in sizes.families(rows):
+        is_long = len(batch.prompts[sizes.prompt_of[family[0]]]) > LONG_PROMPT * max_tokens
+        begins = is_long and sizes.of(family) <= max_tokens < sizes.of([*(portions[-1] if portions else []), *family])
+        for place, row in enumerate(family):
+            joined = [*portions[-1], row] if portions else [row]
+            if portions and not (begins and place == 0) and sizes.of(joined) <= max_tokens:
+                portions[-1] = joined
+            else:
+                portions.append([row])
     return portions
 
 
-def _counted(lengths: Sequence[int], *, padded: bool) -> int:
-    return max(lengths) * len(lengths) if padded else sum(lengths)
+class _Sizes:
+    """Tokens that rows of a batch cost together."""
+
+    def __init__(self, batch: Batch, *, padded: bool) -> None:
+        self.prompt_of: list[int] = batch.prompt_index.tolist()
+        self._prompt_lengths = [len(prompt) for prompt in batch.prompts]
+        self._lengths: list[int] = batch.mask.sum(dim=1).tolist()
+        self._padded = padded
+
+    def of(self, rows: Sequence[int]) -> int:
+        """Each prompt once, and each response."""
+        prompts = [self._prompt_lengths[number] for number in {self.prompt_of[row] for row in rows}]
+        return self._counted(prompts) + self._counted([self._lengths[row] for row in rows])
+
+    def families(self, rows: Sequence[int]) -> list[list[int]]:
+        """Rows of one prompt together, the shortest first; families by their longest response."""
+        members: dict[int, list[int]] = {}
+        for row in sorted(rows, key=lambda row: self._lengths[row]):
+            members.setdefault(self.prompt_of[row], []).append(row)
+        return sorted(members.values(), key=lambda family: (self._lengths[family[-1]], self.prompt_of[family[0]]))
+
+    def _counted(self, lengths: Sequence[int]) -> int:
+        return max(lengths) * len(lengths) if self._padded else sum(lengths)

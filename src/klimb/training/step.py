@@ -41,7 +41,7 @@ class StepSettings:
 
     def __post_init__(self) -> None:
         if self.micro_batch_tokens != "auto" and self.micro_batch_tokens < 1:
-            raise ValueError(f"micro_batch_tokens must be >= 1 or 'auto', got {self.micro_batch_tokens}")
+            raise ValueError(f"micro_batch_tokens must be 'auto' or >= 1, got {self.micro_batch_tokens}")
         if not self.max_grad_norm > 0:
             raise ValueError(f"max_grad_norm must be > 0, got {self.max_grad_norm}; use inf for no clip")
         if self.ess_scaling != "none" and self.ess_scaling not in _ESS_OF:

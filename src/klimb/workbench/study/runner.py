@@ -1,7 +1,6 @@
 """Runs what is missing of a study, several runs side by side, whatever happens to any one of them."""
 
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Iterable, Sequence
@@ -114,8 +113,6 @@ def _server() -> ForkServerContext:
     """Where processes come from: a server that has imported everything once, so that a run begins within a second."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PRELOADED])
-    # Threads that spin while they wait are many times slower beside other runs.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return context
 
 
