@@ -22,6 +22,7 @@ from klimb.training import (
     read_metrics,
     score_samples,
 )
+from klimb.training import gathering as gathering_module
 from klimb.training import loop as loop_module
 from klimb.training import state as state_module
 
@@ -156,6 +157,37 @@ def test_auto_takes_the_samplers_log_mu_up_to_the_largest_gap(
     assert metrics["log_mu_recomputed"] == float(provenance == "recomputed")
     assert metrics["gap_mean_abs"] == pytest.approx(nats, abs=1e-3)
     assert ("over max_gap" in caplog.text) == (provenance == "recomputed")
+
+
+@pytest.mark.parametrize(("log_mu", "num_groups"), [("sampler", 1), ("auto", 2)])
+def test_the_gap_is_measured_on_neighbours_unless_it_decides(
+    tiny_run, tiny_policy, tmp_path: Path, monkeypatch, log_mu: str, num_groups: int
+):
+    measured = []
+
+    def spied(policy, samples, *, max_tokens):
+        measured.append([sample.sample_id for sample in samples])
+        groups.append({sample.group_id for sample in samples})
+        return score_samples(policy, samples, max_tokens=max_tokens)
+
+    groups = []
+    monkeypatch.setattr(gathering_module, "score_samples", spied)
+    settings = replace(
+        tiny_run.BASE,
+        num_steps=2,
+        log_mu=log_mu,
+        num_gap_rows=2,
+        collect=replace(tiny_run.BASE.collect, num_prompts=2, num_samples=2, group_filter=False),
+    )
+    rollouts = []
+    tiny_run.run(tiny_policy, tmp_path, settings, on_step=lambda _, samples: rollouts.append(samples))
+    assert [len(each) for each in groups] == [num_groups] * 2
+    places = [
+        [[sample.sample_id for sample in samples].index(each) for each in ids]
+        for samples, ids in zip(rollouts, measured, strict=True)
+    ]
+    # Neighbours take turns, step by step; those that are spread are at the same places.
+    assert places == ([[2, 3], [0, 1]] if log_mu == "sampler" else [[0, 2], [0, 2]])
 
 
 def test_auto_without_a_measured_gap_is_refused(tiny_run):

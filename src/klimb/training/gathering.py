@@ -175,13 +175,17 @@ def _with_log_mu(
 
 
 def _measured_gap(state: RunState, used: Sequence[Sample], settings: LoopSettings) -> dict[str, float]:
-    """The gap on a few rows, spread evenly.
+    """The gap on a few rows.
 
-    Only the sampler's log-probabilities of the unaltered model can be compared: `log_mu` if the sampling is plain,
-    else `log_ref` where the sampler recorded it there.
+    Where it decides, they are spread evenly over the batch; else they are the next neighbours at each step, which share
+    their prompt and so cost least. Only the sampler's log-probabilities of the unaltered model can be compared: `log_mu`
+    if the sampling is plain, else `log_ref` where the sampler recorded it there.
     """
-    stride = -(-len(used) // settings.num_gap_rows)
-    rows = used[::stride]
+    count = min(settings.num_gap_rows, len(used))
+    if settings.log_mu == "auto":
+        rows = used[:: -(-len(used) // count)]
+    else:
+        rows = [used[(state.step * count + offset) % len(used)] for offset in range(count)]
     recorded = [sample.log_mu if settings.collect.sampling.is_plain else sample.log_ref for sample in rows]
     if None in recorded:
         return {}
