@@ -178,8 +178,8 @@ def _measured_gap(state: RunState, used: Sequence[Sample], settings: LoopSetting
     """The gap on a few rows.
 
     Where it decides, they are spread evenly over the batch; else they are the next neighbours at each step, which share
-    their prompt and so cost least. Only the sampler's log-probabilities of the unaltered model can be compared: `log_mu`
-    if the sampling is plain, else `log_ref` where the sampler recorded it there.
+    their prompt and so cost least. Only the sampler's log-probabilities of the unaltered model can be compared:
+    `log_mu` if the sampling is plain, else `log_ref` where the sampler recorded it there.
     """
     count = min(settings.num_gap_rows, len(used))
     if settings.log_mu == "auto":
