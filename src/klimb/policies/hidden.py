@@ -79,7 +79,7 @@ def _hidden_with_shared_prompts(
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
-    first = prompt_hidden[:, -1:][row_prompt]
+    first = prompt_hidden[:, -1:].index_select(0, row_prompt)
     if response_ids.shape[1] == 1:
         return first
     cache.batch_select_indices(row_prompt)

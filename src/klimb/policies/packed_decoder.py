@@ -85,7 +85,8 @@ def packed_hidden(
             else:
                 stream, delta = layer(stream, delta)
         # What predicts nothing needs no norm; its gradient arrives through the attention of later tokens.
-        stream, last = stream[rows.predicting], cast(Tensor, delta)[rows.predicting]
+        # Not by indexing: a prompt's last token predicts for many, and threads would add its gradients in any order.
+        stream, last = (each.index_select(0, rows.predicting) for each in (stream, cast(Tensor, delta)))
         norm = model.norm
         _, hidden = rms_norm_of_sum(stream, last, norm.weight, epsilon=norm.variance_epsilon, dtype=stream.dtype)
         return hidden
