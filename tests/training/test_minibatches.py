@@ -91,6 +91,7 @@ def test_auto_keeps_a_group_whole_up_to_four_times_its_tokens(
     batch = batch_of([(0, 500, response_length)] * 8)
     assert len(micro_batches_for(policy, batch, range(8), max_tokens="auto")) == num_portions
     assert len(micro_batches_for(policy, batch, range(8), max_tokens=1024)) > 1
+    assert micro_batches_for(policy, batch, [], max_tokens="auto") == []
 
 
 def test_auto_suits_the_device(monkeypatch):

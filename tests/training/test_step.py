@@ -177,10 +177,7 @@ def test_metrics_merge_by_tokens_by_largest_and_by_sum():
     assert merged_metrics(outcomes) == {"kl_pi_ref": 3.25, "w_max": 5.0, "num_bound_hits": 3.0}
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"micro_batch_tokens": 0}, {"max_grad_norm": 0.0}, {"max_grad_norm": math.nan}],
-)
+@pytest.mark.parametrize("changes", [{"micro_batch_tokens": 0}, {"max_grad_norm": 0.0}, {"max_grad_norm": math.nan}])
 def test_bad_settings_are_named(changes: dict):
     with pytest.raises(ValueError, match=next(iter(changes))):
         StepSettings(**changes)

@@ -39,8 +39,7 @@ def is_plain(layer: nn.Module) -> bool:
     return not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
 
 
-def joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """The parts on top of each other, rounded to the dtype."""
+def _joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     if len(parts) == 1:
         return parts[0].to(dtype)
     joined = parts[0].new_empty((sum(map(len, parts)), *parts[0].shape[1:]), dtype=dtype)
@@ -54,12 +53,12 @@ class _JointLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, num_layers: int, *parameters: Tensor) -> Tensor:
         weights, biases = parameters[:num_layers], parameters[num_layers:]
-        weight = joined(weights, inputs.dtype)
+        weight = _joined(weights, inputs.dtype)
         # Not the joined weight: joining once more is cheap, and all of them are as large as the activations.
         ctx.save_for_backward(inputs, *weights)
         ctx.bias_dtypes = [bias.dtype for bias in biases]
         if biases:
-            return torch.addmm(joined(biases, inputs.dtype), inputs, weight.t())
+            return torch.addmm(_joined(biases, inputs.dtype), inputs, weight.t())
         return inputs @ weight.t()
 
     @staticmethod
@@ -68,7 +67,7 @@ class _JointLinear(torch.autograd.Function):
         inputs, *weights = ctx.saved_tensors
         grad_inputs = None
         if ctx.needs_input_grad[0]:
-            grad_inputs = grad @ joined(weights, inputs.dtype)
+            grad_inputs = grad @ _joined(weights, inputs.dtype)
         sizes = [len(each) for each in weights]
         grad_weights: list[Tensor | None] = [None] * len(weights)
         if any(ctx.needs_input_grad[2 : 2 + len(weights)]):

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from klimb.policies.joint_linear import is_plain, joined, joint_linear
+from klimb.policies.joint_linear import is_plain, joint_linear
 from klimb.policies.row_chunks import row_chunks
 
 
@@ -47,7 +47,7 @@ class _GatedLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         gate_and_up, weight = ctx.saved_tensors
         gate, up = gate_and_up.chunk(2, dim=-1)
-        grad_gated = grad @ joined([weight], grad.dtype)
+        grad_gated = grad @ weight.to(grad.dtype)
         grad_input = torch.empty_like(gate_and_up)
         grad_gate, grad_up = grad_input.chunk(2, dim=-1)
         for rows in row_chunks(gate_and_up):

@@ -52,7 +52,7 @@ def micro_batches_for(
     at_once = tokens_at_once(max_tokens, policy.device)
     if max_tokens == "auto":
         sizes = _Sizes(batch, padded=padded)
-        largest = max(sizes.of(family) for family in sizes.families(rows))
+        largest = max((sizes.of(family) for family in sizes.families(rows)), default=0)
         at_once = max(at_once, min(largest, WHOLE_GROUP * at_once))
     return micro_batches(batch, rows, max_tokens=at_once, padded=padded)
 
