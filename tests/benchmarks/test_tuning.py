@@ -27,3 +27,12 @@ def test_each_setting_is_tried_beside_the_best_so_far(monkeypatch: pytest.Monkey
     assert (best.attention, best.micro_batch, best.keep_memory, best.cache) == ("eager", 32, True, "dynamic")
     # 4 x 8 rows: no micro-batch of 64; the one it starts from is not tried again.
     assert [settings.micro_batch for settings in tried] == [16, 8, 32, 32]
+
+
+def test_the_micro_batch_is_halved_as_long_as_that_helps(monkeypatch: pytest.MonkeyPatch):
+    def faster(workload: Workload, first: TrlSettings, second: TrlSettings, *, num_steps: int) -> TrlSettings:
+        return min(first, second, key=lambda settings: abs(settings.micro_batch - fastest))
+
+    monkeypatch.setattr(tuning, "faster", faster)
+    for fastest in (2, 1):
+        assert tuning.tuned(Workload(num_prompts=4), TrlSettings()).micro_batch == fastest
