@@ -22,7 +22,7 @@ from klimb.training import (
     read_metrics,
     score_samples,
 )
-from klimb.training import gathering as gathering_module
+from klimb.training import gaps as gaps_module
 from klimb.training import loop as loop_module
 from klimb.training import state as state_module
 
@@ -171,12 +171,13 @@ def test_the_gap_is_measured_on_neighbours_unless_it_decides(
         return score_samples(policy, samples, max_tokens=max_tokens)
 
     groups = []
-    monkeypatch.setattr(gathering_module, "score_samples", spied)
+    monkeypatch.setattr(gaps_module, "score_samples", spied)
     settings = replace(
         tiny_run.BASE,
         num_steps=2,
         log_mu=log_mu,
         num_gap_rows=2,
+        optimizer=OptimizerSettings(kind="schedule-free"),  # AdamW trains where it samples, and measures nothing
         collect=replace(tiny_run.BASE.collect, num_prompts=2, num_samples=2, group_filter=False),
     )
     rollouts = []
@@ -188,6 +189,46 @@ def test_the_gap_is_measured_on_neighbours_unless_it_decides(
     ]
     # Neighbours take turns, step by step; those that are spread are at the same places.
     assert places == ([[2, 3], [0, 1]] if log_mu == "sampler" else [[0, 2], [0, 2]])
+
+
+def test_where_the_update_shows_the_gap_it_is_not_measured(tiny_run, tiny_policy, tmp_path: Path, monkeypatch):
+    def not_called(*_, **__):
+        raise AssertionError("a pass of its own")
+
+    monkeypatch.setattr(gaps_module, "score_samples", not_called)
+    settings = replace(tiny_run.BASE, num_steps=2, optimizer=OptimizerSettings(learning_rate=0.05, warmup_steps=0))
+    lines = []
+    tiny_run.run(
+        tiny_policy,
+        tmp_path / "run",
+        settings,
+        sampler=FarOff(LocalSampler(tiny_policy), 0.04),
+        on_step=lambda metrics, _: lines.append(metrics),
+    )
+    for line in lines:
+        # Later minibatches have moved on, by much more than the gap.
+        assert line["num_optimizer_steps"] == 4
+        assert line["kl_mu_pi"] > 0.01
+        assert line["gap_mean_abs"] == pytest.approx(0.04, abs=1e-4)
+        assert line["gap_max_abs"] == pytest.approx(0.04, abs=1e-4)
+    silent = tiny_run.run(tiny_policy, tmp_path / "silent", replace(settings, num_steps=1, num_gap_rows=0)).metrics
+    assert "gap_mean_abs" not in silent
+
+
+def test_with_lagging_batches_the_gap_is_measured_on_what_was_just_drawn(
+    tiny_run, tiny_policy, tmp_path: Path, monkeypatch
+):
+    versions = []
+
+    def spied(policy, samples, *, max_tokens):
+        versions.append({sample.policy_version for sample in samples})
+        return score_samples(policy, samples, max_tokens=max_tokens)
+
+    monkeypatch.setattr(gaps_module, "score_samples", spied)
+    settings = replace(tiny_run.BASE, num_steps=2, sources=replace(tiny_run.BASE.sources, lag=1))
+    metrics = tiny_run.run(tiny_policy, tmp_path, settings).metrics
+    assert versions == [{0}, {0}, {4}]
+    assert metrics["gap_max_abs"] < 1e-4
 
 
 def test_auto_without_a_measured_gap_is_refused(tiny_run):

@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from klimb.experience import Sample, Source
-from klimb.samplers import sampler_trainer_gap
 from klimb.training.collect import Collection, advantages_of, collect, judge
 from klimb.training.drawing import Actors, Round
+from klimb.training.gaps import comes_with_the_update, gap_between, measured_gap
 from klimb.training.groups import is_used
 from klimb.training.identity import run_key
 from klimb.training.kept import grouped
@@ -147,9 +147,10 @@ def _with_log_mu(
     if not used:
         return (), {}
     if settings.log_mu == "sampler":
-        return tuple(used), _measured_gap(state, used, settings) if settings.num_gap_rows else {}
+        is_measured = settings.num_gap_rows and not comes_with_the_update(state, settings)
+        return tuple(used), measured_gap(state, used, settings) if is_measured else {}
     if settings.log_mu == "auto":
-        gap = _measured_gap(state, used, settings)
+        gap = measured_gap(state, used, settings)
         # Not "larger": a gap that is no number is no reason to trust the sampler.
         if gap["gap_mean_abs"] <= settings.max_gap:
             return tuple(used), gap | {"log_mu_recomputed": 0.0}
@@ -161,7 +162,7 @@ def _with_log_mu(
             settings.max_gap,
         )
     scored = score_samples(state.policy, used, max_tokens=settings.update.step.micro_batch_tokens)
-    gap = _gap([sample.log_mu for sample in used], scored)
+    gap = gap_between([sample.log_mu for sample in used], scored)
     rescored = [
         replace(
             sample,
@@ -172,30 +173,6 @@ def _with_log_mu(
         for sample, values in zip(used, scored, strict=True)
     ]
     return tuple(rescored), gap | {"log_mu_recomputed": 1.0}
-
-
-def _measured_gap(state: RunState, used: Sequence[Sample], settings: LoopSettings) -> dict[str, float]:
-    """The gap on a few rows.
-
-    Where it decides, they are spread evenly over the batch; else they are the next neighbours at each step, which share
-    their prompt and so cost least. Only the sampler's log-probabilities of the unaltered model can be compared:
-    `log_mu` if the sampling is plain, else `log_ref` where the sampler recorded it there.
-    """
-    count = min(settings.num_gap_rows, len(used))
-    if settings.log_mu == "auto":
-        rows = used[:: -(-len(used) // count)]
-    else:
-        rows = [used[(state.step * count + offset) % len(used)] for offset in range(count)]
-    recorded = [sample.log_mu if settings.collect.sampling.is_plain else sample.log_ref for sample in rows]
-    if None in recorded:
-        return {}
-    return _gap(recorded, score_samples(state.policy, rows, max_tokens=settings.update.step.micro_batch_tokens))
-
-
-def _gap(recorded: Sequence[Sequence[float] | None], scored: Sequence[Sequence[float]]) -> dict[str, float]:
-    log_model = torch.tensor([[value for values in recorded for value in values or ()]], dtype=torch.float64)
-    log_pi = torch.tensor([[value for values in scored for value in values]], dtype=torch.float64)
-    return sampler_trainer_gap(log_model, log_pi, torch.ones_like(log_pi, dtype=torch.bool))
 
 
 def _logged(logged: LoggedGroups, count: int, settings: LoopSettings) -> tuple[Sample, ...]:

@@ -10,6 +10,7 @@ from klimb.experience import Batch, Sample, collate
 from klimb.losses import Loss
 from klimb.training.crediting import credited
 from klimb.training.drawing import Actors
+from klimb.training.gaps import comes_with_the_update, gap_of_first_step
 from klimb.training.gathering import Gathered, gather
 from klimb.training.kept import grouped
 from klimb.training.scoring import score_samples
@@ -100,10 +101,16 @@ def _update(
         )
         return {"num_optimizer_steps": 0.0, "num_skipped_steps": 0.0, "num_tokens_trained": 0.0}
 
+    version = state.optimizer.num_steps
+    reads_gap = settings.num_gap_rows > 0 and comes_with_the_update(state, settings)
+    gap: dict[str, float] = {}
+
     def observe(outcome: StepOutcome, part: Batch, name: str) -> None:
         state.guard.watch(outcome, part, name=f"step-{state.step:06d}-{name}")
         if not outcome.not_finite and "kl_pi_ref" in outcome.metrics:
             state.reference.observe(outcome.metrics["kl_pi_ref"])
+        if reads_gap and state.optimizer.num_steps == version + 1:
+            gap.update(gap_of_first_step(outcome, part, policy_version=version))
 
     batch = collate(used, gathered.advantages, allow_absent_log_mu=not objective.needs_log_mu)
     batch, of_the_critic = credited(
@@ -124,7 +131,7 @@ def _update(
         on_outcome=observe,
     )
     state.weights_watch.observe(metrics, has_old_samples=not settings.sources.is_plain)
-    return metrics
+    return gap | metrics
 
 
 def _keep_for_replay(state: RunState, used: Sequence[Sample], settings: LoopSettings) -> None:

@@ -77,7 +77,8 @@ class LoopSettings:
             of the trainer's forward pass with the same weights, which removes the gap between the two and costs a pass;
             `auto` does so in steps whose measured gap is larger than `max_gap`: numbers so far off are rather wrong
             than those of another kernel. The metric `log_mu_recomputed` says which.
-        num_gap_rows: so many responses a step are scored by the trainer to measure that gap; 0 measures nothing.
+        num_gap_rows: so many responses a step are scored by the trainer to measure that gap, unless the first pass of
+            the update shows it at no cost (plain sampling, AdamW, no lag, `sampler`); 0 leaves it out of the metrics.
         max_gap: of `auto`: mean |log π − log μ| in nats a token.
         max_seconds: the run ends after the step in which this much time has passed, as if it were the last.
         max_generated_tokens: the run ends after the step in which so many response tokens were drawn in all, those of

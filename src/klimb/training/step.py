@@ -48,6 +48,21 @@ class StepSettings:
             raise ValueError(f"unknown ess_scaling {self.ess_scaling!r}; there are none, {', '.join(_ESS_OF)}")
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the policy said of the rows that went through it, on the batch's own device and shape."""
+
+    log_pi: Float[Tensor, "batch time"]
+    entropy: Float[Tensor, "batch time"]
+    mask: Bool[Tensor, "batch time"]
+
+    @classmethod
+    def of(cls, batch: Batch) -> "Seen":
+        """Nothing yet."""
+        shape = batch.mask.shape
+        return cls(torch.zeros(shape), torch.zeros(shape), torch.zeros(shape, dtype=torch.bool))
+
+
 @dataclass(frozen=True)
 class StepOutcome:
     """What came of one step.
@@ -56,11 +71,13 @@ class StepOutcome:
         metrics: of the objective over the whole minibatch, and of the gradient. Empty when nothing was computed.
         num_tokens: response tokens that went through the model.
         not_finite: what was not finite, so that the step was not taken; empty otherwise.
+        seen: what the policy said of the minibatch before the step; None if nothing went through it or no step came.
     """
 
     metrics: dict[str, float]
     num_tokens: int
     not_finite: str = ""
+    seen: Seen | None = None
 
 
 def optimizer_step(
@@ -82,7 +99,7 @@ def optimizer_step(
     if not rows:
         return StepOutcome({}, 0)
     optimizer.zero_grad()
-    seen = _Seen.of(batch)
+    seen = Seen.of(batch)
     loss = 0.0
     for portion in micro_batches_for(policy, batch, rows, max_tokens=settings.micro_batch_tokens):
         part_loss = _backward(policy, objective, batch, portion, seen)
@@ -101,7 +118,7 @@ def optimizer_step(
     optimizer.step(scale=scale)
     optimizer.zero_grad()
     metrics["zero_advantage_fraction"] = float(is_idle.double().mean())
-    return StepOutcome(metrics, int(seen.mask.sum()))
+    return StepOutcome(metrics, int(seen.mask.sum()), seen=seen)
 
 
 def _learning_rate_scale(metrics: Mapping[str, float], ess_scaling: EssScaling) -> float:
@@ -130,21 +147,7 @@ def _fitted(policy: Policy, objective: Loss, batch: Batch, *, max_tokens: MicroB
     return fitted.objective, replace(batch, advantages=fitted.advantages)
 
 
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    """What the policy said of the rows that went through it, on the batch's own device and shape."""
-
-    log_pi: Float[Tensor, "batch time"]
-    entropy: Float[Tensor, "batch time"]
-    mask: Bool[Tensor, "batch time"]
-
-    @classmethod
-    def of(cls, batch: Batch) -> "_Seen":
-        shape = batch.mask.shape
-        return cls(torch.zeros(shape), torch.zeros(shape), torch.zeros(shape, dtype=torch.bool))
-
-
-def _backward(policy: Policy, objective: Loss, batch: Batch, rows: Sequence[int], seen: _Seen) -> float:
+def _backward(policy: Policy, objective: Loss, batch: Batch, rows: Sequence[int], seen: Seen) -> float:
     """Adds the gradient of these rows' share of the loss; returns that share."""
     part = batch.select(rows).to(policy.device)
     scored = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask, with_entropy=True)
@@ -168,7 +171,7 @@ def _backward(policy: Policy, objective: Loss, batch: Batch, rows: Sequence[int]
 
 
 @torch.no_grad()
-def _objective_metrics(objective: Loss, batch: Batch, seen: _Seen) -> dict[str, float]:
+def _objective_metrics(objective: Loss, batch: Batch, seen: Seen) -> dict[str, float]:
     """The objective's metrics over the whole minibatch at once: quantiles and sample sizes do not average.
 
     Where more than this step's rollouts are in it, also over each source's rows, as `replay/w_p99`.
@@ -185,7 +188,7 @@ def _objective_metrics(objective: Loss, batch: Batch, seen: _Seen) -> dict[str, 
     return metrics
 
 
-def _metrics_of_rows(objective: Loss, batch: Batch, seen: _Seen, rows: Sequence[int]) -> dict[str, float]:
+def _metrics_of_rows(objective: Loss, batch: Batch, seen: Seen, rows: Sequence[int]) -> dict[str, float]:
     part = batch.select(rows)
     width = part.mask.shape[1]
     out = objective(

@@ -239,7 +239,8 @@ class TrainingSection(BaseModel):
     """`recomputed` scores each batch again with the trainer, which removes the gap to the sampler and costs a pass;
     `auto` does so where the measured gap is larger than `max_gap`."""
     num_gap_rows: Annotated[int, Field(ge=0, le=100_000)] = 8
-    """Answers per step that the trainer scores to measure that gap; 0 measures nothing."""
+    """Answers per step that the trainer scores to measure that gap, where the update does not show it at no cost; 0
+    leaves it out."""
     max_gap: Annotated[float, Field(gt=0, le=1_000)] = 0.05
     """Mean difference in nats a token above which `auto` does not take the sampler's log-probabilities."""
     num_threads: Annotated[int, Field(ge=0, le=4_096)] = 0
