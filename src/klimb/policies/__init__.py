@@ -1,6 +1,7 @@
 """The language model: loading, log-probabilities of given tokens, LoRA, reference weights."""
 
 from klimb.policies.allocation import keep_freed_memory
+from klimb.policies.gradients import gradients_in_place
 from klimb.policies.head import TokenLogProbs, token_log_probs
 from klimb.policies.loading import load_policy
 from klimb.policies.lora import LoraSettings
@@ -20,6 +21,7 @@ __all__ = [
     "TokenMismatch",
     "ValueHead",
     "cache_folder",
+    "gradients_in_place",
     "ids_of_tokens",
     "keep_freed_memory",
     "load_policy",

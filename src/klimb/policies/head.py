@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from klimb.policies.gradients import place_for_gradient
 from klimb.policies.head_tiles import HeadSettings, TileLogits, head_backward, head_forward
 
 CPU_BLOCK_TOKENS = 1024
@@ -22,8 +23,8 @@ GPU_BLOCK_TOKENS = 1024
 GPU_TILE_VOCAB = 65536
 """256 MiB of float32 logits: few launches, and matrices large enough to fill the device."""
 
-KEPT_LOGITS_BYTES = 64 * 2**20
-"""680 tokens by 49152 words in bfloat16: all logits of a small pass; in a large one less than the weight's gradient."""
+KEPT_LOGITS_BYTES = 96 * 2**20
+"""1024 tokens by 49152 words in bfloat16: all logits of a small pass; in a large one less than the weight's gradient."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,12 @@ class _TiledHead(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, settings: HeadSettings
     ) -> tuple[Tensor, Tensor]:
         with torch.autocast(hidden.device.type, enabled=False):
-            log_pi, lse, entropy, kept = head_forward(TileLogits(hidden, weight, bias, settings), targets)
+            head = TileLogits(hidden, weight, bias, settings)
+            log_pi, lse, entropy, kept = head_forward(head, targets)
         ctx.save_for_backward(hidden, weight, bias, targets, lse, entropy, *kept)
         ctx.settings = settings
+        # Parts are added up in float32; a weight in 16 bits would round each sum.
+        ctx.place = place_for_gradient(weight) if weight.dtype == head.sum_dtype else None
         # An entropy that is only looked at has no gradient, which is cheaper than one of zeros.
         ctx.set_materialize_grads(False)
         if not settings.with_entropy:
@@ -136,5 +140,5 @@ class _TiledHead(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):
             needed = ctx.needs_input_grad[:3]
             head = TileLogits(hidden, weight, bias, ctx.settings)
-            out = head_backward(head, targets, lse, entropy, kept, grads, needed)
+            out = head_backward(head, targets, lse, entropy, kept, grads, needed, place=ctx.place)
         return (*out, None, None)

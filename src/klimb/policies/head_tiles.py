@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from klimb.policies.gradients import gradient_at
 from klimb.policies.row_chunks import row_chunks
 
 
@@ -133,15 +134,21 @@ def head_backward(
     kept: Sequence[Tensor],
     grads: tuple[Tensor | None, ...],
     needed: tuple[bool, ...],
+    *,
+    place: Tensor | None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of hidden, weight and bias."""
+    """Gradients of hidden, weight and bias; that of the weight is None if it was added in place."""
     # A softmax's dL/dz is dL/du / temperature, so the temperature goes into the incoming gradients.
     temperature, dtype, device = head.settings.temperature, head.sum_dtype, head.hidden.device
     grad_log_pi = torch.zeros_like(lse) if grads[0] is None else grads[0].to(dtype) / temperature
     grad_entropy = None if grads[1] is None else grads[1].to(dtype) / temperature
     slopes = _LogitGradients(targets, lse, entropy, grad_log_pi, grad_entropy)
     grad_hidden = torch.zeros(head.hidden.shape, dtype=dtype, device=device) if needed[0] else None
-    grad_weight = torch.zeros(head.weight.shape, dtype=dtype, device=device) if needed[1] else None
+    grad_weight = None
+    if needed[1]:
+        grad_weight = (
+            torch.zeros(head.weight.shape, dtype=dtype, device=device) if place is None else gradient_at(place)
+        )
     grad_bias = torch.zeros(len(head.weight), dtype=dtype, device=device) if needed[2] else None
     remaining = iter(kept)
     for tile in head.tiles():
@@ -154,7 +161,7 @@ def head_backward(
                 _add_product(grad_hidden[block], dz, tile_weight)
             if grad_weight is not None:
                 _add_product(grad_weight[tile], dz.t(), head.hidden[block])
-    return grad_hidden, grad_weight, grad_bias
+    return grad_hidden, grad_weight if place is None else None, grad_bias
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from klimb.policies.gradients import given_gradient, place_for_gradient
+
 
 def joint_linear(
     inputs: Float[Tensor, "tokens hidden"], layers: Sequence[nn.Module], *, dtype: torch.dtype
@@ -34,8 +36,11 @@ def joint_linear(
 def is_plain(layer: nn.Module) -> bool:
     """True for a linear layer whose output is nothing but its product."""
     # Exactly these classes: a sharded or quantised weight multiplies in its own way.
-    if type(layer) is not nn.Linear or type(layer.weight) is not nn.Parameter:
-        return False
+    return type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and has_no_hooks(layer)
+
+
+def has_no_hooks(layer: nn.Module) -> bool:
+    """True if nothing but the layer itself runs when it is called."""
     return not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
 
 
@@ -56,6 +61,7 @@ class _JointLinear(torch.autograd.Function):
         weight = _joined(weights, inputs.dtype)
         # Not the joined weight: joining once more is cheap, and all of them are as large as the activations.
         ctx.save_for_backward(inputs, *weights)
+        ctx.places = [place_for_gradient(each) for each in weights]
         ctx.bias_dtypes = [bias.dtype for bias in biases]
         if biases:
             return torch.addmm(_joined(biases, inputs.dtype), inputs, weight.t())
@@ -72,7 +78,10 @@ class _JointLinear(torch.autograd.Function):
         grad_weights: list[Tensor | None] = [None] * len(weights)
         if any(ctx.needs_input_grad[2 : 2 + len(weights)]):
             parts = (grad.t() @ inputs).split(sizes)
-            grad_weights = [part.to(each.dtype) for part, each in zip(parts, weights, strict=True)]
+            grad_weights = [
+                given_gradient(part, each.dtype, place)
+                for part, each, place in zip(parts, weights, ctx.places, strict=True)
+            ]
         if not ctx.bias_dtypes:
             return grad_inputs, None, *grad_weights
         parts = grad.sum(0).split(sizes)

@@ -16,6 +16,7 @@ from transformers.models.mistral.modeling_mistral import MistralModel
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Model
 
 from klimb.policies.checkpointing import ActivationCheckpointing, num_checkpointed
+from klimb.policies.embedding import embedded
 from klimb.policies.joint_linear import joint_linear
 from klimb.policies.packed_rows import PackedRows
 from klimb.policies.rms_norm import rms_norm_of_sum
@@ -71,7 +72,7 @@ def packed_hidden(
     """
     model = cast(Any, decoder)
     with torch.autocast(rows.ids.device.type, enabled=False):
-        stream = model.embed_tokens(rows.ids)
+        stream = embedded(rows.ids, model.embed_tokens)
         angles = tuple(table[0] for table in model.rotary_emb(stream, rows.positions[None]))
         layers = [_Layer.of(layer, angles, rows, dtype) for layer in model.layers]
         num_again = num_checkpointed(checkpointing, layers[0].num_kept_bytes(len(rows.ids)), len(layers), stream)

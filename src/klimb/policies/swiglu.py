@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from klimb.policies.gradients import given_gradient, place_for_gradient
 from klimb.policies.joint_linear import is_plain, joint_linear
 from klimb.policies.row_chunks import row_chunks
 
@@ -36,6 +37,7 @@ class _GatedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate_and_up: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(gate_and_up, weight)
+        ctx.place = place_for_gradient(weight)
         gate, up = gate_and_up.chunk(2, dim=-1)
         gated = gate_and_up.new_empty(gate.shape)
         for rows in row_chunks(gate_and_up):
@@ -57,5 +59,6 @@ class _GatedLinear(torch.autograd.Function):
             torch.ops.aten.silu_backward.grad_input(grad_rows * up[rows], gate[rows], grad_input=grad_gate[rows])
             # What the layer read takes the place of its gradient.
             torch.mul(passed, up[rows], out=grad_rows)
-        grad_weight = (grad.t() @ grad_gated).to(weight.dtype) if ctx.needs_input_grad[1] else None
-        return grad_input, grad_weight
+        if not ctx.needs_input_grad[1]:
+            return grad_input, None
+        return grad_input, given_gradient(grad.t() @ grad_gated, weight.dtype, ctx.place)

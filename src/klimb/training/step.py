@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from klimb.experience import Batch
 from klimb.losses import Loss
-from klimb.policies import Policy
+from klimb.policies import Policy, gradients_in_place
 from klimb.training.minibatches import MicroBatchTokens, micro_batches_for
 from klimb.training.optimizers import Optimizer
 
@@ -150,23 +150,24 @@ def _fitted(policy: Policy, objective: Loss, batch: Batch, *, max_tokens: MicroB
 def _backward(policy: Policy, objective: Loss, batch: Batch, rows: Sequence[int], seen: Seen) -> float:
     """Adds the gradient of these rows' share of the loss; returns that share."""
     part = batch.select(rows).to(policy.device)
-    scored = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask, with_entropy=True)
-    out = objective(
-        scored.log_pi,
-        part.log_mu,
-        part.log_ref,
-        part.advantages,
-        part.mask,
-        normalizer=objective.normalizer(batch.mask),
-        log_prox=part.log_prox,
-    )
+    with gradients_in_place():
+        scored = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask, with_entropy=True)
+        out = objective(
+            scored.log_pi,
+            part.log_mu,
+            part.log_ref,
+            part.advantages,
+            part.mask,
+            normalizer=objective.normalizer(batch.mask),
+            log_prox=part.log_prox,
+        )
+        if bool(out.loss.isfinite()):
+            out.loss.backward()
     width = part.mask.shape[1]
     seen.log_pi[rows, :width] = scored.log_pi.detach().float().cpu()
     seen.mask[rows, :width] = part.mask.cpu()
     if scored.entropy is not None:
         seen.entropy[rows, :width] = scored.entropy.detach().float().cpu()
-    if bool(out.loss.isfinite()):
-        out.loss.backward()
     return float(out.loss.detach())
 
 
