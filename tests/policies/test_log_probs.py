@@ -126,6 +126,26 @@ def test_a_prompt_goes_through_the_model_once_for_all_its_responses(tiny_policy)
     assert inputs_of_decoder(tiny_policy, prompts, index, ids, mask) == [(3, 7), (6, 5)]
 
 
+@pytest.mark.parametrize("packs_rows", [True, False])
+def test_gradients_do_not_depend_on_the_order_of_threads(tiny_policy, packs_rows):
+    # All answers read one prompt, whose gradient has as many parts.
+    tiny_policy.packs_rows = packs_rows
+    ids = torch.arange(2 * 1000).view(1000, 2) % 50 + 3
+    arguments = ([[5, 6, 7]], torch.zeros(1000, dtype=torch.long), ids, torch.ones_like(ids, dtype=torch.bool))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        runs = []
+        for _ in range(6):
+            tiny_policy.model.zero_grad()
+            (tiny_policy.log_probs(*arguments).log_pi * ids.cos()).sum().backward()
+            runs.append([parameter.grad for parameter in tiny_policy.trainable().values()])
+    finally:
+        torch.set_num_threads(threads)
+    for run in runs[1:]:
+        assert all(map(torch.equal, run, runs[0]))
+
+
 def test_unused_prompts_are_not_run(tiny_policy):
     prompts, _, ids, mask, _ = example()
     only_second = torch.ones(6, dtype=torch.long)

@@ -174,26 +174,6 @@ def test_layers_computed_again_give_the_same_bits():
         assert all(map(torch.equal, result, results[0]))
 
 
-def test_gradients_do_not_depend_on_the_order_of_threads():
-    # The last state of one prompt predicts the first token of many answers, so its gradient has many parts.
-    rows = [(0, 1)] * 2000
-    generator = torch.Generator().manual_seed(3)
-    ids = torch.randint(99, (len(rows), 1), generator=generator)
-    arguments = ([[5, 6, 7]], torch.zeros(len(rows), dtype=torch.long), ids, torch.ones_like(ids, dtype=torch.bool))
-    model = MODELS["grouped"]().float()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(4)
-    try:
-        runs = [
-            gradients(packed_hidden(model.get_decoder(), pack_rows(*arguments), dtype=torch.float32), model)
-            for _ in range(8)
-        ]
-    finally:
-        torch.set_num_threads(threads)
-    for run in runs[1:]:
-        assert all(torch.equal(run[name], expected) for name, expected in runs[0].items())
-
-
 def test_layers_computed_again_keep_less():
     kept = {}
     model, arguments = MODELS["grouped"](), example()

@@ -94,6 +94,23 @@ def test_auto_keeps_a_group_whole_up_to_four_times_its_tokens(
     assert micro_batches_for(policy, batch, [], max_tokens="auto") == []
 
 
+@pytest.mark.parametrize(
+    ("group_tokens", "num_groups"),
+    [
+        (128, [8, 2]),  # 8 of them fill a portion of 1024
+        (552, [2, 2, 2, 2, 2]),  # 1104 are nearer to 1024 than 552 are
+        (700, [1] * 10),  # 700 are nearer than 1400
+    ],
+)
+def test_auto_takes_whole_groups_as_near_to_its_size_as_they_come(monkeypatch, tiny_policy, group_tokens, num_groups):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    policy = dataclasses.replace(tiny_policy, packs_rows=True)
+    batch = batch_of([(row // 4, 40, (group_tokens - 40) // 4) for row in range(40)])
+    portions = micro_batches_for(policy, batch, range(40), max_tokens="auto")
+    assert [len(rows) for rows in portions] == [4 * number for number in num_groups]
+    assert [row for rows in portions for row in rows] == list(range(40))
+
+
 def test_auto_suits_the_device(monkeypatch):
     cpu = torch.device("cpu")
     for num_threads, expected in ((1, 1024), (4, 1024), (16, 4096)):

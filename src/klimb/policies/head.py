@@ -24,7 +24,7 @@ GPU_TILE_VOCAB = 65536
 """256 MiB of float32 logits: few launches, and matrices large enough to fill the device."""
 
 KEPT_LOGITS_BYTES = 96 * 2**20
-"""1024 tokens by 49152 words in bfloat16: all logits of a small pass; in a large one less than the weight's gradient."""
+"""1024 tokens by 49152 words in bfloat16: all logits of a small pass, and less than the weight's gradient."""
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionCacheLayerMixin
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def _hidden_with_shared_prompts(
     first = prompt_hidden[:, -1:].index_select(0, row_prompt)
     if response_ids.shape[1] == 1:
         return first
-    cache.batch_select_indices(row_prompt)
+    for layer in cache.layers:
+        _select_rows(cast(DynamicLayer, layer), row_prompt)
     inputs = response_ids[:, :-1]
     # Padding after a response is attended only by what comes after it, which is never scored.
     attended = torch.cat([prompts.attended[row_prompt], torch.ones_like(inputs)], dim=1)
@@ -95,6 +97,16 @@ def _hidden_with_shared_prompts(
         use_cache=True,
     ).last_hidden_state
     return torch.cat([first, rest], dim=1)
+
+
+def _select_rows(layer: DynamicLayer, rows: Tensor) -> None:
+    """`layer.batch_select_indices`, with a gradient that is one and the same every time."""
+    if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
+        layer.batch_select_indices(rows)
+        return
+    assert layer.keys is not None and layer.values is not None
+    # That indexes, and threads add the gradients of rows that are named several times in any order.
+    layer.keys, layer.values = layer.keys.index_select(0, rows), layer.values.index_select(0, rows)
 
 
 def _hidden_of_full_rows(
