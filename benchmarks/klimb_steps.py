@@ -82,6 +82,7 @@ def phases_of(metrics: Mapping[str, float], *, seconds: float) -> Phases:
     """The phases of klimb's step, from its own metrics and its wall time as seen from outside."""
     sample, update = metrics["sample_seconds"], metrics["update_seconds"]
     named = sample + update + metrics["score_seconds"] + metrics["reference_seconds"]
+    # Unnamed is the measurement of the gap between sampler and trainer, where the update does not show it.
     gap = max(0.0, metrics["step_seconds"] - named)
     score = metrics["score_seconds"] + metrics["reference_seconds"] + gap
     return Phases(sample=sample, score=score, update=max(0.0, seconds - sample - score))

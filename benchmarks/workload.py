@@ -131,8 +131,7 @@ class Phases:
 
     Attributes:
         sample: drawing tokens.
-        score: rewards, and forward passes without gradient: the reference, old log-probabilities, and klimb's check of
-            the gap between sampler and trainer.
+        score: rewards, and forward passes without gradient: the reference, old log-probabilities.
         update: all the rest: batches, forward and backward passes, the optimizer, metrics.
     """
 

@@ -11,7 +11,7 @@ loss (`--recipe grpo` is TRL's loss_type grpo), AdamW with float32 weights, and 
 `klimb train` runs it, its measurement of the gap between sampler and trainer and its recording of rollouts included.
 
 Phases: `sample` draws and decodes; `score` is rewards and forward passes without gradient (reference, old
-log-probabilities, klimb's gap); `update` is the rest. `CPU` adds up all threads of a process. Peak memory is that of a
+log-probabilities); `update` is the rest. `CPU` adds up all threads of a process. Peak memory is that of a
 process: weights, optimizer, libraries and all.
 
 TRL's vLLM backend is not attempted: TRL 1.16 asks for vLLM 0.22 to 0.31 in the environment that it runs in, which this

@@ -19,7 +19,8 @@ def gradients_in_place() -> Generator[None]:
     """Inside, forward and backward passes may add gradients of weights on a CPU to their `.grad` themselves.
 
     `backward()` leaves the same `.grad`, up to the order of additions; `torch.autograd.grad` finds none for such
-    weights. Weights with hooks are left to autograd, which calls them.
+    weights, and neither does what listens to autograd's own accumulation (DistributedDataParallel). Weights with hooks
+    are left to autograd, which calls them.
     """
     token = _in_place.set(True)
     try:

@@ -25,8 +25,8 @@ class StepSettings:
 
     Attributes:
         micro_batch_tokens: prompt and response tokens that go through the model at once, with their padding where the
-            policy does not pack rows; `auto` suits the device. It changes memory and speed; the gradient stays the same
-            up to rounding.
+            policy does not pack rows; `auto` takes whole groups and suits the device. It changes memory and speed; the
+            gradient stays the same up to rounding.
         max_grad_norm: a longer gradient is scaled down to this norm.
         ess_scaling: the learning rate is multiplied by √(ESS/n), the share of the minibatch that its weights π/μ leave
             effective, over tokens or over responses (`sequence-mean` by their geometric mean); `none` leaves it alone.

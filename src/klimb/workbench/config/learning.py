@@ -226,7 +226,7 @@ class TrainingSection(BaseModel):
     """Optimiser steps per pass."""
     micro_batch_tokens: Annotated[int, Field(ge=1, le=MOST)] | Literal["auto"] = "auto"
     """Tokens (prompt and answer) that go through the model at once; changes memory and speed, not the result. `auto`
-    suits the device: 1,024 or more on a CPU, 8,192 on a GPU."""
+    takes whole groups, in portions near 1,024 on a CPU (more with many threads) and 8,192 on a GPU."""
     max_skipped_steps: CountOrZero = 5
     """The run stops after this many steps in a row with a non-finite loss or gradient."""
     max_seconds: Seconds | Literal["none"] = "none"
