@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -202,15 +203,16 @@ def test_where_the_update_shows_the_gap_it_is_not_measured(tiny_run, tiny_policy
         tiny_policy,
         tmp_path / "run",
         settings,
-        sampler=FarOff(LocalSampler(tiny_policy), 0.04),
+        sampler=FarOff(LocalSampler(tiny_policy), 0.4),
         on_step=lambda metrics, _: lines.append(metrics),
     )
     for line in lines:
         # Later minibatches have moved on, by much more than the gap.
         assert line["num_optimizer_steps"] == 4
         assert line["kl_mu_pi"] > 0.01
-        assert line["gap_mean_abs"] == pytest.approx(0.04, abs=1e-4)
-        assert line["gap_max_abs"] == pytest.approx(0.04, abs=1e-4)
+        assert line["gap_mean_abs"] == pytest.approx(0.4, abs=1e-4)
+        assert line["gap_max_abs"] == pytest.approx(0.4, abs=1e-4)
+        assert line["gap_k3"] == pytest.approx(math.exp(-0.4) - 1 + 0.4, abs=1e-4)  # trainer less sampler is -0.4
     silent = tiny_run.run(tiny_policy, tmp_path / "silent", replace(settings, num_steps=1, num_gap_rows=0)).metrics
     assert "gap_mean_abs" not in silent
 

@@ -15,8 +15,8 @@ the device as they come: torn apart, a group needs its prompt twice, and pieces 
 of attention."""
 
 CPU_TOKENS, CPU_TOKENS_PER_THREAD, GPU_TOKENS = 1024, 256, 8192
-"""What `tokens_at_once` gives for `auto`. On two cores 1,104 tokens at once train as fast as 4,416, with a quarter of
-the activations (docs/performance.md)."""
+"""What `tokens_at_once` gives for `auto`. On two cores 1,104 tokens at once train as fast as 4,096, with a quarter of
+the activations (docs/log.md)."""
 
 LARGEST_GROUP = 4
 """Portions of `auto`; a larger group is torn apart."""
