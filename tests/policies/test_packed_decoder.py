@@ -23,7 +23,7 @@ from klimb.policies import policy as policy_module
 from klimb.policies.packed_decoder import can_pack, packed_hidden
 from klimb.policies.packed_rows import pack_rows
 from klimb.policies.rms_norm import rms_norm_of_sum
-from klimb.policies.rotary import rotate
+from klimb.policies.rotary import Rotation
 from klimb.policies.shared_attention import QUERY_CHUNK
 
 SIZES = {
@@ -270,12 +270,15 @@ def test_in_bfloat16_the_values_are_those_of_transformers_rows_whatever_the_leng
 
 def test_rotation_and_norm_round_as_transformers_does():
     generator = torch.Generator().manual_seed(0)
-    rows, angles = torch.randn(64, 3, 8, generator=generator), torch.randn(64, 1, 4, generator=generator)
+    rows, angles = torch.randn(64, 3, 8, generator=generator), torch.randn(64, 4, generator=generator).repeat(1, 2)
     cos, sin = angles.cos(), angles.sin()
-    rotated = torch.empty_like(rows)
-    rotate(rows, cos, sin, out=rotated)
     low, high = rows.chunk(2, dim=-1)
-    assert torch.equal(rotated, torch.cat([low * cos + -high * sin, high * cos + low * sin], dim=-1))
+    expected = rows * cos[:, None] + torch.cat([-high, low], dim=-1) * sin[:, None]
+    scales = torch.tensor([1.0, 0.25, 1.0])
+    rotation = Rotation.of(cos, sin, scales=scales)
+    for out in (torch.empty_like(rows), torch.empty_like(rows, dtype=torch.bfloat16), rows):
+        rotation(rows, out=out)
+        assert torch.equal(out, (scales[:, None] * expected).to(out.dtype))
     norm = LlamaRMSNorm(24, eps=1e-5)
     torch.nn.init.normal_(norm.weight, generator=generator)
     stream = torch.randn(64, 24, generator=generator)

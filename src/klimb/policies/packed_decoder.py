@@ -20,7 +20,7 @@ from klimb.policies.embedding import embedded
 from klimb.policies.joint_linear import joint_linear
 from klimb.policies.packed_rows import PackedRows
 from klimb.policies.rms_norm import rms_norm_of_sum
-from klimb.policies.shared_attention import HeadShape, shared_attention
+from klimb.policies.shared_attention import HeadShape, SharedAttention
 from klimb.policies.swiglu import gated_linear
 
 KNOWN_DECODERS = (LlamaModel, MistralModel, Qwen2Model)
@@ -73,8 +73,8 @@ def packed_hidden(
     model = cast(Any, decoder)
     with torch.autocast(rows.ids.device.type, enabled=False):
         stream = embedded(rows.ids, model.embed_tokens)
-        angles = tuple(table[0] for table in model.rotary_emb(stream, rows.positions[None]))
-        layers = [_Layer.of(layer, angles, rows, dtype) for layer in model.layers]
+        attention = _attention(model, rows, stream)
+        layers = [_Layer(layer, attention, dtype) for layer in model.layers]
         num_again = num_checkpointed(checkpointing, layers[0].num_kept_bytes(len(rows.ids)), len(layers), stream)
         delta = None
         for number, layer in enumerate(layers):
@@ -93,31 +93,30 @@ def packed_hidden(
         return hidden
 
 
+def _attention(model: Any, rows: PackedRows, stream: Tensor) -> SharedAttention:
+    """That of all layers, which differ in their weights alone."""
+    own = model.layers[0].self_attn
+    config = own.config
+    heads = HeadShape(config.num_attention_heads, config.num_key_value_heads, own.head_dim, own.scaling)
+    cos, sin = model.rotary_emb(stream, rows.positions[None])
+    return SharedAttention(rows.blocks, cos[0], sin[0], heads)
+
+
 @dataclass(frozen=True)
 class _Layer:
     """One decoder layer on packed rows."""
 
     modules: Any
-    heads: HeadShape
-    angles: tuple[Tensor, Tensor]
-    rows: PackedRows
+    attention: SharedAttention
     dtype: torch.dtype
-
-    @classmethod
-    def of(cls, layer: Any, angles: tuple[Tensor, ...], rows: PackedRows, dtype: torch.dtype) -> "_Layer":
-        attention = layer.self_attn
-        config = attention.config
-        heads = HeadShape(config.num_attention_heads, config.num_key_value_heads, attention.head_dim, attention.scaling)
-        return cls(layer, heads, (angles[0], angles[1]), rows, dtype)
 
     def __call__(self, stream: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
         """The residual stream before the feed-forward layer, and what that adds to it."""
         layer, dtype = self.modules, self.dtype
         stream, normed = self._normed(stream, delta, layer.input_layernorm)
-        attention = layer.self_attn
-        projected = joint_linear(normed, (attention.q_proj, attention.k_proj, attention.v_proj), dtype=dtype)
-        attended = shared_attention(projected, self.angles, self.rows.blocks, self.heads)
-        delta = joint_linear(attended, (attention.o_proj,), dtype=dtype)
+        own = layer.self_attn
+        projected = joint_linear(normed, (own.q_proj, own.k_proj, own.v_proj), dtype=dtype)
+        delta = joint_linear(self.attention(projected), (own.o_proj,), dtype=dtype)
         stream, normed = self._normed(stream, delta, layer.post_attention_layernorm)
         mlp = layer.mlp
         gate_and_up = joint_linear(normed, (mlp.gate_proj, mlp.up_proj), dtype=dtype)
@@ -128,11 +127,11 @@ class _Layer:
 
     def num_kept_bytes(self, num_tokens: int) -> int:
         """What the backward pass of the layer keeps, adapters left out."""
-        config, heads = self.modules.self_attn.config, self.heads
+        config, heads = self.modules.self_attn.config, self.attention.heads
         hidden, size = config.hidden_size, self.dtype.itemsize
         attended = heads.num_heads * heads.head_dim
         rotated = attended + 2 * heads.num_key_heads * heads.head_dim
         features = 2 * hidden + rotated + attended + 2 * config.intermediate_size
-        num_probabilities = sum(block.num_pairs for block in self.rows.blocks) * heads.num_heads
+        num_probabilities = self.attention.num_pairs * heads.num_heads
         # The residual stream before each norm is in float32.
         return num_tokens * (8 * hidden + size * features) + size * num_probabilities
