@@ -56,6 +56,7 @@ def prepare_policy(workload: Workload) -> Policy:
         torch.set_num_threads(workload.threads)
     keep_freed_memory()
     policy = load_policy(workload.model, dtype=workload.dtype, device="cpu")
+    policy.activation_checkpointing = workload.checkpointing
     return policy if workload.learning else dataclasses.replace(policy, end_ids=())
 
 

@@ -45,6 +45,7 @@ class Workload:
         num_epochs: optimizer steps on each batch, all of it each time.
         reference: `fixed` scores each response under the initial weights.
         micro_batch_tokens: klimb's; 0 leaves it at its default.
+        checkpointing: whether klimb computes activations again in the backward pass; see `Policy`.
         threads: of torch; 0 leaves it at its default.
     """
 
@@ -60,6 +61,7 @@ class Workload:
     learning_rate: float = 1e-6
     learning: bool = False
     micro_batch_tokens: int = 0
+    checkpointing: Literal["auto", "never", "always"] = "auto"
     threads: int = 0
     seed: int = 0
 
@@ -69,8 +71,9 @@ class Workload:
         return self.num_prompts * self.group_size
 
     def to_json(self) -> str:
-        """All fields."""
-        return json.dumps(dataclasses.asdict(self))
+        """The fields that are not at their default: another version may lack some of the others."""
+        defaults = dataclasses.asdict(Workload())
+        return json.dumps({name: value for name, value in dataclasses.asdict(self).items() if value != defaults[name]})
 
     @classmethod
     def from_json(cls, text: str) -> "Workload":

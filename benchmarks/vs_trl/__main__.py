@@ -2,6 +2,7 @@
 
     python -m benchmarks.vs_trl --case medium                  # 8 prompts x 8 x (40 + 64) tokens
     python -m benchmarks.vs_trl --case long --tune --json long.json
+    python -m benchmarks.vs_trl --case long --checkpointing always   # klimb with less memory
     python -m benchmarks.vs_trl --case short --epochs 4 --reference fixed --dtype float32
     python -m benchmarks.vs_trl --learning                     # mean reward a step at equal samples, one-digit addition
 
@@ -85,6 +86,7 @@ def make_workload(arguments: argparse.Namespace) -> Workload:
         recipe=arguments.recipe,
         learning=arguments.learning,
         micro_batch_tokens=arguments.micro_batch_tokens,
+        checkpointing=arguments.checkpointing,
         threads=arguments.threads,
         seed=arguments.seed,
         **sizes,
@@ -118,6 +120,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="of each side; torch's default if 0")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--micro-batch-tokens", type=int, default=0, help="klimb's; its default if 0")
+    parser.add_argument("--checkpointing", choices=["auto", "never", "always"], default="auto", help="klimb's")
     parser.add_argument("--tune", action="store_true", help="find TRL's fastest settings first, starting from these")
     parser.add_argument("--trl-attention", choices=["sdpa", "eager"], default="sdpa")
     parser.add_argument("--trl-micro-batch", type=int, default=16)

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import Stopwatch, busy_seconds, foreign_cores, peak_gib
@@ -99,15 +100,24 @@ class SideError(RuntimeError):
 class Side:
     """A process that lives for the whole benchmark, as its parent sees it; a context manager.
 
+    Args:
+        name: of the side.
+        module: what it runs.
+        arguments: what that is told.
+        folder: another checkout, whose code it runs; this one if None.
+
     Attributes:
         facts: what it announced.
     """
 
-    def __init__(self, name: str, module: str, *arguments: str) -> None:
+    def __init__(self, name: str, module: str, *arguments: str, folder: Path | None = None) -> None:
         self.name = name
+        paths = [] if folder is None else [str(folder / "src"), str(folder)]
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed on leaving
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
+            cwd=folder,
+            env=os.environ | ({"PYTHONPATH": os.pathsep.join(paths)} if paths else {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

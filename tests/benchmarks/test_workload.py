@@ -6,6 +6,7 @@ import random
 import pytest
 
 from benchmarks.klimb_steps import make_loop_settings, phases_of
+from benchmarks.versions import summary_lines
 from benchmarks.vs_trl.tables import check_equal_work, summary
 from benchmarks.vs_trl.turns import StepRecord
 from benchmarks.workload import Workload, make_task, prompt_of
@@ -82,3 +83,22 @@ def test_the_summary_pairs_the_steps_of_the_same_round():
 def test_sides_that_trained_on_different_numbers_of_tokens_are_not_compared():
     with pytest.raises(ValueError, match="the work differs"):
         check_equal_work({"klimb": [record(sample=1, update=1)], "TRL": [record(sample=1, update=1, tokens=7)]})
+
+
+def test_another_version_is_told_only_what_differs_from_the_defaults():
+    workload = Workload(num_prompts=3, dtype="float32")
+    assert json.loads(workload.to_json()) == {"num_prompts": 3, "dtype": "float32"}
+    assert Workload.from_json(workload.to_json()) == workload
+
+
+def test_two_versions_are_compared_step_by_step():
+    records = {
+        "this": [record(sample=1, update=2), record(sample=1, update=3, peak=2.0)],
+        "other": [record(sample=1, update=3), record(sample=3, update=3)],
+    }
+    whole, sample, update, cpu, peak = summary_lines(records)[1:]
+    assert whole.split()[:5] == ["whole,", "s", "3.50", "5.00", "1.42"]
+    assert sample.split()[2:5] == ["1.00", "2.00", "2.00"]
+    assert update.split()[2:5] == ["2.50", "3.00", "1.25"]
+    assert cpu.split()[2:5] == whole.split()[2:5]
+    assert peak.split() == ["peak,", "GiB", "2.00", "1.00"]
