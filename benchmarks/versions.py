@@ -13,7 +13,7 @@ import statistics
 from pathlib import Path
 
 from benchmarks.measuring import in_turns, machine, paired_ratios
-from benchmarks.vs_trl.tables import PHASES, seconds_of, step_line
+from benchmarks.vs_trl.tables import LEAST_SECONDS, PHASES, seconds_of, step_line
 from benchmarks.vs_trl.turns import Side, StepRecord
 from benchmarks.workload import CASES, Workload
 
@@ -46,7 +46,7 @@ def summary_lines(records: dict[str, list[StepRecord]]) -> list[str]:
     lines = [f"{'':<10}{'this':>10}{'other':>10}   other / this, step by step: median (lowest–highest)"]
     for phase in ("whole", *PHASES, "CPU"):
         this, other = ([seconds_of(record, phase) for record in records[name]] for name in ("this", "other"))
-        if min(this) > 0:
+        if min(*this, *other) >= LEAST_SECONDS:
             medians = f"{statistics.median(this):10.2f}{statistics.median(other):10.2f}"
             lines.append(f"{phase + ', s':<10}{medians}   {paired_ratios(other, this)}")
     peaks = "".join(f"{max(record.peak_gib for record in records[name]):10.2f}" for name in ("this", "other"))

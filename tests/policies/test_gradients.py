@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from klimb.policies import gradients_in_place, load_policy, token_log_probs
+from klimb.policies import LoraSettings, gradients_in_place, load_policy, token_log_probs
 from klimb.policies.embedding import embedded
 from klimb.policies.joint_linear import joint_linear
 from klimb.policies.swiglu import gated_linear
@@ -51,6 +51,24 @@ def test_the_whole_policy_gets_the_same_gradients(tiny_model_path, checkpointing
     assert policy.packs_rows
     expected = gradients_of(policy, lambda: backward(policy), times=times)
     found = gradients_of(policy, lambda: in_place(lambda: backward(policy, checkpointing=checkpointing)), times=times)
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "adapter", "transformers"])
+def test_policies_of_other_kinds_get_the_same_gradients(tiny_model_path, kind):
+    policy = load_policy(
+        tiny_model_path,
+        dtype="bfloat16" if kind == "bfloat16" else "float32",
+        device="cpu",
+        lora=LoraSettings() if kind == "adapter" else None,
+        attention="eager" if kind == "transformers" else "auto",
+    )
+    assert policy.packs_rows == (kind != "transformers")
+    for name, parameter in policy.trainable().items():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.1)
+    expected = gradients_of(policy, lambda: backward(policy), times=2)
+    found = gradients_of(policy, lambda: in_place(lambda: backward(policy)), times=2)
     assert_close(found, expected)
 
 
@@ -99,7 +117,9 @@ def test_outside_everything_goes_through_autograd():
     assert gate.weight.grad is None
 
 
-@pytest.mark.parametrize("options", [{}, {"padding_idx": 1}, {"scale_grad_by_freq": True}, {"max_norm": 0.5}])
+@pytest.mark.parametrize(
+    "options", [{}, {"padding_idx": 1}, {"scale_grad_by_freq": True}, {"max_norm": 0.5}, {"sparse": True}]
+)
 def test_embeddings_of_every_kind_get_their_own_gradient(options):
     ids = torch.tensor([1, 2, 2, 2, 0])
     expected, found = (nn.Embedding(4, 3, **options) for _ in range(2))
@@ -108,7 +128,8 @@ def test_embeddings_of_every_kind_get_their_own_gradient(options):
     (expected(ids) * weights).sum().backward()
     with gradients_in_place():
         (embedded(ids, found) * weights).sum().backward()
-    assert torch.equal(found.weight.grad, expected.weight.grad)
+    assert found.weight.grad.layout == expected.weight.grad.layout
+    assert torch.equal(found.weight.grad.to_dense(), expected.weight.grad.to_dense())
     assert torch.equal(found.weight, expected.weight)
 
 

@@ -268,17 +268,39 @@ def test_in_bfloat16_the_values_are_those_of_transformers_rows_whatever_the_leng
     assert (found - expected).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("head_dim", [8, 16, 128])
+def test_in_bfloat16_scores_round_as_those_of_transformers_also_if_their_scale_is_no_power_of_2(
+    tmp_path, tiny_model_path, head_dim
+):
+    from transformers import AutoTokenizer
+
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**SIZES, head_dim=head_dim, eos_token_id=2))
+    for name, parameter in model.named_parameters():
+        torch.nn.init.uniform_(parameter, 0.5, 1.5) if "norm" in name else None
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_model_path).save_pretrained(tmp_path)
+    packed = load_policy(tmp_path, dtype="bfloat16", device="cpu")
+    rows = load_policy(tmp_path, dtype="bfloat16", device="cpu", attention="eager")
+    rows.shares_prompts = False
+    prompts, index, ids, counted = example((3, 17, 10), ((1, 6), (0, 1), (2, 4), (1, 3), (0, 5), (1, 2)))
+    with torch.no_grad():
+        found, expected = (policy.log_probs(prompts, index, ids, counted).log_pi for policy in (packed, rows))
+        exact = load_policy(tmp_path, dtype="float32", device="cpu").log_probs(prompts, index, ids, counted).log_pi
+    assert packed.packs_rows and not rows.packs_rows
+    assert (found - expected).abs().max() < 1e-2 * (expected - exact).abs().max()
+
+
 def test_rotation_and_norm_round_as_transformers_does():
     generator = torch.Generator().manual_seed(0)
     rows, angles = torch.randn(64, 3, 8, generator=generator), torch.randn(64, 4, generator=generator).repeat(1, 2)
     cos, sin = angles.cos(), angles.sin()
     low, high = rows.chunk(2, dim=-1)
     expected = rows * cos[:, None] + torch.cat([-high, low], dim=-1) * sin[:, None]
-    scales = torch.tensor([1.0, 0.25, 1.0])
-    rotation = Rotation.of(cos, sin, scales=scales)
+    rotation = Rotation.of(cos, sin)
     for out in (torch.empty_like(rows), torch.empty_like(rows, dtype=torch.bfloat16), rows):
         rotation(rows, out=out)
-        assert torch.equal(out, (scales[:, None] * expected).to(out.dtype))
+        assert torch.equal(out, expected.to(out.dtype))
     norm = LlamaRMSNorm(24, eps=1e-5)
     torch.nn.init.normal_(norm.weight, generator=generator)
     stream = torch.randn(64, 24, generator=generator)

@@ -62,7 +62,10 @@ def test_losses_that_stay_not_finite_end_the_run_with_their_batches_kept(tiny_ru
     with pytest.raises(NonFiniteError, match="3 steps in a row had a loss that is not finite"):
         tiny_run.run(tiny_policy, tmp_path, settings, objective=NotFinite())
     assert len(list((tmp_path / "skipped").glob("step-*.parquet"))) == 3
-    assert [line["num_skipped_steps"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [1, 1]
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["num_skipped_steps"] for line in lines] == [1, 1]
+    # Where sampler and trainer stand apart could be the reason, so it is told.
+    assert all(line["gap_mean_abs"] < 1e-4 for line in lines)
     assert all(bool(parameter.isfinite().all()) for parameter in tiny_policy.trainable().values())
 
 

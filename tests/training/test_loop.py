@@ -359,3 +359,37 @@ def test_the_metrics_file_is_json_on_every_line(tiny_run, tiny_policy, tmp_path:
     tiny_run.run(tiny_policy, tmp_path, replace(tiny_run.BASE, num_steps=2))
     for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
         assert all(isinstance(value, float) for value in json.loads(line).values())
+
+
+class FiniteOnce:
+    """An objective whose loss is a number in the first pass alone."""
+
+    def __init__(self, objective):
+        self.objective, self.num_passes = objective, 0
+
+    def __getattr__(self, name):
+        return getattr(self.objective, name)
+
+    def __call__(self, log_pi, *arguments, **named):
+        out = self.objective(log_pi, *arguments, **named)
+        self.num_passes += log_pi.requires_grad
+        return replace(out, loss=out.loss * math.nan) if log_pi.requires_grad and self.num_passes > 1 else out
+
+
+def test_the_gap_is_that_of_the_first_pass_also_when_later_ones_come_to_nothing(tiny_run, tiny_policy, tmp_path: Path):
+    settings = replace(
+        tiny_run.BASE,
+        num_steps=1,
+        optimizer=OptimizerSettings(learning_rate=0.05, warmup_steps=0),
+        update=replace(tiny_run.BASE.update, max_skipped_steps=10),
+    )
+    metrics = tiny_run.run(
+        tiny_policy,
+        tmp_path / "run",
+        settings,
+        sampler=FarOff(LocalSampler(tiny_policy), 0.4),
+        objective=FiniteOnce(Objective()),
+    ).metrics
+    assert metrics["num_optimizer_steps"] == 1
+    assert metrics["num_skipped_steps"] == 3
+    assert metrics["gap_max_abs"] == pytest.approx(0.4, abs=1e-4)

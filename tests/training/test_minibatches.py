@@ -94,6 +94,15 @@ def test_auto_keeps_a_group_whole_up_to_four_times_its_tokens(
     assert micro_batches_for(policy, batch, [], max_tokens="auto") == []
 
 
+def test_auto_tears_a_large_group_where_rows_are_padded(monkeypatch, tiny_policy):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    policy = dataclasses.replace(tiny_policy, packs_rows=False)
+    batch = batch_of([(0, 500, 300)] * 8)
+    assert [len(rows) for rows in micro_batches_for(policy, batch, range(8), max_tokens="auto")] == [1] * 8
+    small = batch_of([(0, 500, 100)] * 8)
+    assert [len(rows) for rows in micro_batches_for(policy, small, range(8), max_tokens="auto")] == [5, 3]
+
+
 @pytest.mark.parametrize(
     ("group_tokens", "num_groups"),
     [

@@ -19,7 +19,7 @@ def embedded(ids: Int[Tensor, " tokens"], layer: nn.Module) -> Float[Tensor, "to
         layer: an embedding, or something that behaves like one; anything but a plain embedding is called.
     """
     if type(layer) is nn.Embedding and has_no_hooks(layer) and layer.padding_idx is None:
-        is_plain = layer.max_norm is None and not layer.scale_grad_by_freq
+        is_plain = layer.max_norm is None and not layer.scale_grad_by_freq and not layer.sparse
         if is_plain and place_for_gradient(layer.weight) is not None:
             return _Embedding.apply(ids, layer.weight)
     return layer(ids)

@@ -59,8 +59,10 @@ class _JointLinear(torch.autograd.Function):
     def forward(ctx: Any, inputs: Tensor, num_layers: int, *parameters: Tensor) -> Tensor:
         weights, biases = parameters[:num_layers], parameters[num_layers:]
         weight = _joined(weights, inputs.dtype)
+        is_trained = any(ctx.needs_input_grad[2 : 2 + num_layers])
         # Not the joined weight: joining once more is cheap, and all of them are as large as the activations.
-        ctx.save_for_backward(inputs, *weights)
+        ctx.save_for_backward(inputs if is_trained else None, *weights)
+        ctx.dtype = inputs.dtype
         ctx.places = [place_for_gradient(each) for each in weights]
         ctx.bias_dtypes = [bias.dtype for bias in biases]
         if biases:
@@ -73,10 +75,10 @@ class _JointLinear(torch.autograd.Function):
         inputs, *weights = ctx.saved_tensors
         grad_inputs = None
         if ctx.needs_input_grad[0]:
-            grad_inputs = grad @ _joined(weights, inputs.dtype)
+            grad_inputs = grad @ _joined(weights, ctx.dtype)
         sizes = [len(each) for each in weights]
         grad_weights: list[Tensor | None] = [None] * len(weights)
-        if any(ctx.needs_input_grad[2 : 2 + len(weights)]):
+        if inputs is not None:
             parts = (grad.t() @ inputs).split(sizes)
             grad_weights = [
                 given_gradient(part, each.dtype, place)

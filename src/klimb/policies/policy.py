@@ -193,6 +193,8 @@ class Policy:
         lengths = num_scored(mask)
         # At least one column, so that a batch in which nothing counts still has a graph, with zero gradients.
         num_columns = max(1, int(lengths.max()))
+        missing = (0, max(0, num_columns - mask.shape[1]))
+        mask, response_ids = nn.functional.pad(mask, missing), nn.functional.pad(response_ids, missing)
         counted = mask[:, :num_columns].to(self.device)
         is_read = torch.arange(num_columns, device=mask.device) < lengths[:, None]
         return torch.where(is_read, response_ids[:, :num_columns].to(mask.device), 0).to(self.device), counted

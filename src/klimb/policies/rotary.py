@@ -11,32 +11,25 @@ from klimb.policies.row_chunks import row_chunks
 
 @dataclass(frozen=True)
 class Rotation:
-    """A rotation for each token, and a scale for each head.
+    """A rotation for each token, the same for all heads.
 
         out[i] = rows[i]·cos[i] + rows[(i + half) mod features]·signed_sin[i]
 
     Attributes:
-        cos: times the scale.
-        signed_sin: -sin in the first half of the features and sin in the second, times the scale.
+        cos: of the angles.
+        signed_sin: -sin in the first half of the features and sin in the second.
 
     Source: Su et al. 2021, arXiv 2104.09864.
     """
 
-    cos: Float[Tensor, "tokens heads features"]
-    signed_sin: Float[Tensor, "tokens heads features"]
+    cos: Float[Tensor, "tokens 1 features"]
+    signed_sin: Float[Tensor, "tokens 1 features"]
 
     @classmethod
-    def of(
-        cls,
-        cos: Float[Tensor, "tokens features"],
-        sin: Float[Tensor, "tokens features"],
-        *,
-        scales: Float[Tensor, " heads"],
-    ) -> "Rotation":
+    def of(cls, cos: Float[Tensor, "tokens features"], sin: Float[Tensor, "tokens features"]) -> "Rotation":
         """Of a token's angles, whose second half of the columns is equal to the first, as transformers gives them."""
         low, high = sin.chunk(2, dim=-1)
-        by_head = scales[:, None]
-        return cls(cos[:, None] * by_head, torch.cat([-low, high], dim=-1)[:, None] * by_head)
+        return cls(cos[:, None], torch.cat([-low, high], dim=-1)[:, None])
 
     def back(self) -> "Rotation":
         """What takes the gradient of the result to the gradient of the rows."""

@@ -1,5 +1,6 @@
 """Causal attention of packed prompts and responses; all responses to a prompt read the keys of that one prompt."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -74,9 +75,7 @@ class SharedAttention:
     ) -> None:
         self.heads = heads
         self.num_pairs = sum(block.num_pairs for block in blocks)
-        # Scaled inside the rotation, before rounding: for the usual head sizes the scale is a power of 2, so exact.
-        scales = cos.new_tensor([heads.scaling] * heads.num_heads + [1.0] * heads.num_key_heads)
-        self.rotation = Rotation.of(cos, sin, scales=scales)
+        self.rotation = Rotation.of(cos, sin)
         self.rotation_back = self.rotation.back()
         self.blocks = [_Block(block, heads, cos) for block in blocks]
 
@@ -117,6 +116,10 @@ class _SharedAttention(torch.autograd.Function):
         turned = attention.by_head(grad)
         attention.rotation_back(turned, out=turned)
         return grad, None
+
+
+EXACT_FRACTION = 0.5
+"""What frexp gives for a power of 2."""
 
 
 class _Block:
@@ -165,7 +168,7 @@ class _Block:
             scores = torch.bmm(query[:, rows], key[:, :stop].transpose(1, 2))
             own = scores.view(self.batch, stop - start, -1, stop)[..., start:]
             own += self.prompt_bias[: stop - start, :, : stop - start]
-            kept.append(_probabilities(scores))
+            kept.append(self._probabilities(scores))
             torch.bmm(kept[-1], value[:, :stop], out=out[:, rows])
         return out, kept
 
@@ -176,7 +179,8 @@ class _Block:
         query, key, value = prompt
         grad_query, (grad_key, grad_value) = torch.empty_like(query), totals
         for (_, stop, rows), p in zip(self._query_chunks(), kept, strict=True):
-            grad_scores = _softmax_backward(torch.bmm(grad_out[:, rows], value[:, :stop].transpose(1, 2)), p)
+            grad_p = torch.bmm(grad_out[:, rows], value[:, :stop].transpose(1, 2))
+            grad_scores = self._probabilities_backward(grad_p, p)
             torch.bmm(grad_scores, key[:, :stop], out=grad_query[:, rows])
             grad_key[:, :stop] += torch.bmm(grad_scores.transpose(1, 2), query[:, rows])
             grad_value[:, :stop] += torch.bmm(p.transpose(1, 2), grad_out[:, rows])
@@ -185,7 +189,7 @@ class _Block:
     def _response_forward(self, response: list[Tensor], prompt: list[Tensor]) -> tuple[Tensor, Tensor]:
         query, key, value = response
         scores = torch.bmm(self._each(query), self._joined(prompt[1], key).transpose(1, 2))
-        p = _probabilities(scores, self.response_bias)
+        p = self._probabilities(scores, self.response_bias)
         return torch.bmm(p, self._joined(prompt[2], value)).view(query.shape), p
 
     def _response_backward(
@@ -195,11 +199,30 @@ class _Block:
         query, key, value = response
         each_grad_out = self._each(grad_out)
         grad_p = torch.bmm(each_grad_out, self._joined(prompt[2], value).transpose(1, 2))
-        grad_scores = _softmax_backward(grad_p, p)
+        grad_scores = self._probabilities_backward(grad_p, p)
         grad_query = torch.bmm(grad_scores, self._joined(prompt[1], key)).view(query.shape)
         grad_keys = torch.bmm(grad_scores.transpose(1, 2), self._each(query))
         grad_values = torch.bmm(p.transpose(1, 2), each_grad_out)
         return [grad_query, *map(self._parted, (grad_keys, grad_values), totals)]
+
+    def _probabilities(self, scores: Tensor, bias: Tensor | None = None) -> Tensor:
+        """softmax(scaling · scores + bias) in float32 or wider, rounded to the dtype of `scores`, which are used up."""
+        scale = self.heads.scaling
+        # A power of 2 may be applied before or after rounding; another scale comes between two roundings.
+        if math.frexp(scale)[0] != EXACT_FRACTION:
+            scores, scale = scores.mul_(scale), 1.0
+        p, dtype = torch.empty_like(scores), torch.promote_types(torch.float32, scores.dtype)
+        for part in row_chunks(scores):
+            if bias is None:
+                wide = scores[part].to(dtype, copy=True).mul_(scale)
+            else:
+                wide = torch.add(bias, scores[part], alpha=scale)
+            p[part] = torch.softmax(wide, -1, out=wide)
+        return p
+
+    def _probabilities_backward(self, grad: Tensor, p: Tensor) -> Tensor:
+        """The gradient of the scores before their scale."""
+        return torch.ops.aten._softmax_backward_data(grad, p, -1, p.dtype).mul_(self.heads.scaling)
 
     def _joined(self, prompt: Tensor, response: Tensor) -> Tensor:
         """What each response reads, `[batch * responses, positions, head_dim]`.
@@ -207,8 +230,9 @@ class _Block:
         One product over all of it, though this copies the prompt's part: two would be slower, and the sum of two
         products over values would be rounded twice.
         """
-        prompts = prompt[:, None].expand(-1, self.num_responses, -1, -1).flatten(0, 1)
-        return torch.cat([prompts, self._each(response)], dim=1)
+        prompts = prompt[:, None].expand(-1, self.num_responses, -1, -1)
+        own = response.view(self.batch, self.num_responses, -1, response.shape[-1])
+        return torch.cat([prompts, own], dim=2).flatten(0, 1)
 
     def _parted(self, grad: Tensor, total: Tensor) -> Tensor:
         """The way back of `_joined`: the prompt's part is added to the total, the response's returned."""
@@ -267,22 +291,6 @@ class _Block:
                 columns.copy_(ordered.reshape(-1, columns.shape[-1])[slots])
 
 
-def _probabilities(scores: Tensor, bias: Tensor | None = None) -> Tensor:
-    """softmax(scores + bias) in float32 or wider, rounded to the dtype of the scores."""
-    p = torch.empty_like(scores)
-    for part in row_chunks(scores):
-        wide = (
-            scores[part].to(torch.promote_types(torch.float32, scores.dtype)) if bias is None else scores[part] + bias
-        )
-        torch.softmax(wide, -1, out=wide)
-        p[part] = wide
-    return p
-
-
 def _causal_bias(num_queries: int, num_keys: int, like: Tensor) -> Tensor:
     """0 where one of the last queries may read a key and -inf elsewhere, `[queries, keys]`."""
     return like.new_full((num_queries, num_keys), -torch.inf).triu_(num_keys - num_queries + 1)
-
-
-def _softmax_backward(grad: Tensor, p: Tensor) -> Tensor:
-    return torch.ops.aten._softmax_backward_data(grad, p, -1, p.dtype)

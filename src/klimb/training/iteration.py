@@ -109,7 +109,8 @@ def _update(
         state.guard.watch(outcome, part, name=f"step-{state.step:06d}-{name}")
         if not outcome.not_finite and "kl_pi_ref" in outcome.metrics:
             state.reference.observe(outcome.metrics["kl_pi_ref"])
-        if reads_gap and state.optimizer.num_steps == version + 1:
+        steps_before = state.optimizer.num_steps - (0 if outcome.not_finite else 1)
+        if reads_gap and not gap and steps_before == version:
             gap.update(gap_of_first_step(outcome, part, policy_version=version))
 
     batch = collate(used, gathered.advantages, allow_absent_log_mu=not objective.needs_log_mu)

@@ -19,7 +19,8 @@ CPU_TOKENS, CPU_TOKENS_PER_THREAD, GPU_TOKENS = 1024, 256, 8192
 the activations (docs/log.md)."""
 
 LARGEST_GROUP = 4
-"""Portions of `auto`; a larger group is torn apart."""
+"""Portions of `auto`; a larger group is torn apart. Where rows are padded, and layers not computed again when memory is
+short (`Policy.packs_rows`), every group larger than a portion is."""
 
 LONG_PROMPT = 1 / 8
 """Share of a portion above which a prompt is not computed twice to fill the portion before."""
@@ -58,7 +59,8 @@ def micro_batches_for(
 
 
 def _whole_groups(batch: Batch, rows: Sequence[int], *, at_once: int, padded: bool) -> list[list[int]]:
-    sizes, portions, most = _Sizes(batch, padded=padded), list[list[int]](), LARGEST_GROUP * at_once
+    most = at_once if padded else LARGEST_GROUP * at_once
+    sizes, portions = _Sizes(batch, padded=padded), list[list[int]]()
     for family in sizes.families(rows):
         if sizes.of(family) > most:
             portions += micro_batches(batch, family, max_tokens=most, padded=padded)

@@ -71,7 +71,8 @@ class StepOutcome:
         metrics: of the objective over the whole minibatch, and of the gradient. Empty when nothing was computed.
         num_tokens: response tokens that went through the model.
         not_finite: what was not finite, so that the step was not taken; empty otherwise.
-        seen: what the policy said of the minibatch before the step; None if nothing went through it or no step came.
+        seen: what the policy said of the minibatch before the step, or of the rows up to where it was not finite; None
+            if nothing went through it.
     """
 
     metrics: dict[str, float]
@@ -106,12 +107,12 @@ def optimizer_step(
         loss += part_loss
         if not math.isfinite(part_loss):
             optimizer.zero_grad()
-            return StepOutcome({"loss": loss}, int(seen.mask.sum()), not_finite="loss")
+            return StepOutcome({"loss": loss}, int(seen.mask.sum()), not_finite="loss", seen=seen)
     grad_norm = float(nn.utils.clip_grad_norm_(policy.trainable().values(), settings.max_grad_norm))
     metrics = {"loss": loss, "grad_norm": grad_norm, "learning_rate": optimizer.learning_rate}
     if not math.isfinite(grad_norm):
         optimizer.zero_grad()
-        return StepOutcome(metrics, int(seen.mask.sum()), not_finite="gradient")
+        return StepOutcome(metrics, int(seen.mask.sum()), not_finite="gradient", seen=seen)
     metrics |= _objective_metrics(objective, batch, seen)
     scale = _learning_rate_scale(metrics, settings.ess_scaling)
     metrics["learning_rate"] *= scale
