@@ -18,6 +18,9 @@ from klimb.policies.row_chunks import row_chunks
 QUERY_CHUNK = 128
 """Positions of a prompt that are queries at once: they need no keys behind them, which saves most of the upper half."""
 
+EXACT_FRACTION = 0.5
+"""What `math.frexp` gives for a power of 2."""
+
 
 @dataclass(frozen=True)
 class HeadShape:
@@ -116,10 +119,6 @@ class _SharedAttention(torch.autograd.Function):
         turned = attention.by_head(grad)
         attention.rotation_back(turned, out=turned)
         return grad, None
-
-
-EXACT_FRACTION = 0.5
-"""What frexp gives for a power of 2."""
 
 
 class _Block:
