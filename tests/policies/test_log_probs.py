@@ -181,6 +181,12 @@ def test_padding_columns_do_not_change_the_shape_of_the_result(tiny_policy):
     torch.testing.assert_close(wide.log_pi[:, : ids.shape[1]], tiny_policy.log_probs(prompts, index, ids, mask).log_pi)
 
 
+def test_a_batch_without_columns_has_nothing_to_say(tiny_policy):
+    nothing = torch.zeros(2, 0, dtype=torch.long)
+    scored = tiny_policy.log_probs(PROMPTS, torch.tensor([0, 1]), nothing, nothing.bool(), with_entropy=True)
+    assert scored.log_pi.shape == scored.entropy.shape == (2, 0)
+
+
 def test_rows_do_not_depend_on_their_neighbours(policy64):
     prompts, index, ids, mask, _ = example()
     together = policy64.log_probs(prompts, index, ids, mask).log_pi

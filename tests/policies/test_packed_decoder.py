@@ -277,7 +277,8 @@ def test_in_bfloat16_scores_round_as_those_of_transformers_also_if_their_scale_i
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SIZES, head_dim=head_dim, eos_token_id=2))
     for name, parameter in model.named_parameters():
-        torch.nn.init.uniform_(parameter, 0.5, 1.5) if "norm" in name else None
+        if "norm" in name:
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
     model.save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(tiny_model_path).save_pretrained(tmp_path)
     packed = load_policy(tmp_path, dtype="bfloat16", device="cpu")
