@@ -1,0 +1,55 @@
+"""What may differ between the two states, each with its reason. Whoever changes a number on purpose adds a row here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """A difference that is wanted.
+
+    Attributes:
+        case: pattern of the case's name, as in file names.
+        aspect: pattern of the aspect's name.
+        path: pattern of the value's place in the aspect.
+        reason: why it differs.
+    """
+
+    case: str
+    aspect: str
+    path: str = "*"
+    reason: str
+
+    def covers(self, case: str, aspect: str, path: str) -> bool:
+        """Tell whether a difference at this place is meant."""
+        pairs = ((case, self.case), (aspect, self.aspect), (path, self.path))
+        return all(fnmatchcase(name, pattern) for name, pattern in pairs)
+
+
+EXPECTED: tuple[Expected, ...] = ()
+"""Differences from the old state that are wanted."""
+
+RENAMED_METRICS: Mapping[str, str] = {}
+"""Old name -> new name of a metric that is the same number."""
+
+RENAMED_SETTINGS: Mapping[str, str] = {}
+"""Old name -> new name of a key of the configuration, with its section: `section.key`."""
+
+RENAMED_VALUES: Mapping[tuple[str, str], str] = {}
+"""(new key, old value) -> new value of a setting: `("advantages.kind", "thumbs"): "binary-feedback"`."""
+
+RENAMED_FIELDS: Mapping[str, str] = {}
+"""Old name -> new name of a field of samples and of evaluation records."""
+
+OF_THE_MACHINE: Mapping[str, str] = {
+    "*_seconds": "the clock",
+    "seconds": "the clock",
+    "*tokens_per_second": "the clock",
+}
+"""Pattern of a metric, or of a field of an evaluation, that two runs of one state do not share -> why."""
+
+
+def is_of_the_machine(name: str) -> bool:
+    """Tell whether two runs of one state differ here."""
+    return any(fnmatchcase(name, pattern) for pattern in OF_THE_MACHINE)
