@@ -1,1 +1,1 @@
-"""Does a change move numbers? Two states of klimb do the same things on one machine, and what they write is compared."""
+"""Does a change move numbers? Two states of klimb do the same things on one machine; what they write is compared."""

@@ -6,8 +6,8 @@
     python -m benchmarks.equality ../before --long
 
 Both states run on this machine, with one thread, each with its own Python if its checkout has a `.venv`. Differences
-that are wanted are declared in `benchmarks/equality/declared.py`, each with its reason. The exit status is 1 if there is
-a difference that is not declared.
+that are wanted are declared in `benchmarks/equality/declared.py`, each with its reason. The exit status is 1 if there
+is a difference that is not declared.
 """
 
 import argparse
@@ -41,10 +41,10 @@ def main() -> None:
         with Side("old", arguments.old) as old, Side("new", HERE) as new:
             for case in chosen:
                 results += run_case(case, (old, new), folder)
-    results += left_out(chosen)
-    for result in results[-len(CASES) :]:
-        if result.aspect == "all":
-            print(plain_line(result))
+    missing = left_out(chosen)
+    for result in missing:
+        print(plain_line(result))
+    results += missing
     summary = summary_line(results, time.monotonic() - started)
     print(summary)
     if arguments.markdown is not None:
@@ -94,17 +94,13 @@ def choose_cases(patterns: Sequence[str], *, is_long: bool) -> list[Case]:
 
 
 def left_out(chosen: Sequence[Case]) -> list[AspectResult]:
-    """A line for each case that was not run, so that no table looks complete that is not."""
-    return [
-        AspectResult(
-            case=case.name,
-            aspect="all",
-            status="not compared",
-            note="takes minutes; --long runs it" if case.is_long else "not among --only",
-        )
-        for case in CASES
-        if case not in chosen
-    ]
+    """A line for the cases that were not run, so that no table looks complete that is not."""
+    missing = [case for case in CASES if case not in chosen]
+    rows = [(case.name, "takes minutes; --long runs it") for case in missing if case.is_long]
+    others = [case.name for case in missing if not case.is_long]
+    if others:
+        rows.append((f"{len(others)} other cases", f"not among --only: {', '.join(others)}"))
+    return [AspectResult(case=name, aspect="all", status="not compared", note=note) for name, note in rows]
 
 
 @contextmanager

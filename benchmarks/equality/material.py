@@ -193,11 +193,11 @@ KINDS_OF_ROWS: Mapping[str, tuple[Mapping[str, Any] | str, ...]] = {
         {
             "chosen": [*QUESTION, {"role": "assistant", "content": "4"}],
             "rejected": [*QUESTION, {"role": "assistant", "content": "3"}],
-        },  # fmt: skip
+        },
         {
             "chosen": [*QUESTION, {"role": "assistant", "content": "4"}],
             "rejected": [{"role": "user", "content": "3+3?"}, {"role": "assistant", "content": "6"}],
-        },  # fmt: skip
+        },
         {"prompt": "3+3?", "chosen": "6", "rejected": None},
     ),
     "prompt-completion": (
@@ -214,7 +214,7 @@ KINDS_OF_ROWS: Mapping[str, tuple[Mapping[str, Any] | str, ...]] = {
             "responses": ["4", "5"],
             "rewards": [1.0, 0.0],
             "uid": "v0",
-        },  # fmt: skip
+        },
         {"data_source": "gsm8k", "prompt": QUESTION, "responses": ["4", "5"], "rewards": [1.0]},
         {"data_source": "gsm8k", "prompt": QUESTION, "reward_model": {"ground_truth": "4"}},
         {"data_source": "gsm8k", "prompt": QUESTION, "response": "4", "score": "high"},
@@ -229,7 +229,7 @@ KINDS_OF_ROWS: Mapping[str, tuple[Mapping[str, Any] | str, ...]] = {
             "model": "m-1",
             "startTime": "2024-01-01T00:00:00Z",
             "userId": "bob",
-        },  # fmt: skip
+        },
         {"id": "o2", "traceId": "t1", "type": "SPAN", "input": "x", "output": "y"},
         {"id": "o3", "traceId": "t2", "type": "GENERATION", "input": json.dumps(QUESTION), "output": None},
         {
@@ -238,7 +238,7 @@ KINDS_OF_ROWS: Mapping[str, tuple[Mapping[str, Any] | str, ...]] = {
             "type": "GENERATION",
             "input": {"messages": QUESTION, "tools": [1]},
             "output": "4",
-        },  # fmt: skip
+        },
     ),
     "langfuse-scores": (
         {
@@ -248,7 +248,7 @@ KINDS_OF_ROWS: Mapping[str, tuple[Mapping[str, Any] | str, ...]] = {
             "value": 1,
             "dataType": "BOOLEAN",
             "createdAt": "2024-01-02T00:00:00Z",
-        },  # fmt: skip
+        },
         {"id": "s2", "traceId": "t9", "name": "helpful", "value": 0},
         {"id": "s3", "traceId": "t1", "name": "tone", "stringValue": "rude", "dataType": "CATEGORICAL"},
     ),
@@ -259,7 +259,7 @@ KINDS_OF_ROWS: Mapping[str, tuple[Mapping[str, Any] | str, ...]] = {
     "feedback": (
         {"completion_id": "r0", "value": 1, "user": "ann", "created_at": 1_700_000_100, "feedback_id": "f0"},
         {"completion_id": "r1", "value": "up", "created_at": 1_700_000_100, "feedback_id": "f1"},
-        {"completion_id": "r2", "value": 3, "created_at": 1_700_000_100, "feedback_id": "f2"},
+        {"completion_id": "r2", "value": 0.5, "created_at": 1_700_000_100, "feedback_id": "f2"},
         {"value": 1},
         {"completion_id": "nobody", "value": 0, "created_at": "yesterday"},
     ),

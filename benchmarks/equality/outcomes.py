@@ -25,6 +25,7 @@ from benchmarks.equality.sides import Place
 
 TIMES = re.compile(
     r"\b\d[\d,.]*\s?(?:ms|s|seconds?|min|minutes?|h|hours?|GB|MB|GiB|MiB|tokens?/s)\b|\b\d{4}-\d\d-\d\d[T ]?[\d:.+]*"
+    r"|\b\d{1,2}:\d\d\b"
 )
 """What two runs of one state do not share in a text: times, memory, dates."""
 
