@@ -11,6 +11,8 @@ is a difference that is not declared.
 """
 
 import argparse
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,8 +24,7 @@ from pathlib import Path
 from benchmarks.equality.case import Case
 from benchmarks.equality.cases import CASES
 from benchmarks.equality.comparing import AspectResult, Outcome, compare_outcomes
-from benchmarks.equality.material import make_material
-from benchmarks.equality.sides import CommandFailed, Place, Side
+from benchmarks.equality.sides import ENVIRONMENT, CommandFailed, Place, Side
 from benchmarks.equality.table import markdown, plain_line, summary_line
 
 HERE = Path(__file__).resolve().parents[2]
@@ -51,6 +52,21 @@ def main() -> None:
         title = f"{arguments.old.name} and this state, compared"
         arguments.markdown.write_text(markdown(results, title=title, summary=summary), encoding="utf-8")
     sys.exit(any(result.status == "differs" for result in results))
+
+
+def make_material(folder: Path) -> None:
+    """Write the inputs that both states share, in a process with the same one thread.
+
+    Raises:
+        CalledProcessError: it failed; what it said was printed.
+    """
+    command = [sys.executable, "-m", "benchmarks.equality.material", str(folder)]
+    made = subprocess.run(
+        command, cwd=HERE, env={**os.environ, **ENVIRONMENT}, check=False, capture_output=True, text=True
+    )
+    if made.returncode != 0:
+        print(made.stderr, file=sys.stderr)
+        made.check_returncode()
 
 
 def run_case(case: Case, sides: Sequence[Side], folder: Path) -> list[AspectResult]:

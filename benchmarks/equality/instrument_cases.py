@@ -59,7 +59,8 @@ REFUSED_IMPORTS: tuple[tuple[str, ...], ...] = (
 )
 """Arguments of imports that are refused as a whole."""
 
-FINDING = re.compile(r"^  (bad|warning|note|good) +(.*?)  ([a-z0-9-]+)$")
+FINDING = re.compile(r"^  (bad|warning|note|good) +.*?  ([a-z0-9-]+) *$")
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?%?")
 CHECK = re.compile(r"^  (good|warning|bad|not known) +(\S.*?)(?: {2,}(.*))?$")
 STUDY = """
 [study]
@@ -214,14 +215,21 @@ def measure_report(name: str, place: Place) -> Outcome:
     """Report on a recorded run that has one disease."""
     shutil.copytree(DISEASES / name, place.folder / "run")
     said = place.klimb("report", "run", "--output", "page.html", "--csv", "csv")
-    lines = said.out.splitlines()
-    fired = [match.groups() for line in lines if (match := FINDING.match(line.rstrip()))]
+    fired = read_findings(said.out)
     return {
-        "findings: severity, key": [[severity, key] for severity, _, key in fired],
+        "findings: severity, key": [[severity, key] for severity, key, _ in fired],
+        "findings: numbers": {key: NUMBER.findall(evidence) for _, key, evidence in fired},
         "text": normalise(said.out, place),
         "tables": read_csv_files(place.folder / "csv"),
         "page text": page_text(place.folder / "page.html", place),
     }
+
+
+def read_findings(text: str) -> list[tuple[str, str, str]]:
+    """Read severity, key and evidence of each finding from what `klimb report` prints."""
+    lines = text.splitlines()
+    found = [(match, lines[number + 1]) for number, line in enumerate(lines[:-1]) if (match := FINDING.match(line))]
+    return [(match[1], match[2], evidence.strip()) for match, evidence in found]
 
 
 def measure_study(place: Place) -> Outcome:

@@ -1,7 +1,11 @@
-"""The inputs that both states share: a tiny model, a log that it drew, rows as logs write them, a reward."""
+"""The inputs that both states share: a tiny model, a log that it drew, rows as logs write them, a reward.
+
+A program of its own: `python -m benchmarks.equality.material FOLDER`. It imports nothing of klimb.
+"""
 
 import json
 import string
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -274,3 +278,7 @@ CSV_ROWS = """prompt,response,reward,group,created_at
 4+4?,8,many,d,1700000000
 5+5?,10,,e,1700000000
 """
+
+
+if __name__ == "__main__":
+    make_material(Path(sys.argv[1]))
