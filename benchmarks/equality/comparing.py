@@ -85,6 +85,11 @@ def is_same(old: Any, new: Any) -> bool:
     return bool(old == new) or (old != old and new != new)
 
 
+def is_empty(value: Any) -> bool:
+    """Tell whether a leaf is a list or mapping with nothing in it."""
+    return isinstance(value, list | tuple | Mapping) and not value
+
+
 def around_difference(old: Any, new: Any) -> tuple[str, str]:
     """Both as text; of long ones the part where they begin to differ."""
     texts = repr(old), repr(new)
@@ -115,5 +120,7 @@ def _compare_aspect(case: str, aspect: str, old: Any, new: Any, expected: Sequen
     if reasons:
         note = "; ".join(f"{reason} ({count} values)" for reason, count in reasons.items())
         return AspectResult(case=case, aspect=aspect, status="expected", note=note)
-    count = sum(1 for _ in flatten(new))
+    count = sum(not is_empty(value) for _, value in flatten(new))
+    if count == 0:
+        return AspectResult(case=case, aspect=aspect, status="not compared", note="empty in both states")
     return AspectResult(case=case, aspect=aspect, status="equal", note=f"{count:,} values")

@@ -97,8 +97,7 @@ num_problems = 6
 num_samples = 2
 
 [base.run]
-report = false
-loggers = []
+save_model = true
 
 [tasks.sums.task]
 kind = "arithmetic"

@@ -117,6 +117,13 @@ def test_an_aspect_that_one_state_lacks_is_a_difference_and_one_not_measured_say
     assert [(result.status, result.note) for result in results] == [("not compared", "no model here")]
 
 
+def test_what_is_empty_in_both_states_is_not_called_equal():
+    results = compare_outcomes(
+        "case", {"model": {}, "models": {"a": {}, "b": []}}, {"model": {}, "models": {"a": {}, "b": []}}
+    )
+    assert [(result.status, result.note) for result in results] == 2 * [("not compared", "empty in both states")]
+
+
 @pytest.mark.parametrize(("old", "new"), [(1, True), (0.1, 0.1 + 2**-56), ("1", 1), ([], {}), ([[1], []], [[], [1]])])
 def test_values_that_are_alike_are_not_the_same(old, new):
     assert find_differences({"value": old}, {"value": new})
