@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tomllib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -11,10 +12,13 @@ from benchmarks.equality.case import Case
 from benchmarks.equality.comparing import Outcome
 from benchmarks.equality.outcomes import (
     export_samples,
+    flat_settings,
+    normalise,
     read_lines,
     read_metrics,
     read_settings,
     read_tensors,
+    rename_settings,
     without_machine,
 )
 from benchmarks.equality.sides import CommandFailed, Place
@@ -230,8 +234,15 @@ def measure_recipe(name: str, place: Place) -> Outcome:
         "model": read_tensors(run / "model"),
         "metrics": read_metrics(run / "metrics.jsonl", is_old=place.is_old),
         "settings": read_settings(run / "config.json", is_old=place.is_old),
-        "shown": place.klimb("recipes", "show", name).out.splitlines(),
+        **shown_recipe(place.klimb("recipes", "show", name).out, place),
     }
+
+
+def shown_recipe(text: str, place: Place) -> Outcome:
+    """Split what `klimb recipes show` prints: words on the recipe, and its settings as TOML from `[objective]` on."""
+    words, mark, settings = text.partition("[objective]")
+    flat = flat_settings(tomllib.loads(mark + settings))
+    return {"shown settings": rename_settings(flat, is_old=place.is_old), "shown text": normalise(words, place)}
 
 
 def measure_demo(place: Place) -> Outcome:
