@@ -3,6 +3,7 @@
 `ObjectiveSection` has no defaults of its own: they come from the recipe it names (`config/recipe.py`).
 """
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
@@ -167,6 +168,15 @@ ReferenceSection = Annotated[
 ]
 
 
+def automatic_warmup(num_optimizer_steps: int) -> int:
+    """A tenth of the steps, rounded up, and at most 10: short runs still train at their learning rate.
+
+    Other trainers take a share of the run too (`warmup_ratio` in transformers, rounded up; 0.03 in OpenRLHF), or none
+    (0 in verl). Ten steps are enough for AdamW's averages to fill at beta1 = 0.9.
+    """
+    return min(10, math.ceil(num_optimizer_steps / 10))
+
+
 class OptimizerSection(BaseModel):
     """How a gradient becomes a step."""
 
@@ -176,8 +186,9 @@ class OptimizerSection(BaseModel):
     """AdamW, or Schedule-Free AdamW."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-6
     """Step size after the warm-up."""
-    warmup_steps: CountOrZero = 10
-    """The step size grows linearly over this many optimiser steps."""
+    warmup_steps: CountOrZero | Literal["auto"] = "auto"
+    """The step size grows linearly over this many optimiser steps. `auto` is a tenth of the run, at most 10; the run
+    keeps that number, also when it is resumed for longer."""
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.1
     """Decoupled weight decay."""
     decay_vectors: bool = True
@@ -318,3 +329,5 @@ class CloningSection(BaseModel):
     """Examples per optimiser step."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-5
     """Step size; all else of the optimizer is as in its own section."""
+    warmup_steps: CountOrZero | Literal["auto"] = "auto"
+    """As optimizer.warmup_steps, and that number if one is given there; `auto` is a tenth of the cloning's steps."""
