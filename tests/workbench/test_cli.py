@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from tests.workbench.logged import drawn, store_of
 from transformers import AutoModelForCausalLM
 
 from klimb.losses import RECIPES
@@ -165,3 +166,26 @@ def test_the_estimate_of_a_step_adds_what_each_answer_costs_to_what_a_step_costs
     # Each further answer adds 0.1 s. Sampling: 2 waves of 16 rows; learning: 2 epochs of 4 steps with 8 rows each.
     expected = (2 * 1.0 + 30 * 0.1) + 4 * 0.5 + 2 * (4 * 1.0 + 28 * 0.1)
     assert step_seconds(config, trial) == pytest.approx(expected)
+
+
+ON_A_LOG = (
+    "sources.log=1.0",
+    "sources.rollout=0.0",
+    "log.path='log'",
+    "objective.recipe='asymre'",
+    "evaluation.at_ends=false",
+)
+
+
+@pytest.fixture
+def log_workplace(workplace, tiny_policy):
+    store_of(workplace.path / "log", drawn(tiny_policy))
+    return workplace
+
+
+def test_a_run_on_logs_needs_no_training_problem(log_workplace):
+    outcome = log_workplace.klimb("train", "run.toml", "--set", *ON_A_LOG, "task.held_out_fraction=1.0")
+    assert outcome.status == 0, outcome.err
+    resumed = log_workplace.klimb("train", "--resume", "runs/run", "--set", "training.num_steps=4")
+    assert resumed.status == 0, resumed.err
+    assert len((log_workplace.path / "runs" / "run" / "metrics.jsonl").read_text().splitlines()) == 4
