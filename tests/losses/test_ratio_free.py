@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from klimb.divergences import DIVERGENCES
 from klimb.experience.advantages import compute_advantages
-from klimb.losses import RECIPES, Objective, Taper
+from klimb.losses import RECIPES, Objective, Taper, is_forward_kl, penalty_named, slope_at_reference
+from klimb.losses.penalties import PENALTIES
 from tests.losses.enumerated import (
     BEHAVIOUR,
     COUNTS,
@@ -131,6 +133,24 @@ def test_without_a_ratio_log_mu_stands_at_the_policy_and_is_not_read(level, esti
         actual = gradient(Objective(ratio="none", **settings), log_mu, log_ref, advantages)
         np.testing.assert_array_equal(actual, recorded)
     assert np.abs(recorded).max() > 1e-2
+
+
+@pytest.mark.parametrize("name", [*DIVERGENCES, *PENALTIES, "0.7*fkl + 0.3*rkl", "alpha:-1"])
+def test_without_a_ratio_and_with_ref_at_mu_a_divergence_is_a_constant_beside_the_advantage(name):
+    """The gradient is that of advantages A − β·f′(1): the constant raises, lowers or leaves the data."""
+    objective = Objective(ratio="none", divergence=name, beta=0.4, clip="none")
+    plain = Objective(ratio="none", beta=0.0, clip="none")
+    constant = slope_at_reference(penalty_named(name))
+    advantages = in_data(torch.from_numpy(REWARDS))
+    actual = gradient(objective, None, None, advantages)
+    np.testing.assert_allclose(actual, gradient(plain, None, None, advantages - 0.4 * constant), atol=1e-12)
+    known = {"fkl": -1.0, "rkl": 1.0, "0.7*fkl + 0.3*rkl": -0.4}
+    assert constant == pytest.approx(known.get(name, 0.0))
+
+
+@pytest.mark.parametrize("name", [*DIVERGENCES, *PENALTIES, "0.7*fkl + 0.3*rkl", "alpha:-1", "0.3*fkl"])
+def test_forward_kl_alone_has_a_slope_to_the_data_that_needs_no_ratio(name):
+    assert is_forward_kl(penalty_named(name)) == (name in ("fkl", "0.3*fkl"))
 
 
 def test_without_a_ratio_no_metric_pretends_to_one():

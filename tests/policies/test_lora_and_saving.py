@@ -1,6 +1,7 @@
 """Adapters, and folders that plain transformers loads."""
 
 import filecmp
+import os
 
 import pytest
 import torch
@@ -134,3 +135,18 @@ def test_lora_settings_that_make_no_sense_are_refused(settings, message):
 def test_unknown_lora_targets_are_refused(tiny_model_path):
     with pytest.raises(ValueError, match="nonsense"):
         load(tiny_model_path, lora=LoraSettings(targets=("nonsense",)))
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_what_is_saved_has_the_modes_of_any_other_file(tiny_model_path, tmp_path, umask: int, mode: int):
+    policy = with_random_adapter(tiny_model_path)
+    before = os.umask(umask)
+    try:
+        policy.save(tmp_path / "whole")
+        policy.save(tmp_path / "adapter", adapter_only=True)
+    finally:
+        os.umask(before)
+    for folder, weights in (("whole", "model.safetensors"), ("adapter", "adapter_model.safetensors")):
+        modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / folder).iterdir()}
+        assert modes[weights] == mode
+        assert set(modes.values()) == {mode}

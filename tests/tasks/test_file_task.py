@@ -208,3 +208,28 @@ def test_verifiers_score_right_1_and_wrong_0(tmp_path, verifier, trusted):
     assert task.score(task.train[0], right).reward == 1.0
     assert task.score(task.train[0], wrong).reward == 0.0
     assert task.trusted is trusted
+
+
+OWN_REWARD = "python:my_rewards.short"
+
+
+def test_a_reward_of_ones_own_gets_an_empty_text_where_the_answer_is_empty(tmp_path):
+    path = write_jsonl(tmp_path / "d.jsonl", [{"question": "a", "answer": None}, {"question": "b", "answer": "c"}])
+    task = from_file(path, verifier=OWN_REWARD, held_out_fraction=0)
+    assert {problem.messages[-1]["content"]: problem.answer for problem in task.train} == {"a": "", "b": "c"}
+
+
+def test_a_reward_of_ones_own_needs_no_answer_column_and_its_absence_is_told(tmp_path):
+    path = write_jsonl(tmp_path / "d.jsonl", [{"question": "a", "topic": "x"}, {"question": "b", "topic": "y"}])
+    with pytest.warns(UserWarning, match="has no column 'answer': your reward gets an empty answer"):
+        task = from_file(path, verifier=OWN_REWARD, held_out_fraction=0)
+    assert [problem.answer for problem in task.train] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("columns", "answer"), [(("question", "Answer"), "answer"), (("question", "topic"), "solution")]
+)
+def test_an_answer_column_that_is_misspelt_or_was_named_is_still_missed(tmp_path, columns, answer):
+    path = write_jsonl(tmp_path / "d.jsonl", [dict(zip(columns, ("a", "b"), strict=True))])
+    with pytest.raises(ValueError, match=f"has no column '{answer}'"):
+        from_file(path, verifier=OWN_REWARD, answer=answer)

@@ -137,3 +137,13 @@ def test_killed_at_any_moment_of_saving_the_newest_is_whole(tmp_path: Path, capl
     loaded = load_checkpoint(newest)
     assert loaded.numbers["step"] >= int(told[-1] if told else 3)
     assert torch.equal(loaded.tensors["weights"]["a"], torch.full((200000,), float(loaded.numbers["step"])))
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_the_files_of_a_checkpoint_have_the_modes_of_any_other_file(tmp_path: Path, umask: int, mode: int):
+    before = os.umask(umask)
+    try:
+        saved = save_checkpoint(tmp_path, 1, content(1.0), keep=1)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in saved.iterdir()} == {mode}

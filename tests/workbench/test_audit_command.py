@@ -218,7 +218,7 @@ RUN = {
     "model": {"path": "some-model"},
     "task": {"kind": "arithmetic", "digits": 2, "num_problems": 50},
     "sampling": {"num_prompts": 4, "num_samples": NUM_SAMPLES, "max_new_tokens": 6},
-    "optimizer": {"learning_rate": 2e-5},
+    "optimizer": {"learning_rate": 2e-5, "warmup_steps": 3},
 }
 
 

@@ -176,3 +176,10 @@ def test_single_responses_are_compared_over_the_batch():
     assert "advantages" not in tables_of(
         run_file(report("kto-or-dro"), store="store", data=replace(DATA, group_size=1.0))
     )
+
+
+@pytest.mark.parametrize(("optimizer", "written"), [({}, None), ({"warmup_steps": 4}, 4)])
+def test_a_warm_up_is_written_only_if_the_audited_run_was_given_one(optimizer, written):
+    run = build_config({"optimizer": {"learning_rate": 3e-5, **optimizer}, "training": {"num_steps": 20}}, source="")
+    tables = tomllib.loads(run_file(report(), store="s", data=DATA, run=run))
+    assert tables["optimizer"].get("warmup_steps") == written

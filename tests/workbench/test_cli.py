@@ -1,10 +1,13 @@
 import json
 
 import pytest
+from tests.workbench.logged import drawn, store_of
 from transformers import AutoModelForCausalLM
 
 from klimb.losses import RECIPES
+from klimb.samplers import LocalSampler
 from klimb.training import read_metrics
+from klimb.workbench import dry_run
 from klimb.workbench.config import build_config
 from klimb.workbench.dry_run import Cost, Trial, step_seconds
 
@@ -165,3 +168,46 @@ def test_the_estimate_of_a_step_adds_what_each_answer_costs_to_what_a_step_costs
     # Each further answer adds 0.1 s. Sampling: 2 waves of 16 rows; learning: 2 epochs of 4 steps with 8 rows each.
     expected = (2 * 1.0 + 30 * 0.1) + 4 * 0.5 + 2 * (4 * 1.0 + 28 * 0.1)
     assert step_seconds(config, trial) == pytest.approx(expected)
+
+
+ON_A_LOG = (
+    "sources.log=1.0",
+    "sources.rollout=0.0",
+    "log.path='log'",
+    "objective.recipe='asymre'",
+    "evaluation.at_ends=false",
+)
+
+
+@pytest.fixture
+def log_workplace(workplace, tiny_policy):
+    store_of(workplace.path / "log", drawn(tiny_policy))
+    return workplace
+
+
+def test_a_run_on_logs_needs_no_training_problem(log_workplace):
+    outcome = log_workplace.klimb("train", "run.toml", "--set", *ON_A_LOG, "task.held_out_fraction=1.0")
+    assert outcome.status == 0, outcome.err
+    resumed = log_workplace.klimb("train", "--resume", "runs/run", "--set", "training.num_steps=4")
+    assert resumed.status == 0, resumed.err
+    assert len((log_workplace.path / "runs" / "run" / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_dry_run_on_logs_draws_nothing_and_measures_a_step_of_the_run(log_workplace, monkeypatch):
+    def refuse(*arguments, **settings):
+        raise AssertionError("a run on logs draws nothing")
+
+    for method in ("sample", "stream"):
+        monkeypatch.setattr(LocalSampler, method, refuse)
+    before = sorted(log_workplace.path.rglob("*"))
+    outcome = log_workplace.klimb("train", "run.toml", "--dry-run", "--set", *ON_A_LOG)
+    assert outcome.status == 0, outcome.err
+    assert "8 answers in 2 groups" in outcome.out  # sampling.num_prompts = 2, and a group of the log has 4
+    assert [path for path in sorted(log_workplace.path.rglob("*")) if "__pycache__" not in path.parts] == before
+
+
+def test_the_time_that_a_dry_run_on_logs_says_is_that_of_its_step_times_the_steps(log_workplace, monkeypatch):
+    measured = {"step_seconds": 20.0, "num_tokens_trained": 5.0}
+    monkeypatch.setattr(dry_run, "try_one_step", lambda session: measured)
+    outcome = log_workplace.klimb("train", "run.toml", "--dry-run", "--set", *ON_A_LOG, "training.num_steps=90")
+    assert "about 30:00 for 90 steps" in outcome.out

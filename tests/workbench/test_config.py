@@ -5,13 +5,16 @@ from pathlib import Path
 import pytest
 
 from klimb.losses import RECIPES
+from klimb.workbench.assemble import make_cloning
 from klimb.workbench.config import (
     ConfigError,
     build_config,
     known_fields,
     nearest_keys,
     read_config,
+    read_tables,
     save_config,
+    with_overrides,
 )
 
 
@@ -189,3 +192,41 @@ def test_every_key_is_documented_and_every_number_is_bounded():
         assert facts.meaning, f"{facts.path} has no docstring"
         if facts.allowed.startswith(("a number", "a whole number")):
             assert "<" in facts.allowed and ">" in facts.allowed, f"{facts.path} takes {facts.allowed}"
+
+
+@pytest.mark.parametrize(
+    ("training", "warmup_steps"),
+    [
+        ({"num_steps": 3}, 1),
+        ({"num_steps": 20}, 2),
+        ({"num_steps": 21}, 3),
+        ({}, 10),
+        ({"num_steps": 5, "num_epochs": 2, "num_minibatches": 4}, 4),
+        ({"num_steps": 100_000}, 10),
+    ],
+)
+def test_the_warm_up_is_a_tenth_of_the_optimiser_steps_and_at_most_ten(training, warmup_steps):
+    assert build_config({"training": training}, source="").optimizer.warmup_steps == warmup_steps
+
+
+def test_a_warm_up_that_is_given_stays_as_it_is_also_for_cloning():
+    tables = {"training": {"num_steps": 3}, "cloning": {"path": "pairs.jsonl"}}
+    given = build_config({**tables, "optimizer": {"warmup_steps": 10}}, source="")
+    assert (given.optimizer.warmup_steps, given.cloning.warmup_steps) == (10, 10)
+    own = build_config({**tables, "cloning": {"path": "pairs.jsonl", "warmup_steps": 0}}, source="")
+    assert (own.optimizer.warmup_steps, own.cloning.warmup_steps) == (1, 0)
+
+
+def test_a_run_that_is_resumed_for_longer_keeps_its_warm_up(tmp_path):
+    save_config(tmp_path / "config.json", build_config({"training": {"num_steps": 20}}, source=""))
+    longer = with_overrides(read_tables(tmp_path / "config.json"), ["training.num_steps=400"])
+    assert build_config(longer, source="").optimizer.warmup_steps == 2
+
+
+def test_the_warm_up_of_the_cloning_is_a_tenth_of_its_own_steps(tmp_path):
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"prompt": "a", "response": "b"}\n' * 90)
+    cloning = {"path": str(pairs), "batch_size": 4, "num_epochs": 2}
+    config = build_config({"cloning": cloning}, source="")
+    _, settings = make_cloning(config, config.cloning)
+    assert settings.optimizer.warmup_steps == 5  # 2 · ⌈90/4⌉ = 46 steps

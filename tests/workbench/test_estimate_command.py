@@ -119,3 +119,33 @@ def test_settings_that_mean_nothing_are_refused(command, tiny_policy, tmp_path, 
     store_of(tmp_path / "log", drawn(tiny_policy, num_prompts=1))
     with pytest.raises(ConfigError, match="--max-samples must be >= 1 and --clip"):
         command(*option)
+
+
+def with_first_log_mu(samples, shifts):
+    """Samples whose first log μ is smaller by so many nats: their w is larger by as many."""
+    return [
+        replace(sample, log_mu=(sample.log_mu[0] - shift, *sample.log_mu[1:]))
+        for sample, shift in zip(samples, shifts, strict=True)
+    ]
+
+
+def test_a_value_outside_of_the_rewards_is_neither_printed_nor_written(command, tiny_policy, tmp_path):
+    samples = drawn(tiny_policy)
+    store_of(tmp_path / "log", with_first_log_mu(samples, [30.0] * len(samples)))
+    said, found = command()
+    values = {each["name"]: each["value"] for each in found["estimates"]}
+    assert values["ips"] is None
+    assert values["snips"] == pytest.approx(np.mean([sample.reward for sample in samples]), abs=1e-3)
+    assert "│ ips │ not usable │ none │" in said
+    assert "is outside of the rewards, 0 to" in said
+
+
+def test_if_no_estimator_is_usable_the_command_fails_after_it_said_why(command, tiny_policy, tmp_path, capsys):
+    samples = drawn(tiny_policy)
+    store_of(tmp_path / "log", with_first_log_mu(samples, [40.0] + [0.0] * (len(samples) - 1)))
+    with pytest.raises(ConfigError, match="no estimator is usable"):
+        command()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "all: 24 responses count like 1.0, and one reward is no mean" in said
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert {each["value"] for each in found["estimates"]} == {None}

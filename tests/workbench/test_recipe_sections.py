@@ -116,6 +116,58 @@ def test_what_does_nothing_or_does_not_fit_is_an_error(tables, message):
     assert message in message_of(tables)
 
 
+ON_A_LOG = {"sources": {"rollout": 0.0, "log": 1.0}, "log": {"path": "store"}}
+ASYMRE = {"recipe": "asymre", "beta": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("objective", "reference", "message"),
+    [
+        ({"recipe": "bc", "divergence": "rkl"}, "behaviour", "'rkl' lowers the probability of every response"),
+        ({"recipe": "bc", "divergence": "ufkl"}, "behaviour", "objective.divergence = 'ufkl' does nothing"),
+        ({"recipe": "bc-filtered", "divergence": "urkl"}, "behaviour", "objective.divergence = 'urkl' does nothing"),
+        ({"recipe": "bc", "divergence": "0.7*fkl + 0.3*rkl"}, "behaviour", "only forward KL needs no ratio"),
+        ({"recipe": "bc", "divergence": "k3-in-loss"}, "behaviour", "objective.divergence = 'k3-in-loss' does nothing"),
+        ({"recipe": "bc", "divergence": "urkl"}, "fixed", "the policy starts at its reference"),
+        ({"recipe": "bc", "divergence": "fkl"}, "fixed", "'fkl' raises the probability of every response"),
+        ({"recipe": "bc", "beta": 0.0}, "behaviour", "objective.beta is 0 and advantages.kind is 'zero'"),
+        ({**ASYMRE, "divergence": "rkl"}, "behaviour", "'rkl' lowers the probability of every response"),
+        ({**ASYMRE, "divergence": "rkl"}, "fixed", "'rkl' lowers the probability of every response"),
+        ({**ASYMRE, "divergence": "urkl"}, "behaviour", "objective.divergence = 'urkl' does nothing"),
+        ({"recipe": "topr", "beta": 0.1, "divergence": "rkl"}, "fixed", "'rkl' lowers the probability"),
+    ],
+)
+def test_a_divergence_that_cannot_act_without_a_ratio_is_an_error(objective, reference, message):
+    assert message in message_of({"objective": objective, "reference": reference, **ON_A_LOG})
+
+
+@pytest.mark.parametrize(
+    ("objective", "reference"),
+    [
+        ({"recipe": "bc", "divergence": "2*fkl"}, "behaviour"),
+        ({**ASYMRE, "divergence": "fkl"}, "behaviour"),
+        ({**ASYMRE, "divergence": "urkl"}, "fixed"),
+        ({"recipe": "topr", "beta": 0.1, "divergence": "urkl"}, "behaviour"),
+        ({"recipe": "topr", "beta": 0.1, "divergence": "rkl", "estimator": "differentiable"}, "behaviour"),
+        ({"recipe": "grpo", "divergence": "rkl"}, "fixed"),
+    ],
+)
+def test_a_divergence_that_acts_on_a_log_is_let_through(objective, reference):
+    objective_of({"objective": objective, "reference": reference, **ON_A_LOG})
+
+
+def test_on_fresh_rollouts_the_constant_of_a_divergence_averages_to_zero_and_is_let_through():
+    objective_of({"objective": {**ASYMRE, "divergence": "rkl"}, "reference": "fixed"})
+
+
+def test_a_divergence_of_the_users_own_is_held_to_the_same(tmp_path, monkeypatch):
+    (tmp_path / "own_divergence_that_idles.py").write_text("from klimb.divergences import URKL as idle\n")
+    monkeypatch.chdir(tmp_path)
+    objective = {"recipe": "bc", "divergence": "python:own_divergence_that_idles.idle"}
+    with pytest.raises(ConfigError, match="idle' does nothing"):
+        objective_of({"objective": objective, **ON_A_LOG})
+
+
 def test_the_kl_in_the_reward_may_be_switched_off_with_its_reference():
     tables = {"objective": {"recipe": "ppo"}, "credit": {"kl_in_reward": 0.0}, "reference": "none"}
     assert build_config(tables, source="").credit.gae_lambda == 0.95

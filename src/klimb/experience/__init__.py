@@ -13,7 +13,7 @@ from klimb.experience.advantages import (
     no_baseline,
     zero,
 )
-from klimb.experience.atomic import flush_to_disk, replaced_atomically
+from klimb.experience.atomic import flush_to_disk, give_usual_mode, replaced_atomically
 from klimb.experience.batches import Batch, collate
 from klimb.experience.credit import (
     explained_variance,
@@ -47,6 +47,7 @@ __all__ = [
     "explained_variance",
     "flush_to_disk",
     "generalised_advantages",
+    "give_usual_mode",
     "group_mean",
     "group_mean_batch_z_score",
     "group_z_score",

@@ -1,7 +1,8 @@
 """Files that appear whole or not at all."""
 
 import os
-from collections.abc import Generator
+import stat
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,3 +31,17 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def give_usual_mode(paths: Iterable[Path]) -> None:
+    """Give files the mode that any new file has in their folder, as the umask says.
+
+    safetensors makes its files readable by their owner alone, whatever the umask is.
+    """
+    for path in paths:
+        probe = path.with_name(f".{path.name}.mode-{os.getpid()}")
+        try:
+            probe.touch()
+            path.chmod(stat.S_IMODE(probe.stat().st_mode))
+        finally:
+            probe.unlink(missing_ok=True)

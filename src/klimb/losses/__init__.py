@@ -19,7 +19,14 @@ from klimb.losses.kto import KtoObjective
 from klimb.losses.metrics import effective_sample_share
 from klimb.losses.objective import Objective
 from klimb.losses.output import ObjectiveOutput
-from klimb.losses.penalties import K2InLoss, K3InLoss, Penalty, penalty_named
+from klimb.losses.penalties import (
+    K2InLoss,
+    K3InLoss,
+    Penalty,
+    is_forward_kl,
+    penalty_named,
+    slope_at_reference,
+)
 from klimb.losses.recipe import Recipe
 from klimb.losses.recipes import RECIPES, recipe_named
 from klimb.losses.regression import SquaredResidual
@@ -49,6 +56,8 @@ __all__ = [
     "Truncate",
     "clip_named",
     "effective_sample_share",
+    "is_forward_kl",
     "penalty_named",
     "recipe_named",
+    "slope_at_reference",
 ]

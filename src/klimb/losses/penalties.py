@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from klimb.divergences import Divergence, bound, divergence_named
@@ -88,3 +89,23 @@ def penalty_named(name: str) -> Divergence | K2InLoss | K3InLoss:
         ValueError: no such name.
     """
     return PENALTIES[name] if name in PENALTIES else divergence_named(name)
+
+
+def slope_at_reference(penalty: Penalty) -> float:
+    """f′(1), the weight of ∇log π in the penalty's gradient where π = ref = μ.
+
+    Its expected gradient is 0 over samples of π. Over samples of another policy that are not weighed by w = π/μ it is
+    not: then −β·f′(1) is a constant beside every advantage.
+    """
+    one = torch.ones(1, dtype=torch.float64)
+    return float(penalty.slope(one, one, torch.zeros_like(one)))
+
+
+def is_forward_kl(penalty: Penalty) -> bool:
+    """Whether this is forward KL, or a multiple of it: the one divergence whose slope at ref = μ does not read w.
+
+    w·f′(w) is constant if f′(w) = c/w; then f = c·log w, which is convex for c ≤ 0.
+    """
+    w = torch.tensor([0.1, 0.5, 1.0, 2.0, 10.0], dtype=torch.float64)
+    slopes = penalty.slope(w, torch.ones_like(w), w.log())
+    return bool(slopes[0] < 0) and bool(torch.allclose(slopes, slopes[0].expand_as(slopes)))

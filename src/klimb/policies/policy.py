@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from klimb.experience import Message
+from klimb.experience import Message, give_usual_mode
 from klimb.policies.checkpointing import ActivationCheckpointing
 from klimb.policies.head import token_log_probs
 from klimb.policies.hidden import predicting_hidden
@@ -246,6 +246,7 @@ class Policy:
             raise ValueError(f"{self.name} has no adapter to save; save the whole model with adapter_only=False")
         self.model.save_pretrained(str(folder), safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
+        give_usual_mode(Path(folder).glob("*.safetensors"))
 
 
 def _spread(values: Tensor, counted: Tensor, width: int) -> Tensor:

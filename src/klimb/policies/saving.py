@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from klimb.experience import give_usual_mode
+
 
 def save_plain_model(
     model: PreTrainedModel, state: Mapping[str, Tensor], tokenizer: PreTrainedTokenizerBase, folder: Path
@@ -34,6 +36,7 @@ def save_plain_model(
     with no_progress_bars():
         plain.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    give_usual_mode(folder.glob("*.safetensors"))
 
 
 @contextmanager

@@ -17,6 +17,9 @@ from klimb.tasks.splits import split
 from klimb.tasks.suggestions import did_you_mean
 from klimb.tasks.verifiers import TRUSTED_VERIFIERS, VERIFIERS, VerifierScore
 
+USUAL_ANSWER = "answer"
+"""The name of the answer column where none is given."""
+
 
 def from_file(
     path: str | Path,
@@ -38,7 +41,8 @@ def from_file(
     Args:
         path: ends in `.jsonl`, `.csv` or `.parquet`.
         question: the column with the question.
-        answer: the column with the reference answer; None if a reward of your own needs none.
+        answer: the column with the reference answer; None if a reward of your own needs none. Such a reward gets an
+            empty text where a cell is empty, and everywhere if no row has the column `answer`.
         answer_after: keep of the answer only what follows the last occurrence of this mark (`####` for GSM8K).
         verifier: `math-verify`, `exact` (the whole response), `integer` (the last number of the response), or a reward
             of your own: `python:module.function` or the function itself.
@@ -56,10 +60,15 @@ def from_file(
     if answer is None and not isinstance(score, PythonReward):
         raise ValueError(f"the verifier {verifier!r} needs an answer column; only a reward of your own can do without")
 
+    needs_answer = not isinstance(score, PythonReward)
+
     def read(file: Path) -> list[Problem]:
+        rows = read_rows(file)
+        column = answer if needs_answer else column_if_there(rows, answer, file)
+        check_columns(rows, file, [question] if column is None else [question, column])
         problems = [
-            as_problem(row, question, answer, answer_after, template, system_prompt)
-            for row in check_columns(read_rows(file), file, [question] if answer is None else [question, answer])
+            as_problem(row, question, column, answer_after, template, system_prompt, needs_answer=needs_answer)
+            for row in rows
         ]
         if verifier == "integer":
             check_integers(problems)
@@ -108,14 +117,41 @@ def check_columns(rows: list[Row], path: Path, wanted: Sequence[str]) -> list[Ro
     return rows
 
 
+def column_if_there(rows: Sequence[Row], answer: str | None, path: Path) -> str | None:
+    """Return the answer column for a reward of one's own; None, with a warning, if no row has the usual one.
+
+    Another name was given on purpose, and one that is nearly there is a slip: those are left to `check_columns`.
+    """
+    if answer != USUAL_ANSWER or any(answer in row.values for row in rows):
+        return answer
+    if any(did_you_mean(answer, [name for name in row.values if name is not None]) for row in rows):
+        return answer
+    warnings.warn(
+        f"{path} has no column {answer!r}: your reward gets an empty answer (task.answer names another column, and "
+        '"" says that there is none)',
+        stacklevel=4,
+    )
+    return None
+
+
 def as_problem(
-    row: Row, question: str, answer: str | None, answer_after: str, template: str, system_prompt: str | None
+    row: Row,
+    question: str,
+    answer: str | None,
+    answer_after: str,
+    template: str,
+    system_prompt: str | None,
+    *,
+    needs_answer: bool = True,
 ) -> Problem:
     """Returns the problem of one row."""
-    reference = "" if answer is None else as_text(row.values[answer], answer, row.place)
+    if answer is None or (not needs_answer and is_empty(row.values[answer])):
+        reference = ""
+    else:
+        reference = as_text(row.values[answer], answer, row.place)
     if answer_after and answer_after in reference:
         reference = reference.rpartition(answer_after)[2].strip()
-    elif answer_after:
+    elif answer_after and (needs_answer or reference):
         raise ValueError(f"{row.place}: the answer has no {answer_after!r} (answer_after); it is {reference[-60:]!r}")
     text = as_text(row.values[question], question, row.place)
     metadata = {
@@ -127,10 +163,14 @@ def as_problem(
     return Problem(problem_id=row.place, messages=messages, answer=reference, metadata=metadata)
 
 
+def is_empty(cell: object) -> bool:
+    """True for a cell without text: null, NaN, or white space."""
+    return cell is None or (isinstance(cell, float) and math.isnan(cell)) or str(cell).strip() == ""
+
+
 def as_text(cell: object, column: str, place: str) -> str:
     """Returns a question or answer cell as text; raises ValueError unless it is text or a number, and not empty."""
-    is_missing = cell is None or (isinstance(cell, float) and math.isnan(cell)) or str(cell).strip() == ""
-    if is_missing:
+    if is_empty(cell):
         raise ValueError(f"{place}: column {column!r} is empty")
     if isinstance(cell, bool) or not isinstance(cell, str | int | float):
         raise ValueError(f"{place}: column {column!r} must be text or a number, got {type(cell).__name__}: {cell!r}")

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from klimb.experience import flush_to_disk
+from klimb.experience import flush_to_disk, give_usual_mode
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +147,7 @@ def _write_files(folder: Path, content: CheckpointContent) -> None:
     for stem, tensors in content.tensors.items():
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(plain, folder / f"{stem}.safetensors")
+    give_usual_mode(folder.glob("*.safetensors"))
     numbers = json.dumps({"format": FORMAT, "content": content.numbers}, ensure_ascii=False)
     (folder / _NUMBERS).write_text(numbers, encoding="utf-8")
     files = {}

@@ -123,6 +123,7 @@ def _collection(
     state: RunState, actors: Actors, settings: LoopSettings, num_prompts: int, *, first_group: int
 ) -> Collection:
     steps = state.optimizer.num_steps
+    assert state.stream is not None  # only sources without a share of rollouts do without
     return collect(
         actors,
         state.stream,

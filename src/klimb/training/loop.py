@@ -112,7 +112,7 @@ def train(
         sampler: draws from that policy.
         scorer: scores responses.
         objective: log-probabilities in, loss and metrics out.
-        problems: what to train on.
+        problems: what to train on; may be empty if the sources have no share of rollouts.
         settings: all the rest.
         folder: of this run alone.
         held_out: what to evaluate on, as `settings.evaluation` says.

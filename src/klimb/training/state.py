@@ -36,6 +36,7 @@ class RunState:
 
     Attributes:
         step: loop steps done.
+        stream: the order of the problems; None where nothing is drawn.
         num_tokens_generated: response tokens drawn by them, those of groups that were not trained on included.
         elapsed_seconds: that they took.
         generators: purpose -> its random numbers.
@@ -51,7 +52,7 @@ class RunState:
     policy: Policy
     optimizer: Optimizer
     reference: Reference
-    stream: PromptStream
+    stream: PromptStream | None
     generators: dict[str, torch.Generator]
     guard: NonFiniteGuard
     identity: Mapping[str, Any]
@@ -80,13 +81,16 @@ def fresh_state(
     """The state before the first step.
 
     Also seeds torch's global generator: what draws from it (dropout) belongs to the run, and its state is saved.
+
+    Raises:
+        ValueError: there is no problem, and some are to be asked.
     """
     torch.manual_seed(settings.seed)
     return RunState(
         policy=policy,
         optimizer=Optimizer(policy.trainable(), settings.optimizer),
         reference=Reference(settings.reference, policy),
-        stream=PromptStream(num_problems, seed=settings.seed),
+        stream=PromptStream(num_problems, seed=settings.seed) if settings.sources.share("rollout") else None,
         generators=_generators(settings),
         critic=_critic(policy, settings),
         guard=NonFiniteGuard(folder / "skipped", max_in_a_row=settings.update.max_skipped_steps),
@@ -135,7 +139,7 @@ def captured(state: RunState, *, metrics_bytes: int) -> CheckpointContent:
         "elapsed_seconds": state.elapsed_seconds,
         "optimizer": optimizer_numbers,
         "reference": reference_numbers,
-        "stream": state.stream.state(),
+        "stream": None if state.stream is None else state.stream.state(),
         "replay": state.replay.state(),
         "queue": state.queue.state(),
         "logs": {logged.source: logged.state() for logged in state.logs},
@@ -158,7 +162,8 @@ def restore(state: RunState, content: CheckpointContent) -> int:
     check_same_run(numbers["identity"], state.identity)
     _warn_of_changes(numbers["environment"], environment(state.policy))
     roll_back(state, content)
-    state.stream.load_state(numbers["stream"])
+    if state.stream is not None:
+        state.stream.load_state(numbers["stream"])
     for logged in state.logs:
         logged.load_state(numbers["logs"][logged.source])
     for purpose, generator in state.generators.items():

@@ -39,6 +39,7 @@ from klimb.training import (
 from klimb.training.sources import SOURCES
 from klimb.workbench.config import CloningSection, ConfigError, ModelSection, ReferenceSection, RunConfig, TaskSection
 from klimb.workbench.config.experience import StoreSection
+from klimb.workbench.config.learning import automatic_warmup
 from klimb.workbench.guarding.making import make_guard_settings
 from klimb.workbench.objectives import make_objective as make_objective
 
@@ -228,7 +229,10 @@ def make_cloning(
             raise ConfigError(f"{row.place}: column {missing[0]!r} must hold a text; see cloning.prompt and .response")
         message: Message = {"role": "user", "content": str(row.values[section.prompt])}
         pairs.append(((message,), str(row.values[section.response])))
-    optimizer = replace(make_optimizer_settings(config), learning_rate=section.learning_rate)
+    warmup_steps = section.warmup_steps
+    if warmup_steps == "auto":
+        warmup_steps = automatic_warmup(section.num_epochs * math.ceil(len(pairs) / section.batch_size))
+    optimizer = replace(make_optimizer_settings(config), learning_rate=section.learning_rate, warmup_steps=warmup_steps)
     settings = CloningSettings(
         num_epochs=section.num_epochs,
         batch_size=section.batch_size,

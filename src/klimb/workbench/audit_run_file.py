@@ -12,6 +12,7 @@ from klimb.experience.audit import AuditReport
 from klimb.losses import RECIPES
 from klimb.workbench.audit_toml import Remarks, Tables, toml_text
 from klimb.workbench.config import RunConfig, SamplingSection
+from klimb.workbench.config.learning import automatic_warmup
 
 SINGLE = 1.5
 """Below this many responses a prompt on average, most groups have one."""
@@ -120,6 +121,14 @@ def _of_single_responses(recipe: str, remarks: Remarks) -> dict[str, Any]:
     return {"kind": "batch-soft-value" if kind == "group-soft-value" else "batch-mean", "group_filter": False}
 
 
+def _has_automatic_warmup(run: RunConfig) -> bool:
+    """Whether its warm-up is what the length of a run gives: then a run of another length has another."""
+    training = run.training
+    return run.optimizer.warmup_steps == automatic_warmup(
+        training.num_steps * training.num_epochs * training.num_minibatches
+    )
+
+
 def _settings(run: RunConfig | None, data: Logged, remarks: Remarks, *, collects: bool) -> Tables:
     """Task, scoring, sampling, optimizer and evaluation: those of the audited run, else what the data suggests."""
     if run is None:
@@ -133,7 +142,7 @@ def _settings(run: RunConfig | None, data: Logged, remarks: Remarks, *, collects
         "task": {"kind": run.task.kind, **_changed(run.task, but=("kind",))},
         "scoring": _changed(run.scoring),
         "sampling": _sampling_of_run(run.sampling, data, remarks, collects=collects),
-        "optimizer": _changed(run.optimizer),
+        "optimizer": _changed(run.optimizer, but=("warmup_steps",) if _has_automatic_warmup(run) else ()),
         "evaluation": _changed(run.evaluation),
     }
 

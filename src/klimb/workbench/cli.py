@@ -85,7 +85,7 @@ def train(
         config: The run's TOML file.
         settings: Overrides such as `objective.beta=1e-3`; values are TOML.
         folder: Where the results go; without it, a new folder under `run.folder`.
-        dry_run: Load, sample one group, print shapes, memory and time estimates, and stop.
+        dry_run: Load, take one group (of a run on logs, one step) through everything, print estimates, and stop.
         resume: A run's folder: go on from its newest checkpoint.
     """
     if config is not None and resume is not None:

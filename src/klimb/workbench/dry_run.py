@@ -4,14 +4,18 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from rich.console import Console
 
 from klimb.experience import Batch, collate
 from klimb.training import Actors, Collection, Optimizer, PromptStream, Round, collect, optimizer_step
+from klimb.training.iteration import iterate
+from klimb.training.state import fresh_state
 from klimb.workbench.assemble import make_loop_settings, make_sampling
 from klimb.workbench.config import RunConfig
 from klimb.workbench.reports import report_facts
@@ -52,12 +56,63 @@ class Trial:
 
 
 def run_dry(config: RunConfig, *, console: Console) -> None:
-    """Samples and learns from one group, prints shapes and estimates, and writes nothing."""
+    """Take one group through everything, or a run on logs through one step; print estimates, and write nothing."""
     session = make_session(config)
     report_facts(console, described(session))
+    if config.sources.rollout == 0:
+        with console.status("one step"):
+            metrics = try_one_step(session)
+        report_facts(console, estimates_of_step(session, metrics))
+        return
     with session.scorer, console.status("one group"):
         trial = try_one_group(session)
     report_facts(console, [*estimates(session, trial), ("an answer", printable(trial.answer) or "(empty)")])
+
+
+def try_one_step(session: Session) -> Mapping[str, float]:
+    """The metrics of one step on the logs; the policy is changed by it.
+
+    The step before it, with a group for each optimiser step, makes the optimizer's state and is not counted.
+    """
+    settings = make_loop_settings(session.config)
+    actors = Actors(policy=session.policy, sampler=session.sampler, scorer=session.scorer, problems=())
+    warm_up = replace(settings.collect, num_prompts=min(settings.collect.num_prompts, settings.update.num_minibatches))
+    with TemporaryDirectory() as folder:
+        state = fresh_state(
+            session.policy, settings, num_problems=0, folder=Path(folder), identity={}, logs=session.logs
+        )
+        iterate(state, actors, session.objective, replace(settings, collect=warm_up))
+        return iterate(state, actors, session.objective, settings).metrics
+
+
+def estimates_of_step(session: Session, metrics: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Shapes, memory and time of a run that draws nothing, as its second step measured them."""
+    training, evaluation = session.config.training, session.config.evaluation
+    num_groups, num_samples = (
+        sum(metrics.get(f"{logged.source}/{name}", 0.0) for logged in session.logs)
+        for name in ("num_groups", "num_samples")
+    )
+    seconds = metrics["step_seconds"]
+    evaluated = evaluation.at_ends or make_loop_settings(session.config).evaluation.is_on
+    return [
+        (
+            "batch",
+            f"{num_samples:.0f} answers in {num_groups:.0f} groups, {metrics['num_tokens_trained']:.0f} tokens learnt "
+            f"from in {training.num_epochs} epochs of {training.num_minibatches} optimiser steps",
+        ),
+        *_memory(session),
+        ("loading", duration(session.load_seconds)),
+        (
+            "one step",
+            f"{seconds:.2f} s, of which {metrics.get('update_seconds', 0.0):.2f} s to learn and "
+            f"{metrics.get('reference_seconds', 0.0):.2f} s under the reference",
+        ),
+        (
+            "the run",
+            f"about {duration(seconds * training.num_steps)} for {training.num_steps} steps"
+            + (", and evaluations" if evaluated and session.held_out else ""),
+        ),
+    ]
 
 
 def try_one_group(session: Session) -> Trial:
@@ -178,7 +233,7 @@ def _memory(session: Session) -> list[tuple[str, str]]:
         ("weights", f"{weights / GIGABYTE:.2f} GB"),
         ("training", f"{ADAM_COPIES * trained / GIGABYTE:.2f} GB for gradients and moments"),
         ("reference", f"{copy / GIGABYTE:.2f} GB" if copy else "no copy"),
-        ("peak now", f"{_peak_bytes(policy.device) / GIGABYTE:.2f} GB with one group"),
+        ("peak now", f"{_peak_bytes(policy.device) / GIGABYTE:.2f} GB"),
         ("checkpoint", f"{(trained * ADAM_COPIES + copy) / GIGABYTE:.2f} GB on disk each"),
     ]
 

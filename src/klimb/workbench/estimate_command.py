@@ -1,7 +1,7 @@
 """`klimb estimate`: what a model would earn on logged prompts, without an answer drawn from it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -106,7 +106,12 @@ def estimate(
     request = EstimateRequest(
         data=data, model=model, where=where, max_samples=max_samples, clip=clip, seed=seed, json=json, dtype=dtype
     )
-    run_estimate(request, console=console)
+    found = run_estimate(request, console=console)
+    if not any(is_usable(each) for each in found.estimates):
+        raise ConfigError(
+            f"no estimator is usable: what drew {data} is too far from {model}. Draw fresh answers (klimb eval), or "
+            "log responses of a model that is nearer to this one"
+        )
 
 
 def run_estimate(request: EstimateRequest, *, console: Console) -> Estimated:
@@ -147,8 +152,13 @@ def run_estimate(request: EstimateRequest, *, console: Console) -> Estimated:
     if request.json is not None:
         request.json.parent.mkdir(parents=True, exist_ok=True)
         content = {"data": str(request.data), "model": request.model, **asdict(found)}
-        write_json(request.json, _without_nan(content))
+        write_json(request.json, _without_nan(_without_unusable(content)))
     return found
+
+
+def is_usable(estimate: Estimate) -> bool:
+    """Whether it is an estimate of π's value at all."""
+    return not estimate.unusable
 
 
 def advice(found: Estimated) -> list[str]:
@@ -159,6 +169,9 @@ def advice(found: Estimated) -> list[str]:
             "Begin with what is said of the data: klimb audit DATA shows where log μ is from and which responses could "
             "never be drawn; klimb experience score recomputes log μ with the model that drew them."
         )
+    usable = [each for each in found.estimates if is_usable(each)]
+    if not usable:
+        return [*steps, "No number here is an estimate. Draw fresh answers (klimb eval), or log a nearer model."]
     if any(each.warnings for each in found.estimates):
         steps.append(
             "Do not decide by these numbers alone. Draw fresh answers (klimb eval), or log more prompts with a model "
@@ -181,23 +194,32 @@ def _report(console: Console, request: EstimateRequest, found: Estimated) -> Non
     table.add_row(logged.name, _number(logged.value), _interval(logged), style="dim", end_section=True)
     for each in found.estimates:
         counts = (_count(each.ess), _count(each.ess_prompts), f"{each.max_weight_share:.1%}")
-        table.add_row(each.name, _number(each.value), _interval(each), *counts)
+        table.add_row(each.name, _value(each), _interval(each), *counts)
     console.print(table)
-    sweep = ", ".join(f"{each.name.removeprefix('clipped-ips')} {_number(each.value)}" for each in found.sweep)
+    sweep = ", ".join(f"{each.name.removeprefix('clipped-ips')} {_value(each)}" for each in found.sweep)
     _paragraphs(console, "", [f"clipped-ips by clip: {sweep}"])
     about = [f"{each.name}: {each.note}" for each in found.estimates if each.note]
     _paragraphs(console, "notes", [*found.notes, *about])
-    _paragraphs(console, "warnings", [*found.warnings, *_by_estimator(found.estimates)], style="yellow")
+    _paragraphs(console, "not usable", _grouped(found.estimates, _reasons), style="red")
+    _paragraphs(console, "warnings", [*found.warnings, *_grouped(found.estimates, _warnings)], style="yellow")
     _paragraphs(console, "what to do", advice(found))
 
 
-def _by_estimator(estimates: Sequence[Estimate]) -> list[str]:
-    """The estimators' warnings, each once with the names that it is for."""
+def _warnings(estimate: Estimate) -> tuple[str, ...]:
+    return estimate.warnings if is_usable(estimate) else ()
+
+
+def _reasons(estimate: Estimate) -> tuple[str, ...]:
+    return () if is_usable(estimate) else (estimate.unusable,)
+
+
+def _grouped(estimates: Sequence[Estimate], said_of: Callable[[Estimate], tuple[str, ...]]) -> list[str]:
+    """What is said of the estimators, each sentence once with the names that it is for."""
     names: dict[str, list[str]] = {}
     for each in estimates:
-        for warning in each.warnings:
-            names.setdefault(warning, []).append(each.name)
-    return [f"{'all' if len(who) == len(estimates) else ', '.join(who)}: {warning}" for warning, who in names.items()]
+        for sentence in said_of(each):
+            names.setdefault(sentence, []).append(each.name)
+    return [f"{'all' if len(who) == len(estimates) else ', '.join(who)}: {said}" for said, who in names.items()]
 
 
 def _paragraphs(console: Console, title: str, lines: Sequence[str], *, style: str = "") -> None:
@@ -205,6 +227,10 @@ def _paragraphs(console: Console, title: str, lines: Sequence[str], *, style: st
         console.print(Text(title, style="bold"))
     for line in lines:
         console.print(Text(f"  {printable(line, limit=600)}", style=style), soft_wrap=not console.is_terminal)
+
+
+def _value(each: Estimate) -> str:
+    return _number(each.value) if is_usable(each) else "not usable"
 
 
 def _number(value: float) -> str:
@@ -216,7 +242,17 @@ def _count(value: float) -> str:
 
 
 def _interval(each: Estimate) -> str:
-    return "none" if math.isnan(each.low) else f"{_number(each.low)} to {_number(each.high)}"
+    return "none" if math.isnan(each.low) or not is_usable(each) else f"{_number(each.low)} to {_number(each.high)}"
+
+
+def _without_unusable(content: Any) -> Any:
+    """The same with NaN for the value and the interval of each estimate that is none."""
+    if isinstance(content, list | tuple):
+        return [_without_unusable(value) for value in content]
+    if not isinstance(content, dict):
+        return content
+    blank = dict.fromkeys(("value", "low", "high", "standard_error"), math.nan) if content.get("unusable") else {}
+    return {key: _without_unusable(value) for key, value in content.items()} | blank
 
 
 def _without_nan(content: Any) -> Any:

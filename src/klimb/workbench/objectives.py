@@ -55,8 +55,11 @@ def make_objective(config: RunConfig) -> Loss:
         )
     bounds = section.clip.model_dump(exclude={"kind"})
     clip = CLIPS[section.clip.kind](**{name: math.inf if bound == "none" else bound for name, bound in bounds.items()})
+    divergence = load_divergence(section.divergence)
+    if not isinstance(divergence, str):
+        _check_own_divergence(config, divergence)
     objective = Objective(
-        divergence=load_divergence(section.divergence),
+        divergence=divergence,
         beta=section.beta,
         estimator=section.estimator,
         level=section.level,
@@ -65,6 +68,13 @@ def make_objective(config: RunConfig) -> Loss:
         ratio=section.ratio,
     )
     return _corrected(objective, config.correction)
+
+
+def _check_own_divergence(config: RunConfig, divergence: Divergence) -> None:
+    try:
+        config.check_divergence(divergence)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _corrected(objective: Objective, section: CorrectionSection) -> Loss:

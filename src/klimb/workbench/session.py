@@ -22,6 +22,7 @@ from klimb.workbench.assemble import (
     make_task,
 )
 from klimb.workbench.config import RunConfig
+from klimb.workbench.config.learning import OptimizerSection
 from klimb.workbench.guarding.terminal import guard_facts
 
 INERT = (
@@ -88,7 +89,7 @@ def described(session: Session) -> list[tuple[str, str]]:
         (
             "steps",
             f"{training.num_steps} of {_batch_in_words(config)} · {config.optimizer.kind}, learning rate "
-            f"{config.optimizer.learning_rate:g}",
+            f"{config.optimizer.learning_rate:g} {_warmup_in_words(config.optimizer)}",
         ),
         *guard_facts(config.guard),
         *([("note", INERT)] if is_inert(config) else []),
@@ -127,6 +128,13 @@ def _batch_in_words(config: RunConfig) -> str:
         f"{sampling.num_prompts} prompts × {sampling.num_samples} answers of at most {sampling.max_new_tokens} tokens"
     )
     return f"{drawn}, others for those that teach nothing" if config.advantages.group_filter else drawn
+
+
+def _warmup_in_words(section: OptimizerSection) -> str:
+    # The first of so many steps has that share of the learning rate, so 1 is none.
+    if section.warmup_steps in (0, 1):
+        return "from the first step on"
+    return f"after a warm-up of {section.warmup_steps} optimiser steps"
 
 
 def _sources_in_words(session: Session) -> str:

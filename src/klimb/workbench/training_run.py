@@ -97,7 +97,7 @@ def run_training(
 
 
 def _check_problems(session: Session) -> None:
-    if not session.task.train:
+    if not session.task.train and session.config.sources.rollout > 0:
         raise ConfigError(f"task {session.task.name} has no training problem; lower task.held_out_fraction")
     asked = session.config.evaluation
     for key in ("every_steps", "every_tokens", "every_seconds"):

@@ -165,3 +165,34 @@ def test_arrays_that_do_not_fit_are_refused():
         logged_data([sample(1)], [(-1.0,)])
     with pytest.raises(ValueError, match="1 samples for 2 rows"):
         logged_data([sample(1)], [(-1.0, -2.0)] * 2)
+
+
+def test_a_value_outside_of_the_rewards_is_no_estimate_and_snips_stays_one():
+    """log μ is too small by 5 nats for every response: each w is e⁵ too large, and the mean weight with it."""
+    data = healthy()
+    shifted = replace(data, token_log_w=data.token_log_w + 5)
+    found = {each.name: each for each in estimate_values(shifted, clip=1e9)}
+    for name in ("ips", "clipped-ips(1e+09)", "per-decision"):
+        assert found[name].value > 1.05
+        assert "is outside of the rewards, 0 to 1" in found[name].unusable
+    for name in ("snips", "direct"):
+        assert 0 <= found[name].value <= 1
+        assert found[name].unusable == ""
+
+
+def test_where_one_response_has_all_the_weight_no_estimator_is_usable():
+    data = healthy()
+    token_log_w = data.token_log_w.copy()
+    token_log_w[7] = 40.0
+    found = estimate_values(replace(data, token_log_w=token_log_w))
+    assert all("300 responses count like 1.0" in each.unusable for each in found)
+
+
+@pytest.mark.parametrize(("mean", "is_usable"), [(1.03, True), (1.06, False)])
+def test_a_value_that_chance_moves_a_little_beyond_the_rewards_stays_usable(mean, is_usable):
+    """All rewards are 1: what ips gives is the mean of the weights."""
+    data = replace(healthy(), rewards=np.ones(300))
+    shifted = replace(data, token_log_w=data.token_log_w + np.log(mean / data.weights.mean()))
+    ips = next(each for each in estimate_values(shifted) if each.name == "ips")
+    assert ips.value == pytest.approx(mean)
+    assert (ips.unusable == "") == is_usable

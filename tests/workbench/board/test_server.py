@@ -217,3 +217,11 @@ def test_a_folder_with_too_many_folders_is_said_to_be_cut(runs, monkeypatch):
         runs.make(f"run-{index:02d}")
     listing = Watcher(runs.root, seconds=0.0).listing()
     assert listing.is_cut and len(listing.runs) == 9
+
+
+@pytest.mark.parametrize("path", ["/", "/static/board.js", "/api/runs", "/open/run/report.html", "/open/run/no.html"])
+def test_head_answers_as_get_does_without_the_body(board, runs, path: str):
+    (runs.make("run") / "report.html").write_text("a report")
+    asked, whole = board.head(path), board.get(path)
+    assert (asked.status_code, dict(asked.headers)) == (whole.status_code, dict(whole.headers))
+    assert (asked.content, bool(whole.content)) == (b"", True)

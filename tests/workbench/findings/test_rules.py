@@ -297,3 +297,34 @@ def test_what_explains_a_finding_silences_it():
 def test_with_fewer_steps_than_can_be_judged_nothing_is_claimed():
     assert keys(record({"kl_pi_ref": flat(9.0, num_steps=5), "accuracy": flat(0.0, num_steps=5)})) == []
     assert "kl-blow-up" in keys(record({"kl_pi_ref": flat(9.0, num_steps=6)}))
+
+
+CLONING = with_settings(advantages={"kind": "zero", "group_filter": False}, objective={"ratio": "none"})
+NOISE = [(-1) ** step * 0.1 for step in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("log_pi_mean", "severity", "title"),
+    [
+        (ramp(-4.0, -1.0), "good", "The data was learnt"),
+        ([-4.0 + noise for noise in NOISE], "warning", "Cloning changed nothing"),
+        (flat(-4.0), "warning", "Cloning changed nothing"),
+        (ramp(-1.0, -4.0), "bad", "The data is being unlearnt"),
+    ],
+)
+def test_cloning_is_judged_by_the_likelihood_of_its_data(log_pi_mean, severity, title):
+    run = record(
+        {"log_pi_mean": log_pi_mean, "zero_advantage_fraction": flat(1.0), "entropy": ramp(2.0, 0.01)}, config=CLONING
+    )
+    assert keys(run) == ["cloning"]
+    finding = only(run, "cloning")
+    assert finding.severity == severity
+    assert finding.title.startswith(title)
+
+
+def test_of_a_few_steps_of_cloning_nobody_is_told_that_nothing_was_learnt():
+    assert keys(record({"log_pi_mean": NOISE[:9]}, config=CLONING)) == []
+
+
+def test_the_likelihood_of_the_data_is_no_finding_where_rewards_teach():
+    assert keys(record({"log_pi_mean": ramp(-1.0, -4.0)}, config=with_settings(objective={"ratio": "none"}))) == []

@@ -15,7 +15,7 @@ from klimb.experience.estimates.estimators import (
     ratio_sum,
 )
 from klimb.experience.estimates.intervals import NUM_RESAMPLES, interval, resampled_sums
-from klimb.experience.estimates.trust import effective_number, weight_warnings
+from klimb.experience.estimates.trust import effective_number, reason_unusable, weight_warnings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,7 @@ class Estimate:
         num_prompts: prompts.
         note: what to know of the estimator, in one sentence.
         warnings: why the number cannot be trusted; empty if nothing speaks against it.
+        unusable: why it is no estimate at all, and not to be quoted in any way; empty if it is one.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Estimate:
     num_prompts: int
     note: str = ""
     warnings: tuple[str, ...] = ()
+    unusable: str = ""
 
 
 def estimate_values(
@@ -114,6 +116,7 @@ def with_intervals(
                 num_prompts=data.num_prompts,
                 note=estimator.note,
                 warnings=weight_warnings(data, weights),
+                unusable=reason_unusable(data, estimator.value),
             )
         )
     return tuple(estimates)

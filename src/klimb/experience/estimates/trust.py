@@ -8,6 +8,10 @@ LEAST_ESS_SHARE = 0.1
 LEAST_ESS_PROMPTS = 100.0
 """Below a hundred prompts' worth a 95 % interval of a pass rate is wider than ± 10 points (1.96·√(0.25/100))."""
 LARGEST_SHARE = 0.1
+LEAST_ESS = 2.0
+"""With fewer responses' worth of weight the number is one response's reward."""
+LARGEST_EXCESS = 0.05
+"""How far beyond the rewards a value may be, as a share of the largest |reward|: the mean weight varies by chance."""
 MEAN_WEIGHT_RANGE = (0.5, 2.0)
 MEAN_WEIGHT_ERRORS = 4.0
 MEAN_WEIGHT_GAP = 0.05
@@ -38,6 +42,25 @@ def weight_warnings(data: LoggedData, weights: Array) -> tuple[str, ...]:
     if share > LARGEST_SHARE:
         found.append(f"one response holds {share:.0%} of all weight: the number is mostly its reward.")
     return tuple(found)
+
+
+def reason_unusable(data: LoggedData, value: float) -> str:
+    """Why the value is no estimate at all; empty if it is one.
+
+    Where one response has all the weight, no estimator knows more than its reward; a clipped one then tells of the log
+    and not of π. And a mean reward of π lies among the rewards that π can earn: estimators that do not divide by the
+    sum of the weights leave that range if the weights' mean is not 1.
+    """
+    ess = effective_number(data.relative_weights)
+    if ess < LEAST_ESS and data.num_samples > 1:
+        return f"{data.num_samples} responses count like {ess:.1f}, and one reward is no mean; π is too far from μ."
+    low, high = float(data.rewards.min()), float(data.rewards.max())
+    excess = max(low - value, value - high)
+    if excess <= LARGEST_EXCESS * max(abs(low), abs(high)):
+        return ""
+    return (
+        f"{value:.3g} is outside of the rewards, {low:.3g} to {high:.3g}, and no mean of them is; snips stays inside."
+    )
 
 
 def data_warnings(data: LoggedData) -> tuple[str, ...]:

@@ -64,8 +64,20 @@ class GuardedApp:
             )
         elif scope["method"] not in ("GET", "HEAD"):
             await _refuse(send, 405, "the board only reads")
+        elif scope["method"] == "HEAD":
+            # The app's routes are of GET; what they say of a body is to be told without it (RFC 9110, 9.3.2).
+            await self.app({**scope, "method": "GET"}, receive, _without_body(send))
         else:
             await self.app(scope, receive, send)
+
+
+def _without_body(send: Send) -> Send:
+    async def sending(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return sending
 
 
 def _with_headers(send: Send) -> Send:

@@ -3,11 +3,12 @@
 `ObjectiveSection` has no defaults of its own: they come from the recipe it names (`config/recipe.py`).
 """
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from klimb.losses import penalty_named, recipe_named
+from klimb.losses import Penalty, is_forward_kl, penalty_named, recipe_named, slope_at_reference
 from klimb.workbench.config.bounds import (
     MOST,
     PYTHON_NAME,
@@ -167,6 +168,15 @@ ReferenceSection = Annotated[
 ]
 
 
+def automatic_warmup(num_optimizer_steps: int) -> int:
+    """A tenth of the steps, rounded up, and at most 10: short runs still train at their learning rate.
+
+    Other trainers take a share of the run too (`warmup_ratio` in transformers, rounded up; 0.03 in OpenRLHF), or none
+    (0 in verl). Ten steps are enough for AdamW's averages to fill at beta1 = 0.9.
+    """
+    return min(10, math.ceil(num_optimizer_steps / 10))
+
+
 class OptimizerSection(BaseModel):
     """How a gradient becomes a step."""
 
@@ -176,8 +186,9 @@ class OptimizerSection(BaseModel):
     """AdamW, or Schedule-Free AdamW."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-6
     """Step size after the warm-up."""
-    warmup_steps: CountOrZero = 10
-    """The step size grows linearly over this many optimiser steps."""
+    warmup_steps: CountOrZero | Literal["auto"] = "auto"
+    """The step size grows linearly over this many optimiser steps. `auto` is a tenth of the run, at most 10; the run
+    keeps that number, also when it is resumed for longer."""
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.1
     """Decoupled weight decay."""
     decay_vectors: bool = True
@@ -192,6 +203,60 @@ class OptimizerSection(BaseModel):
     """A longer gradient is scaled down to this norm."""
     ess_scaling: Literal["none", "token", "sequence-mean", "sequence"] = "none"
     """Multiply the learning rate by the root of the share of each minibatch that its weights leave effective."""
+
+
+def check_divergence_acts(
+    objective: ObjectiveSection,
+    penalty: Penalty,
+    *,
+    advantages: AdvantagesSection,
+    reference: ReferenceSection,
+    is_fresh: bool,
+) -> None:
+    """Return if the divergence does what its name says, on samples that no ratio weighs.
+
+    Where w = π/μ is formed, every divergence does. Where it is not, the gradient is −E_μ[(A − β·f′(r))·∇log π]: f′(1)
+    is a constant beside every advantage, and it is all there is if ref = μ. `is_fresh`: μ is the policy itself.
+
+    Raises:
+        ValueError: it does nothing, or something else.
+    """
+    if objective.loss != "policy-gradient":
+        return
+    learns_nothing = advantages.kind == "zero"
+    if learns_nothing and objective.beta == 0:
+        raise ValueError("objective.beta is 0 and advantages.kind is 'zero': then nothing is learnt; set beta = 1")
+    tapers = objective.clip.kind == "taper" and objective.estimator == "reinforce"
+    has_no_ratio = objective.ratio == "none"
+    if objective.beta == 0 or not (has_no_ratio or tapers):
+        return
+    name, constant = objective.divergence, slope_at_reference(penalty)
+    if has_no_ratio and reference.kind == "behaviour":
+        if not is_forward_kl(penalty):
+            raise ValueError(
+                f"objective.divergence = {name!r} {_effect_of(constant)}: without a ratio (objective.ratio = 'none') "
+                "and with ref = mu its slope is the constant f'(1); only forward KL needs no ratio to the data: set "
+                "objective.divergence = 'fkl'"
+            )
+    elif abs(constant) > 1e-6 and not is_fresh:
+        raise ValueError(
+            f"objective.divergence = {name!r} {_effect_of(constant)}, whatever the reference: no ratio weighs it, and "
+            "f'(1) is not 0; set objective.divergence = 'urkl' or 'ufkl', which leave pi = ref alone"
+        )
+    elif has_no_ratio and learns_nothing and abs(constant) <= 1e-6:
+        raise ValueError(
+            f"objective.divergence = {name!r} does nothing with advantages.kind = 'zero' and reference.kind = "
+            f"{reference.kind!r}: the policy starts at its reference; set objective.divergence = 'fkl' and "
+            "reference.kind = 'behaviour' to clone the data"
+        )
+
+
+def _effect_of(constant: float) -> str:
+    """What a constant f′(1) does to samples of another policy."""
+    if abs(constant) <= 1e-6:
+        return "does nothing"
+    verb = "lowers" if constant > 0 else "raises"
+    return f"{verb} the probability of every response by the constant f'(1) = {constant:g}"
 
 
 class CriticSection(BaseModel):
@@ -264,3 +329,5 @@ class CloningSection(BaseModel):
     """Examples per optimiser step."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-5
     """Step size; all else of the optimizer is as in its own section."""
+    warmup_steps: CountOrZero | Literal["auto"] = "auto"
+    """As optimizer.warmup_steps, and that number if one is given there; `auto` is a tenth of the cloning's steps."""

@@ -16,7 +16,7 @@ from klimb.losses import (
     TotalVariation,
     Truncate,
 )
-from klimb.workbench.config.learning import ObjectiveSection
+from klimb.workbench.config.learning import ObjectiveSection, TrainingSection, automatic_warmup
 
 DEFAULT_RECIPE = "rpg-reinforce-urkl"
 CLIP_KINDS: Mapping[type, str] = {
@@ -53,6 +53,27 @@ def with_recipe_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         # A user's own logs are not to be judged by a task that nobody asked for.
         filled["evaluation"] = lay_over({"at_ends": False}, given.get("evaluation", {}))
     filled["task"] = lay_over({"kind": "arithmetic"}, given.get("task", {}))
+    return _with_warmup(filled)
+
+
+def _with_warmup(given: dict[str, Any]) -> dict[str, Any]:
+    """The same with a number for `auto`, and that of the cloning following a number that was given.
+
+    What is no table or no count is left for the fields' own checks to report.
+    """
+    optimizer, training = given.get("optimizer", {}), given.get("training", {})
+    if not (isinstance(optimizer, Mapping) and isinstance(training, Mapping)):
+        return given
+    warmup = optimizer.get("warmup_steps", "auto")
+    filled = dict(given)
+    if isinstance(cloning := given.get("cloning"), Mapping):
+        filled["cloning"] = {"warmup_steps": warmup, **cloning}
+    counts = [
+        training.get(key, TrainingSection.model_fields[key].default)
+        for key in ("num_steps", "num_epochs", "num_minibatches")
+    ]
+    if warmup == "auto" and all(type(count) is int for count in counts):
+        filled["optimizer"] = {**optimizer, "warmup_steps": automatic_warmup(math.prod(counts))}
     return filled
 
 

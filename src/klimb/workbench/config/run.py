@@ -5,7 +5,17 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, Field, model_validator
 
 from klimb.experience import NEEDS_GROUPS
-from klimb.workbench.config.bounds import SECTION, Count, CountOrZero, Loggers, PathText, RunName, Seed
+from klimb.losses import Penalty, penalty_named
+from klimb.workbench.config.bounds import (
+    PYTHON_NAME,
+    SECTION,
+    Count,
+    CountOrZero,
+    Loggers,
+    PathText,
+    RunName,
+    Seed,
+)
 from klimb.workbench.config.correction import CorrectionSection, NoCorrectionSection, check_correction
 from klimb.workbench.config.credit import CreditSection, check_credit
 from klimb.workbench.config.experience import ReplaySection, SourcesSection, StoreSection
@@ -18,6 +28,7 @@ from klimb.workbench.config.learning import (
     OptimizerSection,
     ReferenceSection,
     TrainingSection,
+    check_divergence_acts,
 )
 from klimb.workbench.config.recipe import check_is_read, with_recipe_defaults
 from klimb.workbench.config.world import ArithmeticSection, ModelSection, SamplingSection, ScoringSection, TaskSection
@@ -150,8 +161,24 @@ class RunConfig(BaseModel):
                 f"advantages.kind = {self.advantages.kind!r} compares the answers to one prompt, but "
                 "sampling.num_samples is 1; use at least 2, or advantages.kind = 'batch-z-score'"
             )
+        if not PYTHON_NAME.match(self.objective.divergence):
+            self.check_divergence(penalty_named(self.objective.divergence))
         self._check_sources()
         return self
+
+    def check_divergence(self, penalty: Penalty) -> None:
+        """Return if this divergence, which objective.divergence names, acts on the data of the run.
+
+        Raises:
+            ValueError: it doesn't.
+        """
+        check_divergence_acts(
+            self.objective,
+            penalty,
+            advantages=self.advantages,
+            reference=self.reference,
+            is_fresh=self.sources.rollout == 1 and self.sampling.lag == 0,
+        )
 
     def _check_sources(self) -> None:
         for name, share, section in (

@@ -128,7 +128,7 @@ class FileSection(BaseModel):
     question: ShortText = "question"
     """Column with the question."""
     answer: Annotated[str, StringConstraints(max_length=200)] = "answer"
-    """Column with the reference answer; empty if a reward of your own needs none."""
+    """Column with the reference answer; a reward of your own may do without. Empty if there is none."""
     answer_after: Annotated[str, StringConstraints(max_length=200)] = ""
     """Keep of the answer only what follows this mark (`####` for GSM8K); empty keeps all."""
     reward: FileReward = "math-verify"

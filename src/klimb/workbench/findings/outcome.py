@@ -19,6 +19,11 @@ def held_out_change(record: RunRecord) -> Change | None:
     return None if before is None or last is None else change_between(before, last)
 
 
+def is_cloning(record: RunRecord) -> bool:
+    """Whether the run imitates its data: advantages are 0 by design, and the divergence from the data teaches."""
+    return record.setting("advantages.kind", "") == "zero"
+
+
 def is_solved(record: RunRecord, limits: Thresholds) -> bool:
     """Whether nearly all answers are right at the end; without verdicts: rewards that rose until all were equal."""
     accuracy = curve_of(record, "accuracy", limits)

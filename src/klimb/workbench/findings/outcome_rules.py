@@ -16,7 +16,7 @@ from klimb.workbench.findings.evidence import (
 )
 from klimb.workbench.findings.finding import Observation
 from klimb.workbench.findings.forgetting import guarded_losses
-from klimb.workbench.findings.outcome import has_lost_reward, held_out_change, outcome_curve
+from klimb.workbench.findings.outcome import has_lost_reward, held_out_change, is_cloning, outcome_curve
 from klimb.workbench.findings.policy_rules import CLIPS
 from klimb.workbench.findings.thresholds import Thresholds
 from klimb.workbench.report.record import RunRecord
@@ -124,6 +124,8 @@ def not_learning(record: RunRecord, limits: Thresholds) -> Observation | None:
     """Neither the reward nor the held-out result moves."""
     name, curve = outcome_curve(record, limits)
     change = held_out_change(record)
+    if is_cloning(record):
+        return None
     if curve is None or len(curve.values) < limits.steps_to_learn or may_be_rising(curve.values, limits):
         return None
     if change is not None and not change.low <= 0 <= change.high:
@@ -140,6 +142,49 @@ def not_learning(record: RunRecord, limits: Thresholds) -> Observation | None:
         advice=(
             "Check grad_norm and the rollouts; then 3 to 10 times optimizer.learning_rate (now "
             f"{record.setting('optimizer.learning_rate', 'not known')}), more training.num_steps, larger groups."
+        ),
+        steps=curve.span,
+    )
+
+
+def cloning(record: RunRecord, limits: Thresholds) -> Observation | None:
+    """Whether the data that is imitated became more likely: learnt, not moved, or unlearnt."""
+    curve = curve_of(record, "log_pi_mean", limits)
+    if curve is None or not is_cloning(record):
+        return None
+    trend = trend_of(curve.values)
+    evidence = (
+        f"Mean log π of the data {curve.first.mean:.3g} ({at(curve.first)}) → {curve.last.mean:.3g} nats per token "
+        f"({at(curve.last)}; Kendall's τ = {trend.tau:.2f}, p = {trend.p:.2g})."
+    )
+    if trend.tau > 0 and trend.p < limits.trend_p:
+        return Observation(
+            severity="good",
+            title="The data was learnt: it became more likely",
+            evidence=f"{evidence} Whether the answers are better, held-out problems say.",
+            steps=curve.span,
+        )
+    rate = record.setting("optimizer.learning_rate", "not known")
+    if trend.tau < 0 and trend.p < limits.trend_p:
+        return Observation(
+            severity="bad",
+            title="The data is being unlearnt: it became less likely",
+            evidence=evidence,
+            advice=(
+                f"Lower optimizer.learning_rate (now {rate}) by 3 to 10 times. If that does not help, check that "
+                'objective.divergence is "fkl" and reference.kind "behaviour".'
+            ),
+            steps=curve.span,
+        )
+    if len(curve.values) < limits.steps_to_learn or may_be_rising(curve.values, limits):
+        return None
+    return Observation(
+        severity="warning",
+        title="Cloning changed nothing: the data is as likely as before",
+        evidence=evidence,
+        advice=(
+            f"3 to 10 times optimizer.learning_rate (now {rate}), or more training.num_steps. If grad_norm is 0, "
+            "nothing acts; if it is not, the data may be learnt already."
         ),
         steps=curve.span,
     )

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from klimb.workbench.findings.evidence import Curve, at, counts_of, curve_of, in_words, runs_of_steps
 from klimb.workbench.findings.finding import Observation, Steps
-from klimb.workbench.findings.outcome import has_lost_reward, is_solved, outcome_curve
+from klimb.workbench.findings.outcome import has_lost_reward, is_cloning, is_solved, outcome_curve
 from klimb.workbench.findings.thresholds import Thresholds
 from klimb.workbench.report.record import RunRecord, is_number
 
@@ -105,9 +105,9 @@ def kl_blow_up(record: RunRecord, limits: Thresholds) -> Observation | None:
 
 
 def entropy_collapse(record: RunRecord, limits: Thresholds) -> Observation | None:
-    """The policy answers every prompt in one way and has not solved the task."""
+    """The policy answers every prompt in one way and has not solved the task; data that is cloned may be as even."""
     entropy = curve_of(record, "entropy", limits)
-    if entropy is None or is_solved(record, limits):
+    if entropy is None or is_cloning(record) or is_solved(record, limits):
         return None
     first, last = entropy.first, entropy.last
     if last.mean > limits.entropy_left * first.mean or last.mean > limits.entropy_low:

@@ -13,7 +13,7 @@ from klimb.workbench.findings.evidence import (
     runs_of_steps,
 )
 from klimb.workbench.findings.finding import Observation
-from klimb.workbench.findings.outcome import are_rewards_even, is_solved, outcome_curve
+from klimb.workbench.findings.outcome import are_rewards_even, is_cloning, is_solved, outcome_curve
 from klimb.workbench.findings.thresholds import Thresholds
 from klimb.workbench.report.record import RunRecord
 
@@ -86,7 +86,9 @@ def _nothing_else_grew(record: RunRecord, limits: Thresholds) -> str:
 
 
 def zero_variance_waste(record: RunRecord, limits: Thresholds) -> Observation | None:
-    """Most groups have equal rewards: nothing to compare, nothing to learn."""
+    """Most groups have equal rewards: nothing to compare, nothing to learn; cloning compares nothing."""
+    if is_cloning(record):
+        return None
     is_filtered = bool(record.setting("advantages.group_filter", False))
     name = "groups_dropped_fraction" if is_filtered else "zero_advantage_fraction"
     share = curve_of(record, name, limits)

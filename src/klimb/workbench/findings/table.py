@@ -111,6 +111,7 @@ RULES: tuple[Rule, ...] = (
             "forgetting",
         ),
     ),
+    Rule("cloning", outcome_rules.cloning, "the-objective", ("log_pi_mean",)),
     Rule("learned", outcome_rules.learned, "held-out-problems", ("evaluation_mean", "reward_mean")),
     Rule(
         "ratios-in-order",
