@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from klimb.experience import Sample, SamplingSettings, read_samples, write_samples
-from klimb.experience.audit import AuditReport, Thresholds, VerdictKind, audit
+from klimb.findings.audit import AuditReport, Thresholds, VerdictKind, audit
 from klimb.policies import Policy, load_policy
 from klimb.samplers import LocalSampler
 from klimb.tasks import Problem, Response, Scorer, arithmetic

@@ -19,13 +19,14 @@ import torch
 from rich.console import Console
 
 from klimb.experience import SamplingSettings
+from klimb.findings.run.rules import find
 from klimb.samplers import Completion, LocalSampler
+from klimb.training.run_folder import read_run, write_json
+from klimb.ui.terminal.run import print_findings
 from klimb.workbench.config import RunConfig, build_config
-from klimb.workbench.findings import find, print_findings
-from klimb.workbench.report.record import read_run
-from klimb.workbench.runs import new_run_folder, write_json
+from klimb.workbench.provenance import new_run_folder
+from klimb.workbench.run import run_training
 from klimb.workbench.session import Session, make_session
-from klimb.workbench.training_run import run_training
 
 RECORDINGS = Path(__file__).parent.parent / "tests" / "recorded" / "diseases"
 DIGITS = 6

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from tests.oracle import world
 
-from klimb.experience.estimates import Estimate, LoggedData, estimate_values
+from klimb.findings.off_policy_evaluation import Estimate, LoggedData, estimate_values
 
 NUM_WORLDS, NUM_RESPONSES = 16, 4
 CLIP = 2.0

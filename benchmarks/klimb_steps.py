@@ -15,10 +15,10 @@ from klimb.samplers import LocalSampler
 from klimb.tasks import Scorer
 from klimb.training import (
     CheckpointSettings,
-    CollectSettings,
     LoopSettings,
     OptimizerSettings,
     ReferenceSettings,
+    RolloutSettings,
     StepSettings,
     UpdateSettings,
     train,
@@ -37,7 +37,7 @@ def make_loop_settings(workload: Workload, *, num_steps: int) -> LoopSettings:
     return LoopSettings(
         num_steps=num_steps,
         seed=workload.seed,
-        collect=CollectSettings(
+        collect=RolloutSettings(
             num_prompts=workload.num_prompts,
             num_samples=workload.group_size,
             sampling=SamplingSettings(max_new_tokens=workload.response_tokens),

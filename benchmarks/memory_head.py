@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from klimb.policies import Policy, load_policy
-from klimb.policies.hidden import predicting_hidden
+from klimb.policies.padded import predicting_hidden
 
 NUM_PROMPTS, NUM_SAMPLES, PROMPT_TOKENS, RESPONSE_TOKENS = 8, 8, 40, 64
 VARIANTS = ("klimb", "full-head", "full-rows")

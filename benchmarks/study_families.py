@@ -15,12 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from klimb.findings.study.comparing import Question, family
+from klimb.findings.study.scores import Arm, EvaluationPoint, Measure, RunResult, StudyScores, measures_of
 from klimb.workbench.study.collecting import collect_scores
-from klimb.workbench.study.comparing import Question, family
-from klimb.workbench.study.measures import Measure, measures_of
+from klimb.workbench.study.config import read_study
 from klimb.workbench.study.plan import make_plan
-from klimb.workbench.study.scores import Arm, EvaluationPoint, RunResult, StudyScores
-from klimb.workbench.study.study_config import read_study
 
 FAMILIES = {
     "RPG-REINFORCE": ("rpg-reinforce-fkl", "rpg-reinforce-rkl", "rpg-reinforce-ufkl", "rpg-reinforce-urkl"),

@@ -21,7 +21,7 @@ from klimb.training import (
     EvaluationSettings,
     Flags,
     GuardSettings,
-    LoggedGroups,
+    OfflineSource,
     SourceSettings,
     read_metrics,
 )
@@ -157,7 +157,7 @@ def test_every_metric_of_a_run_is_documented_and_no_other_is_claimed(tiny_policy
     settings = replace(BASE, num_steps=2, evaluation=evaluation, guard=guard, log_mu="auto")
     watched = {"scorer": ScorerOfParts(), "held_out": PROBLEMS[:3], "base_metrics": Forgetful()}
     run(tiny_policy, tmp_path / "run", settings, **watched)
-    log = LoggedGroups(open_store(tmp_path / "run"), tiny_policy, source="log")
+    log = OfflineSource(open_store(tmp_path / "run"), tiny_policy, source="log")
     mixed = SourceSettings(shares={"rollout": 0.5, "replay": 0.25, "log": 0.25})
     run(tiny_policy, tmp_path / "mixed", replace(BASE, num_steps=2, sources=mixed), logs=[log])
     with_a_critic = replace(

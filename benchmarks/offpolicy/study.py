@@ -25,17 +25,18 @@ from klimb.experience import SamplingSettings, Store
 from klimb.policies import Policy
 from klimb.samplers import LocalSampler
 from klimb.tasks import ProblemSet, Scorer
-from klimb.training import Actors, CollectSettings, PromptStream, Round, collect, read_metrics, train
-from klimb.workbench.assemble import (
-    make_logs,
-    make_loop_settings,
-    make_objective,
-    make_policy,
-    make_scorer,
-    make_task,
+from klimb.training import (
+    PromptStream,
+    RolloutContext,
+    RolloutSettings,
+    RolloutWorker,
+    collect_rollouts,
+    read_metrics,
+    train,
 )
 from klimb.workbench.config import RunConfig, build_config
-from klimb.workbench.held_out import measure
+from klimb.workbench.measuring import measure
+from klimb.workbench.session import make_logs, make_loop_settings, make_objective, make_policy, make_scorer, make_task
 
 OFFLINE_RECIPES = (
     "bc-filtered",
@@ -58,7 +59,7 @@ BASE: Mapping[str, Any] = {
     "task": {"kind": "arithmetic", "operators": "+", "digits": 1},
     "sampling": {"num_prompts": 8, "num_samples": 8, "max_new_tokens": 16},
     "optimizer": {"learning_rate": 1e-5, "warmup_steps": 2, "weight_decay": 0.0},
-    "training": {"num_steps": 16, "num_minibatches": 1, "num_gap_rows": 0},
+    "training": {"num_steps": 16, "num_minibatches": 1, "num_mismatch_rows": 0},
     "checkpoints": {"every_steps": 100_000, "at_end": False},
     "evaluation": {"num_samples": 12},
 }
@@ -187,11 +188,11 @@ def draw_log(bench: Bench, seed: int) -> None:
     if folder.exists():
         return
     bench.start_over()
-    settings = CollectSettings(
+    settings = RolloutSettings(
         num_prompts=len(bench.task.train), num_samples=8, sampling=SamplingSettings(max_new_tokens=16)
     )
-    collection = collect(
-        Actors(
+    collection = collect_rollouts(
+        RolloutWorker(
             policy=bench.policy,
             sampler=LocalSampler(bench.policy, max_batch=128),
             scorer=bench.scorer,
@@ -199,7 +200,7 @@ def draw_log(bench: Bench, seed: int) -> None:
         ),
         PromptStream(len(bench.task.train), seed=seed),
         settings=settings,
-        this_round=Round(seed=seed, step=0, policy_version=0, record_log_ref=False),
+        this_round=RolloutContext(seed=seed, step=0, policy_version=0, record_log_ref=False),
         sampling_generator=torch.Generator().manual_seed(10_000 + seed),
         shuffle_generator=torch.Generator(),
     )

@@ -24,8 +24,8 @@ from benchmarks.vs_trl.turns import Turn
 from benchmarks.workload import NEVER, Phases, Workload, make_task
 from klimb.losses import recipe_named
 from klimb.policies import keep_freed_memory
-from klimb.policies.rendering import render_chat
-from klimb.policies.sources import resolve_source
+from klimb.policies.loading import resolve_source
+from klimb.policies.tokenizer import render_chat
 from klimb.tasks import ProblemSet, Response
 
 NO_TOKEN = -1

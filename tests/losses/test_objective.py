@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from klimb.divergences import DIVERGENCES
 from klimb.losses import CLIPS, Objective, effective_sample_share
-from klimb.losses.penalties import PENALTIES
+from klimb.losses.objective import PENALTIES
 from tests.losses.enumerated import BEHAVIOUR, POLICY, REFERENCE, log_of, log_probs
 from tests.oracle import world
 from tests.oracle.formulas import DIVERGENCES as FORMULAS

@@ -9,7 +9,7 @@ import torch
 from klimb.divergences import DIVERGENCES
 from klimb.experience.advantages import compute_advantages
 from klimb.losses import RECIPES, Objective, Taper, is_forward_kl, penalty_named, slope_at_reference
-from klimb.losses.penalties import PENALTIES
+from klimb.losses.objective import PENALTIES
 from tests.losses.enumerated import (
     BEHAVIOUR,
     COUNTS,

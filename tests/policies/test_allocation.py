@@ -8,7 +8,7 @@ import pytest
 
 REPORT = """
 import torch
-from klimb.policies.allocation import keep_freed_memory
+from klimb.policies.memory import keep_freed_memory
 
 def faults():
     import resource

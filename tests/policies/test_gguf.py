@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from klimb.policies import EMBEDDED_MODELS, cache_folder, gguf_conversion, load_policy, sources
+from klimb.policies import EMBEDDED_MODELS, cache_folder, load_policy
+from klimb.policies import gguf as gguf_conversion
+from klimb.policies import loading as sources
 
 CHAT_TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
 

@@ -7,9 +7,7 @@ import torch
 from torch import nn
 
 from klimb.policies import LoraSettings, gradients_in_place, load_policy, token_log_probs
-from klimb.policies.embedding import embedded
-from klimb.policies.joint_linear import joint_linear
-from klimb.policies.swiglu import gated_linear
+from klimb.policies.llama.ops import embedded, gated_linear, joint_linear
 
 PROMPTS = [[5, 6, 7, 8], [9, 10]]
 INDEX = torch.tensor([0, 0, 1, 1, 1])

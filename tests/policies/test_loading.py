@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, GraniteConfig, MambaConfig
 
 from klimb.policies import load_policy
-from klimb.policies.placement import choose_placement
+from klimb.policies.loading import choose_placement
 
 
 def load(path, **settings):

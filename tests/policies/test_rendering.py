@@ -3,7 +3,7 @@
 import pytest
 from tokenizers import AddedToken, normalizers, pre_tokenizers
 
-from klimb.policies.rendering import render_chat
+from klimb.policies.tokenizer import render_chat
 
 END, START = 2, 1
 

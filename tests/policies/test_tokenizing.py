@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from klimb.experience import Sample
 from klimb.policies import TokenMismatch, ids_of_tokens, load_policy, with_token_ids
-from klimb.policies.vocabulary import fingerprint_of, vocabulary_of
+from klimb.policies.tokenizer import fingerprint_of, vocabulary_of
 
 END, START, UNKNOWN = 2, 1, 0
 PROMPT = ({"role": "user", "content": "What is 2+3?"},)

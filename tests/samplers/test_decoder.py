@@ -18,10 +18,10 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from klimb.samplers.architecture import llama_weights
-from klimb.samplers.confirmation import reason_against_own_decoder
 from klimb.samplers.decoder import LlamaDecoder
 from klimb.samplers.decoding_mode import decoding_mode
+from klimb.samplers.local import reason_against_own_decoder
+from klimb.samplers.weights import llama_weights
 
 CPU = torch.device("cpu")
 SIZES = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}

@@ -3,7 +3,7 @@
 import torch
 from transformers import LlamaConfig
 
-from klimb.samplers.kv_cache import GrowingLayer, copied, growing_cache, select_rows
+from klimb.samplers.transformers_decoding import GrowingLayer, copied, growing_cache, select_rows
 
 
 def states(batch: int, time: int, first: float = 0.0) -> torch.Tensor:

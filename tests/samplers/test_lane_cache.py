@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from klimb.samplers.lane_cache import LaneCache, PromptStates
+from klimb.samplers.decoder import LaneCache, PromptStates
 
 
 def prompt_states(lengths: tuple[int, ...]) -> PromptStates:

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from klimb.samplers.architecture import LinearWeights, LowRank
-from klimb.samplers.prepared_linear import PreparedLinear, can_pack
+from klimb.samplers.weights import LinearWeights, LowRank, PreparedLinear, can_pack
 
 
 def weights(outputs: int, *, seed: int, bias: bool = False) -> LinearWeights:
@@ -24,7 +23,7 @@ def inputs(rows: int, dtype: torch.dtype) -> torch.Tensor:
 @pytest.mark.parametrize("rows", [1, 3, 64, 200])
 def test_outputs_stand_side_by_side(dtype: torch.dtype, packs: bool, rows: int, monkeypatch: pytest.MonkeyPatch):
     if not (packs and can_pack()):
-        monkeypatch.setattr("klimb.samplers.prepared_linear.can_pack", lambda: False)
+        monkeypatch.setattr("klimb.samplers.weights.can_pack", lambda: False)
     layers = [weights(8, seed=0), weights(5, seed=1, bias=True), weights(3, seed=2)]
     x = inputs(rows, dtype)
     found = PreparedLinear(layers, dtype=dtype)(x)

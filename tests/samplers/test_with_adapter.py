@@ -6,7 +6,7 @@ from tests.samplers.test_local import PROMPTS, TOLERANCE, assert_log_probs_are_e
 
 from klimb.experience.samples import SamplingSettings
 from klimb.policies import load_policy
-from klimb.policies.lora import LoraSettings
+from klimb.policies.adapters import LoraSettings
 from klimb.samplers import LocalSampler
 
 

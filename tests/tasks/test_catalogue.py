@@ -41,7 +41,7 @@ def test_tasks_import_no_heavy_package():
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
-    monkeypatch.delitem(sys.modules, "klimb.tasks.reasoning_gym_task", raising=False)
+    monkeypatch.delitem(sys.modules, "klimb.tasks.reasoning_gym", raising=False)
     for name in [name for name in sys.modules if name.partition(".")[0] == "reasoning_gym"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)

@@ -8,9 +8,9 @@ import pytest
 from klimb.experience import SamplingSettings
 from klimb.losses import RECIPES, Corrected, SecondMoment, Truncate
 from klimb.training import (
-    CollectSettings,
     LoopSettings,
     OptimizerSettings,
+    RolloutSettings,
     SourceSettings,
     UpdateSettings,
     read_metrics,
@@ -18,9 +18,9 @@ from klimb.training import (
 
 SETTINGS = LoopSettings(
     num_steps=4,
-    collect=CollectSettings(num_prompts=4, num_samples=6, sampling=SamplingSettings(max_new_tokens=6)),
+    collect=RolloutSettings(num_prompts=4, num_samples=6, sampling=SamplingSettings(max_new_tokens=6)),
     optimizer=OptimizerSettings(learning_rate=2e-2, weight_decay=0.0, warmup_steps=1),
-    num_gap_rows=0,
+    num_mismatch_rows=0,
 )
 
 

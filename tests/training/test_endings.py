@@ -65,7 +65,7 @@ def test_losses_that_stay_not_finite_end_the_run_with_their_batches_kept(tiny_ru
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert [line["num_skipped_steps"] for line in lines] == [1, 1]
     # Where sampler and trainer stand apart could be the reason, so it is told.
-    assert all(line["gap_mean_abs"] < 1e-4 for line in lines)
+    assert all(line["mismatch_mean_abs"] < 1e-4 for line in lines)
     assert all(bool(parameter.isfinite().all()) for parameter in tiny_policy.trainable().values())
 
 

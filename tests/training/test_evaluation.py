@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from klimb.experience import SamplingSettings
+from klimb.findings.evaluations import bootstrap_interval, pass_at_k
 from klimb.samplers import LocalSampler
 from klimb.tasks import Problem, Response, Score
-from klimb.training import bootstrap_interval, evaluate, pass_at_k
-from klimb.training.evaluation import summarised
+from klimb.training import evaluate
+from klimb.training.evaluation import summarise_scores
 
 
 def problems(count: int) -> list[Problem]:
@@ -24,7 +25,7 @@ def result_of(verdicts: Sequence[str]):
     marks = [mark for text in verdicts for mark in text]
     scores = [Score(reward=None, reason="no") if m == "?" else Score(reward=2.0, correct=m == "+") for m in marks]
     responses = [Response(text=mark, num_tokens=4, finish_reason="stop") for mark in marks]
-    return summarised(problems(len(verdicts)), responses, scores)
+    return summarise_scores(problems(len(verdicts)), responses, scores)
 
 
 def test_pass_at_k_is_the_share_of_subsets_that_hold_a_correct_sample():
@@ -77,7 +78,7 @@ def test_nothing_scored_is_an_error_with_the_first_reason():
 def test_without_verdicts_the_reward_is_averaged_and_there_is_no_pass_at_k():
     scores = [Score(reward=0.25), Score(reward=0.75)]
     responses = [Response(text="x", num_tokens=1, finish_reason="length")] * 2
-    result = summarised(problems(1), responses, scores)
+    result = summarise_scores(problems(1), responses, scores)
     assert (result.mean, result.pass_at, result.truncated_fraction) == (0.5, {}, 1.0)
 
 

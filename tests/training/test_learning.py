@@ -5,13 +5,13 @@ import pytest
 
 from klimb.experience import SamplingSettings
 from klimb.losses import RECIPES
-from klimb.training import CollectSettings, LoopSettings, OptimizerSettings, ReferenceSettings, read_metrics
+from klimb.training import LoopSettings, OptimizerSettings, ReferenceSettings, RolloutSettings, read_metrics
 
 SETTINGS = LoopSettings(
     num_steps=12,
-    collect=CollectSettings(num_prompts=6, num_samples=8, sampling=SamplingSettings(max_new_tokens=6)),
+    collect=RolloutSettings(num_prompts=6, num_samples=8, sampling=SamplingSettings(max_new_tokens=6)),
     optimizer=OptimizerSettings(learning_rate=1e-2, weight_decay=0.0, warmup_steps=1),
-    num_gap_rows=0,
+    num_mismatch_rows=0,
     save_rollouts=False,
 )
 

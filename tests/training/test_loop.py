@@ -23,8 +23,8 @@ from klimb.training import (
     read_metrics,
     score_samples,
 )
-from klimb.training import gaps as gaps_module
 from klimb.training import loop as loop_module
+from klimb.training import mismatch as mismatch_module
 from klimb.training import state as state_module
 
 
@@ -54,11 +54,11 @@ def test_a_run_leaves_metrics_rollouts_and_checkpoints(tiny_run, tiny_policy, tm
 def test_the_metrics_say_what_happened(tiny_run, tiny_policy, tmp_path: Path):
     line = dict(tiny_run.run(tiny_policy, tmp_path, replace(tiny_run.BASE, num_steps=1)).metrics)
     wanted = "reward_mean reward_std accuracy length_mean truncated_fraction num_errors groups_dropped_fraction entropy"
-    wanted += " loss grad_norm learning_rate kl_pi_ref kl_mu_pi ess_token w_max clip_low_fraction gap_max_abs"
-    wanted += " gap_mean_abs gap_k3 num_optimizer_steps optimizer_steps num_skipped_steps reference_age epoch"
+    wanted += " loss grad_norm learning_rate kl_pi_ref kl_mu_pi ess_token w_max clip_low_fraction mismatch_max_abs"
+    wanted += " mismatch_mean_abs mismatch_k3 num_optimizer_steps optimizer_steps num_skipped_steps reference_age epoch"
     wanted += " sample_seconds score_seconds reference_seconds update_seconds step_seconds tokens_per_second"
     assert not set(wanted.split()) - set(line)
-    assert line["gap_max_abs"] < 1e-4
+    assert line["mismatch_max_abs"] < 1e-4
     assert line["num_optimizer_steps"] == 4
 
 
@@ -91,7 +91,7 @@ def test_with_altered_sampling_log_ref_is_the_unaltered_policys_and_log_mu_what_
     ).metrics
     assert [sample.log_ref for sample in rollouts[0]] == before
     assert all(sample.log_ref != sample.log_mu for sample in rollouts[0])
-    assert metrics["gap_max_abs"] < 1e-4  # between log_model and the trainer, not between log_mu and the trainer
+    assert metrics["mismatch_max_abs"] < 1e-4  # between log_model and the trainer, not between log_mu and the trainer
 
 
 def test_a_reference_that_is_another_model_is_scored_for_what_is_trained_on(tiny_run, tiny_policy, tmp_path: Path):
@@ -117,7 +117,7 @@ def test_recomputed_log_mu_is_the_trainers_and_says_so(tiny_run, tiny_policy, tm
     ).metrics
     assert {sample.log_mu_provenance for sample in rollouts[0]} == {"recomputed"}
     assert all(sample.log_ref == sample.log_mu for sample in rollouts[0])
-    assert 0 <= metrics["gap_max_abs"] < 1e-4
+    assert 0 <= metrics["mismatch_max_abs"] < 1e-4
 
 
 @pytest.mark.parametrize("rule", ["recomputed", "auto"])
@@ -150,14 +150,14 @@ def test_auto_takes_the_samplers_log_mu_up_to_the_largest_gap(
     metrics = tiny_run.run(
         tiny_policy,
         tmp_path,
-        replace(tiny_run.BASE, num_steps=1, log_mu="auto", max_gap=0.05),
+        replace(tiny_run.BASE, num_steps=1, log_mu="auto", max_mismatch=0.05),
         sampler=FarOff(LocalSampler(tiny_policy), nats),
         on_step=lambda _, samples: rollouts.append(samples),
     ).metrics
     assert {sample.log_mu_provenance for sample in rollouts[0]} == {provenance}
     assert metrics["log_mu_recomputed"] == float(provenance == "recomputed")
-    assert metrics["gap_mean_abs"] == pytest.approx(nats, abs=1e-3)
-    assert ("over max_gap" in caplog.text) == (provenance == "recomputed")
+    assert metrics["mismatch_mean_abs"] == pytest.approx(nats, abs=1e-3)
+    assert ("over max_mismatch" in caplog.text) == (provenance == "recomputed")
 
 
 @pytest.mark.parametrize(("log_mu", "num_groups"), [("sampler", 1), ("auto", 2)])
@@ -172,12 +172,12 @@ def test_the_gap_is_measured_on_neighbours_unless_it_decides(
         return score_samples(policy, samples, max_tokens=max_tokens)
 
     groups = []
-    monkeypatch.setattr(gaps_module, "score_samples", spied)
+    monkeypatch.setattr(mismatch_module, "score_samples", spied)
     settings = replace(
         tiny_run.BASE,
         num_steps=2,
         log_mu=log_mu,
-        num_gap_rows=2,
+        num_mismatch_rows=2,
         optimizer=OptimizerSettings(kind="schedule-free"),  # AdamW trains where it samples, and measures nothing
         collect=replace(tiny_run.BASE.collect, num_prompts=2, num_samples=2, group_filter=False),
     )
@@ -196,7 +196,7 @@ def test_where_the_update_shows_the_gap_it_is_not_measured(tiny_run, tiny_policy
     def not_called(*_, **__):
         raise AssertionError("a pass of its own")
 
-    monkeypatch.setattr(gaps_module, "score_samples", not_called)
+    monkeypatch.setattr(mismatch_module, "score_samples", not_called)
     settings = replace(tiny_run.BASE, num_steps=2, optimizer=OptimizerSettings(learning_rate=0.05, warmup_steps=0))
     lines = []
     tiny_run.run(
@@ -210,11 +210,11 @@ def test_where_the_update_shows_the_gap_it_is_not_measured(tiny_run, tiny_policy
         # Later minibatches have moved on, by much more than the gap.
         assert line["num_optimizer_steps"] == 4
         assert line["kl_mu_pi"] > 0.01
-        assert line["gap_mean_abs"] == pytest.approx(0.4, abs=1e-4)
-        assert line["gap_max_abs"] == pytest.approx(0.4, abs=1e-4)
-        assert line["gap_k3"] == pytest.approx(math.exp(-0.4) - 1 + 0.4, abs=1e-4)  # trainer less sampler is -0.4
-    silent = tiny_run.run(tiny_policy, tmp_path / "silent", replace(settings, num_steps=1, num_gap_rows=0)).metrics
-    assert "gap_mean_abs" not in silent
+        assert line["mismatch_mean_abs"] == pytest.approx(0.4, abs=1e-4)
+        assert line["mismatch_max_abs"] == pytest.approx(0.4, abs=1e-4)
+        assert line["mismatch_k3"] == pytest.approx(math.exp(-0.4) - 1 + 0.4, abs=1e-4)  # trainer less sampler is -0.4
+    silent = tiny_run.run(tiny_policy, tmp_path / "silent", replace(settings, num_steps=1, num_mismatch_rows=0)).metrics
+    assert "mismatch_mean_abs" not in silent
 
 
 def test_with_lagging_batches_the_gap_is_measured_on_what_was_just_drawn(
@@ -226,16 +226,16 @@ def test_with_lagging_batches_the_gap_is_measured_on_what_was_just_drawn(
         versions.append({sample.policy_version for sample in samples})
         return score_samples(policy, samples, max_tokens=max_tokens)
 
-    monkeypatch.setattr(gaps_module, "score_samples", spied)
+    monkeypatch.setattr(mismatch_module, "score_samples", spied)
     settings = replace(tiny_run.BASE, num_steps=2, sources=replace(tiny_run.BASE.sources, lag=1))
     metrics = tiny_run.run(tiny_policy, tmp_path, settings).metrics
     assert versions == [{0}, {0}, {4}]
-    assert metrics["gap_max_abs"] < 1e-4
+    assert metrics["mismatch_max_abs"] < 1e-4
 
 
 def test_auto_without_a_measured_gap_is_refused(tiny_run):
-    with pytest.raises(ValueError, match="num_gap_rows is 0"):
-        replace(tiny_run.BASE, log_mu="auto", num_gap_rows=0)
+    with pytest.raises(ValueError, match="num_mismatch_rows is 0"):
+        replace(tiny_run.BASE, log_mu="auto", num_mismatch_rows=0)
 
 
 def test_a_divergence_without_a_reference_is_refused(tiny_run, tiny_policy, tmp_path: Path):
@@ -252,14 +252,14 @@ def test_schedule_free_samples_and_saves_x_and_its_first_ratio_is_y_over_x(tiny_
         tiny_run.BASE,
         update=UpdateSettings(),
         optimizer=OptimizerSettings(kind="schedule-free", learning_rate=0.01, warmup_steps=0),
-        num_gap_rows=1000,
+        num_mismatch_rows=1000,
     )
     lines = []
     tiny_run.run(tiny_policy, tmp_path, settings, on_step=lambda metrics, _: lines.append(metrics))
     assert lines[0]["kl_mu_pi"] < 1e-9  # x = y = z at the start
     assert all(line["kl_mu_pi"] > 1e-4 for line in lines[2:])
     # Sampler and trainer are compared at x, where both belong; sampling at y would show here.
-    assert all(line["gap_max_abs"] < 1e-4 for line in lines)
+    assert all(line["mismatch_max_abs"] < 1e-4 for line in lines)
     newest = newest_verified(tmp_path / "checkpoints")
     assert newest is not None
     saved = loop_module.load_checkpoint(newest).tensors["weights"]
@@ -392,4 +392,4 @@ def test_the_gap_is_that_of_the_first_pass_also_when_later_ones_come_to_nothing(
     ).metrics
     assert metrics["num_optimizer_steps"] == 1
     assert metrics["num_skipped_steps"] == 3
-    assert metrics["gap_max_abs"] == pytest.approx(0.4, abs=1e-4)
+    assert metrics["mismatch_max_abs"] == pytest.approx(0.4, abs=1e-4)

@@ -1,7 +1,7 @@
 import resource
 from pathlib import Path
 
-from klimb.training.metrics_log import MetricsLog, read_metrics, without_wall_clock
+from klimb.training.metrics import MetricsLog, read_metrics, without_wall_clock
 
 
 def test_lines_come_back_exactly_and_what_is_not_finite_is_null(tmp_path: Path):

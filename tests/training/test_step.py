@@ -6,9 +6,9 @@ import torch
 
 from klimb.experience import Batch, Sample, collate
 from klimb.losses import Objective
+from klimb.training.minibatches import score_samples
 from klimb.training.optimizers import Optimizer, OptimizerSettings
-from klimb.training.scoring import score_samples
-from klimb.training.step import StepOutcome, StepSettings, merged_metrics, optimizer_step
+from klimb.training.update import StepOutcome, StepSettings, merge_metrics, optimizer_step
 
 SGD_LIKE = OptimizerSettings(learning_rate=1e-30, weight_decay=0.0, warmup_steps=0)
 
@@ -174,7 +174,7 @@ def test_metrics_merge_by_tokens_by_largest_and_by_sum():
         StepOutcome({"loss": float("nan")}, 7, not_finite="loss"),
         StepOutcome({}, 0),
     ]
-    assert merged_metrics(outcomes) == {"kl_pi_ref": 3.25, "w_max": 5.0, "num_bound_hits": 3.0}
+    assert merge_metrics(outcomes) == {"kl_pi_ref": 3.25, "w_max": 5.0, "num_bound_hits": 3.0}
 
 
 @pytest.mark.parametrize("changes", [{"micro_batch_tokens": 0}, {"max_grad_norm": 0.0}, {"max_grad_norm": math.nan}])

@@ -1,6 +1,6 @@
 import pytest
 
-from klimb.training.weights_watch import WeightsWatch
+from klimb.training.metrics import WeightsWatch
 
 FRESH = {"ess_token": 1.0, "w_max": 1.00001, "w_p01": 0.99999, "num_optimizer_steps": 1.0}
 STEPS = {**FRESH, "num_optimizer_steps": 2.0}

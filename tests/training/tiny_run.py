@@ -15,12 +15,12 @@ from klimb.samplers import LocalSampler
 from klimb.tasks import Problem, Response, Score
 from klimb.training import (
     CheckpointSettings,
-    CollectSettings,
     Interrupted,
     LoopSettings,
     OptimizerSettings,
     ReferenceSettings,
     ReplaySettings,
+    RolloutSettings,
     SourceSettings,
     UpdateSettings,
     train,
@@ -33,7 +33,7 @@ PROBLEMS = tuple(
 
 BASE = LoopSettings(
     num_steps=6,
-    collect=CollectSettings(num_prompts=4, num_samples=4, sampling=SamplingSettings(max_new_tokens=6)),
+    collect=RolloutSettings(num_prompts=4, num_samples=4, sampling=SamplingSettings(max_new_tokens=6)),
     update=UpdateSettings(num_epochs=2, num_minibatches=2),
     optimizer=OptimizerSettings(learning_rate=3e-3, warmup_steps=2),
     checkpoints=CheckpointSettings(every_steps=2, keep=2),

@@ -4,14 +4,13 @@ import tomllib
 from dataclasses import replace
 
 import pytest
-from tests.experience.audit.fabricated import drawn, made
+from tests.findings.audit.fabricated import drawn, made
 
-from klimb.experience.audit import AuditReport, audit
 from klimb.experience.samples import SamplingSettings
-from klimb.workbench.assemble import make_task
-from klimb.workbench.audit_run_file import Logged, logged, run_file
-from klimb.workbench.audit_toml import toml_text
+from klimb.findings.audit import AuditReport, audit
+from klimb.workbench.audit_run_file import Logged, logged, run_file, toml_text
 from klimb.workbench.config import RunConfig, build_config
+from klimb.workbench.session import make_task
 
 DATA = Logged(num_groups=24, group_size=8.0, longest_tokens=11, longest_characters=40)
 RUN = {

@@ -2,10 +2,10 @@
 
 import pytest
 
+from klimb.errors import ConfigError
 from klimb.experience import read_samples
 from klimb.training import read_metrics
 from klimb.workbench import cli
-from klimb.workbench.config import ConfigError
 
 
 def refused(outcome) -> str:

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from klimb.errors import ConfigError
 from klimb.losses import RECIPES
-from klimb.workbench.assemble import make_cloning
 from klimb.workbench.config import (
-    ConfigError,
     build_config,
     known_fields,
     nearest_keys,
@@ -16,6 +15,7 @@ from klimb.workbench.config import (
     save_config,
     with_overrides,
 )
+from klimb.workbench.session import make_cloning
 
 
 def message_of(tables: dict, overrides: tuple[str, ...] = ()) -> str:

@@ -12,10 +12,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 
-from klimb.workbench.config import ConfigError, build_config
-from klimb.workbench.loggers import LOGGERS, check_loggers, opened_trackers
-from klimb.workbench.runs import RunFolder
-from klimb.workbench.trackers import LONGEST_REST, AllTrackers, GuardedTracker
+from klimb.errors import ConfigError
+from klimb.training.run_folder import RunFolder
+from klimb.workbench.config import build_config
+from klimb.workbench.loggers import LOGGERS, check_loggers, open_trackers
+from klimb.workbench.loggers.tracker import LONGEST_REST, AllTrackers, FailSafeTracker
 
 Rows = list[tuple[int, Mapping[str, float]]]
 EXTERNAL = ("wandb", "mlflow", "trackio")
@@ -121,7 +122,7 @@ def the_rows(service: Service) -> Rows:
 @pytest.mark.parametrize("name", EXTERNAL)
 def test_a_logger_gets_the_settings_and_every_finite_number_of_every_step(services, tmp_path, name: str):
     folder = RunFolder(tmp_path)
-    with opened_trackers(config_with(name), folder) as tracker:
+    with open_trackers(config_with(name), folder) as tracker:
         tracker.write(1, {"step": 1.0, "reward_mean": 0.5, "grad_norm": math.nan})
         tracker.write(2, {"step": 2.0, "reward_mean": 0.75, "grad_norm": math.inf, "entropy": 1.0})
     assert the_rows(services[name]) == [
@@ -136,7 +137,7 @@ def test_a_logger_gets_the_settings_and_every_finite_number_of_every_step(servic
 @pytest.mark.parametrize("name", EXTERNAL)
 def test_a_resumed_run_goes_on_as_the_same_run_of_the_logger(services, tmp_path, name: str):
     for first, last in ((1, 3), (3, 4)):  # killed after step 3 with a checkpoint at step 2: step 3 comes again
-        with opened_trackers(config_with(name, num_steps=last), RunFolder(tmp_path)) as tracker:
+        with open_trackers(config_with(name, num_steps=last), RunFolder(tmp_path)) as tracker:
             for step in range(first, last + 1):
                 tracker.write(step, {"step": float(step), "reward_mean": step / 10})
     expected = [1, 2, 3, 3, 4] if name == "trackio" else [1, 2, 3, 4]
@@ -144,13 +145,13 @@ def test_a_resumed_run_goes_on_as_the_same_run_of_the_logger(services, tmp_path,
 
 
 def test_a_run_that_an_error_ends_is_not_called_finished(services, tmp_path):
-    with pytest.raises(KeyboardInterrupt), opened_trackers(config_with("wandb", "mlflow"), RunFolder(tmp_path)):
+    with pytest.raises(KeyboardInterrupt), open_trackers(config_with("wandb", "mlflow"), RunFolder(tmp_path)):
         raise KeyboardInterrupt
     assert [list(services[name].endings.values()) for name in ("wandb", "mlflow")] == [[[False]], [[False]]]
 
 
 def test_a_name_that_mlflow_does_not_take_is_written_with_underscores(services, tmp_path):
-    with opened_trackers(config_with("mlflow"), RunFolder(tmp_path)) as tracker:
+    with open_trackers(config_with("mlflow"), RunFolder(tmp_path)) as tracker:
         tracker.write(1, {"reward_part_ä!": 1.0, "guard/general/sum of digits": 0.5})
     assert the_rows(services["mlflow"]) == [(1, {"reward_part___": 1.0, "guard/general/sum of digits": 0.5})]
 
@@ -159,7 +160,7 @@ def test_tensorboard_has_the_numbers_and_a_resumed_run_hides_what_was_behind_its
     # Files of the same second are read in the order of their counter as text, where 10 comes before 9.
     monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     for first, last, factor in ((1, 3, 10.0), (3, 4, 1.0)):
-        with opened_trackers(config_with("tensorboard"), RunFolder(tmp_path)) as tracker:
+        with open_trackers(config_with("tensorboard"), RunFolder(tmp_path)) as tracker:
             for step in range(first, last + 1):
                 tracker.write(step, {"reward_mean": step * factor})
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
@@ -187,7 +188,7 @@ class Unsteady:
 
 def test_what_a_failing_tracker_missed_is_written_later_in_order_and_said_once(caplog):
     tracker = Unsteady(failing=range(1, 4))
-    guarded = GuardedTracker(tracker, name="wandb")
+    guarded = FailSafeTracker(tracker, name="wandb")
     written_after = []
     for step in range(1, 20):
         guarded.write(step, {})
@@ -202,7 +203,7 @@ def test_what_a_failing_tracker_missed_is_written_later_in_order_and_said_once(c
 
 def test_a_tracker_that_never_comes_back_is_tried_seldom_and_its_missing_steps_are_counted(caplog):
     tracker = Unsteady(failing=range(1_000_000))
-    guarded = GuardedTracker(tracker, name="mlflow")
+    guarded = FailSafeTracker(tracker, name="mlflow")
     for step in range(1, 1_001):
         guarded.write(step, {})
     # Rests of 2, 4, …, 64, then always 64: 6 attempts in the first 127 steps, then one in 64.
@@ -213,7 +214,7 @@ def test_a_tracker_that_never_comes_back_is_tried_seldom_and_its_missing_steps_a
 
 def test_one_failing_tracker_takes_nothing_from_the_others():
     broken, healthy = Unsteady(failing=range(1_000_000)), Unsteady(failing=range(0))
-    both = AllTrackers([GuardedTracker(broken, name="a"), GuardedTracker(healthy, name="b")])
+    both = AllTrackers([FailSafeTracker(broken, name="a"), FailSafeTracker(healthy, name="b")])
     both.write(1, {})
     both.close(is_finished=True)
     assert healthy.rows == [1]

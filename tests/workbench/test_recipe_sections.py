@@ -4,19 +4,10 @@ import math
 
 import pytest
 
-from klimb.losses import (
-    RECIPES,
-    Corrected,
-    DualClip,
-    Mask,
-    NoClip,
-    Objective,
-    SecondMoment,
-    TotalVariation,
-    Truncate,
-)
-from klimb.workbench.config import ConfigError, build_config
-from klimb.workbench.objectives import make_objective
+from klimb.errors import ConfigError
+from klimb.losses import RECIPES, Corrected, DualClip, Mask, NoClip, Objective, SecondMoment, TotalVariation, Truncate
+from klimb.workbench.config import build_config
+from klimb.workbench.session import make_objective
 
 
 def message_of(tables: dict) -> str:

@@ -1,7 +1,8 @@
 import pytest
 
-from klimb.workbench.assemble import make_loop_settings, make_objective
-from klimb.workbench.config import ConfigError, build_config
+from klimb.errors import ConfigError
+from klimb.workbench.config import build_config
+from klimb.workbench.session import make_loop_settings, make_objective
 
 LOG = {"path": "store"}
 

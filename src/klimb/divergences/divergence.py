@@ -17,14 +17,24 @@ import torch
 from torch import Tensor
 
 Function = Callable[[Tensor], Tensor]
+
+
 Product = Callable[[Tensor, Tensor, Tensor], Tensor]
+
 
 LOG_R_BOUND = 40.0
 """exp(x) is taken of x bounded to ±this: exp(40)² still fits into float32."""
 
+
 _PROBES = (0.05, 0.3, 0.9, 1.0, 1.1, 3.0, 20.0)
+
+
 _STEP = 1e-5
+
+
 _TOLERANCE = 1e-5
+
+
 _DERIVED = cast(Product, None)
 
 

@@ -14,6 +14,7 @@ FKL = Divergence(
 )
 """Forward KL(ref‖π): mass-covering. With ref = μ and no reward it is maximum likelihood on the data."""
 
+
 RKL = Divergence(
     "rkl",
     f=lambda r: r * r.log(),
@@ -22,6 +23,7 @@ RKL = Divergence(
     slope=lambda w, v, x: w * (x + 1),
 )
 """Reverse KL(π‖ref): mode-seeking."""
+
 
 UFKL = Divergence(
     "ufkl",
@@ -32,6 +34,7 @@ UFKL = Divergence(
 )
 """Unnormalised forward KL: FKL plus the difference of the masses."""
 
+
 URKL = Divergence(
     "urkl",
     f=lambda r: r * r.log() - r + 1,
@@ -40,6 +43,7 @@ URKL = Divergence(
     slope=lambda w, v, x: w * x,
 )
 """Unnormalised reverse KL: RKL minus the difference of the masses; w·k3(ref/π) sample by sample."""
+
 
 JEFFREYS = Divergence(
     "jeffreys",

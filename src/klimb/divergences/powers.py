@@ -14,6 +14,7 @@ from klimb.divergences.kullback_leibler import UFKL, URKL
 
 _LOG_2 = math.log(2)
 
+
 CHI_SQUARED = Divergence(
     "chi-squared",
     f=lambda r: (r - 1).square(),
@@ -22,6 +23,7 @@ CHI_SQUARED = Divergence(
     slope=lambda w, v, x: 2 * w * bound(x).expm1(),
 )
 """Pearson χ²(π‖ref) = E_ref[(r − 1)²]: the variance of the weight π/ref."""
+
 
 HELLINGER_SQUARED = Divergence(
     "hellinger-squared",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @contextmanager
-def replaced_atomically(path: Path) -> Generator[Path]:
+def replace_atomically(path: Path) -> Generator[Path]:
     """Gives a path beside `path` to write to; when the block ends well, that file becomes `path` in one move.
 
     The file and its folder are flushed to the disk first, so after a crash `path` holds the old content or the new.

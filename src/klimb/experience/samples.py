@@ -12,7 +12,10 @@ from typing import Literal, TypedDict
 Provenance = Literal["sampler", "recomputed", "estimated", "absent"]
 """Where `log_mu` comes from: recorded while drawing, scored again by the same weights, guessed, or not known."""
 
+
 Source = Literal["rollout", "replay", "log", "feedback"]
+
+
 FinishReason = Literal["stop", "length", "unknown"]
 """`stop`: the model ended its text (the end token is part of the response). `length`: it was cut off.
 `unknown`: who recorded it did not say; never what a sampler of ours reports."""

@@ -15,12 +15,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from klimb.experience.atomic import replaced_atomically
+from klimb.experience.atomic import replace_atomically
 from klimb.experience.samples import Message, Sample, SamplingSettings
 
 SCHEMA_VERSION = "2"
+
+
 KIND_KEY = b"klimb.kind"
+
+
 VERSION_KEY = b"klimb.schema_version"
+
 
 SAMPLE_SCHEMA = pa.schema(
     [
@@ -61,16 +66,21 @@ SAMPLE_SCHEMA = pa.schema(
 )
 """One column a field of `Sample`, in its order."""
 
+
 _ADDED = {"1": ("tokenizer", "raw"), SCHEMA_VERSION: ()}
 """Readable version -> the columns that it did not have yet; they read as empty texts."""
 
 
 ROW_GROUP_SAMPLES = 2048
+
+
 ROW_GROUP_BYTES = 32_000_000
 """A row group ends at either bound: a reader holds one at a time, so this bounds its memory however long the texts."""
 
+
 _SLICE_SAMPLES = 256
 """Samples made at a time while reading: as Python objects they take several times the memory of their columns."""
+
 
 _NUMBER_LISTS = ("prompt_ids", "response_ids", "log_mu", "log_ref")
 
@@ -85,7 +95,7 @@ def write_samples(path: str | Path, samples: Iterable[Sample]) -> None:
     Only one row group is in memory at a time, so an iterator of any length can be written.
     """
     with (
-        replaced_atomically(Path(path)) as aside,
+        replace_atomically(Path(path)) as aside,
         pq.ParquetWriter(aside, SAMPLE_SCHEMA, compression="zstd") as writer,
     ):
         for group in _row_groups(samples):

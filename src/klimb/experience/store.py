@@ -2,25 +2,71 @@
 
 Every addition is a Parquet file of its own. DuckDB says which rows are asked for; their content is then read from the
 files one row group at a time, so memory does not grow with the store.
+
+What of an addition is new, what is there already, and what contradicts what is there. Pure.
 """
 
 # duckdb and pyarrow ship no complete type information:
 # pyright: basic
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from klimb.experience.additions import AppendResult, sort_out
+from klimb.experience.queries import Database, translate_errors
 from klimb.experience.samples import Sample
 from klimb.experience.segments import as_stored, kind_of, stream_samples, write_samples
-from klimb.experience.store_database import Database, said_plainly
 from klimb.experience.store_feedback import FEEDBACK_SCHEMA, Feedback, feedback_of_row, with_floats, write_feedback
 from klimb.experience.store_files import SegmentFiles, SegmentFolder
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppendResult:
+    """What came of an addition.
+
+    Attributes:
+        num_added: rows that are in the store now and were not before.
+        num_duplicates: rows that were there already, with the same content.
+        conflicts: ids that were there already with other content; these rows were not added.
+    """
+
+    num_added: int
+    num_duplicates: int
+    conflicts: tuple[str, ...]
+
+
+def sort_out(
+    rows: Sequence[Row], known: Iterable[Row], *, id_of: Callable[[Row], str], normal: Callable[[Row], Row]
+) -> tuple[list[Row], AppendResult]:
+    """The rows to add, in their order, and the counts. Of two rows with one id in `rows`, the first is the one.
+
+    Args:
+        rows: what is to be added.
+        known: those rows of the store that have one of their ids.
+        id_of: a row's id.
+        normal: a row as it would be read back; only then are two rows that differ compared.
+    """
+    there = {id_of(row): row for row in known}
+    added: list[Row] = []
+    conflicts: list[str] = []
+    for row in rows:
+        first = there.get(id_of(row))
+        if first is None:
+            there[id_of(row)] = row
+            added.append(row)
+        elif first != row and repr(normal(first)) != repr(normal(row)):  # as texts, because NaN equals nothing
+            conflicts.append(id_of(row))
+    num_duplicates = len(rows) - len(added) - len(conflicts)
+    return added, AppendResult(
+        num_added=len(added), num_duplicates=num_duplicates, conflicts=tuple(dict.fromkeys(conflicts))
+    )
+
 
 _PLACE_BATCH = 10_000
 """Rows of the stream looked up in the files together."""
@@ -152,7 +198,7 @@ class Store:
         if where.strip():
             sql = f"with samples as (select * from main.samples{_condition(database, where)}) {sql}"
         database.check_query(sql)
-        with said_plainly(database.files):
+        with translate_errors(database.files):
             return database.cursor().sql(sql).to_arrow_table()
 
     def files(self) -> SegmentFiles:

@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from klimb.experience.atomic import replaced_atomically
+from klimb.experience.atomic import replace_atomically
 from klimb.experience.segments import KIND_KEY, VERSION_KEY, SegmentError
 
 FEEDBACK_VERSION = "1"
+
 
 FEEDBACK_SCHEMA = pa.schema(
     [
@@ -74,7 +75,7 @@ class Feedback:
 def write_feedback(path: str | Path, rows: Sequence[Feedback]) -> None:
     """Writes the rows as one Parquet file; `path` then holds all of them, or after a failure what it held before."""
     columns = [pa.array([getattr(row, field.name) for row in rows], field.type) for field in FEEDBACK_SCHEMA]
-    with replaced_atomically(Path(path)) as aside:
+    with replace_atomically(Path(path)) as aside:
         pq.write_table(pa.Table.from_arrays(columns, schema=FEEDBACK_SCHEMA), aside, compression="zstd")
 
 

@@ -14,14 +14,13 @@ from klimb.losses.clips import (
     clip_named,
 )
 from klimb.losses.corrections import Corrected
-from klimb.losses.fitting import Fitted, Loss
+from klimb.losses.inputs import Fitted, Loss, ObjectiveOutput
 from klimb.losses.kto import KtoObjective
-from klimb.losses.metrics import effective_sample_share
-from klimb.losses.objective import Objective
-from klimb.losses.output import ObjectiveOutput
-from klimb.losses.penalties import (
+from klimb.losses.measures import effective_sample_share
+from klimb.losses.objective import (
     K2InLoss,
     K3InLoss,
+    Objective,
     Penalty,
     is_forward_kl,
     penalty_named,

@@ -13,12 +13,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from klimb.losses.errors import require
+from klimb.losses.inputs import require
 
 ClipName = Literal["none", "dual", "truncate", "mask", "taper", "total-variation", "second-moment"]
 
 
 Values = Float[Tensor, "batch units"]
+
+
 Flags = Bool[Tensor, "batch units"]
 
 

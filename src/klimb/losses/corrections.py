@@ -12,15 +12,24 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from klimb.divergences import bound
-from klimb.losses.checking import check_tensors, working_dtype
 from klimb.losses.clips import Mask, NoClip, Truncate
-from klimb.losses.errors import require, require_known
-from klimb.losses.fitting import Fitted
-from klimb.losses.metrics import correction_metrics, ratio_metrics, renamed_for_prox, unit_weight_metrics
+from klimb.losses.inputs import (
+    LEVELS,
+    Fitted,
+    Level,
+    ObjectiveOutput,
+    as_numbers,
+    check_tensors,
+    num_tokens,
+    reduce_terms,
+    require,
+    require_known,
+    to_units,
+    unit_mask,
+    working_dtype,
+)
+from klimb.losses.measures import correction_metrics, ratio_metrics, renamed_for_prox, unit_weight_metrics
 from klimb.losses.objective import Objective
-from klimb.losses.output import ObjectiveOutput, as_numbers
-from klimb.losses.reduction import reduce_terms
-from klimb.losses.units import LEVELS, Level, num_tokens, to_units, unit_mask
 
 Rule = NoClip | Truncate | Mask
 

@@ -7,13 +7,20 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from klimb.losses.checking import check_tensors, working_dtype
-from klimb.losses.errors import require
-from klimb.losses.fitting import Fitted
-from klimb.losses.metrics import data_metrics
-from klimb.losses.output import ObjectiveOutput, as_numbers
-from klimb.losses.reduction import Reduce, normalizer, reduce_terms, require_reduction
-from klimb.losses.units import spread
+from klimb.losses.inputs import (
+    Fitted,
+    ObjectiveOutput,
+    Reduce,
+    as_numbers,
+    check_tensors,
+    normalizer,
+    reduce_terms,
+    require,
+    require_reduction,
+    spread,
+    working_dtype,
+)
+from klimb.losses.measures import data_metrics
 
 
 @dataclass(frozen=True, kw_only=True)

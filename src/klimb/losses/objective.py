@@ -1,34 +1,201 @@
-"""Log-probabilities in, loss and metrics out. J(θ) = E_π[R] − β·D(π, ref), from samples of any μ."""
+"""Log-probabilities in, loss and metrics out. J(θ) = E_π[R] − β·D(π, ref), from samples of any μ.
+
+The two estimators of one gradient.
+
+    differentiable   L = −w̄·A + β·perspective(w, v, x)            differentiated as it stands
+    reinforce        L = −sg(w̄·A − β·slope(w, v, x))·log π         sg = no gradient
+
+w̄ is the clipped weight. Without a clip both have the gradient −(w·A − β·slope)·∇log π, sample by sample.
+
+Penalties that stand where a divergence does, but whose gradient is not a divergence's.
+
+Kept for the baselines that use them, under a name that says what they are.
+"""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from klimb.losses.checking import check_tensors, working_dtype
+from klimb.divergences import Divergence, bound, divergence_named
 from klimb.losses.clips import Clip, ClipName, Clipped, DualClip, FittedClip, clip_named
-from klimb.losses.errors import require, require_known
-from klimb.losses.fitting import Fitted
-from klimb.losses.metrics import bound_metrics, clip_metrics, data_metrics, ratio_metrics, weight_metrics
-from klimb.losses.output import ObjectiveOutput, as_numbers
-from klimb.losses.penalties import Penalty, penalty_named
-from klimb.losses.reduction import Reduce, normalizer, reduce_terms, require_reduction
-from klimb.losses.surrogates import ESTIMATORS, Estimator, differentiable, reinforce
-from klimb.losses.units import (
+from klimb.losses.inputs import (
     LEVELS,
     WEIGHT_BOUND,
+    Fitted,
     Level,
+    ObjectiveOutput,
+    Reduce,
     Units,
+    as_numbers,
+    check_tensors,
+    normalizer,
+    reduce_terms,
+    require,
+    require_known,
+    require_reduction,
     spread,
     to_units,
     unit_advantages,
     unit_mask,
+    working_dtype,
 )
+from klimb.losses.measures import bound_metrics, clip_metrics, data_metrics, ratio_metrics, weight_metrics
+
+
+@runtime_checkable
+class Penalty(Protocol):
+    """What an `Objective` subtracts, times β: a value in (w, v, x) and the weight of ∇log π in its gradient.
+
+    A `Divergence` is one whose gradient is that of its value under the policy.
+    """
+
+    @property
+    def name(self) -> str:
+        """Shown in logs and errors."""
+        ...
+
+    def perspective(self, w: Tensor, v: Tensor, x: Tensor, /) -> Tensor:
+        """The value per unit, differentiable in w and x."""
+        ...
+
+    def slope(self, w: Tensor, v: Tensor, x: Tensor, /) -> Tensor:
+        """The weight of ∇log π in its gradient."""
+        ...
+
+
+@dataclass(frozen=True)
+class K3InLoss:
+    """GRPO's KL term: k3(ref/π) = ref/π − 1 − log(ref/π), added to the loss without the weight w.
+
+    On-policy its value estimates RKL, KL(π‖ref), but its gradient is that of FKL, KL(ref‖π); off-policy it is neither.
+    The term with RKL's value and gradient is w·k3, which is `urkl`.
+
+    Source: arXiv 2402.03300, equation 4; arXiv 2505.17508, section 3 and appendix D.
+    """
+
+    name: str = "k3-in-loss"
+
+    def perspective(self, w: Tensor, v: Tensor, x: Tensor) -> Tensor:
+        """exp(−x) − 1 + x."""
+        del w, v
+        return (-bound(x)).expm1() + x
+
+    def slope(self, w: Tensor, v: Tensor, x: Tensor) -> Tensor:
+        """1 − exp(−x)."""
+        del w, v
+        return -(-bound(x)).expm1()
+
+
+@dataclass(frozen=True)
+class K2InLoss:
+    """REINFORCE++-baseline's KL term: k2 = ½·(log π/ref)², added to the loss without the weight w.
+
+    On-policy its gradient x·∇log π is that of RKL, KL(π‖ref), although its value is not; off-policy it is neither.
+
+    Source: arXiv 2501.03262, the baseline variant; http://joschu.net/blog/kl-approx.html (k2).
+    """
+
+    name: str = "k2-in-loss"
+
+    def perspective(self, w: Tensor, v: Tensor, x: Tensor) -> Tensor:
+        """½·x²."""
+        del w, v
+        return 0.5 * x**2
+
+    def slope(self, w: Tensor, v: Tensor, x: Tensor) -> Tensor:
+        """The log-ratio x."""
+        del w, v
+        return x
+
+
+PENALTIES: Mapping[str, K2InLoss | K3InLoss] = {"k2-in-loss": K2InLoss(), "k3-in-loss": K3InLoss()}
+
+
+def penalty_named(name: str) -> Divergence | K2InLoss | K3InLoss:
+    """The divergence of this name, `k2-in-loss` or `k3-in-loss`.
+
+    Raises:
+        ValueError: no such name.
+    """
+    return PENALTIES[name] if name in PENALTIES else divergence_named(name)
+
+
+def slope_at_reference(penalty: Penalty) -> float:
+    """f′(1), the weight of ∇log π in the penalty's gradient where π = ref = μ.
+
+    Its expected gradient is 0 over samples of π. Over samples of another policy that are not weighed by w = π/μ it is
+    not: then −β·f′(1) is a constant beside every advantage.
+    """
+    one = torch.ones(1, dtype=torch.float64)
+    return float(penalty.slope(one, one, torch.zeros_like(one)))
+
+
+def is_forward_kl(penalty: Penalty) -> bool:
+    """Whether this is forward KL, or a multiple of it: the one divergence whose slope at ref = μ does not read w.
+
+    w·f′(w) is constant if f′(w) = c/w; then f = c·log w, which is convex for c ≤ 0.
+    """
+    w = torch.tensor([0.1, 0.5, 1.0, 2.0, 10.0], dtype=torch.float64)
+    slopes = penalty.slope(w, torch.ones_like(w), w.log())
+    return bool(slopes[0] < 0) and bool(torch.allclose(slopes, slopes[0].expand_as(slopes)))
+
+
+Estimator = Literal["reinforce", "differentiable"]
+
+
+ESTIMATORS: tuple[str, ...] = get_args(Estimator)
+
+
+def differentiable(
+    units: Units, penalty: Penalty, *, beta: float, clip: Clip, weight_bound: float
+) -> tuple[Float[Tensor, "batch units"], Clipped]:
+    """−w̄·A + β·perspective. The clip acts on w·A alone, by the sign of A; the divergence is never clipped.
+
+    Source: arXiv 2505.17508, sections 3 and E; its Algorithm 1 clips the regularised advantage and differentiates it
+    too, so that the divergence enters the gradient a second time (docs/exactness.md).
+    """
+    w = bound(units.log_w, weight_bound).exp()
+    detached = w.detach()
+    clipped = clip(detached, units.advantages >= 0, units.log_pi.detach())
+    log_w = units.log_w
+    live = torch.where(clipped.keep, log_w, log_w.detach())
+    bounded = clipped.w * (1 + live - live.detach())
+    losses = -bounded * units.advantages
+    if beta == 0:
+        return losses, clipped
+    v = bound(units.log_v, weight_bound).exp()
+    return losses + beta * penalty.perspective(w, v, log_w - units.log_v), clipped
+
+
+def reinforce(
+    units: Units, penalty: Penalty, *, beta: float, clip: Clip, weight_bound: float
+) -> tuple[Float[Tensor, "batch units"], Clipped]:
+    """−(w̄·A − β·slope)·log π with a weight that carries no gradient, clipped by the sign of that weight.
+
+    With `DualClip` this is Algorithm 2 (RPG-style clip), its values in the clipped branches included.
+
+    Source: arXiv 2505.17508, algorithm 2 and section F.
+    """
+    log_w = units.log_w.detach()
+    w = bound(log_w, weight_bound).exp()
+    regularisation = torch.zeros_like(w)
+    if beta != 0:
+        v = bound(units.log_v, weight_bound).exp()
+        regularisation = -beta * penalty.slope(w, v, log_w - units.log_v)
+    clipped = clip(w, w * units.advantages + regularisation >= 0, units.log_pi.detach())
+    weight = clipped.w * units.advantages + clipped.slope_share * regularisation
+    live = torch.where(clipped.keep, units.log_pi, units.log_pi.detach())
+    return -weight * live, clipped
+
 
 Ratio = Literal["recorded", "none"]
+
+
 RATIOS: tuple[str, ...] = get_args(Ratio)
 
 

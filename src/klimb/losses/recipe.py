@@ -6,23 +6,24 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from klimb.losses.clips import Clip, NoClip, Taper
+from klimb.losses.inputs import Level, Reduce
 from klimb.losses.kto import KtoObjective
-from klimb.losses.objective import Objective, Ratio
-from klimb.losses.reduction import Reduce
+from klimb.losses.objective import Estimator, Objective, Ratio
 from klimb.losses.regression import Anchor, SquaredResidual, Value
-from klimb.losses.surrogates import Estimator
-from klimb.losses.units import Level
 
 _FIELDS: Mapping[str, tuple[str, ...]] = {
     "policy-gradient": ("divergence", "beta", "estimator", "level", "clip", "reduce", "ratio"),
     "squared-residual": ("beta", "anchor", "value", "level", "reduce"),
     "kto": ("beta", "desirable_weight", "undesirable_weight", "reduce"),
 }
+
+
 _CLASSES: Mapping[str, type[Objective] | type[SquaredResidual] | type[KtoObjective]] = {
     "policy-gradient": Objective,
     "squared-residual": SquaredResidual,
     "kto": KtoObjective,
 }
+
 
 Advantages = Literal[
     "group-mean",
@@ -38,9 +39,17 @@ Advantages = Literal[
     "ones",
     "zero",
 ]
+
+
 ReferenceKind = Literal["iterative", "fixed", "behaviour", "none"]
+
+
 LossKind = Literal["policy-gradient", "squared-residual", "kto"]
+
+
 Credit = Literal["response", "reward-to-go", "gae"]
+
+
 Family = Literal["RPG", "with a critic", "without a critic", "for logs and feedback"]
 
 

@@ -12,19 +12,41 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from klimb.losses.checking import check_tensors, working_dtype
-from klimb.losses.errors import require, require_known
-from klimb.losses.fitting import Fitted
-from klimb.losses.metrics import bound_metrics, data_metrics, ratio_metrics, weight_metrics
-from klimb.losses.output import ObjectiveOutput, as_numbers
-from klimb.losses.reduction import Reduce, normalizer, reduce_terms, require_reduction
-from klimb.losses.units import WEIGHT_BOUND, Units, spread, to_units, unit_mask
+from klimb.losses.inputs import (
+    WEIGHT_BOUND,
+    Fitted,
+    ObjectiveOutput,
+    Reduce,
+    Units,
+    as_numbers,
+    check_tensors,
+    normalizer,
+    reduce_terms,
+    require,
+    require_known,
+    require_reduction,
+    spread,
+    to_units,
+    unit_mask,
+    working_dtype,
+)
+from klimb.losses.measures import bound_metrics, data_metrics, ratio_metrics, weight_metrics
 
 Anchor = Literal["mu", "ref"]
+
+
 Value = Literal["given", "group-optimal", "batch-optimal"]
+
+
 SequenceLevel = Literal["sequence", "sequence-mean"]
+
+
 ANCHORS: tuple[str, ...] = get_args(Anchor)
+
+
 VALUES: tuple[str, ...] = get_args(Value)
+
+
 SEQUENCE_LEVELS: tuple[str, ...] = get_args(SequenceLevel)
 
 

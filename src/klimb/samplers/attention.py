@@ -16,10 +16,15 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import eager_mask
 
 GROUPED_QUERY_ATTENTION = "klimb_grouped_query"
+
+
 CHANGES_THE_FORMULA = ("softcap", "s_aux", "sinks", "position_bias", "indices")
 """Arguments of transformers' attention functions with which attention is not the formula below."""
 
+
 PROBE_TOKENS = 12
+
+
 TOLERANCE = 1e-3
 """Largest difference in logits, relative to the largest logit, that rounding in float32 may leave."""
 
@@ -64,6 +69,8 @@ def grouped_query_attention(
 
 
 AttentionInterface.register(GROUPED_QUERY_ATTENTION, grouped_query_attention)
+
+
 AttentionMaskInterface.register(GROUPED_QUERY_ATTENTION, eager_mask)
 
 

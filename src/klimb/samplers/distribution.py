@@ -19,8 +19,10 @@ from klimb.experience.samples import SamplingSettings
 TOP_P_CANDIDATES = 1024
 """Only this many most likely tokens are sorted at first; the whole vocabulary only if they do not reach `top_p`."""
 
+
 CDF_BLOCK = 256
 """Tokens per block of the inverse CDF: near the square root of a usual vocabulary, so both levels are short."""
+
 
 CPU_ROWS = 8
 """Rows whose probabilities are in memory at once: at 50 000 tokens they stay in a core's cache."""

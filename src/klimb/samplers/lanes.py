@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from klimb.experience.samples import SamplingSettings
-from klimb.samplers.completions import Completion
-from klimb.samplers.decoder import LlamaDecoder
+from klimb.samplers.decoder import LlamaDecoder, PromptStates
 from klimb.samplers.distribution import draw
-from klimb.samplers.lane_cache import PromptStates
-from klimb.samplers.results import Results
+from klimb.samplers.sampler import Completion, Results
 
 REFILL_FRACTION = 1 / 16
 """Samples enter when this share of the lanes is free: entering costs about as much as those lanes waste by then."""

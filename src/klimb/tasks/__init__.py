@@ -1,13 +1,13 @@
 """Prompts and verifiable rewards; knows no model."""
 
-from klimb.tasks.arithmetic_task import arithmetic
+from klimb.tasks.answers import VERIFIERS
+from klimb.tasks.arithmetic import arithmetic
 from klimb.tasks.catalogue import TASKS, make_task, reasoning_gym
-from klimb.tasks.file_task import from_file
+from klimb.tasks.file import from_file
 from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, ScoreFunction, Task, chat
 from klimb.tasks.python_rewards import PythonReward, with_reward
 from klimb.tasks.scorer import Scorer, ScoringError
 from klimb.tasks.shaping import FormatReward, OverlongShaping, Shaping, shape, with_shaping
-from klimb.tasks.verifiers import VERIFIERS
 
 __all__ = [
     "TASKS",

@@ -1,9 +1,17 @@
-"""Finding the answer in a response, and comparing it with the reference where that needs no library."""
+"""Finding the answer in a response, and comparing it with the reference where that needs no library.
+
+Built-in verifiers by name: response text and reference answer in, right or wrong out.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+
+from klimb.tasks.protocol import Problem, Response, Score, right_or_wrong
 
 # A minus is a sign only where no operand stands before it: the last number of "7-3" is 3, that of "= -3" is -3.
 NUMBER = re.compile(
@@ -11,7 +19,11 @@ NUMBER = re.compile(
     r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
     r"(?:\.[0-9]+)?"
 )
+
+
 ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+
+
 LONGEST_SHOWN = 40
 
 
@@ -95,3 +107,40 @@ EXTRACTIONS = {
     "answer-tag": answer_tag,
 }
 """Ways to cut the answer out of a response, by the name a configuration uses."""
+
+
+Verify = Callable[[str, str], Verdict]
+
+
+VERIFIERS = {
+    "math-verify": "klimb.tasks.math_answers:verify_math",
+    "exact": "klimb.tasks.answers:verify_exact",
+    "integer": "klimb.tasks.answers:verify_integer",
+}
+"""Name -> where its function is. Strings, because math-verify is imported only where it is used."""
+
+
+TRUSTED_VERIFIERS = frozenset({"exact", "integer"})
+
+
+@dataclass(frozen=True)
+class VerifierScore:
+    """Scores 1 when the named verifier finds the answer right, else 0."""
+
+    verifier: str
+
+    def prepare(self) -> None:
+        """Imports what the verifier needs."""
+        load_verifier(self.verifier)
+
+    def __call__(self, problem: Problem, response: Response) -> Score:
+        """Returns the score of a response."""
+        verdict = load_verifier(self.verifier)(response.text, problem.answer)
+        return right_or_wrong(verdict.correct, verdict.reason)
+
+
+@cache
+def load_verifier(name: str) -> Verify:
+    """Returns the function of a verifier in `VERIFIERS`."""
+    module, _, function = VERIFIERS[name].partition(":")
+    return getattr(import_module(module), function)

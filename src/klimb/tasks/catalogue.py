@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from klimb.tasks.arithmetic_task import arithmetic
-from klimb.tasks.file_task import from_file
-from klimb.tasks.protocol import QUESTION_SLOT, ProblemSet
-from klimb.tasks.suggestions import did_you_mean
+from klimb.tasks.arithmetic import arithmetic
+from klimb.tasks.file import from_file
+from klimb.tasks.protocol import QUESTION_SLOT, ProblemSet, did_you_mean
 
 
 def reasoning_gym(
@@ -43,7 +42,7 @@ def reasoning_gym(
         ImportError: if the package is missing.
     """
     try:
-        adapter = import_module("klimb.tasks.reasoning_gym_task")
+        adapter = import_module("klimb.tasks.reasoning_gym")
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "reasoning_gym":
             raise

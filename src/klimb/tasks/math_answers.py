@@ -11,8 +11,13 @@ from klimb.tasks.answers import Verdict, shown
 LONGEST_RESPONSE = 4096
 """Characters read from the end of a response, where the answer stands; parsing is slower than linear."""
 
+
 MATH_MARK = re.compile(r"(?<!\\)\$|\\boxed|\\\(|\\\[")
+
+
 PLAIN_NUMBER = re.compile(r"\s*[-+]?[0-9][0-9,]*(\.[0-9]+)?(/[0-9]+)?\s*%?\s*")
+
+
 WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}")
 
 

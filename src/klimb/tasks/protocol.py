@@ -1,14 +1,19 @@
-"""The vocabulary of tasks: what is asked, what came back, what it is worth."""
+"""The vocabulary of tasks: what is asked, what came back, what it is worth.
+
+The nearest right name, for error messages.
+"""
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # for annotations only: klimb.experience imports torch, which a scoring process must not wait for
     from klimb.experience.samples import FinishReason, Message
+
 
 QUESTION_SLOT = "{question}"
 
@@ -136,3 +141,10 @@ def chat(question: str, *, system_prompt: str | None = None, template: str = QUE
 def right_or_wrong(correct: bool, reason: str) -> Score:
     """Returns reward 1 for a correct answer and 0 for a wrong one."""
     return Score(reward=float(correct), correct=correct, parts={"correct": float(correct)}, reason=reason)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns `; did you mean 'x'?` to end a message with, or nothing when no known name is near."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f"; did you mean {by_lower[found[0]]!r}?" if found else ""

@@ -20,12 +20,16 @@ from importlib import import_module
 from numbers import Real
 from pathlib import Path
 
-from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, Task
-from klimb.tasks.suggestions import did_you_mean
+from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, Task, did_you_mean
 
 PREFIX = "python:"
+
+
 LOCATION = re.compile(r"python:([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\.([A-Za-z_]\w*)")
+
+
 ARGUMENTS = ("prompt", "response", "answer", "metadata")
+
 
 RewardFunction = Callable[..., object]
 

@@ -18,8 +18,14 @@ import traceback
 from typing import Any, BinaryIO
 
 HEADER = struct.Struct(">Q")
+
+
 LONGEST_REASON = 300
+
+
 LONGEST_TRACEBACK = 20_000
+
+
 PR_SET_PDEATHSIG = 1
 """From <sys/prctl.h>."""
 

@@ -9,20 +9,17 @@ from klimb.training.checkpoints import (
     save_checkpoint,
 )
 from klimb.training.cloning import CLONING_OBJECTIVE, CloningSettings, Pair, clone
-from klimb.training.collect import Collection, CollectSettings, collect
-from klimb.training.crediting import CreditSettings
+from klimb.training.credit import CreditSettings
 from klimb.training.critic import Critic, CriticSettings
-from klimb.training.drawing import Actors, Round, ScoresResponses
-from klimb.training.evaluation import Evaluation, ProblemResult, bootstrap_interval, evaluate, pass_at_k
-from klimb.training.evaluations_log import (
-    EvaluationRecord,
-    ProblemRecord,
-    Progress,
+from klimb.training.evaluation import (
+    Evaluation,
+    ProblemResult,
     append_evaluation,
+    evaluate,
     evaluation_record,
     read_evaluations,
 )
-from klimb.training.guarding import (
+from klimb.training.guard.limits import (
     BaseMetrics,
     Breach,
     Flags,
@@ -31,63 +28,66 @@ from klimb.training.guarding import (
     MeasuresBase,
     find_breaches,
 )
-from klimb.training.identity import MAY_DIFFER, check_same_run
 from klimb.training.locks import RunFolderInUse, run_folder_lock
-from klimb.training.logged import GroupStore, LoggedGroups
-from klimb.training.loop import OnStep, TrainResult, train
-from klimb.training.metrics_log import MetricsLog, read_metrics, without_wall_clock
+from klimb.training.loop import Interrupted, OnStep, StopRequest, TrainResult, train
+from klimb.training.metrics import MetricsLog, read_metrics, without_wall_clock
+from klimb.training.minibatches import score_samples
 from klimb.training.optimizers import Optimizer, OptimizerSettings
 from klimb.training.prompts import PromptStream
-from klimb.training.references import Reference, ReferenceSettings
-from klimb.training.scoring import score_samples
+from klimb.training.reference_rules import Reference, ReferenceSettings
+from klimb.training.rollouts import (
+    ResponseScorer,
+    RolloutContext,
+    Rollouts,
+    RolloutSettings,
+    RolloutWorker,
+    collect_rollouts,
+)
 from klimb.training.settings import CheckpointSettings, EvaluationSettings, LoopSettings
-from klimb.training.signals import Interrupted, StopRequest
-from klimb.training.sources import ReplaySettings, SourceSettings
-from klimb.training.step import StepOutcome, StepSettings, optimizer_step
-from klimb.training.update import NonFiniteError, UpdateSettings, update
+from klimb.training.sources.offline import GroupStore, OfflineSource
+from klimb.training.sources.shares import ReplaySettings, SourceSettings
+from klimb.training.state import MAY_DIFFER, check_same_run
+from klimb.training.update import NonFiniteError, StepOutcome, StepSettings, UpdateSettings, optimizer_step, update
 
 __all__ = [
     "CLONING_OBJECTIVE",
     "MAY_DIFFER",
-    "Actors",
     "BaseMetrics",
     "Breach",
     "CheckpointContent",
     "CheckpointError",
     "CheckpointSettings",
     "CloningSettings",
-    "CollectSettings",
-    "Collection",
     "CreditSettings",
     "Critic",
     "CriticSettings",
     "Evaluation",
-    "EvaluationRecord",
     "EvaluationSettings",
     "Flags",
     "GroupStore",
     "GuardLimits",
     "GuardSettings",
     "Interrupted",
-    "LoggedGroups",
     "LoopSettings",
     "MeasuresBase",
     "MetricsLog",
     "NonFiniteError",
+    "OfflineSource",
     "OnStep",
     "Optimizer",
     "OptimizerSettings",
     "Pair",
-    "ProblemRecord",
     "ProblemResult",
-    "Progress",
     "PromptStream",
     "Reference",
     "ReferenceSettings",
     "ReplaySettings",
-    "Round",
+    "ResponseScorer",
+    "RolloutContext",
+    "RolloutSettings",
+    "RolloutWorker",
+    "Rollouts",
     "RunFolderInUse",
-    "ScoresResponses",
     "SourceSettings",
     "StepOutcome",
     "StepSettings",
@@ -95,10 +95,9 @@ __all__ = [
     "TrainResult",
     "UpdateSettings",
     "append_evaluation",
-    "bootstrap_interval",
     "check_same_run",
     "clone",
-    "collect",
+    "collect_rollouts",
     "evaluate",
     "evaluation_record",
     "find_breaches",
@@ -106,7 +105,6 @@ __all__ = [
     "newest_checkpoint",
     "newest_verified",
     "optimizer_step",
-    "pass_at_k",
     "read_evaluations",
     "read_metrics",
     "run_folder_lock",

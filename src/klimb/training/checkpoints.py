@@ -23,10 +23,19 @@ from klimb.experience import flush_to_disk, give_usual_mode
 
 logger = logging.getLogger(__name__)
 
+
 FORMAT = 3
+
+
 _NAME = re.compile(r"step-(\d+)")
+
+
 _ASIDE = ".tmp-"
+
+
 _MANIFEST = "manifest.json"
+
+
 _NUMBERS = "numbers.json"
 
 

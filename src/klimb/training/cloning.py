@@ -13,12 +13,13 @@ from klimb.experience import Batch, Message, Sample, collate
 from klimb.losses import Objective
 from klimb.policies import Policy
 from klimb.training.optimizers import Optimizer, OptimizerSettings
-from klimb.training.step import StepSettings, optimizer_step
+from klimb.training.update import StepSettings, optimizer_step
 
 CLONING_OBJECTIVE = Objective(
     divergence="fkl", beta=1.0, estimator="differentiable", level="token", clip="none", reduce="token-mean"
 )
 """Its loss is the mean negative log-likelihood of the response tokens, in nats."""
+
 
 METRICS = ("loss", "grad_norm", "learning_rate", "entropy")
 """What means something without a behaviour policy; ratios to a μ that stands for nothing do not."""

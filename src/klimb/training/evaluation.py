@@ -1,20 +1,31 @@
-"""How good a policy is on given problems: mean over k samples with an interval, and pass@k without bias."""
+"""How good a policy is on given problems: mean over k samples with an interval, and pass@k without bias.
 
-import math
+evaluations.jsonl: each evaluation of a run with the result of every problem, one line of JSON each.
+"""
+
+import json
+import logging
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from klimb.experience import SamplingSettings
+from klimb.findings.evaluations import (
+    EvaluationRecord,
+    ProblemRecord,
+    Progress,
+    When,
+    bootstrap_interval,
+    pass_at_k,
+)
 from klimb.policies import Policy
 from klimb.samplers import Sampler
 from klimb.tasks import Problem, Response, Score
-from klimb.training.drawing import ScoresResponses
-
-NUM_RESAMPLES = 2000
-CONFIDENCE = 0.95
+from klimb.training.rollouts import ResponseScorer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +72,7 @@ class Evaluation:
 def evaluate(
     policy: Policy,
     sampler: Sampler,
-    scorer: ScoresResponses,
+    scorer: ResponseScorer,
     problems: Sequence[Problem],
     *,
     settings: SamplingSettings,
@@ -88,10 +99,10 @@ def evaluate(
         for group in completions
         for answer in group
     ]
-    return summarised(problems, responses, scorer.score_many(asked, responses))
+    return summarise_scores(problems, responses, scorer.score_many(asked, responses))
 
 
-def summarised(problems: Sequence[Problem], responses: Sequence[Response], scores: Sequence[Score]) -> Evaluation:
+def summarise_scores(problems: Sequence[Problem], responses: Sequence[Response], scores: Sequence[Score]) -> Evaluation:
     """The evaluation of scored responses, those of one problem standing together."""
     per_problem = len(responses) // len(problems)
     results: list[ProblemResult] = []
@@ -119,29 +130,6 @@ def summarised(problems: Sequence[Problem], responses: Sequence[Response], score
     )
 
 
-def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
-    """Unbiased probability that at least one of k samples is correct: 1 − C(n − c, k) / C(n, k).
-
-    Raises:
-        ValueError: k is not in 1..n, or c is not in 0..n.
-
-    Source: arXiv 2107.03374, equation 1.
-    """
-    if not (1 <= k <= num_samples and 0 <= num_correct <= num_samples):
-        raise ValueError(f"pass@{k} needs 1 <= k <= n and 0 <= c <= n, got n = {num_samples}, c = {num_correct}")
-    return 1 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
-
-
-def bootstrap_interval(means: Sequence[float], *, num_resamples: int = NUM_RESAMPLES) -> tuple[float, float]:
-    """95 % percentile interval of the mean of `means`, resampled with replacement from a fixed seed."""
-    values = torch.tensor(means, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(0)
-    picks = torch.randint(len(values), (num_resamples, len(values)), generator=generator)
-    tail = (1 - CONFIDENCE) / 2
-    bounds = values[picks].mean(dim=1).quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64))
-    return float(bounds[0]), float(bounds[1])
-
-
 def _value(score: Score) -> float:
     assert score.reward is not None
     return score.reward if score.correct is None else float(score.correct)
@@ -155,3 +143,85 @@ def _pass_at_powers_of_two(results: Sequence[ProblemResult]) -> dict[int, float]
         enough = [result.values for result in results if len(result.values) >= k]
         estimates[k] = statistics.fmean(pass_at_k(len(values), round(sum(values)), k) for values in enough)
     return estimates
+
+
+logger = logging.getLogger(__name__)
+
+
+def evaluation_record(
+    evaluation: Evaluation,
+    problems: Sequence[Problem],
+    *,
+    when: When,
+    progress: Progress,
+    num_samples: int,
+    greedy: float | None = None,
+) -> EvaluationRecord:
+    """The evaluation of these problems, as it is kept."""
+    return EvaluationRecord(
+        when=when,
+        **asdict(progress),
+        mean=evaluation.mean,
+        low=evaluation.low,
+        high=evaluation.high,
+        count=evaluation.count,
+        num_errors=evaluation.num_errors,
+        num_samples=num_samples,
+        is_accuracy=bool(evaluation.pass_at),
+        pass_at={str(k): value for k, value in evaluation.pass_at.items()},
+        greedy=greedy,
+        length_mean=evaluation.length_mean,
+        truncated_fraction=evaluation.truncated_fraction,
+        problems=tuple(
+            ProblemRecord(
+                problem_id=result.problem_id,
+                question=problem.messages[-1]["content"],
+                values=result.values,
+                answers=result.answers,
+            )
+            for problem, result in zip(problems, evaluation.problems, strict=True)
+        ),
+    )
+
+
+def append_evaluation(path: Path, record: EvaluationRecord) -> None:
+    """Adds one line; a disk that refuses it is reported, and the run goes on."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(json.dumps(asdict(record)).encode() + b"\n")
+    except OSError as error:
+        logger.error("the evaluation after step %d is NOT kept in %s: %s", record.step, path, error)
+
+
+def read_evaluations(path: Path) -> list[EvaluationRecord]:
+    """The records in the order they were made; none if there is no file. A last line that was cut short is left out."""
+    if not path.exists():
+        return []
+    return [_record(json.loads(line)) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def forget_evaluations_behind(path: Path, step: int) -> None:
+    """Removes what was recorded after this step, and what was measured after the end: the run goes on from there."""
+    records = read_evaluations(path)
+    kept = [
+        record for record in records if record.when == "before" or (record.when == "during" and record.step <= step)
+    ]
+    if len(kept) == len(records):
+        return
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.write_bytes(b"".join(json.dumps(asdict(record)).encode() + b"\n" for record in kept))
+    aside.replace(path)
+
+
+def _record(stored: dict[str, Any]) -> EvaluationRecord:
+    problems = tuple(
+        ProblemRecord(
+            problem_id=problem["problem_id"],
+            question=problem["question"],
+            values=tuple(problem["values"]),
+            answers=tuple(problem["answers"]),
+        )
+        for problem in stored.pop("problems")
+    )
+    return EvaluationRecord(**stored, problems=problems)

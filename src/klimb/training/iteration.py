@@ -5,19 +5,19 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from klimb.experience import Batch, Sample, collate
+from klimb.experience import Batch, Sample, collate, write_samples
 from klimb.losses import Loss
-from klimb.training.crediting import credited
-from klimb.training.drawing import Actors
-from klimb.training.gaps import comes_with_the_update, gap_of_first_step
-from klimb.training.gathering import Gathered, gather
-from klimb.training.kept import grouped
-from klimb.training.scoring import score_samples
+from klimb.training.credit import assign_advantages
+from klimb.training.minibatches import score_samples
+from klimb.training.mismatch import is_measured_in_update, mismatch_of_first_step
+from klimb.training.next_batch import StepData, next_batch
+from klimb.training.rollouts import RolloutWorker
 from klimb.training.settings import LoopSettings
+from klimb.training.sources.replay import group_samples
 from klimb.training.state import CRITIC, RunState
-from klimb.training.step import StepOutcome
-from klimb.training.update import update
+from klimb.training.update import StepOutcome, update
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Iteration:
     metrics: dict[str, float]
 
 
-def iterate(state: RunState, actors: Actors, objective: Loss, settings: LoopSettings) -> Iteration:
+def iterate(state: RunState, actors: RolloutWorker, objective: Loss, settings: LoopSettings) -> Iteration:
     """Takes the run one step further.
 
     The parameters are at x while sampling and scoring, at y inside `update`. The reference follows before the
@@ -39,7 +39,7 @@ def iterate(state: RunState, actors: Actors, objective: Loss, settings: LoopSett
     started = time.monotonic()
     state.step += 1
     state.reference.follow(state.policy, num_optimizer_steps=state.optimizer.num_steps)
-    gathered = gather(state, actors, settings)
+    gathered = next_batch(state, actors, settings)
     metrics = dict(gathered.metrics)
     with _timed(metrics, "reference_seconds"):
         used = _with_log_ref(state, gathered.used, objective, settings)
@@ -90,7 +90,7 @@ def _update(
     state: RunState,
     objective: Loss,
     used: Sequence[Sample],
-    gathered: Gathered,
+    gathered: StepData,
     settings: LoopSettings,
 ) -> dict[str, float]:
     if not used:
@@ -102,7 +102,7 @@ def _update(
         return {"num_optimizer_steps": 0.0, "num_skipped_steps": 0.0, "num_tokens_trained": 0.0}
 
     version = state.optimizer.num_steps
-    reads_gap = settings.num_gap_rows > 0 and comes_with_the_update(state, settings)
+    reads_gap = settings.num_mismatch_rows > 0 and is_measured_in_update(state, settings)
     gap: dict[str, float] = {}
 
     def observe(outcome: StepOutcome, part: Batch, name: str) -> None:
@@ -111,10 +111,10 @@ def _update(
             state.reference.observe(outcome.metrics["kl_pi_ref"])
         steps_before = state.optimizer.num_steps - (0 if outcome.not_finite else 1)
         if reads_gap and not gap and steps_before == version:
-            gap.update(gap_of_first_step(outcome, part, policy_version=version))
+            gap.update(mismatch_of_first_step(outcome, part, policy_version=version))
 
     batch = collate(used, gathered.advantages, allow_absent_log_mu=not objective.needs_log_mu)
-    batch, of_the_critic = credited(
+    batch, of_the_critic = assign_advantages(
         state.policy,
         state.critic,
         batch,
@@ -138,7 +138,7 @@ def _update(
 def _keep_for_replay(state: RunState, used: Sequence[Sample], settings: LoopSettings) -> None:
     if settings.sources.share("replay"):
         fresh = [sample for sample in used if sample.source == "rollout"]
-        state.replay.add(grouped(fresh, step=state.step))
+        state.replay.add(group_samples(fresh, step=state.step))
 
 
 def _standing(state: RunState) -> dict[str, float]:
@@ -158,3 +158,12 @@ def _timed(metrics: dict[str, float], name: str) -> Generator[None]:
     started = time.monotonic()
     yield
     metrics[name] = time.monotonic() - started
+
+
+def keep_rollouts(folder: Path, step: int, samples: Sequence[Sample]) -> None:
+    """Writes what the step drew; a disk that refuses it is reported, and the run goes on."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_samples(folder / f"step-{step:06d}.parquet", samples)
+    except OSError as error:
+        logger.error("the rollouts of step %d are NOT kept: %s", step, error)

@@ -1,12 +1,24 @@
-"""The training loop: steps, records, checkpoints, evaluations, and an orderly end whatever happens."""
+"""The training loop: steps, records, checkpoints, evaluations, and an orderly end whatever happens.
+
+SIGTERM and SIGINT as a request: finish the step, save, leave. The second one ends the process at once.
+
+What a step leaves behind in the run's folder besides its line of metrics: its rollouts, and its evaluation.
+"""
 
 import logging
+import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType, TracebackType
+
+import torch
 
 from klimb.experience import Sample
+from klimb.findings.evaluations import Progress
 from klimb.losses import Loss
 from klimb.policies import Policy
 from klimb.samplers import Sampler
@@ -19,9 +31,15 @@ from klimb.training.checkpoints import (
     remove_leftovers,
     save_checkpoint,
 )
-from klimb.training.drawing import Actors, ScoresResponses
-from klimb.training.evaluations_log import Progress, forget_evaluations_behind
-from klimb.training.guarded import (
+from klimb.training.evaluation import (
+    Evaluation,
+    append_evaluation,
+    evaluate,
+    evaluation_record,
+    forget_evaluations_behind,
+)
+from klimb.training.guard.limits import MeasuresBase
+from klimb.training.guard_steps import (
     guard_end,
     guard_ending,
     guard_start,
@@ -30,18 +48,102 @@ from klimb.training.guarded import (
     new_guard,
     seconds_of_end,
 )
-from klimb.training.guarding import MeasuresBase
-from klimb.training.identity import run_identity
-from klimb.training.iteration import Iteration, iterate
+from klimb.training.iteration import Iteration, iterate, keep_rollouts
 from klimb.training.locks import run_folder_lock
-from klimb.training.logged import LoggedGroups, check_logs
-from klimb.training.metrics_log import MetricsLog
-from klimb.training.recording import evaluated, evaluation_is_due, keep_rollouts
-from klimb.training.settings import LoopSettings, check_settings_fit
-from klimb.training.signals import Interrupted, StopRequest
-from klimb.training.state import RunState, captured, fresh_state, restore
+from klimb.training.metrics import MetricsLog
+from klimb.training.rollouts import ResponseScorer, RolloutWorker
+from klimb.training.settings import EvaluationSettings, LoopSettings, check_settings_fit
+from klimb.training.sources.offline import OfflineSource, check_logs
+from klimb.training.state import RunState, capture, fresh_state, restore, run_identity
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interrupted(Exception):
+    """A signal ended the run after its state was saved.
+
+    Attributes:
+        status: what the process should exit with: 143 for SIGTERM, 130 for SIGINT.
+    """
+
+    def __init__(self, message: str, *, signal_number: int) -> None:
+        super().__init__(message)
+        self.status = 128 + signal_number
+
+
+class StopRequest:
+    """While entered, the first signal is noted in `signal_number` and a second one kills.
+
+    Outside of the main thread Python allows no handlers; then nothing is caught.
+    """
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
+        self._previous.clear()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal_number = number
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        name = signal.Signals(number).name
+        print(f"\n{name}: finishing this step, then saving; once more ends at once", file=sys.stderr, flush=True)
+
 
 logger = logging.getLogger(__name__)
+
+
+def evaluation_is_due(settings: EvaluationSettings, *, since: Progress, now: Progress) -> bool:
+    """Whether the step that led from one to the other passed a multiple of one of the intervals."""
+    passed = (
+        (settings.every_steps, since.step, now.step),
+        (settings.every_tokens, since.num_tokens_generated, now.num_tokens_generated),
+        (settings.every_seconds, since.elapsed_seconds, now.elapsed_seconds),
+    )
+    return any(interval and after // interval > before // interval for interval, before, after in passed)
+
+
+def evaluate_and_record(
+    actors: RolloutWorker, held_out: Sequence[Problem], settings: EvaluationSettings, *, progress: Progress, path: Path
+) -> dict[str, float]:
+    """Evaluates, appends the record to the file, and returns what is logged of it."""
+    started = time.monotonic()
+    evaluation = evaluate(
+        actors.policy,
+        actors.sampler,
+        actors.scorer,
+        held_out,
+        settings=settings.sampling,
+        num_samples=settings.num_samples,
+        generator=torch.Generator().manual_seed(settings.seed),
+    )
+    record = evaluation_record(evaluation, held_out, when="during", progress=progress, num_samples=settings.num_samples)
+    append_evaluation(path, record)
+    return evaluation_metrics(evaluation) | {"evaluation_seconds": time.monotonic() - started}
+
+
+def evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """The evaluation as metrics of a step."""
+    return {
+        "evaluation_mean": evaluation.mean,
+        "evaluation_low": evaluation.low,
+        "evaluation_high": evaluation.high,
+        "evaluation_num_errors": float(evaluation.num_errors),
+        **{f"evaluation_pass_at_{k}": value for k, value in evaluation.pass_at.items()},
+    }
+
 
 OnStep = Callable[[Mapping[str, float], Sequence[Sample]], None]
 
@@ -69,11 +171,11 @@ class TrainResult:
 class _Run:
     """What stays the same while the run goes on."""
 
-    actors: Actors
+    actors: RolloutWorker
     objective: Loss
     settings: LoopSettings
     held_out: Sequence[Problem]
-    logs: Sequence[LoggedGroups]
+    logs: Sequence[OfflineSource]
     folder: Path
     on_step: OnStep | None
     base_metrics: MeasuresBase | None
@@ -86,14 +188,14 @@ class _Run:
 def train(
     policy: Policy,
     sampler: Sampler,
-    scorer: ScoresResponses,
+    scorer: ResponseScorer,
     objective: Loss,
     *,
     problems: Sequence[Problem],
     settings: LoopSettings,
     folder: Path,
     held_out: Sequence[Problem] = (),
-    logs: Sequence[LoggedGroups] = (),
+    logs: Sequence[OfflineSource] = (),
     on_step: OnStep | None = None,
     base_metrics: MeasuresBase | None = None,
     prepare: Callable[[], None] | None = None,
@@ -129,7 +231,7 @@ def train(
         RunFolderInUse: another process trains in this folder.
     """
     check_settings_fit(settings, objective, has_held_out=bool(held_out), has_base_metrics=base_metrics is not None)
-    actors = Actors(policy=policy, sampler=sampler, scorer=scorer, problems=problems)
+    actors = RolloutWorker(policy=policy, sampler=sampler, scorer=scorer, problems=problems)
     check_logs(logs, settings.sources, needs_log_mu=objective.needs_log_mu)
     run = _Run(
         actors=actors,
@@ -143,14 +245,14 @@ def train(
     )
     with run_folder_lock(folder), StopRequest() as stop:
         deadline = time.monotonic() + settings.max_seconds
-        state, log = _begun(run, prepare=prepare, resume=resume)
+        state, log = _start_or_resume(run, prepare=prepare, resume=resume)
         try:
             return _loop(run, state, log, stop, deadline=deadline - seconds_of_end(state))
         finally:
             log.close()
 
 
-def _begun(run: _Run, *, prepare: Callable[[], None] | None, resume: bool) -> tuple[RunState, MetricsLog]:
+def _start_or_resume(run: _Run, *, prepare: Callable[[], None] | None, resume: bool) -> tuple[RunState, MetricsLog]:
     """The state to start from, with everything in the folder that lies behind it removed."""
     policy, settings = run.actors.policy, run.settings
     metrics_path = run.folder / "metrics.jsonl"
@@ -207,19 +309,19 @@ def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest, *, dea
     checkpoint = newest_checkpoint(run.checkpoints)
     is_over = not _goes_on(state, settings, deadline)
     if not is_over and checkpoint is None and is_good_point(state):
-        checkpoint = _saved(run, state, log)
+        checkpoint = _save(run, state, log)
     while not is_over and stop.signal_number is None:
         began = _progress(state)
         iteration = iterate(state, run.actors, run.objective, settings)
         is_evaluated = evaluation_is_due(settings.evaluation, since=began, now=_progress(state))
-        metrics = _recorded(run, state, log, iteration, is_evaluated=is_evaluated)
+        metrics = _record_step(run, state, log, iteration, is_evaluated=is_evaluated)
         is_over = not _goes_on(state, settings, deadline)
         if is_over:
             guard_end(state, iteration.samples)
         # Due at its time, and after a save that failed at every step until one succeeds.
         is_due = state.step // every > saved_at // every or is_good_point(state)
         if is_due or (is_over and settings.checkpoints.at_end) or stop.signal_number is not None:
-            path = _saved(run, state, log)
+            path = _save(run, state, log)
             checkpoint, saved_at = (checkpoint, saved_at) if path is None else (path, state.step)
     if stop.signal_number is not None:
         raise _interruption(run, state, stop.signal_number, is_saved=saved_at == state.step)
@@ -247,13 +349,15 @@ def _progress(state: RunState) -> Progress:
     )
 
 
-def _recorded(
+def _record_step(
     run: _Run, state: RunState, log: MetricsLog, iteration: Iteration, *, is_evaluated: bool
 ) -> Mapping[str, float]:
     metrics = dict(iteration.metrics)
     if is_evaluated:
         path = run.folder / "evaluations.jsonl"
-        metrics |= evaluated(run.actors, run.held_out, run.settings.evaluation, progress=_progress(state), path=path)
+        metrics |= evaluate_and_record(
+            run.actors, run.held_out, run.settings.evaluation, progress=_progress(state), path=path
+        )
     if run.settings.save_rollouts and iteration.samples:
         keep_rollouts(run.folder / "rollouts", state.step, iteration.samples)
     # Last, since it may put another policy in the place of the one that the numbers above are of.
@@ -264,10 +368,10 @@ def _recorded(
     return metrics
 
 
-def _saved(run: _Run, state: RunState, log: MetricsLog) -> Path | None:
+def _save(run: _Run, state: RunState, log: MetricsLog) -> Path | None:
     """Saves the state; None, with a loud message, when the disk refuses. Training goes on then."""
     try:
-        content = captured(state, metrics_bytes=log.flush_to_disk())
+        content = capture(state, metrics_bytes=log.flush_to_disk())
         spare = () if state.quality is None else state.quality.protected
         return save_checkpoint(run.checkpoints, state.step, content, keep=run.settings.checkpoints.keep, spare=spare)
     except OSError as error:

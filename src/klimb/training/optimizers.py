@@ -18,7 +18,10 @@ try:
 except ImportError:  # a run with AdamW works without; a run that asks for it gets an error, never another optimizer
     schedulefree = None
 
+
 _FUSED_DEVICES = frozenset({"cpu", "cuda"})
+
+
 _SCHEDULE_FREE_COUNTERS = ("k", "weight_sum", "lr_max", "scheduled_lr")
 
 

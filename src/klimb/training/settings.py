@@ -5,12 +5,12 @@ from typing import Literal, get_args
 
 from klimb.experience import SamplingSettings
 from klimb.losses import Loss
-from klimb.training.collect import CollectSettings
-from klimb.training.crediting import CreditSettings
-from klimb.training.guarding import GuardSettings
+from klimb.training.credit import CreditSettings
+from klimb.training.guard.limits import GuardSettings
 from klimb.training.optimizers import OptimizerSettings
-from klimb.training.references import ReferenceSettings
-from klimb.training.sources import SourceSettings
+from klimb.training.reference_rules import ReferenceSettings
+from klimb.training.rollouts import RolloutSettings
+from klimb.training.sources.shares import SourceSettings
 from klimb.training.update import UpdateSettings
 
 LogMuRule = Literal["sampler", "recomputed", "auto"]
@@ -74,12 +74,13 @@ class LoopSettings:
         credit: which token a reward is credited to; other than `response`, it takes the advantages for the rewards.
         sources: where the groups of a batch come from.
         log_mu: `sampler` takes the log-probabilities that the sampler recorded; `recomputed` replaces them by those
-            of the trainer's forward pass with the same weights, which removes the gap between the two and costs a pass;
-            `auto` does so in steps whose measured gap is larger than `max_gap`: numbers so far off are rather wrong
-            than those of another kernel. The metric `log_mu_recomputed` says which.
-        num_gap_rows: so many responses a step are scored by the trainer to measure that gap, unless the first pass of
-            the update shows it at no cost (plain sampling, AdamW, no lag, `sampler`); 0 leaves it out of the metrics.
-        max_gap: of `auto`: mean |log π − log μ| in nats a token.
+            of the trainer's forward pass with the same weights, which removes the mismatch of the two and costs a pass;
+            `auto` does so in steps whose measured mismatch is larger than `max_mismatch`: numbers so far off are rather
+            wrong than those of another kernel. The metric `log_mu_recomputed` says which.
+        num_mismatch_rows: so many responses a step are scored by the trainer to measure that mismatch, unless the first
+            pass of the update shows it at no cost (plain sampling, AdamW, no lag, `sampler`); 0 leaves it out of the
+            metrics.
+        max_mismatch: of `auto`: mean |log π − log μ| in nats a token.
         max_seconds: the run ends after the step in which this much time has passed, as if it were the last.
         max_generated_tokens: the run ends after the step in which so many response tokens were drawn in all, those of
             groups that were not trained on included.
@@ -90,7 +91,7 @@ class LoopSettings:
 
     num_steps: int
     seed: int = 0
-    collect: CollectSettings = field(default_factory=CollectSettings)
+    collect: RolloutSettings = field(default_factory=RolloutSettings)
     credit: CreditSettings = field(default_factory=CreditSettings)
     sources: SourceSettings = field(default_factory=SourceSettings)
     update: UpdateSettings = field(default_factory=UpdateSettings)
@@ -99,8 +100,8 @@ class LoopSettings:
     checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     log_mu: LogMuRule = "sampler"
-    num_gap_rows: int = 8
-    max_gap: float = 0.05
+    num_mismatch_rows: int = 8
+    max_mismatch: float = 0.05
     max_seconds: float = float("inf")
     max_generated_tokens: float = float("inf")
     max_training_seconds: float = float("inf")
@@ -108,8 +109,10 @@ class LoopSettings:
     guard: GuardSettings | None = None
 
     def __post_init__(self) -> None:
-        if self.num_steps < 0 or self.num_gap_rows < 0:
-            raise ValueError(f"num_steps and num_gap_rows must be >= 0, got {self.num_steps} and {self.num_gap_rows}")
+        if self.num_steps < 0 or self.num_mismatch_rows < 0:
+            raise ValueError(
+                f"num_steps and num_mismatch_rows must be >= 0, got {self.num_steps} and {self.num_mismatch_rows}"
+            )
         if self.credit.kind != "response" and self.collect.advantages != "no-baseline":
             raise ValueError(
                 f"credit {self.credit.kind} makes advantages of rewards as they are, got advantages = "
@@ -131,10 +134,10 @@ class LoopSettings:
                 f"log_mu = {self.log_mu} scores at temperature 1 without truncation, and the sampling is "
                 f"{self.collect.sampling}; what it computed would not be μ. Use log_mu = sampler, or plain sampling"
             )
-        if not self.max_gap > 0:
-            raise ValueError(f"max_gap must be > 0, got {self.max_gap}")
-        if self.log_mu == "auto" and not self.num_gap_rows:
-            raise ValueError("log_mu = auto needs a measured gap, and num_gap_rows is 0; set it to 8, say")
+        if not self.max_mismatch > 0:
+            raise ValueError(f"max_mismatch must be > 0, got {self.max_mismatch}")
+        if self.log_mu == "auto" and not self.num_mismatch_rows:
+            raise ValueError("log_mu = auto needs a measured gap, and num_mismatch_rows is 0; set it to 8, say")
 
 
 def check_settings_fit(

@@ -1,31 +1,142 @@
-"""The state of a run: everything that the next step depends on, to and from a checkpoint."""
+"""The state of a run: everything that the next step depends on, to and from a checkpoint.
 
+What must stay the same when a run is resumed, and how a difference is told.
+"""
+
+import hashlib
+import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from klimb import __version__
 from klimb.policies import Policy
+from klimb.tasks import Problem
 from klimb.training.checkpoints import CheckpointContent, CheckpointError
 from klimb.training.critic import Critic
-from klimb.training.guard import QualityGuard
-from klimb.training.identity import check_same_run, environment
-from klimb.training.kept import DelayQueue, ReplayBuffer
-from klimb.training.logged import LoggedGroups
+from klimb.training.guard.watch import QualityGuard
+from klimb.training.metrics import WeightsWatch
 from klimb.training.optimizers import Optimizer
 from klimb.training.prompts import PromptStream
-from klimb.training.references import Reference
+from klimb.training.reference_rules import Reference
 from klimb.training.settings import LoopSettings
+from klimb.training.sources.offline import OfflineSource
+from klimb.training.sources.replay import DelayQueue, ReplayBuffer
 from klimb.training.update import NonFiniteGuard
-from klimb.training.weights_watch import WeightsWatch
+
+MAY_DIFFER = (
+    "settings.num_steps",
+    "settings.max_seconds",
+    "settings.max_generated_tokens",
+    "settings.max_training_seconds",
+    "settings.save_rollouts",
+    "settings.optimizer.learning_rate",
+    "settings.checkpoints.*",
+    "settings.evaluation.*",
+    "settings.guard*",
+    "settings.update.max_skipped_steps",
+    "settings.update.step.micro_batch_tokens",
+)
+"""What a resumed run may change. All else would make the numbers before and after two different experiments."""
+
+
+def run_identity(
+    settings: Any,
+    objective: Any,
+    policy: Policy,
+    problems: Sequence[Problem],
+    *,
+    logs: Sequence[OfflineSource] = (),
+) -> dict[str, Any]:
+    """What the run is, as flat JSON: settings, objective, model, data."""
+    described = {
+        "settings": asdict(settings),
+        # A user's own function prints with its address in memory, which is another one in the next process.
+        "objective": re.sub(r" at 0x[0-9a-f]+", "", repr(objective)),
+        "model": policy.name,
+        "problems": _fingerprint(problems),
+        "logs": {logged.source: logged.fingerprint() for logged in logs},
+    }
+    return json.loads(json.dumps(flatten(described)))
+
+
+def run_key(identity: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits that differ between runs that are not the same, and survive what a resume may change."""
+    lasting = {
+        key: value for key, value in identity.items() if not any(fnmatchcase(key, pattern) for pattern in MAY_DIFFER)
+    }
+    return hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def check_same_run(
+    saved: Mapping[str, Any], present: Mapping[str, Any], *, allowed: Iterable[str] = MAY_DIFFER
+) -> None:
+    """Returns if the run is the same but for what may differ.
+
+    Args:
+        saved: the identity in the checkpoint.
+        present: the identity of the run that wants to go on from it.
+        allowed: keys that may differ; `*` stands for any ending.
+
+    Raises:
+        CheckpointError: naming each other key with both values.
+    """
+    patterns = tuple(allowed)
+    differing = [
+        f"  {key}: {saved.get(key, 'absent')!r} in the checkpoint, {present.get(key, 'absent')!r} now"
+        for key in sorted({*saved, *present})
+        if saved.get(key, "absent") != present.get(key, "absent")
+        and not any(fnmatchcase(key, pattern) for pattern in patterns)
+    ]
+    if differing:
+        raise CheckpointError(
+            "the run to resume had other settings:\n" + "\n".join(differing) + "\nResume with those it began with "
+            "(only these may change: " + ", ".join(patterns) + "), or begin a new run"
+        )
+
+
+def environment(policy: Policy) -> dict[str, Any]:
+    """What equal numbers depend on besides the settings."""
+    return {
+        "klimb": __version__,
+        "torch": torch.__version__,
+        "device": policy.device.type,
+        "num_threads": torch.get_num_threads(),
+    }
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, keys joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _fingerprint(problems: Sequence[Problem]) -> str:
+    digest = hashlib.sha256()
+    for problem in problems:
+        line = [problem.problem_id, [dict(message) for message in problem.messages], problem.answer]
+        digest.update(json.dumps(line).encode() + b"\n")
+    return f"{len(problems)} problems, SHA-256 {digest.hexdigest()[:16]}"
+
 
 logger = logging.getLogger(__name__)
 
+
 PURPOSES = ("sampling", "rewards", "minibatches", "replay")
+
+
 CRITIC = "critic"
 """Each draws its random numbers from a generator of its own, so that a change in one leaves the others alone."""
 
@@ -60,7 +171,7 @@ class RunState:
     replay: ReplayBuffer
     critic: Critic | None = None
     queue: DelayQueue = field(default_factory=DelayQueue)
-    logs: tuple[LoggedGroups, ...] = ()
+    logs: tuple[OfflineSource, ...] = ()
     quality: QualityGuard | None = None
     weights_watch: WeightsWatch = field(default_factory=WeightsWatch)
     step: int = 0
@@ -75,7 +186,7 @@ def fresh_state(
     num_problems: int,
     folder: Path,
     identity: Mapping[str, Any],
-    logs: Sequence[LoggedGroups] = (),
+    logs: Sequence[OfflineSource] = (),
     quality: QualityGuard | None = None,
 ) -> RunState:
     """The state before the first step.
@@ -119,7 +230,7 @@ def _critic(policy: Policy, settings: LoopSettings) -> Critic | None:
     return Critic(num_features, settings.credit.critic, seed=settings.seed)
 
 
-def captured(state: RunState, *, metrics_bytes: int) -> CheckpointContent:
+def capture(state: RunState, *, metrics_bytes: int) -> CheckpointContent:
     """The state as a checkpoint's content. Reads only: saving or not saving changes no later number."""
     optimizer_tensors, optimizer_numbers = state.optimizer.state()
     reference_tensors, reference_numbers = state.reference.state()

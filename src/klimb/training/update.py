@@ -1,18 +1,233 @@
-"""The inner loop on one batch: epochs, minibatches, and a guard against steps that are not finite."""
+"""The inner loop on one batch: epochs, minibatches, and a guard against steps that are not finite.
+
+One optimiser step: a minibatch through the model in micro-batches, one gradient, one update or a counted skip.
+"""
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from klimb.experience import Batch, write_samples
 from klimb.losses import Loss
-from klimb.policies import Policy
-from klimb.training.minibatches import minibatches
+from klimb.policies import Policy, gradients_in_place
+from klimb.training.minibatches import MicroBatchTokens, micro_batches_for, minibatches
 from klimb.training.optimizers import Optimizer
-from klimb.training.step import StepOutcome, StepSettings, log_probs_now, merged_metrics, optimizer_step
+
+EssScaling = Literal["none", "token", "sequence-mean", "sequence"]
+
+
+_ESS_OF: Mapping[str, str] = {"token": "ess_token", "sequence-mean": "ess_normalised", "sequence": "ess_sequence"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSettings:
+    """How a minibatch becomes one step.
+
+    Attributes:
+        micro_batch_tokens: prompt and response tokens that go through the model at once, with their padding where the
+            policy does not pack rows; `auto` takes whole groups and suits the device. It changes memory and speed; the
+            gradient stays the same up to rounding.
+        max_grad_norm: a longer gradient is scaled down to this norm.
+        ess_scaling: the learning rate is multiplied by √(ESS/n), the share of the minibatch that its weights π/μ leave
+            effective, over tokens or over responses (`sequence-mean` by their geometric mean); `none` leaves it alone.
+
+    Source of ess_scaling: VCPO, arXiv 2602.17616. The root is klimb's own choice: it is how the step of Adam-like
+    optimizers is usually scaled with the batch size.
+    """
+
+    micro_batch_tokens: MicroBatchTokens = "auto"
+    max_grad_norm: float = 1.0
+    ess_scaling: EssScaling = "none"
+
+    def __post_init__(self) -> None:
+        if self.micro_batch_tokens != "auto" and self.micro_batch_tokens < 1:
+            raise ValueError(f"micro_batch_tokens must be 'auto' or >= 1, got {self.micro_batch_tokens}")
+        if not self.max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm must be > 0, got {self.max_grad_norm}; use inf for no clip")
+        if self.ess_scaling != "none" and self.ess_scaling not in _ESS_OF:
+            raise ValueError(f"unknown ess_scaling {self.ess_scaling!r}; there are none, {', '.join(_ESS_OF)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the policy said of the rows that went through it, on the batch's own device and shape."""
+
+    log_pi: Float[Tensor, "batch time"]
+    entropy: Float[Tensor, "batch time"]
+    mask: Bool[Tensor, "batch time"]
+
+    @classmethod
+    def of(cls, batch: Batch) -> "Seen":
+        """Nothing yet."""
+        shape = batch.mask.shape
+        return cls(torch.zeros(shape), torch.zeros(shape), torch.zeros(shape, dtype=torch.bool))
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """What came of one step.
+
+    Attributes:
+        metrics: of the objective over the whole minibatch, and of the gradient. Empty when nothing was computed.
+        num_tokens: response tokens that went through the model.
+        not_finite: what was not finite, so that the step was not taken; empty otherwise.
+        seen: what the policy said of the minibatch before the step, or of the rows up to where it was not finite; None
+            if nothing went through it.
+    """
+
+    metrics: dict[str, float]
+    num_tokens: int
+    not_finite: str = ""
+    seen: Seen | None = None
+
+
+def optimizer_step(
+    policy: Policy, optimizer: Optimizer, objective: Loss, batch: Batch, *, settings: StepSettings
+) -> StepOutcome:
+    """Takes one step on a minibatch; call it at the gradient point.
+
+    The loss of the minibatch is the sum of those of its micro-batches, each divided by the minibatch's normaliser.
+    With beta = 0, rows whose advantage is exactly 0 have no gradient: they stay in the normaliser and skip the model,
+    and the metrics are then over the other rows. No such row left means no step. A loss or a gradient that is not
+    finite means no step either, and the outcome says so.
+
+    An objective that needs numbers of the whole minibatch is fitted to it first, which costs one more forward pass.
+    """
+    if objective.fits_minibatch:
+        objective, batch = _fitted(policy, objective, batch, max_tokens=settings.micro_batch_tokens)
+    is_idle = (batch.advantages.reshape(len(batch), -1) == 0).all(dim=1)
+    rows = [row for row in range(len(batch)) if objective.beta > 0 or not bool(is_idle[row])]
+    if not rows:
+        return StepOutcome({}, 0)
+    optimizer.zero_grad()
+    seen = Seen.of(batch)
+    loss = 0.0
+    for portion in micro_batches_for(policy, batch, rows, max_tokens=settings.micro_batch_tokens):
+        part_loss = _backward(policy, objective, batch, portion, seen)
+        loss += part_loss
+        if not math.isfinite(part_loss):
+            optimizer.zero_grad()
+            return StepOutcome({"loss": loss}, int(seen.mask.sum()), not_finite="loss", seen=seen)
+    grad_norm = float(nn.utils.clip_grad_norm_(policy.trainable().values(), settings.max_grad_norm))
+    metrics = {"loss": loss, "grad_norm": grad_norm, "learning_rate": optimizer.learning_rate}
+    if not math.isfinite(grad_norm):
+        optimizer.zero_grad()
+        return StepOutcome(metrics, int(seen.mask.sum()), not_finite="gradient", seen=seen)
+    metrics |= _objective_metrics(objective, batch, seen)
+    scale = _learning_rate_scale(metrics, settings.ess_scaling)
+    metrics["learning_rate"] *= scale
+    optimizer.step(scale=scale)
+    optimizer.zero_grad()
+    metrics["zero_advantage_fraction"] = float(is_idle.double().mean())
+    return StepOutcome(metrics, int(seen.mask.sum()), seen=seen)
+
+
+def _learning_rate_scale(metrics: Mapping[str, float], ess_scaling: EssScaling) -> float:
+    """√(ESS/n) of the minibatch; 1 where an objective without a ratio measures none."""
+    return 1.0 if ess_scaling == "none" else math.sqrt(metrics.get(_ESS_OF[ess_scaling], 1.0))
+
+
+@torch.no_grad()
+def log_probs_now(policy: Policy, batch: Batch, *, max_tokens: MicroBatchTokens) -> Float[Tensor, "batch time"]:
+    """The log π of the batch's tokens under the present weights, without gradient, on the batch's own shape."""
+    log_pi = torch.zeros(batch.mask.shape)
+    for rows in micro_batches_for(policy, batch, range(len(batch)), max_tokens=max_tokens):
+        part = batch.select(rows).to(policy.device)
+        scored = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask)
+        log_pi[rows, : part.mask.shape[1]] = scored.log_pi.float().cpu()
+    return log_pi
+
+
+def _fitted(policy: Policy, objective: Loss, batch: Batch, *, max_tokens: MicroBatchTokens) -> tuple[Loss, Batch]:
+    log_pi = log_probs_now(policy, batch, max_tokens=max_tokens)
+    numbers: dict[str, int] = {}
+    groups = torch.tensor([numbers.setdefault(sample.group_id, len(numbers)) for sample in batch.samples])
+    fitted = objective.fitted(
+        log_pi, batch.log_mu, batch.log_ref, batch.advantages, batch.mask, groups, log_prox=batch.log_prox
+    )
+    return fitted.objective, replace(batch, advantages=fitted.advantages)
+
+
+def _backward(policy: Policy, objective: Loss, batch: Batch, rows: Sequence[int], seen: Seen) -> float:
+    """Adds the gradient of these rows' share of the loss; returns that share."""
+    part = batch.select(rows).to(policy.device)
+    with gradients_in_place():
+        scored = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask, with_entropy=True)
+        out = objective(
+            scored.log_pi,
+            part.log_mu,
+            part.log_ref,
+            part.advantages,
+            part.mask,
+            normalizer=objective.normalizer(batch.mask),
+            log_prox=part.log_prox,
+        )
+        if bool(out.loss.isfinite()):
+            out.loss.backward()
+    width = part.mask.shape[1]
+    seen.log_pi[rows, :width] = scored.log_pi.detach().float().cpu()
+    seen.mask[rows, :width] = part.mask.cpu()
+    if scored.entropy is not None:
+        seen.entropy[rows, :width] = scored.entropy.detach().float().cpu()
+    return float(out.loss.detach())
+
+
+@torch.no_grad()
+def _objective_metrics(objective: Loss, batch: Batch, seen: Seen) -> dict[str, float]:
+    """The objective's metrics over the whole minibatch at once: quantiles and sample sizes do not average.
+
+    Where more than this step's rollouts are in it, also over each source's rows, as `replay/w_p99`.
+    """
+    everything = list(range(len(batch)))
+    metrics = _metrics_of_rows(objective, batch, seen, everything)
+    rows_of: dict[str, list[int]] = {}
+    for row, sample in enumerate(batch.samples):
+        rows_of.setdefault(sample.source, []).append(row)
+    if set(rows_of) != {"rollout"}:
+        for source, rows in rows_of.items():
+            of_source = _metrics_of_rows(objective, batch, seen, rows)
+            metrics |= {f"{source}/{name}": value for name, value in of_source.items()}
+    return metrics
+
+
+def _metrics_of_rows(objective: Loss, batch: Batch, seen: Seen, rows: Sequence[int]) -> dict[str, float]:
+    part = batch.select(rows)
+    width = part.mask.shape[1]
+    out = objective(
+        seen.log_pi[rows, :width],
+        part.log_mu,
+        part.log_ref,
+        part.advantages,
+        seen.mask[rows, :width],
+        entropy=seen.entropy[rows, :width],
+        normalizer=objective.normalizer(batch.mask),
+        log_prox=part.log_prox,
+    )
+    return dict(out.metrics)
+
+
+def merge_metrics(outcomes: Sequence[StepOutcome]) -> dict[str, float]:
+    """Metrics of several optimiser steps as one: `num_…` added up, `…_max` the largest, others token-weighted means."""
+    computed = [outcome for outcome in outcomes if outcome.num_tokens > 0 and not outcome.not_finite]
+    names = dict.fromkeys(name for outcome in computed for name in outcome.metrics)
+    merged: dict[str, float] = {}
+    for name in names:
+        values = [(outcome.metrics[name], outcome.num_tokens) for outcome in computed if name in outcome.metrics]
+        if name.rpartition("/")[2].startswith("num_"):
+            merged[name] = sum(value for value, _ in values)
+        elif name.endswith("_max"):
+            merged[name] = max(value for value, _ in values)
+        else:
+            merged[name] = sum(value * tokens for value, tokens in values) / sum(tokens for _, tokens in values)
+    return merged
+
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +325,7 @@ def update(
                 outcome = optimizer_step(policy, optimizer, objective, part, settings=settings.step)
                 outcomes.append(outcome)
                 on_outcome(outcome, part, f"e{epoch}-m{number}")
-    return merged_metrics(outcomes) | {
+    return merge_metrics(outcomes) | {
         "num_optimizer_steps": float(optimizer.num_steps - steps_before),
         "num_skipped_steps": float(sum(bool(outcome.not_finite) for outcome in outcomes)),
         "num_tokens_trained": float(sum(outcome.num_tokens for outcome in outcomes)),

@@ -1,6 +1,11 @@
-"""The run that a verdict asks for, as a short TOML file: what the audit knows, and what differs from the defaults."""
+"""The run that a verdict asks for, as a short TOML file: what the audit knows, and what differs from the defaults.
 
+Tables as TOML text, with a remark behind a setting where there is something to say.
+"""
+
+import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,24 +13,101 @@ from typing import Any
 from pydantic import BaseModel
 
 from klimb.experience import NEEDS_GROUPS, Sample
-from klimb.experience.audit import AuditReport
+from klimb.findings.audit import AuditReport
 from klimb.losses import RECIPES
-from klimb.workbench.audit_toml import Remarks, Tables, toml_text
 from klimb.workbench.config import RunConfig, SamplingSection
 from klimb.workbench.config.learning import automatic_warmup
 
+Tables = dict[str, Mapping[str, Any]]
+"""Section -> key -> value; the section "" has the keys of the file itself and comes first."""
+
+
+Remarks = dict[str, str]
+"""`section.key` -> the comment behind it, in one line."""
+
+
+_BARE_KEY = re.compile(r"^[A-Za-z0-9_-]+$")
+
+
+def toml_text(tables: Tables, remarks: Remarks) -> str:
+    """The sections in their order; an empty one is left out."""
+    parts: list[str] = []
+    for section, table in tables.items():
+        if not table:
+            continue
+        head = [f"[{section}]"] if section else []
+        lines = [
+            f"{toml_key(key)} = {toml_value(value)}{_remark(remarks.get(f'{section}.{key}', ''))}"
+            for key, value in table.items()
+        ]
+        parts.append("\n".join([*head, *lines]))
+    return "\n\n".join(parts) + "\n"
+
+
+def toml_key(key: str) -> str:
+    """The key itself, quoted where TOML wants it."""
+    return key if _BARE_KEY.match(key) else _text(key)
+
+
+def toml_value(value: Any) -> str:
+    """A text, number, truth value, list or table (in one line).
+
+    >>> toml_value({"a b": [1, True, "x"]})
+    '{ "a b" = [1, true, "x"] }'
+
+    Raises:
+        ValueError: TOML has no such value.
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, int | float):
+        return re.sub(r"e([+-])0(\d)$", r"e\1\2", repr(value))
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(toml_value(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{toml_key(key)} = {toml_value(item)}' for key, item in value.items())} }}"
+    raise ValueError(f"TOML has no {type(value).__name__}, got {value!r}; expected text, number, list or table")
+
+
+def _remark(text: str) -> str:
+    return f"  # {text}" if text else ""
+
+
+def _text(value: str) -> str:
+    """A TOML basic string; JSON's escapes are TOML's, but for the delete character."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 SINGLE = 1.5
 """Below this many responses a prompt on average, most groups have one."""
+
+
 STAND_IN_MODEL = "smollm2-135m"
 """Stands in the run file where nothing names a model."""
+
+
 ANSWERS_A_STEP = 64
+
+
 NUM_PASSES = 3
+
+
 MIN_STEPS, MAX_STEPS = 10, 100
+
+
 LEARNING_RATE = 1e-5
+
+
 CHARACTERS_A_TOKEN = 3
 """Of texts whose tokens nobody recorded; low, so that the longest answer fits."""
+
+
 TASK_TO_FILL_IN = {"kind": "file", "path": "FILL-IN.jsonl"}
 """A run that draws answers stops at this file, which is not there, rather than take another task in silence."""
+
+
 COMMENTED_TASK = """
 # With a [task], its held-out problems are answered before and after the run; without one nothing is evaluated.
 # [task]

@@ -17,32 +17,28 @@ from rich.text import Text
 from transformers.utils import logging as transformers_logging
 
 from klimb import __version__
+from klimb.errors import ConfigError
 from klimb.losses import recipe_named
 from klimb.training import Interrupted
-from klimb.workbench.audit_command import AuditRequest, run_audit
-from klimb.workbench.board.command import DEFAULT_PORT, run_board
-from klimb.workbench.catalogue import list_recipes, show_recipe
-from klimb.workbench.config import ConfigError, RunConfig, build_config, read_tables, with_overrides
-from klimb.workbench.demo import demo_config, run_demo
+from klimb.training.run_folder import RunFolder, check_is_free, free_folder, is_run
+from klimb.ui.terminal.run import print_run
+from klimb.ui.text import relative_to_working_directory
+from klimb.workbench.commands.audit import AuditRequest, run_audit
+from klimb.workbench.commands.board import DEFAULT_PORT, run_board
+from klimb.workbench.commands.compare import compare
+from klimb.workbench.commands.demo import demo_config, run_demo
+from klimb.workbench.commands.estimate import estimate
+from klimb.workbench.commands.evaluate import evaluation_config, run_evaluation
+from klimb.workbench.commands.experience import experience
+from klimb.workbench.commands.import_rows import import_rows
+from klimb.workbench.commands.recipes import list_recipes, show_recipe
+from klimb.workbench.commands.report import report
+from klimb.workbench.commands.score import score
+from klimb.workbench.config import RunConfig, build_config, read_tables, with_overrides
 from klimb.workbench.dry_run import run_dry
-from klimb.workbench.estimate_command import estimate
-from klimb.workbench.evaluating import evaluation_config, run_evaluation
-from klimb.workbench.experience_commands import experience
-from klimb.workbench.import_command import import_rows
-from klimb.workbench.report.command import report
-from klimb.workbench.reports import report_run
-from klimb.workbench.runs import (
-    RunFolder,
-    check_is_free,
-    free_folder,
-    is_run,
-    new_run_folder,
-    relative_to_working_directory,
-)
-from klimb.workbench.score_command import score
+from klimb.workbench.provenance import new_run_folder
+from klimb.workbench.run import run_training
 from klimb.workbench.session import make_session
-from klimb.workbench.study.command import compare
-from klimb.workbench.training_run import run_training
 
 app = App(
     name="klimb",
@@ -50,21 +46,46 @@ app = App(
     version=__version__,
     suppress_keyboard_interrupt=False,
 )
+
+
 recipes = App(name="recipes", help="The algorithms there are; `klimb recipes show NAME` for one in full.")
+
+
 app.command(recipes)
+
+
 experience.command(score)
+
+
 app.command(experience)
+
+
 app.command(estimate)
+
+
 app.command(compare)
+
+
 app.command(report)
+
+
 app.command(import_rows, name="import")
 
+
 SETTINGS = Parameter(name="--set", consume_multiple=True, negative="", show_default=False)
+
+
 Overrides = Annotated[tuple[str, ...], SETTINGS]
 
+
 USAGE_STATUS = 2
+
+
 INTERRUPT_STATUS = 130
+
+
 TRACEBACK_VARIABLE = "KLIMB_TRACEBACK"
+
 
 console = Console()
 
@@ -96,7 +117,7 @@ def train(
         _resume(resume, list(settings), is_alone=folder is None and not dry_run)
         return
     assert config is not None
-    run = _named_after(config, list(settings))
+    run = _name_after(config, list(settings))
     if dry_run:
         run_dry(run, console=console)
         return
@@ -265,7 +286,7 @@ def is_ours(error: BaseException) -> bool:
     return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent.parent)
 
 
-def _named_after(path: Path, overrides: list[str]) -> RunConfig:
+def _name_after(path: Path, overrides: list[str]) -> RunConfig:
     """The configuration, named after its file unless it names itself."""
     tables = with_overrides(read_tables(path), overrides)
     section = tables.setdefault("run", {})
@@ -287,4 +308,4 @@ def _resume(path: Path, overrides: list[str], *, is_alone: bool) -> None:
 def _run(run: RunConfig, path: Path, open_folder: Callable[[], RunFolder], *, resume: bool) -> None:
     title = f"{relative_to_working_directory(path)} · {run.objective.recipe}"
     finished = run_training(make_session(run), open_folder, console=console, title=title, resume=resume)
-    report_run(console, finished)
+    print_run(console, finished)

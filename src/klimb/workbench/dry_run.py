@@ -13,17 +13,28 @@ import torch
 from rich.console import Console
 
 from klimb.experience import Batch, collate
-from klimb.training import Actors, Collection, Optimizer, PromptStream, Round, collect, optimizer_step
+from klimb.training import (
+    Optimizer,
+    PromptStream,
+    RolloutContext,
+    Rollouts,
+    RolloutWorker,
+    collect_rollouts,
+    optimizer_step,
+)
 from klimb.training.iteration import iterate
 from klimb.training.state import fresh_state
-from klimb.workbench.assemble import make_loop_settings, make_sampling
+from klimb.ui.terminal.run import print_facts
+from klimb.ui.text import duration, printable
 from klimb.workbench.config import RunConfig
-from klimb.workbench.reports import report_facts
-from klimb.workbench.session import Session, described, make_session
-from klimb.workbench.text import duration, printable
+from klimb.workbench.session import Session, describe, make_loop_settings, make_sampling, make_session
 
 GIGABYTE = 1e9
+
+
 BYTES_PER_FLOAT = 4
+
+
 ADAM_COPIES = 3
 """Gradient, first and second moment: one float32 each per trained parameter."""
 
@@ -58,15 +69,15 @@ class Trial:
 def run_dry(config: RunConfig, *, console: Console) -> None:
     """Take one group through everything, or a run on logs through one step; print estimates, and write nothing."""
     session = make_session(config)
-    report_facts(console, described(session))
+    print_facts(console, describe(session))
     if config.sources.rollout == 0:
         with console.status("one step"):
             metrics = try_one_step(session)
-        report_facts(console, estimates_of_step(session, metrics))
+        print_facts(console, estimates_of_step(session, metrics))
         return
     with session.scorer, console.status("one group"):
         trial = try_one_group(session)
-    report_facts(console, [*estimates(session, trial), ("an answer", printable(trial.answer) or "(empty)")])
+    print_facts(console, [*estimates(session, trial), ("an answer", printable(trial.answer) or "(empty)")])
 
 
 def try_one_step(session: Session) -> Mapping[str, float]:
@@ -75,7 +86,7 @@ def try_one_step(session: Session) -> Mapping[str, float]:
     The step before it, with a group for each optimiser step, makes the optimizer's state and is not counted.
     """
     settings = make_loop_settings(session.config)
-    actors = Actors(policy=session.policy, sampler=session.sampler, scorer=session.scorer, problems=())
+    actors = RolloutWorker(policy=session.policy, sampler=session.sampler, scorer=session.scorer, problems=())
     warm_up = replace(settings.collect, num_prompts=min(settings.collect.num_prompts, settings.update.num_minibatches))
     with TemporaryDirectory() as folder:
         state = fresh_state(
@@ -118,12 +129,14 @@ def estimates_of_step(session: Session, metrics: Mapping[str, float]) -> list[tu
 def try_one_group(session: Session) -> Trial:
     """Samples, scores and learns from one group, as a step of the run would; the policy is changed by it."""
     settings = make_loop_settings(session.config)
-    actors = Actors(policy=session.policy, sampler=session.sampler, scorer=session.scorer, problems=session.task.train)
-    collection = collect(
+    actors = RolloutWorker(
+        policy=session.policy, sampler=session.sampler, scorer=session.scorer, problems=session.task.train
+    )
+    collection = collect_rollouts(
         actors,
         PromptStream(len(session.task.train), seed=settings.seed),
         settings=replace(settings.collect, num_prompts=1, group_filter=False),
-        this_round=Round(seed=settings.seed, step=1, policy_version=0, record_log_ref=True),
+        this_round=RolloutContext(seed=settings.seed, step=1, policy_version=0, record_log_ref=True),
         sampling_generator=torch.Generator().manual_seed(settings.seed),
         shuffle_generator=torch.Generator().manual_seed(settings.seed),
     )
@@ -170,7 +183,7 @@ def _seconds(action: Callable[[], None]) -> float:
     return time.monotonic() - started
 
 
-def _with_every_answer(collection: Collection) -> Batch | None:
+def _with_every_answer(collection: Rollouts) -> Batch | None:
     """The scored answers with advantages of 1: an even group would skip the model and cost nothing."""
     used = collection.used
     return collate(used, torch.ones(len(used))) if used else None

@@ -7,6 +7,8 @@ from klimb.losses import RECIPES, Recipe
 from klimb.workbench.config import recipe_sections
 
 BEGIN = "<!-- recipes: made by `python -m klimb.workbench.recipe_table docs/recipes.md` -->"
+
+
 END = "<!-- /recipes -->"
 
 

@@ -1,29 +1,379 @@
-"""Everything a run is made of, assembled from its configuration."""
+"""Everything a run is made of, assembled from its configuration.
 
+From a configuration to the objects that train: the only translation between the two.
+
+From a configuration to the loss that it trains with.
+"""
+
+import math
+import os
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
-from klimb.losses import Loss
-from klimb.policies import Policy
-from klimb.samplers import LocalSampler
-from klimb.tasks import Problem, ProblemSet, Scorer
-from klimb.training import LoggedGroups
-from klimb.training.logged import check_logs
-from klimb.workbench.assemble import (
-    make_logs,
-    make_loop_settings,
-    make_objective,
-    make_policy,
-    make_sampling,
-    make_scorer,
-    make_task,
+from klimb.divergences import Divergence
+from klimb.errors import ConfigError
+from klimb.experience import Message, SamplingSettings, open_store
+from klimb.losses import (
+    Clip,
+    Corrected,
+    DualClip,
+    KtoObjective,
+    Loss,
+    Mask,
+    NoClip,
+    Objective,
+    SecondMoment,
+    SquaredResidual,
+    Taper,
+    TotalVariation,
+    Truncate,
 )
-from klimb.workbench.config import RunConfig
-from klimb.workbench.config.learning import OptimizerSection
-from klimb.workbench.guarding.terminal import guard_facts
+from klimb.policies import LoraSettings, Policy, keep_freed_memory, load_policy
+from klimb.samplers import LocalSampler
+from klimb.tasks import (
+    FormatReward,
+    OverlongShaping,
+    Problem,
+    ProblemSet,
+    Scorer,
+    Shaping,
+    arithmetic,
+    from_file,
+    reasoning_gym,
+    with_reward,
+    with_shaping,
+)
+from klimb.tasks.file import read_rows
+from klimb.training import (
+    CheckpointSettings,
+    CloningSettings,
+    CreditSettings,
+    CriticSettings,
+    EvaluationSettings,
+    LoopSettings,
+    OfflineSource,
+    OptimizerSettings,
+    ReferenceSettings,
+    ReplaySettings,
+    RolloutSettings,
+    SourceSettings,
+    StepSettings,
+    UpdateSettings,
+)
+from klimb.training.sources.offline import check_logs
+from klimb.training.sources.shares import SOURCES
+from klimb.ui.terminal.run import guard_facts
+from klimb.workbench.config import CloningSection, ModelSection, ReferenceSection, RunConfig, TaskSection
+from klimb.workbench.config.correction import CorrectionSection
+from klimb.workbench.config.experience import StoreSection
+from klimb.workbench.config.learning import OptimizerSection, automatic_warmup
+from klimb.workbench.guard import make_guard_settings
+
+PYTHON_PREFIX = "python:"
+
+
+CLIPS: dict[str, type[Clip]] = {
+    "none": NoClip,
+    "dual": DualClip,
+    "truncate": Truncate,
+    "mask": Mask,
+    "taper": Taper,
+    "total-variation": TotalVariation,
+    "second-moment": SecondMoment,
+}
+
+
+def make_objective(config: RunConfig) -> Loss:
+    """The objective, with a divergence of the user's own if the configuration names one, and its correction."""
+    section = config.objective
+    reduce = config.sampling.max_new_tokens if section.reduce == "max-new-tokens" else section.reduce
+    if section.loss == "squared-residual":
+        assert section.level in ("sequence", "sequence-mean")
+        return SquaredResidual(
+            beta=section.beta, anchor=section.anchor, value=section.value, level=section.level, reduce=reduce
+        )
+    if section.loss == "kto":
+        return KtoObjective(
+            beta=section.beta,
+            desirable_weight=section.desirable_weight,
+            undesirable_weight=section.undesirable_weight,
+            reduce=reduce,
+        )
+    bounds = section.clip.model_dump(exclude={"kind"})
+    clip = CLIPS[section.clip.kind](**{name: math.inf if bound == "none" else bound for name, bound in bounds.items()})
+    divergence = load_divergence(section.divergence)
+    if not isinstance(divergence, str):
+        _check_own_divergence(config, divergence)
+    objective = Objective(
+        divergence=divergence,
+        beta=section.beta,
+        estimator=section.estimator,
+        level=section.level,
+        clip=clip,
+        reduce=reduce,
+        ratio=section.ratio,
+    )
+    return _correct(objective, config.correction)
+
+
+def _check_own_divergence(config: RunConfig, divergence: Divergence) -> None:
+    try:
+        config.check_divergence(divergence)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _correct(objective: Objective, section: CorrectionSection) -> Loss:
+    """The objective under the correction, or as it is where there is none."""
+    mask = None if section.off_policy_mask == "none" else section.off_policy_mask
+    if section.kind == "none":
+        return objective if mask is None else Corrected(objective=objective, rule=None, off_policy_mask=mask)
+    if section.kind == "decoupled":
+        rule = NoClip()
+    elif section.kind == "mask":
+        rule = Mask(section.low, section.high)
+    else:
+        rule = Truncate(low=1.0, high=section.high - 1)
+    return Corrected(
+        objective=objective,
+        rule=rule,
+        level=section.level,
+        normalised=section.kind == "normalised",
+        off_policy_mask=mask,
+    )
+
+
+def load_divergence(name: str) -> str | Divergence:
+    """The name itself, or the `Divergence` that `python:module.name` names, found from the working directory.
+
+    Raises:
+        ConfigError: there is no such module or name, or it isn't a Divergence.
+    """
+    if not name.startswith(PYTHON_PREFIX):
+        return name
+    module_name, _, attribute = name.removeprefix(PYTHON_PREFIX).rpartition(".")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found: Any = getattr(import_module(module_name), attribute, None)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"objective.divergence = {name!r}: there is no module {error.name!r} in {os.getcwd()} or installed"
+        ) from error
+    if not isinstance(found, Divergence):
+        raise ConfigError(
+            f"objective.divergence = {name!r}: expected a klimb.divergences.Divergence of that name in {module_name}, "
+            f"got {type(found).__name__}"
+        )
+    return found
+
+
+TASKS_OWN_REWARD = "task"
+
+
+def make_policy(section: ModelSection) -> Policy:
+    """The language model, on its device."""
+    keep_freed_memory()
+    lora = None if section.lora is None else LoraSettings(**section.lora.model_dump())
+    policy = load_policy(
+        section.path,
+        dtype=section.dtype,
+        device=section.device,
+        lora=lora,
+        trust_remote_code=section.trust_remote_code,
+    )
+    policy.activation_checkpointing = section.activation_checkpointing
+    return policy
+
+
+def make_task(config: RunConfig) -> ProblemSet:
+    """The problems, with the reward and the shaping that the configuration asks for."""
+    scoring = config.scoring
+    task = _problems(config.task)
+    shapings: list[Shaping] = []
+    if scoring.overlong is not None:
+        shapings.append(
+            OverlongShaping(
+                max_tokens=config.sampling.max_new_tokens,
+                buffer_tokens=scoring.overlong.buffer_tokens,
+                factor=scoring.overlong.factor,
+            )
+        )
+    if scoring.format is not None:
+        shapings.append(FormatReward(pattern=scoring.format.pattern, weight=scoring.format.weight))
+    return with_shaping(task, shapings) if shapings else task
+
+
+def _problems(section: TaskSection) -> ProblemSet:
+    settings = section.model_dump(exclude={"kind", "reward"})
+    if section.kind == "file":
+        settings["answer"] = section.answer or None
+        return from_file(settings.pop("path"), verifier=section.reward, **settings)
+    if section.kind == "arithmetic":
+        task = arithmetic(**settings)
+    else:
+        task = reasoning_gym(settings.pop("dataset"), **settings)
+    return task if section.reward == TASKS_OWN_REWARD else with_reward(task, section.reward)
+
+
+def make_scorer(config: RunConfig, task: ProblemSet) -> Scorer:
+    """The scorer of the task, not yet entered."""
+    limit = config.scoring.memory_limit_gigabytes
+    return Scorer(
+        task,
+        timeout_seconds=config.scoring.timeout_seconds,
+        num_workers=config.scoring.num_workers,
+        max_error_fraction=config.scoring.max_error_fraction,
+        memory_limit_gigabytes=None if limit == "none" else limit,
+    )
+
+
+def make_sampling(config: RunConfig) -> SamplingSettings:
+    """How training answers are drawn."""
+    section = config.sampling
+    return SamplingSettings(
+        temperature=section.temperature,
+        top_p=section.top_p,
+        top_k=section.top_k,
+        min_p=section.min_p,
+        max_new_tokens=section.max_new_tokens,
+    )
+
+
+def make_loop_settings(config: RunConfig) -> LoopSettings:
+    """Everything that the training loop is told."""
+    training, evaluation = config.training, config.evaluation
+    return LoopSettings(
+        num_steps=training.num_steps,
+        seed=config.seed,
+        collect=RolloutSettings(
+            num_prompts=config.sampling.num_prompts,
+            num_samples=config.sampling.num_samples,
+            sampling=make_sampling(config),
+            advantages=config.advantages.kind,
+            advantage_offset=config.advantages.offset,
+            advantage_temperature=config.objective.beta or 1.0,
+            min_reward=None if config.advantages.min_reward == "none" else config.advantages.min_reward,
+            group_filter=config.advantages.group_filter,
+            max_refills=config.advantages.max_refills,
+            shuffle_rewards=config.advantages.shuffle_rewards,
+        ),
+        credit=CreditSettings(**config.credit.model_dump(), critic=CriticSettings(**config.critic.model_dump())),
+        sources=SourceSettings(
+            shares={name: share for name in SOURCES if (share := getattr(config.sources, name))},
+            replay=ReplaySettings(**config.replay.model_dump()),
+            lag=config.sampling.lag,
+        ),
+        update=UpdateSettings(
+            num_epochs=training.num_epochs,
+            num_minibatches=training.num_minibatches,
+            step=make_step_settings(config),
+            max_skipped_steps=training.max_skipped_steps,
+        ),
+        optimizer=make_optimizer_settings(config),
+        reference=make_reference_settings(config.reference),
+        checkpoints=CheckpointSettings(**config.checkpoints.model_dump()),
+        evaluation=EvaluationSettings(
+            every_steps=evaluation.every_steps,
+            every_tokens=evaluation.every_tokens,
+            every_seconds=evaluation.every_seconds,
+            num_samples=evaluation.num_samples,
+            sampling=SamplingSettings(max_new_tokens=config.sampling.max_new_tokens),
+            seed=evaluation.seed,
+        ),
+        log_mu=training.log_mu,
+        num_mismatch_rows=training.num_mismatch_rows,
+        max_mismatch=training.max_mismatch,
+        max_seconds=_limit(training.max_seconds),
+        max_generated_tokens=_limit(training.max_generated_tokens),
+        max_training_seconds=_limit(training.max_training_seconds),
+        save_rollouts=config.run.save_rollouts,
+        guard=make_guard_settings(config.guard),
+    )
+
+
+def _limit(value: float | Literal["none"]) -> float:
+    return math.inf if value == "none" else value
+
+
+def make_logs(config: RunConfig, policy: Policy) -> tuple[OfflineSource, ...]:
+    """The sources of samples that this run does not draw.
+
+    Raises:
+        ValueError: a store has no sample that fits its condition.
+    """
+    sections: tuple[tuple[Literal["log", "feedback"], StoreSection | None], ...] = (
+        ("log", config.log),
+        ("feedback", config.feedback),
+    )
+    return tuple(
+        OfflineSource(open_store(Path(section.path)), policy, source=source, where=section.where, seed=config.seed)
+        for source, section in sections
+        if section is not None
+    )
+
+
+def make_step_settings(config: RunConfig) -> StepSettings:
+    """How a minibatch becomes one step."""
+    return StepSettings(
+        micro_batch_tokens=config.training.micro_batch_tokens,
+        max_grad_norm=config.optimizer.max_grad_norm,
+        ess_scaling=config.optimizer.ess_scaling,
+    )
+
+
+def make_optimizer_settings(config: RunConfig) -> OptimizerSettings:
+    """The optimizer's own settings; the gradient norm belongs to the step."""
+    return OptimizerSettings(**config.optimizer.model_dump(exclude={"max_grad_norm", "ess_scaling"}))
+
+
+def make_reference_settings(section: ReferenceSection) -> ReferenceSettings:
+    """The rule of the reference."""
+    if section.kind == "iterative":
+        return ReferenceSettings(
+            kind="iterative",
+            every_steps=None if section.every_steps == "never" else section.every_steps,
+            kl_threshold=None if section.kl_threshold == "never" else section.kl_threshold,
+            kl_decay=section.kl_decay,
+        )
+    if section.kind == "ema":
+        return ReferenceSettings(kind="ema", ema_decay=section.decay)
+    return ReferenceSettings(kind=section.kind)
+
+
+def make_cloning(
+    config: RunConfig, section: CloningSection
+) -> tuple[list[tuple[tuple[Message, ...], str]], CloningSettings]:
+    """The pairs to imitate, and how."""
+    pairs = []
+    for row in read_rows(Path(section.path)):
+        missing = [
+            column for column in (section.prompt, section.response) if not isinstance(row.values.get(column), str)
+        ]
+        if missing:
+            raise ConfigError(f"{row.place}: column {missing[0]!r} must hold a text; see cloning.prompt and .response")
+        message: Message = {"role": "user", "content": str(row.values[section.prompt])}
+        pairs.append(((message,), str(row.values[section.response])))
+    warmup_steps = section.warmup_steps
+    if warmup_steps == "auto":
+        warmup_steps = automatic_warmup(section.num_epochs * math.ceil(len(pairs) / section.batch_size))
+    optimizer = replace(make_optimizer_settings(config), learning_rate=section.learning_rate, warmup_steps=warmup_steps)
+    settings = CloningSettings(
+        num_epochs=section.num_epochs,
+        batch_size=section.batch_size,
+        optimizer=optimizer,
+        step=make_step_settings(config),
+        seed=config.seed,
+    )
+    return pairs, settings
+
 
 INERT = (
     "one optimiser step per batch, at the policy that sampled it: w = 1 and x = 0, so the clip and a divergence with "
@@ -39,7 +389,7 @@ class Session:
     objective: Loss
     policy: Policy
     sampler: LocalSampler
-    logs: tuple[LoggedGroups, ...]
+    logs: tuple[OfflineSource, ...]
     task: ProblemSet
     scorer: Scorer
     load_seconds: float
@@ -78,7 +428,7 @@ def make_session(config: RunConfig) -> Session:
     )
 
 
-def described(session: Session) -> list[tuple[str, str]]:
+def describe(session: Session) -> list[tuple[str, str]]:
     """The run in a few labelled lines, for people."""
     config, training = session.config, session.config.training
     return [

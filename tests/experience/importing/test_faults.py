@@ -7,10 +7,10 @@ import pytest
 from tests.experience.importing.importing_rows import as_row, logged, openai_row, reason_of, sample_of
 
 from klimb.experience.importing import ImportRules, Row
-from klimb.experience.importing.converting import anonymous, converted
 from klimb.experience.importing.kinds.table import read_table
 from klimb.experience.importing.log_probs import checked_log_mu, provenance_of
-from klimb.experience.importing.ratings import rating
+from klimb.experience.importing.registry import anonymise, convert_row
+from klimb.experience.importing.rules import rating
 from klimb.experience.importing.users import user_hash, user_salt
 from klimb.experience.samples import SamplingSettings
 
@@ -240,6 +240,6 @@ def test_the_salt_stays_and_is_for_its_owner_only(tmp_path: Any):
 
 def test_the_raw_row_is_kept_as_it_came():
     raw = '{"prompt":"a",  "response":"b"}'
-    row = anonymous(Row("x:1", {"prompt": "a", "response": "b"}, raw), ImportRules())
-    (sample,) = converted(row, read_table, ImportRules(), kind="table")
+    row = anonymise(Row("x:1", {"prompt": "a", "response": "b"}, raw), ImportRules())
+    (sample,) = convert_row(row, read_table, ImportRules(), kind="table")
     assert sample.raw == raw

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from tests.experience.importing.importing_rows import QUESTION, logged, openai_row, written
 
-from klimb.experience.importing import ImportRules, files, import_file
+from klimb.experience.importing import ImportRules, import_file
+from klimb.experience.importing import importer as importer
 from klimb.experience.store import Store
 
 
@@ -251,7 +252,7 @@ def test_a_salt_is_made_for_the_first_user_and_not_before(store: Store, tmp_path
 
 
 def test_segments_do_not_change_what_is_imported(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(files, "SEGMENT_ROWS", 2)
+    monkeypatch.setattr(importer, "SEGMENT_ROWS", 2)
     report = import_file(store, written(tmp_path / "a.jsonl", [*TABLE, TABLE[0]]))
     assert (report.tally.num_added, report.tally.num_duplicates) == (9, 1)
     assert len(list(store.folder.glob("samples-*.parquet"))) == 5

@@ -12,7 +12,7 @@ from tests.experience.importing.importing_rows import (
     samples_of,
 )
 
-from klimb.experience.importing import IMPORTERS, guessed_importer
+from klimb.experience.importing import IMPORTERS, guess_importer
 from klimb.experience.store_feedback import Feedback
 
 ANSWER = [{"role": "assistant", "content": "4"}]
@@ -49,12 +49,12 @@ ROWS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("kind", IMPORTERS)
 def test_each_kind_is_guessed_from_a_row_of_it(kind: str):
-    assert guessed_importer(as_row(ROWS[kind])).name == kind
+    assert guess_importer(as_row(ROWS[kind])).name == kind
 
 
 def test_a_row_of_no_kind_is_not_guessed_and_its_columns_are_named():
     with pytest.raises(ValueError, match="question, answer"):
-        guessed_importer(as_row({"question": "", "answer": ""}))
+        guess_importer(as_row({"question": "", "answer": ""}))
 
 
 @pytest.mark.parametrize(("label", "reward"), [(True, 1.0), (False, 0.0), ("up", 1.0), ("down", 0.0), (None, None)])

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from klimb.workbench.study.config import StudySection, read_study
 from klimb.workbench.study.plan import STUDY_OWNED, make_plan
-from klimb.workbench.study.study_config import StudySection, read_study
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")

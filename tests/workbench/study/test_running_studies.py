@@ -8,9 +8,9 @@ import pytest
 from tests.workbench.study.tiny_study import cell_named, run_tiny, tiny_plan
 
 from klimb.training import Interrupted, read_evaluations, read_metrics, run_folder_lock, without_wall_clock
-from klimb.workbench.runs import RunFolder
+from klimb.training.run_folder import RunFolder
 from klimb.workbench.study import runner
-from klimb.workbench.study.cell_state import lock_folder_of, read_status, state_of, tail_of_log
+from klimb.workbench.study.cells import lock_folder_of, read_status, state_of, tail_of_log
 from klimb.workbench.study.collecting import collect_scores, result_of
 from klimb.workbench.study.plan import Cell, StudyPlan
 

@@ -7,12 +7,12 @@ import pytest
 from tests.workbench.study.tiny_study import cell_named, tiny_plan
 
 from klimb.training import read_evaluations
-from klimb.workbench.held_out import measure
-from klimb.workbench.runs import RunFolder
+from klimb.training.run_folder import RunFolder
+from klimb.workbench.measuring import measure
 from klimb.workbench.session import make_session
-from klimb.workbench.study import slots
-from klimb.workbench.study.shared_start import measure_start, start_key
-from klimb.workbench.study.slots import make_slots
+from klimb.workbench.study import runner
+from klimb.workbench.study.runner import make_slots
+from klimb.workbench.study.worker import measure_start, start_key
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def with_devices(monkeypatch: pytest.MonkeyPatch):
     """A machine of eight cores with these GPUs."""
 
     def put(*devices: str) -> None:
-        monkeypatch.setattr(slots, "visible_devices", lambda: devices)
-        monkeypatch.setattr(slots, "num_cores", lambda: 8)
+        monkeypatch.setattr(runner, "visible_devices", lambda: devices)
+        monkeypatch.setattr(runner, "num_cores", lambda: 8)
 
     return put
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from klimb.workbench.config import ConfigError
+from klimb.errors import ConfigError
 from klimb.workbench.config.bounds import MOST
+from klimb.workbench.study.config import StudyConfig, read_study, ready_studies
 from klimb.workbench.study.plan import STUDY_OWNED, StudyPlan, laid_over, make_plan
-from klimb.workbench.study.study_config import StudyConfig, read_study, ready_studies
 
 STUDY = """
 [study]

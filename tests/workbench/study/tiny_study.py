@@ -7,11 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from klimb.workbench.study.config import StudyConfig
 from klimb.workbench.study.plan import Cell, StudyPlan, make_plan
 from klimb.workbench.study.progress import StudyView
-from klimb.workbench.study.runner import run_study
-from klimb.workbench.study.slots import Slot
-from klimb.workbench.study.study_config import StudyConfig
+from klimb.workbench.study.runner import Slot, run_study
 
 STUDY = """
 [study]

@@ -1,9 +1,8 @@
 """Foreign logs and data sets to samples: one reader a format, one small module a kind of row, one gate for all."""
 
-from klimb.experience.importing.files import import_file
-from klimb.experience.importing.reading import read_records
-from klimb.experience.importing.registry import IMPORTERS, Importer, guessed_importer, importer_named
-from klimb.experience.importing.report import ImportReport, Tally
+from klimb.experience.importing.importer import ImportReport, Tally, import_file
+from klimb.experience.importing.readers import read_records
+from klimb.experience.importing.registry import IMPORTERS, Importer, guess_importer, importer_named
 from klimb.experience.importing.rows import CutOff, ReadLimits, Reject, Row, RowError
 from klimb.experience.importing.rules import ImportRules
 
@@ -18,7 +17,7 @@ __all__ = [
     "Row",
     "RowError",
     "Tally",
-    "guessed_importer",
+    "guess_importer",
     "import_file",
     "importer_named",
     "read_records",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import cast
 
-from klimb.experience.importing.json_text import DECODER
+from klimb.experience.importing.readers import DECODER
 from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.samples import Message
 

@@ -11,17 +11,22 @@ from klimb.experience.samples import Provenance, SamplingSettings
 LARGEST = 1e-4
 """Nats. A log-probability up to here is 0 and rounding; above, it is none."""
 
+
 SMALLEST = -100.0
 """Nats. A token that was drawn cannot have been less likely than e^-100."""
+
 
 NOT_IN_TOP = -9999.0
 """What vLLM and OpenAI write for a token that was not among those reported."""
 
+
 UNKNOWN_TEMPERATURE = "the sampler's temperature is not known"
 """Note of log-probabilities that cannot be said to be log μ."""
 
+
 NO_LIMIT = 2**31 - 1
 """`max_new_tokens` of a request that sets none."""
+
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "temperature": ("temperature",),
@@ -30,8 +35,14 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "min_p": ("min_p",),
     "max_new_tokens": ("max_new_tokens", "max_completion_tokens", "max_tokens", "maxTokens"),
 }
+
+
 _CUTS = ("top_p", "top_k", "min_p")
+
+
 _NEUTRAL: Mapping[str, float] = {"frequency_penalty": 0, "presence_penalty": 0, "repetition_penalty": 1}
+
+
 _CONSTRAINTS = ("logit_bias", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs")
 
 

@@ -1,25 +1,30 @@
-"""The kinds of rows there are, and which one a row looks like."""
+"""The kinds of rows there are, and which one a row looks like.
+
+One row to samples or ratings: users hashed, columns renamed, read by its kind, checked. Pure.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from klimb.experience.importing.cells import first_of, listed, mapping
-from klimb.experience.importing.found import Found
 from klimb.experience.importing.kinds.feedback import SAMPLE_NAMES, VALUE_NAMES, rating_in, read_feedback
 from klimb.experience.importing.kinds.kto import label_in, read_kto
 from klimb.experience.importing.kinds.langfuse import read_langfuse
 from klimb.experience.importing.kinds.openai import read_openai
 from klimb.experience.importing.kinds.preference import read_preference
 from klimb.experience.importing.kinds.prompt_completion import read_prompt_completion
-from klimb.experience.importing.kinds.table import NEEDED, read_table
+from klimb.experience.importing.kinds.table import COLUMNS, NEEDED, read_table
 from klimb.experience.importing.kinds.verl import read_verl
 from klimb.experience.importing.kinds.vllm import read_vllm
-from klimb.experience.importing.rows import Row
+from klimb.experience.importing.parsed_row import ParsedRow, as_sample
+from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
+from klimb.experience.importing.users import without_users
+from klimb.experience.samples import Sample
 from klimb.experience.store_feedback import Feedback
 
-ReadRow = Callable[[Row, ImportRules], Sequence[Found] | Sequence[Feedback]]
+ReadRow = Callable[[Row, ImportRules], Sequence[ParsedRow] | Sequence[Feedback]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +159,7 @@ _KINDS = (
     ),
 )
 
+
 IMPORTERS: Mapping[str, Importer] = MappingProxyType({importer.name: importer for importer in _KINDS})
 """By name, in the order in which a row is compared with them: the more telling first."""
 
@@ -165,7 +171,7 @@ def importer_named(name: str) -> Importer:
     return IMPORTERS[name]
 
 
-def guessed_importer(row: Row) -> Importer:
+def guess_importer(row: Row) -> Importer:
     """Returns the first importer whose rows look like this one; raises ValueError if none does."""
     for importer in IMPORTERS.values():
         if importer.looks_alike(row.values):
@@ -175,3 +181,54 @@ def guessed_importer(row: Row) -> Importer:
         f"{row.place}: no kind of row has the columns {names}; say which it is with --as ({', '.join(IMPORTERS)}), "
         "and map the columns of a table: --columns prompt=NAME response=NAME"
     )
+
+
+def anonymise(row: Row, rules: ImportRules, *, salt: Callable[[], bytes] | None = None) -> Row:
+    """The row as it may be kept, among the rejects too: without user ids, unless the user keeps them.
+
+    Args:
+        row: as it was read.
+        rules: what the user states.
+        salt: asked for at each user id; None for the salt of `rules`.
+
+    Raises:
+        RowError: nested too deep to be looked through.
+    """
+    if rules.keep_users:
+        return row
+    return without_users(row, salt or (lambda: rules.salt), also=rules.columns.get("user", ""))
+
+
+def convert_row(row: Row, read: ReadRow, rules: ImportRules, *, kind: str) -> Sequence[Sample | Feedback]:
+    """What an anonymous row becomes; nothing for a row that holds no response by design.
+
+    Raises:
+        RowError: it cannot be imported; then nothing of it is.
+    """
+    row = rename_columns(row, rules)
+    found = read(row, rules)
+    return [as_sample(part, row, rules, kind=kind) if isinstance(part, ParsedRow) else part for part in found]
+
+
+def check_columns(rules: ImportRules) -> None:
+    """Raises ValueError for a mapping of a column that no importer reads."""
+    unknown = [name for name in rules.columns if name not in COLUMNS]
+    if unknown:
+        raise ValueError(f"--columns maps {', '.join(unknown)}, and our columns are {', '.join(COLUMNS)}")
+
+
+def rename_columns(row: Row, rules: ImportRules) -> Row:
+    """The row with the columns that the user maps under our names too.
+
+    Raises:
+        RowError: it has no such column.
+    """
+    if not rules.columns:
+        return row
+    values = dict(row.values)
+    for ours, theirs in rules.columns.items():
+        if theirs not in row.values:
+            names = ", ".join(str(name) for name in row.values)
+            raise RowError(f"no column {theirs!r}", f"the columns are {names}")
+        values[ours] = row.values[theirs]
+    return Row(row.place, values, row.raw, row.is_text)

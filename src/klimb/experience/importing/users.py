@@ -9,13 +9,17 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import cast
 
-from klimb.experience.atomic import replaced_atomically
+from klimb.experience.atomic import replace_atomically
 from klimb.experience.importing.rows import Row, RowError
 
 USER_NAMES = frozenset(
     {"user", "user_id", "userId", "userid", "end_user", "author_user_id", "authorUserId", "safety_identifier"}
 )
+
+
 SALT_FILE = "user-salt"
+
+
 DEEPEST = 100
 """Levels of lists and objects that are looked through."""
 
@@ -29,7 +33,7 @@ def user_salt(folder: Path) -> bytes:
     path = folder / SALT_FILE
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with replaced_atomically(path) as aside:
+        with replace_atomically(path) as aside:
             aside.touch(mode=0o600)
             aside.write_text(secrets.token_hex(32), encoding="ascii")
     salt = path.read_text(encoding="ascii")

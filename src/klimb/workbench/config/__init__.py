@@ -1,6 +1,6 @@
 """The configuration of a run: the only place that knows TOML."""
 
-from klimb.workbench.config.errors import ConfigError, nearest_keys
+from klimb.workbench.config.errors import nearest_keys
 from klimb.workbench.config.fields import FieldFacts, known_fields
 from klimb.workbench.config.learning import CloningSection, ObjectiveSection, OptimizerSection, ReferenceSection
 from klimb.workbench.config.reading import build_config, read_config, read_tables, save_config, with_overrides
@@ -11,7 +11,6 @@ from klimb.workbench.config.world import ModelSection, SamplingSection, ScoringS
 __all__ = [
     "DEFAULT_RECIPE",
     "CloningSection",
-    "ConfigError",
     "EvaluationSection",
     "FieldFacts",
     "ModelSection",

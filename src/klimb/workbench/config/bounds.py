@@ -10,6 +10,7 @@ SECTION = ConfigDict(
 )
 """Settings of every section: unknown keys, NaN and silent conversions (`"5"` for 5) are errors."""
 
+
 MOST = 10_000_000
 """Largest count that any field takes: a typing mistake is caught, a real run is not."""
 
@@ -20,35 +21,59 @@ def in_plain_words(allowed: str) -> Any:
 
 
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
 Count = Annotated[int, Field(ge=1, le=MOST)]
+
+
 CountOrZero = Annotated[int, Field(ge=0, le=MOST)]
+
+
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 365)]
+
+
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
 LongText = Annotated[str, StringConstraints(max_length=20_000)]
+
+
 PathText = Annotated[
     str,
     StringConstraints(min_length=1, max_length=4_000, pattern=r"^[^\x00-\x1f\x7f]+$"),
     in_plain_words("a path of at most 4000 characters"),
 ]
+
+
 RunName = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$"),
     in_plain_words("1 to 100 letters, digits, dots, dashes and underscores, no dot first"),
 ]
+
+
 OwnOrTask = Annotated[
     str,
     StringConstraints(pattern=r"^task$|^python:[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$", max_length=200),
     in_plain_words("'task' or 'python:module.function'"),
 ]
+
+
 FileReward = Annotated[
     str,
     StringConstraints(pattern=r"^(math-verify|exact|integer)$|^python:[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$", max_length=200),
     in_plain_words("'math-verify', 'exact', 'integer' or 'python:module.function'"),
 ]
+
+
 QuestionTemplate = Annotated[
     str, StringConstraints(pattern=r"\{question\}", max_length=20_000), in_plain_words("a text with {question} in it")
 ]
+
+
 ExpressionTemplate = Annotated[
     str,
     StringConstraints(pattern=r"\{expression\}", max_length=20_000),
@@ -64,12 +89,15 @@ def _without_repetition(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 LoggerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+
+
 Loggers = Annotated[
     tuple[LoggerName, ...],
     Field(strict=False),
     AfterValidator(_without_repetition),
     in_plain_words("a list of 'tensorboard', 'wandb', 'mlflow' and 'trackio'; [] for none"),
 ]
+
 
 PYTHON_NAME = re.compile(r"^python:[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")
 """`python:module.name`: something of the user's own, imported from the working directory."""

@@ -7,7 +7,11 @@ from pydantic import BaseModel, Field
 from klimb.workbench.config.bounds import SECTION
 
 Level = Literal["token", "prefix", "sequence", "sequence-mean"]
+
+
 Threshold = Annotated[float, Field(gt=0, le=1_000)] | Literal["none"]
+
+
 Weight = Annotated[float, Field(gt=1, le=1_000_000)]
 
 

@@ -6,13 +6,10 @@ from collections.abc import Iterable, Mapping
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from klimb.errors import ConfigError
 from klimb.workbench.config.fields import FieldFacts, known_fields
 
 LONGEST_VALUE = 80
-
-
-class ConfigError(ValueError):
-    """A configuration that can't be run; the message names every key that is wrong."""
 
 
 def config_error(error: ValidationError, *, source: str) -> ConfigError:

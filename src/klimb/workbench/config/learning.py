@@ -9,16 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field
 
 from klimb.losses import Penalty, is_forward_kl, penalty_named, recipe_named, slope_at_reference
-from klimb.workbench.config.bounds import (
-    MOST,
-    PYTHON_NAME,
-    SECTION,
-    Count,
-    CountOrZero,
-    PathText,
-    Seconds,
-    ShortText,
-)
+from klimb.workbench.config.bounds import MOST, PYTHON_NAME, SECTION, Count, CountOrZero, PathText, Seconds, ShortText
 from klimb.workbench.config.clips import ClipSection
 
 
@@ -34,6 +25,8 @@ def _is_divergence(name: str) -> str:
 
 
 RecipeName = Annotated[ShortText, AfterValidator(_is_recipe)]
+
+
 DivergenceName = Annotated[ShortText, AfterValidator(_is_divergence)]
 
 
@@ -302,11 +295,11 @@ class TrainingSection(BaseModel):
     """Stop after the step in which the steps alone, without evaluations, have taken this long."""
     log_mu: Literal["sampler", "recomputed", "auto"] = "sampler"
     """`recomputed` scores each batch again with the trainer, which removes the gap to the sampler and costs a pass;
-    `auto` does so where the measured gap is larger than `max_gap`."""
-    num_gap_rows: Annotated[int, Field(ge=0, le=100_000)] = 8
+    `auto` does so where the measured gap is larger than `max_mismatch`."""
+    num_mismatch_rows: Annotated[int, Field(ge=0, le=100_000)] = 8
     """Answers per step that the trainer scores to measure that gap, where the update does not show it at no cost; 0
     leaves it out."""
-    max_gap: Annotated[float, Field(gt=0, le=1_000)] = 0.05
+    max_mismatch: Annotated[float, Field(gt=0, le=1_000)] = 0.05
     """Mean difference in nats a token above which `auto` does not take the sampler's log-probabilities."""
     num_threads: Annotated[int, Field(ge=0, le=4_096)] = 0
     """CPU threads; 0 leaves PyTorch's choice."""

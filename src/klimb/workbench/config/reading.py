@@ -10,11 +10,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from klimb.workbench.config.errors import ConfigError, config_error, nearest_keys
+from klimb.errors import ConfigError
+from klimb.workbench.config.errors import config_error, nearest_keys
 from klimb.workbench.config.run import RunConfig
 
 LARGEST_FILE_BYTES = 1_000_000
+
+
 _BARE_WORD = re.compile(r"^[A-Za-z_./~][^\s\"'\[\]{}=,]*$")
+
+
 _KEY = re.compile(r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")
 
 

@@ -4,21 +4,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from klimb.losses import (
-    RECIPES,
-    Clip,
-    DualClip,
-    Mask,
-    NoClip,
-    Recipe,
-    SecondMoment,
-    Taper,
-    TotalVariation,
-    Truncate,
-)
+from klimb.losses import RECIPES, Clip, DualClip, Mask, NoClip, Recipe, SecondMoment, Taper, TotalVariation, Truncate
 from klimb.workbench.config.learning import ObjectiveSection, TrainingSection, automatic_warmup
 
 DEFAULT_RECIPE = "rpg-reinforce-urkl"
+
+
 CLIP_KINDS: Mapping[type, str] = {
     NoClip: "none",
     DualClip: "dual",
@@ -28,6 +19,8 @@ CLIP_KINDS: Mapping[type, str] = {
     TotalVariation: "total-variation",
     SecondMoment: "second-moment",
 }
+
+
 READ_BY: Mapping[str, tuple[str, ...]] = {
     "policy-gradient": ("divergence", "estimator", "level", "clip", "ratio"),
     "squared-residual": ("anchor", "value", "level"),

@@ -6,16 +6,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from klimb.experience import NEEDS_GROUPS
 from klimb.losses import Penalty, penalty_named
-from klimb.workbench.config.bounds import (
-    PYTHON_NAME,
-    SECTION,
-    Count,
-    CountOrZero,
-    Loggers,
-    PathText,
-    RunName,
-    Seed,
-)
+from klimb.workbench.config.bounds import PYTHON_NAME, SECTION, Count, CountOrZero, Loggers, PathText, RunName, Seed
 from klimb.workbench.config.correction import CorrectionSection, NoCorrectionSection, check_correction
 from klimb.workbench.config.credit import CreditSection, check_credit
 from klimb.workbench.config.experience import ReplaySection, SourcesSection, StoreSection

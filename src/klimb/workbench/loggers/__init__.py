@@ -1,5 +1,5 @@
 """Loggers by name: TensorBoard, Weights & Biases, MLflow, trackio."""
 
-from klimb.workbench.loggers.opening import LOGGERS, LoggedRun, Logger, check_loggers, opened_trackers
+from klimb.workbench.loggers.opening import LOGGERS, LoggedRun, Logger, check_loggers, open_trackers
 
-__all__ = ["LOGGERS", "LoggedRun", "Logger", "check_loggers", "opened_trackers"]
+__all__ = ["LOGGERS", "LoggedRun", "Logger", "check_loggers", "open_trackers"]

@@ -6,12 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from klimb.workbench.loggers.logged_run import LoggedRun, project_from
-from klimb.workbench.trackers import Tracker
+from klimb.workbench.loggers.opening import LoggedRun, project_from
+from klimb.workbench.loggers.tracker import Tracker
 
 MOST_METRICS, MOST_PARAMS = 1_000, 100
 """That one call takes."""
+
+
 LONGEST_PARAM = 500
+
+
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.:/ -]")
 
 

@@ -1,6 +1,11 @@
-"""From the names in `run.loggers` to trackers, and back to the same logger's run when the run is resumed."""
+"""From the names in `run.loggers` to trackers, and back to the same logger's run when the run is resumed.
+
+What a logger is told of a run.
+"""
 
 import json
+import os
+import uuid
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,10 +13,41 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from klimb.workbench.config import ConfigError, RunConfig
-from klimb.workbench.loggers.logged_run import LoggedRun, flat_settings
-from klimb.workbench.runs import RunFolder, relative_to_working_directory, write_json
-from klimb.workbench.trackers import AllTrackers, GuardedTracker, Tracker
+from klimb.errors import ConfigError
+from klimb.training.run_folder import RunFolder, flat_settings, write_json
+from klimb.ui.text import relative_to_working_directory
+from klimb.workbench.config import RunConfig
+from klimb.workbench.loggers.tracker import AllTrackers, FailSafeTracker, Tracker
+
+DEFAULT_PROJECT = "klimb"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggedRun:
+    """A run as a logger sees it.
+
+    Attributes:
+        name: that of the run's folder.
+        folder: the run's folder.
+        settings: the resolved configuration, dotted key -> value.
+        known_id: under which the logger keeps the run if an earlier process of it was logged; else empty.
+    """
+
+    name: str
+    folder: Path
+    settings: Mapping[str, str | int | float | bool]
+    known_id: str = ""
+
+
+def project_from(variable: str) -> str:
+    """The project that this environment variable names, `klimb` without it."""
+    return os.environ.get(variable) or DEFAULT_PROJECT
+
+
+def new_id() -> str:
+    """A name for a run that no other has."""
+    return uuid.uuid4().hex[:12]
+
 
 IDS_FILE = "loggers.json"
 """In the run's folder: under which id each logger keeps it."""
@@ -41,6 +77,7 @@ class Logger:
 
 
 _HERE = "klimb.workbench.loggers"
+
 
 LOGGERS: Mapping[str, Logger] = {
     "tensorboard": Logger(
@@ -83,17 +120,17 @@ def check_loggers(names: Iterable[str]) -> None:
 
 
 @contextmanager
-def opened_trackers(config: RunConfig, folder: RunFolder) -> Generator[Tracker]:
+def open_trackers(config: RunConfig, folder: RunFolder) -> Generator[Tracker]:
     """The trackers of a run as one, closed at the end.
 
     Raises:
         ConfigError: one of them cannot start. Once they have all started, a failure is reported and the run goes on.
     """
-    started: list[GuardedTracker] = []
+    started: list[FailSafeTracker] = []
     is_finished = False
     try:
         for name in config.run.loggers:
-            started.append(GuardedTracker(_open(name, config, folder), name=name))
+            started.append(FailSafeTracker(_open(name, config, folder), name=name))
         yield AllTrackers(started)
         is_finished = True
     finally:

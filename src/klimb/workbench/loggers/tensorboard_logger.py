@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from klimb.workbench.loggers.logged_run import LoggedRun
-from klimb.workbench.trackers import Tracker
+from klimb.workbench.loggers.opening import LoggedRun
+from klimb.workbench.loggers.tracker import Tracker
 
 
 class TensorBoardTracker:

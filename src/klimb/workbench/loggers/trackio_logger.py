@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from klimb.workbench.loggers.logged_run import LoggedRun, new_id, project_from
-from klimb.workbench.trackers import Tracker
+from klimb.workbench.loggers.opening import LoggedRun, new_id, project_from
+from klimb.workbench.loggers.tracker import Tracker
 
 
 class TrackioTracker:

@@ -1,1 +1,1 @@
-"""Studies: many runs under one budget, compared."""
+"""Studies: many runs under one budget, planned, run and collected."""

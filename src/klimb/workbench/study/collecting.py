@@ -5,12 +5,13 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from klimb.training import EvaluationRecord, ProblemRecord, read_evaluations
-from klimb.workbench.runs import RunFolder
-from klimb.workbench.study.cell_state import CellState, read_json, read_status, state_of
+from klimb.findings.evaluations import EvaluationRecord, ProblemRecord
+from klimb.findings.study.scores import EvaluationPoint, RunResult, RunStatus, StudyScores
+from klimb.training import read_evaluations
+from klimb.training.run_folder import RunFolder
+from klimb.workbench.study.cells import CellState, read_json, read_status, state_of
 from klimb.workbench.study.plan import Cell, StudyPlan
 from klimb.workbench.study.progress import last_row
-from klimb.workbench.study.scores import EvaluationPoint, RunResult, RunStatus, StudyScores
 
 STATUS: dict[CellState, RunStatus] = {
     "finished": "finished",

@@ -6,14 +6,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from klimb.errors import ConfigError
 from klimb.losses import RECIPES
-from klimb.workbench.config import ConfigError, RunConfig, build_config, known_fields
+from klimb.workbench.config import RunConfig, build_config, known_fields
 from klimb.workbench.config.bounds import MOST
-from klimb.workbench.study.study_config import StudyConfig, Tables
+from klimb.workbench.study.config import StudyConfig, Tables
 
 NO_SETTING: Mapping[str, Tables] = {"": {}}
+
+
 MOST_SHOWN = 8
 """Wrong cells that an error names one by one."""
+
 
 STUDY_OWNED = {
     "seed": "set study.seeds",

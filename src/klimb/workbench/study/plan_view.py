@@ -8,13 +8,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from klimb.workbench.runs import RunFolder, relative_to_working_directory
-from klimb.workbench.study.cell_state import CellState, read_json, state_of
+from klimb.training.run_folder import RunFolder
+from klimb.ui.text import duration, printable, relative_to_working_directory
+from klimb.workbench.study.cells import CellState, read_json, state_of
 from klimb.workbench.study.plan import Cell, StudyPlan
-from klimb.workbench.study.slots import Slot
-from klimb.workbench.text import duration, printable
+from klimb.workbench.study.runner import Slot
 
 MOST_NAMED = 20
+
+
 TOLD_APART: tuple[CellState, ...] = ("failed", "interrupted", "changed")
 """States that a reader may want to do something about, so the runs are named."""
 

@@ -14,12 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from klimb.training import read_evaluations
-from klimb.workbench.runs import RunFolder
-from klimb.workbench.study.cell_state import read_status, state_of
+from klimb.training.run_folder import RunFolder
+from klimb.ui.text import duration, printable
+from klimb.workbench.study.cells import read_status, state_of
 from klimb.workbench.study.plan import Cell, StudyPlan
-from klimb.workbench.text import duration, printable
 
 LARGEST_ROW_BYTES = 100_000
+
+
 NAME_WIDTH = 52
 
 

@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from klimb.workbench.audit_files import write_text
-from klimb.workbench.study.figures import write_figures
-from klimb.workbench.study.scores import StudyScores
-from klimb.workbench.study.statistics import StudyStatistics
-from klimb.workbench.study.study_page import study_page
-from klimb.workbench.study.table_formats import StudyTable, as_csv, as_latex, as_markdown
-from klimb.workbench.study.tables import study_tables
+from klimb.findings.study.analysis import StudyStatistics
+from klimb.findings.study.scores import StudyScores
+from klimb.ui.pages.files import write_text
+from klimb.ui.pages.study import study_page
+from klimb.ui.study_figures import write_figures
+from klimb.ui.tables import StudyTable, as_csv, as_latex, as_markdown, study_tables
 
 PAGE, TABLES, FIGURES = "report.html", "tables", "figures"
+
+
 FORMATS = {"md": as_markdown, "csv": as_csv, "tex": as_latex}
 
 

@@ -1,23 +1,71 @@
-"""Runs what is missing of a study, several runs side by side, whatever happens to any one of them."""
+"""Runs what is missing of a study, several runs side by side, whatever happens to any one of them.
+
+How many runs of a study go side by side, and on which devices.
+"""
 
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing import connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from typing import Literal
+
+import torch
 
 from klimb.training import Interrupted, StopRequest
-from klimb.workbench.study.cell_state import is_held, read_status, state_of, tail_of_log, write_status
+from klimb.workbench.config import RunConfig
+from klimb.workbench.study.cells import is_held, read_status, state_of, tail_of_log, write_status
 from klimb.workbench.study.plan import Cell, StudyPlan
 from klimb.workbench.study.progress import StudyProgress, StudyView
-from klimb.workbench.study.shared_start import is_measured, start_folder
-from klimb.workbench.study.slots import Slot
-from klimb.workbench.study.worker import TAKEN, Order, carry_out
+from klimb.workbench.study.worker import TAKEN, CellJob, is_measured, run_cell, start_folder
+
+DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """Room for one run; `visible_devices` is what it may see of the GPUs, None for all as they are."""
+
+    number: int
+    visible_devices: str | None = None
+
+
+def make_slots(configs: Sequence[RunConfig], *, jobs: int | Literal["auto"], threads_per_job: int) -> tuple[Slot, ...]:
+    """A slot for each GPU, or for each `threads_per_job` processor cores where there is none; or as many as asked.
+
+    More jobs than GPUs share them in turn.
+    """
+    devices = visible_devices() if all(_takes_any_gpu(config) for config in configs) else ()
+    if devices:
+        count = len(devices) if jobs == "auto" else jobs
+        return tuple(Slot(number=n, visible_devices=devices[n % len(devices)]) for n in range(count))
+    count = max(1, num_cores() // threads_per_job) if jobs == "auto" else jobs
+    return tuple(Slot(number=number) for number in range(count))
+
+
+def num_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_devices() -> tuple[str, ...]:
+    """The GPUs that a run may be given, as CUDA_VISIBLE_DEVICES names them."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    named = [name.strip() for name in os.environ.get(DEVICES_VARIABLE, "").split(",") if name.strip()]
+    return tuple(named[:count]) if named else tuple(str(number) for number in range(count))
+
+
+def _takes_any_gpu(config: RunConfig) -> bool:
+    """False for the processor, and for one GPU by number: whoever names it wants that one."""
+    return config.model.device in ("auto", "cuda")
+
 
 LOOK_SECONDS = 1.0
 """Between two looks at the runs' progress."""
+
 
 PRELOADED = "klimb.workbench.study.worker"
 
@@ -26,7 +74,7 @@ PRELOADED = "klimb.workbench.study.worker"
 class _Job:
     """A process at work; `was_asked` to stop it is once, since a second request would end it without saving."""
 
-    order: Order
+    order: CellJob
     process: ForkServerProcess
     slot: Slot
     began: float
@@ -37,8 +85,8 @@ class _Job:
 class _Work:
     """What is left to do, and what is being done."""
 
-    starts: list[Order]
-    cells: list[Order]
+    starts: list[CellJob]
+    cells: list[CellJob]
     jobs: list[_Job] = field(default_factory=list)
     free: list[Slot] = field(default_factory=list)
 
@@ -46,7 +94,7 @@ class _Work:
     def is_over(self) -> bool:
         return not (self.starts or self.cells or self.jobs)
 
-    def next(self) -> Order | None:
+    def next(self) -> CellJob | None:
         """The next order that can begin: a cell waits for the evaluation that its task shares."""
         if self.starts:
             return self.starts.pop(0)
@@ -70,8 +118,8 @@ def run_study(
     """
     todo = [cell for cell in cells if _is_to_run(plan, cell, retry_failed=retry_failed)]
     work = _Work(
-        starts=[Order(plan=plan, cell=cell, is_start=True) for cell in _starting_cells(plan, todo)],
-        cells=[Order(plan=plan, cell=cell, retry_failed=retry_failed) for cell in todo],
+        starts=[CellJob(plan=plan, cell=cell, is_start=True) for cell in _starting_cells(plan, todo)],
+        cells=[CellJob(plan=plan, cell=cell, retry_failed=retry_failed) for cell in todo],
         free=list(slots),
     )
     view.begin(StudyProgress.of(plan, cells, left=todo), num_slots=len(slots))
@@ -103,7 +151,7 @@ def _fill(work: _Work, view: StudyView) -> None:
     while work.free and (order := work.next()) is not None:
         slot = work.free.pop(0)
         order = replace(order, visible_devices=slot.visible_devices)
-        process = _server().Process(target=carry_out, args=(order,))
+        process = _server().Process(target=run_cell, args=(order,))
         process.start()
         work.jobs.append(_Job(order=order, process=process, slot=slot, began=time.monotonic()))
         view.began(order.cell, is_start=order.is_start)

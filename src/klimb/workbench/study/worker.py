@@ -2,9 +2,16 @@
 
 The process that imports this module is the fork server of a compare: it starts no threads and touches no device, so
 that each run begins with everything imported.
+
+The evaluation of the untrained model, made once for all runs that begin with it.
+
+Every run of a task starts from the same model, is asked the same held-out problems and draws its answers from the same
+seed, so all of these evaluations would come out the same.
 """
 
 import contextlib
+import hashlib
+import json
 import logging
 import os
 import shutil
@@ -21,22 +28,82 @@ from pathlib import Path
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
-from klimb.training import Interrupted, RunFolderInUse, run_folder_lock
-from klimb.workbench.runs import RunFolder, is_run, provenance, save_config, write_json
-from klimb.workbench.session import make_session
-from klimb.workbench.study.cell_state import LOG_NAME, lock_folder_of, set_aside, state_of, write_status
+from klimb.findings.evaluations import Progress
+from klimb.training import Interrupted, RunFolderInUse, append_evaluation, evaluation_record, run_folder_lock
+from klimb.training.run_folder import RunFolder, is_run, write_json
+from klimb.workbench.config import RunConfig
+from klimb.workbench.config.reading import save_config
+from klimb.workbench.measuring import measure, save_measured
+from klimb.workbench.provenance import provenance
+from klimb.workbench.run import run_training
+from klimb.workbench.session import Session, make_session
+from klimb.workbench.study.cells import LOG_NAME, lock_folder_of, set_aside, state_of, write_status
 from klimb.workbench.study.plan import Cell, StudyPlan
-from klimb.workbench.study.shared_start import copy_start, is_measured, measure_start, start_folder
-from klimb.workbench.training_run import run_training
+
+BEFORE = "before.json"
+
+
+INTERVALS = {"every_steps", "every_tokens", "every_seconds"}
+
+
+def start_key(config: RunConfig) -> str:
+    """A name for all that this evaluation depends on; a fresh adapter changes nothing, so the run's seed is no part."""
+    parts = {
+        "model": config.model.model_dump(mode="json"),
+        "task": config.task.model_dump(mode="json"),
+        "scoring": config.scoring.model_dump(mode="json"),
+        "evaluation": config.evaluation.model_dump(mode="json", exclude=INTERVALS),
+        "max_new_tokens": config.sampling.max_new_tokens,
+        "max_batch": config.sampling.max_batch,
+        "num_threads": config.training.num_threads,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def start_folder(study_folder: Path, config: RunConfig) -> Path:
+    """Where the evaluation is kept."""
+    return study_folder / "starts" / start_key(config)
+
+
+def is_measured(folder: Path) -> bool:
+    """True if the evaluation is there; before.json is written last."""
+    return (folder / BEFORE).is_file()
+
+
+def measure_start(session: Session, folder: Path) -> None:
+    """Evaluates the session's model, not yet trained, and keeps the result in the folder."""
+    files = RunFolder(folder)
+    with session.scorer:
+        measured, sampled = measure(session.policy, session.sampler, session.scorer, session.held_out, session.config)
+    record = evaluation_record(
+        sampled,
+        session.held_out,
+        when="before",
+        progress=Progress(),
+        num_samples=measured.num_samples,
+        greedy=measured.greedy,
+    )
+    files.evaluations.unlink(missing_ok=True)
+    append_evaluation(files.evaluations, record)
+    save_measured(folder / BEFORE, measured)
+
+
+def copy_start(source: Path, run: Path) -> None:
+    """Gives a run that has not begun the evaluation it would make itself."""
+    if is_measured(source):
+        shutil.copyfile(RunFolder(source).evaluations, RunFolder(run).evaluations)
+        shutil.copyfile(source / BEFORE, run / BEFORE)
+
 
 FAILED, TAKEN = 1, 3
 """Exit statuses: the run failed and has written why; another process has the cell."""
+
 
 LOG_WIDTH = 160
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class CellJob:
     """What a process is told to do.
 
     Attributes:
@@ -53,7 +120,7 @@ class Order:
     retry_failed: bool = False
 
 
-def carry_out(order: Order) -> None:
+def run_cell(order: CellJob) -> None:
     """Does it and ends the process with 0, `FAILED`, `TAKEN`, or 128 + signal."""
     # The terminal's Ctrl-C reaches the compare alone, which then asks each run to stop.
     os.setsid()
@@ -70,7 +137,7 @@ def carry_out(order: Order) -> None:
     sys.exit(status)
 
 
-def _measure_start(order: Order, folder: Path) -> int:
+def _measure_start(order: CellJob, folder: Path) -> int:
     if is_measured(folder):
         return 0
     with _printing_to(folder / LOG_NAME):
@@ -78,7 +145,7 @@ def _measure_start(order: Order, folder: Path) -> int:
     return 0
 
 
-def _run(order: Order, start: Path) -> int:
+def _run(order: CellJob, start: Path) -> int:
     plan, cell = order.plan, order.cell
     path, state = plan.folder_of(cell), state_of(plan, cell)
     if state == "finished" or (state == "failed" and not order.retry_failed):
@@ -105,7 +172,7 @@ def _train(cell: Cell, path: Path, start: Path) -> None:
     session = make_session(cell.config)
     run_training(
         session,
-        lambda: _opened(cell, path, start),
+        lambda: _open_run(cell, path, start),
         console=Console(width=LOG_WIDTH, no_color=True),
         title=cell.name,
         resume=resume,
@@ -115,7 +182,7 @@ def _train(cell: Cell, path: Path, start: Path) -> None:
         shutil.rmtree(path / "checkpoints", ignore_errors=True)
 
 
-def _opened(cell: Cell, path: Path, start: Path) -> RunFolder:
+def _open_run(cell: Cell, path: Path, start: Path) -> RunFolder:
     folder = RunFolder(path)
     if not is_run(path):
         copy_start(start, path)

@@ -3,20 +3,19 @@
 from collections.abc import Sequence
 
 from klimb.experience.importing.cells import first_of, from_json_cell, messages, name_of
-from klimb.experience.importing.found import Found
-from klimb.experience.importing.ratings import rating
+from klimb.experience.importing.chat import response_text, with_group_and_user
+from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rows import Row
-from klimb.experience.importing.rules import ImportRules
-from klimb.experience.importing.turns import response_text, with_group_and_user
+from klimb.experience.importing.rules import ImportRules, rating
 
 
-def read_kto(row: Row, rules: ImportRules) -> Sequence[Found]:
+def read_kto(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     """One response; a label that is null or missing is no rating.
 
     Source: TRL's documentation, "Dataset formats and types", unpaired preference.
     """
     values = row.values
-    found = Found(
+    found = ParsedRow(
         prompt=messages(from_json_cell(values.get("prompt"), row), what="prompt"),
         response=response_text(from_json_cell(values.get("completion"), row), what="completion"),
         row_id=name_of(values.get("id")),

@@ -5,17 +5,17 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from klimb.experience.importing.cells import first_of, listed, mapping, messages, name_of, seconds
-from klimb.experience.importing.found import Found
-from klimb.experience.importing.json_text import DECODER
+from klimb.experience.importing.chat import checked_message, user_of
+from klimb.experience.importing.parsed_row import ParsedRow
+from klimb.experience.importing.readers import DECODER
 from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
-from klimb.experience.importing.turns import checked_message, user_of
 from klimb.experience.samples import Message
 
 TRACE = "trace_id"
 
 
-def read_langfuse(row: Row, rules: ImportRules) -> Sequence[Found]:
+def read_langfuse(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     """One response of a generation; other observations (spans, events) hold none and give nothing.
 
     Langfuse does not record why a text ended nor log-probabilities, so those stay unknown and absent.
@@ -28,7 +28,7 @@ def read_langfuse(row: Row, rules: ImportRules) -> Sequence[Found]:
         return []
     settings = _unpacked(first_of(values, "modelParameters", "model_parameters"))
     return [
-        Found(
+        ParsedRow(
             prompt=_prompt(_unpacked(values.get("input"))),
             response=_response(_unpacked(values.get("output"))),
             row_id=name_of(values.get("id")),

@@ -5,13 +5,13 @@ from dataclasses import replace
 from typing import cast
 
 from klimb.experience.importing.cells import listed, mapping
-from klimb.experience.importing.exchanges import exchange_of, found_in
-from klimb.experience.importing.found import Found
+from klimb.experience.importing.chat import exchange_of, found_in
+from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
 
 
-def read_openai(row: Row, rules: ImportRules) -> Sequence[Found]:
+def read_openai(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     """One response per choice; its log-probabilities are of token strings, whose ids a model's tokenizer has to give.
 
     Source: OpenAI's API reference, "The chat completion object": choices[].logprobs.content[] {token, logprob, bytes}.
@@ -45,7 +45,7 @@ def _logged(entry: Mapping[str, object]) -> tuple[bytes, object]:
     return str(entry.get("token", "")).encode("utf-8"), entry.get("logprob")
 
 
-def _with_token_strings(found: Found, choice: Mapping[str, object]) -> Found:
+def _with_token_strings(found: ParsedRow, choice: Mapping[str, object]) -> ParsedRow:
     """With tokens and log-probabilities, if the tokens spell the response; an end token may follow."""
     tokens = logged_tokens(choice)
     if not tokens:

@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 
 from klimb.experience.importing.cells import from_json_cell, messages, name_of
-from klimb.experience.importing.found import Found
+from klimb.experience.importing.chat import response_text, split_dialogue, with_group_and_user
+from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
-from klimb.experience.importing.turns import response_text, split_dialogue, with_group_and_user
 from klimb.experience.samples import Message
 
 REWARDS: Mapping[str, float] = {"chosen": 1.0, "rejected": 0.0}
 
 
-def read_preference(row: Row, rules: ImportRules) -> Sequence[Found]:
+def read_preference(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     """Two responses of one group, in the order chosen (reward 1), rejected (reward 0).
 
     Without a `prompt`, both are whole dialogues and what they have in common is the prompt.
@@ -25,7 +25,7 @@ def read_preference(row: Row, rules: ImportRules) -> Sequence[Found]:
     pairs = zip(sides, REWARDS.items(), strict=True)
     return [
         with_group_and_user(
-            Found(
+            ParsedRow(
                 prompt=prompt,
                 response=response,
                 row_id=name_of(row.values.get("id")),

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from klimb.experience.importing.cells import first_of, from_json_cell, messages, name_of
-from klimb.experience.importing.found import Found
+from klimb.experience.importing.chat import response_text, split_dialogue, with_group_and_user
+from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rows import Row
 from klimb.experience.importing.rules import ImportRules
-from klimb.experience.importing.turns import response_text, split_dialogue, with_group_and_user
 
 
-def read_prompt_completion(row: Row, rules: ImportRules) -> Sequence[Found]:
+def read_prompt_completion(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     """One response without a reward; of a dialogue, the last message is the response.
 
     Source: TRL's documentation, "Dataset formats and types", prompt-completion and language modeling.
@@ -20,7 +20,7 @@ def read_prompt_completion(row: Row, rules: ImportRules) -> Sequence[Found]:
     else:
         prompt = messages(from_json_cell(values.get("prompt"), row), what="prompt")
         response = response_text(from_json_cell(values.get("completion"), row), what="completion")
-    found = Found(
+    found = ParsedRow(
         prompt=prompt,
         response=response,
         row_id=name_of(values.get("id")),

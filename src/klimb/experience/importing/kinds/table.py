@@ -11,12 +11,11 @@ from klimb.experience.importing.cells import (
     token_ids,
     whole_number,
 )
-from klimb.experience.importing.found import Found
+from klimb.experience.importing.chat import finish_reason_of, response_text, with_group_and_user
 from klimb.experience.importing.log_probs import ALIASES
-from klimb.experience.importing.ratings import reward
+from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rows import Row, RowError
-from klimb.experience.importing.rules import ImportRules
-from klimb.experience.importing.turns import finish_reason_of, response_text, with_group_and_user
+from klimb.experience.importing.rules import ImportRules, reward
 
 COLUMNS = (
     *("prompt", "response", "reward", "id", "group", "model", "finish_reason", "policy_version", "created_at", "user"),
@@ -27,7 +26,7 @@ COLUMNS = (
 NEEDED = ("prompt", "response")
 
 
-def read_table(row: Row, rules: ImportRules) -> Sequence[Found]:
+def read_table(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     """One response; columns that the user mapped have been renamed before."""
     values = row.values
     for needed in NEEDED:
@@ -35,7 +34,7 @@ def read_table(row: Row, rules: ImportRules) -> Sequence[Found]:
             names = ", ".join(str(name) for name in values)
             raise RowError(f"no column {needed!r}", f"there are {names}; say which it is: --columns {needed}=NAME")
     request = {name: values[name] for aliases in ALIASES.values() for name in aliases if name in values}
-    found = Found(
+    found = ParsedRow(
         prompt=messages(from_json_cell(values["prompt"], row), what="prompt"),
         response=response_text(from_json_cell(values["response"], row), what="response"),
         finish_reason=finish_reason_of(values.get("finish_reason")),

@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from klimb.experience.importing.cells import first_of, from_json_cell, listed, mapping, messages, name_of
-from klimb.experience.importing.found import Found
-from klimb.experience.importing.ratings import reward
+from klimb.experience.importing.chat import response_text, with_group_and_user
+from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rows import Row, RowError
-from klimb.experience.importing.rules import ImportRules
-from klimb.experience.importing.turns import response_text, with_group_and_user
+from klimb.experience.importing.rules import ImportRules, reward
 
 
-def read_verl(row: Row, rules: ImportRules) -> Sequence[Found]:
+def read_verl(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     """One response per entry of `responses` (or the one `response`), rewards from `rewards` (or `reward`, `score`).
 
     Source: verl's documentation, "Prepare data for post-training", and the output of its main_generation.
@@ -25,7 +24,7 @@ def read_verl(row: Row, rules: ImportRules) -> Sequence[Found]:
     metadata = _metadata(values, row)
     return [
         with_group_and_user(
-            Found(
+            ParsedRow(
                 prompt=prompt,
                 response=response_text(response, what="response"),
                 row_id=name_of(first_of(values, "id", "uid")),

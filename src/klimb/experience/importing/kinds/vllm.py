@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from klimb.experience.importing.cells import first_of, listed, mapping, token_ids
-from klimb.experience.importing.exchanges import Exchange, exchange_of, found_in
-from klimb.experience.importing.found import Found
+from klimb.experience.importing.chat import Exchange, exchange_of, found_in
 from klimb.experience.importing.kinds.openai import logged_tokens
+from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
 
 _TOKEN_ID = re.compile(rb"token_id:(\d+)")
 
 
-def read_vllm(row: Row, rules: ImportRules) -> Sequence[Found]:
+def read_vllm(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     """One response per choice, with its token ids and, if they were asked for, their log-probabilities.
 
     Source: vLLM's documentation, "OpenAI-Compatible Server": return_token_ids (prompt_token_ids, choices[].token_ids),
@@ -27,7 +27,7 @@ def read_vllm(row: Row, rules: ImportRules) -> Sequence[Found]:
     ]
 
 
-def _with_token_ids(found: Found, choice: Mapping[str, object], exchange: Exchange) -> Found:
+def _with_token_ids(found: ParsedRow, choice: Mapping[str, object], exchange: Exchange) -> ParsedRow:
     triples = first_of(_meta_info(choice, exchange), "output_token_logprobs")
     if triples is not None:
         return _with_triples(found, triples)
@@ -43,7 +43,7 @@ def _meta_info(choice: Mapping[str, object], exchange: Exchange) -> Mapping[str,
     return mapping(choice.get("meta_info")) or (mapping(exchange.response.get("meta_info")) if is_alone else {})
 
 
-def _with_triples(found: Found, triples: object) -> Found:
+def _with_triples(found: ParsedRow, triples: object) -> ParsedRow:
     entries: list[Sequence[object]] = [listed(entry) or () for entry in listed(triples) or ()]
     if not entries or any(len(entry) < 2 for entry in entries):
         raise RowError("output_token_logprobs without ids", "expected [log-probability, token id, text] of each token")

@@ -1,0 +1,207 @@
+"""What several kinds of rows write alike: a response as text or chat, a dialogue with its answer, group and user.
+
+A request and its response as chat servers log them: where each part stands in the many shapes of a row.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from klimb.experience.importing.cells import (
+    first_of,
+    from_json_cell,
+    listed,
+    mapping,
+    message,
+    messages,
+    name_of,
+    seconds,
+    token_ids,
+    whole_number,
+)
+from klimb.experience.importing.parsed_row import ParsedRow
+from klimb.experience.importing.rows import Row, RowError
+from klimb.experience.importing.rules import ImportRules, reward
+from klimb.experience.importing.users import USER_NAMES
+from klimb.experience.samples import FinishReason, Message
+
+_FINISH_REASONS: Mapping[str, FinishReason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "length": "length",
+    "max_tokens": "length",
+}
+
+
+def response_text(value: object, *, what: str) -> str:
+    """The text of a response: a text, or a chat of one message of the assistant."""
+    if isinstance(value, str):
+        return value
+    turns = messages(value, what=what)
+    if len(turns) != 1 or turns[0]["role"] != "assistant":
+        roles = ", ".join(turn["role"] for turn in turns)
+        raise RowError(f"{what} is not one message of the assistant", f"its messages are of: {roles or 'nobody'}")
+    return turns[0]["content"]
+
+
+def split_dialogue(value: object, *, what: str) -> tuple[tuple[Message, ...], str]:
+    """The messages before the last one, and the last one's text, which must be the assistant's."""
+    turns = messages(value, what=what)
+    if not turns or turns[-1]["role"] != "assistant":
+        raise RowError(f"{what} do not end with the assistant", "nothing is there to learn from")
+    return turns[:-1], turns[-1]["content"]
+
+
+def with_group_and_user(found: ParsedRow, row: Row) -> ParsedRow:
+    """The same with the row's group, user and time, under the names that logs give them."""
+    return replace(
+        found,
+        group=name_of(first_of(row.values, "group", "group_id")),
+        user=user_of(row.values),
+        created_at=seconds(first_of(row.values, "created_at", "created", "timestamp"), row),
+    )
+
+
+def user_of(values: Mapping[str, object]) -> str:
+    """The user's id; empty if the row has none."""
+    return name_of(first_of(values, *sorted(USER_NAMES)))
+
+
+def finish_reason_of(value: object) -> FinishReason:
+    """`stop`, `length`, or `unknown` for whatever else a server says."""
+    value = mapping(value).get("type", value)  # SGLang: {"type": "stop", "matched": 2}
+    return _FINISH_REASONS.get(value, "unknown") if isinstance(value, str) else "unknown"
+
+
+def checked_message(value: object, *, what: str) -> str:
+    """The text of a model's message.
+
+    Raises:
+        RowError: a tool call, or thoughts kept apart: then the text as it was drawn is not known.
+    """
+    entry = mapping(value)
+    thoughts = entry.get("reasoning_content") or entry.get("reasoning")
+    if thoughts:
+        raise RowError("thoughts kept apart from the response", "log the text as it was drawn: no reasoning parser")
+    return message({"role": "assistant", **entry}, what=what)["content"]
+
+
+_REQUEST_MARKS = ("messages", "prompt", "text", "input_ids", "prompt_token_ids")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exchange:
+    """What was asked, with which settings, and the choices that came back."""
+
+    request: Mapping[str, object]
+    response: Mapping[str, object]
+    choices: tuple[Mapping[str, object], ...]
+
+
+def exchange_of(row: Row) -> Exchange:
+    """The parts of a row. `{request, response}`, a batch's `{body, response: {body}}`, or all in one object.
+
+    Raises:
+        RowError: no request, a failed one, or no choices.
+    """
+    values = row.values
+    request = _body(from_json_cell(first_of(values, "request", "body"), row)) or values
+    response = _body(from_json_cell(first_of(values, "response", "completion"), row)) or values
+    error = first_of(response, "error") or first_of(values, "error")
+    if error:
+        raise RowError("the request failed", str(error)[:200])
+    choices = listed(response.get("choices"))
+    if choices is None and "meta_info" in response:  # SGLang's own protocol has one response and no choices
+        choices = [response]
+    if not choices:
+        raise RowError("no choices", "expected the server's response with its `choices`")
+    if not any(name in request for name in _REQUEST_MARKS):
+        raise RowError(
+            "no request", "a response alone does not say what was asked; log the request's messages beside it"
+        )
+    return Exchange(request=request, response=response, choices=tuple(map(mapping, choices)))
+
+
+def found_in(exchange: Exchange, row: Row, rules: ImportRules, *, part: int) -> ParsedRow:
+    """What the row says of one choice, as text; token ids and log-probabilities are the kinds' own."""
+    choice, request, response = exchange.choices[part], exchange.request, exchange.response
+    prompt_ids = token_ids(prompt_ids_of(exchange, choice), what="prompt_token_ids")
+    if request.get("tools") and not prompt_ids:
+        raise RowError("the request has tools", "how they stood in the prompt is not recorded; log prompt_token_ids")
+    settings = {**mapping(request.get("extra_body")), **mapping(request.get("sampling_params")), **request}
+    return ParsedRow(
+        prompt=_prompt(request),
+        response=_text(choice),
+        finish_reason=_finish_reason(choice),
+        row_id=name_of(
+            first_of(response, "id") or mapping(response.get("meta_info")).get("id") or row.values.get("id")
+        ),
+        part=whole_number(choice.get("index", part), what="index", row=row),
+        group=name_of(first_of(row.values, "group", "group_id")),
+        reward=reward(_reward(exchange, choice, row), rules, row),
+        prompt_ids=prompt_ids,
+        request=settings,
+        model=name_of(first_of(response, "model") or first_of(request, "model")),
+        policy_version=whole_number(row.values.get("policy_version") or 0, what="policy_version", row=row),
+        created_at=seconds(first_of(response, "created", "created_at") or first_of(row.values, "created_at"), row),
+        user=user_of(row.values) or user_of(request) or user_of(mapping(row.values.get("metadata"))),
+        metadata=_metadata(exchange, row),
+    )
+
+
+def prompt_ids_of(exchange: Exchange, choice: Mapping[str, object]) -> object:
+    """Ids of the prompt, wherever a server or a proxy wrote them; None if nowhere."""
+    for place in (choice, exchange.response, exchange.request):
+        if (ids := first_of(place, "prompt_token_ids", "input_ids")) is not None:
+            return ids
+    prompt = listed(exchange.request.get("prompt"))
+    return prompt if _is_ids(prompt) else None
+
+
+def _body(value: object) -> Mapping[str, object]:
+    """The object, or the one in its `body`."""
+    outer = mapping(value)
+    return mapping(outer.get("body")) or outer
+
+
+def _prompt(request: Mapping[str, object]) -> tuple[Message, ...]:
+    value = first_of(request, "messages", "prompt", "text")
+    if value is None or _is_ids(listed(value)):
+        return ()
+    return messages(value, what="prompt")
+
+
+def _is_ids(value: Sequence[object] | None) -> bool:
+    return bool(value) and isinstance(value[0], int)
+
+
+def _text(choice: Mapping[str, object]) -> str:
+    if choice.get("message") is not None:
+        return checked_message(choice["message"], what="response")
+    text = choice.get("text")
+    if not isinstance(text, str):
+        raise RowError("a choice without message or text", f"it has {', '.join(choice)[:80]}")
+    return text
+
+
+def _finish_reason(choice: Mapping[str, object]) -> FinishReason:
+    """A stop string cuts the response: the model did not end it."""
+    if isinstance(choice.get("stop_reason"), str):
+        return "length"
+    return finish_reason_of(choice.get("finish_reason") or mapping(choice.get("meta_info")).get("finish_reason"))
+
+
+def _reward(exchange: Exchange, choice: Mapping[str, object], row: Row) -> object:
+    if choice.get("reward") is not None or row.values.get("reward") is None:
+        return choice.get("reward")
+    if len(exchange.choices) > 1:
+        raise RowError("one reward for several choices", "write a `reward` into each choice")
+    return row.values["reward"]
+
+
+def _metadata(exchange: Exchange, row: Row) -> dict[str, str]:
+    metadata: dict[str, str] = {}
+    for place in (exchange.request, exchange.response, row.values):
+        entries = mapping(place.get("metadata")).items()
+        metadata.update((name, value) for name, value in entries if isinstance(value, str))
+    custom_id = row.values.get("custom_id")
+    return {**metadata, "custom_id": custom_id} if isinstance(custom_id, str) else metadata

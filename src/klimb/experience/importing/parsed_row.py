@@ -1,0 +1,159 @@
+"""What a row says of one response, and the one gate through which it becomes a sample."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from klimb.experience.importing.log_probs import checked_log_mu, other_settings, provenance_of, sampling_settings
+from klimb.experience.importing.rows import Row, RowError
+from klimb.experience.importing.rules import ImportRules
+from klimb.experience.samples import FinishReason, Message, Provenance, Sample
+
+WITHOUT_IDS = "log-probabilities without token ids"
+"""Note of a sample whose log-probabilities could not be placed; the raw row keeps them."""
+
+
+FUTURE_SLACK = 86400.0
+"""Seconds that a clock may be ahead."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParsedRow:
+    """One response of a row, as an importer reads it; nothing of it is checked yet.
+
+    Attributes:
+        row_id: the row's own id; empty if it has none.
+        part: which of the row's responses this is: 0, 1, ...
+        group: the row's own group; empty for all responses to one prompt.
+        prompt_ids: empty when only the text was recorded.
+        response_ids: the same.
+        log_probs: a list with one value per response token; None when absent.
+        tokens: bytes of each response token, if its ids are not recorded.
+        request: what was asked of the sampler, with its settings.
+    """
+
+    prompt: tuple[Message, ...]
+    response: str
+    finish_reason: FinishReason = "unknown"
+    row_id: str = ""
+    part: int = 0
+    group: str = ""
+    reward: float | None = None
+    reward_reason: str = ""
+    prompt_ids: tuple[int, ...] = ()
+    response_ids: tuple[int, ...] = ()
+    log_probs: object = None
+    tokens: tuple[bytes, ...] = ()
+    request: Mapping[str, object] = field(default_factory=dict[str, object])
+    model: str = ""
+    policy_version: int = 0
+    created_at: float = 0.0
+    user: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def as_sample(found: ParsedRow, row: Row, rules: ImportRules, *, kind: str) -> Sample:
+    """The sample, with whatever the row lacks left absent.
+
+        sample_id = the row's id (id#1, id#2, ... for its further responses), else a hash of its content
+        group_id  = hash of the prompt, behind the row's group if it has one
+
+    So a file imported again gives the same ids, and equal groups of two files with different prompts stay apart.
+
+    Raises:
+        RowError: what no loss could use.
+    """
+    response_ids, log_probs, note = _place_log_probs(found, rules)
+    _check(found, response_ids, rules)
+    settings, assumed = sampling_settings(found.request, rules, row)
+    log_mu: tuple[float, ...] | None = None
+    provenance: Provenance = "absent"
+    if log_probs is not None:
+        log_mu = checked_log_mu(log_probs, len(response_ids))
+        provenance, note = provenance_of(settings, rules, other_settings(found.request))
+    prompt_hash = hash_of(*(part for message in found.prompt for part in (message["role"], message["content"])))
+    return Sample(
+        sample_id=_sample_id(found, row),
+        group_id=f"{found.group}-{prompt_hash}" if found.group else prompt_hash,
+        prompt=found.prompt,
+        prompt_ids=found.prompt_ids,
+        response=found.response,
+        response_ids=response_ids,
+        finish_reason=_finish_reason(found, response_ids),
+        reward=found.reward,
+        reward_reason=found.reward_reason,
+        log_mu=log_mu,
+        log_mu_provenance=provenance,
+        sampling=settings,
+        model=found.model,
+        policy_version=found.policy_version,
+        source="log",
+        created_at=found.created_at,
+        metadata=_metadata(found, kind, note, assumed if log_mu is not None else ()),
+        tokenizer=rules.tokenizer if response_ids and not found.response_ids else "",
+        raw=row.raw,
+    )
+
+
+def hash_of(*texts: str) -> str:
+    """32 hexadecimal digits of the texts; where one ends and the next begins matters."""
+    digest = blake2b(digest_size=16)
+    for text in texts:
+        encoded = text.encode("utf-8")
+        digest.update(len(encoded).to_bytes(8, "little"))
+        digest.update(encoded)
+    return digest.hexdigest()
+
+
+def _place_log_probs(found: ParsedRow, rules: ImportRules) -> tuple[tuple[int, ...], object, str]:
+    """Token ids and their log-probabilities; without ids no log-probabilities, and a note that says so."""
+    if found.response_ids or found.log_probs is None:
+        return found.response_ids, found.log_probs, ""
+    if not found.tokens or rules.resolve is None:
+        return (), None, WITHOUT_IDS
+    try:
+        return rules.resolve(found.tokens), found.log_probs, ""
+    except ValueError as error:
+        return (), None, f"{WITHOUT_IDS}: {error}"
+
+
+def _check(found: ParsedRow, response_ids: Sequence[int], rules: ImportRules) -> None:
+    if not found.prompt and not found.prompt_ids:
+        raise RowError("no prompt", "an empty prompt has no token that the first one could follow")
+    if not found.response and not response_ids:
+        raise RowError("no response", "it is empty")
+    if found.reward is not None and abs(found.reward) > rules.max_reward:
+        raise RowError("a reward beyond the cap", f"{found.reward:g}, and at most {rules.max_reward:g} was allowed")
+    if found.policy_version < 0:
+        raise RowError("a policy version below 0", str(found.policy_version))
+    if found.created_at > rules.now + FUTURE_SLACK or found.created_at < 0:
+        raise RowError("a date in the future or before 1970", f"{found.created_at:.0f} seconds; are they milliseconds?")
+    ids = (*found.prompt_ids, *response_ids)
+    if rules.num_vocab is not None and ids and max(ids) >= rules.num_vocab:
+        raise RowError("a token id beyond the vocabulary", f"{max(ids)}, and the model has {rules.num_vocab} tokens")
+    if rules.max_tokens is not None and len(ids) > rules.max_tokens:
+        raise RowError("too many tokens", f"{len(ids)}, and at most {rules.max_tokens} were allowed")
+
+
+def _sample_id(found: ParsedRow, row: Row) -> str:
+    if not found.row_id:
+        return hash_of(row.raw, str(found.part))
+    return f"{found.row_id}#{found.part}" if found.part else found.row_id
+
+
+def _finish_reason(found: ParsedRow, response_ids: Sequence[int]) -> FinishReason:
+    """`stop` promises an end token, which logs of token strings leave out."""
+    is_without_end = bool(response_ids) and b"".join(found.tokens) == found.response.encode("utf-8")
+    return "unknown" if found.tokens and is_without_end and found.finish_reason == "stop" else found.finish_reason
+
+
+def _metadata(found: ParsedRow, kind: str, note: str, assumed: Sequence[str]) -> dict[str, str]:
+    metadata = {**found.metadata, "imported_as": kind}
+    optional = {
+        "completion_id": found.row_id,
+        "user": found.user,
+        "log_mu_note": note,
+        "sampling_assumed": ", ".join(assumed),
+    }
+    metadata.update((name, text) for name, text in optional.items() if text)
+    return metadata

@@ -1,0 +1,237 @@
+"""The DuckDB side of a store: its segment files as views that can be read and nothing else.
+
+The database is in memory and holds narrow tables only (places of repeated samples, one number a rated sample);
+what exceeds the memory limit goes to a temporary folder. The files themselves are scanned anew by each query.
+"""
+
+# duckdb and pyarrow ship no complete type information:
+# pyright: basic
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any
+
+import duckdb
+
+from klimb.experience.samples import Sample
+from klimb.experience.segments import SegmentError, check_content
+from klimb.experience.store_feedback import FEEDBACK_SCHEMA
+from klimb.experience.store_files import Segment, SegmentFiles
+
+_NUM_THREADS = 2
+"""Each thread scans a row group of its own, so threads multiply memory; making samples costs more than the scan."""
+
+
+_FETCH_ROWS = 10_000
+
+
+_HIDDEN = """
+create table _hidden as
+with repeated as (select hash(sample_id) as h from _stored group by h having count(*) > 1),
+candidates as (select sample_id, file, row from _stored where hash(sample_id) in (select h from repeated)),
+numbered as (select file, row, row_number() over (partition by sample_id order by file, row) as n from candidates)
+select file, row from numbered where n > 1
+"""
+"""Places of samples whose id is there already, in an earlier file or row. Grouping hashes keeps the work narrow."""
+
+
+_FEEDBACK = """
+create view feedback as
+with numbered as (
+  select *, row_number() over (partition by feedback_id order by file, row) as n from _stored_feedback
+)
+select * exclude (n) from numbered where n = 1
+"""
+
+
+_RATINGS = """
+create table _ratings as
+with given as (
+  select *, row_number() over (
+    partition by sample_id, user, name order by created_at desc, file desc, row desc) as n
+  from feedback where value is not null
+),
+of_user as (
+  select sample_id, user, avg(value order by name) as value, max(created_at) as created_at,
+    coalesce(arg_max(comment, created_at) filter (comment <> ''), '') as comment
+  from given where n = 1 group by sample_id, user
+)
+select sample_id, avg(value order by user) as value, count(*) as num_users,
+  coalesce(arg_max(comment, created_at) filter (comment <> ''), '') as comment
+from of_user group by sample_id
+"""
+"""Each user's latest rating under each name, their mean, and the mean of that over users."""
+
+
+_PLACED = """
+create view _placed as
+select stored.* replace (
+    coalesce(rated.value, stored.reward) as reward,
+    case when rated.value is null then stored.reward_reason
+      else 'rated by ' || rated.num_users || case when rated.num_users = 1 then ' user' else ' users' end
+        || case when rated.comment = '' then '' else ': ' || rated.comment end
+    end as reward_reason
+  ), rated.value is not null as is_rated_by_users
+from _stored as stored left join _ratings as rated using (sample_id)
+where not exists (select 1 from _hidden as h where h.file = stored.file and h.row = stored.row)
+"""
+
+
+class Database:
+    """Views over the files of one moment: `samples` and `feedback`, and `_placed` with each sample's place.
+
+    Nothing can be written and no other file read: outside access is switched off but for these files, and the
+    settings are locked.
+    """
+
+    def __init__(self, files: SegmentFiles, *, memory_limit_gigabytes: float) -> None:
+        self.files = files
+        self._prepared = False
+        self._aside = tempfile.TemporaryDirectory(prefix="klimb-store-", ignore_cleanup_errors=True)
+        self._connection = duckdb.connect()
+        allowed = [str(segment.path) for segment in (*files.samples, *files.feedback)]
+        for setting in (
+            f"memory_limit = '{max(1, round(memory_limit_gigabytes * 1000))}MB'",
+            f"temp_directory = {literal(self._aside.name)}",
+            f"threads = {_NUM_THREADS}",
+            "autoload_known_extensions = false",
+            "python_enable_replacements = false",
+            f"allowed_paths = [{', '.join(literal(path) for path in allowed)}]",
+            "enable_external_access = false",
+            "lock_configuration = true",
+        ):
+            self._connection.execute(f"set {setting}")
+        with translate_errors(files):
+            self._connection.execute(f"create view _stored as {_scan_of_samples(files)}")
+            self._connection.execute(f"create view _stored_feedback as {_scan_of_feedback(files)}")
+            self._connection.execute(_FEEDBACK)
+
+    # Not annotated with DuckDB's class: a type checker that keeps it makes its module complain when Python ends.
+    def cursor(self, *, prepared: bool = True) -> Any:
+        """A connection of its own; `prepared` makes the joined views first, which scans all ids once."""
+        if prepared and not self._prepared:
+            with translate_errors(self.files):
+                self._prepare()
+            self._prepared = True
+        return self._connection.cursor()
+
+    def _prepare(self) -> None:
+        execute = self._connection.execute
+        execute(_HIDDEN)
+        execute(_RATINGS)
+        execute(_PLACED)
+        execute("create view samples as select * exclude (file, row, is_rated_by_users) from _placed")
+
+    def rows(self, sql: str, parameters: Sequence[Any] = (), *, prepared: bool = True) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query of klimb's own, fetched in batches."""
+        with translate_errors(self.files):
+            found = self.cursor(prepared=prepared).execute(sql, list(parameters))
+        while True:
+            with translate_errors(self.files):
+                batch = found.fetchmany(_FETCH_ROWS)
+            if not batch:
+                return
+            yield from batch
+
+    def check_where(self, where: str) -> None:
+        """Returns if `where` is one expression over the columns of the view `samples`.
+
+        Raises:
+            ValueError: it is not, with DuckDB's message.
+        """
+        cursor = self.cursor()
+        try:
+            cursor.view("samples").filter(where)
+        except duckdb.Error as error:
+            names = ", ".join(field.name for field in fields(Sample))
+            raise ValueError(
+                f"where {where!r} is not a condition on samples: {_message(error)}\n"
+                f"give a DuckDB expression over {names}; for example reward >= 0.5 and source = 'rollout'"
+            ) from error
+
+    def check_query(self, sql: str) -> None:
+        """Returns if `sql` is one statement that only reads.
+
+        Raises:
+            ValueError: it is not.
+        """
+        try:
+            kinds = [statement.type for statement in self._connection.extract_statements(sql)]
+        except duckdb.Error as error:
+            raise ValueError(f"the query is not SQL as DuckDB reads it: {_message(error)}") from error
+        if kinds != [duckdb.StatementType.SELECT]:
+            raise ValueError(f"a store takes one SELECT at a time, got {[kind.name for kind in kinds]}")
+
+
+@contextmanager
+def translate_errors(files: SegmentFiles) -> Iterator[None]:
+    """Turns DuckDB's errors into ours.
+
+    Raises:
+        SegmentError: a file of the store is damaged: it is named.
+        ValueError: the query cannot be answered: DuckDB's message.
+    """
+    try:
+        yield
+    except duckdb.Error as error:
+        _raise_for_damaged(files)
+        raise ValueError(f"the store cannot answer: {_message(error)}") from error
+
+
+def _raise_for_damaged(files: SegmentFiles) -> None:
+    """Reads every file whole until one cannot be read; slow, and called only when something is wrong."""
+    for segment in (*files.samples, *files.feedback):
+        if not segment.path.exists():
+            raise SegmentError(f"{segment.path}: it was there a moment ago and is gone; open the store again")
+        check_content(segment.path)
+
+
+def literal(text: str) -> str:
+    """A text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _message(error: Exception) -> str:
+    return str(error).split("\n\nLINE ")[0].strip()
+
+
+def _scan_of_samples(files: SegmentFiles) -> str:
+    """All sample rows with `file` (number in the listing) and `row`; each version apart, as their columns differ."""
+    names = [field.name for field in fields(Sample)]
+    versions = sorted({segment.missing for segment in files.samples})
+    return " union all ".join(_scan_of_version(files, missing, names) for missing in versions) or _NO_SAMPLES
+
+
+def _scan_of_version(files: SegmentFiles, missing: tuple[str, ...], names: Sequence[str]) -> str:
+    numbers = [number for number, segment in enumerate(files.samples) if segment.missing == missing]
+    columns = ", ".join(f"'' as {name}" if name in missing else f'"{name}"' for name in names)
+    scan = _read_parquet([files.samples[number] for number in numbers])
+    return f"select {columns}, {numbers}[file_index::bigint + 1] as file, file_row_number as row from {scan}"
+
+
+def _scan_of_feedback(files: SegmentFiles) -> str:
+    if files.feedback:
+        columns = ", ".join(FEEDBACK_SCHEMA.names)
+        return f"select {columns}, file_index as file, file_row_number as row from {_read_parquet(files.feedback)}"
+    types = {"value": "double", "created_at": "double"}
+    columns = ", ".join(f"null::{types.get(name, 'varchar')} as {name}" for name in FEEDBACK_SCHEMA.names)
+    return f"select {columns}, 0 as file, 0 as row where false"
+
+
+def _read_parquet(segments: Sequence[Segment]) -> str:
+    return f"read_parquet([{', '.join(literal(str(segment.path)) for segment in segments)}], file_row_number = true)"
+
+
+_NO_SAMPLES = """
+select ''::varchar as sample_id, ''::varchar as group_id, []::struct(role varchar, content varchar)[] as prompt,
+  []::bigint[] as prompt_ids, ''::varchar as response, []::bigint[] as response_ids, ''::varchar as finish_reason,
+  null::double as reward, map([]::varchar[], []::double[]) as reward_parts, ''::varchar as reward_reason,
+  null::double[] as log_mu, ''::varchar as log_mu_provenance, null::double[] as log_ref,
+  null::struct(temperature double, top_p double, top_k bigint, min_p double, max_new_tokens bigint) as sampling,
+  ''::varchar as model, 0::bigint as policy_version, ''::varchar as source, 0::double as created_at,
+  map([]::varchar[], []::varchar[]) as metadata, ''::varchar as tokenizer, ''::varchar as raw,
+  0 as file, 0::bigint as row where false
+"""
+"""A store without samples still has their columns."""

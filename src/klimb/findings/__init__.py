@@ -1,0 +1,1 @@
+"""Opinions about numbers: thresholds, statistics, and what audits, runs and studies have to say. Pure."""

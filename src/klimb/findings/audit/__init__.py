@@ -1,0 +1,126 @@
+"""What is this data good for? Samples and numbers in, findings and one verdict out. Knows no model."""
+
+from collections.abc import Sequence
+
+from klimb.experience.samples import Sample
+from klimb.findings.audit.alignment import Decode, check_alignment
+from klimb.findings.audit.contamination import contamination_block
+from klimb.findings.audit.coverage import coverage_block
+from klimb.findings.audit.evidence import TokenPairs, pair_up
+from klimb.findings.audit.examples import Evidence, choose_examples
+from klimb.findings.audit.feedback import feedback_block
+from klimb.findings.audit.lengths import length_block
+from klimb.findings.audit.overlap import overlap_block, same_model_block
+from klimb.findings.audit.provenance import provenance_block
+from klimb.findings.audit.redundancy import redundancy_block
+from klimb.findings.audit.report import AuditReport, Block, Example, Figure, Finding, Status, Verdict, VerdictKind
+from klimb.findings.audit.signal import signal_block
+from klimb.findings.audit.thresholds import Thresholds
+from klimb.findings.audit.verdict import decide, verdict_of
+
+__all__ = [
+    "AuditReport",
+    "Block",
+    "Example",
+    "Figure",
+    "Finding",
+    "Status",
+    "Thresholds",
+    "Verdict",
+    "VerdictKind",
+    "audit",
+]
+
+
+Scores = Sequence[Sequence[float] | None]
+
+
+def audit(
+    samples: Sequence[Sample],
+    *,
+    data: str = "",
+    log_pi: Scores | None = None,
+    log_same: Scores | None = None,
+    fresh: Sequence[Sample] | None = None,
+    evaluation_prompts: Sequence[str] = (),
+    thresholds: Thresholds | None = None,
+    decode: Decode | None = None,
+    is_logging_model: bool = False,
+) -> AuditReport:
+    """Every check that the given pieces allow, and the verdict; a check that lacks a piece is `unknown` and says which.
+
+    Args:
+        samples: at least one.
+        data: its name.
+        log_pi: per sample, the log-probability in nats of each response token under the policy to train at
+            temperature 1, or None where it was not scored.
+        log_same: the same under the logging model at temperature 1.
+        fresh: answers of the policy to train, for coverage.
+        evaluation_prompts: texts that must not be in the data.
+        thresholds: what the findings are held against; None takes the defaults.
+        decode: token ids -> text without special tokens, for the round trip and the examples.
+        is_logging_model: the policy to train has the weights that made the data, so that `log_pi` is `log_same`.
+
+    Raises:
+        ValueError: there are no samples, or scores are not one a sample and one a token.
+    """
+    if not samples:
+        raise ValueError("audit: no samples; check the path and the filter")
+    limits = thresholds or Thresholds()
+    pairs = _paired(samples, log_pi, "log_pi")
+    same_scores = log_same if log_same is not None else (log_pi if is_logging_model else None)
+    same = _paired(samples, same_scores, "log_same", only_plain=True)
+    alignment = check_alignment(samples, _first_with_rows(same, pairs), decode, limits)
+    blocks = (
+        provenance_block(samples, limits),
+        alignment.block,
+        same_model_block(same, limits),
+        overlap_block(pairs, limits),
+        coverage_block(samples, fresh, evaluation_prompts, limits),
+        *_blocks_of_texts(samples, evaluation_prompts, limits),
+    )
+    scores = same_scores if log_pi is None else log_pi
+    evidence = Evidence(samples=samples, scores=scores, pairs=pairs, same=same, alignment=alignment)
+    return AuditReport(
+        data=data,
+        num_samples=len(samples),
+        num_groups=len({sample.group_id for sample in samples}),
+        blocks=blocks,
+        verdict=_verdict(blocks, evidence, decode, limits),
+    )
+
+
+def _blocks_of_texts(
+    samples: Sequence[Sample], evaluation_prompts: Sequence[str], limits: Thresholds
+) -> tuple[Block, ...]:
+    """What needs texts and rewards alone."""
+    return (
+        signal_block(samples, limits),
+        redundancy_block(samples, limits),
+        contamination_block(samples, evaluation_prompts),
+        length_block(samples, limits),
+        feedback_block(samples, limits),
+    )
+
+
+def _verdict(blocks: Sequence[Block], evidence: Evidence, decode: Decode | None, limits: Thresholds) -> Verdict:
+    findings = {finding.name: finding for block in blocks for finding in block.findings}
+    decision = decide(findings, limits)
+    is_good = decision.kind == "rl-with-correction"
+    examples = choose_examples(evidence, decision.finding.name, decode, is_good=is_good)
+    return verdict_of(decision, findings, limits, examples)
+
+
+def _paired(
+    samples: Sequence[Sample], scores: Scores | None, name: str, *, only_plain: bool = False
+) -> TokenPairs | None:
+    if scores is None:
+        return None
+    if len(scores) != len(samples):
+        raise ValueError(f"audit: {len(scores)} entries of {name} for {len(samples)} samples; give one each, or None")
+    return pair_up(samples, scores, only_plain=only_plain)
+
+
+def _first_with_rows(*choices: TokenPairs | None) -> TokenPairs | None:
+    """The logging model tells places apart best; the policy to train does if it is near."""
+    return next((pairs for pairs in choices if pairs is not None and pairs.rows), None)

@@ -1,0 +1,177 @@
+"""What several checks read: prompts as text, tokens with both log-probabilities side by side.
+
+Numbers against thresholds, and numbers as people read them.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klimb.experience.samples import Sample
+from klimb.findings.audit.report import Finding, Status
+
+USABLE = ("sampler", "recomputed")
+"""Provenances of log_mu that a ratio may be built on."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenPairs:
+    """Response tokens of the samples that have a finite log-probability from both sides, one after another.
+
+    Attributes:
+        rows: which samples.
+        starts: the tokens of `rows[i]` are `starts[i]:starts[i + 1]`; one entry more than rows.
+        log_mu: recorded log-probabilities in nats.
+        log_pi: those they are compared with.
+        num_left_out: samples with both, of which some value is NaN or infinite.
+    """
+
+    rows: tuple[int, ...]
+    starts: NDArray[np.int64]
+    log_mu: NDArray[np.float64]
+    log_pi: NDArray[np.float64]
+    num_left_out: int
+
+    @property
+    def log_w(self) -> NDArray[np.float64]:
+        """Log-ratio, log w = log_pi − log_mu of every token."""
+        return self.log_pi - self.log_mu
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each sample."""
+        return np.diff(self.starts)
+
+    def sums(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sum over the tokens of each sample."""
+        return np.add.reduceat(values, self.starts[:-1]) if self.rows else np.zeros(0)
+
+
+def pair_up(
+    samples: Sequence[Sample], scores: Sequence[Sequence[float] | None], *, only_plain: bool = False
+) -> TokenPairs:
+    """The tokens of samples with a usable log_mu and a score.
+
+    Args:
+        samples: those with log_mu from a sampler or recomputed are taken.
+        scores: per sample, the log-probabilities of its response tokens, or None where it was not scored.
+        only_plain: take only samples not known to be drawn with temperature, top-p, top-k or min-p, for which the
+            model's own log-probability should be log_mu.
+
+    Raises:
+        ValueError: a score has another number of tokens than its sample.
+    """
+    rows: list[int] = []
+    left_out = 0
+    for row, (sample, score) in enumerate(zip(samples, scores, strict=True)):
+        if score is not None and len(score) != len(sample.response_ids):
+            raise ValueError(
+                f"sample {sample.sample_id}: {len(score)} scores for {len(sample.response_ids)} response tokens; "
+                "score every response token once, the end token included"
+            )
+        if score is None or not _has_usable(sample) or (only_plain and _is_altered(sample)):
+            continue
+        if np.isfinite(sample.log_mu or ()).all() and np.isfinite(score).all():
+            rows.append(row)
+        else:
+            left_out += 1
+    lengths = [len(samples[row].response_ids) for row in rows]
+    return TokenPairs(
+        rows=tuple(rows),
+        starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        log_mu=_flat([samples[row].log_mu or () for row in rows]),
+        log_pi=_flat([scores[row] or () for row in rows]),
+        num_left_out=left_out,
+    )
+
+
+def prompt_text(sample: Sample) -> str:
+    """The messages of the prompt, one under another."""
+    return "\n".join(message["content"] for message in sample.prompt)
+
+
+def normalised(text: str) -> str:
+    """Lower case, every run of white space one blank, none at the ends."""
+    return " ".join(text.casefold().split())
+
+
+def is_truncated(sample: Sample) -> bool:
+    """True if the sampler could not draw every token: top-p, top-k, min-p, or the most likely token only."""
+    settings = sample.sampling
+    if settings is None:
+        return False
+    return settings.top_p < 1 or settings.top_k > 0 or settings.min_p > 0 or settings.temperature == 0
+
+
+def is_rated(sample: Sample) -> bool:
+    """True if the sample has a finite reward."""
+    return sample.reward is not None and math.isfinite(sample.reward)
+
+
+def numbered(keys: Sequence[str]) -> NDArray[np.int64]:
+    """Equal keys get equal numbers, counted from 0 in the order of appearance."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def _has_usable(sample: Sample) -> bool:
+    return sample.log_mu is not None and sample.log_mu_provenance in USABLE and len(sample.response_ids) > 0
+
+
+def _is_altered(sample: Sample) -> bool:
+    return sample.sampling is not None and not sample.sampling.is_plain
+
+
+def _flat(rows: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    return np.array([value for row in rows for value in row], dtype=np.float64)
+
+
+def at_most(number: float, *, good: float, bad: float | None = None) -> Status:
+    """`good` up to `good`, `bad` above `bad`, `warning` between; without `bad` nothing is worse than a warning."""
+    if number <= good:
+        return "good"
+    return "bad" if bad is not None and number > bad else "warning"
+
+
+def at_least(number: float, *, good: float, bad: float | None = None) -> Status:
+    """`good` from `good` on, `bad` below `bad`, `warning` between; without `bad` nothing is worse than a warning."""
+    if number >= good:
+        return "good"
+    return "bad" if bad is not None and number < bad else "warning"
+
+
+def both_at_most(good: str, bad: str) -> str:
+    """The two limits of `at_most` in words, so that a warning is read beside the number that made it one."""
+    return f"good up to {good}, bad above {bad}" if good != bad else f"at most {good}"
+
+
+def both_at_least(good: str, bad: str) -> str:
+    """The two limits of `at_least` in words."""
+    return f"good from {good}, bad below {bad}" if good != bad else f"at least {good}"
+
+
+def unknown(name: str, why: str) -> Finding:
+    """The finding of a check that could not be made."""
+    return Finding(name=name, value="unknown", status="unknown", meaning=why)
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] as a percentage; what is not 0 never reads as 0, and what is not all never as 100 %."""
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    if 0.999 < share < 1:
+        return "> 99.9 %"
+    return f"{100 * share:.3g} %"
+
+
+def short(number: float) -> str:
+    """Three significant digits."""
+    return f"{number:.3g}"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 sample`, `2 samples`, `12,000 samples`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

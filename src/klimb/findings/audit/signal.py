@@ -1,0 +1,202 @@
+"""What there is to learn from: rewards, their spread within groups, and how well the data can show a gain."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klimb.experience.samples import Sample
+from klimb.findings.audit.evidence import (
+    at_least,
+    at_most,
+    both_at_most,
+    counted,
+    is_rated,
+    numbered,
+    percent,
+    prompt_text,
+    short,
+    unknown,
+)
+from klimb.findings.audit.report import Block, Figure, Finding
+from klimb.findings.audit.thresholds import Thresholds
+from klimb.findings.statistics import cluster_half_width
+
+REWARDED = "samples with a reward"
+
+
+DISTINCT = "different rewards"
+
+
+ZERO_VARIANCE = "groups without a difference"
+
+
+INTERVAL = "expected interval"
+
+
+GROUPED = "rewards in groups of two or more"
+
+
+_NUM_BINS = 10
+
+
+def signal_block(samples: Sequence[Sample], thresholds: Thresholds) -> Block:
+    """Rewards and groups. A sample without a reward is left out, never counted as 0."""
+    rated = [sample for sample in samples if is_rated(sample)]
+    title = "What there is to learn from"
+    share = len(rated) / len(samples)
+    rewarded = Finding(
+        name=REWARDED,
+        value=f"{len(rated):,} of {counted(len(samples), 'sample')}",
+        status="bad" if not rated else at_least(share, good=thresholds.min_reward_share),
+        meaning=_rewards_missing(samples, len(rated)),
+        threshold=f"good from {percent(thresholds.min_reward_share)}, bad without any",
+        source="own choice",
+        number=share,
+    )
+    if not rated:
+        return Block(name="signal", title=title, findings=(rewarded, unknown(INTERVAL, "there are no rewards")))
+    rewards = np.array([sample.reward for sample in rated], dtype=np.float64)
+    groups = numbered([sample.group_id for sample in rated])
+    prompts = numbered([prompt_text(sample) for sample in rated])
+    findings = (
+        rewarded,
+        _distinct(rewards),
+        _mean(rewards, thresholds),
+        _group_sizes(groups),
+        _grouped(groups),
+        _zero_variance(rewards, groups, thresholds),
+        _interval(rewards, prompts, thresholds),
+    )
+    return Block(name="signal", title=title, findings=findings, figures=(_pass_rates(rewards, prompts),))
+
+
+def _rewards_missing(samples: Sequence[Sample], num_rated: int) -> str:
+    if not num_rated:
+        return "no reward at all: nothing says which answer is better"
+    not_finite = sum(sample.reward is not None for sample in samples) - num_rated
+    return f"{counted(not_finite, 'reward')} left out for NaN or infinite values" if not_finite else ""
+
+
+def equal_groups(samples: Sequence[Sample]) -> list[str]:
+    """Groups of two or more rewarded samples whose rewards are all equal."""
+    rewards: dict[str, list[float]] = {}
+    for sample in samples:
+        if sample.reward is not None and is_rated(sample):
+            rewards.setdefault(sample.group_id, []).append(sample.reward)
+    return [group for group, values in rewards.items() if len(values) > 1 and len(set(values)) == 1]
+
+
+def _distinct(rewards: NDArray[np.float64]) -> Finding:
+    counts: Counter[float] = Counter(rewards.tolist())
+    named = ", ".join(f"{value:g} ({percent(n / len(rewards))})" for value, n in counts.most_common(4))
+    return Finding(
+        name=DISTINCT,
+        value=f"{len(counts):,}: {named}" + (" and more" if len(counts) > 4 else ""),
+        status="bad" if len(counts) == 1 else "good",
+        meaning="every reward is the same: nothing says which answer is better" if len(counts) == 1 else "",
+        threshold="at least 2",
+        source="equal rewards have no advantage",
+        number=float(len(counts)),
+    )
+
+
+def _mean(rewards: NDArray[np.float64], thresholds: Thresholds) -> Finding:
+    mean = float(rewards.mean())
+    is_binary = set(rewards.tolist()) <= {0.0, 1.0}
+    inside = not is_binary or thresholds.min_pass_share <= mean <= thresholds.max_pass_share
+    low, high = thresholds.min_pass_share, thresholds.max_pass_share
+    return Finding(
+        name="mean reward",
+        value=f"{short(mean)}, variance {short(float(rewards.var()))}",
+        status="good" if inside else "warning",
+        meaning="" if inside else "the prompts are too hard" if mean < low else "the prompts are nearly learnt",
+        threshold=f"between {low:g} and {high:g} for rewards of 0 and 1",
+        source="ART's FAQ (0.3); ScaleRL, arXiv 2510.13786 (0.9)",
+        number=mean,
+    )
+
+
+def _group_sizes(groups: NDArray[np.int64]) -> Finding:
+    sizes = np.bincount(groups)
+    middle = float(np.median(sizes))
+    return Finding(
+        name="rewarded samples a group",
+        value=f"{sizes.min()} to {sizes.max()}, median {middle:g}, {counted(len(sizes), 'group')}",
+        status="good" if middle >= 2 else "warning",
+        meaning="" if middle >= 2 else "most groups have one response: baselines must compare different prompts",
+        threshold="at least 2; 8 is a usual choice",
+        source="prime-rl's rule of thumb",
+        number=middle,
+    )
+
+
+def _grouped(groups: NDArray[np.int64]) -> Finding:
+    sizes = np.bincount(groups)
+    share = float(sizes[sizes >= 2].sum() / sizes.sum())
+    return Finding(
+        name=GROUPED,
+        value=percent(share),
+        status=at_least(share, good=0.5),
+        meaning="" if share >= 0.5 else "single responses, as users' ratings are; groups decide nothing then",
+        threshold="at least half",
+        source="own choice",
+        number=share,
+    )
+
+
+def _zero_variance(rewards: NDArray[np.float64], groups: NDArray[np.int64], thresholds: Thresholds) -> Finding:
+    sizes = np.bincount(groups)
+    highest, lowest = np.full(len(sizes), -np.inf), np.full(len(sizes), np.inf)
+    np.maximum.at(highest, groups, rewards)
+    np.minimum.at(lowest, groups, rewards)
+    compared = sizes >= 2
+    if not compared.any():
+        return unknown(ZERO_VARIANCE, "no group has two rewarded responses")
+    share = float((highest == lowest)[compared].mean())
+    return Finding(
+        name=ZERO_VARIANCE,
+        value=f"{percent(share)} of {counted(int(compared.sum()), 'group')}",
+        status=at_most(share, good=thresholds.max_zero_variance / 2, bad=thresholds.max_zero_variance),
+        meaning="all answers of such a group have the same reward, so their advantage is 0",
+        threshold=both_at_most(percent(thresholds.max_zero_variance / 2), percent(thresholds.max_zero_variance)),
+        source="DAPO, arXiv 2503.14476, drops them; own choice of the number",
+        number=share,
+    )
+
+
+def _interval(rewards: NDArray[np.float64], prompts: NDArray[np.int64], thresholds: Thresholds) -> Finding:
+    half = cluster_half_width(rewards, prompts)
+    if half is None:
+        return unknown(INTERVAL, "all rewards belong to one prompt, which says nothing about others")
+    worth = 0.0 if half == 0 else 1.96**2 * float(rewards.var()) / half**2
+    return Finding(
+        name=INTERVAL,
+        value=f"± {short(half)} (95 %)",
+        status=at_most(half, good=thresholds.hoped_gain / 2, bad=thresholds.hoped_gain),
+        meaning=(
+            f"of the mean reward; {counted(len(rewards), 'response')} to "
+            f"{counted(int(prompts.max()) + 1, 'prompt')} are worth {worth:.0f} independent ones"
+        ),
+        threshold=both_at_most(
+            f"half the hoped gain, {thresholds.hoped_gain / 2:g}", f"the hoped gain, {thresholds.hoped_gain:g}"
+        ),
+        source="cluster-robust variance of a mean, by prompt",
+        number=half,
+    )
+
+
+def _pass_rates(rewards: NDArray[np.float64], prompts: NDArray[np.int64]) -> Figure:
+    means = np.bincount(prompts, weights=rewards) / np.bincount(prompts)
+    bounds = (min(0.0, float(means.min())), max(1.0, float(means.max())))
+    counts, edges = np.histogram(means, bins=_NUM_BINS, range=bounds)
+    return Figure(
+        title="Mean reward of prompts",
+        kind="histogram",
+        x=tuple(edges.tolist()),
+        y=tuple(counts.astype(float).tolist()),
+        x_label="mean reward",
+        y_label="prompts",
+        note="prompts at either end teach little; those in the middle teach most",
+    )

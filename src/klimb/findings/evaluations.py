@@ -1,0 +1,148 @@
+"""What came of an evaluation: each problem's results, the mean with its interval, pass@k."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+When = Literal["before", "during", "after"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProblemRecord:
+    """What came of one problem.
+
+    Attributes:
+        question: the last message of the prompt.
+        values: of each scored response: 1 or 0 where the task says what is correct, the reward elsewhere.
+        answers: the text of every response, scored or not.
+    """
+
+    problem_id: str
+    question: str
+    values: tuple[float, ...]
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRecord:
+    """One evaluation. Two of one run have the same problems in the same order, and draw from the same seed.
+
+    Attributes:
+        when: before the first step, during training, or after the last step.
+        step: loop steps done.
+        num_tokens_generated: response tokens that training had drawn by then.
+        elapsed_seconds: that the steps had taken by then, evaluations left out.
+        mean: Mean@k over the problems, with its 95 % interval `low` to `high`.
+        count: responses scored.
+        num_errors: responses without a score; in no mean.
+        num_samples: responses a problem.
+        is_accuracy: whether the task says what is correct.
+        pass_at: k, as text -> probability that one of k responses is correct.
+        greedy: the mean with the likeliest tokens; None if it was not asked for.
+        length_mean: tokens of a response.
+        truncated_fraction: share of responses that were cut off.
+    """
+
+    when: When
+    step: int
+    num_tokens_generated: int
+    elapsed_seconds: float
+    mean: float
+    low: float
+    high: float
+    count: int
+    num_errors: int
+    num_samples: int
+    is_accuracy: bool
+    pass_at: Mapping[str, float]
+    greedy: float | None
+    length_mean: float
+    truncated_fraction: float
+    problems: tuple[ProblemRecord, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run had come: `EvaluationRecord` says what each number is."""
+
+    step: int = 0
+    num_tokens_generated: int = 0
+    elapsed_seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """One problem, the first answer sampled to it, and what that was worth (None: not known)."""
+
+    question: str
+    answer: str
+    value: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One evaluation.
+
+    Attributes:
+        mean: Mean@k at temperature 1: accuracy where the task says what is correct, else mean reward.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        count: samples scored.
+        num_problems: problems asked.
+        num_samples: samples per problem.
+        num_errors: samples that could not be scored; in no mean.
+        is_accuracy: whether the task says what is correct.
+        pass_at: k -> probability that one of k samples is correct.
+        pass_intervals: k -> its 95 % interval.
+        greedy: the same mean with the likeliest tokens; None if not asked for.
+        length_mean: tokens per sample.
+        answers: of the first few problems.
+        seconds: what the evaluation took.
+    """
+
+    mean: float
+    low: float
+    high: float
+    count: int
+    num_problems: int
+    num_samples: int
+    num_errors: int
+    is_accuracy: bool
+    pass_at: Mapping[str, float]
+    pass_intervals: Mapping[str, tuple[float, float]]
+    greedy: float | None
+    length_mean: float
+    answers: tuple[Answered, ...]
+    seconds: float
+
+
+NUM_RESAMPLES = 2000
+
+
+CONFIDENCE = 0.95
+
+
+def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
+    """Unbiased probability that at least one of k samples is correct: 1 − C(n − c, k) / C(n, k).
+
+    Raises:
+        ValueError: k is not in 1..n, or c is not in 0..n.
+
+    Source: arXiv 2107.03374, equation 1.
+    """
+    if not (1 <= k <= num_samples and 0 <= num_correct <= num_samples):
+        raise ValueError(f"pass@{k} needs 1 <= k <= n and 0 <= c <= n, got n = {num_samples}, c = {num_correct}")
+    return 1 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
+
+
+def bootstrap_interval(means: Sequence[float], *, num_resamples: int = NUM_RESAMPLES) -> tuple[float, float]:
+    """95 % percentile interval of the mean of `means`, resampled with replacement from a fixed seed."""
+    values = torch.tensor(means, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    picks = torch.randint(len(values), (num_resamples, len(values)), generator=generator)
+    tail = (1 - CONFIDENCE) / 2
+    bounds = values[picks].mean(dim=1).quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64))
+    return float(bounds[0]), float(bounds[1])

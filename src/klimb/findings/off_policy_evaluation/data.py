@@ -1,0 +1,214 @@
+"""What an off-policy estimate is made of: rewards, log-ratios and prompts, as arrays."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klimb.experience.samples import Sample
+
+Array = NDArray[np.float64]
+
+
+USABLE_PROVENANCE = ("sampler", "recomputed")
+"""Where a log μ must come from for a ratio to mean something."""
+
+
+MAX_LOG_W = 300.0
+"""A log-weight is bounded to ± this, in nats, so that squares of weights stay finite numbers."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoggedData:
+    """Responses of a behaviour policy μ with their rewards, and how likely the policy π makes them.
+
+    Attributes:
+        rewards: one a response, not discounted.
+        token_log_w: `[samples, time]`, log π − log μ of each response token in nats; anything where the mask is False.
+        mask: `[samples, time]`, True where a response has a token.
+        prompt_index: which prompt a response answers, 0 to `num_prompts` − 1.
+        is_cut: True where the response was cut off at its longest length.
+        token_rewards: `[samples, time]`, rewards by token that add up to `rewards`; None when a reward belongs to a
+            whole response, as if it came with the last token.
+        notes: what was noticed while the arrays were made, as warnings for people.
+    """
+
+    rewards: Array
+    token_log_w: Array
+    mask: NDArray[np.bool_]
+    prompt_index: NDArray[np.int64]
+    is_cut: NDArray[np.bool_]
+    token_rewards: Array | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        _check_shapes(self)
+        finite = (np.isfinite(self.rewards).all(), np.isfinite(self.token_log_w[self.mask]).all())
+        if not all(finite):
+            name = "rewards" if not finite[0] else "token_log_w"
+            raise ValueError(f"{name} has values that are not finite; an unrated sample is left out, never put as NaN")
+        if self.token_rewards is not None:
+            total = np.where(self.mask, self.token_rewards, 0.0).sum(axis=1)
+            if not np.allclose(total, self.rewards, rtol=1e-9, atol=1e-9):
+                row = int(np.abs(total - self.rewards).argmax())
+                raise ValueError(
+                    f"token_rewards of sample {row} add up to {total[row]}, and its reward is {self.rewards[row]}; "
+                    "they must be the same"
+                )
+
+    @property
+    def num_samples(self) -> int:
+        """Number of responses."""
+        return len(self.rewards)
+
+    @cached_property
+    def num_prompts(self) -> int:
+        """Number of prompts; responses to one prompt are not independent pieces of evidence."""
+        return int(self.prompt_index.max()) + 1
+
+    @cached_property
+    def log_w(self) -> Array:
+        """Log-ratio of each whole response: Σ over its tokens of log π − log μ, in nats."""
+        return np.where(self.mask, self.token_log_w, 0.0).sum(axis=1)
+
+    @cached_property
+    def weights(self) -> Array:
+        """Of each whole response: w = π/μ; its logarithm is bounded to ±`MAX_LOG_W`."""
+        return np.exp(np.clip(self.log_w, -MAX_LOG_W, MAX_LOG_W))
+
+    @cached_property
+    def relative_weights(self) -> Array:
+        """Of each response: w over the largest w, at least e⁻⁶⁰⁰; finite however large w is, for self-normalising."""
+        return np.exp(np.maximum(self.log_w - self.log_w.max(), -2 * MAX_LOG_W))
+
+    @cached_property
+    def prefix_weights(self) -> Array:
+        """`[samples, time]`: π/μ of the response up to and including a token; 0 where there is none."""
+        log_prefix = np.cumsum(np.where(self.mask, self.token_log_w, 0.0), axis=1)
+        return np.where(self.mask, np.exp(np.clip(log_prefix, -MAX_LOG_W, MAX_LOG_W)), 0.0)
+
+    def by_prompt(self, values: Array) -> Array:
+        """Sums of the values over the responses of each prompt."""
+        return np.bincount(self.prompt_index, weights=values).astype(np.float64)
+
+    @property
+    def num_tokens(self) -> Array:
+        """Number of tokens of each response."""
+        return self.mask.sum(axis=1).astype(np.float64)
+
+
+def logged_data(samples: Sequence[Sample], log_pi: Sequence[Sequence[float]]) -> LoggedData:
+    """The samples as arrays; those that no estimate can use are left out and counted in `notes`.
+
+    Left out: a sample without reward (unrated is not 0), without tokens, or whose log_mu is neither recorded while
+    drawing nor recomputed by the weights that drew it. Prompts are told apart by their token ids.
+
+    Args:
+        samples: with token ids.
+        log_pi: for each sample, log-probability in nats of each response token under π at temperature 1.
+
+    Raises:
+        ValueError: lengths disagree, or no sample can be used.
+    """
+    if len(samples) != len(log_pi):
+        raise ValueError(f"{len(samples)} samples for {len(log_pi)} rows of log_pi; give one row a sample")
+    left_out: Counter[str] = Counter()
+    kept: list[tuple[Sample, Array]] = []
+    for sample, row in zip(samples, log_pi, strict=True):
+        reason = reason_against(sample)
+        if reason:
+            left_out[reason] += 1
+        else:
+            kept.append((sample, _token_log_w(sample, row)))
+    if not kept:
+        reasons = "; ".join(f"{count} {reason}" for reason, count in left_out.most_common()) or "there are none"
+        raise ValueError(
+            f"no sample can be used for an estimate ({reasons}). Needed are a reward and log_mu recorded by the "
+            "sampler or recomputed with the weights that drew the response (klimb experience score)"
+        )
+    width = max(len(log_w) for _, log_w in kept)
+    numbers: dict[object, int] = {}
+    index = [numbers.setdefault(sample.prompt_ids or str(sample.prompt), len(numbers)) for sample, _ in kept]
+    used = [sample for sample, _ in kept]
+    return LoggedData(
+        rewards=np.array([sample.reward for sample in used], dtype=np.float64),
+        token_log_w=np.array([np.pad(log_w, (0, width - len(log_w))) for _, log_w in kept], dtype=np.float64),
+        mask=np.array([np.arange(width) < len(log_w) for _, log_w in kept]),
+        prompt_index=np.array(index, dtype=np.int64),
+        is_cut=np.array([sample.finish_reason == "length" for sample in used]),
+        notes=(*_left_out_notes(left_out, len(samples)), *_support_notes(used)),
+    )
+
+
+def reason_against(sample: Sample) -> str:
+    """Why no estimate can use the sample; empty if one can."""
+    if sample.reward is None:
+        return "without a reward"
+    if sample.log_mu is None or sample.log_mu_provenance not in USABLE_PROVENANCE:
+        return f"with log_mu {sample.log_mu_provenance}"
+    if not sample.response_ids:
+        return "without token ids"
+    return ""
+
+
+def _token_log_w(sample: Sample, log_pi: Sequence[float]) -> Array:
+    assert sample.log_mu is not None
+    if len(log_pi) != len(sample.log_mu):
+        raise ValueError(
+            f"sample {sample.sample_id}: log_pi has {len(log_pi)} values for {len(sample.log_mu)} response tokens"
+        )
+    return np.asarray(log_pi, dtype=np.float64) - np.asarray(sample.log_mu, dtype=np.float64)
+
+
+def _left_out_notes(left_out: Counter[str], total: int) -> list[str]:
+    meaning = {
+        "without a reward": "if ratings are not missing at random, neither is the error",
+        "without token ids": "give them ids with the tokenizer of the model",
+    }
+    default = "a ratio to a guessed or unknown behaviour policy means nothing (klimb experience score recomputes it)"
+    return [
+        f"{count} of {total} samples are left out: {reason}; {meaning.get(reason, default)}."
+        for reason, count in left_out.most_common()
+    ]
+
+
+def _support_notes(samples: Sequence[Sample]) -> list[str]:
+    settings = [sample.sampling for sample in samples]
+    known = [s for s in settings if s is not None]
+    num_cut_off = sum(s.top_p < 1 or s.top_k > 0 or s.min_p > 0 or s.temperature == 0 for s in known)
+    num_unknown = len(settings) - len(known)
+    notes: list[str] = []
+    if num_cut_off:
+        notes.append(
+            f"{num_cut_off} of {len(samples)} samples were drawn with top-p, top-k, min-p or greedily: responses that "
+            "were never drawn may be likely under π, so no estimate here can see what they are worth."
+        )
+    if num_unknown:
+        notes.append(
+            f"{num_unknown} of {len(samples)} samples do not say how they were drawn; if tokens were cut off (top-p, "
+            "top-k), no estimate here can see what the responses that were never drawn are worth."
+        )
+    return notes
+
+
+def _check_shapes(data: LoggedData) -> None:
+    num = len(data.rewards)
+    if not num:
+        raise ValueError("there are no samples to estimate from")
+    shapes = {
+        "rewards": (data.rewards.shape, (num,)),
+        "mask": (data.mask.shape, data.token_log_w.shape),
+        "token_log_w": (data.token_log_w.shape[:1], (num,)),
+        "prompt_index": (data.prompt_index.shape, (num,)),
+        "is_cut": (data.is_cut.shape, (num,)),
+    }
+    if data.token_rewards is not None:
+        shapes["token_rewards"] = (data.token_rewards.shape, data.token_log_w.shape)
+    for name, (shape, expected) in shapes.items():
+        if shape != expected:
+            raise ValueError(f"{name} has shape {shape}, expected {expected}")
+    if data.prompt_index.min() != 0 or len(np.unique(data.prompt_index)) != int(data.prompt_index.max()) + 1:
+        raise ValueError("prompt_index must hold every number from 0 to the number of prompts - 1")

@@ -1,0 +1,350 @@
+"""Rules about what came of the run: learned or not, lost again, forgotten, by heart, too few data, ratios in order.
+
+What the guard's metrics say was lost between before training and its end.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from klimb.findings.evaluations import EvaluationRecord
+from klimb.findings.run.evidence import (
+    Change,
+    at,
+    change_between,
+    counts_of,
+    curve_of,
+    has_lost_reward,
+    held_out_change,
+    in_words,
+    is_cloning,
+    is_rising,
+    may_be_rising,
+    outcome_curve,
+    trend_of,
+)
+from klimb.findings.run.finding import Observation
+from klimb.findings.run.policy_rules import CLIPS
+from klimb.findings.run.record import RunRecord, is_number
+from klimb.findings.run.thresholds import Thresholds
+
+RATES: Mapping[str, str] = {
+    "refusal_fraction": "refusals of general problems",
+    "empty_fraction": "empty answers to general problems",
+    "repetition_fraction": "answers to general problems that end in a loop",
+    "rollout_refusal_fraction": "refusals in the rollouts",
+    "rollout_empty_fraction": "empty rollouts",
+    "rollout_repetition_fraction": "rollouts that end in a loop",
+}
+"""Guarded shares of responses that should not grow, in words."""
+
+
+MOST_EVENTS = 3
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One loss in words with its numbers, and whether it is a heavy one."""
+
+    words: str
+    is_bad: bool = False
+
+
+def guarded_losses(record: RunRecord, limits: Thresholds) -> list[Loss]:
+    """What the guard measured worse at the end than before, by more than the limits, and what it did about it."""
+    before, after = _named(record.guard.get("before")), _named(record.guard.get("after")) or _newest(record)
+    losses = [_perplexity(before, after, limits), _general(before, after, limits), _format(before, after, limits)]
+    losses += [_rate(name, before, after, limits) for name in RATES]
+    measured = [loss for loss in losses if loss is not None]
+    return measured + _events(record, are_warnings_told=not measured)
+
+
+def _perplexity(before: Mapping[str, float], after: Mapping[str, float], limits: Thresholds) -> Loss | None:
+    pair = _pair("perplexity", before, after)
+    if pair is None or pair[0] <= 0 or pair[1] / pair[0] <= limits.perplexity_ratio:
+        return None
+    ratio = pair[1] / pair[0]
+    rise = f"{pair[0]:.3g} → {pair[1]:.3g} ({ratio:.2f} times, limit {limits.perplexity_ratio:g})"
+    return Loss(f"perplexity of the held-out text {rise}", is_bad=ratio > limits.perplexity_ratio_bad)
+
+
+def _general(before: Mapping[str, float], after: Mapping[str, float], limits: Thresholds) -> Loss | None:
+    pair = _pair("general_mean", before, after)
+    if pair is None or pair[0] - pair[1] <= limits.general_drop:
+        return None
+    return Loss(f"general tasks {pair[0]:.1%} → {pair[1]:.1%} (limit −{limits.general_drop:.0%})", is_bad=True)
+
+
+def _format(before: Mapping[str, float], after: Mapping[str, float], limits: Thresholds) -> Loss | None:
+    pair = _pair("format_valid_fraction", before, after)
+    if pair is None or pair[0] - pair[1] <= limits.rate_change:
+        return None
+    return Loss(f"answers in the right format {pair[0]:.1%} → {pair[1]:.1%} (limit −{limits.rate_change:.0%})")
+
+
+def _rate(name: str, before: Mapping[str, float], after: Mapping[str, float], limits: Thresholds) -> Loss | None:
+    pair = _pair(name, before, after)
+    if pair is None or pair[1] - pair[0] <= limits.rate_change:
+        return None
+    return Loss(f"{RATES[name]} {pair[0]:.1%} → {pair[1]:.1%} (limit +{limits.rate_change:.0%})")
+
+
+def _events(record: RunRecord, *, are_warnings_told: bool) -> list[Loss]:
+    """What the guard did: the newest few. Its warnings say again what was measured."""
+    events = [event for event in record.guard.get("events") or () if isinstance(event, Mapping)]
+    told = [event for event in events if are_warnings_told or event.get("action") != "warn"]
+    return [
+        Loss(
+            f"the guard's action at step {event.get('step', '?')} was {event.get('action', '?')}: "
+            f"{event.get('reason') or event.get('metric', 'no reason given')}",
+            is_bad=event.get("action") == "stop",
+        )
+        for event in told[-MOST_EVENTS:]
+    ]
+
+
+def _pair(name: str, before: Mapping[str, float], after: Mapping[str, float]) -> tuple[float, float] | None:
+    return (before[name], after[name]) if name in before and name in after else None
+
+
+def _newest(record: RunRecord) -> Mapping[str, float]:
+    """Of a run that has not been measured at its end: the newest row that the guard wrote into."""
+    guarded = (row for row in reversed(record.rows) if any(name.startswith("guard/") for name in row))
+    return _named(next(guarded, {}))
+
+
+def _named(measured: Any) -> dict[str, float]:
+    """The finite numbers by name, without `guard/`."""
+    if not isinstance(measured, Mapping):
+        return {}
+    return {str(name).removeprefix("guard/"): float(value) for name, value in measured.items() if is_number(value)}
+
+
+def forgetting(record: RunRecord, limits: Thresholds) -> Observation | None:
+    """The model is worse than before: at the task, or in what the guard measures."""
+    losses = guarded_losses(record, limits)
+    change = held_out_change(record)
+    lost_task = change is not None and change.high < 0
+    if not losses and not lost_task:
+        return None
+    words = [loss.words for loss in losses]
+    if change is not None and lost_task:
+        words.insert(0, f"held-out problems {_change_in_words(record, change)}")
+    return Observation(
+        severity="bad" if lost_task or any(loss.is_bad for loss in losses) else "warning",
+        title="The model has got worse than it was before training",
+        evidence=f"{'; '.join(words)}.",
+        advice=(
+            "Lower optimizer.learning_rate or take fewer steps, raise objective.beta with a fixed reference "
+            '(reference.kind = "fixed"), train an adapter ([model.lora]), and let [guard] stop or roll back.'
+        ),
+    )
+
+
+def unstable(record: RunRecord, limits: Thresholds) -> Observation | None:
+    """The last policy is worse than one on the way."""
+    trained = [made for made in record.evaluations if made.when != "before" and math.isfinite(made.mean)]
+    if len(trained) < 2:
+        return None
+    best, last = max(trained, key=lambda made: made.mean), trained[-1]
+    change = change_between(best, last)
+    if best is last or change is None or change.high >= 0 or -change.mean <= limits.max_drop:
+        return None
+    return Observation(
+        severity="warning",
+        title="The best policy is not the last one",
+        evidence=(
+            f"Held-out {_value(best.mean, best)} at step {best.step}, {_value(last.mean, last)} at step {last.step}: "
+            f"{_difference(change, last)} (limit {_value(limits.max_drop, last)}). The best of several is chosen by "
+            "luck as well."
+        ),
+        advice="Stop near the best step (training.num_steps), or lower optimizer.learning_rate in the second half.",
+        steps=(best.step, last.step),
+    )
+
+
+def too_little_data(record: RunRecord, limits: Thresholds) -> Observation | None:
+    """Few training problems, learned by heart, or too few held-out ones to see a difference."""
+    trained_on = [words for words in (_by_heart(record, limits), _few(record, limits)) if words]
+    found = [*trained_on, *(words for words in (_wide(record, limits),) if words)]
+    if not found:
+        return None
+    return Observation(
+        severity="warning" if trained_on else "note",
+        title="Too little data",
+        evidence=" ".join(words for words, _ in found),
+        advice=" ".join(dict.fromkeys(advice for _, advice in found)),
+    )
+
+
+def _by_heart(record: RunRecord, limits: Thresholds) -> tuple[str, str] | None:
+    accuracy, last = curve_of(record, "accuracy", limits), record.last
+    if accuracy is None or last is None or not last.is_accuracy or record.setting("sampling.temperature", 1.0) != 1:
+        return None
+    gap = accuracy.last.mean - last.mean
+    if gap <= limits.memory_gap or accuracy.last.mean <= last.high:
+        return None
+    words = (
+        f"{accuracy.last.mean:.1%} right in training ({at(accuracy.last)}), {last.mean:.1%} on held-out problems "
+        f"({last.low:.1%} to {last.high:.1%}): learned by heart (limit {limits.memory_gap:.0%} apart)."
+    )
+    return words, "More or more varied training problems, or fewer training.num_steps."
+
+
+def _few(record: RunRecord, limits: Thresholds) -> tuple[str, str] | None:
+    passes = curve_of(record, "epoch", limits)
+    drawn = sum(counts_of(record, "num_groups").values())
+    if passes is None or passes.values[-1] < limits.many_passes:
+        return None
+    problems = drawn / (passes.values[-1] + 0.5)
+    if problems >= limits.few_problems:
+        return None
+    words = f"About {problems:.0f} training problems were gone through {passes.values[-1]:.0f} times."
+    return words, "More training problems: a few are soon known, and say little about others."
+
+
+def _wide(record: RunRecord, limits: Thresholds) -> tuple[str, str] | None:
+    change, last = held_out_change(record), record.last
+    if change is None or last is None or not last.is_accuracy:
+        return None
+    if not change.low <= 0 <= change.high or change.half_width <= limits.hoped_gain:
+        return None
+    count = len(last.problems)
+    of_problems = f"With {count} held-out problems the" if count else "The"
+    words = (
+        f"{of_problems} change of {_difference(change, last)} cannot be told from none "
+        f"(half width above {limits.hoped_gain:.0%})."
+    )
+    return words, "More held-out problems (evaluation.num_problems, task.held_out_fraction), not more samples of each."
+
+
+def not_learning(record: RunRecord, limits: Thresholds) -> Observation | None:
+    """Neither the reward nor the held-out result moves."""
+    name, curve = outcome_curve(record, limits)
+    change = held_out_change(record)
+    if is_cloning(record):
+        return None
+    if curve is None or len(curve.values) < limits.steps_to_learn or may_be_rising(curve.values, limits):
+        return None
+    if change is not None and not change.low <= 0 <= change.high:
+        return None
+    trend = trend_of(curve.values)
+    evaluated = "" if change is None else f" Held-out problems {_change_in_words(record, change)}."
+    return Observation(
+        severity="warning",
+        title="Nothing was learned that can be seen",
+        evidence=(
+            f"{name} {curve.first.mean:.3g} ({at(curve.first)}) → {curve.last.mean:.3g} ({at(curve.last)}), no trend "
+            f"(Kendall's τ = {trend.tau:.2f}, p = {trend.p:.2g}).{evaluated}"
+        ),
+        advice=(
+            "Check grad_norm and the rollouts; then 3 to 10 times optimizer.learning_rate (now "
+            f"{record.setting('optimizer.learning_rate', 'not known')}), more training.num_steps, larger groups."
+        ),
+        steps=curve.span,
+    )
+
+
+def cloning(record: RunRecord, limits: Thresholds) -> Observation | None:
+    """Whether the data that is imitated became more likely: learnt, not moved, or unlearnt."""
+    curve = curve_of(record, "log_pi_mean", limits)
+    if curve is None or not is_cloning(record):
+        return None
+    trend = trend_of(curve.values)
+    evidence = (
+        f"Mean log π of the data {curve.first.mean:.3g} ({at(curve.first)}) → {curve.last.mean:.3g} nats per token "
+        f"({at(curve.last)}; Kendall's τ = {trend.tau:.2f}, p = {trend.p:.2g})."
+    )
+    if trend.tau > 0 and trend.p < limits.trend_p:
+        return Observation(
+            severity="good",
+            title="The data was learnt: it became more likely",
+            evidence=f"{evidence} Whether the answers are better, held-out problems say.",
+            steps=curve.span,
+        )
+    rate = record.setting("optimizer.learning_rate", "not known")
+    if trend.tau < 0 and trend.p < limits.trend_p:
+        return Observation(
+            severity="bad",
+            title="The data is being unlearnt: it became less likely",
+            evidence=evidence,
+            advice=(
+                f"Lower optimizer.learning_rate (now {rate}) by 3 to 10 times. If that does not help, check that "
+                'objective.divergence is "fkl" and reference.kind "behaviour".'
+            ),
+            steps=curve.span,
+        )
+    if len(curve.values) < limits.steps_to_learn or may_be_rising(curve.values, limits):
+        return None
+    return Observation(
+        severity="warning",
+        title="Cloning changed nothing: the data is as likely as before",
+        evidence=evidence,
+        advice=(
+            f"3 to 10 times optimizer.learning_rate (now {rate}), or more training.num_steps. If grad_norm is 0, "
+            "nothing acts; if it is not, the data may be learnt already."
+        ),
+        steps=curve.span,
+    )
+
+
+def learned(record: RunRecord, limits: Thresholds) -> Observation | None:
+    """Held-out problems are solved better than before; without evaluations, the reward in training rose."""
+    change = held_out_change(record)
+    if change is not None:
+        if change.low <= 0:
+            return None
+        return Observation(
+            severity="good",
+            title="It learned, on problems it was not trained on",
+            evidence=f"Held-out problems {_change_in_words(record, change)}.",
+        )
+    name, curve = outcome_curve(record, limits)
+    if curve is None or not is_rising(curve.values, limits) or has_lost_reward(record, limits):
+        return None
+    return Observation(
+        severity="good",
+        title="The reward in training rose",
+        evidence=(
+            f"{name} {curve.first.mean:.3g} ({at(curve.first)}) → {curve.last.mean:.3g} ({at(curve.last)}). Held-out "
+            "problems were not asked before and after."
+        ),
+        steps=curve.span,
+    )
+
+
+def ratios_in_order(record: RunRecord, limits: Thresholds) -> Observation | None:
+    """The weights moved, and stayed where ratios and clips mean something."""
+    ess, drift, w_max = (curve_of(record, name, limits) for name in ("ess_token", "kl_mu_pi", "w_max"))
+    if ess is None or drift is None or w_max is None or max(w_max.values) <= 1 + limits.inert_weight:
+        return None
+    if ess.median < limits.ess_token or drift.median > limits.kl:
+        return None
+    clipped = sum(curve.median for name in CLIPS if (curve := curve_of(record, name, limits)) is not None)
+    return Observation(
+        severity="good",
+        title="The data stayed close enough to the policy",
+        evidence=(
+            f"Medians over steps {in_words(ess.span)}: effective share of the tokens {ess.median:.2f}, KL(μ‖π) "
+            f"{drift.median:.2g} nats per token, {clipped:.1%} of the units at a clip's bound."
+        ),
+        steps=ess.span,
+    )
+
+
+def _change_in_words(record: RunRecord, change: Change) -> str:
+    """`22.6% → 81.0% (+58.3%, 95 % interval 45.2% to 70.2%)`."""
+    before, last = record.before, record.last
+    assert before is not None and last is not None
+    return f"{_value(before.mean, last)} → {_value(last.mean, last)} ({_difference(change, last)})"
+
+
+def _difference(change: Change, evaluation: EvaluationRecord) -> str:
+    low, high = (_value(end, evaluation, sign="+") for end in (change.low, change.high))
+    paired = "" if change.is_paired else ", not paired"
+    return f"{_value(change.mean, evaluation, sign='+')}, 95 % interval {low} to {high}{paired}"
+
+
+def _value(value: float, evaluation: EvaluationRecord, *, sign: str = "") -> str:
+    return f"{value:{sign}.1%}" if evaluation.is_accuracy else f"{value:{sign}.3f}"

@@ -1,0 +1,317 @@
+"""What a study says, in sentences: who is ahead, who cannot be told apart, and what it would take.
+
+Numbers and findings of a study as people read them.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from klimb.findings.pairing import MOST_SEEDS
+from klimb.findings.statistics import Interval
+from klimb.findings.study.analysis import MAIN, StudyStatistics
+from klimb.findings.study.comparing import Comparison, Family, Question
+from klimb.findings.study.scores import StudyScores
+
+UNKNOWN = "–"
+
+
+MINUS = "−"
+
+
+SMALLEST_P = 1e-4
+
+
+@dataclass(frozen=True)
+class Units:
+    """How scores are written: accuracies as percent with one decimal, other rewards with three."""
+
+    is_percent: bool
+
+    @property
+    def name(self) -> str:
+        """`%`, or `reward`."""
+        return "%" if self.is_percent else "reward"
+
+    @property
+    def of_differences(self) -> str:
+        """` points` for percentages, empty for rewards."""
+        return " points" if self.is_percent else ""
+
+    def score(self, value: float) -> str:
+        """`51.2` or `0.512`."""
+        return self._number(value, sign="")
+
+    def difference(self, value: float) -> str:
+        """`+1.2` or `−0.012`."""
+        return self._number(value, sign="+")
+
+    def scores(self, interval: Interval) -> str:
+        """`51.2 [48.0, 54.1]`; without the brackets where the interval is not known."""
+        ends = f" [{self.score(interval.low)}, {self.score(interval.high)}]" if interval.is_known else ""
+        return f"{self.score(interval.value)}{ends}"
+
+    def differences(self, interval: Interval) -> str:
+        """`+1.2 [−0.3, +2.7]`."""
+        ends = f" [{self.difference(interval.low)}, {self.difference(interval.high)}]" if interval.is_known else ""
+        return f"{self.difference(interval.value)}{ends}"
+
+    def _number(self, value: float, *, sign: str) -> str:
+        if not math.isfinite(value):
+            return UNKNOWN
+        shown = f"{100 * value:{sign}.1f}" if self.is_percent else f"{value:{sign}.3f}"
+        # Rounded to zero, a sign would say more than is known.
+        return shown.lstrip("+-") if float(shown) == 0 else shown.replace("-", MINUS)
+
+
+def units_of(scores: StudyScores) -> Units:
+    """Percent if every scored run's last evaluation is an accuracy."""
+    return Units(all(run.evaluations[-1].is_accuracy for run in scores.runs if run.is_scored))
+
+
+def against_text(question: Question) -> str:
+    """What differs from the arm: the other method under the same setting, the other setting of the same method."""
+    arm, against = question.arm, question.against
+    if arm.setting == against.setting:
+        return against.method
+    return against.setting if arm.method == against.method else against.name
+
+
+def share_text(interval: Interval) -> str:
+    """A probability: `0.84 [0.60, 1.00]`."""
+    if not math.isfinite(interval.value):
+        return UNKNOWN
+    return f"{interval.value:.2f}" + (f" [{interval.low:.2f}, {interval.high:.2f}]" if interval.is_known else "")
+
+
+def p_text(p: float, *, name: str = "p") -> str:
+    """`p = 0.031` or `p < 0.0001`; a dash where there was no test."""
+    if not math.isfinite(p):
+        return UNKNOWN
+    return f"{name} < {SMALLEST_P:.4f}" if p < SMALLEST_P else f"{name} = {p:.2g}" if p < 0.1 else f"{name} = {p:.2f}"
+
+
+def p_number(p: float) -> str:
+    """The same without its name: `0.031` or `<0.0001`."""
+    return p_text(p).removeprefix("p = ").replace("p < ", "<")
+
+
+def decision_text(comparison: Comparison, *, more_is_better: bool = True) -> str:
+    """`ahead`, `behind`, `not distinguishable` or `not tested`."""
+    if comparison.decision == "open":
+        return "not distinguishable"
+    if comparison.decision == "untested":
+        return "not tested"
+    return "ahead" if (comparison.decision == "higher") == more_is_better else "behind"
+
+
+def needed_text(comparison: Comparison) -> str:
+    """How many more seeds would tell, if the difference seen is the true one; empty if the question is not open."""
+    if comparison.decision != "open":
+        return ""
+    needed = comparison.needed
+    if needed.more is not None:
+        return f"about {needed.more} more {'seed' if needed.more == 1 else 'seeds'} would tell"
+    if needed.for_problems:
+        return "more seeds would not tell, more held-out problems are needed"
+    return f"more than {MOST_SEEDS} more seeds would be needed to tell"
+
+
+def needed_short(comparison: Comparison) -> str:
+    """The same in a cell: `about 9 more seeds`, `over 100 more seeds` or `more problems`."""
+    if comparison.decision != "open":
+        return ""
+    if comparison.needed.more is not None:
+        return f"about {counted(comparison.needed.more, 'more seed')}"
+    return "more problems" if comparison.needed.for_problems else f"over {MOST_SEEDS} more seeds"
+
+
+def budget_text(scores: StudyScores) -> str:
+    """`40,000 generated tokens` or `600 seconds of training`."""
+    unit = "generated tokens" if scores.budget_kind == "tokens" else "seconds of training"
+    return f"{scores.budget:,.0f} {unit}"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 run` or `2 runs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+Tone = Literal["good", "note", "warning", "bad"]
+
+
+MOST_LISTED = 12
+"""Names that one sentence lists."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One finding of a study: a title that says it, and the evidence sentence by sentence."""
+
+    tone: Tone
+    title: str
+    sentences: tuple[str, ...]
+
+
+def verdicts(statistics: StudyStatistics) -> tuple[Verdict, ...]:
+    """The findings, the most important first."""
+    found = [
+        _lost_runs(statistics),
+        _leader(statistics),
+        _against_baseline(statistics),
+        _between_settings(statistics),
+        _stability(statistics),
+    ]
+    return tuple(verdict for verdict in found if verdict is not None)
+
+
+def comparison_sentence(comparison: Comparison, units: Units) -> str:
+    """`rpg-rkl is ahead of grpo: +5.1 [+2.0, +8.2] points, p = 0.004 (corrected).`, or that they are too close."""
+    arm, against = comparison.question.arm.name, comparison.question.against.name
+    size = f"{units.differences(comparison.difference)}{units.of_differences}"
+    if comparison.decision == "untested":
+        return f"{arm} against {against}: {size}; not tested: {_why_untested(comparison)}."
+    p = p_text(comparison.p_adjusted)
+    if comparison.decision == "open":
+        return f"{arm} and {against} are not distinguishable: {size}, {p} (corrected); {needed_text(comparison)}."
+    decided = "ahead of" if comparison.decision == "higher" else "behind"
+    return f"{arm} is {decided} {against}: {size}, {p} (corrected)."
+
+
+def _lost_runs(statistics: StudyStatistics) -> Verdict | None:
+    lost = statistics.failed
+    if not lost:
+        return None
+    arms = {arm.name: sum(run.arm == arm for run in lost) for arm in statistics.scores.arms}
+    listed = _listed(f"{name} ({number})" for name, number in arms.items() if number)
+    are = "is" if len(lost) == 1 else "are"
+    return Verdict(
+        "warning",
+        f"{counted(len(lost), 'run')} of {len(statistics.scores.runs)} did not finish and {are} in no number",
+        (
+            f"By method: {listed}.",
+            "A method that loses the runs that go badly looks better than it is: only its survivors count.",
+        ),
+    )
+
+
+def _leader(statistics: StudyStatistics) -> Verdict | None:
+    family = statistics.leader
+    if family is None or not family.comparisons:
+        return None
+    first = family.comparisons[0].question.arm
+    units = units_of(statistics.scores)
+    ahead = [one for one in family.comparisons if one.decision == "higher"]
+    near = [one for one in family.comparisons if one.decision != "higher"]
+    summary = next(summary for summary in statistics.arms if summary.arm == first)
+    score = f"{units.scores(summary.scores[MAIN])}{' %' if units.is_percent else ''}"
+    sentences = [f"Its interquartile mean when the budget is spent is {score}."]
+    if near:
+        names = _listed(one.question.against.name for one in near)
+        sentences.append(f"Not distinguishable from it: {names}.")
+    title = (
+        f"{first.name} has the highest mean and is ahead of every other"
+        if not near
+        else f"{first.name} has the highest mean; it is ahead of {len(ahead)} of the {len(family.comparisons)} others"
+    )
+    sentences.append("The highest of many is partly lucky; expect a little less of it next time.")
+    return Verdict("good" if ahead else "note", title, tuple(sentences))
+
+
+def _against_baseline(statistics: StudyStatistics) -> Verdict | None:
+    baseline = statistics.scores.baseline
+    found = [one for one in statistics.main.comparisons if one.question.against.method != one.question.arm.method]
+    return _summed_up(found, title=f"Against the baseline {baseline}", statistics=statistics)
+
+
+def _between_settings(statistics: StudyStatistics) -> Verdict | None:
+    found = [one for one in statistics.main.comparisons if one.question.against.method == one.question.arm.method]
+    if not found:
+        return None
+    settings = _listed(dict.fromkeys(one.question.arm.setting for one in found))
+    return _summed_up(found, title=f"{settings} against {found[0].question.against.setting}", statistics=statistics)
+
+
+def _summed_up(found: Sequence[Comparison], *, title: str, statistics: StudyStatistics) -> Verdict | None:
+    """Counts in the title, a sentence for each decided comparison, one for all open ones."""
+    if not found:
+        return None
+    units = units_of(statistics.scores)
+    decided = [one for one in found if one.decision in ("higher", "lower")]
+    undecided = [one for one in found if one.decision == "open"]
+    untested = [one for one in found if one.decision == "untested"]
+    if len(found) == 1:
+        return Verdict(_tone(found), comparison_sentence(found[0], units).rstrip("."), ())
+    ordered = sorted(decided, key=lambda one: -one.difference.value)
+    sentences = [comparison_sentence(one, units) for one in ordered]
+    sentences += _open_sentences(undecided, statistics)
+    if untested:
+        names = _listed(one.question.arm.name for one in untested)
+        sentences.append(f"Not tested, {_why_untested(untested[0])}: {names}.")
+    return Verdict(_tone(found), f"{title}: {_counts(found)}", tuple(sentences))
+
+
+def _open_sentences(undecided: Sequence[Comparison], statistics: StudyStatistics) -> list[str]:
+    """Who is not distinguishable, by what would tell: some more seeds, very many, or only more problems."""
+    start = f"Not distinguishable at {_seeds(statistics)}"
+    some = sorted((one for one in undecided if one.needed.more is not None), key=lambda one: one.needed.more or 0)
+    many = [one for one in undecided if one.needed.more is None and not one.needed.for_problems]
+    none = [one for one in undecided if one.needed.more is None and one.needed.for_problems]
+    parts = (
+        ("about so many more would tell", [f"{one.question.arm.name} {one.needed.more}" for one in some]),
+        (f"more than {MOST_SEEDS} more would be needed", [one.question.arm.name for one in many]),
+        ("only more held-out problems would tell", [one.question.arm.name for one in none]),
+    )
+    return [f"{start}; {what}: {_listed(names)}." for what, names in parts if names]
+
+
+def _counts(found: Sequence[Comparison]) -> str:
+    words = [decision_text(one) for one in found]
+    order = ("ahead", "behind", "not distinguishable", "not tested")
+    return ", ".join(f"{words.count(word)} {word}" for word in order if word in words)
+
+
+def _tone(found: Sequence[Comparison]) -> Tone:
+    return "good" if any(one.decision == "higher" for one in found) else "note"
+
+
+def _stability(statistics: StudyStatistics) -> Verdict | None:
+    """Who lost more than the baseline between its best score on the way and its last, or less."""
+    family: Family | None = statistics.others.get("drop")
+    if family is None or not family.comparisons:
+        return None
+    units = units_of(statistics.scores)
+    found = [one for one in family.comparisons if one.question.against.method == statistics.scores.baseline]
+    found = [one for one in found if one.question.arm.method != statistics.scores.baseline]
+    steadier = [one.question.arm.name for one in found if one.decision == "lower"]
+    shakier = [one.question.arm.name for one in found if one.decision == "higher"]
+    worst = max(statistics.ranked, key=lambda summary: summary.largest_drop)
+    sentences = [
+        f"Largest loss of a single run between its best score on the way and its last: "
+        f"{units.score(worst.largest_drop)}{units.of_differences} ({worst.arm.name})."
+    ]
+    if steadier:
+        sentences.append(f"They lost less than {statistics.scores.baseline}: {_listed(steadier)}.")
+    if shakier:
+        sentences.append(f"They lost more than {statistics.scores.baseline}: {_listed(shakier)}.")
+    said = f"{len(steadier)} steadier than {statistics.scores.baseline}, {len(shakier)} less steady"
+    same = "no method differs from the baseline by more than the noise"
+    return Verdict("note", f"Stability: {said if steadier or shakier else same}", tuple(sentences))
+
+
+def _why_untested(comparison: Comparison) -> str:
+    if min(comparison.num_pairs) < 2:
+        return "two seeds that both finished are the least"
+    return "all pairs differ by the same amount"
+
+
+def _seeds(statistics: StudyStatistics) -> str:
+    return counted(len(statistics.scores.seeds), "seed")
+
+
+def _listed(names: Iterable[str]) -> str:
+    """The names, and how many more there are beyond the twelfth."""
+    whole = list(names)
+    more = [f"and {len(whole) - MOST_LISTED} more"] if len(whole) > MOST_LISTED else []
+    return ", ".join([*whole[:MOST_LISTED], *more])

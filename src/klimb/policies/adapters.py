@@ -1,0 +1,84 @@
+"""Low-rank adapters (LoRA) by peft."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+ADAPTER = "default"
+"""peft's name of the only adapter."""
+
+
+ALL_LINEAR = "all-linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """A low-rank adapter W + (alpha / rank)·B·A, of which only A and B are trained.
+
+    Attributes:
+        rank: of the update.
+        alpha: scale of the update, divided by `rank`.
+        dropout: must be 0. Dropout would make the log-probability of a token a random number, and the policy that is
+            updated another one than the policy that was sampled.
+        targets: `all-linear` (every linear layer but the output layer), or names of layers:
+            `("q_proj", "v_proj")`.
+
+    Source: arXiv 2106.09685.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: str | tuple[str, ...] = ALL_LINEAR
+
+    def __post_init__(self) -> None:
+        if isinstance(self.targets, str) and self.targets != ALL_LINEAR:
+            raise ValueError(f"targets must be {ALL_LINEAR!r} or a tuple of layer names, got {self.targets!r}")
+        if self.rank < 1:
+            raise ValueError(f"rank must be >= 1, got {self.rank}")
+        if not self.alpha > 0:
+            raise ValueError(f"alpha must be > 0, got {self.alpha}")
+        if self.dropout != 0:
+            raise ValueError(
+                f"dropout must be 0, got {self.dropout}: with dropout log-probabilities are random and pi/mu is wrong"
+            )
+
+
+def add_lora(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
+    """The model with a fresh adapter, which leaves its outputs unchanged (B starts at 0); only the adapter is trained.
+
+    A is drawn from torch's global random state.
+
+    Raises:
+        ValueError: the targets name no module of the model.
+    """
+    is_all = settings.targets in (ALL_LINEAR, (ALL_LINEAR,))
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # pyright: ignore[reportArgumentType]  peft divides it by r; it may be a float
+        lora_dropout=0.0,
+        target_modules=ALL_LINEAR if is_all else list(settings.targets),
+        task_type="CAUSAL_LM",
+    )
+    adapted = get_peft_model(model, config)
+    if not isinstance(adapted, PeftModel):
+        raise TypeError(f"peft returned {type(adapted).__name__} for a LoRA adapter, expected a PeftModel")
+    return adapted
+
+
+@torch.no_grad()
+def merged_state(model: nn.Module) -> dict[str, Tensor]:
+    """Weights of the plain model, W + (alpha / rank)·B·A where there is an adapter; the model is left as it is."""
+    state = {
+        name.replace(".base_layer.", "."): weight for name, weight in model.state_dict().items() if ".lora_" not in name
+    }
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            key = f"{name}.weight"
+            state[key] = state[key] + cast(Any, module).get_delta_weight(ADAPTER)
+    return state

@@ -1,0 +1,238 @@
+"""Chat messages to token ids, such that no text in a message becomes a control token.
+
+What a tokenizer's ids mean: a fingerprint of it, the ids that stand for something, and the bytes of each token.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import cast
+
+from transformers import PreTrainedTokenizerBase
+
+from klimb.experience import Message
+
+FIRST_PRIVATE_USE, LAST_PRIVATE_USE = 0xE000, 0xF8FF
+"""Characters to which Unicode gives no meaning; two of them stand in for control-token text while a template runs."""
+
+
+def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> tuple[int, ...]:
+    """Token ids of the messages in the tokenizer's chat template, up to where the assistant's answer begins.
+
+    Text in a message that spells a control token (`<|im_end|>`) is encoded as ordinary characters: a question
+    cannot end its own turn or begin the assistant's. Every other message has exactly the ids of
+    `apply_chat_template(messages, add_generation_prompt=True)`.
+
+    Raises:
+        ValueError: there are no messages or no chat template, or the tokenizer cannot keep such text apart.
+    """
+    if not messages:
+        raise ValueError("a prompt needs at least one message, got none")
+    if not tokenizer.chat_template:
+        raise ValueError(
+            f"the tokenizer of {tokenizer.name_or_path!r} has no chat template, so messages cannot become a prompt; "
+            "set policy.tokenizer.chat_template, or use an instruction-tuned model"
+        )
+    control = _control_tokens(tokenizer)
+    if any(token in text for token in control for message in messages for text in _texts(message)):
+        return _render_with_control_text(tokenizer, messages, control)
+    rendered = _apply_template(tokenizer, messages)
+    ids = _encode(tokenizer, rendered)
+    _check_num_control(tokenizer, ids, control, expected=len(re.findall(_any_of(control), rendered)))
+    return tuple(ids)
+
+
+def _texts(message: Message) -> tuple[str, str]:
+    return message["role"], message["content"]
+
+
+def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Texts that the tokenizer turns into a special token, longest first, so that none hides in another."""
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
+
+
+def _apply_template(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
+    conversation = [{"role": message["role"], "content": message["content"]} for message in messages]
+    return str(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True))
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str, *, split_special_tokens: bool = False) -> list[int]:
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=split_special_tokens)["input_ids"]
+
+
+def _render_with_control_text(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], control: list[str]
+) -> tuple[int, ...]:
+    """Runs the template on messages whose control-token texts are masked, and encodes them as plain text after it.
+
+    Masked rather than split off beforehand, because a template may trim, test or repeat a message.
+    """
+    opening, closing = _unused_characters(messages)
+    masked: list[Message] = [
+        {
+            "role": _mask(message["role"], control, opening, closing),
+            "content": _mask(message["content"], control, opening, closing),
+        }
+        for message in messages
+    ]
+    rendered = _apply_template(tokenizer, masked)
+    if _encode_in_parts(tokenizer, rendered, control) != _encode(tokenizer, rendered):
+        raise ValueError(
+            "a message holds text that spells a control token, and this tokenizer does not encode text piece by piece "
+            f"as it does the whole, so it cannot be kept apart exactly; remove any of {control} from the messages"
+        )
+    ids = _encode_in_parts(tokenizer, rendered, control, unmask=re.compile(f"{opening}(\\d+){closing}"))
+    _check_num_control(tokenizer, ids, control, expected=len(re.findall(_any_of(control), rendered)))
+    return tuple(ids)
+
+
+def _check_num_control(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], control: list[str], *, expected: int
+) -> None:
+    """Raises unless the control tokens are those that the template wrote; normalising tokenizers may add some."""
+    # The unknown token also stands for ordinary characters that the vocabulary lacks.
+    control_ids = {_id_of(tokenizer, token) for token in control if token != tokenizer.unk_token}
+    found = sum(i in control_ids for i in ids)
+    if found > expected:
+        raise ValueError(
+            f"this tokenizer makes {found} control tokens where the chat template has {expected}; a message holds text "
+            f"that it reads as one of {control}, which must be removed"
+        )
+
+
+def _id_of(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    return cast(int, tokenizer.convert_tokens_to_ids(token))
+
+
+def _unused_characters(messages: Sequence[Message]) -> tuple[str, str]:
+    used = {character for message in messages for text in _texts(message) for character in text}
+    unused = (chr(code) for code in range(FIRST_PRIVATE_USE, LAST_PRIVATE_USE + 1) if chr(code) not in used)
+    return next(unused), next(unused)
+
+
+def _any_of(texts: Sequence[str]) -> str:
+    return "|".join(re.escape(text) for text in texts)
+
+
+def _mask(text: str, control: list[str], opening: str, closing: str) -> str:
+    return re.sub(_any_of(control), lambda match: f"{opening}{control.index(match[0])}{closing}", text)
+
+
+def _encode_in_parts(
+    tokenizer: PreTrainedTokenizerBase, rendered: str, control: list[str], unmask: re.Pattern[str] | None = None
+) -> list[int]:
+    """Encodes the template's control tokens as such and everything between them as plain text."""
+    ids: list[int] = []
+    for part in re.split(f"({_any_of(control)})", rendered):
+        if part in control:
+            ids.append(_id_of(tokenizer, part))
+        elif part:
+            plain = unmask.sub(lambda match: control[int(match[1])], part) if unmask else part
+            ids += _encode(tokenizer, plain, split_special_tokens=True)
+    return ids
+
+
+FINGERPRINT_LENGTH = 16
+"""Hexadecimal digits that are kept: 64 bits tell tokenizers apart, and a person can compare them."""
+
+
+_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+_SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"
+
+
+_SPACE_SYMBOL = "\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """The tokens of a tokenizer.
+
+    Attributes:
+        ids: token text, as the tokenizer writes it in its vocabulary -> id; added tokens included.
+        added: those of them that are matched as whole texts (control tokens and the like).
+        special: names of the special tokens (`eos_token`, ...) -> their texts.
+    """
+
+    ids: Mapping[str, int]
+    added: frozenset[str]
+    special: Mapping[str, str]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of everything here."""
+        content = [sorted(self.ids.items()), sorted(self.added), sorted(self.special.items())]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    @cached_property
+    def known_ids(self) -> frozenset[int]:
+        """Ids that are a token's; a model may have more rows than that, as padding."""
+        return frozenset(self.ids.values())
+
+    @cached_property
+    def ids_of_bytes(self) -> Mapping[bytes, tuple[int, ...]]:
+        """Bytes that a token stands for -> the ids of the tokens that stand for them.
+
+        A sentencepiece byte piece (`<0x41>`) gives way to an ordinary piece of the same bytes (`A`): a tokenizer
+        falls back to bytes only for characters that it has no piece for.
+        """
+        pieces: dict[bytes, list[int]] = {}
+        fallbacks: dict[bytes, int] = {}
+        is_byte_level = _SPACE_SYMBOL in self.ids and _SPACE_MARK not in self.ids
+        for text, token_id in self.ids.items():
+            byte = _BYTE_PIECE.fullmatch(text)
+            if byte and text not in self.added:
+                fallbacks[bytes.fromhex(byte[1])] = token_id
+            else:
+                spelled = text.encode() if text in self.added else _bytes_of(text, is_byte_level=is_byte_level)
+                pieces.setdefault(spelled, []).append(token_id)
+        for spelled, token_id in fallbacks.items():
+            pieces.setdefault(spelled, [token_id])
+        return {spelled: tuple(sorted(ids)) for spelled, ids in pieces.items()}
+
+
+def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
+    """The tokenizer's vocabulary; kept, because reading one of 10⁵ tokens takes a tenth of a second."""
+    return _read(tokenizer, len(tokenizer))
+
+
+def fingerprint_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """16 hexadecimal digits of SHA-256 over vocabulary, added and special tokens and the chat template.
+
+    Equal for a tokenizer that was saved and loaded again. Token ids of one tokenizer mean nothing to another.
+    """
+    template = json.dumps(tokenizer.chat_template, sort_keys=True)
+    return hashlib.sha256(f"{vocabulary_of(tokenizer).digest}\n{template}".encode()).hexdigest()[:FINGERPRINT_LENGTH]
+
+
+@lru_cache(maxsize=4)
+def _read(tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> Vocabulary:
+    """The number of tokens is part of the key, so that tokens added later are not overlooked."""
+    return Vocabulary(
+        ids=cast(dict[str, int], tokenizer.get_vocab()),
+        added=frozenset(str(token) for token in tokenizer.added_tokens_decoder.values()),
+        special={name: str(text) for name, text in tokenizer.special_tokens_map.items()},
+    )
+
+
+def _bytes_of(text: str, *, is_byte_level: bool) -> bytes:
+    if not is_byte_level:
+        return text.replace(_SPACE_MARK, " ").encode()
+    table = _byte_of_symbol()
+    return bytes(table[symbol] for symbol in text) if all(symbol in table for symbol in text) else text.encode()
+
+
+@lru_cache(maxsize=1)
+def _byte_of_symbol() -> Mapping[str, int]:
+    """Character -> byte in byte-level vocabularies: printable Latin-1 as itself, the others from U+0100 on.
+
+    Source: Radford et al. 2019, `bytes_to_unicode` of GPT-2.
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}

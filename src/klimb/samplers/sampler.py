@@ -1,0 +1,107 @@
+"""What a sampler is and what it gives back.
+
+What has been drawn so far, one row a response.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from klimb.experience.samples import FinishReason, SamplingSettings
+from klimb.samplers.distribution import Drawn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """One drawn response. Position t of each field belongs to token t.
+
+    Attributes:
+        response_ids: the drawn tokens, the end token included when `finish_reason` is `stop`.
+        log_mu: log-probability in nats of each token under the distribution it was really drawn from.
+        log_model: log-probability in nats under the model itself: temperature 1, nothing cut off. It equals `log_mu`
+            when the settings are plain, and is the one to compare with a trainer's log-probabilities.
+        finish_reason: `stop` when the model ended its text, `length` when `max_new_tokens` cut it.
+    """
+
+    response_ids: tuple[int, ...]
+    log_mu: tuple[float, ...]
+    log_model: tuple[float, ...]
+    finish_reason: FinishReason
+
+    def __post_init__(self) -> None:
+        lengths = (len(self.response_ids), len(self.log_mu), len(self.log_model))
+        if len(set(lengths)) != 1:
+            raise ValueError(f"response_ids, log_mu and log_model must be equally long, got lengths {lengths}")
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Anything that draws responses to prompts and records the distribution they were drawn from."""
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        num_samples: int,
+        settings: SamplingSettings,
+        generator: torch.Generator,
+    ) -> list[list[Completion]]:
+        """One list per prompt, in the order of the prompts, with `num_samples` completions each."""
+        ...
+
+
+@runtime_checkable
+class StreamingSampler(Sampler, Protocol):
+    """A sampler that hands over the completions of a prompt as soon as the last of them has ended."""
+
+    def stream(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        num_samples: int,
+        settings: SamplingSettings,
+        generator: torch.Generator,
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """Each prompt's number with its completions, in the order in which prompts end; the same as `sample` gives."""
+        ...
+
+
+class Results:
+    """Tokens and log-probabilities by slot; they stay on the device until all are there."""
+
+    def __init__(self, num_slots: int, num_steps: int, device: torch.device) -> None:
+        self.token_ids = torch.zeros(num_slots, num_steps, dtype=torch.long, device=device)
+        self.log_mu = torch.zeros(num_slots, num_steps, device=device)
+        self.log_model = torch.zeros(num_slots, num_steps, device=device)
+        self.num_tokens = torch.full((num_slots,), num_steps, device=device)
+        self.is_finished = torch.zeros(num_slots, dtype=torch.bool, device=device)
+
+    def record(self, slots: Int[Tensor, " rows"], steps: Int[Tensor, " rows"], drawn: Drawn) -> None:
+        """Token `steps` of each of the slots; what comes behind a slot's end token does not count."""
+        self.token_ids[slots, steps] = drawn.token_ids
+        self.log_mu[slots, steps] = drawn.log_mu
+        self.log_model[slots, steps] = drawn.log_model
+
+    def finish(self, slots: Int[Tensor, " rows"], num_tokens: int | Int[Tensor, " rows"]) -> None:
+        """These slots ended their text with this many tokens."""
+        self.num_tokens[slots] = num_tokens
+        self.is_finished[slots] = True
+
+    def completions(self, slots: slice = slice(None)) -> list[Completion]:
+        """One for each of the slots; a slot that did not finish was cut off."""
+        columns = (self.token_ids, self.log_mu, self.log_model, self.num_tokens, self.is_finished)
+        return [
+            Completion(
+                response_ids=tuple(token_ids[:num_tokens]),
+                log_mu=tuple(log_mu[:num_tokens]),
+                log_model=tuple(log_model[:num_tokens]),
+                finish_reason="stop" if is_finished else "length",
+            )
+            for token_ids, log_mu, log_model, num_tokens, is_finished in zip(
+                *(column[slots].tolist() for column in columns), strict=True
+            )
+        ]

@@ -1,0 +1,92 @@
+"""From one reward a response to an advantage a token, with the critic where there is one."""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from klimb.experience import Batch, generalised_advantages, rewards_to_go, token_rewards, whitened
+from klimb.policies import Policy
+from klimb.training.critic import Critic, CriticSettings
+from klimb.training.minibatches import MicroBatchTokens, micro_batches_for
+
+CreditKind = Literal["response", "reward-to-go", "gae"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreditSettings:
+    """Which token a reward is credited to.
+
+    Attributes:
+        kind: `response` (one advantage for all of its tokens), `reward-to-go` (the rewards from each token on), or
+            `gae` (those less a learned value of each prefix).
+        kl_in_reward: every token also gets the reward −kl_in_reward·(log μ − log ref).
+        discount: γ from one token to the next.
+        gae_lambda: λ of `gae`.
+        whiten: centre and scale over all tokens of the batch.
+        critic: the value head of `gae`.
+    """
+
+    kind: CreditKind = "response"
+    kl_in_reward: float = 0.0
+    discount: float = 1.0
+    gae_lambda: float = 1.0
+    whiten: bool = False
+    critic: CriticSettings = field(default_factory=CriticSettings)
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("response", "reward-to-go", "gae"):
+            raise ValueError(f"unknown credit {self.kind!r}; there are response, reward-to-go and gae")
+        for name in ("discount", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if self.kl_in_reward < 0:
+            raise ValueError(f"kl_in_reward must be >= 0, got {self.kl_in_reward}")
+
+
+def assign_advantages(
+    policy: Policy,
+    critic: Critic | None,
+    batch: Batch,
+    settings: CreditSettings,
+    *,
+    max_tokens: MicroBatchTokens,
+    generator: torch.Generator,
+) -> tuple[Batch, dict[str, float]]:
+    """The batch with an advantage a token, and metrics; the batch itself with `response`.
+
+    The rewards are the batch's own advantages [batch], which `no-baseline` leaves as they are. The critic is fitted
+    here, to this batch, after its values were used.
+    """
+    if settings.kind == "response":
+        return batch, {}
+    rewards = token_rewards(
+        batch.advantages, batch.mask, log_mu=batch.log_mu, log_ref=batch.log_ref, kl_in_reward=settings.kl_in_reward
+    )
+    metrics: dict[str, float] = {}
+    if critic is None:
+        advantages = rewards_to_go(rewards, batch.mask, discount=settings.discount)
+    else:
+        features = _features(policy, batch, max_tokens=max_tokens)
+        values = torch.zeros(batch.mask.shape).masked_scatter(batch.mask, critic.values(features))
+        advantages, returns = generalised_advantages(
+            rewards, values, batch.mask, discount=settings.discount, gae_lambda=settings.gae_lambda
+        )
+        metrics = critic.fit(features, returns[batch.mask], generator=generator)
+    if settings.whiten:
+        advantages = whitened(advantages, batch.mask)
+    return replace(batch, advantages=advantages.float()), metrics
+
+
+@torch.no_grad()
+def _features(policy: Policy, batch: Batch, *, max_tokens: MicroBatchTokens) -> Float[Tensor, "tokens features"]:
+    """The state that each counted token was predicted from, in the order of the mask."""
+    features: dict[int, Tensor] = {}
+    for rows in micro_batches_for(policy, batch, range(len(batch)), max_tokens=max_tokens):
+        part = batch.select(rows).to(policy.device)
+        states = policy.predicting_states(part.prompts, part.prompt_index, part.response_ids, part.mask).cpu()
+        lengths = [int(count) for count in part.mask.sum(dim=1)]
+        features |= dict(zip(rows, states.split(lengths), strict=True))
+    return torch.cat([features[row] for row in range(len(batch))])

@@ -1,0 +1,172 @@
+"""The guard of a run: what it measured, where the policy last was well, and what it decided."""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from klimb.experience import Sample
+from klimb.training.guard.limits import (
+    BaseMetrics,
+    Breach,
+    GuardSettings,
+    MeasuresBase,
+    as_logged,
+    base_metrics_from,
+    find_breaches,
+)
+
+logger = logging.getLogger(__name__)
+
+
+Action = Literal["warn", "stop", "rollback"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoodPoint:
+    """A step at which no limit was broken and whose checkpoint is kept, with what was measured there."""
+
+    step: int
+    measured: BaseMetrics
+
+
+@dataclass(kw_only=True)
+class QualityGuard:
+    """Compares the policy with what it was before training. Its state is part of the run's.
+
+    Attributes:
+        settings: when, the limits, and what happens beyond them.
+        measurer: measures the policy of the run.
+        before: the first measurement, to which the flags of the first rollouts are added.
+        now: the newest measurement of the policy as it stands.
+        good: the point that a rollback goes to.
+        events: what was done about broken limits, as it is written.
+        num_rollbacks: so far.
+        ending: why the run is over; empty while it goes on.
+        measured_at: step of the newest measurement.
+        seconds: that the measurement before training took; not of the state.
+    """
+
+    settings: GuardSettings
+    measurer: MeasuresBase
+    before: BaseMetrics = field(default_factory=BaseMetrics)
+    now: BaseMetrics = field(default_factory=BaseMetrics)
+    good: GoodPoint | None = None
+    events: list[dict[str, Any]] = field(default_factory=list)
+    num_rollbacks: int = 0
+    ending: str = ""
+    measured_at: int = 0
+    seconds: float = 0.0
+    _good_before: GoodPoint | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """True if the run ended here; one that is resumed with action `warn` goes on."""
+        return bool(self.ending) and self.settings.action != "warn"
+
+    @property
+    def protected(self) -> frozenset[int]:
+        """Steps whose checkpoint must be kept."""
+        return frozenset() if self.good is None else frozenset({self.good.step})
+
+    def measure_before(self) -> None:
+        """Measures the policy that training has not touched."""
+        started = time.monotonic()
+        self.before = self.now = self.measurer.measure()
+        self.seconds = time.monotonic() - started
+
+    def see(self, rollouts: Sequence[Sample]) -> None:
+        """Takes the first rollouts of the run, drawn before the first update, as what rollouts were before."""
+        if self.before.rollouts is not None or not rollouts:
+            return
+        flags = self.measurer.flag(rollouts)
+        self.before = replace(self.before, rollouts=flags)
+        if self.good is not None and self.good.step == 0:
+            self.good = replace(self.good, measured=replace(self.good.measured, rollouts=flags))
+
+    def is_due(self, step: int) -> bool:
+        """True at the steps between which `every_steps` lie."""
+        return step % self.settings.every_steps == 0
+
+    def check(self, step: int, rollouts: Sequence[Sample]) -> tuple[Breach, ...]:
+        """Measures the policy and returns the limits it breaks; where it breaks none, a rollback may go to."""
+        flags = self.measurer.flag(rollouts) if rollouts else None
+        self.now, self.measured_at = replace(self.measurer.measure(), rollouts=flags), step
+        breaches = find_breaches(self.before, self.now, self.settings.limits)
+        if not breaches:
+            self.mark_good(step)
+        return breaches
+
+    def mark_good(self, step: int) -> None:
+        """Makes this the point that a rollback goes to, if there is to be one; the loop then saves it."""
+        if self.settings.action == "rollback":
+            self.good, self._good_before = GoodPoint(step=step, measured=self.now), self.good
+
+    def wants_checkpoint(self, step: int) -> bool:
+        """True if the step is one to go back to, and so must be saved."""
+        return self.good is not None and self.good.step == step
+
+    def forget(self, step: int) -> None:
+        """Goes back to the good point before this one, whose checkpoint could not be saved."""
+        if self.wants_checkpoint(step):
+            self.good = self._good_before
+
+    def may_go_on_after_rollback(self) -> bool:
+        """True if the run goes on from the good point once it is there."""
+        return self.settings.rollback_rate_factor is not None and self.num_rollbacks < self.settings.max_rollbacks
+
+    def record(self, step: int, breaches: Sequence[Breach], action: Action, *, to_step: int | None = None) -> None:
+        """Keeps what was done, an event for each broken limit."""
+        for breach in breaches:
+            event = {"step": step, "action": action, **asdict(breach)}
+            self.events.append(event if to_step is None else event | {"to_step": to_step})
+
+    def as_written(self) -> dict[str, Any]:
+        """What guard.json holds: what was measured before and last, and the events; null for what is not finite."""
+        return {
+            "before": _finite(as_logged(self.before)),
+            "after": _finite(as_logged(self.now)),
+            "events": [_finite(event) for event in self.events],
+        }
+
+    def write(self, path: Path) -> None:
+        """Writes guard.json; a disk that refuses it is reported, and the run goes on."""
+        aside = path.with_name(f".{path.name}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_text(json.dumps(self.as_written(), indent=1) + "\n", encoding="utf-8")
+            aside.replace(path)
+        except OSError as error:
+            logger.error("%s is NOT written: %s", path, error)
+
+    def state(self) -> dict[str, Any]:
+        """Plain values that `load_state` takes back."""
+        return {
+            "before": asdict(self.before),
+            "now": asdict(self.now),
+            "good": None if self.good is None else asdict(self.good),
+            "events": list(self.events),
+            "num_rollbacks": self.num_rollbacks,
+            "ending": self.ending,
+            "measured_at": self.measured_at,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continues from a saved state."""
+        self.before, self.now = base_metrics_from(state["before"]), base_metrics_from(state["now"])
+        good = state["good"]
+        self.good = good and GoodPoint(step=int(good["step"]), measured=base_metrics_from(good["measured"]))
+        self.events = list(state["events"])
+        self.num_rollbacks = int(state["num_rollbacks"])
+        self.ending = str(state["ending"])
+        self.measured_at = int(state["measured_at"])
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }

@@ -1,0 +1,138 @@
+"""What the guard does to a run: it measures after a step, warns, ends the run, or puts the policy back."""
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from klimb.experience import Sample
+from klimb.training.checkpoints import CheckpointContent, find_damage, load_checkpoint
+from klimb.training.guard.limits import Breach, GuardSettings, MeasuresBase, as_logged
+from klimb.training.guard.watch import QualityGuard
+from klimb.training.state import RunState, roll_back
+
+logger = logging.getLogger(__name__)
+
+
+FILE = "guard.json"
+
+
+def guard_step(state: RunState, rollouts: Sequence[Sample]) -> dict[str, float]:
+    """Measures if it is due, acts on what is broken, and returns what is logged of it."""
+    guard = state.quality
+    if guard is None:
+        return {}
+    guard.see(rollouts)
+    return _check(state, guard, rollouts) if guard.is_due(state.step) else {}
+
+
+def guard_end(state: RunState, rollouts: Sequence[Sample]) -> None:
+    """Measures after the last step what was not measured there, so that a run never ends unseen."""
+    if state.quality is not None and state.quality.measured_at != state.step:
+        _check(state, state.quality, rollouts)
+
+
+def new_guard(
+    settings: GuardSettings | None, measurer: MeasuresBase | None, content: CheckpointContent | None
+) -> QualityGuard | None:
+    """The guard of a run that begins, or goes on from this checkpoint; None if there is to be none.
+
+    It has measured the untrained policy: in the process that began the run, or now, while that policy is still loaded.
+    """
+    if settings is None or measurer is None:
+        return None
+    guard = QualityGuard(settings=settings, measurer=measurer)
+    if content is None or content.numbers["quality"] is None:
+        guard.measure_before()
+    return guard
+
+
+def is_good_point(state: RunState) -> bool:
+    """Whether the guard may come back to this step, which must then be saved."""
+    return state.quality is not None and state.quality.wants_checkpoint(state.step)
+
+
+def guard_ending(state: RunState) -> str:
+    """Why the guard ended the run, in words; empty while it goes on."""
+    return state.quality.ending if state.quality is not None and state.quality.is_over else ""
+
+
+def seconds_of_end(state: RunState) -> float:
+    """What measuring after the last step will take, as the measurement before the first one took."""
+    return 0.0 if state.quality is None else state.quality.seconds
+
+
+def guard_start(state: RunState, *, is_new: bool, is_prepared: bool) -> None:
+    """Takes the point at which training begins as the first good one, once it is seen to be good.
+
+    Args:
+        state: before the first step of this process; what the policy was when it came has been measured.
+        is_new: the run begins now, it is not resumed.
+        is_prepared: a new run whose policy has changed since then.
+    """
+    guard = state.quality
+    if guard is None:
+        return
+    if is_new and is_prepared:
+        _check(state, guard, ())
+    elif is_new:
+        guard.mark_good(state.step)
+    guard.write(state.folder / FILE)
+
+
+def _check(state: RunState, guard: QualityGuard, rollouts: Sequence[Sample]) -> dict[str, float]:
+    started = time.monotonic()
+    breaches = guard.check(state.step, rollouts)
+    logged = as_logged(guard.now) | {"guard/num_broken_limits": float(len(breaches))}
+    if breaches:
+        logged |= _act(state, guard, breaches)
+    guard.write(state.folder / FILE)
+    return logged | {"guard_seconds": time.monotonic() - started}
+
+
+def _act(state: RunState, guard: QualityGuard, breaches: Sequence[Breach]) -> dict[str, float]:
+    reasons = "; ".join(breach.reason for breach in breaches)
+    if guard.settings.action == "warn":
+        guard.record(state.step, breaches, "warn")
+        logger.warning("guard, step %d: %s", state.step, reasons)
+        return {}
+    good = _good_checkpoint(state, guard) if guard.settings.action == "rollback" else None
+    if good is None or guard.good is None:
+        guard.record(state.step, breaches, "stop")
+        guard.ending = f"the guard ended it at step {state.step}: {reasons}"
+        logger.warning("guard, step %d: %s. The run ends here", state.step, reasons)
+        return {}
+    goes_on = guard.may_go_on_after_rollback()
+    _put_back(state, guard, good)
+    guard.record(state.step, breaches, "rollback", to_step=guard.good.step)
+    then = f"the run goes on, {state.optimizer.rate_factor:g} × the learning rate" if goes_on else "the run ends here"
+    if not goes_on:
+        guard.ending = f"the guard ended it at step {state.step} and went back to step {guard.good.step}: {reasons}"
+    logger.warning(
+        "guard, step %d: %s. Went back to the policy after step %d; %s", state.step, reasons, guard.good.step, then
+    )
+    return {"guard/rolled_back_to": float(guard.good.step)}
+
+
+def _good_checkpoint(state: RunState, guard: QualityGuard) -> Path | None:
+    """The checkpoint to go back to; None, with the reason in the log, when there is none or it is damaged."""
+    if guard.good is None:
+        logger.error("guard: there is no checkpoint to go back to")
+        return None
+    path = state.folder / "checkpoints" / f"step-{guard.good.step:06d}"
+    damage = find_damage(path)
+    if damage:
+        logger.error("guard: the checkpoint to go back to, %s, is damaged: %s", path, damage)
+        return None
+    return path
+
+
+def _put_back(state: RunState, guard: QualityGuard, checkpoint: Path) -> None:
+    assert guard.good is not None
+    rate_factor = state.optimizer.rate_factor
+    if guard.may_go_on_after_rollback():
+        rate_factor *= guard.settings.rollback_rate_factor or 1.0
+    guard.num_rollbacks += 1
+    guard.now = guard.good.measured
+    roll_back(state, load_checkpoint(checkpoint))
+    state.optimizer.rate_factor = rate_factor

@@ -1,0 +1,216 @@
+"""What one step trains on: fresh rollouts, replayed ones, logs and feedback, each with its own baseline."""
+
+import itertools
+import logging
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from klimb.experience import Sample, Source
+from klimb.training.minibatches import score_samples
+from klimb.training.mismatch import is_measured_in_update, measure_mismatch, mismatch_between
+from klimb.training.rollouts import (
+    RolloutContext,
+    Rollouts,
+    RolloutWorker,
+    advantages_of,
+    collect_rollouts,
+    filter_groups,
+    is_used,
+)
+from klimb.training.settings import LoopSettings
+from klimb.training.sources.offline import OfflineSource
+from klimb.training.sources.replay import group_samples
+from klimb.training.state import RunState, run_key
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceShare:
+    """What one source gives to a batch: the samples that are trained on."""
+
+    source: Source
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepData:
+    """What one step trains on.
+
+    Attributes:
+        drawn: every rollout drawn at this step, trained on now, later or never.
+        portions: by source, the samples with the `log_mu` they are trained with.
+        advantages: one number a sample, in the order of the portions; baselines never cross a source.
+        metrics: explained in docs/metrics.md.
+    """
+
+    drawn: tuple[Sample, ...]
+    portions: tuple[SourceShare, ...]
+    advantages: Float[Tensor, " batch"]
+    metrics: dict[str, float]
+
+    @property
+    def used(self) -> tuple[Sample, ...]:
+        """The samples of all portions."""
+        return tuple(sample for portion in self.portions for sample in portion.samples)
+
+
+def next_batch(state: RunState, actors: RolloutWorker, settings: LoopSettings) -> StepData:
+    """Takes each source's share of the batch. Where too little can be replayed, fresh rollouts stand in."""
+    num_groups = settings.sources.num_groups(settings.collect.num_prompts)
+    version = state.optimizer.num_steps
+    replayed = state.replay.draw(num_groups["replay"], policy_version=version, generator=state.generators["replay"])
+    num_fresh = num_groups["rollout"] + num_groups["replay"] - len(replayed)
+    drawn, fresh, metrics = _rollouts(state, actors, settings, num_fresh)
+    portions = [
+        SourceShare(source="rollout", samples=fresh),
+        SourceShare(source="replay", samples=tuple(each for group in replayed for each in group.samples)),
+        *(
+            SourceShare(source=logged.source, samples=_offline_samples(logged, num_groups[logged.source], settings))
+            for logged in state.logs
+        ),
+    ]
+    portions = [portion for portion in portions if portion.samples]
+    if not settings.sources.is_plain:
+        for portion in portions:
+            metrics |= _share_metrics(portion, policy_version=version)
+        metrics |= _standing_metrics(state, settings)
+    return StepData(
+        drawn=drawn,
+        portions=tuple(portions),
+        advantages=torch.cat([torch.zeros(0), *(advantages_of(part.samples, settings.collect) for part in portions)]),
+        metrics={"num_tokens_sampled": 0.0, **metrics},
+    )
+
+
+def _rollouts(
+    state: RunState, actors: RolloutWorker, settings: LoopSettings, num_fresh: int
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...], dict[str, float]]:
+    """All that was drawn, what of it (or of an earlier collection) is trained on now, and metrics."""
+    if num_fresh == 0:
+        return (), (), {}
+    lag = settings.sources.lag
+    drawn: list[Sample] = []
+    metrics: dict[str, float] = {}
+    used: tuple[Sample, ...] = ()
+    for _ in range(lag + 1 - len(state.queue)):
+        collection = _collection(state, actors, settings, num_fresh, first_group=_num_groups(drawn))
+        used, gap = _with_log_mu(state, collection.used, settings)
+        now = {sample.sample_id: sample for sample in used}
+        drawn += [now.get(sample.sample_id, sample) for sample in collection.samples]
+        metrics = _add_up(metrics, dict(collection.metrics)) | gap
+        if lag:
+            state.queue.put(group_samples(used, step=state.step))
+    if lag:
+        used = tuple(sample for group in state.queue.get() for sample in group.samples)
+    return tuple(drawn), used, metrics
+
+
+def _num_groups(samples: Sequence[Sample]) -> int:
+    return len({sample.group_id for sample in samples})
+
+
+def _add_up(before: dict[str, float], metrics: dict[str, float]) -> dict[str, float]:
+    """The later metrics, with counts and seconds added up."""
+    return metrics | {
+        name: before[name] + value
+        for name, value in metrics.items()
+        if name in before and (name.startswith("num_") or name.endswith("_seconds"))
+    }
+
+
+def _collection(
+    state: RunState, actors: RolloutWorker, settings: LoopSettings, num_prompts: int, *, first_group: int
+) -> Rollouts:
+    steps = state.optimizer.num_steps
+    assert state.stream is not None  # only sources without a share of rollouts do without
+    return collect_rollouts(
+        actors,
+        state.stream,
+        settings=replace(settings.collect, num_prompts=num_prompts),
+        this_round=RolloutContext(
+            seed=settings.seed,
+            step=state.step,
+            policy_version=steps,
+            record_log_ref=state.reference.is_policy(num_optimizer_steps=steps),
+            first_group=first_group,
+            run_key=f"{run_key(state.identity)}-",
+        ),
+        sampling_generator=state.generators["sampling"],
+        shuffle_generator=state.generators["rewards"],
+    )
+
+
+def _with_log_mu(
+    state: RunState, used: Sequence[Sample], settings: LoopSettings
+) -> tuple[tuple[Sample, ...], dict[str, float]]:
+    """Fresh rollouts with the log_mu to train with, and the gap between sampler and trainer."""
+    if not used:
+        return (), {}
+    if settings.log_mu == "sampler":
+        is_measured = settings.num_mismatch_rows and not is_measured_in_update(state, settings)
+        return tuple(used), measure_mismatch(state, used, settings) if is_measured else {}
+    if settings.log_mu == "auto":
+        gap = measure_mismatch(state, used, settings)
+        # Not "larger": a gap that is no number is no reason to trust the sampler.
+        if gap["mismatch_mean_abs"] <= settings.max_mismatch:
+            return tuple(used), gap | {"log_mu_recomputed": 0.0}
+        logger.warning(
+            "step %d: the sampler's log-probabilities are %.2g nats a token from the trainer's, over "
+            "max_mismatch = %g; this batch trains with the trainer's",
+            state.step,
+            gap["mismatch_mean_abs"],
+            settings.max_mismatch,
+        )
+    scored = score_samples(state.policy, used, max_tokens=settings.update.step.micro_batch_tokens)
+    gap = mismatch_between([sample.log_mu for sample in used], scored)
+    rescored = [
+        replace(
+            sample,
+            log_mu=values,
+            log_mu_provenance="recomputed",
+            log_ref=None if sample.log_ref is None else values,
+        )
+        for sample, values in zip(used, scored, strict=True)
+    ]
+    return tuple(rescored), gap | {"log_mu_recomputed": 1.0}
+
+
+def _offline_samples(logged: OfflineSource, count: int, settings: LoopSettings) -> tuple[Sample, ...]:
+    """Groups of a log that can be trained on; others are passed over, `max_refills` times at most."""
+    kept: dict[str, list[Sample]] = {}
+    for _ in range(settings.collect.max_refills + 1):
+        if len(kept) < count:
+            judged = [filter_groups(group, settings.collect) for group in logged.take(count - len(kept)) if group]
+            kept |= {group[0].group_id: group for group in judged if is_used(group)}
+    return tuple(sample for sample in itertools.chain(*kept.values()) if sample.metadata["used"] == "yes")
+
+
+def _share_metrics(portion: SourceShare, *, policy_version: int) -> dict[str, float]:
+    metrics = {
+        "num_samples": float(len(portion.samples)),
+        "num_groups": float(_num_groups(portion.samples)),
+        "length_mean": statistics.fmean(len(sample.response_ids) for sample in portion.samples),
+    }
+    rewards = [sample.reward for sample in portion.samples if sample.reward is not None]
+    if rewards:
+        metrics["reward_mean"] = statistics.fmean(rewards)
+    if portion.source in ("rollout", "replay"):  # the versions of another run's policy say nothing about this one's
+        ages = [policy_version - sample.policy_version for sample in portion.samples]
+        metrics |= {"age_mean": statistics.fmean(ages), "age_max": float(max(ages))}
+    return {f"{portion.source}/{name}": value for name, value in metrics.items()}
+
+
+def _standing_metrics(state: RunState, settings: LoopSettings) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    if settings.sources.share("replay"):
+        metrics |= {"replay/num_kept": float(len(state.replay)), "replay/num_dropped": float(state.replay.num_dropped)}
+    for logged in state.logs:
+        metrics[f"{logged.source}/epoch"] = float(logged.epoch)
+        metrics[f"{logged.source}/num_refused"] = float(logged.num_refused)
+    return metrics

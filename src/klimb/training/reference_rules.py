@@ -1,0 +1,145 @@
+"""The anchor of the divergence: which weights it is, when it changes, and where `log_ref` comes from.
+
+The reference changes only between batches, at the sampling point x, and one batch has one reference.
+While it equals the policy that samples, `log_ref` is the sampler's own record and no model is copied or run:
+with plain sampling it is `log_mu` exactly. Otherwise one frozen copy of the trained weights (the adapter, with LoRA)
+is swapped in for a scoring pass.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from torch import Tensor
+
+from klimb.experience import Sample
+from klimb.policies import Policy, Snapshot
+from klimb.training.minibatches import MicroBatchTokens, score_samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceSettings:
+    """The rule of the reference.
+
+    Attributes:
+        kind: `iterative` (the policy of the last refresh), `fixed` (the policy at the start), `ema` (a moving average
+            of the weights), `behaviour` (whoever wrote the response: ref = μ, so that `log_ref` is `log_mu`), or
+            `none` (needs beta = 0).
+        every_steps: iterative: refresh once this many optimiser steps were taken since the last refresh; 0 and 1
+            refresh at every collection; None leaves it to `kl_threshold`.
+        kl_threshold: iterative: refresh once the moving average of `kl_pi_ref` (nats a token) exceeds this.
+        kl_decay: share of the old value that this average keeps at each optimiser step.
+        ema_decay: ema: share of the old reference kept for each optimiser step of a batch.
+
+    Source: arXiv 2505.17508, section 5 and figure 1.
+    """
+
+    kind: Literal["iterative", "fixed", "ema", "behaviour", "none"] = "iterative"
+    every_steps: int | None = 1
+    kl_threshold: float | None = None
+    kl_decay: float = 0.9
+    ema_decay: float = 0.99
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("iterative", "fixed", "ema", "behaviour", "none"):
+            raise ValueError(f"unknown reference {self.kind!r}; there are iterative, fixed, ema, behaviour and none")
+        if self.every_steps is not None and self.every_steps < 0:
+            raise ValueError(f"every_steps must be >= 0, got {self.every_steps}; 0 refreshes at every collection")
+        if self.kl_threshold is not None and not (math.isfinite(self.kl_threshold) and self.kl_threshold > 0):
+            raise ValueError(f"kl_threshold must be finite and > 0, got {self.kl_threshold}")
+        for name in ("kl_decay", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.kind == "iterative" and self.every_steps is None and self.kl_threshold is None:
+            raise ValueError("an iterative reference needs every_steps or kl_threshold; for neither, use kind fixed")
+
+    @property
+    def needs_copy(self) -> bool:
+        """True when the weights of the reference can differ from those that sample."""
+        if self.kind == "iterative":
+            return self.every_steps is None or self.every_steps > 1
+        return self.kind in ("fixed", "ema")
+
+
+class Reference:
+    """The reference of a run as it stands now.
+
+    Attributes:
+        synced_at: number of optimiser steps at which the reference last was the policy.
+        kl_average: moving average of `kl_pi_ref` since then, in nats a token; None before the first value.
+        num_refreshes: how often the rule has refreshed it.
+    """
+
+    def __init__(self, settings: ReferenceSettings, policy: Policy) -> None:
+        self.settings = settings
+        self.synced_at = 0
+        self.kl_average: float | None = None
+        self.num_refreshes = 0
+        self._followed_until = 0
+        self._copy = Snapshot.of(policy) if settings.needs_copy else None
+
+    def follow(self, policy: Policy, *, num_optimizer_steps: int) -> None:
+        """Between two batches: refreshes or moves the reference if its rule says so."""
+        steps = num_optimizer_steps - self._followed_until
+        self._followed_until = num_optimizer_steps
+        if steps == 0:
+            return
+        if self.settings.kind == "ema" and self._copy is not None:
+            self._copy.lerp_from(policy, self.settings.ema_decay**steps)
+        elif self.settings.kind == "iterative" and self._refresh_is_due(num_optimizer_steps):
+            if self._copy is not None:
+                self._copy.update_from(policy)
+            self.synced_at = num_optimizer_steps
+            self.kl_average = None
+            self.num_refreshes += 1
+
+    def is_policy(self, *, num_optimizer_steps: int) -> bool:
+        """True while the reference has exactly the weights of the policy after this many steps."""
+        return self.settings.kind not in ("behaviour", "none") and self.synced_at == num_optimizer_steps
+
+    def observe(self, kl_pi_ref: float) -> None:
+        """Takes the token KL of one optimiser step into the moving average."""
+        decay = self.settings.kl_decay
+        self.kl_average = kl_pi_ref if self.kl_average is None else decay * self.kl_average + (1 - decay) * kl_pi_ref
+
+    def score(self, policy: Policy, samples: Sequence[Sample], *, max_tokens: MicroBatchTokens) -> list[Sample]:
+        """The samples with the `log_ref` of the frozen copy; unchanged when there is no copy."""
+        if self._copy is None:
+            return list(samples)
+        with self._copy.swapped_into(policy):
+            log_refs = score_samples(policy, samples, max_tokens=max_tokens)
+        return [replace(sample, log_ref=log_ref) for sample, log_ref in zip(samples, log_refs, strict=True)]
+
+    def _refresh_is_due(self, num_optimizer_steps: int) -> bool:
+        every, threshold = self.settings.every_steps, self.settings.kl_threshold
+        if every is not None and num_optimizer_steps - self.synced_at >= every:
+            return True
+        return threshold is not None and self.kl_average is not None and self.kl_average > threshold
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain numbers that `load_state` takes back."""
+        numbers = {
+            "synced_at": self.synced_at,
+            "kl_average": self.kl_average,
+            "num_refreshes": self.num_refreshes,
+            "followed_until": self._followed_until,
+        }
+        return ({} if self._copy is None else self._copy.state_dict()), numbers
+
+    def load_state(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        """Continues from a saved state.
+
+        Raises:
+            ValueError: the state was saved under a rule that kept a copy, and this one keeps none, or the other way.
+        """
+        if bool(tensors) != (self._copy is not None):
+            raise ValueError(
+                "the saved reference and the present rule differ in whether a copy is kept; same settings?"
+            )
+        if self._copy is not None:
+            self._copy.load_state_dict(tensors)
+        self.synced_at = int(numbers["synced_at"])
+        self.kl_average = numbers["kl_average"]
+        self.num_refreshes = int(numbers["num_refreshes"])
+        self._followed_until = int(numbers["followed_until"])

@@ -1,0 +1,489 @@
+"""Drawing and scoring: groups of responses, scored while others are still being drawn.
+
+Which responses of a group are trained on, and what all that were drawn look like on average.
+
+Figure 1 of the paper up to the update: sample, score, filter groups and refill, advantages, batch.
+"""
+
+import statistics
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from klimb.experience import ADVANTAGES, NEEDS_GROUPS, Batch, Sample, SamplingSettings, collate, compute_advantages
+from klimb.policies import Policy
+from klimb.samplers import Completion, Sampler, StreamingSampler
+from klimb.tasks import Problem, Response, Score
+from klimb.training.prompts import PromptStream
+
+
+@runtime_checkable
+class ResponseScorer(Protocol):
+    """What the loop needs of `klimb.tasks.Scorer`."""
+
+    def score_many(self, problems: Sequence[Problem], responses: Sequence[Response]) -> list[Score]:
+        """One score a response; a reward of None where none could be computed."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutWorker:
+    """Who samples and who scores, on which problems.
+
+    Attributes:
+        policy: the model that is trained.
+        sampler: draws from that policy.
+        scorer: scores responses.
+        problems: what is asked.
+    """
+
+    policy: Policy
+    sampler: Sampler
+    scorer: ResponseScorer
+    problems: Sequence[Problem]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutContext:
+    """Names and dates what one step draws.
+
+    Attributes:
+        seed: of the run.
+        step: of the loop, from 1.
+        policy_version: optimiser steps that the sampling weights have seen.
+        record_log_ref: take the sampler's log-probabilities under the unaltered model as `log_ref`, because the
+            reference has the same weights.
+        first_group: number of the first group, if others were drawn at the same step before.
+        run_key: begins every id, so that two runs' rollouts can be kept in one store.
+    """
+
+    seed: int
+    step: int
+    policy_version: int
+    record_log_ref: bool
+    first_group: int = 0
+    run_key: str = ""
+
+
+@dataclass(frozen=True)
+class ScoredGroups:
+    """Groups in the order of their problems.
+
+    Attributes:
+        groups: with rewards.
+        sample_seconds: from the first token to the last.
+        score_seconds: from then to the last score; what was scored meanwhile cost nothing.
+    """
+
+    groups: list[list[Sample]]
+    sample_seconds: float
+    score_seconds: float
+
+
+def sample_and_score(
+    actors: RolloutWorker,
+    problems: Sequence[Problem],
+    this_round: RolloutContext,
+    *,
+    num_samples: int,
+    sampling: SamplingSettings,
+    generator: torch.Generator,
+    shuffle: torch.Generator | None = None,
+) -> ScoredGroups:
+    """One group of `num_samples` scored responses for each problem.
+
+    A sampler that hands over groups as they end has them scored in a thread meanwhile; which tokens are drawn and
+    which scores they get does not depend on that.
+
+    Args:
+        actors: who samples and scores.
+        problems: what is asked.
+        this_round: names and dates; its first group is that of the first problem.
+        num_samples: responses a group.
+        sampling: how tokens are drawn.
+        generator: of the tokens.
+        shuffle: if given, the scores are exchanged at random between all responses.
+    """
+    started = time.monotonic()
+    prompts = [actors.policy.render(problem.messages) for problem in problems]
+    groups: dict[int, list[Sample]] = {}
+    with _Scoring(actors.scorer) as scoring:
+        for place, answers in _completed_prompts(
+            actors.sampler, prompts, num_samples=num_samples, settings=sampling, generator=generator
+        ):
+            for number, completions in zip(place, answers, strict=True):
+                template = _template(actors, problems[number], prompts[number], sampling, this_round, offset=number)
+                groups[number] = [
+                    _complete(template, index, answer, actors, this_round) for index, answer in enumerate(completions)
+                ]
+            scoring.add({number: (problems[number], groups[number]) for number in place})
+        sampled = time.monotonic()
+        scores = scoring.scores()
+    ordered = [groups[number] for number in range(len(problems))]
+    flat = [score for number in range(len(problems)) for score in scores[number]]
+    if shuffle is not None:
+        flat = _exchange_scores(flat, shuffle)
+    left = iter(flat)
+    scored = [[_with_score(sample, next(left), shuffle) for sample in group] for group in ordered]
+    return ScoredGroups(scored, sampled - started, time.monotonic() - sampled)
+
+
+def _completed_prompts(
+    sampler: Sampler,
+    prompts: Sequence[Sequence[int]],
+    *,
+    num_samples: int,
+    settings: SamplingSettings,
+    generator: torch.Generator,
+) -> Iterator[tuple[Sequence[int], Sequence[list[Completion]]]]:
+    """Numbers of prompts with their completions: each prompt by itself as it ends, or all at the end."""
+    if isinstance(sampler, StreamingSampler):
+        for number, completions in sampler.stream(
+            prompts, num_samples=num_samples, settings=settings, generator=generator
+        ):
+            yield [number], [completions]
+    else:
+        answers = sampler.sample(prompts, num_samples=num_samples, settings=settings, generator=generator)
+        yield range(len(prompts)), answers
+
+
+class _Scoring:
+    """Scores groups in one thread, all that wait at once; a context manager."""
+
+    def __init__(self, scorer: ResponseScorer) -> None:
+        self._scorer = scorer
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scoring")
+        self._lock = threading.Lock()
+        self._waiting: dict[int, tuple[Problem, list[Sample]]] = {}
+        self._scores: dict[int, list[Score]] = {}
+        self._runs: list[Future[None]] = []
+
+    def __enter__(self) -> "_Scoring":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # After an error nothing more is scored, and the thread is waited for: the scorer is not used by two.
+        self._pool.shutdown(cancel_futures=True)
+
+    def add(self, groups: dict[int, tuple[Problem, list[Sample]]]) -> None:
+        """Gives groups to be scored; an error of the scorer so far is raised here."""
+        for run in self._runs:
+            if run.done():
+                run.result()
+        with self._lock:
+            self._waiting |= groups
+        self._runs.append(self._pool.submit(self._score_waiting))
+
+    def scores(self) -> dict[int, list[Score]]:
+        """Waits for the rest."""
+        for run in self._runs:
+            run.result()
+        return self._scores
+
+    def _score_waiting(self) -> None:
+        with self._lock:
+            groups, self._waiting = self._waiting, {}
+        if not groups:
+            return
+        problems = [problem for problem, group in groups.values() for _ in group]
+        responses = [
+            Response(text=sample.response, num_tokens=len(sample.response_ids), finish_reason=sample.finish_reason)
+            for _, group in groups.values()
+            for sample in group
+        ]
+        scores = iter(self._scorer.score_many(problems, responses))
+        for number, (_, group) in groups.items():
+            self._scores[number] = [next(scores) for _ in group]
+
+
+def _template(
+    actors: RolloutWorker,
+    problem: Problem,
+    prompt_ids: Sequence[int],
+    sampling: SamplingSettings,
+    this_round: RolloutContext,
+    *,
+    offset: int,
+) -> Sample:
+    """What the samples of a group share."""
+    number = this_round.first_group + offset
+    return Sample(
+        sample_id="",
+        group_id=f"{this_round.run_key}s{this_round.seed}-t{this_round.step:06d}-g{number:05d}",
+        prompt=tuple(problem.messages),
+        prompt_ids=tuple(prompt_ids),
+        response="",
+        response_ids=(),
+        finish_reason="length",
+        sampling=sampling,
+        model=actors.policy.name,
+        tokenizer=actors.policy.fingerprint,
+        policy_version=this_round.policy_version,
+        created_at=time.time(),
+        metadata={"problem_id": problem.problem_id},
+    )
+
+
+def _complete(
+    template: Sample, index: int, answer: Completion, actors: RolloutWorker, this_round: RolloutContext
+) -> Sample:
+    return replace(
+        template,
+        sample_id=f"{template.group_id}-{index:04d}",
+        response=actors.policy.decode(answer.response_ids),
+        response_ids=tuple(answer.response_ids),
+        finish_reason=answer.finish_reason,
+        log_mu=tuple(answer.log_mu),
+        log_mu_provenance="sampler",
+        log_ref=tuple(answer.log_model) if this_round.record_log_ref else None,
+    )
+
+
+def _exchange_scores(scores: Sequence[Score], generator: torch.Generator) -> list[Score]:
+    """The scores in random order, those without a reward staying where they are."""
+    exchanged = list(scores)
+    places = [index for index, score in enumerate(scores) if score.reward is not None]
+    for place, source in zip(places, torch.randperm(len(places), generator=generator).tolist(), strict=True):
+        exchanged[place] = scores[places[source]]
+    return exchanged
+
+
+def _with_score(sample: Sample, score: Score, shuffle: torch.Generator | None) -> Sample:
+    marks = {} if shuffle is None else {"rewards": "shuffled"}
+    if score.correct is not None:
+        marks["correct"] = "yes" if score.correct else "no"
+    return replace(
+        sample,
+        reward=score.reward,
+        reward_parts=dict(score.parts),
+        reward_reason=score.reason,
+        metadata={**sample.metadata, **marks},
+    )
+
+
+USED = "yes"
+
+
+def mark_used(
+    group: Sequence[Sample],
+    *,
+    compare: bool,
+    drop_even: bool,
+    needs_reward: bool = True,
+    min_reward: float | None = None,
+) -> list[Sample]:
+    """The group with `metadata["used"]`: `yes`, or why the response is not trained on.
+
+    Args:
+        group: scored responses to one prompt.
+        compare: the baseline compares them, so that at least two need a reward.
+        drop_even: leave out a group from which nothing can be learnt.
+        needs_reward: leave out a response without a reward.
+        min_reward: leave out a response whose reward is below it.
+    """
+    scored = [sample for sample in group if sample.reward is not None]
+    verdict = USED
+    if compare and len(scored) < 2:
+        verdict = "no: fewer than 2 responses of its group have a reward"
+    elif drop_even and has_zero_variance(scored):
+        verdict = "no: its group is even"
+
+    def of_one(sample: Sample) -> str:
+        if sample.reward is None:
+            return "no: it has no reward" if needs_reward else verdict
+        return verdict if min_reward is None or sample.reward >= min_reward else "no: its reward is below min_reward"
+
+    return [_mark(sample, of_one(sample)) for sample in group]
+
+
+def has_zero_variance(scored: Sequence[Sample]) -> bool:
+    """True if all rewards are equal, or all responses are right, or all are wrong.
+
+    Source: dynamic sampling of DAPO, arXiv 2503.14476 section 3.2.
+    """
+    rewards = {sample.reward for sample in scored}
+    verdicts = {sample.metadata.get("correct") for sample in scored}
+    return len(rewards) <= 1 or verdicts in ({"yes"}, {"no"})
+
+
+def is_used(group: Iterable[Sample]) -> bool:
+    """Whether any response of the group is trained on."""
+    return any(sample.metadata["used"] == USED for sample in group)
+
+
+def collection_metrics(groups: Sequence[Sequence[Sample]]) -> dict[str, float]:
+    """Means over all responses drawn, those that are not trained on included."""
+    samples = [sample for group in groups for sample in group]
+    rewards = [sample.reward for sample in samples if sample.reward is not None]
+    lengths = [len(sample.response_ids) for sample in samples]
+    num_used = sum(is_used(group) for group in groups)
+    metrics = {
+        "num_samples": float(len(samples)),
+        "num_errors": float(len(samples) - len(rewards)),
+        "num_groups": float(len(groups)),
+        "num_groups_used": float(num_used),
+        "groups_dropped_fraction": 1 - num_used / len(groups),
+        "num_tokens_sampled": float(sum(lengths)),
+        "length_mean": statistics.fmean(lengths),
+        "length_max": float(max(lengths)),
+        "truncated_fraction": statistics.fmean(sample.finish_reason == "length" for sample in samples),
+    }
+    if rewards:
+        metrics |= {"reward_mean": statistics.fmean(rewards), "reward_std": statistics.pstdev(rewards)}
+    verdicts = [sample.metadata["correct"] == "yes" for sample in samples if "correct" in sample.metadata]
+    if verdicts:
+        metrics["accuracy"] = statistics.fmean(verdicts)
+    return metrics | _part_means(samples)
+
+
+def _part_means(samples: Iterable[Sample]) -> dict[str, float]:
+    parts: dict[str, list[float]] = {}
+    for sample in samples:
+        for name, value in sample.reward_parts.items() if sample.reward is not None else ():
+            parts.setdefault(name, []).append(value)
+    return {f"reward_part_{name}": statistics.fmean(values) for name, values in parts.items()}
+
+
+def _mark(sample: Sample, verdict: str) -> Sample:
+    return replace(sample, metadata={**sample.metadata, "used": verdict})
+
+
+REWARDLESS = ("zero", "ones")
+"""Advantages that do not read the reward."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutSettings:
+    """How a batch comes about.
+
+    Attributes:
+        num_prompts: groups a batch.
+        num_samples: responses a group.
+        advantages: a name in `klimb.experience.ADVANTAGES`.
+        advantage_offset: added to the baseline; below 0 every response looks that much better (AsymRE).
+        advantage_temperature: of the soft values, in units of the reward; the loss's β.
+        min_reward: responses below it are not trained on (filtered cloning); None trains on all.
+        group_filter: drop groups from which nothing can be learnt (all rewards equal, all right or all wrong) and
+            draw other prompts in their place.
+        max_refills: rounds of drawing after the first one at most; what there is then is the batch.
+        shuffle_rewards: the control experiment: scores are exchanged at random between all responses drawn together,
+            before anything else sees them. Nothing can be learnt from such a batch but noise.
+    """
+
+    num_prompts: int = 16
+    num_samples: int = 8
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    advantages: str = "group-mean"
+    advantage_offset: float = 0.0
+    advantage_temperature: float = 1.0
+    min_reward: float | None = None
+    group_filter: bool = False
+    max_refills: int = 2
+    shuffle_rewards: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_prompts < 1 or self.num_samples < 1 or self.max_refills < 0:
+            raise ValueError(
+                f"num_prompts and num_samples must be >= 1 and max_refills >= 0, got {self.num_prompts}, "
+                f"{self.num_samples} and {self.max_refills}"
+            )
+        if self.advantages not in ADVANTAGES:
+            raise ValueError(f"unknown advantages {self.advantages!r}; there are {', '.join(ADVANTAGES)}")
+        if self.num_samples == 1 and self.advantages in NEEDS_GROUPS:
+            raise ValueError(
+                f"advantages {self.advantages!r} compare the responses to one prompt, and num_samples is 1; "
+                "draw at least 2, or use batch-z-score"
+            )
+        if self.sampling.temperature == 0:
+            raise ValueError("temperature is 0: a policy that always answers the same cannot learn from itself; use 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollouts:
+    """All that was drawn at one step, and which of it is trained on.
+
+    Attributes:
+        samples: every response drawn. `metadata` holds `problem_id`, `used` (`yes`, or why it is not trained on),
+            `correct` (`yes` or `no`, when the task says) and `rewards` (`shuffled`, in the control experiment).
+        used: those to train on, in the order of `advantages`.
+        advantages: one number a used sample.
+        metrics: explained in docs/metrics.md.
+    """
+
+    samples: tuple[Sample, ...]
+    used: tuple[Sample, ...]
+    advantages: torch.Tensor
+    metrics: Mapping[str, float]
+
+    def batch(self) -> Batch | None:
+        """The used samples as a batch; None when there are none."""
+        return collate(self.used, self.advantages) if self.used else None
+
+
+def collect_rollouts(
+    actors: RolloutWorker,
+    stream: PromptStream,
+    *,
+    settings: RolloutSettings,
+    this_round: RolloutContext,
+    sampling_generator: torch.Generator,
+    shuffle_generator: torch.Generator,
+) -> Rollouts:
+    """Draws, scores and filters until `num_prompts` groups are there or the refills are used up."""
+    groups: list[list[Sample]] = []
+    kept = num_rounds = 0
+    seconds = {"sample_seconds": 0.0, "score_seconds": 0.0}
+    while kept < settings.num_prompts and num_rounds <= settings.max_refills:
+        numbers = stream.take(settings.num_prompts - kept)
+        drawn = sample_and_score(
+            actors,
+            [actors.problems[number] for number in numbers],
+            replace(this_round, first_group=this_round.first_group + len(groups)),
+            num_samples=settings.num_samples,
+            sampling=settings.sampling,
+            generator=sampling_generator,
+            shuffle=shuffle_generator if settings.shuffle_rewards else None,
+        )
+        seconds["sample_seconds"] += drawn.sample_seconds
+        seconds["score_seconds"] += drawn.score_seconds
+        new_groups = [filter_groups(group, settings) for group in drawn.groups]
+        groups += new_groups
+        kept += sum(is_used(group) for group in new_groups)
+        num_rounds += 1
+        if not settings.group_filter:
+            break
+    samples = tuple(sample for group in groups for sample in group)
+    used = tuple(sample for sample in samples if sample.metadata["used"] == "yes")
+    metrics = collection_metrics(groups) | {"num_rounds": float(num_rounds), "epoch": float(stream.epoch)} | seconds
+    return Rollouts(samples=samples, used=used, advantages=advantages_of(used, settings), metrics=metrics)
+
+
+def filter_groups(group: Sequence[Sample], settings: RolloutSettings) -> list[Sample]:
+    """The group with `metadata["used"]`: `yes`, or why the response is not trained on."""
+    return mark_used(
+        group,
+        compare=settings.advantages in NEEDS_GROUPS,
+        drop_even=settings.group_filter,
+        needs_reward=settings.advantages not in REWARDLESS or settings.min_reward is not None,
+        min_reward=settings.min_reward,
+    )
+
+
+def advantages_of(used: Sequence[Sample], settings: RolloutSettings) -> torch.Tensor:
+    """One number a sample, from the rewards of these samples alone."""
+    if not used:
+        return torch.zeros(0)
+    # Where no reward is needed, 0 stands for a missing one and is not read.
+    rewards = torch.tensor([0.0 if sample.reward is None else sample.reward for sample in used], dtype=torch.float64)
+    return compute_advantages(
+        rewards,
+        [sample.group_id for sample in used],
+        kind=settings.advantages,
+        offset=settings.advantage_offset,
+        temperature=settings.advantage_temperature,
+    ).float()

@@ -1,0 +1,263 @@
+"""The folder of a run: where everything is, and what is written down about how it came about.
+
+All that a run has written down about itself, read back: of finished runs, of runs that go on, of cut-off ones.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from klimb.errors import ConfigError
+from klimb.findings.evaluations import EvaluationRecord, Measured, ProblemRecord
+from klimb.findings.run.record import Row, RunRecord, is_number
+from klimb.training import read_evaluations, read_metrics
+
+MOST_NUMBERED = 10_000
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside a run's folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration, every default filled in."""
+        return self.path / "config.json"
+
+    @property
+    def provenance(self) -> Path:
+        """Commit, seed, versions."""
+        return self.path / "provenance.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One line of JSON per step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def evaluations(self) -> Path:
+        """One line of JSON per evaluation, with every problem."""
+        return self.path / "evaluations.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """The page about the run."""
+        return self.path / "report.html"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def model(self) -> Path:
+        """The trained model as a Hugging Face folder."""
+        return self.path / "model"
+
+    @property
+    def summary(self) -> Path:
+        """The results."""
+        return self.path / "summary.json"
+
+
+def is_run(path: Path) -> bool:
+    """True if a run has begun in this folder."""
+    # Not its config.json: a model's folder has a file of that name too.
+    return RunFolder(path).provenance.is_file()
+
+
+def check_is_free(path: Path) -> None:
+    """Returns if a run can begin in this folder.
+
+    Raises:
+        ConfigError: there is something already: nothing is ever written over.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        hint = f"continue it with klimb train --resume {path}, or choose" if is_run(path) else "choose"
+        raise ConfigError(f"{path} already exists and is not empty; {hint} another folder with --folder")
+
+
+def free_folder(path: Path) -> Path:
+    """The path itself if nothing is there, else the first of `path-2`, `path-3`, … that is free."""
+    return path if not path.exists() else _first_free(path, start=2)
+
+
+def move_aside(path: Path) -> Path | None:
+    """Renames what is at the path to `path-1`, `path-2`, … and returns the new name; None if nothing was there."""
+    if not path.exists():
+        return None
+    aside = _first_free(path, start=1)
+    path.rename(aside)
+    return aside
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes the file whole or not at all."""
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    aside.replace(path)
+
+
+def _first_free(path: Path, *, start: int) -> Path:
+    for number in range(start, MOST_NUMBERED):
+        candidate = path.with_name(f"{path.name}-{number}")
+        if not candidate.exists():
+            return candidate
+    raise ConfigError(f"there are {MOST_NUMBERED} folders named {path.name}-<number> in {path.parent}; tidy up")
+
+
+def read_run(path: Path) -> RunRecord:
+    """The record of the run in this folder; files that a run has not written yet count as empty.
+
+    Raises:
+        ConfigError: there is no run, or one of its files is not what a run writes.
+    """
+    folder = RunFolder(path)
+    if not is_run(path) and not folder.metrics.is_file():
+        raise ConfigError(f"{path} holds no run: there is no {folder.metrics.name}; give a run's folder")
+    rows = _rows(folder.metrics)
+    summary = _tables(folder.summary)
+    return RunRecord(
+        folder=path,
+        config=_tables(folder.config),
+        provenance=_tables(folder.provenance),
+        rows=rows,
+        evaluations=_evaluations(folder, rows, summary),
+        guard=_tables(path / "guard.json"),
+        summary=summary,
+    )
+
+
+def _tables(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON ({error}); was it edited?") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold an object, got a {type(content).__name__}")
+    return content
+
+
+def _rows(path: Path) -> tuple[Row, ...]:
+    if not path.is_file():
+        return ()
+    try:
+        rows = read_metrics(path)
+    except ValueError as error:
+        raise ConfigError(f"{path} has a line that is not valid JSON ({error}); was it edited?") from None
+    if not all(isinstance(row, dict) for row in rows):
+        raise ConfigError(f"{path} must hold one object a line")
+    return tuple(rows)
+
+
+def _evaluations(folder: RunFolder, rows: Sequence[Row], summary: Mapping[str, Any]) -> tuple[EvaluationRecord, ...]:
+    try:
+        kept = read_evaluations(folder.evaluations)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{folder.evaluations} is not what a run writes ({error!r}); was it edited?") from None
+    return tuple(kept) or _from_other_files(folder, rows, summary)
+
+
+def _from_other_files(
+    folder: RunFolder, rows: Sequence[Row], summary: Mapping[str, Any]
+) -> tuple[EvaluationRecord, ...]:
+    """What before.json, the steps' rows and summary.json know of a run's evaluations."""
+    before = _tables(folder.path / "before.json")
+    facts = _Facts(
+        count=int(before.get("count", 0)),
+        num_samples=int(before.get("num_samples", 0)),
+        is_accuracy=bool(before.get("is_accuracy", False)),
+    )
+    found: list[EvaluationRecord] = []
+    if before:
+        shown = tuple(_shown(number, answer) for number, answer in enumerate(before.get("answers", ())))
+        found.append(facts.record("before", 0, before, problems=shown))
+    measured = [row for row in rows if "evaluation_mean" in row]
+    found += [facts.record("during", int(row.get("step") or 0), _of_row(row)) for row in measured]
+    after = summary.get("held_out", {}).get("after")
+    return (*found, facts.record("after", int(summary["num_steps"]), after)) if after else tuple(found)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What is the same in all evaluations of one run."""
+
+    count: int
+    num_samples: int
+    is_accuracy: bool
+
+    def record(
+        self, when: Any, step: int, numbers: Mapping[str, Any], *, problems: tuple[ProblemRecord, ...] = ()
+    ) -> EvaluationRecord:
+        return EvaluationRecord(
+            when=when,
+            step=step,
+            num_tokens_generated=0,
+            elapsed_seconds=0.0,
+            mean=_float(numbers.get("mean")),
+            low=_float(numbers.get("low")),
+            high=_float(numbers.get("high")),
+            count=self.count,
+            num_errors=int(numbers.get("num_errors") or 0),
+            num_samples=self.num_samples,
+            is_accuracy=self.is_accuracy or bool(numbers.get("pass_at")),
+            pass_at=dict(numbers.get("pass_at", {})),
+            greedy=numbers.get("greedy"),
+            length_mean=_float(numbers.get("length_mean")),
+            truncated_fraction=math.nan,
+            problems=problems,
+        )
+
+
+def _of_row(row: Row) -> dict[str, Any]:
+    """The numbers of an evaluation under their names without `evaluation_`."""
+    numbers = {name.removeprefix("evaluation_"): value for name, value in row.items() if name.startswith("evaluation_")}
+    pass_at = {name.removeprefix("pass_at_"): value for name, value in numbers.items() if name.startswith("pass_at_")}
+    return {**numbers, "pass_at": pass_at}
+
+
+def _shown(number: int, answer: Mapping[str, Any]) -> ProblemRecord:
+    value = answer.get("value")
+    return ProblemRecord(
+        problem_id=f"shown-{number}",
+        question=str(answer.get("question", "")),
+        values=(float(value),) if is_number(value) else (),
+        answers=(str(answer.get("answer", "")),),
+    )
+
+
+def _float(value: object) -> float:
+    return float(value) if is_number(value) else math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """What a run leaves behind for those who report it."""
+
+    folder: RunFolder
+    task_name: str
+    before: Measured | None
+    after: Measured | None
+    num_steps: int
+    total_seconds: float
+
+
+def flat_settings(tables: Mapping[str, object], *, above: str = "") -> dict[str, str | int | float | bool]:
+    """Nested tables with dotted keys; lists as text."""
+    flat: dict[str, str | int | float | bool] = {}
+    for key, value in tables.items():
+        path = f"{above}{key}"
+        if isinstance(value, Mapping):
+            flat |= flat_settings({str(name): inner for name, inner in value.items()}, above=f"{path}.")
+        elif isinstance(value, str | int | float | bool):
+            flat[path] = value
+        else:
+            flat[path] = str(value)
+    return flat

@@ -1,0 +1,1 @@
+"""Where a step's samples come from: fresh rollouts, replay, logs, feedback, and how they are mixed."""

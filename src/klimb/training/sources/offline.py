@@ -1,0 +1,146 @@
+"""Groups of logged samples: experience that this run did not draw, in a new order each epoch."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from klimb.experience import Sample
+from klimb.losses import RECIPES
+from klimb.policies import Policy
+from klimb.policies.tokenizing import TokenMismatch, with_token_ids
+from klimb.training.prompts import PromptStream
+from klimb.training.sources.shares import SourceSettings
+
+logger = logging.getLogger(__name__)
+
+
+USABLE_FOR_RATIOS = ("sampler", "recomputed")
+"""Where log_mu must come from for a ratio: recorded while drawing, or scored again by the weights that drew."""
+
+
+@runtime_checkable
+class GroupStore(Protocol):
+    """What training needs of `klimb.experience.store.Store`."""
+
+    def count(self, where: str = "") -> int:
+        """How many samples there are."""
+        ...
+
+    def group_ids(self, *, where: str = "") -> list[str]:
+        """Every group's id once, sorted."""
+        ...
+
+    def groups(self, group_ids: Sequence[str], *, where: str = "") -> list[list[Sample]]:
+        """The samples of these groups, in that order."""
+        ...
+
+
+class OfflineSource:
+    """A source of logged groups.
+
+    Text-only samples get token ids from the policy's tokenizer as they are taken; a sample whose ids do not fit the
+    policy is refused, counted and named in the log.
+
+    Attributes:
+        source: `log` or `feedback`: what its samples are called in a batch.
+        num_refused: samples that did not fit the policy's tokenizer so far.
+    """
+
+    def __init__(
+        self,
+        store: GroupStore,
+        policy: Policy,
+        *,
+        source: Literal["log", "feedback"],
+        where: str = "",
+        seed: int = 0,
+    ) -> None:
+        self.source: Literal["log", "feedback"] = source
+        self.num_refused = 0
+        self._store = store
+        self._policy = policy
+        self._where = where
+        self._group_ids = store.group_ids(where=where)
+        if not self._group_ids:
+            condition = f" where {where}" if where else ""
+            raise ValueError(f"the {source} holds no sample{condition}; import some, or widen the condition")
+        self._stream = PromptStream(len(self._group_ids), seed=seed)
+
+    @property
+    def num_groups(self) -> int:
+        """Groups in the source."""
+        return len(self._group_ids)
+
+    @property
+    def epoch(self) -> int:
+        """Passes over the source so far."""
+        return self._stream.epoch
+
+    def check_usable(self, *, needs_log_mu: bool, usable_recipes: Sequence[str]) -> None:
+        """Returns if the loss can use every sample of the source.
+
+        Raises:
+            ValueError: the loss forms w = π/μ, and some samples have no log_mu that it could take.
+        """
+        if not needs_log_mu:
+            return
+        known = ", ".join(f"'{name}'" for name in USABLE_FOR_RATIOS)
+        condition = f"log_mu_provenance not in ({known})"
+        if self._where:
+            condition = f"({self._where}) and {condition}"
+        num_unusable = self._store.count(condition)
+        if num_unusable:
+            raise ValueError(
+                f"{num_unusable} of {self._store.count(self._where)} samples of the {self.source} have no log_mu that "
+                "a ratio can be formed with (it is absent or estimated). Use a recipe that needs none: "
+                f"{', '.join(usable_recipes)}; or score them with the model that wrote them: klimb experience score "
+                "STORE --model MODEL --into NEW; or leave them out with where = \"log_mu_provenance = 'sampler'\""
+            )
+
+    def take(self, count: int) -> list[list[Sample]]:
+        """The next groups; an epoch that ends in between is followed by the next, but no group comes twice."""
+        numbers = list(dict.fromkeys(self._stream.take(min(count, self.num_groups))))
+        groups = self._store.groups([self._group_ids[number] for number in numbers], where=self._where)
+        return [[fitting for sample in group if (fitting := self._fitted(sample)) is not None] for group in groups]
+
+    def fingerprint(self) -> str:
+        """Changes with the groups that the source holds."""
+        digest = hashlib.sha256("\n".join(self._group_ids).encode()).hexdigest()[:16]
+        return f"{self.num_groups} groups, SHA-256 {digest}"
+
+    def state(self) -> dict[str, Any]:
+        """Numbers that `load_state` takes back."""
+        return {"stream": self._stream.state(), "num_refused": self.num_refused}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continues where the saved source stood."""
+        self._stream.load_state(state["stream"])
+        self.num_refused = int(state["num_refused"])
+
+    def _fitted(self, sample: Sample) -> Sample | None:
+        try:
+            return replace(with_token_ids(self._policy, sample), source=self.source, log_ref=None)
+        except TokenMismatch as error:
+            self.num_refused += 1
+            if self.num_refused == 1:
+                logger.warning("%s: refused (counted in %s/num_refused from here on)", error, self.source)
+            return None
+
+
+def check_logs(logs: Sequence[OfflineSource], sources: SourceSettings, *, needs_log_mu: bool) -> None:
+    """Returns if every source with a share is there, and the loss can use what it holds.
+
+    Raises:
+        ValueError: a source has a share and is not there, is there and has none, or its samples lack log_mu.
+    """
+    given = {logged.source: logged for logged in logs}
+    for name in ("log", "feedback"):
+        if sources.share(name) and name not in given:
+            raise ValueError(f"the share of {name} is {sources.share(name):g}, and no {name} is given")
+        if name in given and not sources.share(name):
+            raise ValueError(f"a {name} is given, and its share is 0; set the share, or leave the {name} out")
+    usable = [recipe.name for recipe in RECIPES.values() if not recipe.needs_log_mu]
+    for logged in logs:
+        logged.check_usable(needs_log_mu=needs_log_mu, usable_recipes=usable)

@@ -1,0 +1,1 @@
+"""Faces: charts, figures, tables, terminal and pages. Nothing else writes HTML or terminal markup."""

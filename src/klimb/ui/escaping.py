@@ -1,0 +1,46 @@
+"""Text of a model or of strangers, made safe for a page: nothing in it acts, and nothing in it is hidden."""
+
+import unicodedata
+from html import escape
+
+from klimb.ui.text import UNSEEN_CATEGORIES
+
+KEPT = frozenset("\n\t")
+
+
+LINE_SEPARATORS = frozenset({"Zl", "Zp"})
+
+
+WHITESPACE = {" ": "␣", "\n": "⏎", "\t": "⇥"}
+
+
+def escaped(text: str) -> str:
+    """HTML in which the text stands for itself, in an element or in a quoted attribute.
+
+    Control, format (bidirectional, zero-width), surrogate, private and unassigned characters become their code point in
+    brackets: what a reader sees is in the order in which it is stored.
+
+    >>> escaped("<b>" + chr(0x202E))
+    '&lt;b&gt;[U+202E]'
+    """
+    return escape("".join(_shown(character) for character in text), quote=True)
+
+
+def escaped_part(text: str, *, limit: int) -> str:
+    """The same, cut to `limit` characters of the text; how many are left out stands at the end."""
+    if len(text) <= limit:
+        return escaped(text)
+    return f"{escaped(text[:limit])} … [{len(text) - limit:,} more characters]"
+
+
+def escaped_token(token: str, *, limit: int = 80) -> str:
+    """One token on one line: spaces, line breaks and tabs are shown as ␣, ⏎ and ⇥."""
+    return escaped_part("".join(WHITESPACE.get(character, character) for character in token), limit=limit)
+
+
+def _shown(character: str) -> str:
+    if character in KEPT:
+        return character
+    category = unicodedata.category(character)
+    is_unseen = category in UNSEEN_CATEGORIES or category in LINE_SEPARATORS
+    return f"[U+{ord(character):04X}]" if is_unseen else character

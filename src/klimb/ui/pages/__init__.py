@@ -1,0 +1,1 @@
+"""Pages of HTML that load nothing and send nothing: of runs, audits and studies."""

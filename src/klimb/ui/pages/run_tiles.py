@@ -1,0 +1,233 @@
+"""The numbers a reader wants first: of one run as tiles, of several as a table.
+
+Where the time of a run went, as a bar and a table.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from klimb.findings.evaluations import EvaluationRecord
+from klimb.findings.run.changes import mean_change
+from klimb.findings.run.record import RunRecord
+from klimb.ui.escaping import escaped
+from klimb.ui.grouping import Group
+from klimb.ui.text import duration
+
+ENDS = 5
+"""The first and the last so many steps are averaged where a curve's ends are told: one step alone is noise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """One number with its name and a line of context."""
+
+    name: str
+    number: str
+    more: str = ""
+    css: str = ""
+
+
+def tiles_html(record: RunRecord) -> str:
+    """All tiles of one run."""
+    shown = "".join(
+        f'<div class="tile"><div class="name">{escaped(tile.name)}</div>'
+        f'<div class="big {tile.css}">{escaped(tile.number)}</div><div class="more">{escaped(tile.more)}</div></div>'
+        for tile in tiles_of(record)
+    )
+    return f'<div class="tiles">{shown}</div>' if shown else ""
+
+
+def tiles_of(record: RunRecord) -> list[Tile]:
+    """Held-out result and its change, reward, divergence, entropy, length, cost: those that are known."""
+    made = [
+        *_held_out(record),
+        _ends(record, "reward_mean", "Reward in training", "{:.3g}"),
+        _ends(record, "kl_pi_ref", "KL(π‖ref), nats per token", "{:.2g}"),
+        _ends(record, "entropy", "Entropy, nats per token", "{:.2g}"),
+        _ends(record, "length_mean", "Tokens a response", "{:.3g}"),
+        _cost(record),
+    ]
+    return [tile for tile in made if tile is not None]
+
+
+def overview_html(groups: Sequence[Group]) -> str:
+    """A table with one row a run, groups together."""
+    heads = ("", "seed", "steps", "before", "last", "change, paired", "best on the way", "KL(π‖ref)", "entropy", "time")
+    rows = "".join(_overview_row(group, run, number) for number, group in enumerate(groups) for run in group.runs)
+    listed = "".join(f'<th scope="col"{" class=number" if head else ""}>{escaped(head)}</th>' for head in heads)
+    return f'<div class="scroll"><table><thead><tr>{listed}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def number_text(value: float | None, *, is_accuracy: bool) -> str:
+    """`61.9 %` for an accuracy, `0.532` for a reward, `–` for none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{100 * value:.1f} %" if is_accuracy else f"{value:.3g}".replace("-", "−")
+
+
+def change_text(change: tuple[float, float, float], *, is_accuracy: bool) -> str:
+    """`+36.9 points [22.6, 51.2]`: a change and its 95 % interval."""
+    mean, low, high = (100 * part if is_accuracy else part for part in change)
+    form = "{:+.1f}" if is_accuracy else "{:+.3g}"
+    unit = " points" if is_accuracy else ""
+    return f"{form.format(mean)}{unit} [{form.format(low)}, {form.format(high)}]".replace("-", "−")
+
+
+def is_clear(change: tuple[float, float, float]) -> bool:
+    """Whether the interval excludes no change at all."""
+    return change[1] > 0 or change[2] < 0
+
+
+def _held_out(record: RunRecord) -> list[Tile]:
+    before, last = record.before, record.last
+    newest = last or before
+    if newest is None:
+        return []
+    name = "Held-out accuracy" if newest.is_accuracy else "Held-out reward"
+    if before is None or last is None:
+        return [Tile(name=name, number=_mean(newest), more=_interval(newest))]
+    change = mean_change(before, last)
+    css = ("good" if change[0] > 0 else "bad") if change and is_clear(change) else ""
+    shown = f": {change_text(change, is_accuracy=last.is_accuracy)}, paired by problem" if change else ""
+    when = "" if last.when == "after" else f"after step {last.step}, "
+    tiles = [Tile(name=name, number=_mean(last), more=f"{when}from {_mean(before)}{shown}", css=css)]
+    best = max(
+        (made for made in record.evaluations if math.isfinite(made.mean)), key=lambda made: made.mean, default=last
+    )
+    if best.mean > last.mean and best.when == "during":
+        tiles.append(
+            Tile(name="Best on the way", number=_mean(best), more=f"step {best.step}; picked by these very problems")
+        )
+    return tiles
+
+
+def _overview_row(group: Group, run: RunRecord, number: int) -> str:
+    before, last = run.before, run.last
+    finite = [made for made in run.evaluations if math.isfinite(made.mean)]
+    best = max(finite, key=lambda made: made.mean, default=None)
+    change = mean_change(before, last) if before and last else None
+    is_accuracy = all(made.is_accuracy for made in run.evaluations)
+    seconds = run.summary.get("seconds", {}).get("total")
+    cells = (
+        str(run.seed) if run.seed is not None else "–",
+        f"{run.num_steps:,}" if run.is_finished else f"{run.num_steps:,}, not finished",
+        number_text(before.mean if before else None, is_accuracy=is_accuracy),
+        number_text(last.mean if last else None, is_accuracy=is_accuracy),
+        change_text(change, is_accuracy=is_accuracy) if change else "–",
+        f"{number_text(best.mean, is_accuracy=is_accuracy)} at {best.step}" if best else "–",
+        _end(run, "kl_pi_ref"),
+        _end(run, "entropy"),
+        duration(seconds) if seconds else "–",
+    )
+    listed = "".join(f'<td class="number">{escaped(cell)}</td>' for cell in cells)
+    name = f'<br><span class="quiet small">{escaped(run.name)}</span>' if run.name != group.label else ""
+    return f'<tr><th scope="row"><span class="c{number % 8}">■</span> {escaped(group.label)}{name}</th>{listed}</tr>'
+
+
+def _ends(record: RunRecord, metric: str, name: str, form: str) -> Tile | None:
+    _, values = record.curve(metric)
+    if not values:
+        return None
+    count = min(ENDS, max(1, len(values) // 2))
+    first, last = sum(values[:count]) / count, sum(values[-count:]) / count
+    which = "step" if count == 1 else f"{count} steps"
+    start, end = (form.format(value).replace("-", "−") for value in (first, last))
+    return Tile(name=name, number=end, more=f"from {start}; mean of the last and first {which}")
+
+
+def _end(record: RunRecord, metric: str) -> str:
+    _, values = record.curve(metric)
+    part = values[-min(ENDS, max(1, len(values) // 2)) :]
+    return f"{sum(part) / len(part):.2g}".replace("-", "−") if part else "–"
+
+
+def _cost(record: RunRecord) -> Tile | None:
+    if not record.rows:
+        return None
+    _, sampled = record.curve("num_tokens_sampled")
+    total = record.summary.get("seconds", {}).get("total") or sum(record.curve("step_seconds")[1])
+    return Tile(
+        name="Cost", number=duration(total), more=f"{record.num_steps:,} steps, {sum(sampled):,.0f} tokens drawn"
+    )
+
+
+def _mean(record: EvaluationRecord) -> str:
+    return number_text(record.mean, is_accuracy=record.is_accuracy)
+
+
+def _interval(record: EvaluationRecord) -> str:
+    low, high = (number_text(value, is_accuracy=record.is_accuracy) for value in (record.low, record.high))
+    return f"95 % interval {low} to {high}"
+
+
+PARTS = (
+    ("sample_seconds", "drawing answers"),
+    ("score_seconds", "rewards"),
+    ("reference_seconds", "reference and sampler's gap"),
+    ("update_seconds", "updates"),
+)
+"""What a step's own seconds are made of."""
+
+
+BAR_WIDTH = 720.0
+
+
+BAR_HEIGHT = 22.0
+
+
+@dataclass(frozen=True)
+class Share:
+    """Seconds of one kind of work."""
+
+    label: str
+    seconds: float
+
+
+def time_shares(record: RunRecord) -> list[Share]:
+    """What took how long: parts of the steps, evaluations, guard, and the rest up to the run's whole time."""
+    shares = [Share(label, _sum(record, metric)) for metric, label in PARTS]
+    steps = _sum(record, "step_seconds")
+    shares.append(Share("rest of the steps", max(0.0, steps - sum(share.seconds for share in shares))))
+    shares.append(Share("evaluations during training", _sum(record, "evaluation_seconds")))
+    shares.append(Share("base metrics", _sum(record, "guard_seconds") + _sum(record, "guard/seconds")))
+    of_summary = record.summary.get("seconds", {})
+    shares.append(Share("evaluations before and after", float(of_summary.get("evaluation", 0.0))))
+    known = sum(share.seconds for share in shares)
+    shares.append(Share("loading, saving, the rest", max(0.0, float(of_summary.get("total", 0.0)) - known)))
+    return [share for share in shares if share.seconds > 0]
+
+
+def time_html(record: RunRecord) -> str:
+    """Bar and table; empty if nothing was timed."""
+    shares = time_shares(record)
+    total = sum(share.seconds for share in shares)
+    if total <= 0:
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row"><span class="c{index % 8}">■</span> {escaped(share.label)}</th>'
+        f'<td class="number">{duration(share.seconds) if share.seconds >= 1 else f"{share.seconds:.2g} s"}</td>'
+        f'<td class="number">{100 * share.seconds / total:.1f} %</td></tr>'
+        for index, share in enumerate(shares)
+    )
+    return f'{_bar(shares, total)}<table class="auto"><tbody>{rows}</tbody></table>'
+
+
+def _bar(shares: Sequence[Share], total: float) -> str:
+    parts: list[str] = []
+    start = 0.0
+    for index, share in enumerate(shares):
+        width = BAR_WIDTH * share.seconds / total
+        parts.append(
+            f'<rect class="block c{index % 8}" x="{start:.1f}" y="0" width="{max(0.5, width - 1):.1f}" '
+            f'height="{BAR_HEIGHT:g}"><title>{escaped(share.label)}</title></rect>'
+        )
+        start += width
+    return (
+        f'<svg viewBox="0 0 {BAR_WIDTH:g} {BAR_HEIGHT:g}" role="img" aria-label="Shares of the time">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def _sum(record: RunRecord, metric: str) -> float:
+    return sum(record.curve(metric)[1])

@@ -1,0 +1,295 @@
+"""A table as Markdown, CSV or LaTeX; every text in it is escaped for its format.
+
+The tables of a study: scores of every arm, and every comparison.
+"""
+
+import csv
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from klimb.findings.statistics import Interval
+from klimb.findings.study.analysis import MAIN, ArmSummary, StudyStatistics
+from klimb.findings.study.comparing import Family
+from klimb.findings.study.verdicts import (
+    MINUS,
+    UNKNOWN,
+    Units,
+    against_text,
+    decision_text,
+    needed_short,
+    p_number,
+    share_text,
+    units_of,
+)
+from klimb.ui.text import printable
+
+Cell = str | float | int
+"""What a table holds: texts, and for CSV numbers in full."""
+
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+LONG = 500
+
+
+@dataclass(frozen=True)
+class StudyTable:
+    """A table for people (`rows`) and for programs (`full_rows`, `full_columns`), of the same things.
+
+    `num_texts` columns on the left are texts; the others are numbers and are set to the right.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    full_columns: tuple[str, ...]
+    full_rows: tuple[tuple[Cell, ...], ...]
+    num_texts: int = 1
+    note: str = ""
+
+
+def as_markdown(table: StudyTable) -> str:
+    """The table with its title above and its note below."""
+    marks = [":--" if at < table.num_texts else "--:" for at in range(len(table.columns))]
+    lines = [_markdown_row(table.columns), _markdown_row(marks, is_text=False), *map(_markdown_row, table.rows)]
+    note = f"\n{_markdown(table.note)}\n" if table.note else ""
+    return f"**{_markdown(table.title)}**\n\n" + "\n".join(lines) + "\n" + note
+
+
+def as_csv(table: StudyTable) -> str:
+    """All digits; a number that is not known is an empty cell. A text that a spreadsheet would run begins with '."""
+    target = io.StringIO()
+    writer = csv.writer(target, lineterminator="\n")
+    writer.writerows([table.full_columns, *([_csv_cell(cell) for cell in row] for row in table.full_rows)])
+    return target.getvalue()
+
+
+def as_latex(table: StudyTable) -> str:
+    """A `table` environment for the package booktabs."""
+    marks = "l" * table.num_texts + "r" * (len(table.columns) - table.num_texts)
+    lines = [" & ".join(map(latex_text, row)) + r" \\" for row in (table.columns, *table.rows)]
+    caption = latex_text(f"{table.title}. {table.note}".strip())
+    body = "\n".join(["\\toprule", lines[0], "\\midrule", *lines[1:], "\\bottomrule"])
+    return (
+        "\\begin{table}\n\\centering\n"
+        f"\\caption{{{caption}}}\n\\begin{{tabular}}{{{marks}}}\n{body}\n\\end{{tabular}}\n\\end{{table}}\n"
+    )
+
+
+def latex_text(text: str) -> str:
+    r"""The text as LaTeX that prints it.
+
+    >>> latex_text("a_b & 5 %")
+    'a\\_b \\& 5 \\%'
+    """
+    return "".join(_LATEX.get(character, character) for character in printable(text, limit=LONG))
+
+
+def slug(name: str) -> str:
+    """A file name's part: letters, digits and dots of the name, anything else a hyphen."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.") or "unnamed"
+
+
+_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    # At the start of a row they would belong to the line break before.
+    "[": "{[}",
+    "*": "{*}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    MINUS: "$-$",
+    UNKNOWN: "--",
+}
+
+
+def _markdown_row(cells: Sequence[str], *, is_text: bool = True) -> str:
+    return "| " + " | ".join(_markdown(cell) if is_text else cell for cell in cells) + " |"
+
+
+def _markdown(text: str) -> str:
+    """One line in which no character marks anything up: not a table's bar, not HTML, not emphasis or a link."""
+    shown = printable(text, limit=LONG).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # Brackets stay readable: `[1, 2]` is a link only before a bracket, a parenthesis or a colon.
+    return re.sub(r"\](?=[\[(:])", r"\\]", re.sub(r"([\\`*_|~])", r"\\\1", shown))
+
+
+def _csv_cell(cell: Cell) -> str:
+    if isinstance(cell, str):
+        shown = printable(cell, limit=LONG)
+        return f"'{shown}" if shown.startswith(FORMULA_STARTS) else shown
+    return "" if not math.isfinite(cell) else repr(cell)
+
+
+SPREAD_TITLES = ("sd of seeds", "largest loss", "runs")
+
+
+SPREAD_COLUMNS = ("seed_sd", "largest_drop", "num_runs", "num_lost")
+
+
+def study_tables(statistics: StudyStatistics) -> tuple[StudyTable, ...]:
+    """The main table, the comparisons, each task alone, the other measures' comparisons."""
+    units = units_of(statistics.scores)
+    leader = [comparison_table(statistics.leader, units, name="leader")] if statistics.leader else []
+    return (
+        main_table(statistics, units),
+        *(task_table(statistics, task, units) for task in statistics.scores.tasks),
+        comparison_table(statistics.main, units, name="comparisons"),
+        *leader,
+        *(
+            comparison_table(family, units, name=f"comparisons-{slug(task)}")
+            for task, family in statistics.by_task.items()
+        ),
+        *(
+            comparison_table(
+                family, units, name=f"comparisons-{slug(key)}", more_is_better=statistics.measures[key].more_is_better
+            )
+            for key, family in statistics.others.items()
+        ),
+    )
+
+
+def main_table(statistics: StudyStatistics, units: Units) -> StudyTable:
+    """Every arm, the highest last score first: its measures over all tasks, spread, losses and runs."""
+    tasks = statistics.scores.tasks
+    over = f"over {len(tasks)} tasks" if len(tasks) > 1 else f"on {' '.join(tasks)}"
+    return _score_table(
+        statistics,
+        units,
+        name="main",
+        title=f"Interquartile means {over}, {units.name}, with 95 % bootstrap intervals",
+        scores_of=lambda summary: summary.scores,
+        has_spread=True,
+    )
+
+
+def task_table(statistics: StudyStatistics, task: str, units: Units) -> StudyTable:
+    """The same on one task."""
+    return _score_table(
+        statistics,
+        units,
+        name=f"task-{slug(task)}",
+        title=f"Interquartile means on {task}, {units.name}, with 95 % bootstrap intervals",
+        scores_of=lambda summary: summary.by_task[task],
+        has_spread=False,
+    )
+
+
+def comparison_table(family: Family, units: Units, *, name: str, more_is_better: bool = True) -> StudyTable:
+    """Every comparison of a family."""
+    found = family.comparisons
+    rows = tuple(
+        (
+            one.question.arm.name,
+            against_text(one.question),
+            decision_text(one, more_is_better=more_is_better),
+            units.differences(one.difference),
+            p_number(one.p_adjusted),
+            share_text(one.improvement),
+            needed_short(one),
+        )
+        for one in found
+    )
+    full_rows = tuple(
+        (
+            *(one.question.arm.method, one.question.arm.setting),
+            *(one.question.against.method, one.question.against.setting),
+            one.measure,
+            *_ends(one.difference),
+            *(one.bootstrap.low, one.bootstrap.high),
+            *(one.p_value, one.p_adjusted, one.p_sign_flip),
+            *_ends(one.improvement),
+            " ".join(map(str, one.num_pairs)),
+            decision_text(one, more_is_better=more_is_better),
+            math.nan if one.needed.more is None else one.needed.more,
+        )
+        for one in found
+    )
+    return StudyTable(
+        name=name,
+        title=f"Paired differences: {family.title}{f', {units.of_differences.strip()}' if units.is_percent else ''}",
+        columns=(
+            "method",
+            "against",
+            "verdict",
+            "difference [95 %]",
+            "p, Holm",
+            "P(improvement)",
+            "what would tell",
+        ),
+        rows=rows,
+        full_columns=(
+            *("method", "setting", "against_method", "against_setting", "measure"),
+            *("difference", "low", "high", "bootstrap_low", "bootstrap_high"),
+            *("p", "p_holm", "p_sign_flip"),
+            *("improvement", "improvement_low", "improvement_high", "pairs_by_task", "verdict", "more_seeds_needed"),
+        ),
+        full_rows=full_rows,
+        num_texts=3,
+        note=f"Holm's correction over {len(found)} comparisons.",
+    )
+
+
+def _score_table(
+    statistics: StudyStatistics,
+    units: Units,
+    *,
+    name: str,
+    title: str,
+    scores_of: Callable[[ArmSummary], Mapping[str, Interval]],
+    has_spread: bool,
+) -> StudyTable:
+    measures = statistics.measures
+    shown = [key for key in measures if key != "drop"]
+    known = [summary for summary in statistics.arms if math.isfinite(scores_of(summary)[MAIN].value)]
+    ordered = sorted(known, key=lambda summary: -scores_of(summary)[MAIN].value)
+    rest = [summary for summary in statistics.arms if summary not in known]
+    found = [*ordered, *rest]
+    return StudyTable(
+        name=name,
+        title=title,
+        columns=("method", *(measures[key].title for key in shown), *(SPREAD_TITLES if has_spread else ())),
+        rows=tuple(
+            (
+                summary.arm.name,
+                *(units.scores(scores_of(summary)[key]) for key in shown),
+                *(_spread_texts(summary, units) if has_spread else ()),
+            )
+            for summary in found
+        ),
+        full_columns=(
+            *("method", "setting"),
+            *(f"{key}{end}" for key in measures for end in ("", "_low", "_high")),
+            *(SPREAD_COLUMNS if has_spread else ()),
+        ),
+        full_rows=tuple(
+            (
+                *(summary.arm.method, summary.arm.setting),
+                *(end for key in measures for end in _ends(scores_of(summary)[key])),
+                *(_spread(summary) if has_spread else ()),
+            )
+            for summary in found
+        ),
+        note="; ".join(f"{measures[key].title}: {measures[key].meaning}" for key in shown) + ".",
+    )
+
+
+def _spread(summary: ArmSummary) -> tuple[float | int, ...]:
+    return summary.seed_sd, summary.largest_drop, summary.num_runs, summary.num_lost
+
+
+def _spread_texts(summary: ArmSummary, units: Units) -> tuple[str, ...]:
+    all_runs = summary.num_runs + summary.num_lost
+    runs = f"{summary.num_runs} of {all_runs}" if summary.num_lost else f"{summary.num_runs}"
+    return units.score(summary.seed_sd), units.score(summary.largest_drop), runs
+
+
+def _ends(interval: Interval) -> tuple[float, float, float]:
+    return interval.value, interval.low, interval.high

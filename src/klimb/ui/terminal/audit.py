@@ -1,0 +1,110 @@
+"""The audit in a terminal: one line a finding, then the verdict."""
+
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from klimb.findings.audit.report import AuditReport, Block, Example, Finding, Status, Verdict
+from klimb.ui.pages.audit import STATUS_WORDS, VERDICT_STATUS, interval_text
+from klimb.ui.text import printable
+
+STATUS_STYLES: dict[Status, str] = {"good": "green", "warning": "yellow", "bad": "bold red", "unknown": "dim"}
+
+
+STATUS_WIDTH = 12
+"""Two spaces, the longest status word and a gap."""
+
+
+NAME_WIDTH = 48
+
+
+VALUE_ROOM = 28
+"""Columns left for the value where the line is short of them; both wrap."""
+
+
+LONG = 2000
+
+
+SHOWN_CHARACTERS = 60
+
+
+def print_audit(console: Console, report: AuditReport, *, run_path: str = "") -> None:
+    """Every finding of every block, then the verdict in a panel; `run_path` is where its run file was written."""
+    counts = f": {report.num_samples:,} samples in {report.num_groups:,} groups"
+    console.print(Text.assemble(("audit of ", "bold"), (printable(report.data), "bold"), counts), soft_wrap=True)
+    for block in report.blocks:
+        print_block(console, block)
+    console.print()
+    console.print(verdict_panel(report.verdict, run_path=run_path))
+
+
+def print_block(console: Console, block: Block) -> None:
+    """The block's title and its findings; those that ask for attention with threshold and meaning below."""
+    console.print()
+    console.print(Text(printable(block.title), style="bold"))
+    longest = max((len(printable(finding.name)) for finding in block.findings), default=0)
+    name_width = min(longest, NAME_WIDTH, max(8, console.width - STATUS_WIDTH - 2 - VALUE_ROOM))
+    for finding in block.findings:
+        console.print(finding_row(finding, name_width=name_width))
+        detail = _detail(finding)
+        if detail:
+            console.print(Padding(Text(detail, style="dim"), (0, 0, 0, STATUS_WIDTH)))
+
+
+def finding_row(finding: Finding, *, name_width: int) -> Table:
+    """`  bad       shift of log μ  +1 token`; a long name or value goes on below, so that no number is cut off."""
+    row = Table.grid()
+    row.add_column(width=STATUS_WIDTH, no_wrap=True)
+    row.add_column(width=name_width + 2, overflow="fold")
+    row.add_column(overflow="fold")
+    row.add_row(
+        Text(f"  {STATUS_WORDS[finding.status]}", style=STATUS_STYLES[finding.status]),
+        Padding(Text(printable(finding.name, limit=LONG), overflow="fold"), (0, 2, 0, 0)),
+        Text(printable(finding.value, limit=LONG), style="bold", overflow="fold"),
+    )
+    return row
+
+
+def _detail(finding: Finding) -> str:
+    """What a finding that is not good means, and what it was held against."""
+    if finding.status == "good":
+        return ""
+    meaning = printable(finding.meaning, limit=LONG)
+    threshold = printable(finding.threshold, limit=LONG)
+    return f"{meaning} (threshold: {threshold})" if threshold else meaning
+
+
+def verdict_panel(verdict: Verdict, *, run_path: str = "") -> Panel:
+    """What the data is good for: reason, deciding check, rows that show it, interval, what to type."""
+    style = STATUS_STYLES[VERDICT_STATUS[verdict.kind]]
+    facts = Table.grid(padding=(0, 2, 0, 0))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    rows = [
+        ("decided by", Text(_line(verdict.decided_by))),
+        ("recipes", Text(", ".join(_line(recipe) for recipe in verdict.recipes))),
+        ("95 % interval", Text(_line(interval_text(verdict)))),
+        *(("row", _example(example)) for example in verdict.examples),
+        ("next", Text(_line(verdict.next_action), style="cyan")),
+        *([("", Text(_line(f"klimb train {run_path} --dry-run tells time and memory first")))] if run_path else []),
+    ]
+    for label, value in rows:
+        facts.add_row(label, value)
+    head = [Text(_line(verdict.title), style="bold"), Text(_line(verdict.reason)), Text()]
+    return Panel(Group(*head, facts), title=Text(verdict.kind, style=style), title_align="left", border_style=style)
+
+
+def _line(text: str) -> str:
+    return printable(text, limit=LONG)
+
+
+def _example(example: Example) -> Text:
+    reward = "no reward" if example.reward is None else f"reward {example.reward:g}"
+    prompt = printable(example.prompt, limit=SHOWN_CHARACTERS)
+    response = printable(example.response, limit=SHOWN_CHARACTERS) or "(empty)"
+    return Text.assemble(
+        f"{printable(example.sample_id, limit=40)} ({reward}): {_line(example.note)}\n",
+        (f"{prompt} → {response}", "dim"),
+    )

@@ -1,0 +1,179 @@
+"""What `klimb import` prints when it is over: what was taken for what, the counts, and what to do next."""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from textwrap import wrap
+
+from rich.console import Console
+from rich.text import Text
+
+from klimb.experience.importing import IMPORTERS, ImportReport, ImportRules
+from klimb.experience.importing.log_probs import UNKNOWN_TEMPERATURE
+from klimb.experience.importing.parsed_row import WITHOUT_IDS
+from klimb.experience.importing.users import SALT_FILE
+from klimb.ui.terminal.run import print_commands
+from klimb.ui.text import printable, relative_to_working_directory
+
+RATED_KINDS = ("kto", "langfuse", "feedback")
+
+
+NARROWEST = 20
+"""Columns of text that are left beside a label however narrow the terminal is."""
+
+
+def print_import(console: Console, report: ImportReport, rules: ImportRules, into: Path, *, model: str = "") -> None:
+    """What the rows were taken for, what became of them, and what to do next, wrapped to the console's width."""
+    for label, text in _facts(report, rules, into):
+        _print_wrapped(console, f"{label:<10} ", printable(text, limit=2000), label_style="dim")
+    for reason, count in report.rejected.items():
+        label = f"  {count:>9,} × "
+        _print_wrapped(console, label, printable(reason), label_style="yellow", style="yellow")
+        _print_wrapped(console, " " * len(label), printable(report.examples[reason], limit=400), style="dim")
+    for advice in [*_advice(report), *_notes(report, rules, model)]:
+        _print_wrapped(console, "- ", printable(advice, limit=800), style="yellow")
+    console.print()
+    print_commands(console, [(f"klimb audit {into}", "what this data can teach, and with which recipe")])
+
+
+def _facts(report: ImportReport, rules: ImportRules, into: Path) -> Sequence[tuple[str, str]]:
+    facts = [
+        ("kind", _kind(report)),
+        ("rewards", _reward_map(report.kind, rules)),
+        ("users", _users(report, rules, into)),
+        ("rows", _rows(report)),
+    ]
+    if report.tally.num_samples:
+        facts += [("samples", _samples(report)), ("log-probs", _log_probs(report))]
+    if report.num_waiting is not None:
+        facts.append(("ratings", _ratings(report)))
+    if report.reject_file is not None:
+        facts.append(("rejected", f"{report.num_rejected:,}, in {relative_to_working_directory(report.reject_file)}"))
+    return facts
+
+
+def _print_wrapped(console: Console, label: str, text: str, *, label_style: str = "", style: str = "") -> None:
+    """The text beside its label. A word longer than the line, mostly a path, stays whole, so that it can be copied."""
+    width = max(NARROWEST, console.width - len(label))
+    for line in wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]:
+        console.print(Text.assemble((label, label_style), (line, style)), soft_wrap=True)
+        label = " " * len(label)
+
+
+def _kind(report: ImportReport) -> str:
+    guessed = f"; guessed: {report.why_kind}. If that is wrong, say --as KIND" if report.why_kind else ""
+    return f"{report.kind}: {IMPORTERS[report.kind].summary}{guessed}"
+
+
+def _reward_map(kind: str, rules: ImportRules) -> str:
+    if kind == "prompt-completion":
+        return "none: these rows are unrated"
+    if kind == "preference":
+        return "chosen → 1, rejected → 0"
+    if rules.value_map:
+        return ", ".join(f"{text} → {value:g}" for text, value in rules.value_map.items())
+    if rules.scale is not None:
+        return f"{rules.scale[0]:g} to {rules.scale[1]:g} → 0 to 1; no rating stays unrated"
+    if kind in RATED_KINDS:
+        return "true and up → 1, false and down → 0, numbers from 0 to 1 as they are; no rating stays unrated"
+    return "as they are; none stays unrated"
+
+
+def _users(report: ImportReport, rules: ImportRules, into: Path) -> str:
+    if rules.keep_users:
+        return "kept as they are"
+    if not report.tally.num_user_ids:
+        return "none in these rows"
+    return f"hashed; the salt is {into / SALT_FILE}"
+
+
+def _rows(report: ImportReport) -> str:
+    tally = report.tally
+    parts = [f"{tally.num_rows:,} read"]
+    if tally.num_skipped:
+        parts.append(f"{tally.num_skipped:,} of them hold no response or are of another name")
+    if tally.num_cut_off:
+        parts.append("the last line is cut off and was left: import the file again when it is whole")
+    return "; ".join(parts)
+
+
+def _samples(report: ImportReport) -> str:
+    tally = report.tally
+    parts = [f"{tally.num_added:,} added", f"{tally.num_duplicates:,} were there already"]
+    if tally.num_conflicts:
+        parts.append(f"{tally.num_conflicts:,} conflict with what is there")
+    return f"{', '.join(parts)}; {tally.num_rated:,} of {tally.num_samples:,} have a reward"
+
+
+def _log_probs(report: ImportReport) -> str:
+    counts = ", ".join(f"{count:,} {name}" for name, count in report.tally.provenances.most_common())
+    notes = "; ".join(f"{count:,} × {note}" for note, count in report.tally.notes.most_common(5))
+    return f"{counts}{f' ({notes})' if notes else ''}"
+
+
+def _ratings(report: ImportReport) -> str:
+    tally = report.tally
+    known = tally.num_ratings - tally.num_ratings_added
+    waiting = f"; {report.num_waiting:,} in the store wait for their response" if report.num_waiting else ""
+    return f"{tally.num_ratings_added:,} added, {known:,} were there already{waiting}"
+
+
+def _advice(report: ImportReport) -> Sequence[str]:
+    """What would make more of the rows."""
+    tally = report.tally
+    advice: list[str] = []
+    if tally.notes[WITHOUT_IDS]:
+        advice.append(
+            f"{tally.notes[WITHOUT_IDS]:,} samples came as text only: their log-probabilities are of token strings. "
+            "Name the model that wrote them (--model M) and they get their ids, if its tokenizer fits."
+        )
+    if tally.notes[UNKNOWN_TEMPERATURE]:
+        advice.append(
+            f"{tally.notes[UNKNOWN_TEMPERATURE]:,} samples do not say how they were drawn, so their log-probabilities "
+            "are estimates. If you know, say so: --sampling temperature=1."
+        )
+    for names, count in tally.assumed.items():
+        advice.append(
+            f"{count:,} samples do not state {names}; they were taken as off. A server may take others from the "
+            "model's generation_config.json: if so, state them with --sampling."
+        )
+    return advice
+
+
+def _notes(report: ImportReport, rules: ImportRules, model: str) -> Sequence[str]:
+    """What was taken as it stands and may be meant in another way, and how to read it so."""
+    tally = report.tally
+    notes: list[str] = []
+    if tally.rewards.look_like_points and rules.scale is None and not rules.value_map:
+        notes.append(
+            f"The rewards are whole numbers from {tally.rewards.low:g} to {tally.rewards.high:g} and were taken as "
+            "they are. If they are stars or points, import the file into a new store with the lowest and the highest "
+            "that can be given: --into NEW --scale 1 5."
+        )
+    for logged, count in tally.models_of_ids.items():
+        if logged and _last_part(logged) != _last_part(model):
+            notes.append(
+                f"{count:,} samples are of {logged}, by their rows, and --model is {model}: their token strings fit "
+                f"its tokenizer and got its ids, and their log_mu is of {logged}. Whether the two share a tokenizer is "
+                "yours to know."
+            )
+    if tally.num_conflicts:
+        notes.append(_conflicts(report))
+    return notes
+
+
+def _last_part(model: str) -> str:
+    """`smollm2-135m` of `someone/SmolLM2-135M`."""
+    return PurePath(model).name.lower()
+
+
+def _conflicts(report: ImportReport) -> str:
+    text = (
+        f"{report.tally.num_conflicts:,} rows have an id that the store has with other content. A store is only ever "
+        "added to and keeps the first. To read a file in another way (--scale, --map, --columns, --sampling, --model), "
+        "import it into a new store: --into NEW."
+    )
+    if report.num_waiting is None:
+        return text
+    return (
+        f"{text} A person's later rating counts in this store if its feedback_id is new and its created_at not earlier."
+    )

@@ -1,0 +1,255 @@
+"""What a person reads when a run or an evaluation is over.
+
+What a person reads of the guard when a run is over.
+
+Findings in a terminal: one line each, with evidence and advice below what asks for attention.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from klimb.findings.evaluations import Measured
+from klimb.findings.run.finding import Finding, Severity
+from klimb.training.run_folder import Finished
+from klimb.ui.text import duration, printable, relative_to_working_directory
+
+NAMES = {
+    "guard/perplexity": "perplexity of the text",
+    "guard/general_mean": "general problems, score",
+    "guard/refusal_fraction": "general answers, refusals",
+    "guard/empty_fraction": "general answers, empty",
+    "guard/repetition_fraction": "general answers, in a loop",
+    "guard/rollout_refusal_fraction": "rollouts, refusals",
+    "guard/rollout_empty_fraction": "rollouts, empty",
+    "guard/rollout_repetition_fraction": "rollouts, in a loop",
+    "guard/format_valid_fraction": "rollouts, in the form asked for",
+}
+"""Metric -> how it is called here; sets of general problems follow by their own name."""
+
+
+GENERAL = "guard/general/"
+
+
+LONGEST_REASON = 500
+
+
+def print_guard(console: Console, path: Path) -> None:
+    """A table of the base metrics before and after, and what the guard did; nothing if the run had no guard.
+
+    Args:
+        console: where it is shown.
+        path: of guard.json in the run's folder.
+    """
+    if not path.is_file():
+        return
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    before, after = stored["before"], stored["after"]
+    table = Table(title="base metrics: what the model could do before", title_justify="left")
+    table.add_column("")
+    table.add_column("before", justify="right")
+    table.add_column("after", justify="right", style="bold")
+    for metric, label in _rows(before):
+        table.add_row(Text(label), _guard_number(metric, before), _guard_number(metric, after))
+    if table.row_count:
+        console.print(table)
+    for event in stored["events"]:
+        console.print(Text(_in_words(event), style="yellow"), soft_wrap=True)
+
+
+def guard_facts(section: Any) -> list[tuple[str, str]]:
+    """The guard in one labelled line, for the beginning of a run; none without the section `[guard]`."""
+    if section is None:
+        return []
+    sets = ", ".join(section.general) or "no general problems"
+    text = "no text" if section.text == "none" else f"text {section.text}"
+    return [("guard", f"{text}, {sets} · every {section.every_steps} steps · beyond a limit: {section.action}")]
+
+
+def _rows(before: Mapping[str, Any]) -> list[tuple[str, str]]:
+    sets = [
+        (name, f"general problems, {printable(name[len(GENERAL) :])}") for name in before if name.startswith(GENERAL)
+    ]
+    rows = [(name, label) for name, label in NAMES.items() if name in before]
+    return rows if len(sets) < 2 else rows + sets
+
+
+def _guard_number(metric: str, values: Mapping[str, Any]) -> str:
+    if metric not in values:
+        return ""
+    value = values[metric]
+    if value is None:
+        return "not finite"
+    return f"{value:.2f}" if metric == "guard/perplexity" else f"{value:.1%}"
+
+
+def _in_words(event: Mapping[str, Any]) -> str:
+    done = {
+        "warn": "a warning",
+        "stop": "the run was stopped",
+        "rollback": f"went back to step {event.get('to_step')}",
+    }.get(event["action"], str(event["action"]))
+    return f"guard, step {event['step']}: {done}: {printable(str(event['reason']), limit=LONGEST_REASON)}"
+
+
+ANSWER_WIDTH = 120
+
+
+def print_run(console: Console, finished: Finished) -> None:
+    """Before and after on held-out problems, the same problems answered twice, and where everything is."""
+    console.print()
+    if finished.before is not None and finished.after is not None:
+        print_change(console, finished.before, finished.after)
+        console.print()
+        print_answers(console, finished.before, finished.after)
+        console.print()
+    folder = finished.folder
+    print_guard(console, folder.path / "guard.json")
+    places = (
+        ("model", folder.model),
+        ("plot", folder.path / "curves.png"),
+        ("report", folder.report),
+        ("numbers", folder.summary),
+    )
+    print_facts(
+        console,
+        [
+            *((label, relative_to_working_directory(path)) for label, path in places if path.exists()),
+            ("time", duration(finished.total_seconds)),
+        ],
+    )
+
+
+def print_facts(console: Console, facts: Sequence[tuple[str, str]]) -> None:
+    """One labelled line each; in a terminal, long ones are wrapped beside their label."""
+    if not console.is_terminal:
+        for label, value in facts:
+            console.print(Text(f"{label:<10} {value}"), soft_wrap=True)
+        return
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True, width=9)
+    table.add_column()
+    for label, value in facts:
+        table.add_row(Text(label), Text(value))
+    console.print(table)
+
+
+def print_commands(console: Console, commands: Sequence[tuple[str, str]]) -> None:
+    """Commands to try next, each with what it is for."""
+    console.print(Text("try next", style="bold"))
+    for command, purpose in commands:
+        console.print(Text.assemble("  ", (command, "cyan"), (f"\n      {purpose}", "dim")), soft_wrap=True)
+
+
+def print_change(console: Console, before: Measured, after: Measured) -> None:
+    """A table of the two evaluations."""
+    table = Table(title=f"{_what(after)} on {after.num_problems} held-out problems", title_justify="left")
+    table.add_column("")
+    table.add_column("before", justify="right")
+    table.add_column("after", justify="right", style="bold")
+    sampled = f"sampled at temperature 1, {after.num_samples} answers each"
+    table.add_row(sampled, _number(before.mean, before), _number(after.mean, after))
+    table.add_row("95 % interval", _interval(before), _interval(after))
+    if before.greedy is not None and after.greedy is not None:
+        table.add_row("greedy", _number(before.greedy, before), _number(after.greedy, after))
+    table.add_row("tokens per answer", f"{before.length_mean:.1f}", f"{after.length_mean:.1f}")
+    if before.num_errors or after.num_errors:
+        table.add_row("could not be scored", str(before.num_errors), str(after.num_errors))
+    console.print(table)
+
+
+def print_answers(console: Console, before: Measured, after: Measured) -> None:
+    """The same problems answered before and after."""
+    for first, second in zip(before.answers, after.answers, strict=True):
+        console.print(Text(printable(first.question, limit=ANSWER_WIDTH), style="bold"))
+        for label, answered in (("before", first), ("after", second)):
+            answer = printable(answered.answer, limit=ANSWER_WIDTH) or "(empty)"
+            line = Text.assemble((f"  {label:<7}", "dim"), _mark(answered.value, after), " ", answer)
+            is_terminal = console.is_terminal
+            console.print(line, no_wrap=True, overflow="ellipsis", crop=is_terminal, soft_wrap=not is_terminal)
+
+
+def print_evaluation(console: Console, measured: Measured, *, title: str) -> None:
+    """One evaluation: Mean@k with its interval, pass@k, greedy."""
+    table = Table(title=printable(title), title_justify="left")
+    table.add_column("")
+    table.add_column(_what(measured), justify="right", style="bold")
+    table.add_column("95 % interval", justify="right")
+    table.add_row(f"Mean@{measured.num_samples}", _number(measured.mean, measured), _interval(measured))
+    for k, value in measured.pass_at.items():
+        interval = measured.pass_intervals.get(k)
+        shown = f"{interval[0]:.1%} to {interval[1]:.1%}" if interval else ""
+        table.add_row(f"pass@{k}", f"{value:.1%}", shown)
+    if measured.greedy is not None:
+        table.add_row("greedy", _number(measured.greedy, measured), "")
+    console.print(table)
+    errors = f", {measured.num_errors} could not be scored" if measured.num_errors else ""
+    console.print(
+        f"{measured.num_problems} problems, {measured.count} answers scored{errors}, "
+        f"{measured.length_mean:.1f} tokens per answer, {duration(measured.seconds)}"
+    )
+
+
+def in_one_line(measured: Measured) -> str:
+    """`accuracy 20.6% (95 % interval 13.1% to 28.6%), greedy 66.7%, on 21 held-out problems`."""
+    greedy = "" if measured.greedy is None else f", greedy {_number(measured.greedy, measured)}"
+    mean = f"{_what(measured)} {_number(measured.mean, measured)} (95 % interval {_interval(measured)})"
+    return f"{mean}{greedy}, on {measured.num_problems} held-out problems"
+
+
+def _what(measured: Measured) -> str:
+    return "accuracy" if measured.is_accuracy else "mean reward"
+
+
+def _number(value: float, measured: Measured) -> str:
+    return f"{value:.1%}" if measured.is_accuracy else f"{value:.3f}"
+
+
+def _interval(measured: Measured) -> str:
+    return f"{_number(measured.low, measured)} to {_number(measured.high, measured)}"
+
+
+def _mark(value: float | None, measured: Measured) -> Text:
+    if value is None:
+        return Text("?", style="yellow")
+    if not measured.is_accuracy:
+        return Text(f"{value:.2f}", style="cyan")
+    return Text("✓", style="green") if value > 0 else Text("✗", style="red")
+
+
+STYLES: Mapping[Severity, str] = {"bad": "bold red", "warning": "yellow", "note": "cyan", "good": "green"}
+
+
+LABEL_WIDTH = 10
+"""The longest severity, two spaces before it and one behind."""
+
+
+LONG = 2000
+
+
+def print_findings(console: Console, findings: Sequence[Finding]) -> None:
+    """Prints them in their order; says so if there are none."""
+    if not findings:
+        console.print(Text("no findings: too few steps, or nothing out of the ordinary", style="dim"), soft_wrap=True)
+        return
+    for finding in findings:
+        label = Text(f"  {finding.severity}".ljust(LABEL_WIDTH), style=STYLES[finding.severity])
+        title = Text(printable(finding.title, limit=LONG), style="bold" if finding.advice else "")
+        console.print(Text.assemble(label, title, (f"  {finding.key}", "dim")), soft_wrap=not console.is_terminal)
+        _below(console, finding.evidence, style="")
+        if finding.advice:
+            _below(console, f"try: {finding.advice}", style="dim")
+
+
+def _below(console: Console, words: str, *, style: str) -> None:
+    text = Text(printable(words, limit=LONG), style=style)
+    if console.is_terminal:
+        console.print(Padding(text, (0, 0, 0, LABEL_WIDTH)))
+    else:
+        console.print(Text.assemble(" " * LABEL_WIDTH, text), soft_wrap=True)

@@ -1,0 +1,306 @@
+"""The board's answers: the page, the list of runs, curves, settings, reports.
+
+What a request must be to get an answer: to a name of this server, and reading only.
+"""
+
+import hashlib
+import ipaddress
+import json
+import os
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi.middleware.gzip import GZipMiddleware
+
+from klimb import __version__
+from klimb.training.run_folder import flat_settings
+from klimb.ui.escaping import escaped
+from klimb.web.files import open_beneath, parts_of, read_table
+from klimb.web.growing import Columns, Place, evaluation_row, read_columns
+from klimb.web.listing import Watcher
+
+Scope = MutableMapping[str, Any]
+
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+HEADERS = {
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"cross-origin-resource-policy": b"same-origin",
+}
+"""On every answer. There is no header that would let a page of another origin read one."""
+
+
+def is_own_name(host: str, names: frozenset[str]) -> bool:
+    """True for a Host header that names this server: `localhost`, any IP address, one of `names`; a port may follow.
+
+    A page elsewhere can make its own name lead to this machine (DNS rebinding) and would then be of one origin with us;
+    the header still holds that name. It cannot hold an address, since a page from an address has no name to rebind.
+    """
+    name = host.strip().lower()
+    if name.startswith("["):
+        name, bracket, port = name[1:].partition("]")
+        port = port.removeprefix(":") if bracket else "?"
+    else:
+        name, _, port = name.partition(":")
+    if port and not (port.isascii() and port.isdigit()):
+        return False
+    return name == "localhost" or name in names or _is_address(name)
+
+
+@dataclass(frozen=True)
+class ReadOnlyApp:
+    """The app, behind the checks.
+
+    Attributes:
+        app: what answers.
+        names: host names that are ours, besides `localhost` and addresses.
+    """
+
+    app: App
+    names: frozenset[str] = frozenset()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers the request, or refuses it."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._answer(scope, receive, _with_headers(send))
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        if len(hosts) != 1 or not is_own_name(hosts[0], self.names):
+            await _refuse(
+                send, 421, "this server is not known by that name: use its address, or start it with --host NAME"
+            )
+        elif scope["method"] not in ("GET", "HEAD"):
+            await _refuse(send, 405, "the board only reads")
+        elif scope["method"] == "HEAD":
+            # The app's routes are of GET; what they say of a body is to be told without it (RFC 9110, 9.3.2).
+            await self.app({**scope, "method": "GET"}, receive, _without_body(send))
+        else:
+            await self.app(scope, receive, send)
+
+
+def _without_body(send: Send) -> Send:
+    async def sending(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return sending
+
+
+def _with_headers(send: Send) -> Send:
+    async def sending(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *HEADERS.items()]
+        await send(message)
+
+    return sending
+
+
+async def _refuse(send: Send, status: int, reason: str) -> None:
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": reason.encode()})
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+STATIC = {
+    "style.css": ("klimb.ui.pages", "text/css"),
+    "board.css": ("klimb.web", "text/css"),
+    "board.js": ("klimb.web", "text/javascript"),
+    "curves.js": ("klimb.web", "text/javascript"),
+    "chart.js": ("klimb.web", "text/javascript"),
+    "runs.js": ("klimb.web", "text/javascript"),
+    "tables.js": ("klimb.web", "text/javascript"),
+}
+"""Files of the page, with the package each is in and its type."""
+
+
+SERVED = {
+    ".html": "text/html; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".csv": "text/plain; charset=utf-8",
+    ".md": "text/plain; charset=utf-8",
+    ".tex": "text/plain; charset=utf-8",
+}
+"""Files of runs and studies that may be opened, by ending."""
+
+
+LARGEST_SERVED_BYTES = 64_000_000
+
+
+MOST_NAMES = 100
+
+
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+REPORT_POLICY = (
+    "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""A report is made of model text. It gets an origin of its own: whatever ran in it could read nothing of the server."""
+
+
+def make_app(folder: Path, *, names: frozenset[str] = frozenset(), poll_seconds: float = 2.0) -> App:
+    """The application over a folder of runs.
+
+    Args:
+        folder: whose runs are shown; nothing outside of it is read.
+        names: host names under which the server may be addressed, besides `localhost` and addresses.
+        poll_seconds: between two looks of the page at runs that go on.
+    """
+    root = folder.resolve()
+    watcher = Watcher(root, seconds=poll_seconds / 2)
+    app = FastAPI(title="klimb board", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(GZipMiddleware, minimum_size=2_000, compresslevel=3)
+
+    @app.get("/")
+    def page() -> Response:
+        title, interval = escaped(root.name or "/"), f"{round(poll_seconds * 1000)}"
+        template = files("klimb.web").joinpath("page.html").read_text(encoding="utf-8")
+        html = template.replace("{title}", title).replace("{interval}", interval).replace("{version}", __version__)
+        return _answer(html.encode(), "text/html; charset=utf-8", policy=PAGE_POLICY)
+
+    @app.get("/static/{name}")
+    def static(name: str) -> Response:
+        if name not in STATIC:
+            raise HTTPException(404, "no such file")
+        package, kind = STATIC[name]
+        return _answer(files(package).joinpath(name).read_bytes(), f"{kind}; charset=utf-8", policy=PAGE_POLICY)
+
+    @app.get("/api/runs")
+    def runs(request: Request) -> Response:
+        return _json_unless_known(watcher.listing().as_json(), request)
+
+    @app.get("/api/curves")
+    def curves(
+        run: str,
+        name: Annotated[list[str], Query(default_factory=list, max_length=MOST_NAMES)],
+        offset: Annotated[int, Query(ge=0)] = 0,
+        mark: Annotated[str, Query(max_length=40)] = "",
+        evaluation_offset: Annotated[int, Query(ge=0)] = 0,
+        evaluation_mark: Annotated[str, Query(max_length=40)] = "",
+    ) -> Response:
+        parts = _run_parts(root, run)
+        steps = read_columns(root, (*parts, "metrics.jsonl"), names=name, place=Place(offset=offset, mark=mark))
+        evaluations = read_columns(
+            root,
+            (*parts, "evaluations.jsonl"),
+            names=[each for each in name if each.startswith("evaluation_") or each in AXES],
+            place=Place(offset=evaluation_offset, mark=evaluation_mark),
+            as_row=evaluation_row,
+        )
+        return _json({"steps": _columns(steps), "evaluations": _columns(evaluations)})
+
+    @app.get("/api/settings")
+    def settings(run: str) -> Response:
+        _run_parts(root, run)
+        return _json({"settings": flat_settings(read_table(root, run, "config.json"))})
+
+    @app.get("/open/{path:path}")
+    def open_file(path: str) -> Response:
+        parts = _parts(path)
+        kind = SERVED.get(Path(path).suffix.lower())
+        if kind is None or not _is_of_a_run(root, parts):
+            raise HTTPException(404, "only reports, figures and tables of runs and studies are opened")
+        return _answer(_content(root, parts), kind, policy=REPORT_POLICY)
+
+    return ReadOnlyApp(app, names)
+
+
+AXES = ("step", "num_tokens_generated", "elapsed_seconds")
+
+
+def _columns(columns: Columns) -> dict[str, Any]:
+    return asdict(columns)
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    try:
+        return parts_of(path)
+    except ValueError as error:
+        raise HTTPException(404, str(error)) from None
+
+
+def _run_parts(root: Path, run: str) -> tuple[str, ...]:
+    parts = _parts(run)
+    if not _has(root, (*parts, "provenance.json")):
+        raise HTTPException(404, "there is no such run (any more)")
+    return parts
+
+
+def _is_of_a_run(root: Path, parts: Sequence[str]) -> bool:
+    """Whether a folder on the way to the file holds a run or a study."""
+    above = [parts[:length] for length in range(len(parts))]
+    return any(_has(root, (*folder, name)) for folder in above for name in ("provenance.json", "study.json"))
+
+
+def _has(root: Path, parts: Sequence[str]) -> bool:
+    with suppress(OSError):
+        os.close(open_beneath(root, parts))
+        return True
+    return False
+
+
+def _content(root: Path, parts: Sequence[str]) -> bytes:
+    try:
+        with os.fdopen(open_beneath(root, parts), "rb") as file:
+            content = file.read(LARGEST_SERVED_BYTES + 1)
+    except OSError:
+        raise HTTPException(404, "there is no such file (any more)") from None
+    if len(content) > LARGEST_SERVED_BYTES:
+        raise HTTPException(413, f"the file is larger than {LARGEST_SERVED_BYTES:,} bytes: open it from the disk")
+    return content
+
+
+def _json(content: Any) -> Response:
+    return _answer(_dumped(content), "application/json", policy="default-src 'none'")
+
+
+def _json_unless_known(content: Any, request: Request) -> Response:
+    """The content, or 304 where the browser has it: the list of thousands of runs mostly stays as it is."""
+    body = _dumped(content)
+    tag = f'W/"{hashlib.sha256(body).hexdigest()[:16]}"'
+    is_known = request.headers.get("if-none-match") == tag
+    answer = Response(status_code=304) if is_known else _json(content)
+    answer.headers.update({"ETag": tag, "Cache-Control": "no-cache"})
+    return answer
+
+
+def _dumped(content: Any) -> bytes:
+    return json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _answer(content: bytes, kind: str, *, policy: str) -> Response:
+    headers = {"Content-Security-Policy": policy, "Cache-Control": "no-store"}
+    return Response(content, media_type=kind, headers=headers)

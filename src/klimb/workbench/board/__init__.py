@@ -1,1 +1,0 @@
-"""A page over a folder of runs, served to a browser on this machine: curves that update, settings, reports."""

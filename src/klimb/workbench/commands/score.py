@@ -1,0 +1,229 @@
+"""`klimb experience score`: log μ (or log ref) of a store's samples computed by a model, into a new store."""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.text import Text
+
+from klimb.errors import ConfigError
+from klimb.experience import Sample
+from klimb.experience.store import Store, open_store
+from klimb.policies import Policy, load_policy
+from klimb.ui.text import printable
+from klimb.workbench.commands.audit import model_path
+from klimb.workbench.log_scoring import Refusals, scored_rows
+
+BATCH = 1024
+"""Samples that are scored and written together: one segment of the new store."""
+
+
+LARGEST_GAP = 0.1
+"""Nats a token; other kernels and precisions of the same weights differ by less, other weights by more."""
+
+
+Kind = Literal["log-mu", "log-ref"]
+
+
+_FLAG = Parameter(negative="", show_default=False)
+
+
+console = Console()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRequest:
+    """What is asked for.
+
+    Attributes:
+        store: a store's folder, a run's folder or one segment.
+        model: what scores; for `log-mu` the model that drew the responses.
+        into: the new store's folder; nothing may be there yet.
+        where: a DuckDB condition over the sample columns.
+        kind: which column the scores become.
+        assume_plain: samples that do not say how they were drawn were drawn at temperature 1 with nothing cut off.
+        is_logging_model: the model is the one that drew the samples, though they name another or a later version.
+        dtype: of the model's matrix products.
+    """
+
+    store: Path
+    model: str
+    into: Path
+    where: str = ""
+    kind: Kind = "log-mu"
+    assume_plain: bool = False
+    is_logging_model: bool = False
+    dtype: str = "float32"
+
+
+@dataclass
+class Scoring:
+    """What came of it.
+
+    Attributes:
+        num_read: samples that met the condition.
+        num_scored: those in the new store.
+        num_compared: tokens that had a recorded value of the same kind.
+        sum_abs: Σ |recorded − recomputed| over these, in nats.
+        refusals: the others.
+    """
+
+    num_read: int = 0
+    num_scored: int = 0
+    num_compared: int = 0
+    sum_abs: float = 0.0
+    refusals: Refusals = field(default_factory=Refusals)
+
+    @property
+    def mean_gap(self) -> float | None:
+        """Mean |recorded − recomputed| in nats a token; None if nothing was recorded."""
+        return self.sum_abs / self.num_compared if self.num_compared else None
+
+
+def score(
+    store: Path,
+    /,
+    *,
+    model: str,
+    into: Path,
+    where: str = "",
+    kind: Annotated[Kind, Parameter(name="--as")] = "log-mu",
+    assume_plain: Annotated[bool, _FLAG] = False,
+    is_logging_model: Annotated[bool, _FLAG] = False,
+    dtype: str = "float32",
+) -> None:
+    """Compute the behaviour log-probabilities of logged responses with the model that drew them.
+
+    Args:
+        store: A store's folder, a run's folder or one segment; it is not changed.
+        model: A Hugging Face folder, a .gguf file, `smollm2-135m`, or a run's folder.
+        into: Folder of the new store.
+        where: Only these samples, e.g. `source = 'log' and reward is not null`.
+        kind: What the scores are: log-mu (by the model that drew the responses) or log-ref (by any reference).
+        assume_plain: Samples that do not say how they were drawn were drawn at temperature 1, nothing cut off.
+        is_logging_model: The model is the one that drew them, though they name another model or a trained version.
+        dtype: Of the matrix products: float32, bfloat16 or auto.
+    """
+    request = ScoreRequest(
+        store=store,
+        model=model,
+        into=into,
+        where=where,
+        kind=kind,
+        assume_plain=assume_plain,
+        is_logging_model=is_logging_model,
+        dtype=dtype,
+    )
+    run_score(request, console=console)
+
+
+def run_score(request: ScoreRequest, *, console: Console) -> Scoring:
+    """Scores and writes the new store whole or not at all; prints counts and the gap to what was recorded.
+
+    Raises:
+        ConfigError: something is at `into` already, or no sample can be scored.
+    """
+    if request.into.exists():
+        raise ConfigError(f"{request.into} already exists; a new store is written, never one changed: name another")
+    opened = open_store(request.store)
+    total = opened.count(request.where)
+    if not total:
+        raise ConfigError(f"{request.store} holds no samples{f' where {request.where}' if request.where else ''}")
+    policy = load_policy(model_path(request.model), dtype=request.dtype)
+    request.into.parent.mkdir(parents=True, exist_ok=True)
+    done = Scoring()
+    # Renamed at the end, so that a scoring that was stopped leaves no half store behind.
+    with tempfile.TemporaryDirectory(dir=request.into.parent, prefix=f".{request.into.name}-") as aside:
+        new = Store(Path(aside) / "store")
+        with console.status(f"scoring {total} samples") as status:
+            for batch in _batches(opened.samples(where=request.where)):
+                found = _score_batch(policy, batch, request, done)
+                if found:
+                    new.append(found)
+                status.update(f"scored {done.num_read} of {total} samples")
+        if not done.num_scored:
+            reasons = " ".join(done.refusals.in_words())
+            raise ConfigError(f"none of {done.num_read} samples can be scored, so nothing was written. {reasons}")
+        new.folder.rename(request.into)
+    _report(console, request, done)
+    return done
+
+
+def _batches(samples: Iterator[Sample]) -> Iterator[list[Sample]]:
+    while batch := list(islice(samples, BATCH)):
+        yield batch
+
+
+def _score_batch(policy: Policy, batch: list[Sample], request: ScoreRequest, done: Scoring) -> list[Sample]:
+    """The scored samples of the batch; counts go to `done`."""
+    done.num_read += len(batch)
+    allowed = [sample for sample in batch if not _refuse(sample, request, done.refusals)]
+    scored: list[Sample] = []
+    for sample, values in scored_rows(policy, allowed, done.refusals):
+        recorded = sample.log_mu if request.kind == "log-mu" else sample.log_ref
+        if recorded is not None:
+            done.num_compared += len(values)
+            done.sum_abs += sum(abs(a - b) for a, b in zip(recorded, values, strict=True))
+        scored.append(_with_scores(sample, values, request, policy))
+    done.num_scored += len(scored)
+    return scored
+
+
+def _refuse(sample: Sample, request: ScoreRequest, refusals: Refusals) -> bool:
+    """True, and counted, if what the model computes would not be log μ of the sample."""
+    reason = "" if request.kind == "log-ref" else _reason(sample, request)
+    if reason:
+        refusals.add(reason, f"sample {sample.sample_id}")
+    return bool(reason)
+
+
+def _reason(sample: Sample, request: ScoreRequest) -> str:
+    settings = sample.sampling
+    if settings is None and not request.assume_plain:
+        return "does not say how it was drawn; --assume-plain if it was at temperature 1 with nothing cut off"
+    if settings is not None and not settings.is_plain:
+        return "was not drawn plainly (temperature, top-p, top-k or min-p), so the model's log-probability is not log μ"
+    if request.is_logging_model:
+        return ""
+    if sample.policy_version > 0:
+        return "was drawn by weights that were trained further; --is-logging-model if these are those weights"
+    if sample.model and sample.model not in (request.model, model_path(request.model)):
+        return f"was drawn by a model named {printable(sample.model, limit=80)}; --is-logging-model if that is this one"
+    return ""
+
+
+def _with_scores(sample: Sample, values: tuple[float, ...], request: ScoreRequest, policy: Policy) -> Sample:
+    if request.kind == "log-ref":
+        return replace(sample, log_ref=values)
+    # A note on an earlier log_mu does not describe this one.
+    metadata = {name: text for name, text in sample.metadata.items() if name != "log_mu_note"}
+    return replace(
+        sample,
+        log_mu=values,
+        log_mu_provenance="recomputed",
+        metadata={**metadata, "log_mu_model": policy.name},
+    )
+
+
+def _report(console: Console, request: ScoreRequest, done: Scoring) -> None:
+    name = request.kind.replace("-", "_")
+    lines = [f"{done.num_scored} of {done.num_read} samples have {name} by {request.model}, in {request.into}"]
+    lines += [f"refused {line}" for line in done.refusals.in_words()]
+    gap = done.mean_gap
+    if gap is None:
+        lines.append(f"no sample had a {name} before, so there is nothing to compare with")
+    else:
+        lines.append(f"mean |recorded - recomputed| = {gap:.4g} nats over {done.num_compared} tokens")
+    for line in lines:
+        console.print(Text(printable(line, limit=1000)), soft_wrap=True)
+    if request.kind == "log-mu" and gap is not None and gap > LARGEST_GAP:
+        warning = (
+            f"more than {LARGEST_GAP} nats a token: the model is not the one that drew these, or what was recorded was "
+            "not log μ. Do not train on ratios to these values before you know which (klimb audit)."
+        )
+        console.print(Text(warning, style="yellow"), soft_wrap=True)

@@ -1,0 +1,295 @@
+"""Which rows an audit reads and which it scores: whole groups at random, so that no group is judged by a part of it.
+
+What an audit asks the model: log π of logged responses, and fresh answers to logged prompts.
+
+Logged samples with their log-probabilities under a model; what the model cannot score is counted with its reason.
+"""
+
+import json
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from klimb.errors import ConfigError
+from klimb.experience import Sample, SamplingSettings
+from klimb.experience.store import Store
+from klimb.policies import Policy
+from klimb.policies.tokenizing import TokenMismatch, with_token_ids
+from klimb.samplers import LocalSampler
+from klimb.training import score_samples
+
+PORTION = 256
+"""Groups read from the store at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """What was read.
+
+    Attributes:
+        samples: of whole groups.
+        num_stored: how many there are in the store that meet the condition.
+    """
+
+    samples: tuple[Sample, ...]
+    num_stored: int
+
+
+def read_rows(store: Store, *, where: str, max_rows: int, seed: int) -> Rows:
+    """All samples that meet the condition; if they are more than `max_rows`, whole groups drawn at random.
+
+    Groups are taken in random order until the next one would exceed `max_rows`; the first is taken at any size.
+
+    Raises:
+        ConfigError: nothing meets the condition.
+        ValueError: the condition is no expression over the columns.
+    """
+    num_stored = store.count(where)
+    if num_stored == 0:
+        condition = f" where {where}" if where else ""
+        raise ConfigError(f"{store.folder} holds no samples{condition}; there is nothing to audit")
+    if num_stored <= max_rows:
+        return Rows(samples=tuple(store.samples(where=where)), num_stored=num_stored)
+    group_ids = store.group_ids(where=where)
+    random.Random(seed).shuffle(group_ids)
+    samples: list[Sample] = []
+    for start in range(0, len(group_ids), PORTION):
+        for group in store.groups(group_ids[start : start + PORTION], where=where):
+            if samples and len(samples) + len(group) > max_rows:
+                return Rows(samples=tuple(samples), num_stored=num_stored)
+            samples += group
+    return Rows(samples=tuple(samples), num_stored=num_stored)
+
+
+def chosen_rows(samples: Sequence[Sample], candidates: Sequence[int], *, most: int, seed: int) -> list[int]:
+    """Of the candidate row numbers, those of whole groups drawn at random, in ascending order.
+
+    Groups are taken in random order until the next one would exceed `most`; the first is taken at any size.
+    """
+    groups: dict[str, list[int]] = {}
+    for row in candidates:
+        groups.setdefault(samples[row].group_id, []).append(row)
+    order = list(groups.values())
+    random.Random(seed).shuffle(order)
+    chosen: list[int] = []
+    for rows in order:
+        if chosen and len(chosen) + len(rows) > most:
+            break
+        chosen += rows
+    return sorted(chosen)
+
+
+MAX_TOKENS = 8192
+"""Prompt and response tokens, padding included, that go through the model at once."""
+
+
+DEFAULT_NEW_TOKENS = 256
+"""Longest fresh answer where no logged response has tokens to go by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Log-probabilities under the policy to train, at temperature 1.
+
+    Attributes:
+        log_pi: one entry a sample; None where it was not scored.
+        notes: what was left out and why, for people.
+    """
+
+    log_pi: tuple[tuple[float, ...] | None, ...]
+    notes: tuple[str, ...]
+
+
+def score_rows(policy: Policy, samples: Sequence[Sample], *, max_samples: int, seed: int) -> Scored:
+    """Scores the samples that have a recorded log_mu, of whole groups at random, at most `max_samples`.
+
+    A sample without log_mu is not scored: there is nothing to compare its log_pi with. One whose ids and text do not
+    fit the policy's tokenizer, or that is longer than its context, is left out and counted in the notes.
+    """
+    candidates = [row for row, sample in enumerate(samples) if sample.log_mu is not None and sample.response_ids]
+    chosen = chosen_rows(samples, candidates, most=max_samples, seed=seed)
+    ready: dict[int, Sample] = {}
+    refused: list[str] = []
+    for row in chosen:
+        try:
+            ready[row] = _ready(policy, samples[row])
+        except ValueError as error:
+            refused.append(str(error))
+    log_pi: list[tuple[float, ...] | None] = [None] * len(samples)
+    if ready:
+        scores = score_samples(policy, list(ready.values()), max_tokens=MAX_TOKENS)
+        for row, score in zip(ready, scores, strict=True):
+            log_pi[row] = score
+    notes = _notes(len(samples), len(candidates), len(chosen), max_samples)
+    if refused:
+        notes.append(f"{len(refused):,} of {len(chosen):,} chosen samples could not be scored. The first: {refused[0]}")
+    return Scored(log_pi=tuple(log_pi), notes=tuple(notes))
+
+
+def _ready(policy: Policy, sample: Sample) -> Sample:
+    """The sample as the scorer takes it.
+
+    Raises:
+        ValueError: its ids are not of this policy, or too many for its context.
+    """
+    # Scoring reads the ids alone: a broken log_mu is what an audit is to find, not to stumble over.
+    bare = replace(with_token_ids(policy, sample), log_mu=None, log_mu_provenance="absent", log_ref=None)
+    length, room = len(bare.prompt_ids) + len(bare.response_ids), policy.max_positions
+    if room is not None and length > room:
+        raise ValueError(f"sample {sample.sample_id}: {length} tokens are more than the model's context of {room}")
+    return bare
+
+
+def _notes(num_samples: int, num_candidates: int, num_chosen: int, max_samples: int) -> list[str]:
+    if num_candidates == 0:
+        return ["No sample has tokens with log μ, so there was nothing to score."]
+    notes: list[str] = []
+    if num_candidates < num_samples:
+        without = num_samples - num_candidates
+        notes.append(f"{without:,} of {num_samples:,} samples have no tokens with log μ and were not scored.")
+    if num_chosen < num_candidates:
+        notes.append(
+            f"Scored are {num_chosen:,} of {num_candidates:,} samples with log μ: whole groups at random "
+            f"(--max-samples {max_samples})."
+        )
+    return notes
+
+
+def foreign_ids(policy: Policy, samples: Sequence[Sample]) -> int:
+    """Number of samples that say their token ids belong to another tokenizer than the policy's."""
+    mine = policy.fingerprint
+    return sum(1 for sample in samples if sample.response_ids and sample.tokenizer not in ("", mine))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fresh:
+    """Answers of the policy itself to logged prompts, at temperature 1, and what had to be left out."""
+
+    samples: tuple[Sample, ...]
+    notes: tuple[str, ...]
+
+
+def draw_fresh(policy: Policy, samples: Sequence[Sample], *, num_answers: int, seed: int) -> Fresh:
+    """At most `num_answers` answers, the same number to each of some logged prompts drawn at random.
+
+    An answer may be as long as the longest logged response, so far as the model's context has room.
+    """
+    prompts, num_unrendered = _prompts(policy, samples, most=num_answers, seed=seed)
+    longest = max((len(sample.response_ids) for sample in samples), default=0) or DEFAULT_NEW_TOKENS
+    room = math.inf if policy.max_positions is None else policy.max_positions
+    asked = [sample for sample in prompts if len(sample.prompt_ids) + longest <= room]
+    notes: list[str] = []
+    if num_unrendered or len(asked) < len(prompts):
+        notes.append(
+            f"Fresh answers: {num_unrendered} prompts cannot be rendered by this model and "
+            f"{len(prompts) - len(asked)} leave no room for {longest} tokens; they were not asked."
+        )
+    if not asked:
+        return Fresh(samples=(), notes=tuple(notes))
+    settings = SamplingSettings(max_new_tokens=longest)
+    drawn = LocalSampler(policy).sample(
+        [sample.prompt_ids for sample in asked],
+        num_samples=max(1, num_answers // len(asked)),
+        settings=settings,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    fresh = [
+        replace(
+            sample,
+            sample_id=f"fresh-{number}-{index}",
+            response=policy.decode(completion.response_ids),
+            response_ids=completion.response_ids,
+            finish_reason=completion.finish_reason,
+            log_mu=completion.log_mu,
+            log_mu_provenance="sampler",
+            sampling=settings,
+            model=policy.name,
+            tokenizer=policy.fingerprint,
+        )
+        for number, (sample, completions) in enumerate(zip(asked, drawn, strict=True))
+        for index, completion in enumerate(completions)
+    ]
+    return Fresh(samples=tuple(fresh), notes=tuple(notes))
+
+
+def _prompts(policy: Policy, samples: Sequence[Sample], *, most: int, seed: int) -> tuple[list[Sample], int]:
+    """Up to `most` distinct prompts as bare samples with the policy's own ids, and how many it cannot render."""
+    distinct = {json.dumps(sample.prompt): sample for sample in samples}
+    order = list(distinct.values())
+    random.Random(seed).shuffle(order)
+    ready: list[Sample] = []
+    num_unrendered = 0
+    for sample in order:
+        if len(ready) == most:
+            break
+        try:
+            ready.append(_bare(sample, policy.render(sample.prompt)))
+        except ValueError:
+            num_unrendered += 1
+    return ready, num_unrendered
+
+
+def _bare(sample: Sample, prompt_ids: tuple[int, ...]) -> Sample:
+    """The prompt of a logged sample alone."""
+    return Sample(
+        sample_id=sample.sample_id,
+        group_id=sample.group_id,
+        prompt=sample.prompt,
+        prompt_ids=prompt_ids,
+        response="",
+        response_ids=(),
+        finish_reason="unknown",
+    )
+
+
+@dataclass
+class Refusals:
+    """How many samples were refused for which reason, and one example each."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def add(self, reason: str, example: str) -> None:
+        """Counts one."""
+        self.counts[reason] = self.counts.get(reason, 0) + 1
+        self.examples.setdefault(reason, example)
+
+    def in_words(self) -> list[str]:
+        """One sentence a reason, most frequent first."""
+        ordered = sorted(self.counts.items(), key=lambda item: -item[1])
+        return [f"{count}: {reason}. The first: {self.examples[reason]}" for reason, count in ordered]
+
+
+def scored_rows(
+    policy: Policy, samples: Sequence[Sample], refusals: Refusals
+) -> list[tuple[Sample, tuple[float, ...]]]:
+    """The samples with token ids, each with the log-probability of its response tokens at temperature 1, in order.
+
+    Those whose ids and text do not fit the policy's tokenizer, or that are longer than its context, are left out and
+    counted in `refusals`.
+    """
+    ready = [sample for sample in (_with_ids(policy, sample, refusals) for sample in samples) if sample is not None]
+    if not ready:
+        return []
+    # Scoring reads ids alone; what else a log brings must neither stop it nor change it.
+    bare = [replace(sample, log_mu=None, log_mu_provenance="absent", log_ref=None) for sample in ready]
+    return list(zip(ready, score_samples(policy, bare, max_tokens=MAX_TOKENS), strict=True))
+
+
+def _with_ids(policy: Policy, sample: Sample, refusals: Refusals) -> Sample | None:
+    try:
+        complete = with_token_ids(policy, sample)
+    except TokenMismatch as error:
+        refusals.add("text and token ids are not of this model's tokenizer", str(error))
+        return None
+    except ValueError as error:
+        refusals.add("the prompt cannot be rendered", f"sample {sample.sample_id}: {error}")
+        return None
+    length, room = len(complete.prompt_ids) + len(complete.response_ids), policy.max_positions
+    if room is not None and length > room:
+        refusals.add(f"longer than the model's context of {room} tokens", f"sample {sample.sample_id}, {length} tokens")
+        return None
+    return complete

@@ -1,0 +1,356 @@
+"""A run from beginning to end: measure, train, save, measure again, plot, sum up.
+
+The sampler, the scorer and the loop's steps, with what they do shown in a view.
+
+The results of a finished run: summary.json and the curves.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.text import Text
+
+from klimb.errors import ConfigError
+from klimb.experience import Sample, SamplingSettings
+from klimb.findings.evaluations import Measured, Progress, When
+from klimb.samplers import Completion, Sampler, StreamingSampler
+from klimb.tasks import Problem, Response, Score, Scorer
+from klimb.training import (
+    Interrupted,
+    LoopSettings,
+    TrainResult,
+    append_evaluation,
+    clone,
+    evaluation_record,
+    read_metrics,
+    train,
+)
+from klimb.training.guard.measuring import Measurer
+from klimb.training.run_folder import Finished, RunFolder, write_json
+from klimb.ui.figures import plot_curves
+from klimb.ui.live import Glimpse, View, open_view
+from klimb.ui.pages.files import report_at_the_end
+from klimb.ui.terminal.run import in_one_line, print_facts
+from klimb.ui.text import relative_to_working_directory
+from klimb.workbench.config import RunConfig, save_config
+from klimb.workbench.guard import make_measurer
+from klimb.workbench.loggers import check_loggers, open_trackers
+from klimb.workbench.loggers.tracker import Tracker
+from klimb.workbench.measuring import measure, read_measured, save_measured
+from klimb.workbench.session import Session, describe, make_cloning, make_loop_settings
+
+
+class StepRecorder:
+    """Takes each step to the view and the tracker."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, view: View, tracker: Tracker) -> None:
+        self._config = config
+        self._folder = folder
+        self._view = view
+        self._tracker = tracker
+        self._is_accepted = False
+
+    def __call__(self, metrics: Mapping[str, float], samples: Sequence[Sample]) -> None:
+        """One finished step of the loop."""
+        if not self._is_accepted:
+            # A resumed run may have been given other settings; now the loop has accepted them.
+            save_config(self._folder.config, self._config)
+            self._is_accepted = True
+        number = int(metrics["step"])
+        self._tracker.write(number, metrics)
+        if samples:
+            self._view.step(number, metrics, glimpse_of(samples[number % len(samples)]))
+        else:
+            self._view.step(number, _of_old_samples(metrics), None)
+
+
+def _of_old_samples(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What the view shows where nothing was drawn: the logged rewards, and no speed of sampling."""
+    shown = {name: value for name, value in metrics.items() if name != "tokens_per_second"}
+    for source in ("feedback", "log"):
+        for name in ("reward_mean", "length_mean"):
+            if f"{source}/{name}" in metrics:
+                shown[name] = metrics[f"{source}/{name}"]
+    return shown
+
+
+def glimpse_of(sample: Sample) -> Glimpse:
+    """What the view shows of one answer."""
+    return Glimpse(prompt=sample.prompt[-1]["content"], answer=sample.response, reward=sample.reward)
+
+
+@dataclass(frozen=True)
+class WatchedSampler:
+    """The sampler, saying in the view that it samples; it streams if the sampler does."""
+
+    sampler: Sampler
+    view: View
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        num_samples: int,
+        settings: SamplingSettings,
+        generator: torch.Generator,
+    ) -> list[list[Completion]]:
+        """As the sampler does."""
+        self.view.phase("sampling")
+        return self.sampler.sample(prompts, num_samples=num_samples, settings=settings, generator=generator)
+
+    def stream(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        num_samples: int,
+        settings: SamplingSettings,
+        generator: torch.Generator,
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """As the sampler does; one that cannot, hands over all prompts at the end."""
+        self.view.phase("sampling")
+        if isinstance(self.sampler, StreamingSampler):
+            yield from self.sampler.stream(prompts, num_samples=num_samples, settings=settings, generator=generator)
+            return
+        answers = self.sampler.sample(prompts, num_samples=num_samples, settings=settings, generator=generator)
+        yield from enumerate(answers)
+
+
+@dataclass(frozen=True)
+class WatchedScorer:
+    """The scorer, saying in the view that it scores and that learning comes next."""
+
+    scorer: Scorer
+    view: View
+
+    def score_many(self, problems: Sequence[Problem], responses: Sequence[Response]) -> list[Score]:
+        """As the scorer does."""
+        self.view.phase("scoring")
+        scores = self.scorer.score_many(problems, responses)
+        self.view.phase("learning")
+        return scores
+
+
+def draw_curves(folder: RunFolder, finished: Finished, *, title: str) -> None:
+    """The plot of the run's metrics, with the evaluations before and after at its ends."""
+    rows: list[Mapping[str, Any]] = list(read_metrics(folder.metrics))
+    ends = ((finished.before, 0), (finished.after, finished.num_steps))
+    rows += [_as_row(measured, step) for measured, step in ends if measured is not None]
+    plot_curves(sorted(rows, key=lambda row: row["step"]), folder.path, title=title)
+
+
+def summary_of(finished: Finished, config: RunConfig) -> dict[str, Any]:
+    """What summary.json holds."""
+    summary: dict[str, Any] = {
+        "name": config.run.name,
+        "task": finished.task_name,
+        "recipe": config.objective.recipe,
+        "divergence": config.objective.divergence,
+        "seed": config.seed,
+        "num_steps": finished.num_steps,
+        "model_path": relative_to_working_directory(finished.folder.model) if config.run.save_model else None,
+        "seconds": {"total": round(finished.total_seconds, 1)},
+    }
+    if finished.before is not None and finished.after is not None:
+        summary["held_out"] = {
+            "count": finished.after.count,
+            "num_problems": finished.after.num_problems,
+            "before": _as_summary(finished.before),
+            "after": _as_summary(finished.after),
+        }
+        summary["seconds"]["evaluation"] = round(finished.before.seconds + finished.after.seconds, 1)
+    return summary
+
+
+def _as_summary(measured: Measured) -> dict[str, Any]:
+    return {
+        "mean": measured.mean,
+        "low": measured.low,
+        "high": measured.high,
+        "greedy": measured.greedy,
+        "pass_at": dict(measured.pass_at),
+        "num_errors": measured.num_errors,
+    }
+
+
+def _as_row(measured: Measured, step: int) -> dict[str, float]:
+    row = {
+        "step": float(step),
+        "evaluation_mean": measured.mean,
+        "evaluation_low": measured.low,
+        "evaluation_high": measured.high,
+    }
+    return row if measured.greedy is None else row | {"evaluation_greedy": measured.greedy}
+
+
+SAVING_SECONDS = 10.0
+"""Kept free at the end of a run with a time limit, for writing the model and the plot."""
+
+
+def run_training(
+    session: Session, open_folder: Callable[[], RunFolder], *, console: Console, title: str, resume: bool
+) -> Finished:
+    """Does the whole run; with `resume`, the part of it that is missing.
+
+    Args:
+        session: what the run is made of; its scorer is entered here.
+        open_folder: makes or finds the run's folder; called once the scorer has started, so that a run which can't
+            begin leaves nothing behind.
+        console: where it is shown.
+        title: over the view and the plot.
+        resume: go on from the newest checkpoint in the folder.
+
+    Raises:
+        ConfigError: the task has no problem to train on, or none to evaluate on though it should; a logger's package is
+            missing, or a logger cannot start.
+        Interrupted: a signal ended the run; its state is saved.
+    """
+    started = time.monotonic()
+    _check_problems(session)
+    check_loggers(session.config.run.loggers)
+    measurer = make_measurer(session.config, session.policy, session.sampler)
+    print_facts(console, describe(session))
+    with session.scorer, ExitStack() as stack:
+        if measurer is not None:
+            stack.enter_context(measurer)
+        folder = open_folder()
+        tracker = stack.enter_context(open_trackers(session.config, folder))
+        before = _measure_before(session, folder, console)
+        settings = _within_time(session, make_loop_settings(session.config), before, started)
+        try:
+            result = _train(session, folder, settings, tracker, measurer, console=console, title=title, resume=resume)
+        except Interrupted as error:
+            _tell_how_to_go_on(console, folder, error)
+            raise
+        if result.num_steps < settings.num_steps:
+            reason = result.ending or _reason_of_the_end(settings, result.progress)
+            console.print(f"stopped after step {result.num_steps} of {settings.num_steps}: {reason}", highlight=False)
+        if session.config.run.save_model:
+            session.policy.save(folder.model)
+        after = None if before is None else _measure(session, folder, console, when="after", progress=result.progress)
+    finished = Finished(
+        folder=folder,
+        task_name=session.task.name,
+        before=before,
+        after=after,
+        num_steps=result.num_steps,
+        total_seconds=0.0,
+    )
+    if session.config.run.report:
+        draw_curves(folder, finished, title=title)
+    finished = replace(finished, total_seconds=session.load_seconds + time.monotonic() - started)
+    write_json(folder.summary, summary_of(finished, session.config))
+    if session.config.run.report:
+        report_at_the_end(folder)
+    return finished
+
+
+def _check_problems(session: Session) -> None:
+    if not session.task.train and session.config.sources.rollout > 0:
+        raise ConfigError(f"task {session.task.name} has no training problem; lower task.held_out_fraction")
+    asked = session.config.evaluation
+    for key in ("every_steps", "every_tokens", "every_seconds"):
+        if getattr(asked, key) and not session.held_out:
+            raise ConfigError(
+                f"evaluation.{key} is {getattr(asked, key)}, but task {session.task.name} has no held-out problem; "
+                f"raise task.held_out_fraction or set evaluation.{key} = 0"
+            )
+
+
+def _reason_of_the_end(settings: LoopSettings, progress: Progress) -> str:
+    if progress.num_tokens_generated >= settings.max_generated_tokens:
+        return f"training.max_generated_tokens = {settings.max_generated_tokens:g}"
+    if progress.elapsed_seconds >= settings.max_training_seconds:
+        return f"training.max_training_seconds = {settings.max_training_seconds:g}"
+    return "training.max_seconds is used up"
+
+
+def _measure_before(session: Session, folder: RunFolder, console: Console) -> Measured | None:
+    """The evaluation of the untrained policy; what an earlier process of this run measured is taken over."""
+    if not session.config.evaluation.at_ends or not session.held_out:
+        return None
+    stored = folder.path / "before.json"
+    if stored.exists():
+        return read_measured(stored)
+    measured = _measure(session, folder, console, when="before", progress=Progress())
+    save_measured(stored, measured)
+    print_facts(console, [("before", in_one_line(measured))])
+    return measured
+
+
+def _measure(session: Session, folder: RunFolder, console: Console, *, when: When, progress: Progress) -> Measured:
+    with console.status(f"answering {len(session.held_out)} held-out problems, {when} training"):
+        measured, sampled = measure(session.policy, session.sampler, session.scorer, session.held_out, session.config)
+    record = evaluation_record(
+        sampled,
+        session.held_out,
+        when=when,
+        progress=progress,
+        num_samples=measured.num_samples,
+        greedy=measured.greedy,
+    )
+    append_evaluation(folder.evaluations, record)
+    return measured
+
+
+def _within_time(session: Session, settings: LoopSettings, before: Measured | None, started: float) -> LoopSettings:
+    """The settings with the loop's share of the run's time: what is left after the other parts."""
+    evaluation_seconds = 0.0 if before is None else before.seconds
+    spent = session.load_seconds + time.monotonic() - started
+    share = settings.max_seconds - spent - evaluation_seconds - SAVING_SECONDS
+    return replace(settings, max_seconds=max(0.0, share))
+
+
+def _train(
+    session: Session,
+    folder: RunFolder,
+    settings: LoopSettings,
+    tracker: Tracker,
+    measurer: Measurer | None,
+    *,
+    console: Console,
+    title: str,
+    resume: bool,
+) -> TrainResult:
+    view = open_view(console, title=title, num_steps=settings.num_steps)
+    try:
+        return train(
+            session.policy,
+            WatchedSampler(session.sampler, view),
+            WatchedScorer(session.scorer, view),
+            session.objective,
+            problems=session.task.train,
+            settings=settings,
+            folder=folder.path,
+            held_out=session.held_out,
+            logs=session.logs,
+            on_step=StepRecorder(session.config, folder, view, tracker),
+            base_metrics=measurer,
+            prepare=_cloning(session, view),
+            resume=resume,
+        )
+    finally:
+        view.close()
+
+
+def _tell_how_to_go_on(console: Console, folder: RunFolder, error: Interrupted) -> None:
+    command = f"klimb train --resume {relative_to_working_directory(folder.path)}"
+    console.print(Text.assemble((f"{error}\n", "yellow"), "go on with  ", (command, "cyan")), soft_wrap=True)
+
+
+def _cloning(session: Session, view: View) -> Callable[[], None] | None:
+    section = session.config.cloning
+    if section is None:
+        return None
+    pairs, settings = make_cloning(session.config, section)
+
+    def prepare() -> None:
+        view.phase("cloning")
+        clone(session.policy, pairs, settings=settings, on_step=None)
+        view.note(f"cloned {len(pairs)} answers from {section.path}")
+
+    return prepare

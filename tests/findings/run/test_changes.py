@@ -1,0 +1,104 @@
+from math import comb
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.ui.pages.folders import AFTER, BEFORE, evaluation, problem
+
+from klimb.findings.evaluations import ProblemRecord
+from klimb.findings.run.changes import KINDS, Kind, counted, expected_by_luck, kind_of, mean_change, prompt_changes
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "kind"),
+    [
+        (0.0, 0.5, "learned"),
+        (0.5, 0.0, "lost"),
+        (0.0, 0.0, "never"),
+        (0.1, 0.1, "never"),
+        (0.0, 0.25, "between"),
+        (0.9, 0.9, "always"),
+        (1.0, 0.75, "between"),
+        (0.3, 0.8, "learned"),
+    ],
+)
+def test_a_problem_is_named_after_its_two_means(low: float, high: float, kind: Kind):
+    assert kind_of(low, high) == kind
+
+
+def test_learned_and_lost_problems_are_told_apart():
+    changes = prompt_changes(BEFORE, AFTER)
+    assert [change.kind for change in changes] == ["learned", "lost", *["learned"] * 4]
+    assert counted(changes) == {"learned": 5, "lost": 1, "never": 0, "between": 0, "always": 0}
+
+
+def test_rewards_are_measured_against_the_range_that_was_seen():
+    first = evaluation("before", 0, [problem("a", [-2.0]), problem("b", [2.0])], is_accuracy=False)
+    second = evaluation("after", 1, [problem("a", [0.0]), problem("b", [2.0])], is_accuracy=False)
+    a, b = prompt_changes(first, second)
+    assert (a.low, a.high, a.kind) == (0.0, 0.5, "learned")
+    assert (b.low, b.high, b.kind) == (1.0, 1.0, "always")
+
+
+def test_problems_are_paired_by_name_and_those_never_scored_are_left_out():
+    first = evaluation("before", 0, [problem("a", [1]), problem("b", [0]), problem("c", [0])])
+    unscored = ProblemRecord(problem_id="c", question="?", values=(), answers=("x",))
+    second = evaluation("after", 1, [unscored, problem("b", [1]), problem("a", [1]), problem("d", [1])])
+    assert [(change.before.problem_id, change.kind) for change in prompt_changes(first, second)] == [
+        ("a", "always"),
+        ("b", "learned"),
+    ]
+
+
+def test_the_mean_change_is_over_problems_and_paired():
+    change = mean_change(BEFORE, AFTER)
+    assert change is not None
+    # +1, −1 and four times +½, over six problems.
+    assert change[0] == pytest.approx(2 / 6)
+    assert change[1] < 2 / 6 < change[2]
+
+
+def test_a_change_that_is_the_same_for_every_problem_has_no_width():
+    first = evaluation("before", 0, [problem(str(n), [n / 10]) for n in range(5)], is_accuracy=False)
+    second = evaluation("after", 1, [problem(str(n), [n / 10 + 0.25]) for n in range(5)], is_accuracy=False)
+    assert mean_change(first, second) == pytest.approx((0.25, 0.25, 0.25))
+
+
+def test_luck_is_what_exchanging_the_answers_of_a_problem_gives():
+    """Of k right among 2·4 answers, j of the 4 after: C(4, j)·C(4, k − j)/C(8, k), the hypergeometric distribution."""
+    changes = prompt_changes(
+        evaluation("before", 0, [problem(str(n), [1, 0, 0, 0]) for n in range(60)]),
+        evaluation("after", 1, [problem(str(n), [1, 1, 1, 0]) for n in range(60)]),
+    )
+    luck = expected_by_luck(changes, is_accuracy=True)
+    learned = sum(comb(4, j) * comb(4, 4 - j) for j in (3, 4)) / comb(8, 4)
+    assert luck["learned"] == pytest.approx(60 * learned, abs=1.0)
+    assert luck["lost"] == pytest.approx(60 * learned, abs=1.0)
+    assert luck["between"] == pytest.approx(60 * (1 - 2 * learned), abs=1.5)
+    assert counted(changes)["learned"] == 60
+
+
+def test_luck_cannot_change_a_problem_whose_answers_are_all_alike():
+    same = [problem("a", [1, 1]), problem("b", [0, 0])]
+    changes = prompt_changes(evaluation("before", 0, same), evaluation("after", 1, same))
+    assert expected_by_luck(changes, is_accuracy=True) == {
+        "learned": 0,
+        "lost": 0,
+        "never": 1,
+        "between": 0,
+        "always": 1,
+    }
+
+
+@settings(max_examples=25)
+@given(st.lists(st.tuples(*[st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=4)] * 2), max_size=8))
+def test_every_problem_is_of_one_kind_and_luck_moves_no_problem_out_of_the_count(values: list[tuple[list[float], ...]]):
+    if not values:
+        return
+    first = evaluation("before", 0, [problem(str(n), pair[0]) for n, pair in enumerate(values)])
+    second = evaluation("after", 1, [problem(str(n), pair[1]) for n, pair in enumerate(values)])
+    changes = prompt_changes(first, second)
+    assert sum(counted(changes).values()) == len(values)
+    luck = expected_by_luck(changes, is_accuracy=True)
+    assert set(luck) == set(KINDS)
+    assert sum(luck.values()) == pytest.approx(len(values))

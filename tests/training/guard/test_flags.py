@@ -1,0 +1,65 @@
+import random
+
+import pytest
+
+from klimb.training.guard.measuring import is_empty, is_refusal, is_repetition
+
+PROSE = (
+    "Why does ice float? Most substances shrink when they freeze, because their molecules settle into a closer "
+    "arrangement than the one they had as a liquid. Water does the opposite: in the solid, weak bonds hold every "
+    "molecule at a fixed distance from four others, and the lattice that results has large gaps."
+)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t\n", "\u00a0"])
+def test_nothing_but_white_space_is_empty(text: str):
+    assert is_empty(text)
+
+
+@pytest.mark.parametrize("text", ["0", ".", " no ", "\x00"])
+def test_anything_visible_or_not_is_no_white_space(text: str):
+    assert not is_empty(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I can't help with that.",
+        "\n I am very sorry, I do not know.",
+        "I\u2019m unable to do that.",
+        "As an AI language model, I have no opinion.",
+        "Unfortunately, I cannot answer this.",
+        "I apologise for any inconvenience.",
+    ],
+)
+def test_a_response_that_opens_by_declining_is_a_refusal(text: str):
+    assert is_refusal(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["7", "The letter i can stand alone.", "Apologies are due to the neighbours.", PROSE + " I cannot say more."],
+)
+def test_an_answer_is_no_refusal_even_if_it_ends_like_one(text: str):
+    assert not is_refusal(text)
+
+
+@pytest.mark.parametrize("text", ["1 " * 20, "the the " * 30, PROSE * 6, PROSE + " and so on" * 100, "a" * 100_000])
+def test_a_text_that_ends_in_a_loop_is_a_repetition(text: str):
+    assert is_repetition(text)
+
+
+@pytest.mark.parametrize("text", ["", "7", "aaaa", "no no no", "1, 2, 3, 4, 5, 6, 7, 8", PROSE])
+def test_short_answers_and_prose_are_no_repetition(text: str):
+    assert not is_repetition(text)
+
+
+def test_a_loop_that_was_left_is_no_repetition():
+    letters = random.Random(0)
+    rest = "".join(letters.choices("abcdefghijklmnopqrstuvwxyz ", k=1_200))
+    assert is_repetition("on and on " * 200)
+    assert not is_repetition("on and on " * 200 + rest)
+
+
+def test_what_utf_8_cannot_hold_is_looked_at_all_the_same():
+    assert is_repetition("\ud800 " * 100)

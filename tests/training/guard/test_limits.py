@@ -1,0 +1,161 @@
+"""Limits and chance: the decisions of the guard without a model."""
+
+import json
+import math
+from dataclasses import asdict, replace
+
+import pytest
+from scipy.stats import binomtest, fisher_exact
+
+from klimb.findings.statistics import paired_chance, unpaired_chance
+from klimb.training.guard.limits import (
+    BaseMetrics,
+    Flags,
+    GuardLimits,
+    GuardSettings,
+    as_logged,
+    base_metrics_from,
+    find_breaches,
+)
+
+NO_LIMITS = GuardLimits(**{name: None for name in asdict(GuardLimits())})
+
+
+def general(*scores: float | None) -> BaseMetrics:
+    return BaseMetrics(general={"sums": scores})
+
+
+def drawn(num_empty: int, of: int) -> BaseMetrics:
+    return BaseMetrics(rollouts=Flags(empty=(True,) * num_empty + (False,) * (of - num_empty)))
+
+
+def broken(before: BaseMetrics, now: BaseMetrics, **limits: float) -> list[str]:
+    return [breach.metric for breach in find_breaches(before, now, replace(NO_LIMITS, **limits))]
+
+
+@pytest.mark.parametrize(("num_worse", "num_better"), [(0, 0), (1, 0), (5, 0), (4, 1), (0, 7), (30, 12)])
+def test_paired_chance_is_the_one_sided_sign_test(num_worse: int, num_better: int):
+    total = num_worse + num_better
+    expected = binomtest(num_worse, total, alternative="greater").pvalue if total else 1.0
+    assert paired_chance(num_worse=num_worse, num_better=num_better) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("first", "of_first", "last", "of_last"), [(0, 8, 0, 8), (0, 8, 4, 8), (3, 16, 3, 16), (1, 40, 9, 30), (5, 5, 5, 5)]
+)
+def test_unpaired_chance_is_fishers_exact_test(first: int, of_first: int, last: int, of_last: int):
+    table = [[last, of_last - last], [first, of_first - first]]
+    expected = fisher_exact(table, alternative="greater").pvalue
+    found = unpaired_chance(num_first=first, of_first=of_first, num_last=last, of_last=of_last)
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_five_problems_lost_is_more_than_chance_and_four_is_not():
+    # (1/2)^5 = 0.031 is below 0.05, and (1/2)^4 = 0.0625 is above
+    before = general(1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    assert broken(before, general(0.0, 0.0, 0.0, 0.0, 1.0, 1.0), max_general_drop=0.1) == []
+    assert broken(before, general(0.0, 0.0, 0.0, 0.0, 0.0, 1.0), max_general_drop=0.1) == ["guard/general_mean"]
+
+
+def test_a_sure_fall_within_the_limit_is_no_breach():
+    before, now = general(*[1.0] * 100), general(*[0.0] * 10, *[1.0] * 90)
+    assert paired_chance(num_worse=10, num_better=0) < 0.001
+    assert broken(before, now, max_general_drop=0.1) == []
+    assert broken(before, now, max_general_drop=0.09) == ["guard/general_mean"]
+
+
+def test_problems_that_swap_are_noise_however_far_the_mean_falls():
+    before = general(*[1.0] * 12, *[0.0] * 8)
+    now = general(*[0.0] * 12, *[1.0] * 8)
+    assert as_logged(before)["guard/general_mean"] - as_logged(now)["guard/general_mean"] == pytest.approx(0.2)
+    assert broken(before, now, max_general_drop=0.1) == []
+
+
+def test_a_problem_without_a_score_is_in_no_mean_and_no_pair():
+    before, now = general(1.0, None, 1.0), general(None, 0.0, 1.0)
+    assert as_logged(before)["guard/general_mean"] == 1.0
+    assert as_logged(now)["guard/general_mean"] == 0.5
+    assert broken(before, now, max_general_drop=0.1) == []
+
+
+def test_perplexity_is_compared_with_the_one_before_in_its_own_unit():
+    breaches = find_breaches(
+        BaseMetrics(perplexity=20.0), BaseMetrics(perplexity=31.0), replace(NO_LIMITS, max_perplexity_ratio=1.5)
+    )
+    assert [(breach.metric, breach.value, breach.limit) for breach in breaches] == [("guard/perplexity", 31.0, 30.0)]
+    assert broken(BaseMetrics(perplexity=20.0), BaseMetrics(perplexity=30.0), max_perplexity_ratio=1.5) == []
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_perplexity_that_is_not_finite_breaks_the_limit(value: float):
+    assert broken(BaseMetrics(perplexity=20.0), BaseMetrics(perplexity=value), max_perplexity_ratio=2.0) == [
+        "guard/perplexity"
+    ]
+
+
+def test_answers_are_compared_problem_by_problem():
+    before = BaseMetrics(answers=Flags(refusal=(False,) * 10))
+    four = BaseMetrics(answers=Flags(refusal=(True,) * 4 + (False,) * 6))
+    five = BaseMetrics(answers=Flags(refusal=(True,) * 5 + (False,) * 5))
+    assert broken(before, four, max_refusal_fraction=0.3) == []
+    assert broken(before, five, max_refusal_fraction=0.3) == ["guard/refusal_fraction"]
+
+
+def test_a_model_beyond_a_limit_from_the_start_is_not_stopped_for_it():
+    assert broken(drawn(60, 100), drawn(62, 100), max_empty_fraction=0.2) == []
+    assert broken(drawn(60, 100), drawn(90, 100), max_empty_fraction=0.2) == ["guard/rollout_empty_fraction"]
+
+
+def test_rollouts_at_the_limit_do_not_break_it():
+    assert broken(drawn(0, 100), drawn(20, 100), max_empty_fraction=0.2) == []
+    assert broken(drawn(0, 100), drawn(21, 100), max_empty_fraction=0.2) == ["guard/rollout_empty_fraction"]
+
+
+def test_a_format_that_is_lost_is_a_breach_and_one_never_had_is_none():
+    def valid(num: int, of: int) -> BaseMetrics:
+        return BaseMetrics(rollouts=Flags(format_valid=(True,) * num + (False,) * (of - num)))
+
+    assert broken(valid(30, 32), valid(12, 32), min_format_fraction=0.8) == ["guard/format_valid_fraction"]
+    assert broken(valid(0, 32), valid(2, 32), min_format_fraction=0.8) == []
+    assert broken(valid(0, 32), valid(30, 32), min_format_fraction=0.8) == []
+
+
+def test_what_was_measured_only_once_is_not_judged():
+    full = BaseMetrics(
+        perplexity=900.0,
+        general={"sums": (0.0,) * 9},
+        answers=Flags(empty=(True,) * 9),
+        rollouts=Flags(empty=(True,) * 9),
+    )
+    assert find_breaches(BaseMetrics(), full, GuardLimits()) == ()
+    assert find_breaches(full, BaseMetrics(), GuardLimits()) == ()
+
+
+def test_the_general_mean_weighs_sets_alike_and_names_each():
+    logged = as_logged(BaseMetrics(general={"sums": (1.0, 1.0, 1.0, 0.0), "legs": (0.0,)}))
+    assert logged == {"guard/general/sums": 0.75, "guard/general/legs": 0.0, "guard/general_mean": 0.375}
+
+
+def test_a_measurement_comes_back_from_json_as_it_was():
+    measured = BaseMetrics(
+        perplexity=21.123456789012345,
+        general={"sums": (1.0, None, 0.25)},
+        answers=Flags(refusal=(True, False)),
+        rollouts=Flags(empty=(False,), format_valid=(True,)),
+    )
+    assert base_metrics_from(json.loads(json.dumps(asdict(measured)))) == measured
+    assert base_metrics_from(json.loads(json.dumps(asdict(BaseMetrics())))) == BaseMetrics()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: GuardLimits(max_perplexity_ratio=0.9), "max_perplexity_ratio must be finite and >= 1"),
+        (lambda: GuardLimits(max_empty_fraction=math.nan), "max_empty_fraction must be finite and >= 0"),
+        (lambda: GuardSettings(every_steps=0), "every_steps and max_rollbacks must be >= 1"),
+        (lambda: GuardSettings(rollback_rate_factor=0.0), r"rollback_rate_factor must be in \(0, 1\]"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_with_the_reason(make, words: str):
+    with pytest.raises(ValueError, match=words):
+        make()

@@ -1,0 +1,104 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+from tests.ui.pages.folders import AFTER, BEFORE, evaluation, problem, write_run
+
+from klimb.errors import ConfigError
+from klimb.findings.run.record import is_number
+from klimb.training.run_folder import read_run
+
+
+def test_a_finished_run_is_read_back_whole(tmp_path: Path):
+    record = read_run(write_run(tmp_path / "run", num_steps=3, seed=7, guard={"events": [{"step": 2}]}))
+    assert (record.name, record.seed, record.num_steps, record.is_finished) == ("run", 7, 3, True)
+    assert record.evaluations == (BEFORE, AFTER)
+    assert (record.before, record.last) == (BEFORE, AFTER)
+    assert record.guard == {"events": [{"step": 2}]}
+    assert record.setting("objective.clip.low") == 0.2
+    assert record.setting("objective.clip.low.deeper", "none") == "none"
+
+
+def test_a_curve_has_only_the_steps_at_which_the_metric_was_a_number(tmp_path: Path):
+    record = read_run(write_run(tmp_path / "run", num_steps=3))
+    assert record.curve("grad_norm")[0] == [1.0, 3.0]
+    assert record.curve("accuracy", over="num_tokens_generated") == ([1000.0, 2000.0, 3000.0], [1 / 3, 2 / 3, 1.0])
+    assert record.curve("absent") == ([], [])
+
+
+def test_a_run_that_goes_on_is_read_up_to_its_last_whole_line(tmp_path: Path):
+    path = write_run(tmp_path / "run", num_steps=3, is_finished=False)
+    for name in ("metrics.jsonl", "evaluations.jsonl"):
+        file = path / name
+        file.write_bytes(file.read_bytes()[:-20])
+    record = read_run(path)
+    assert (record.num_steps, record.is_finished, record.evaluations) == (2, False, (BEFORE,))
+    assert record.last is None
+
+
+def test_a_run_that_has_only_begun_has_nothing_yet(tmp_path: Path):
+    (tmp_path / "provenance.json").write_text("{}")
+    record = read_run(tmp_path)
+    assert (record.rows, record.evaluations, record.config, record.before) == ((), (), {}, None)
+
+
+def test_a_run_without_its_evaluations_file_has_what_the_other_files_know(tmp_path: Path):
+    path = write_run(tmp_path / "run", num_steps=2, evaluations=())
+    before = {
+        "mean": 0.25,
+        "low": 0.1,
+        "high": 0.4,
+        "count": 40,
+        "num_samples": 4,
+        "is_accuracy": True,
+        "pass_at": {"1": 0.25},
+        "greedy": 0.5,
+        "length_mean": 9.0,
+        "answers": [{"question": "q", "answer": "a", "value": 1.0}, {"question": "r", "answer": "b", "value": None}],
+    }
+    (path / "before.json").write_text(json.dumps(before))
+    rows = (path / "metrics.jsonl").read_text().splitlines()
+    during = {"evaluation_mean": 0.5, "evaluation_low": 0.4, "evaluation_high": 0.6, "evaluation_pass_at_2": 0.7}
+    rows[0] = json.dumps(json.loads(rows[0]) | during)
+    (path / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    held_out = {"after": {"mean": 0.75, "low": 0.6, "high": 0.9, "greedy": 1.0, "pass_at": {"1": 0.75}}}
+    (path / "summary.json").write_text(json.dumps({"num_steps": 2, "held_out": held_out}))
+    made = read_run(path).evaluations
+    assert [(one.when, one.step, one.mean, one.greedy) for one in made] == [
+        ("before", 0, 0.25, 0.5),
+        ("during", 1, 0.5, None),
+        ("after", 2, 0.75, 1.0),
+    ]
+    assert made[1].pass_at == {"2": 0.7}
+    assert all(one.is_accuracy for one in made)
+    assert [(part.question, part.values, part.answers) for part in made[0].problems] == [
+        ("q", (1.0,), ("a",)),
+        ("r", (), ("b",)),
+    ]
+    assert math.isnan(made[2].length_mean)
+
+
+@pytest.mark.parametrize("name", ["config.json", "summary.json", "metrics.jsonl", "evaluations.jsonl", "guard.json"])
+def test_a_file_that_no_run_writes_is_named(tmp_path: Path, name: str):
+    path = write_run(tmp_path / "run", guard={})
+    (path / name).write_text("[1, 2\n")
+    with pytest.raises(ConfigError, match=name.replace(".", r"\.")):
+        read_run(path)
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"holds no run.*give a run's folder"):
+        read_run(tmp_path)
+
+
+def test_the_newest_evaluation_of_a_stopped_run_is_one_on_the_way(tmp_path: Path):
+    during = evaluation("during", 4, [problem("1+1", [1])])
+    assert read_run(write_run(tmp_path / "run", evaluations=(BEFORE, during))).last == during
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(1, True), (0.5, True), (True, False), (math.nan, False), ("1", False), (None, False)]
+)
+def test_only_finite_ints_and_floats_are_numbers(value: object, expected: bool):
+    assert is_number(value) is expected

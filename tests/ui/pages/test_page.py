@@ -1,0 +1,242 @@
+"""What is on the page, and that nothing in it acts."""
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from tests.ui.pages.folders import AFTER, BEFORE, evaluation, problem, write_run
+
+from klimb.findings.evaluations import ProblemRecord
+from klimb.findings.run.record import RunRecord
+from klimb.training.run_folder import read_run
+from klimb.ui.pages.definitions import definition_of, definitions, explain, markdown_html
+from klimb.ui.pages.frame import html_page, is_page_of, json_block
+from klimb.ui.pages.run import report_page
+
+SCRIPT = "<script>window.hacked = 1</script></script><img src=x onerror='window.hacked = 1'>"
+LONG_LINE = "x" * 100_000
+
+
+class Page(HTMLParser):
+    """The elements, ids, links and texts of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.scripts: dict[str, str] = {}
+        self.text = ""
+        self._script: str | None = None
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        self._script = dict(attrs).get("id") or "code" if tag == "script" else None
+
+    def handle_data(self, data: str) -> None:
+        if self._script is None:
+            self.text += data
+        else:
+            self.scripts[self._script] = self.scripts.get(self._script, "") + data
+
+    def values(self, name: str) -> list[str]:
+        return [value or "" for key, value in self.attributes if key == name]
+
+
+def page_of(*records: RunRecord) -> Page:
+    return Page(report_page(records))
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> RunRecord:
+    return read_run(write_run(tmp_path / "run"))
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> RunRecord:
+    """A run whose every text is of an attacker."""
+    before, after = (
+        replace(
+            made,
+            problems=(
+                ProblemRecord(problem_id=SCRIPT, question=SCRIPT, values=(0.0, 0.0), answers=(SCRIPT, LONG_LINE)),
+                ProblemRecord(problem_id="long", question=LONG_LINE, values=(1.0,), answers=(LONG_LINE,)),
+                ProblemRecord(
+                    problem_id="bidi", question="\u202e\x00\u2028", values=(0.0,), answers=("\x1b[2J\ud800",)
+                ),
+                ProblemRecord(problem_id="empty", question="", values=(), answers=("",)),
+                *made.problems,
+            ),
+        )
+        for made in (BEFORE, AFTER)
+    )
+    path = write_run(tmp_path / "a<b>&", evaluations=(before, after), recipe=SCRIPT)
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    named = [row | {f"reward_part_{SCRIPT}": 1.0, f"x{SCRIPT}": 2.0} for row in rows]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in named))
+    (path / "guard.json").write_text(json.dumps({"before": {SCRIPT: 1.0}, "events": [{"reason": SCRIPT}, SCRIPT]}))
+    return read_run(path)
+
+
+def test_texts_of_a_model_neither_act_nor_hide(hostile: RunRecord):
+    page = page_of(hostile)
+    assert (page.tags.count("script"), "img" in page.tags, "b" in page.tags) == (2, False, False)
+    assert "window.hacked = 1" in page.text
+    assert "[U+202E][U+0000][U+2028]" in page.text
+    assert "[U+001B][2J[U+D800]" in page.text
+    assert [name for name, _ in page.attributes if name == "style" or name.startswith("on")] == []
+
+
+def test_a_line_of_a_hundred_thousand_characters_is_cut_and_counted(hostile: RunRecord):
+    page = page_of(hostile)
+    assert "x" * 4000 in page.text
+    assert "x" * 4001 not in page.text
+    assert "of 100,000 characters; 96,000 characters are not on this page" in page.text
+
+
+def test_what_is_cut_stays_small_even_if_every_character_has_to_be_written_out(tmp_path: Path):
+    control = "\x07" * 5_000
+    problems = [
+        ProblemRecord(problem_id=str(n), question=control, values=(float(n % 2),) * 4, answers=(control,) * 4)
+        for n in range(40)
+    ]
+    flipped = [replace(part, values=tuple(1 - value for value in part.values)) for part in problems]
+    made = (evaluation("before", 0, problems), evaluation("after", 8, flipped))
+    assert len(report_page([read_run(write_run(tmp_path / "run", evaluations=made))])) < 3_000_000
+
+
+def test_the_numbers_for_the_pointer_are_json_that_no_name_can_end(hostile: RunRecord):
+    block = page_of(hostile).scripts["charts"]
+    assert not set("<>&") & set(block)
+    labels = {curve["label"] for chart in json.loads(block).values() for curve in chart["curves"]}
+    assert SCRIPT in labels
+
+
+def test_the_policy_names_no_source_but_the_pages_own_hashes(record: RunRecord):
+    policy = next(value for value in page_of(record).values("content") if "default-src" in value)
+    directives = dict(part.strip().split(" ", 1) for part in policy.split(";"))
+    assert directives["default-src"] == directives["base-uri"] == directives["form-action"] == "'none'"
+    assert all(directives[name].startswith("'sha256-") for name in ("style-src", "script-src"))
+    assert set(directives) == {"default-src", "base-uri", "form-action", "style-src", "script-src"}
+
+
+def test_every_link_leads_to_a_place_on_the_page_and_ids_are_unique(record: RunRecord, hostile: RunRecord):
+    for page in (page_of(record), page_of(record, hostile)):
+        ids = page.values("id")
+        assert len(ids) == len(set(ids))
+        assert {link.removeprefix("#") for link in page.values("href")} <= set(ids)
+        assert page.values("src") == []
+
+
+def test_a_report_shows_all_parts_of_a_run(record: RunRecord):
+    text = page_of(record).text
+    for part in (
+        "Held-out accuracy",
+        "Findings",
+        "Parts of the reward",
+        "Divergence from the reference",
+        "Entropy",
+        "Length of a response",
+        "Clipped, by branch",
+        "Effective sample size",
+        "Gradient norm",
+        "Learning rate",
+        "Where the time went",
+        "some_other_number",
+        "clip.low",
+        "0123abc",
+        "torch 2.13.0",
+        "What changed per problem",
+    ):
+        assert part in text, part
+    assert "absent None" not in text
+
+
+def test_metrics_are_explained_in_place_with_the_words_of_the_document(record: RunRecord):
+    text = page_of(record).text
+    assert "the policy dropped tokens" not in text  # w_p01 is not in this run
+    assert "Otherwise: falls to 0 early: raise β or clip high, or use fkl" in text
+
+
+def test_a_run_that_goes_on_and_one_that_has_only_begun_have_a_page(tmp_path: Path):
+    unfinished = read_run(write_run(tmp_path / "on", num_steps=3, evaluations=(BEFORE,), is_finished=False))
+    assert "not finished: 3 steps so far" in page_of(unfinished).text
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "provenance.json").write_text("{}")
+    assert "not finished: 0 steps so far" in page_of(read_run(begun)).text
+
+
+def test_several_runs_stand_in_one_table_and_share_charts(tmp_path: Path):
+    runs = [
+        read_run(write_run(tmp_path / f"{recipe}-{seed}", recipe=recipe, seed=seed))
+        for recipe in ("grpo", "dapo")
+        for seed in (0, 1)
+    ]
+    page = page_of(*runs)
+    assert "4 runs of 2 settings" in page.text
+    charts = json.loads(page.scripts["charts"]).values()
+    entropies = next(chart for chart in charts if chart["curves"][0]["y"][0] == 1.875)
+    assert [curve["label"] for curve in entropies["curves"]] == ["grpo", "dapo"]
+    assert all("low" in curve for curve in entropies["curves"])
+    assert "by generated tokens" in page.text
+
+
+def test_a_run_of_a_thousand_steps_makes_a_page_below_three_megabytes(tmp_path: Path):
+    problems = [problem(f"{n}+{n}", [n % 2, 1, 0, 1]) for n in range(200)]
+    made = [evaluation("during", step, problems) for step in range(0, 1000, 50)]
+    path = write_run(tmp_path / "run", num_steps=1000, evaluations=[BEFORE, *made, AFTER])
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    more = {f"log/metric_{n}": n / 7 for n in range(60)}
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row | more) + "\n" for row in rows))
+    page = report_page([read_run(path)])
+    assert len(page.encode()) < 3_000_000
+    charts = json.loads(Page(page).scripts["charts"]).values()
+    assert len(charts) > 75
+    assert max(len(curve["x"]) for chart in charts for curve in chart["curves"]) <= 400
+
+
+def test_no_run_makes_no_page():
+    with pytest.raises(ValueError, match="at least one run, got none"):
+        report_page([])
+
+
+def test_a_number_that_is_not_finite_cannot_become_broken_json():
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        json_block("x", [float("nan")])
+
+
+def test_a_page_is_known_by_its_maker():
+    page = html_page(title="a<b", body="", generator="klimb study")
+    assert is_page_of(page, "klimb study")
+    assert not is_page_of(page, "klimb report")
+    assert "script-src 'none'" in page
+
+
+def test_every_row_of_the_document_is_known_and_sources_and_patterns_find_theirs():
+    names = {row.pattern for row in definitions()}
+    assert {"kl_pi_ref", "reward_part_*", "*/age_mean", "tokens_per_second"} <= names
+    assert definition_of("log/w_p99") == definition_of("w_p99")
+    assert definition_of("reward_part_style") == definition_of("reward_part_*")
+    assert definition_of("no such metric") is None
+
+
+def test_what_stands_for_the_row_above_is_written_out():
+    low, high = definition_of("clip_low_fraction"), definition_of("clip_high_fraction")
+    assert low is not None and high is not None
+    assert high.healthy == low.healthy
+    assert [row.pattern for row in definitions() if row.healthy.startswith("as above")] == []
+
+
+def test_metrics_of_one_row_are_explained_once_in_the_order_of_the_document():
+    rows = explain(["evaluation_pass_at_4", "entropy", "evaluation_pass_at_2", "unknown", "kl_pi_ref"])
+    assert list(rows.values()) == [["kl_pi_ref"], ["entropy"], ["evaluation_pass_at_2", "evaluation_pass_at_4"]]
+
+
+def test_a_cell_of_the_document_is_shown_as_meant():
+    assert markdown_html(r"mean of \|Δ\| <b>, see [`w`](x.md#y) and *not* a*b*c") == (
+        "mean of |Δ| &lt;b&gt;, see <code>w</code> and <em>not</em> a*b*c"
+    )

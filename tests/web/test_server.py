@@ -1,0 +1,227 @@
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from klimb.training.locks import run_folder_lock
+from klimb.web import growing
+from klimb.web.listing import QUIET_SECONDS, Watcher
+from klimb.web.server import make_app
+
+
+def listed(board: TestClient) -> dict[str, dict]:
+    return {run["id"]: run for run in board.get("/api/runs").json()["runs"]}
+
+
+def curves(board: TestClient, run: str, *names: str, **places: object) -> dict:
+    answer = board.get("/api/curves", params={"run": run, "name": list(names), **places})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def going_on(found: dict) -> dict[str, object]:
+    """The parameters by which the next request goes on where this answer ended."""
+    steps, evaluations = found["steps"]["place"], found["evaluations"]["place"]
+    return {
+        "offset": steps["offset"],
+        "mark": steps["mark"],
+        "evaluation_offset": evaluations["offset"],
+        "evaluation_mark": evaluations["mark"],
+    }
+
+
+def test_the_list_says_what_each_run_is_and_how_it_stands(board, runs):
+    runs.make("a/deep/er/one", runs.rows(1, 3), seed=5, task={"kind": "arithmetic"}, training={"num_steps": 40})
+    (runs.root / "study").mkdir()
+    (runs.root / "study" / "study.json").write_text("{}")
+    (runs.root / "study" / "report.html").write_text("<p>")
+    answer = board.get("/api/runs").json()
+    (run,) = answer["runs"]
+    assert run["id"] == "a/deep/er/one"
+    assert (run["recipe"], run["task"], run["seed"]) == ("grpo", "arithmetic", 5)
+    assert (run["step"], run["num_steps"], run["reward"]) == (3, 40, 0.3)
+    assert answer["studies"] == [{"id": "study", "report": "study/report.html"}]
+
+
+def test_the_newest_run_comes_first_and_a_deleted_one_is_gone(board, runs):
+    for name in ("b", "a", "c"):
+        runs.make(name)
+    assert list(listed(board)) == ["c", "a", "b"]
+    (runs.root / "a" / "provenance.json").unlink()
+    assert list(listed(board)) == ["c", "b"]
+    assert board.get("/api/curves", params={"run": "a", "name": "loss"}).status_code == 404
+
+
+def test_a_folder_that_is_itself_a_run_is_shown(runs):
+    path = runs.make("only", runs.rows(1, 2))
+    (path / "report.html").write_text("<p>its report")
+    board = TestClient(make_app(path, poll_seconds=0.0), base_url="http://localhost")
+    assert [(run["step"], run["report"]) for run in listed(board).values()] == [(2, "report.html")]
+    assert curves(board, ".", "reward_mean")["steps"]["values"]["reward_mean"] == [0.1, 0.2]
+    assert board.get("/open/report.html").text == "<p>its report"
+
+
+def aged(path: Path, seconds: float) -> None:
+    for file in path.iterdir():
+        os.utime(file, (time.time() - seconds, time.time() - seconds))
+
+
+def test_a_run_is_running_finished_failed_or_stopped(board, runs):
+    aged(runs.make("stopped", runs.rows(1, 2)), QUIET_SECONDS + 60)
+    aged(runs.make("slow", runs.rows(1, 2, step_seconds=300.0)), QUIET_SECONDS + 60)
+    failed = runs.make("failed", runs.rows(1, 2))
+    (failed / "status.json").write_text('{"state": "failed"}')
+    finished = runs.make("finished", runs.rows(1, 2))
+    (finished / "summary.json").write_text("{}")
+    aged(runs.make("held", runs.rows(1, 2)), 10 * QUIET_SECONDS)
+    runs.make("dead", runs.rows(1, 2))
+    (runs.root / "dead" / "lock").write_text(
+        json.dumps({"pid": 2**22 + 7, "host": os.uname().nodename, "started": "1"})
+    )
+    runs.make("new")
+    with run_folder_lock(runs.root / "held"):
+        assert {name: run["status"] for name, run in listed(board).items()} == {
+            "stopped": "stopped",
+            "slow": "running",
+            "failed": "failed",
+            "finished": "finished",
+            "held": "running",
+            "dead": "stopped",
+            "new": "running",
+        }
+
+
+def test_the_list_is_sent_again_only_when_it_changed(board, runs):
+    path = runs.make("one", runs.rows(1, 2))
+    first = board.get("/api/runs")
+    assert board.get("/api/runs", headers={"If-None-Match": first.headers["etag"]}).status_code == 304
+    runs.append(path, runs.rows(3, 3))
+    assert board.get("/api/runs", headers={"If-None-Match": first.headers["etag"]}).status_code == 200
+
+
+def test_curves_go_on_where_the_last_answer_ended(board, runs):
+    path = runs.make("one", runs.rows(1, 2))
+    first = curves(board, "one", "reward_mean")
+    assert first["steps"]["values"]["reward_mean"] == [0.1, 0.2]
+    assert "num_tokens_generated" in first["steps"]["names"]
+    runs.append(path, runs.rows(3, 3))
+    second = curves(board, "one", "reward_mean", **going_on(first))
+    assert (second["steps"]["values"]["reward_mean"], second["steps"]["is_from_start"]) == ([0.3], False)
+    third = curves(board, "one", "reward_mean", **going_on(second))
+    assert (third["steps"]["num_rows"], third["steps"]["place"]) == (0, second["steps"]["place"])
+
+
+def test_half_a_line_is_read_once_it_is_whole(board, runs):
+    path = runs.make("one", runs.rows(1, 1))
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "rewa')
+        file.flush()
+        first = curves(board, "one", "reward_mean")
+        assert first["steps"]["values"]["reward_mean"] == [0.1]
+        assert listed(board)["one"]["step"] == 1
+        file.write('rd_mean": 0.5}\n')
+        file.flush()
+    assert curves(board, "one", "reward_mean", **going_on(first))["steps"]["values"]["reward_mean"] == [0.5]
+
+
+@pytest.mark.parametrize("num_kept", [0, 2])
+def test_a_run_that_was_cut_back_and_written_on_is_read_from_its_start(board, runs, num_kept: int):
+    path = runs.make("one", runs.rows(1, 4))
+    first = curves(board, "one", "reward_mean")
+    (path / "metrics.jsonl").write_text("")
+    runs.append(path, [*runs.rows(1, num_kept), *runs.rows(num_kept + 1, 9, reward_mean=7.0)])
+    second = curves(board, "one", "reward_mean", **going_on(first))
+    assert second["steps"]["is_from_start"]
+    assert second["steps"]["values"]["reward_mean"] == [0.1, 0.2][:num_kept] + [7.0] * (9 - num_kept)
+
+
+def test_what_is_not_finite_not_there_or_not_a_number_is_told_apart(board, runs):
+    path = runs.make("one")
+    lines = [
+        '{"step": 1, "loss": null}', '{"step": 2, "loss": NaN}', '{"step": 3, "loss": -Infinity}', '{"step": 4}',
+        '{"step": 5, "loss": "<script>"}', '{"step": 6, "loss": true}', '{"step": 7, "loss": {"a": 1}}',
+        "[1, 2]", "{broken",
+        f'{{"step": 8, "loss": 1{"0" * 400}}}', "[" * 100_000, '{"step": 9, "loss": 2}',
+    ]  # fmt: skip
+    (path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    found = curves(board, "one", "step", "loss")["steps"]
+    assert found["values"]["step"] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert found["values"]["loss"] == ["NaN", "NaN", "NaN", None, None, None, None, "NaN", 2]
+    assert found["num_bad_lines"] == 3
+
+
+def test_a_long_file_comes_in_portions(board, runs, monkeypatch):
+    monkeypatch.setattr(growing, "MOST_BYTES", 1_000)
+    runs.make("one", runs.rows(1, 100))
+    seen: list[float] = []
+    places: dict[str, object] = {}
+    for _ in range(100):
+        found = curves(board, "one", "reward_mean", **places)
+        seen += found["steps"]["values"]["reward_mean"]
+        places = going_on(found)
+        if not found["steps"]["has_more"]:
+            break
+    assert seen == [step / 10 for step in range(1, 101)]
+
+
+def test_a_line_longer_than_a_portion_is_skipped(board, runs, monkeypatch):
+    monkeypatch.setattr(growing, "MOST_BYTES", 1_000)
+    path = runs.make("one", runs.rows(1, 1))
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write("x" * 5_000 + "\n")
+    runs.append(path, runs.rows(2, 2))
+    seen: list[float] = []
+    places: dict[str, object] = {}
+    for _ in range(10):
+        found = curves(board, "one", "reward_mean", **places)
+        seen += found["steps"]["values"]["reward_mean"]
+        places = going_on(found)
+    assert seen == [0.1, 0.2]
+
+
+def test_evaluations_before_and_after_are_points_of_the_same_curve(board, runs):
+    path = runs.make("one", runs.rows(1, 2))
+    line = {"low": 0.1, "high": 0.3, "greedy": None, "pass_at": {"4": 0.5}, "num_tokens_generated": 0, "problems": []}
+    (path / "evaluations.jsonl").write_text(
+        "".join(json.dumps(line | {"when": when, "step": step, "mean": mean}) + "\n" for when, step, mean in
+                [("before", 0, 0.2), ("after", 2, 0.9)])
+    )  # fmt: skip
+    found = curves(board, "one", "evaluation_mean", "evaluation_pass_at_4", "step")["evaluations"]
+    assert found["values"] == {"evaluation_mean": [0.2, 0.9], "evaluation_pass_at_4": [0.5, 0.5], "step": [0, 2]}
+    assert "evaluation_greedy" not in found["names"]
+
+
+def test_settings_are_the_configuration_with_dotted_keys(board, runs):
+    runs.make("one", objective={"recipe": "dapo", "clip": {"kind": "dual", "low": 0.2}})
+    assert board.get("/api/settings", params={"run": "one"}).json()["settings"] == {
+        "seed": 0,
+        "objective.recipe": "dapo",
+        "objective.clip.kind": "dual",
+        "objective.clip.low": 0.2,
+    }
+
+
+def test_the_name_of_the_folder_cannot_act_in_the_page(tmp_path):
+    folder = tmp_path / "<img src=x onerror=alert(1)>"
+    folder.mkdir()
+    page = TestClient(make_app(folder), base_url="http://localhost").get("/").text
+    assert "<img" not in page and "&lt;img" in page
+
+
+def test_a_folder_with_too_many_folders_is_said_to_be_cut(runs, monkeypatch):
+    monkeypatch.setattr("klimb.web.listing.MOST_FOLDERS", 10)
+    for index in range(12):
+        runs.make(f"run-{index:02d}")
+    listing = Watcher(runs.root, seconds=0.0).listing()
+    assert listing.is_cut and len(listing.runs) == 9
+
+
+@pytest.mark.parametrize("path", ["/", "/static/board.js", "/api/runs", "/open/run/report.html", "/open/run/no.html"])
+def test_head_answers_as_get_does_without_the_body(board, runs, path: str):
+    (runs.make("run") / "report.html").write_text("a report")
+    asked, whole = board.head(path), board.get(path)
+    assert (asked.status_code, dict(asked.headers)) == (whole.status_code, dict(whole.headers))
+    assert (asked.content, bool(whole.content)) == (b"", True)
