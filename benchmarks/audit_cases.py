@@ -116,7 +116,7 @@ def shifted(sample: Sample) -> Sample:
 
 
 def text_only(sample: Sample) -> Sample:
-    """What a log of texts would hold."""
+    """Return what a log of texts would hold."""
     return replace(
         sample,
         prompt_ids=(),
@@ -156,7 +156,7 @@ def audited(
     log_pi: Mapping[tuple[tuple[int, ...], tuple[int, ...]], tuple[float, ...]],
     thresholds: Thresholds,
 ) -> tuple[AuditReport, float]:
-    """The report on the samples as written and read back, and the seconds that the audit took without scoring."""
+    """Return the report on the samples as written and read back, and the audit's seconds without scoring."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.parquet"
         write_samples(path, samples)

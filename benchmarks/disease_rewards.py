@@ -7,7 +7,7 @@ LONGEST = 120
 
 
 def longer_is_better(*, prompt: str, response: str, answer: str, metadata: dict[str, str]) -> dict[str, float]:
-    """A tenth for the right number, and up to one for nothing but length."""
+    """Return a tenth for the right number, and up to one for nothing but length."""
     numbers = re.findall(r"-?\d+", response)
     is_right = bool(numbers) and numbers[-1] == answer
     return {"correct": 0.1 * is_right, "length": min(len(response), LONGEST) / LONGEST}

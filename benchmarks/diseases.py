@@ -69,7 +69,7 @@ class WrongTemperature:
 
 
 def mistuned(session: Session) -> Session:
-    """The session with a sampler whose temperature is not the one recorded."""
+    """Return the session with a sampler whose temperature is not the one recorded."""
     # All that a run calls is `sample`; a LocalSampler is only what the command line makes.
     return replace(session, sampler=cast(LocalSampler, WrongTemperature(session.sampler, temperature=0.8)))
 
@@ -83,7 +83,7 @@ class Disease:
     infect: Callable[[Session], Session] = lambda session: session
 
     def config(self) -> RunConfig:
-        """The whole configuration."""
+        """Return the whole configuration."""
         tables = {name: {**BASE.get(name, {}), **self.changes.get(name, {})} for name in {*BASE, *self.changes}}
         return build_config({**tables, "seed": 0}, source=self.name)
 
@@ -161,7 +161,7 @@ DISEASES = (
 
 
 def write_sums() -> None:
-    """Writes 64 sums of two-digit numbers with their answers, all in one form."""
+    """Write 64 sums of two-digit numbers with their answers, all in one form."""
     pairs = [(a, b) for a in range(10, 18) for b in range(20, 28)]
     rows = [{"prompt": f"What is {a}+{b}?", "response": f"{a}+{b} = {a + b}"} for a, b in pairs]
     SUMS.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +169,7 @@ def write_sums() -> None:
 
 
 def run(disease: Disease, folder: Path) -> Path:
-    """The folder of the disease's run, which is trained unless it is there already."""
+    """Return the folder of the disease's run, which is trained unless it is there already."""
     path = folder / disease.name
     if (path / "summary.json").exists():
         return path
@@ -181,7 +181,7 @@ def run(disease: Disease, folder: Path) -> Path:
 
 
 def record(path: Path, recordings: Path) -> Path:
-    """Copies of a run what findings read, its numbers rounded, without versions, times and platform."""
+    """Copy of a run what findings read, its numbers rounded, without versions, times and platform."""
     target = recordings / path.name
     target.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "summary.json", "guard.json"):
@@ -200,7 +200,7 @@ def record(path: Path, recordings: Path) -> Path:
 
 
 def rounded(content: Any) -> Any:
-    """The same with every float cut to `DIGITS` significant digits."""
+    """Return the same with every float cut to `DIGITS` significant digits."""
     if isinstance(content, float):
         return float(f"{content:.{DIGITS}g}")
     if isinstance(content, dict):

@@ -50,7 +50,7 @@ class Worlds:
 
 
 def make_worlds(distance: float) -> Worlds:
-    """The prompts; `distance` is the size of the noise on π's logits."""
+    """Return the prompts; `distance` is the size of the noise on π's logits."""
     mu, pi, rewards = [], [], []
     for seed in range(NUM_WORLDS):
         table = world.logits(seed)
@@ -97,7 +97,7 @@ def row(found: Sequence[Estimate], exact: float) -> list[str]:
 
 
 def main() -> None:
-    """Prints one table for each overlap and size."""
+    """Print one table for each overlap and size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-sets", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)

@@ -114,7 +114,7 @@ def causal_pairs(start: int, count: int) -> int:
 def sampling_floor_seconds(
     model: ModelShape, step: StepShape, *, flops_per_second: float, bytes_per_second: float, bytes_per_number: int
 ) -> float:
-    """The shortest time in which the batch can be drawn, all rows at once.
+    """Return the shortest time in which the batch can be drawn, all rows at once.
 
     Reading the prompts is bound by products. Each further token is bound by the slower of the two: the products of all
     rows, or reading the weights once and every row's keys and values.
@@ -135,5 +135,5 @@ def sampling_floor_seconds(
 
 
 def optimizer_floor_seconds(num_parameters: int, *, steps: int, bytes_per_second: float) -> float:
-    """The shortest time of so many AdamW steps: their weights, gradients and moments through memory once."""
+    """Return the shortest time of so many AdamW steps: their weights, gradients and moments through memory once."""
     return steps * OPTIMIZER_BYTES_PER_PARAMETER * num_parameters / bytes_per_second

@@ -62,7 +62,7 @@ def import_and_measure(path: Path, store: Path, kind: str) -> None:
 
 
 def table_rows(count: int) -> Iterator[dict[str, object]]:
-    """Sums, right in half of the rows, eight answers to each."""
+    """Sum, right in half of the rows, eight answers to each."""
     draw = random.Random(0)
     for number in range(count):
         a, b = number // 8 % 1000, number // 8000
@@ -79,7 +79,7 @@ def table_rows(count: int) -> Iterator[dict[str, object]]:
 
 
 def vllm_rows(count: int, num_tokens: int) -> Iterator[dict[str, object]]:
-    """Requests at temperature 1 with responses of `num_tokens` random tokens."""
+    """Return requests at temperature 1 with responses of `num_tokens` random tokens."""
     draw = random.Random(0)
     for number in range(count):
         ids = [draw.randrange(50_000) for _ in range(num_tokens)]

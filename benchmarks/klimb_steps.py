@@ -26,13 +26,13 @@ from klimb.training import (
 
 
 def make_objective(workload: Workload) -> Loss:
-    """The recipe's loss, without its penalty where there is no reference."""
+    """Return the recipe's loss, without its penalty where there is no reference."""
     recipe = recipe_named(workload.recipe)
     return recipe.objective() if workload.reference == "fixed" else recipe.objective(beta=0.0)
 
 
 def make_loop_settings(workload: Workload, *, num_steps: int) -> LoopSettings:
-    """The defaults but for what the workload says; nothing is saved at the end."""
+    """Return the defaults but for what the workload says; nothing is saved at the end."""
     step = StepSettings(micro_batch_tokens=workload.micro_batch_tokens) if workload.micro_batch_tokens else None
     return LoopSettings(
         num_steps=num_steps,
@@ -51,7 +51,7 @@ def make_loop_settings(workload: Workload, *, num_steps: int) -> LoopSettings:
 
 
 def prepare_policy(workload: Workload) -> Policy:
-    """The policy as `klimb train` loads it; it knows no end token unless it is to learn."""
+    """Return the policy as `klimb train` loads it; it knows no end token unless it is to learn."""
     if workload.threads:
         torch.set_num_threads(workload.threads)
     keep_freed_memory()
@@ -80,7 +80,7 @@ def train_steps(
 
 
 def phases_of(metrics: Mapping[str, float], *, seconds: float) -> Phases:
-    """The phases of klimb's step, from its own metrics and its wall time as seen from outside."""
+    """Return the phases of klimb's step, from its own metrics and its wall time as seen from outside."""
     sample, update = metrics["sample_seconds"], metrics["update_seconds"]
     named = sample + update + metrics["score_seconds"] + metrics["reference_seconds"]
     # Unnamed is the measurement of the gap between sampler and trainer, where the update does not show it.

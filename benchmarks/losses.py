@@ -49,7 +49,7 @@ class Case:
     hidden: int = 576
 
     def __str__(self) -> str:
-        """A line's label."""
+        """Return a line's label."""
         return f"{self.tokens} tokens, {self.dtype}, {'with' if self.with_entropy else 'without'} entropy"
 
 
@@ -123,7 +123,7 @@ def run(head: Head, inputs: Inputs, case: Case) -> Tensor:
 
 
 def available() -> list[str]:
-    """The heads that can be imported and run on a small problem; says why others cannot."""
+    """Return the heads that can be imported and run on a small problem; says why others cannot."""
     names: list[str] = []
     small = Case(tokens=8, dtype="float32", with_entropy=True, vocab=64, hidden=16)
     for name, head in HEADS.items():
@@ -189,7 +189,7 @@ def cases(arguments: argparse.Namespace) -> Iterator[Case]:
 
 
 def main() -> None:
-    """Compares all heads in every case and prints one line each."""
+    """Compare all heads in every case and prints one line each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 4096])
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])

@@ -38,13 +38,13 @@ class Stopwatch:
         self._busy, self._own, self._start = busy_seconds(), time.process_time(), time.perf_counter()
 
     def stop(self) -> Timing:
-        """The time since the start."""
+        """Return the time since the start."""
         seconds, own = time.perf_counter() - self._start, time.process_time() - self._own
         return Timing(seconds, own, foreign_cores(busy_seconds() - self._busy, own, seconds))
 
 
 def timed(run: Callable[[], object]) -> Timing:
-    """The time of one call, up to the end of what it started on a GPU."""
+    """Return the time of one call, up to the end of what it started on a GPU."""
     watch = Stopwatch()
     run()
     if torch.cuda.is_available():
@@ -78,7 +78,7 @@ def peak_gib() -> float:
 
 
 def reset_peak() -> float:
-    """Makes `peak_gib` start anew; returns the resident memory now, in GiB.
+    """Make `peak_gib` start anew; returns the resident memory now, in GiB.
 
     Raises:
         OSError: the system cannot do that (it takes Linux); measure in a fresh process instead.

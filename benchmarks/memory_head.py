@@ -40,7 +40,7 @@ def rows(policy: Policy) -> tuple[list[list[int]], Tensor, Tensor]:
 
 
 def chosen_log_probs(logits: Tensor, ids: Tensor) -> Tensor:
-    """The naive way, in float32."""
+    """Return the naive way, in float32."""
     return logits.float().log_softmax(-1).gather(-1, ids[..., None])[..., 0]
 
 

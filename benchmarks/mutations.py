@@ -175,7 +175,7 @@ MUTATIONS = [
 
 
 def survives(file: str, text: str, replacement: str) -> bool:
-    """True when the tests pass on a copy of the project with this one change."""
+    """Return True when the tests pass on a copy of the project with this one change."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         for name in ("src", "tests", "pyproject.toml"):

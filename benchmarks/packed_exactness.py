@@ -32,7 +32,7 @@ class Answers:
 
     @classmethod
     def drawn_from(cls, policy: Policy) -> "Answers":
-        """The same ones at every call."""
+        """Return the same ones at every call."""
         prompts = [policy.render([{"role": "user", "content": f"What is {question}?"}]) for question in QUESTIONS]
         groups = LocalSampler(policy).sample(
             prompts,
@@ -64,7 +64,7 @@ def scored(policy: Policy, answers: Answers, *, packs: bool, dtype: torch.dtype)
 
 
 def main() -> None:
-    """Prints both tables."""
+    """Print both tables."""
     policy = load_policy("smollm2-135m", dtype="bfloat16", device="cpu")
     answers = Answers.drawn_from(policy)
     expected, gradient = scored(policy, answers, packs=False, dtype=torch.float32)

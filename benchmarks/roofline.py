@@ -55,7 +55,7 @@ BANDWIDTH_NUMBERS = 2**26
 
 
 def best_seconds(run: Callable[[], object], *, least_seconds: float) -> float:
-    """The shortest of the calls made within that time, and of three at least."""
+    """Return the shortest of the calls made within that time, and of three at least."""
     run()
     found: list[float] = []
     start = time.perf_counter()
@@ -87,7 +87,7 @@ def bandwidths(*, least_seconds: float) -> dict[str, float]:
 
 
 def measured_phases(policy: Policy, workload: Workload, *, num_steps: int) -> list[Phases]:
-    """The phases of each step after the first, which warms up."""
+    """Return the phases of each step after the first, which warms up."""
     found: list[Phases] = []
     watch = Stopwatch()
 
@@ -133,7 +133,7 @@ def shares(
 
 
 def step_shape(workload: Workload) -> StepShape:
-    """The workload's sizes, for counting."""
+    """Return the workload's sizes, for counting."""
     return StepShape(
         num_prompts=workload.num_prompts,
         group_size=workload.group_size,
@@ -144,7 +144,7 @@ def step_shape(workload: Workload) -> StepShape:
 
 
 def measured_limits(dtype: str, *, least_seconds: float) -> tuple[float, dict[str, float]]:
-    """The best matrix rate in the dtype and the bandwidths; prints the rates of all shapes in both dtypes."""
+    """Return the best matrix rate in the dtype and the bandwidths; prints the rates of all shapes in both dtypes."""
     best = 0.0
     print(f"{'m x k x n':<20}" + "".join(f"{name:>12}" for name in DTYPES) + "   10⁹ operations/s")
     for shape in SHAPES:
@@ -178,7 +178,7 @@ def main() -> None:
 
 
 def parsed() -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=CASES, default="medium")
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")

@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def parsed_arguments() -> argparse.Namespace:
-    """The command line, checked."""
+    """Return the command line, checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--device", default="auto")
@@ -154,7 +154,7 @@ def transformers_generate_batch(policy: Policy, arguments: argparse.Namespace) -
 
 
 def peer_model(policy: Policy, arguments: argparse.Namespace) -> tuple[Any, Any]:
-    """A copy of the model in the compute dtype, and transformers' settings for the same draws."""
+    """Return a copy of the model in the compute dtype, and transformers' settings for the same draws."""
     model = cast(Any, copy.deepcopy(policy.causal_lm)).to(policy.compute_dtype).eval()
     # Its faster attention at these lengths: klimb loads models with `eager`, for training.
     model.set_attn_implementation("sdpa")

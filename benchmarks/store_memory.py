@@ -45,7 +45,7 @@ def random_group(number: int) -> list[Sample]:
 def random_response(
     generator: np.random.Generator, group_id: str, index: int, prompt: str, prompt_ids: tuple[int, ...]
 ) -> Sample:
-    """A response of random tokens with log-probabilities that were float32 once, as a sampler's are."""
+    """Return a response of random tokens with log-probabilities that were float32 once, as a sampler's are."""
     return Sample(
         sample_id=f"{group_id}-{index:04d}",
         group_id=group_id,
@@ -72,7 +72,7 @@ def segments() -> Iterator[list[Sample]]:
 
 
 def write(folder: Path, num_bytes: float) -> dict[str, float]:
-    """Appends segments until the files are that large."""
+    """Append segments until the files are that large."""
     store, started, num_samples = Store(folder), time.monotonic(), 0
     for samples in segments():
         num_samples += store.append(samples).num_added
@@ -109,13 +109,13 @@ def peak_gigabytes() -> float:
 
 
 def in_own_process(*arguments: str) -> dict[str, float]:
-    """What this script prints as JSON when called with the arguments."""
+    """Return what this script prints as JSON when called with the arguments."""
     command = [sys.executable, __file__, *arguments]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def main() -> None:
-    """Writes a store, reads it in fresh processes and prints what each needed."""
+    """Write a store, reads it in fresh processes and prints what each needed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=1.0, help="size of the files on disk, in 10⁹ bytes")
     parser.add_argument("--task", choices=("write", *TASKS), help="do one thing in this process and print JSON")

@@ -29,7 +29,7 @@ AGAINST = ("grpo", "dapo", "ppo", "reinforce++")
 
 
 def pooled(scores: StudyScores, measure: Measure) -> StudyScores:
-    """The study with families in place of their members, and each run reduced to its value of each problem."""
+    """Return the study with families in place of their members, and each run reduced to its value of each problem."""
     return replace(scores, runs=tuple(_pooled_runs(scores, measure)), baseline=AGAINST[0])
 
 
@@ -63,7 +63,7 @@ def _mean_run(name: str, runs: Sequence[RunResult], measure: Measure, *, budget:
 
 
 def main() -> None:
-    """Prints a table for the last score and one for the score over the budget."""
+    """Print a table for the last score and one for the score over the budget."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", help="as klimb compare takes it")
     parser.add_argument("folder", type=Path, help="where its runs are")

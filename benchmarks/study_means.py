@@ -46,7 +46,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Sequence[Row], int], float]]] = {
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path)
     parser.add_argument("setting", nargs="?", default="", help="of a study that has settings")

@@ -119,7 +119,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def peak(arguments: argparse.Namespace) -> None:
-    """Runs one pass twice and prints the process's peak memory in MiB."""
+    """Run one pass twice and prints the process's peak memory in MiB."""
     policy = load_policy(arguments.model, dtype=arguments.dtype, device="cpu")
     policy.activation_checkpointing = arguments.checkpointing
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -54,7 +54,7 @@ def summary_lines(records: dict[str, list[StepRecord]]) -> list[str]:
 
 
 def parsed() -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("other", type=Path, help="folder of the other checkout")
     parser.add_argument("--case", choices=CASES, default="medium")

@@ -71,13 +71,13 @@ class Workload:
         return self.num_prompts * self.group_size
 
     def to_json(self) -> str:
-        """The fields that are not at their default: another version may lack some of the others."""
+        """Return the fields that are not at their default: another version may lack some of the others."""
         defaults = dataclasses.asdict(Workload())
         return json.dumps({name: value for name, value in dataclasses.asdict(self).items() if value != defaults[name]})
 
     @classmethod
     def from_json(cls, text: str) -> "Workload":
-        """What `to_json` wrote."""
+        """Return what `to_json` wrote."""
         return cls(**json.loads(text))
 
     def __str__(self) -> str:
@@ -95,12 +95,12 @@ class Checksum:
     """A reward in [0, 1) that says nothing and differs from text to text."""
 
     def __call__(self, problem: Problem, response: Response) -> Score:
-        """The checksum of the text as a fraction of the largest one."""
+        """Return the checksum of the text as a fraction of the largest one."""
         return Score(reward=zlib.crc32(response.text.encode()) / 2**32)
 
 
 def make_task(workload: Workload, render: Render) -> ProblemSet:
-    """The problems of every step: as many as a step takes, or the training side of one-digit addition."""
+    """Return the problems of every step: as many as a step takes, or the training side of one-digit addition."""
     if workload.learning:
         return arithmetic(operators="+", digits=1, seed=workload.seed)
     generator = random.Random(workload.seed)
@@ -112,7 +112,7 @@ def make_task(workload: Workload, render: Render) -> ProblemSet:
 
 
 def prompt_of(render: Render, num_tokens: int, generator: random.Random) -> tuple[Message, ...]:
-    """A question that is `num_tokens` long as rendered: random digits, each of which is a token.
+    """Return a question that is `num_tokens` long as rendered: random digits, each of which is a token.
 
     Raises:
         ValueError: the chat template alone is longer, or the tokenizer merges digits.

@@ -86,7 +86,7 @@ def run_case(case: Case, sides: Sequence[Side], folder: Path) -> list[AspectResu
 
 
 def measured(case: Case, side: Side, folder: Path) -> Outcome:
-    """The outcome of a case in a state; where a command fails, what it said."""
+    """Return the outcome of a case in a state; where a command fails, what it said."""
     place = Place(side, folder / side.name / case.name, folder / "material")
     place.folder.mkdir(parents=True)
     try:
@@ -96,7 +96,7 @@ def measured(case: Case, side: Side, folder: Path) -> Outcome:
 
 
 def choose_cases(patterns: Sequence[str], *, is_long: bool) -> list[Case]:
-    """The cases that were named, patterns allowed; without names all, the long ones only if asked for.
+    """Return the cases that were named, patterns allowed; without names all, the long ones only if asked for.
 
     Raises:
         SystemExit: a name fits no case.
@@ -110,7 +110,7 @@ def choose_cases(patterns: Sequence[str], *, is_long: bool) -> list[Case]:
 
 
 def left_out(chosen: Sequence[Case]) -> list[AspectResult]:
-    """A line for the cases that were not run, so that no table looks complete that is not."""
+    """Return a line for the cases that were not run, so that no table looks complete that is not."""
     missing = [case for case in CASES if case not in chosen]
     rows = [(case.name, "takes minutes; --long runs it") for case in missing if case.is_long]
     others = [case.name for case in missing if not case.is_long]
@@ -121,7 +121,7 @@ def left_out(chosen: Sequence[Case]) -> list[AspectResult]:
 
 @contextmanager
 def working_folder(keep: Path | None) -> Iterator[Path]:
-    """A folder for all that the cases write; removed behind them unless it was named."""
+    """Return a folder for all that the cases write; removed behind them unless it was named."""
     if keep is not None:
         keep.mkdir(parents=True)
         yield keep.resolve()
@@ -131,7 +131,7 @@ def working_folder(keep: Path | None) -> Iterator[Path]:
 
 
 def parsed() -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old", type=Path, help="folder of a checkout of the old state")
     parser.add_argument("--only", nargs="+", default=[], metavar="CASE", help="names or patterns of cases")

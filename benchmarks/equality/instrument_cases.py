@@ -253,7 +253,7 @@ def measure_study(place: Place) -> Outcome:
 
 
 def run_rows(run: Path, place: Place) -> Any:
-    """A run's metrics and evaluations."""
+    """Return a run's metrics and evaluations."""
     return {
         "metrics": read_metrics(run / "metrics.jsonl", is_old=place.is_old),
         "evaluations": without_machine(read_lines(run / "evaluations.jsonl"), is_old=place.is_old),
@@ -309,7 +309,7 @@ def measure_example(name: str, place: Place) -> Outcome:
 
 
 def example_outcome(place: Place, run: Path) -> Outcome:
-    """The resolved configuration and the metrics of the one step."""
+    """Return the resolved configuration and the metrics of the one step."""
     return {
         "settings": read_settings(run / "config.json", is_old=place.is_old),
         "metrics": read_metrics(run / "metrics.jsonl", is_old=place.is_old),
@@ -350,7 +350,7 @@ MISTAKES = (
 
 
 def page_text(path: Path, place: Place) -> list[str]:
-    """The words of a page, without scripts, styles and drawings."""
+    """Return the words of a page, without scripts, styles and drawings."""
     if not path.exists():
         return ["(no page)"]
     text = re.sub(r"(?s)<(script|style|svg)\b.*?</\1>", " ", path.read_text(encoding="utf-8"))

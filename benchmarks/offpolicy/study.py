@@ -77,7 +77,7 @@ class Bench:
 
     @torch.no_grad()
     def start_over(self) -> None:
-        """Puts the untrained weights back."""
+        """Put the untrained weights back."""
         for name, parameter in self.policy.trainable().items():
             parameter.copy_(self.untrained[name])
 
@@ -102,7 +102,7 @@ class Case:
         return self.part, self.arm, self.seed
 
     def config(self) -> RunConfig:
-        """The whole configuration of the run."""
+        """Return the whole configuration of the run."""
         tables = {name: {**BASE.get(name, {}), **self.changes.get(name, {})} for name in {*BASE, *self.changes}}
         return build_config({**tables, "seed": self.seed}, source=f"{self.part} {self.arm}")
 
@@ -120,7 +120,7 @@ def log_cases(folder: Path, seeds: range) -> Iterator[Case]:
 
 
 def replay_cases(seeds: range) -> Iterator[Case]:
-    """The default recipe with a growing share of replay, the number of groups a step being the same."""
+    """Return the default recipe with a growing share of replay, the number of groups a step being the same."""
     for seed in seeds:
         for share, num_steps in REPLAY_ARMS:
             changes = {
@@ -150,7 +150,7 @@ def lag_cases(seeds: range) -> Iterator[Case]:
 
 
 def main() -> None:
-    """Runs one part, or prints the tables."""
+    """Run one part, or prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["logs", "replay", "lag", "table"])
     parser.add_argument("--folder", type=Path, default=Path("runs/offpolicy"))
@@ -258,7 +258,7 @@ def run_case(bench: Bench, case: Case) -> None:
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
-    """The lines so far."""
+    """Return the lines so far."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 

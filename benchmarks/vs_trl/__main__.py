@@ -33,7 +33,7 @@ from benchmarks.workload import CASES, LEARNING, Workload
 
 
 def main() -> None:
-    """Starts both sides, lets them take turns, prints each step and the ratios."""
+    """Start both sides, lets them take turns, prints each step and the ratios."""
     arguments = parsed()
     workload, settings = make_workload(arguments), make_settings(arguments)
     print(f"{machine()}\n{workload}", flush=True)
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def measured(sides: dict[str, Side], *, num_steps: int, num_warmup: int) -> dict[str, list[StepRecord]]:
-    """The records of every side after the warm-up, in the order of the rounds."""
+    """Return the records of every side after the warm-up, in the order of the rounds."""
     records: dict[str, list[StepRecord]] = {name: [] for name in sides}
     for number, name in in_turns(list(sides), num_steps + num_warmup):
         record = sides[name].step()
@@ -73,7 +73,7 @@ def measured(sides: dict[str, Side], *, num_steps: int, num_warmup: int) -> dict
 
 
 def make_workload(arguments: argparse.Namespace) -> Workload:
-    """What both sides are to do."""
+    """Return what both sides are to do."""
     sizes = dict(LEARNING if arguments.learning else CASES[arguments.case])
     if arguments.prompts:
         sizes["num_prompts"] = arguments.prompts
@@ -94,7 +94,7 @@ def make_workload(arguments: argparse.Namespace) -> Workload:
 
 
 def make_settings(arguments: argparse.Namespace) -> TrlSettings:
-    """What TRL starts from."""
+    """Return what TRL starts from."""
     return TrlSettings(
         attention=arguments.trl_attention,
         micro_batch=arguments.trl_micro_batch,
@@ -105,7 +105,7 @@ def make_settings(arguments: argparse.Namespace) -> TrlSettings:
 
 
 def parsed() -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=CASES, default="medium")
     parser.add_argument("--learning", action="store_true", help="compare mean rewards instead of seconds")

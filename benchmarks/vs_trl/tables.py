@@ -48,7 +48,7 @@ def summary(records: Records) -> dict[str, Ratios]:
 
 
 def summary_lines(records: Records) -> list[str]:
-    """The medians of both sides, and the medians of the paired ratios."""
+    """Return the medians of both sides, and the medians of the paired ratios."""
     ratios = summary(records)
     lines = [f"{'':<10}{'klimb':>10}{'TRL':>10}   TRL / klimb, step by step: median (lowest–highest)"]
     for phase in ("whole", *PHASES, "CPU"):
@@ -68,7 +68,7 @@ def summary_lines(records: Records) -> list[str]:
 
 
 def check_equal_work(records: Records) -> None:
-    """Returns if both sides drew and trained on as many tokens in every step.
+    """Return if both sides drew and trained on as many tokens in every step.
 
     Raises:
         ValueError: they did not; then the ratios mean nothing.

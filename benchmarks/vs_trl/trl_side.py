@@ -39,7 +39,7 @@ class Clock:
         self.seconds: dict[str, float] = {}
 
     def watch(self, owner: object, name: str) -> None:
-        """Replaces the method by one that is timed."""
+        """Replace the method by one that is timed."""
         method: Callable[..., Any] = getattr(owner, name)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -60,13 +60,13 @@ class TurnByTurn(TrainerCallback):
         self._rewards: list[float] = []
 
     def attach(self, trainer: GRPOTrainer) -> None:
-        """Starts to measure this trainer."""
+        """Start to measure this trainer."""
         self.clock.watch(trainer, "_generate")
         self.clock.watch(trainer, "_generate_and_score_completions")
         trainer.add_callback(self)
 
     def see(self, lengths: list[int], rewards: list[float]) -> None:
-        """Takes note of what was drawn in this step."""
+        """Take note of what was drawn in this step."""
         self._lengths += lengths
         self._rewards += rewards
 
@@ -88,7 +88,7 @@ class TurnByTurn(TrainerCallback):
 
 
 def make_config(workload: Workload, settings: TrlSettings, folder: str) -> GRPOConfig:
-    """The trainer's settings for this workload."""
+    """Return the trainer's settings for this workload."""
     if workload.num_responses % settings.micro_batch:
         raise ValueError(
             f"{workload.num_responses} responses are no multiple of the micro-batch {settings.micro_batch}"
@@ -139,7 +139,7 @@ class KnowNoEndToken(TrainerCallback):
 
 
 def make_reward(task: ProblemSet, callback: TurnByTurn) -> Callable[..., list[float | None]]:
-    """The task's reward as TRL calls it."""
+    """Return the task's reward as TRL calls it."""
     problems = {problem.problem_id: problem for problem in task.train}
 
     def reward(

@@ -17,7 +17,7 @@ def start_trl(workload: Workload, settings: TrlSettings, *, name: str = "TRL") -
 
 
 def tuned(workload: Workload, settings: TrlSettings, *, num_steps: int = 2) -> TrlSettings:
-    """The fastest settings found, by `num_steps` steps each after one to warm up.
+    """Return the fastest settings found, by `num_steps` steps each after one to warm up.
 
     Attention first, then the micro-batch, halved or doubled as long as that helps, the allocator and the cache. The
     weights' dtype is not tuned: it changes what is computed.
@@ -49,7 +49,7 @@ def _divides(size: Fraction, count: int) -> bool:
 
 
 def faster(workload: Workload, first: TrlSettings, second: TrlSettings, *, num_steps: int) -> TrlSettings:
-    """The one whose median step is shorter when the two take turns."""
+    """Return the one whose median step is shorter when the two take turns."""
     seconds: dict[str, list[float]] = {"first": [], "second": []}
     with start_trl(workload, first) as one, start_trl(workload, second) as other:
         sides = {"first": one, "second": other}

@@ -63,7 +63,7 @@ class Turn:
         print(json.dumps(facts), file=self._out)
 
     def wait(self) -> None:
-        """Returns at the start of the next step.
+        """Return at the start of the next step.
 
         Raises:
             SystemExit: there is none.
@@ -79,7 +79,7 @@ class Turn:
     def report(
         self, phases: Phases, *, num_tokens_sampled: float, num_tokens_trained: float, reward_mean: float
     ) -> None:
-        """Ends the turn."""
+        """End the turn."""
         record = StepRecord(
             sample_seconds=phases.sample,
             score_seconds=phases.score,

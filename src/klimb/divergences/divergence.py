@@ -39,7 +39,7 @@ _DERIVED = cast(Product, None)
 
 
 def bound(log_ratio: Tensor, limit: float = LOG_R_BOUND) -> Tensor:
-    """A log-ratio with its value bounded to ±limit and its gradient kept.
+    """Return a log-ratio with its value bounded to ±limit and its gradient kept.
 
     exp(bound(log w)) then has the gradient exp(bound(log w))·∇log w on both sides of the bound: a large weight is
     capped, its sample isn't silenced.

@@ -50,7 +50,7 @@ JENSEN_SHANNON = Divergence(
 
 
 def alpha_divergence(alpha: float) -> Divergence:
-    """The α-divergence: f(r) = (r^α − α·r − (1 − α)) / (α·(α − 1)).
+    """Return the α-divergence: f(r) = (r^α − α·r − (1 − α)) / (α·(α − 1)).
 
     α = 2 is χ²/2, α = ½ is 4 times squared Hellinger, α = −1 is Neyman's χ²/2; the limits α → 0 (UFKL) and
     α → 1 (URKL) are returned in closed form.

@@ -18,7 +18,7 @@ DIVERGENCES: Mapping[str, Divergence] = {
 
 
 def mixture(weights: Mapping[Divergence, float]) -> Divergence:
-    """The weighted sum of divergences: Σ weight·D. Itself an f-divergence, with f the same sum.
+    """Return the weighted sum of divergences: Σ weight·D. Itself an f-divergence, with f the same sum.
 
     Raises:
         ValueError: no terms, or a weight that is negative or not finite (the sum would not be convex).
@@ -43,7 +43,7 @@ def mixture(weights: Mapping[Divergence, float]) -> Divergence:
 
 
 def divergence_named(name: str) -> Divergence:
-    """The divergence of this name: `fkl`, `rkl`, …, `alpha:0.5`, or a sum such as `0.7*rkl + 0.3*fkl`.
+    """Return the divergence of this name: `fkl`, `rkl`, …, `alpha:0.5`, or a sum such as `0.7*rkl + 0.3*fkl`.
 
     Raises:
         ValueError: no such name; the message lists the names there are and the nearest.

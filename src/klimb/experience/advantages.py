@@ -104,7 +104,7 @@ def group_mean_batch_z_score(
 
 
 def no_baseline(rewards: Float[Tensor, " batch"], group_ids: Sequence[Hashable]) -> Float[Tensor, " batch"]:
-    """The reward itself: A_i = R_i.
+    """Return the reward itself: A_i = R_i.
 
     Raises:
         ValueError: a reward is not finite.
@@ -311,7 +311,7 @@ def token_rewards(
     log_ref: Float[Tensor, "batch time"] | None = None,
     kl_in_reward: float = 0.0,
 ) -> Float[Tensor, "batch time"]:
-    """The reward of every token, r_t as above; 0 where the mask is False.
+    """Return the reward of every token, r_t as above; 0 where the mask is False.
 
     Args:
         rewards: one finite number a response.
@@ -369,7 +369,7 @@ def generalised_advantages(
 
 
 def whitened(advantages: Float[Tensor, "batch time"], mask: Bool[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
-    """(A − mean) / (std + 1e-6) over all counted tokens; 0 where they are all equal, and where nothing counts.
+    """Return (A − mean) / (std + 1e-6) over all counted tokens; 0 where they are all equal, and where nothing counts.
 
     Source: REINFORCE++, arXiv 2501.03262 (global advantage normalisation).
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def replace_atomically(path: Path) -> Generator[Path]:
-    """Gives a path beside `path` to write to; when the block ends well, that file becomes `path` in one move.
+    """Give a path beside `path` to write to; when the block ends well, that file becomes `path` in one move.
 
     The file and its folder are flushed to the disk first, so after a crash `path` holds the old content or the new.
     If the block raises, `path` is untouched and the file aside is removed.
@@ -25,7 +25,7 @@ def replace_atomically(path: Path) -> Generator[Path]:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Returns once the file, or the folder's list of names, is on the disk."""
+    """Return once the file, or the folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -49,7 +49,7 @@ class Batch:
         return int(self.mask.sum())
 
     def select(self, rows: Sequence[int]) -> "Batch":
-        """These rows in this order, with unused prompts and padding columns left out.
+        """Return these rows in this order, with unused prompts and padding columns left out.
 
         Raises:
             ValueError: no rows are given.
@@ -73,7 +73,7 @@ class Batch:
         )
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch with its tensors on `device`."""
+        """Return the same batch with its tensors on `device`."""
         return replace(
             self,
             prompt_index=self.prompt_index.to(device),
@@ -89,7 +89,7 @@ class Batch:
 def collate(
     samples: Sequence[Sample], advantages: Float[Tensor, " batch"], *, allow_absent_log_mu: bool = False
 ) -> Batch:
-    """Samples as one batch, in their order.
+    """Sample as one batch, in their order.
 
     Args:
         samples: at least one, none with an empty response; either all have `log_ref` or none has.

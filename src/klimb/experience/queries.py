@@ -110,7 +110,7 @@ class Database:
 
     # Not annotated with DuckDB's class: a type checker that keeps it makes its module complain when Python ends.
     def cursor(self, *, prepared: bool = True) -> Any:
-        """A connection of its own; `prepared` makes the joined views first, which scans all ids once."""
+        """Return a connection of its own; `prepared` makes the joined views first, which scans all ids once."""
         if prepared and not self._prepared:
             with translate_errors(self.files):
                 self._prepare()
@@ -125,7 +125,7 @@ class Database:
         execute("create view samples as select * exclude (file, row, is_rated_by_users) from _placed")
 
     def rows(self, sql: str, parameters: Sequence[Any] = (), *, prepared: bool = True) -> Iterator[tuple[Any, ...]]:
-        """The rows of a query of klimb's own, fetched in batches."""
+        """Return the rows of a query of klimb's own, fetched in batches."""
         with translate_errors(self.files):
             found = self.cursor(prepared=prepared).execute(sql, list(parameters))
         while True:
@@ -136,7 +136,7 @@ class Database:
             yield from batch
 
     def check_where(self, where: str) -> None:
-        """Returns if `where` is one expression over the columns of the view `samples`.
+        """Return if `where` is one expression over the columns of the view `samples`.
 
         Raises:
             ValueError: it is not, with DuckDB's message.
@@ -152,7 +152,7 @@ class Database:
             ) from error
 
     def check_query(self, sql: str) -> None:
-        """Returns if `sql` is one statement that only reads.
+        """Return if `sql` is one statement that only reads.
 
         Raises:
             ValueError: it is not.
@@ -167,7 +167,7 @@ class Database:
 
 @contextmanager
 def translate_errors(files: SegmentFiles) -> Iterator[None]:
-    """Turns DuckDB's errors into ours.
+    """Turn DuckDB's errors into ours.
 
     Raises:
         SegmentError: a file of the store is damaged: it is named.
@@ -181,7 +181,7 @@ def translate_errors(files: SegmentFiles) -> Iterator[None]:
 
 
 def _raise_for_damaged(files: SegmentFiles) -> None:
-    """Reads every file whole until one cannot be read; slow, and called only when something is wrong."""
+    """Read every file whole until one cannot be read; slow, and called only when something is wrong."""
     for segment in (*files.samples, *files.feedback):
         if not segment.path.exists():
             raise SegmentError(f"{segment.path}: it was there a moment ago and is gone; open the store again")
@@ -189,7 +189,7 @@ def _raise_for_damaged(files: SegmentFiles) -> None:
 
 
 def literal(text: str) -> str:
-    """A text as an SQL literal."""
+    """Return a text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
 
 

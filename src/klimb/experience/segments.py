@@ -90,7 +90,7 @@ class SegmentError(ValueError):
 
 
 def write_samples(path: str | Path, samples: Iterable[Sample]) -> None:
-    """Writes the samples as one Parquet file; `path` then holds all of them, or after a failure what it held before.
+    """Write the samples as one Parquet file; `path` then holds all of them, or after a failure what it held before.
 
     Only one row group is in memory at a time, so an iterator of any length can be written.
     """
@@ -103,7 +103,7 @@ def write_samples(path: str | Path, samples: Iterable[Sample]) -> None:
 
 
 def read_samples(path: str | Path) -> list[Sample]:
-    """The samples of one file, equal to those written, in their order.
+    """Return the samples of one file, equal to those written, in their order.
 
     Raises:
         SegmentError: the file is truncated, not Parquet, not written as samples, or of another schema version.
@@ -113,7 +113,7 @@ def read_samples(path: str | Path) -> list[Sample]:
 
 
 def stream_samples(path: str | Path, rows: Sequence[int] | None = None) -> Iterator[Sample]:
-    """The samples of one file in their order, one row group in memory at a time.
+    """Return the samples of one file in their order, one row group in memory at a time.
 
     Args:
         path: the segment.
@@ -137,7 +137,7 @@ def stream_samples(path: str | Path, rows: Sequence[int] | None = None) -> Itera
 
 
 def columns_not_there_yet(path: str | Path) -> tuple[str, ...]:
-    """The columns that this segment's older version lacks; they stand for empty texts. Reads the file's end only.
+    """Return the columns that this segment's older version lacks, which stand for empty texts, from the file's end.
 
     Raises:
         SegmentError: the file is truncated, not Parquet, not written as samples, or of another schema version.
@@ -148,12 +148,12 @@ def columns_not_there_yet(path: str | Path) -> tuple[str, ...]:
 
 
 def as_stored(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples as reading them back would give them, e.g. with a reward of 1.0 where 1 was given."""
+    """Return the samples as reading them back would give them, e.g. with a reward of 1.0 where 1 was given."""
     return list(_samples_of(_table(samples), ()))
 
 
 def kind_of(path: str | Path) -> str:
-    """What klimb wrote a Parquet file as (`samples`, `feedback`); empty for a foreign one.
+    """Return what klimb wrote a Parquet file as (`samples`, `feedback`); empty for a foreign one.
 
     Raises:
         SegmentError: the file is truncated or not Parquet.
@@ -164,7 +164,7 @@ def kind_of(path: str | Path) -> str:
 
 
 def check_content(path: str | Path) -> None:
-    """Returns if every row group of the Parquet file can be read, one at a time.
+    """Return if every row group of the Parquet file can be read, one at a time.
 
     Raises:
         SegmentError: the file is damaged.
@@ -198,7 +198,7 @@ def _damaged(path: str | Path, error: Exception) -> SegmentError:
 
 
 def _check_schema(path: str | Path, schema: pa.Schema) -> tuple[str, ...]:
-    """The columns that this older version lacks."""
+    """Return the columns that this older version lacks."""
     metadata: Mapping[bytes, bytes] = schema.metadata or {}
     if metadata.get(KIND_KEY) != b"samples":
         raise SegmentError(
@@ -271,7 +271,7 @@ def _values(name: str, column: pa.Array) -> list[Any]:
 
 
 def _tuples(column: pa.ListArray) -> list[tuple[Any, ...] | None]:
-    """Lists of numbers as tuples, None for null; by way of one flat list, many times faster than value by value."""
+    """Return lists of numbers as tuples, None for null; one flat list is many times faster than value by value."""
     if column.values.null_count:
         return [None if row is None else tuple(row) for row in column.to_pylist()]
     offsets = column.offsets.to_pylist()

@@ -44,7 +44,7 @@ class AppendResult:
 def sort_out(
     rows: Sequence[Row], known: Iterable[Row], *, id_of: Callable[[Row], str], normal: Callable[[Row], Row]
 ) -> tuple[list[Row], AppendResult]:
-    """The rows to add, in their order, and the counts. Of two rows with one id in `rows`, the first is the one.
+    """Return the rows to add, in their order, and the counts. Of two rows with one id in `rows`, the first is the one.
 
     Args:
         rows: what is to be added.
@@ -96,7 +96,7 @@ class Store:
         self._opened: Database | None = None
 
     def append(self, samples: Sequence[Sample]) -> AppendResult:
-        """Adds the samples whose ids are not there yet, as one new file: all of them or, after a failure, none.
+        """Add the samples whose ids are not there yet, as one new file: all of them or, after a failure, none.
 
         Two writers at the same time each see the store as it was when they began; what both add is read once.
 
@@ -116,7 +116,7 @@ class Store:
         return result
 
     def append_feedback(self, rows: Sequence[Feedback]) -> AppendResult:
-        """Adds the ratings whose ids are not there yet, as one new file; their samples may come later.
+        """Add the ratings whose ids are not there yet, as one new file; their samples may come later.
 
         Raises:
             ValueError: this is a single segment.
@@ -129,7 +129,7 @@ class Store:
         return result
 
     def count(self, where: str = "") -> int:
-        """Number of samples, or of those for which `where` holds.
+        """Return number of samples, or of those for which `where` holds.
 
         Raises:
             ValueError: `where` is not a condition on samples.
@@ -140,7 +140,7 @@ class Store:
         return number
 
     def samples(self, *, where: str = "", limit: int | None = None) -> Iterator[Sample]:
-        """The samples in the order of the files' names and of the rows in them; one row group in memory.
+        """Return the samples in the order of the files' names and of the rows in them; one row group in memory.
 
         Args:
             where: a DuckDB condition over the fields of `Sample`, e.g. `reward >= 0.5 and source = 'rollout'`;
@@ -158,7 +158,7 @@ class Store:
         return self._placed(database, condition, limit=limit)
 
     def sample(self, sample_id: str) -> Sample:
-        """The sample of that id.
+        """Return the sample of that id.
 
         Raises:
             ValueError: there is none.
@@ -169,13 +169,13 @@ class Store:
         return found[0]
 
     def group_ids(self, *, where: str = "") -> list[str]:
-        """The ids of all groups that hold a sample for which `where` holds, sorted."""
+        """Return the ids of all groups that hold a sample for which `where` holds, sorted."""
         database = self._database()
         rows = database.rows(f"select distinct group_id from samples{_condition(database, where)} order by group_id")
         return [group_id for (group_id,) in rows]
 
     def groups(self, group_ids: Sequence[str], *, where: str = "") -> list[list[Sample]]:
-        """The samples of each group, groups in the order asked for, samples by id; an unknown group is empty."""
+        """Return the samples of each group, groups in the order asked for, samples by id; an unknown group is empty."""
         database = self._database()
         condition = _condition(database, where) + (" and " if where.strip() else " where ")
         placed = self._placed(database, f"{condition}group_id in (select unnest(?::varchar[]))", [list(group_ids)])
@@ -185,7 +185,7 @@ class Store:
         return [sorted(members[group_id], key=lambda sample: sample.sample_id) for group_id in group_ids]
 
     def query(self, sql: str, *, where: str = "") -> pa.Table:
-        """What a SELECT over the views `samples` and `feedback` gives, as an Arrow table in memory.
+        """Return what a SELECT over the views `samples` and `feedback` gives, as an Arrow table in memory.
 
         Args:
             sql: one SELECT. It can read the store's files and nothing else.
@@ -202,7 +202,7 @@ class Store:
             return database.cursor().sql(sql).to_arrow_table()
 
     def files(self) -> SegmentFiles:
-        """The store's files at this moment.
+        """Return the store's files at this moment.
 
         Raises:
             SegmentError: a Parquet file here is damaged or not of klimb.
@@ -220,7 +220,7 @@ class Store:
     def _placed(
         self, database: Database, condition: str, parameters: Sequence[Any] = (), *, limit: int | None = None
     ) -> Iterator[Sample]:
-        """The samples at the places that DuckDB finds; only places and people's ratings pass through DuckDB."""
+        """Return the samples at the places that DuckDB finds; only places and people's ratings pass through DuckDB."""
         sql = (
             "select file, row, is_rated_by_users, case when is_rated_by_users then reward end, "
             "case when is_rated_by_users then reward_reason end "
@@ -256,7 +256,7 @@ class Store:
 
 
 def open_store(path: Path, *, memory_limit_gigabytes: float = 1.0) -> Store:
-    """The store at a path.
+    """Return the store at a path.
 
     Args:
         path: a store's folder, a run's folder (its rollouts are taken), a folder of segments, or one segment.

@@ -73,14 +73,14 @@ class Feedback:
 
 
 def write_feedback(path: str | Path, rows: Sequence[Feedback]) -> None:
-    """Writes the rows as one Parquet file; `path` then holds all of them, or after a failure what it held before."""
+    """Write the rows as one Parquet file; `path` then holds all of them, or after a failure what it held before."""
     columns = [pa.array([getattr(row, field.name) for row in rows], field.type) for field in FEEDBACK_SCHEMA]
     with replace_atomically(Path(path)) as aside:
         pq.write_table(pa.Table.from_arrays(columns, schema=FEEDBACK_SCHEMA), aside, compression="zstd")
 
 
 def check_feedback_schema(path: str | Path) -> None:
-    """Returns if the file is a segment of feedback that this version can read.
+    """Return if the file is a segment of feedback that this version can read.
 
     Raises:
         SegmentError: it is not.
@@ -95,12 +95,12 @@ def check_feedback_schema(path: str | Path) -> None:
 
 
 def with_floats(row: Feedback) -> Feedback:
-    """The row as it would be read back, e.g. with a value of 1.0 where 1 was given."""
+    """Return the row as it would be read back, e.g. with a value of 1.0 where 1 was given."""
     return replace(row, value=None if row.value is None else float(row.value), created_at=float(row.created_at))
 
 
 def feedback_of_row(row: Sequence[Any]) -> Feedback:
-    """A row of the columns in the schema's order."""
+    """Return a row of the columns in the schema's order."""
     return Feedback(**dict(zip(_FIELD_NAMES, row, strict=True)))
 
 

@@ -59,7 +59,7 @@ class SegmentFolder:
         self._seen: dict[Path, Segment] = {}
 
     def look(self) -> SegmentFiles:
-        """The files now.
+        """Return the files now.
 
         Raises:
             SegmentError: a Parquet file here is damaged or not of klimb.
@@ -75,7 +75,7 @@ class SegmentFolder:
         )
 
     def new_path(self, kind: str) -> Path:
-        """A name that no other writer takes: the number orders files, the random part tells writers apart."""
+        """Return a name that no other writer takes: the number orders files, the random part tells writers apart."""
         self.folder.mkdir(parents=True, exist_ok=True)
         numbers = [int(match[1]) for path in self.folder.iterdir() if (match := _NUMBERED.fullmatch(path.name))]
         return self.folder / f"{kind}-{max(numbers, default=0) + 1:06d}-{secrets.token_hex(8)}.parquet"

@@ -104,18 +104,18 @@ class StoreSummary:
     unfinished: tuple[Path, ...]
 
     def total(self, count: Callable[[Cell], float]) -> float:
-        """The sum of one count over all cells."""
+        """Return the sum of one count over all cells."""
         return sum(count(cell) for cell in self.cells)
 
     def by(self, label: Callable[[Cell], str]) -> list[Part]:
-        """The samples parted by a label, the most numerous part first."""
+        """Return the samples parted by a label, the most numerous part first."""
         labels = dict.fromkeys(label(cell) for cell in self.cells)
         parts = [_part(name, [cell for cell in self.cells if label(cell) == name]) for name in labels]
         return sorted(parts, key=lambda part: -part.num_samples)
 
 
 def summarise(store: Store, *, where: str = "") -> StoreSummary:
-    """Counts what is in the store, or those of its samples for which `where` holds."""
+    """Count what is in the store, or those of its samples for which `where` holds."""
     (spans,) = _rows(store, _SPANS, where)
     files = store.files()
     (feedback,) = _rows(store, _FEEDBACK, "")

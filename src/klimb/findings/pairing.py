@@ -78,7 +78,7 @@ class SeedsNeeded:
 
 
 def paired_test(tables: Tables) -> PairedTest:
-    """The t test over seeds and problems described above.
+    """Return the t test over seeds and problems described above.
 
     Args:
         tables: of each task the differences [seed, problem]; a column of one value tests over seeds only.
@@ -176,7 +176,7 @@ def _check(tables: Tables) -> None:
 
 
 def _parts(table: Array, *, num_tasks: int) -> list[Part]:
-    """The parts of a task's variance: what more seeds would lessen, and what only more problems would."""
+    """Return the parts of a task's variance: what more seeds would lessen, and what only more problems would."""
     num_seeds, num_problems = table.shape
     scale = 1 / (num_seeds * num_problems * num_tasks**2)
     if num_seeds < 2:
@@ -213,7 +213,7 @@ def _reach(parts: Sequence[Part], *, more: NDArray[np.int_], alpha: float) -> Ar
 
 
 def _with_more(part: Part, more: NDArray[np.int_]) -> tuple[Array, Array | NDArray[np.int_]]:
-    """The part's variance and degrees of freedom, for each number of seeds added."""
+    """Return the part's variance and degrees of freedom, for each number of seeds added."""
     if part.shrinks:
         share = np.asarray(part.num_seeds / (part.num_seeds + more), dtype=np.float64)
         return part.variance * share, np.asarray(part.freedom + more, dtype=np.float64)

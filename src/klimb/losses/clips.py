@@ -49,7 +49,7 @@ class Clip(Protocol):
     """A rule for weights far from 1. `is_good` is True where the advantage is not negative."""
 
     def __call__(self, w: Values, is_good: Flags, log_pi: Values | None = None) -> Clipped:
-        """The weights to use, and where the gradient flows. `log_pi` is that of the units, without gradient."""
+        """Return the weights to use, and where the gradient flows. `log_pi` is that of the units, without gradient."""
         ...
 
 
@@ -58,7 +58,7 @@ class FittedClip(Protocol):
     """A clip whose bounds come from a whole minibatch: it must be fitted before it is called."""
 
     def fitted(self, log_w: Float[Tensor, " units"]) -> Clip:
-        """The clip for a minibatch whose units have these log-weights."""
+        """Return the clip for a minibatch whose units have these log-weights."""
         ...
 
 
@@ -92,7 +92,7 @@ class DualClip:
         require(self.ceiling > 1, "clip ceiling", self.ceiling, "> 1 (inf switches it off)")
 
     def __call__(self, w: Values, is_good: Flags, log_pi: Values | None = None) -> Clipped:
-        """The weight replaced by the bound it passed, without gradient there."""
+        """Return the weight replaced by the bound it passed, without gradient there."""
         high = is_good & (w >= 1 + self.high)
         low = ~is_good & (w <= 1 - self.low)
         ceiling = ~is_good & (w >= self.ceiling)
@@ -119,7 +119,7 @@ class Truncate:
         require(self.high >= 0, "clip high", self.high, ">= 0")
 
     def __call__(self, w: Values, is_good: Flags, log_pi: Values | None = None) -> Clipped:
-        """The weight bounded on both sides; nothing loses its gradient."""
+        """Return the weight bounded on both sides; nothing loses its gradient."""
         bounded = w.clamp(1 - self.low, 1 + self.high)
         never = torch.zeros_like(is_good)
         return Clipped(bounded, ~never, bounded / w, w < 1 - self.low, w > 1 + self.high, never)
@@ -214,7 +214,7 @@ class SecondMoment:
         require(self.threshold > 0, "second moment threshold", self.threshold, "> 0")
 
     def fitted(self, log_w: Float[Tensor, " units"]) -> "LogBand":
-        """The band that keeps as many units as the threshold allows; units that are not finite are in no band.
+        """Return the band that keeps as many units as the threshold allows; units that are not finite are in no band.
 
         Of equal |log w| all stay or all go. If even the smallest is too large, none stays. The edge lies midway
         between the last that stays and the first that goes, so that rounding moves no unit across it.
@@ -263,7 +263,7 @@ CLIPS: dict[str, Clip] = {
 
 
 def clip_named(name: str) -> Clip:
-    """The clip of this name with its default settings.
+    """Return the clip of this name with its default settings.
 
     Raises:
         ValueError: no such clip.

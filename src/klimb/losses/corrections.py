@@ -106,7 +106,7 @@ class Corrected:
         return self.objective.fits_minibatch or (self.normalised and self.mean_weight is None)
 
     def normalizer(self, mask: Bool[Tensor, "batch time"]) -> float:
-        """The denominator of the loss over a whole batch, to hand to each of its micro-batches."""
+        """Return the denominator of the loss over a whole batch, to hand to each of its micro-batches."""
         return self.objective.normalizer(mask)
 
     @torch.no_grad()
@@ -121,7 +121,7 @@ class Corrected:
         *,
         log_prox: Tensor | None = None,
     ) -> Fitted:
-        """The same with its objective fitted and the mean weight of the minibatch known.
+        """Return the same with its objective fitted and the mean weight of the minibatch known.
 
         Raises:
             ValueError: log_mu or log_prox is missing or not finite.
@@ -203,7 +203,7 @@ class Corrected:
         return log_b, clipped.w, clipped.low | clipped.high
 
     def _dropped(self, log_pi: Tensor, log_mu: Tensor, advantages: Tensor, mask: Tensor) -> Bool[Tensor, "batch time"]:
-        """True for the tokens of a bad response that the policy no longer says."""
+        """Return True for the tokens of a bad response that the policy no longer says."""
         if self.off_policy_mask is None:
             return torch.zeros_like(mask)
         dtype = working_dtype(log_pi, log_mu)
@@ -215,7 +215,7 @@ class Corrected:
     def _metrics(
         self, inner: ObjectiveOutput, log_pi: Tensor, log_mu: Tensor, log_ref: Tensor | None, mask: Tensor
     ) -> dict[str, float]:
-        """The objective's metrics with those of π/μ in their usual places and those of π/prox beside them."""
+        """Return the objective's metrics with those of π/μ in their usual places and those of π/prox beside them."""
         if self.rule is None:
             return inner.metrics
         dtype = working_dtype(log_pi, log_mu, log_ref)

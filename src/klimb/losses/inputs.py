@@ -160,7 +160,7 @@ def spread(
 
 
 def num_tokens(mask: Bool[Tensor, "batch time"]) -> Float[Tensor, "batch 1"]:
-    """Counted tokens of each row, at least 1 so that an empty row divides nothing by zero."""
+    """Return counted tokens of each row, at least 1 so that an empty row divides nothing by zero."""
     return mask.sum(dim=1, keepdim=True).clamp(min=1).float()
 
 
@@ -208,7 +208,7 @@ def require_reduction(reduce: Reduce) -> None:
 
 
 def normalizer(mask: Bool[Tensor, "batch time"], *, reduce: Reduce) -> float:
-    """What the sum over a whole batch is divided by: its tokens, its sequences, or sequences × fixed length.
+    """Return what the sum over a whole batch is divided by: its tokens, its sequences, or sequences × fixed length.
 
     Rows without a counted token are padding and don't count as sequences. At least 1.
     """
@@ -221,7 +221,7 @@ def normalizer(mask: Bool[Tensor, "batch time"], *, reduce: Reduce) -> float:
 def reduce_terms(
     terms: Float[Tensor, "batch time"], mask: Bool[Tensor, "batch time"], *, reduce: Reduce, normalizer: float
 ) -> Float[Tensor, ""]:
-    """The sum of the terms over the normalizer; `sequence-mean-token-mean` first averages within each row."""
+    """Return the sum of the terms over the normalizer; `sequence-mean-token-mean` first averages within each row."""
     rows = terms.sum(dim=1, keepdim=True)
     if reduce == "sequence-mean-token-mean":
         rows = rows / num_tokens(mask)
@@ -244,7 +244,7 @@ class ObjectiveOutput:
 
 
 def as_numbers(metrics: Mapping[str, Tensor]) -> dict[str, float]:
-    """The metrics as floats, in one transfer from the device, not one a metric."""
+    """Return the metrics as floats, in one transfer from the device, not one a metric."""
     values = torch.stack([value.detach().double() for value in metrics.values()]).cpu()
     return {name: float(value) for name, value in zip(metrics, values, strict=True)}
 
@@ -279,7 +279,7 @@ class Loss(Protocol):
         ...
 
     def normalizer(self, mask: Bool[Tensor, "batch time"], /) -> float:
-        """The denominator of the loss over a whole batch, to hand to each of its micro-batches."""
+        """Return the denominator of the loss over a whole batch, to hand to each of its micro-batches."""
         ...
 
     def fitted(
@@ -293,7 +293,7 @@ class Loss(Protocol):
         *,
         log_prox: Tensor | None = None,
     ) -> "Fitted":
-        """What this minibatch makes of the objective and of the advantages, without gradient."""
+        """Return what this minibatch makes of the objective and of the advantages, without gradient."""
         ...
 
     def __call__(

@@ -82,7 +82,7 @@ class KtoObjective:
         return self.reference_point is None
 
     def normalizer(self, mask: Bool[Tensor, "batch time"]) -> float:
-        """The denominator of the loss over a whole batch, to hand to each of its micro-batches."""
+        """Return the denominator of the loss over a whole batch, to hand to each of its micro-batches."""
         return normalizer(mask, reduce=self.reduce)
 
     @torch.no_grad()
@@ -97,7 +97,7 @@ class KtoObjective:
         *,
         log_prox: Tensor | None = None,
     ) -> Fitted:
-        """The same with z₀ = max(0, mean of x) over the rows of the whole minibatch; the advantages as they are.
+        """Return the same with z₀ = max(0, mean of x) over the rows of the whole minibatch; the advantages as they are.
 
         Raises:
             ValueError: log_ref is missing or not finite, an advantage is not ±1, or no token counts.
@@ -165,7 +165,7 @@ class KtoObjective:
     def _log_ratio(
         self, log_pi: Tensor, log_ref: Tensor | None, advantages: Tensor, mask: Tensor
     ) -> Float[Tensor, " batch"]:
-        """The x of each row, everything checked and masked entries cleared first."""
+        """Return the x of each row, everything checked and masked entries cleared first."""
         if log_ref is None:
             raise ValueError("log_ref is None, and KTO compares with the reference; pass its log-probabilities")
         check_tensors(log_pi, {"log_ref": log_ref}, advantages, mask, per_sequence=True)

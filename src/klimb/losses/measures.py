@@ -61,7 +61,7 @@ def weight_metrics(units: Units, *, weight_bound: float) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def unit_weight_metrics(log_w: Float[Tensor, " units"], *, weight_bound: float) -> dict[str, Tensor]:
-    """The same of log-weights without their masked entries."""
+    """Return the same of log-weights without their masked entries."""
     w = bound(log_w, weight_bound).exp()
     levels = torch.tensor(list(_QUANTILES.values()), dtype=w.dtype, device=w.device)
     quantiles = torch.quantile(w, levels)
@@ -92,7 +92,7 @@ def data_metrics(
     log_ref: Float[Tensor, "batch time"] | None,
     mask: Bool[Tensor, "batch time"],
 ) -> dict[str, Tensor]:
-    """What can be said without μ: means over the data's own tokens. They estimate no divergence of π."""
+    """Return what can be said without μ: means over the data's own tokens. They estimate no divergence of π."""
     dtype = working_dtype(log_pi, log_ref)
     metrics = {"log_pi_mean": log_pi[mask].to(dtype).mean()}
     if log_ref is not None:
@@ -101,7 +101,7 @@ def data_metrics(
 
 
 def renamed_for_prox(metrics: Mapping[str, float]) -> dict[str, float]:
-    """What an objective said with prox in the place of μ, under names that say so, or left out where they cannot.
+    """Rename what an objective said with prox in the place of μ; what cannot be renamed is left out.
 
     `w_…` becomes `prox_w_…`; kl_mu_pi becomes `kl_prox_pi`; kl_pi_ref and sample sizes hold for samples of prox alone.
     """

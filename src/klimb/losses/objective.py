@@ -60,11 +60,11 @@ class Penalty(Protocol):
         ...
 
     def perspective(self, w: Tensor, v: Tensor, x: Tensor, /) -> Tensor:
-        """The value per unit, differentiable in w and x."""
+        """Return the value per unit, differentiable in w and x."""
         ...
 
     def slope(self, w: Tensor, v: Tensor, x: Tensor, /) -> Tensor:
-        """The weight of ∇log π in its gradient."""
+        """Return the weight of ∇log π in its gradient."""
         ...
 
 
@@ -108,7 +108,7 @@ class K2InLoss:
         return 0.5 * x**2
 
     def slope(self, w: Tensor, v: Tensor, x: Tensor) -> Tensor:
-        """The log-ratio x."""
+        """Return the log-ratio x."""
         del w, v
         return x
 
@@ -117,7 +117,7 @@ PENALTIES: Mapping[str, K2InLoss | K3InLoss] = {"k2-in-loss": K2InLoss(), "k3-in
 
 
 def penalty_named(name: str) -> Divergence | K2InLoss | K3InLoss:
-    """The divergence of this name, `k2-in-loss` or `k3-in-loss`.
+    """Return the divergence of this name, `k2-in-loss` or `k3-in-loss`.
 
     Raises:
         ValueError: no such name.
@@ -281,7 +281,7 @@ class Objective:
         *,
         log_prox: Tensor | None = None,
     ) -> Fitted:
-        """The same with a clip that knows its minibatch, if the clip needs to; the advantages as they are.
+        """Return the same with a clip that knows its minibatch, if the clip needs to; the advantages as they are.
 
         Raises:
             ValueError: as the call.
@@ -294,7 +294,7 @@ class Objective:
         return Fitted(replace(self, clip=self.clip.fitted(units.log_w[units.mask])), advantages)
 
     def normalizer(self, mask: Bool[Tensor, "batch time"]) -> float:
-        """The denominator of the loss over a whole batch, to hand to each of its micro-batches."""
+        """Return the denominator of the loss over a whole batch, to hand to each of its micro-batches."""
         return normalizer(mask, reduce=self.reduce)
 
     def __call__(

@@ -123,7 +123,7 @@ class Recipe:
         return self.loss != "policy-gradient" or self.ratio == "none" or isinstance(self.clip, Taper)
 
     def objective(self, **overrides: Any) -> Objective | SquaredResidual | KtoObjective:
-        """The objective of this recipe, with any of its settings replaced.
+        """Return the objective of this recipe, with any of its settings replaced.
 
         Raises:
             ValueError: a setting that this objective doesn't have, a value out of range, or no length where the

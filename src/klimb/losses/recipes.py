@@ -455,7 +455,7 @@ RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ROWS}
 
 
 def recipe_named(name: str) -> Recipe:
-    """The recipe of this name.
+    """Return the recipe of this name.
 
     Raises:
         ValueError: no such recipe; the message lists those there are and the nearest.

@@ -109,7 +109,7 @@ class SquaredResidual:
         return self.value != "given"
 
     def normalizer(self, mask: Bool[Tensor, "batch time"]) -> float:
-        """The denominator of the loss over a whole batch, to hand to each of its micro-batches."""
+        """Return the denominator of the loss over a whole batch, to hand to each of its micro-batches."""
         return normalizer(mask, reduce=self.reduce)
 
     @torch.no_grad()
@@ -124,7 +124,7 @@ class SquaredResidual:
         *,
         log_prox: Tensor | None = None,
     ) -> Fitted:
-        """A = r − V with the V that minimises the loss of this minibatch, and the loss that takes A as given.
+        """Return a = r − V with the V that minimises the loss of this minibatch, and the loss that takes A as given.
 
         A minibatch of one response is fitted exactly: its residual is 0 and it teaches nothing.
 
@@ -244,7 +244,7 @@ def _group_means(
     *,
     alone: Float[Tensor, " batch"],
 ) -> Float[Tensor, " batch"]:
-    """The mean target of each row's group; `alone` where no other counted row shares it."""
+    """Return the mean target of each row's group; `alone` where no other counted row shares it."""
     same = (groups[:, None] == groups[None, :]) & counted[None, :]
     sizes = same.sum(dim=1).to(targets.dtype)
     sums = same.to(targets.dtype) @ targets

@@ -50,7 +50,7 @@ class LoraSettings:
 
 
 def add_lora(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
-    """The model with a fresh adapter, which leaves its outputs unchanged (B starts at 0); only the adapter is trained.
+    """Give the model a fresh adapter, which leaves its outputs unchanged (B starts at 0) and alone is trained.
 
     A is drawn from torch's global random state.
 

@@ -15,7 +15,7 @@ SCALE_FIELDS = ("logit_scale", "logits_scaling", "lm_head_multiplier", "logits_s
 
 @torch.no_grad()
 def find_exact_scoring(policy: Policy) -> None:
-    """Sets `packs_rows`, `shares_prompts` and `logit_scale` so that a few tokens get the model's log-probabilities.
+    """Set `packs_rows`, `shares_prompts` and `logit_scale` so that a few tokens get the model's log-probabilities.
 
     Architectures differ in what happens to logits, in positions and in how a cache is continued. Rather than trust
     names of fields, the ways that exist are tried on a few tokens, and the first that agrees is taken.

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def convert_gguf(file: Path, folder: Path) -> None:
-    """Writes the model in `file`, its tokenizer and chat template as float32 safetensors to `folder`.
+    """Write the model in `file`, its tokenizer and chat template as float32 safetensors to `folder`.
 
     The folder appears whole or not at all. If another process has made it meanwhile, that one is kept.
 

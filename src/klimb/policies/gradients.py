@@ -30,7 +30,7 @@ def gradients_in_place() -> Generator[None]:
 
 
 def place_for_gradient(weight: Tensor) -> Tensor | None:
-    """The weight itself if its gradient is to be added in place, else None. For a forward pass to keep.
+    """Return the weight itself if its gradient is to be added in place, else None. For a forward pass to keep.
 
     Not among the saved tensors: a layer that is computed again hands out copies of those.
     """
@@ -41,7 +41,7 @@ def place_for_gradient(weight: Tensor) -> Tensor | None:
 
 
 def given_gradient(part: Tensor, dtype: torch.dtype, place: Tensor | None) -> Tensor | None:
-    """What a backward pass returns for a weight: the gradient, or None after it was added to the place."""
+    """Return what a backward pass returns for a weight: the gradient, or None after it was added to the place."""
     if place is None:
         return part.to(dtype)
     if place.grad is None:
@@ -52,7 +52,7 @@ def given_gradient(part: Tensor, dtype: torch.dtype, place: Tensor | None) -> Te
 
 
 def gradient_at(place: Tensor) -> Tensor:
-    """What `place` has so far, zeros if nothing yet: for a backward pass that adds to parts of it."""
+    """Return what `place` has so far, zeros if nothing yet: for a backward pass that adds to parts of it."""
     if place.grad is None:
         place.grad = torch.zeros_like(place)
     return place.grad

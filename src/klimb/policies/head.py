@@ -62,7 +62,7 @@ class TileLogits:
         return left @ right
 
     def logits(self, products: Tensor, tile: slice, shift: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """New tensors: the logits u less `shift`, and (1 - tanh²) where there is a softcap."""
+        """Return new tensors: the logits u less `shift`, and (1 - tanh²) where there is a softcap."""
         settings, slope = self.settings, None
         if self.bias is None and settings.softcap is None and settings.temperature == 1 and shift is not None:
             return torch.sub(products, shift[:, None]), None

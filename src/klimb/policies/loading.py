@@ -119,7 +119,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _convert(file: Path) -> Path:
-    """The folder of the converted GGUF file, made if this content was never converted before."""
+    """Return the folder of the converted GGUF file, made if this content was never converted before."""
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     folder = cache_folder() / "models" / f"{file.stem}-v{CONVERSION_VERSION}-{digest[:16]}"
@@ -145,7 +145,7 @@ class Placement:
 
 
 def choose_placement(dtype: str = "auto", device: str = "auto") -> Placement:
-    """The device and compute dtype asked for, or the best that this machine has.
+    """Return the device and compute dtype asked for, or the best that this machine has.
 
     Weights stay float32 in every case: a step of 1e-6 on a weight of 0.02 is lost in bfloat16. The compute dtype is
     that of the matrix products under autocast.
@@ -187,7 +187,7 @@ def _choose_device(device: str) -> torch.device:
 
 
 def _bfloat16_unit(device: torch.device) -> str | None:
-    """What multiplies bfloat16 on the device, in words; None if nothing does."""
+    """Return what multiplies bfloat16 on the device, in words; None if nothing does."""
     if device.type == "cuda":
         supported = torch.cuda.is_bf16_supported(including_emulation=False)
         return f"{torch.cuda.get_device_name(device)} has bfloat16 units" if supported else None
@@ -207,7 +207,7 @@ def load_policy(
     attention: str = "auto",
     trust_remote_code: bool = False,
 ) -> Policy:
-    """A policy ready to sample, score and train; `policy.describe()` says what was chosen.
+    """Return a policy ready to sample, score and train; `policy.describe()` says what was chosen.
 
     Args:
         name_or_path: a Hugging Face folder, a `.gguf` file (converted once, then kept in the cache folder), or
@@ -267,7 +267,7 @@ def _read(
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The tokenizer's end token and those that the model's generation settings stop at."""
+    """Return the tokenizer's end token and those that the model's generation settings stop at."""
     found: list[object] = []
     for ids in (tokenizer.eos_token_id, model.generation_config.eos_token_id, model.config.eos_token_id):
         found += ids if isinstance(ids, list) else [ids]

@@ -22,7 +22,7 @@ LARGEST_MMAP_THRESHOLD = 32 * 2**20
 
 
 def keep_freed_memory() -> bool:
-    """Makes the process keep the memory of freed tensors of up to 32 MiB; True if the C library could be told so.
+    """Make the process keep the memory of freed tensors of up to 32 MiB; True if the C library could be told so.
 
     glibc otherwise returns each to the system and asks for fresh, zeroed pages at the next operation. Keeping them
     made a training step on a CPU 1.17 times faster (SmolLM2-135M, bfloat16, 128 responses). It is a setting of the

@@ -29,7 +29,7 @@ def predicting_hidden(
     *,
     share_prompts: bool,
 ) -> Float[Tensor, "batch time hidden"]:
-    """Final hidden states from which each response token is predicted.
+    """Return final hidden states from which each response token is predicted.
 
     Position 0 is the hidden state of the prompt's last token, position t that of response token t - 1; the last
     response token is never an input. With `share_prompts` the prompts are one forward pass with a key-value cache
@@ -52,7 +52,7 @@ def predicting_hidden(
 
 
 def can_share_prompts(decoder: PreTrainedModel) -> bool:
-    """True if every layer's state is a key-value cache that grows by concatenation, so that autograd can follow it."""
+    """Tell whether every layer's state is a key-value cache that grows by concatenation: autograd can follow that."""
     layers = DynamicCache(config=decoder.config).layers
     return all(
         isinstance(layer, DynamicLayer) and not isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers

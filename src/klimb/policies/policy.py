@@ -34,7 +34,7 @@ def check_scoring_inputs(
     num_vocab: int,
     max_positions: int | None,
 ) -> None:
-    """Returns if every row can be scored.
+    """Return if every row can be scored.
 
     Args:
         prompts: token ids of each prompt.
@@ -67,7 +67,7 @@ def check_scoring_inputs(
 
 
 def num_scored(mask: Tensor) -> Tensor:
-    """Number of response tokens of each row up to and including the last one that counts."""
+    """Return number of response tokens of each row up to and including the last one that counts."""
     places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
     return (mask * places).amax(-1) if mask.shape[1] else mask.sum(-1)
 
@@ -235,7 +235,7 @@ class Policy:
         response_ids: Int[Tensor, "batch time"],
         mask: Bool[Tensor, "batch time"],
     ) -> Float[Tensor, "tokens hidden"]:
-        """The final hidden state that each counted token is predicted from, row after row, in float32.
+        """Return the final hidden state that each counted token is predicted from, row after row, in float32.
 
         Arguments and errors are those of `log_probs`.
         """
@@ -309,7 +309,7 @@ class Policy:
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
 
     def save(self, folder: str | Path, *, adapter_only: bool = False) -> None:
-        """Writes a Hugging Face folder that plain transformers loads and that scores the same.
+        """Write a Hugging Face folder that plain transformers loads and that scores the same.
 
         A LoRA adapter is merged into the written weights, not into the policy's own.
 
@@ -331,6 +331,6 @@ class Policy:
 
 
 def _spread(values: Tensor, counted: Tensor, width: int) -> Tensor:
-    """The values at the counted places of `[batch, width]`, 0 elsewhere."""
+    """Return the values at the counted places of `[batch, width]`, 0 elsewhere."""
     zeros = torch.zeros(counted.shape, dtype=values.dtype, device=values.device)
     return nn.functional.pad(zeros.masked_scatter(counted, values), (0, width - counted.shape[1]))

@@ -17,12 +17,12 @@ class Snapshot:
     """
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
-        """Takes over `weights` (name -> tensor) without copying; `Snapshot.of` makes one from a policy."""
+        """Take over `weights` (name -> tensor) without copying; `Snapshot.of` makes one from a policy."""
         self._weights = weights
 
     @classmethod
     def of(cls, policy: Policy) -> "Snapshot":
-        """A copy of the policy's trained parameters."""
+        """Return a copy of the policy's trained parameters."""
         return cls({name: parameter.detach().clone() for name, parameter in policy.trainable().items()})
 
     @contextmanager
@@ -51,7 +51,7 @@ class Snapshot:
 
     @torch.no_grad()
     def lerp_from(self, policy: Policy, decay: float) -> None:
-        """Moves towards the policy: snapshot = decay·snapshot + (1 - decay)·policy.
+        """Move towards the policy: snapshot = decay·snapshot + (1 - decay)·policy.
 
         Raises:
             ValueError: decay is not in [0, 1].
@@ -67,7 +67,7 @@ class Snapshot:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Copies saved weights into the snapshot.
+        """Copy saved weights into the snapshot.
 
         Raises:
             ValueError: names or shapes differ.

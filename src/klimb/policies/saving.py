@@ -16,7 +16,7 @@ from klimb.experience import give_usual_mode
 def save_plain_model(
     model: PreTrainedModel, state: Mapping[str, Tensor], tokenizer: PreTrainedTokenizerBase, folder: Path
 ) -> None:
-    """Writes a folder that `from_pretrained` of plain transformers loads: config, safetensors, tokenizer, template.
+    """Write a folder that `from_pretrained` of plain transformers loads: config, safetensors, tokenizer, template.
 
     Args:
         model: gives the class and the config; how it is quantised, adapted or wrapped is left behind.
@@ -41,7 +41,7 @@ def save_plain_model(
 
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
-    """Keeps transformers from drawing progress bars into the terminal, for the duration."""
+    """Keep transformers from drawing progress bars into the terminal, for the duration."""
     was_enabled = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

@@ -67,7 +67,7 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str, *, split_special_toke
 def _render_with_control_text(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], control: list[str]
 ) -> tuple[int, ...]:
-    """Runs the template on messages whose control-token texts are masked, and encodes them as plain text after it.
+    """Run the template on messages whose control-token texts are masked, and encodes them as plain text after it.
 
     Masked rather than split off beforehand, because a template may trim, test or repeat a message.
     """
@@ -93,7 +93,7 @@ def _render_with_control_text(
 def _check_num_control(
     tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], control: list[str], *, expected: int
 ) -> None:
-    """Raises unless the control tokens are those that the template wrote; normalising tokenizers may add some."""
+    """Raise unless the control tokens are those that the template wrote; normalising tokenizers may add some."""
     # The unknown token also stands for ordinary characters that the vocabulary lacks.
     control_ids = {_id_of(tokenizer, token) for token in control if token != tokenizer.unk_token}
     found = sum(i in control_ids for i in ids)
@@ -125,7 +125,7 @@ def _mask(text: str, control: list[str], opening: str, closing: str) -> str:
 def _encode_in_parts(
     tokenizer: PreTrainedTokenizerBase, rendered: str, control: list[str], unmask: re.Pattern[str] | None = None
 ) -> list[int]:
-    """Encodes the template's control tokens as such and everything between them as plain text."""
+    """Encode the template's control tokens as such and everything between them as plain text."""
     ids: list[int] = []
     for part in re.split(f"({_any_of(control)})", rendered):
         if part in control:
@@ -197,7 +197,7 @@ class Vocabulary:
 
 
 def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
-    """The tokenizer's vocabulary; kept, because reading one of 10⁵ tokens takes a tenth of a second."""
+    """Return the tokenizer's vocabulary; kept, because reading one of 10⁵ tokens takes a tenth of a second."""
     return _read(tokenizer, len(tokenizer))
 
 
@@ -212,7 +212,7 @@ def fingerprint_of(tokenizer: PreTrainedTokenizerBase) -> str:
 
 @lru_cache(maxsize=4)
 def _read(tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> Vocabulary:
-    """The number of tokens is part of the key, so that tokens added later are not overlooked."""
+    """Return the number of tokens is part of the key, so that tokens added later are not overlooked."""
     return Vocabulary(
         ids=cast(dict[str, int], tokenizer.get_vocab()),
         added=frozenset(str(token) for token in tokenizer.added_tokens_decoder.values()),

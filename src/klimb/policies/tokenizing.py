@@ -22,7 +22,7 @@ class TokenMismatch(ValueError):
 
 
 def with_token_ids(policy: Policy, sample: Sample) -> Sample:
-    """The sample with token ids of this policy's tokenizer, known to decode to the sample's text.
+    """Return the sample with token ids of this policy's tokenizer, known to decode to the sample's text.
 
     A response without ids is encoded as plain text (what spells a control token stays text), with the end token behind
     it unless the finish reason is `length`; log-probabilities are not carried over to new ids. A prompt without ids
@@ -58,7 +58,7 @@ def with_token_ids(policy: Policy, sample: Sample) -> Sample:
 
 
 def ids_of_tokens(policy_or_tokenizer: Policy | PreTrainedTokenizerBase, tokens: Sequence[bytes]) -> tuple[int, ...]:
-    """The id of each token that is given by its bytes, as in the `bytes` lists of OpenAI's log-probabilities.
+    """Return the id of each token that is given by its bytes, as in the `bytes` lists of OpenAI's log-probabilities.
 
     Byte-level vocabularies are read with GPT-2's table of characters, sentencepiece ones with ▁ for a space and
     `<0x41>` for a byte; control tokens are their texts. Some servers write other bytes than the token's (without the
@@ -98,7 +98,7 @@ def _check_ids(policy: Policy, sample: Sample, ids: Sequence[int], name: str) ->
 
 
 def _check_text(policy: Policy, sample: Sample) -> None:
-    """Raises unless the ids decode to the response."""
+    """Raise unless the ids decode to the response."""
     decoded = _readings(policy, sample.response_ids)
     if sample.response in decoded:
         return

@@ -13,7 +13,7 @@ class ValueHead(nn.Module):
     """
 
     def __init__(self, num_features: int, *, hidden_size: int, seed: int) -> None:
-        """A head for states of `num_features` numbers, with its first layer drawn from `seed`."""
+        """Make a head for states of `num_features` numbers, with its first layer drawn from `seed`."""
         super().__init__()
         self.norm = nn.LayerNorm(num_features)
         self.hidden = nn.Linear(num_features, hidden_size)
@@ -26,5 +26,5 @@ class ValueHead(nn.Module):
             self.output.bias.zero_()
 
     def forward(self, features: Float[Tensor, "tokens features"]) -> Float[Tensor, " tokens"]:
-        """The value of each prefix, in units of the reward."""
+        """Return the value of each prefix, in units of the reward."""
         return self.output(torch.tanh(self.hidden(self.norm(features.detach().float()))))[:, 0]

@@ -76,7 +76,7 @@ AttentionMaskInterface.register(GROUPED_QUERY_ATTENTION, eager_mask)
 
 @contextmanager
 def attention_by(model: PreTrainedModel, name: str) -> Iterator[None]:
-    """The model computes attention by the implementation of this name for the duration."""
+    """Return the model computes attention by the implementation of this name for the duration."""
     before = _implementation(model)
     if before == name:
         yield

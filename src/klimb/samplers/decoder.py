@@ -58,7 +58,7 @@ class LaneCache:
         self._places = torch.zeros(0, dtype=torch.long)
 
     def enter(self, lanes: Int[Tensor, " rows"], states: PromptStates, which: Int[Tensor, " rows"]) -> None:
-        """Copies the prompts `which` into the lanes."""
+        """Copy the prompts `which` into the lanes."""
         length = states.keys[0].shape[2]
         self._reserve(length)
         for buffers, prompts in ((self.keys, states.keys), (self.values, states.values)):
@@ -66,7 +66,7 @@ class LaneCache:
                 buffer.view(self.num_lanes, self.num_groups, self.reserved, -1)[lanes, :, :length] = prompt[which]
 
     def keep(self, lanes: Int[Tensor, " rows"]) -> None:
-        """Keeps these lanes, in this order. One buffer at a time, so that only one is ever held twice."""
+        """Keep these lanes, in this order. One buffer at a time, so that only one is ever held twice."""
         for buffers in (self.keys, self.values):
             for index, buffer in enumerate(buffers):
                 by_lane = buffer.view(self.num_lanes, -1)
@@ -74,7 +74,7 @@ class LaneCache:
         self.num_lanes = len(lanes)
 
     def open_positions(self, positions: Int[Tensor, " lanes"]) -> None:
-        """Prepares a step that writes each lane at this position and reads it up to there."""
+        """Prepare a step that writes each lane at this position and reads it up to there."""
         self._reserve(int(positions.max()) + 1)
         is_read = torch.arange(self.reserved) <= positions[:, None]
         self.mask = torch.where(is_read, 0.0, -math.inf)[:, None]
@@ -82,7 +82,7 @@ class LaneCache:
         self._places = starts + positions.repeat_interleave(self.num_groups)
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Writes `[lanes, groups, head_dim]` at the open positions; returns the layer's buffers."""
+        """Write `[lanes, groups, head_dim]` at the open positions; returns the layer's buffers."""
         for buffer, states in ((self.keys[layer], keys), (self.values[layer], values)):
             head_dim = buffer.shape[-1]
             buffer.view(-1, head_dim).index_copy_(0, self._places, states.reshape(-1, head_dim))
@@ -138,7 +138,7 @@ class LlamaDecoder:
         self._scale_is_exact = math.frexp(weights.score_scale)[0] == 0.5
 
     def empty_cache(self, num_lanes: int) -> LaneCache:
-        """A cache that `step` can write."""
+        """Return a cache that `step` can write."""
         weights = self._weights
         return LaneCache(
             num_layers=len(weights.layers),
@@ -238,7 +238,7 @@ class _PromptAttention:
         return [slice(start, min(start + size, self._longest)) for start in range(0, self._longest, size)]
 
     def _attended(self, queries: Tensor, keys: Tensor, values: Tensor, rows: slice) -> Tensor:
-        """Queries `[prompts, groups, heads of a group, rows, head_dim]`; the result has their shape."""
+        """Query `[prompts, groups, heads of a group, rows, head_dim]`; the result has their shape."""
         scores = torch.matmul(queries.flatten(2, 3), keys.transpose(2, 3))
         places = torch.arange(self._longest)
         is_read = places <= places[rows, None]
@@ -254,7 +254,7 @@ def _rotary_table(weights: LlamaWeights, num_positions: int) -> tuple[Tensor, Te
 
 
 def _rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The rotary embedding of `[rows, heads, head_dim]` in float32, each product rounded as transformers does.
+    """Return the rotary embedding of `[rows, heads, head_dim]` in float32, each product rounded as transformers does.
 
     A fused multiply-add would not round them, which is enough to put a later bfloat16 on the other side now and then:
     the mean gap to the trainer's log-probabilities became 6e-3 nats.

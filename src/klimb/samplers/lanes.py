@@ -119,7 +119,7 @@ class _Waiting:
         return entrants
 
     def _read(self, num_prompts: int) -> None:
-        """Passes the next prompts through the model; at least one, and no more than the limit on tokens allows."""
+        """Pass the next prompts through the model; at least one, and no more than the limit on tokens allows."""
         block = [self._unread.popleft()]
         while self._unread and len(block) < num_prompts:
             longest = len(self._prompts[self._unread[0]])
@@ -190,7 +190,7 @@ class _Lanes:
         self._draw(entrants.states.logits[entrants.which], lanes)
 
     def _draw(self, logits: Tensor, lanes: Tensor) -> None:
-        """The next token of these lanes, from their logits."""
+        """Draw the next token of these lanes from their logits."""
         slots, steps = self._slots[lanes], self._steps[lanes]
         drawn = draw(logits, self._settings, quantiles=self._quantiles[steps, slots])
         self.results.record(slots, steps, drawn)

@@ -66,12 +66,12 @@ def _largest_gap(model: PreTrainedModel, weights: LlamaWeights) -> float:
 
 
 def _expected(model: PreTrainedModel, sequence: list[int]) -> Tensor:
-    """`[steps + 1, vocab]` from one pass over the whole sequence."""
+    """Return `[steps + 1, vocab]` from one pass over the whole sequence."""
     return model(input_ids=torch.tensor([sequence]), use_cache=False).logits[0, -NUM_STEPS - 1 :]
 
 
 def _found(weights: LlamaWeights, sequences: list[list[int]]) -> Tensor:
-    """`[steps + 1, sequences, vocab]`."""
+    """Return `[steps + 1, sequences, vocab]`."""
     decoder = LlamaDecoder(weights, compute_dtype=torch.float32, num_positions=max(LENGTHS))
     states = decoder.read_prompts([sequence[:-NUM_STEPS] for sequence in sequences])
     cache = decoder.empty_cache(len(sequences))

@@ -87,7 +87,7 @@ class Results:
         self.log_model[slots, steps] = drawn.log_model
 
     def finish(self, slots: Int[Tensor, " rows"], num_tokens: int | Int[Tensor, " rows"]) -> None:
-        """These slots ended their text with this many tokens."""
+        """Note that these slots ended their text with this many tokens."""
         self.num_tokens[slots] = num_tokens
         self.is_finished[slots] = True
 

@@ -57,7 +57,7 @@ class GrowingLayer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Writes the states behind the others; returns the buffers: `get_mask_sizes` positions, zero where unused."""
+        """Write the states behind the others; returns the buffers: `get_mask_sizes` positions, zero where unused."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None
@@ -74,7 +74,7 @@ class GrowingLayer(CacheLayerMixin):
         return self.keys, self.values
 
     def select(self, rows: Int[Tensor, " rows"]) -> None:
-        """Keeps these rows of the batch, in this order; a row may be named more than once."""
+        """Keep these rows of the batch, in this order; a row may be named more than once."""
         assert self.keys is not None and self.values is not None
         self.keys = self.keys.index_select(0, rows)
         self.values = self.values.index_select(0, rows)
@@ -84,7 +84,7 @@ class GrowingLayer(CacheLayerMixin):
         return self._reserved_for(self.length + query_length), 0
 
     def get_seq_length(self) -> int:
-        """Number of written positions, padding included."""
+        """Return number of written positions, padding included."""
         return self.length
 
     def get_max_length(self) -> int:
@@ -98,7 +98,7 @@ class GrowingLayer(CacheLayerMixin):
 
 
 def growing_cache(config: PreTrainedConfig, dtype: torch.dtype) -> Cache:
-    """An empty cache for a model with this configuration.
+    """Return an empty cache for a model with this configuration.
 
     Args:
         config: the model's configuration.
@@ -119,12 +119,12 @@ def growing_cache(config: PreTrainedConfig, dtype: torch.dtype) -> Cache:
 
 
 def copied(cache: Cache) -> Cache:
-    """A cache that can be extended and reduced without changing the first; tensors are shared until then."""
+    """Return a cache that can be extended and reduced without changing the first; tensors are shared until then."""
     return Cache(layers=[copy.copy(layer) for layer in cache.layers])
 
 
 def select_rows(cache: Cache, rows: Int[Tensor, " rows"]) -> None:
-    """Keeps these rows of every layer. One layer at a time, so that only one layer is ever held twice."""
+    """Keep these rows of every layer. One layer at a time, so that only one layer is ever held twice."""
     for layer in cast(list[GrowingLayer], cache.layers):
         layer.select(rows)
 
@@ -180,7 +180,7 @@ class TransformersDecoding:
     def complete(
         self, prompts: Sequence[Sequence[int]], *, num_samples: int, settings: SamplingSettings, quantiles: Tensor
     ) -> list[Completion]:
-        """The samples of the first prompt, then those of the second, and so on.
+        """Return the samples of the first prompt, then those of the second, and so on.
 
         Args:
             prompts: token ids.
@@ -218,7 +218,7 @@ class TransformersDecoding:
                 yield batch
 
     def _prefill(self, prompts: Sequence[Sequence[int]]) -> _Batch:
-        """The prompts' keys and values, one row each, padded on the left, and the logits of their first tokens."""
+        """Return the prompts' keys and values, one row each, padded on the left, and their first tokens' logits."""
         device = self.device
         width = max(len(prompt) for prompt in prompts)
         padded = [[0] * (width - len(prompt)) + list(prompt) for prompt in prompts]
@@ -236,7 +236,7 @@ class TransformersDecoding:
         return _Batch(cache, attention_mask, lengths, logits, torch.arange(len(prompts), device=device))
 
     def _decode(self, batch: _Batch, settings: SamplingSettings, quantiles: Tensor) -> list[Completion]:
-        """The responses of the batch's rows; `quantiles` is `[max_new_tokens, rows]`."""
+        """Return the responses of the batch's rows; `quantiles` is `[max_new_tokens, rows]`."""
         num_steps, num_rows = quantiles.shape
         device = self.device
         results = Results(num_rows, num_steps, device)
@@ -253,7 +253,7 @@ class TransformersDecoding:
         return results.completions()
 
     def _advance(self, batch: _Batch, token_ids: Tensor, is_finished: Tensor) -> bool:
-        """Feeds the drawn tokens to the model, after dropping finished rows; False when none is left."""
+        """Feed the drawn tokens to the model, after dropping finished rows; False when none is left."""
         num_finished = int(is_finished.sum())
         if num_finished == len(is_finished):
             return False

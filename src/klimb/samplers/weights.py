@@ -104,7 +104,7 @@ class LlamaWeights:
 
 
 def llama_weights(model: PreTrainedModel) -> LlamaWeights:
-    """The weights of the model, by role.
+    """Return the weights of the model, by role.
 
     Raises:
         UnknownArchitectureError: the model is not of Llama's structure, or not all its weights are float32 on a CPU.
@@ -188,7 +188,7 @@ def _linear(module: object) -> LinearWeights:
 
 
 def _adapted(module: Any) -> LinearWeights:
-    """A linear layer with at most one active adapter of the plain kind."""
+    """Return a linear layer with at most one active adapter of the plain kind."""
     base = _linear(module.base_layer)
     active: Sequence[str] = [name for name in module.active_adapters if name in module.lora_A]
     if not module.merged and (module.disable_adapters or not active):
@@ -232,7 +232,7 @@ class PreparedLinear:
         self._weights = [_packed(weight) if self._is_packed else weight]
 
     def __call__(self, inputs: Float[Tensor, "rows inputs"]) -> Float[Tensor, "rows outputs"]:
-        """Outputs in the dtype of the layer, which must be that of the inputs."""
+        """Return outputs in the dtype of the layer, which must be that of the inputs."""
         if self._is_packed:
             outputs = torch.ops.mkldnn._linear_pointwise(inputs, self._weights[0], self._biases, "none", [], "")
         elif len(self._weights) == 1:
@@ -252,7 +252,7 @@ class PreparedLinear:
 
 @cache
 def can_pack() -> bool:
-    """True if torch can keep a bfloat16 weight in its library's own layout on this CPU, and products come out right."""
+    """Tell whether torch can keep a bfloat16 weight in its library's layout on this CPU, with right products."""
     if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         return False
     weight = (torch.arange(96 * 64).view(96, 64) % 7 - 3).bfloat16()

@@ -36,7 +36,7 @@ class Verdict:
 
 
 def last_number(text: str) -> str | None:
-    """Returns the last number in the text as written (`-1,234`, `7.0`), or None."""
+    """Return the last number in the text as written (`-1,234`, `7.0`), or None."""
     last = None
     for match in NUMBER.finditer(text):
         last = match.group()
@@ -44,7 +44,7 @@ def last_number(text: str) -> str | None:
 
 
 def as_integer(number: str) -> str | None:
-    """Returns an integer's shortest spelling (`007`, `7.0` and `7` are `7`), or None for another number.
+    """Return an integer's shortest spelling (`007`, `7.0` and `7` are `7`), or None for another number.
 
     It stays a string: Python refuses to convert thousands of digits, and a model may well write them.
     """
@@ -57,7 +57,7 @@ def as_integer(number: str) -> str | None:
 
 
 def verify_integer(text: str, answer: str) -> Verdict:
-    """Returns right when the last number in the text is the integer `answer`."""
+    """Return right when the last number in the text is the integer `answer`."""
     found = last_number(text)
     if found is None:
         return Verdict(False, f"no number in the response, expected {shown(answer)}")
@@ -67,35 +67,35 @@ def verify_integer(text: str, answer: str) -> Verdict:
 
 
 def verify_exact(text: str, answer: str) -> Verdict:
-    """Returns right when the text is the answer, apart from white space around it."""
+    """Return right when the text is the answer, apart from white space around it."""
     if text.strip() == answer.strip():
         return Verdict(True, "the response is the answer")
     return Verdict(False, f"the response is {shown(text)!r}, expected {shown(answer)!r}")
 
 
 def shown(text: str) -> str:
-    """Returns the text cut to a length that fits a reason line."""
+    """Return the text cut to a length that fits a reason line."""
     text = text.strip()
     return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."
 
 
 def whole_text(text: str) -> str:
-    """Returns the text without white space around it."""
+    """Return the text without white space around it."""
     return text.strip()
 
 
 def last_line(text: str) -> str:
-    """Returns the last line that is not blank, or an empty string."""
+    """Return the last line that is not blank, or an empty string."""
     return text.strip().rpartition("\n")[2].strip()
 
 
 def last_number_or_nothing(text: str) -> str:
-    """Returns the last number in the text, or an empty string."""
+    """Return the last number in the text, or an empty string."""
     return last_number(text) or ""
 
 
 def answer_tag(text: str) -> str:
-    """Returns what the last `<answer>...</answer>` holds, or an empty string."""
+    """Return what the last `<answer>...</answer>` holds, or an empty string."""
     found = ANSWER_TAG.findall(text)
     return found[-1].strip() if found else ""
 
@@ -130,17 +130,17 @@ class VerifierScore:
     verifier: str
 
     def prepare(self) -> None:
-        """Imports what the verifier needs."""
+        """Import what the verifier needs."""
         load_verifier(self.verifier)
 
     def __call__(self, problem: Problem, response: Response) -> Score:
-        """Returns the score of a response."""
+        """Return the score of a response."""
         verdict = load_verifier(self.verifier)(response.text, problem.answer)
         return right_or_wrong(verdict.correct, verdict.reason)
 
 
 @cache
 def load_verifier(name: str) -> Verify:
-    """Returns the function of a verifier in `VERIFIERS`."""
+    """Return the function of a verifier in `VERIFIERS`."""
     module, _, function = VERIFIERS[name].partition(":")
     return getattr(import_module(module), function)

@@ -53,7 +53,7 @@ def arithmetic(
     wording: str = "What is {expression}?",
     system_prompt: str | None = None,
 ) -> ProblemSet:
-    """Returns arithmetic problems with integer answers, split so that 3+5 and 5+3 are on the same side.
+    """Return arithmetic problems with integer answers, split so that 3+5 and 5+3 are on the same side.
 
     One-digit addition has 100 problems in 55 classes; the fraction counts classes.
 
@@ -92,20 +92,20 @@ class ArithmeticScore:
     """Scores 1 when the last number of the response, repetitions of the question left out, is the answer."""
 
     def __call__(self, problem: Problem, response: Response) -> Score:
-        """Returns the score of a response."""
+        """Return the score of a response."""
         verdict = verify_integer(without_echo(response.text, problem.problem_id), problem.answer)
         return right_or_wrong(verdict.correct, verdict.reason)
 
 
 def without_echo(text: str, expression: str) -> str:
-    """Returns the text without the expression, however it is spaced: `0 + 7 = 7` becomes ` = 7`."""
+    """Return the text without the expression, however it is spaced: `0 + 7 = 7` becomes ` = 7`."""
     parts = re.split(r"([-+*])", expression)
     spaced = r"\s*".join(r"[*x\u00d7]" if part == "*" else re.escape(part) for part in parts)
     return re.sub(rf"(?<![0-9]){spaced}(?![0-9])", "", text)
 
 
 def check_arithmetic(operators: str, digits: int, num_terms: int, num_problems: int, wording: str) -> None:
-    """Raises ValueError for a parameter out of its range."""
+    """Raise ValueError for a parameter out of its range."""
     if not operators or not set(operators) <= set(OPERATORS) or len(set(operators)) < len(operators):
         raise ValueError(f"operators must be some of '{OPERATORS}', each once, got {operators!r}")
     for name, value, most in (("digits", digits, MOST_DIGITS), ("num_terms", num_terms, MOST_TERMS)):
@@ -119,7 +119,7 @@ def check_arithmetic(operators: str, digits: int, num_terms: int, num_problems: 
 
 
 def as_problem(expression: Expression, wording: str, system_prompt: str | None) -> Problem:
-    """Returns the problem that asks for the value of an expression."""
+    """Return the problem that asks for the value of an expression."""
     text = written(expression)
     question = wording.replace(EXPRESSION_SLOT, text)
     return Problem(problem_id=text, messages=chat(question, system_prompt=system_prompt), answer=str(value(expression)))
@@ -134,7 +134,7 @@ def commutation_classes(
     *,
     most_enumerated: int = MOST_ENUMERATED,
 ) -> dict[CommutationClass, list[Expression]]:
-    """Returns different expressions by class: all there are, or at least `num_problems` drawn from a large space."""
+    """Return different expressions by class: all there are, or at least `num_problems` drawn from a large space."""
     terms = range(0 if digits == 1 else 10 ** (digits - 1), 10**digits)
     num_expressions = len(terms) ** num_terms * len(operators) ** (num_terms - 1)
     classes: dict[CommutationClass, list[Expression]] = {}
@@ -157,14 +157,14 @@ def commutation_classes(
 
 
 def all_expressions(terms: range, operators: str, num_terms: int) -> Iterator[Expression]:
-    """Yields every expression with the given terms and operators."""
+    """Yield every expression with the given terms and operators."""
     for chosen in itertools.product(terms, repeat=num_terms):
         for between in itertools.product(operators, repeat=num_terms - 1):
             yield chosen, between
 
 
 def within(classes: Iterable[list[Expression]], num_problems: int) -> Iterator[list[Expression]]:
-    """Yields classes until they hold `num_problems` problems; the last one is cut to fit."""
+    """Yield classes until they hold `num_problems` problems; the last one is cut to fit."""
     room = num_problems
     for members in classes:
         if room <= 0:
@@ -174,12 +174,12 @@ def within(classes: Iterable[list[Expression]], num_problems: int) -> Iterator[l
 
 
 def commutation_class(expression: Expression) -> CommutationClass:
-    """Returns what 3+5*2 and 2*5+3 have in common: the sorted signed products of sorted factors."""
+    """Return what 3+5*2 and 2*5+3 have in common: the sorted signed products of sorted factors."""
     return tuple(sorted((sign, tuple(sorted(factors))) for sign, factors in signed_products(expression)))
 
 
 def value(expression: Expression) -> int:
-    """Returns the value of an expression, `*` before `+` and `-`."""
+    """Return the value of an expression, `*` before `+` and `-`."""
     total = 0
     for sign, factors in signed_products(expression):
         product = 1
@@ -190,7 +190,7 @@ def value(expression: Expression) -> int:
 
 
 def signed_products(expression: Expression) -> list[tuple[str, list[int]]]:
-    """Returns the sum an expression is: a sign and the factors of each product."""
+    """Return the sum an expression is: a sign and the factors of each product."""
     terms, operators = expression
     products: list[tuple[str, list[int]]] = [("+", [terms[0]])]
     for operator, term in zip(operators, terms[1:], strict=True):
@@ -202,7 +202,7 @@ def signed_products(expression: Expression) -> list[tuple[str, list[int]]]:
 
 
 def written(expression: Expression) -> str:
-    """Returns the expression without spaces, such as `3+5*2`."""
+    """Return the expression without spaces, such as `3+5*2`."""
     terms, operators = expression
     rest = "".join(f"{operator}{term}" for operator, term in zip(operators, terms[1:], strict=True))
     return f"{terms[0]}{rest}"

@@ -23,7 +23,7 @@ def reasoning_gym(
     template: str = QUESTION_SLOT,
     system_prompt: str | None = None,
 ) -> ProblemSet:
-    """Returns problems of a reasoning-gym dataset, held-out ones from other seeds and with no question in common.
+    """Return problems of a reasoning-gym dataset, held-out ones from other seeds and with no question in common.
 
     The reward is the dataset's own score, from 0 to 1, which may give something for a partly right answer.
 
@@ -70,7 +70,7 @@ TASKS: dict[str, Callable[..., ProblemSet]] = {
 
 
 def make_task(kind: str, **parameters: Any) -> ProblemSet:
-    """Returns a task by kind and parameters.
+    """Return a task by kind and parameters.
 
     Args:
         kind: `arithmetic`, `reasoning-gym:DATASET` or `file:PATH`; what follows the colon may also be given as the

@@ -36,7 +36,7 @@ class Row:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Returns all rows of a `.jsonl`, `.csv` or `.parquet` file.
+    """Return all rows of a `.jsonl`, `.csv` or `.parquet` file.
 
     Raises:
         ValueError: naming file and line, if the file is missing, empty, of another kind, or a line cannot be read.
@@ -56,7 +56,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def read_jsonl(path: Path) -> Iterator[Row]:
-    """Yields one row per line that is not blank.
+    """Yield one row per line that is not blank.
 
     Lines end at line feeds alone: text mode's `splitlines` would also cut at U+2028, which JSON strings may contain.
     """
@@ -68,7 +68,7 @@ def read_jsonl(path: Path) -> Iterator[Row]:
 
 
 def parse_object(line: bytes, place: str) -> dict[str, object]:
-    """Returns the JSON object on a line, or raises ValueError with the place."""
+    """Return the JSON object on a line, or raises ValueError with the place."""
     try:
         parsed = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -87,7 +87,7 @@ def parse_object(line: bytes, place: str) -> dict[str, object]:
 
 
 def is_encodable(parsed: object) -> bool:
-    """Returns False for text with lone surrogates: JSON can write them, no file can store them."""
+    """Return False for text with lone surrogates: JSON can write them, no file can store them."""
     try:
         json.dumps(parsed, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
@@ -96,12 +96,12 @@ def is_encodable(parsed: object) -> bool:
 
 
 def short(line: bytes) -> str:
-    """Returns the beginning of a line for an error message."""
+    """Return the beginning of a line for an error message."""
     return repr(line[:LONGEST_SHOWN].decode("utf-8", "replace").rstrip())
 
 
 def read_csv(path: Path) -> Iterator[Row]:
-    """Yields one row per record; the first line names the columns."""
+    """Yield one row per record; the first line names the columns."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -120,7 +120,7 @@ def read_csv(path: Path) -> Iterator[Row]:
 
 
 def read_parquet(path: Path) -> Iterator[Row]:
-    """Yields the rows of a Parquet file; a row's place is its number, from 1."""
+    """Yield the rows of a Parquet file; a row's place is its number, from 1."""
     values = import_module("klimb.tasks.parquet_rows").read_parquet_values(path)
     return (Row(f"{path.name}:{number}", row) for number, row in enumerate(values, start=1))
 
@@ -142,7 +142,7 @@ def from_file(
     held_out_fraction: float = 0.1,
     seed: int = 0,
 ) -> ProblemSet:
-    """Returns the problems of a JSONL, CSV or Parquet file. The columns not named here become metadata.
+    """Return the problems of a JSONL, CSV or Parquet file. The columns not named here become metadata.
 
     A question is never on both sides. Rows that repeat an earlier question and its answer are left out with a warning.
 
@@ -199,7 +199,7 @@ def from_file(
 
 
 def score_function(verifier: str | Callable[..., object]) -> ScoreFunction:
-    """Returns the score function a verifier's name (or a reward function) stands for."""
+    """Return the score function a verifier's name (or a reward function) stands for."""
     if not isinstance(verifier, str):
         return PythonReward(location_of(verifier))
     if verifier.startswith(PREFIX):
@@ -213,7 +213,7 @@ def score_function(verifier: str | Callable[..., object]) -> ScoreFunction:
 
 
 def check_columns(rows: list[Row], path: Path, wanted: Sequence[str]) -> list[Row]:
-    """Returns the rows if each has the wanted columns; else raises, naming the columns there are."""
+    """Return the rows if each has the wanted columns; else raises, naming the columns there are."""
     for row in rows:
         for column in wanted:
             if column not in row.values:
@@ -252,7 +252,7 @@ def as_problem(
     *,
     needs_answer: bool = True,
 ) -> Problem:
-    """Returns the problem of one row."""
+    """Return the problem of one row."""
     if answer is None or (not needs_answer and is_empty(row.values[answer])):
         reference = ""
     else:
@@ -272,12 +272,12 @@ def as_problem(
 
 
 def is_empty(cell: object) -> bool:
-    """True for a cell without text: null, NaN, or white space."""
+    """Return True for a cell without text: null, NaN, or white space."""
     return cell is None or (isinstance(cell, float) and math.isnan(cell)) or str(cell).strip() == ""
 
 
 def as_text(cell: object, column: str, place: str) -> str:
-    """Returns a question or answer cell as text; raises ValueError unless it is text or a number, and not empty."""
+    """Return a question or answer cell as text; raises ValueError unless it is text or a number, and not empty."""
     if is_empty(cell):
         raise ValueError(f"{place}: column {column!r} is empty")
     if isinstance(cell, bool) or not isinstance(cell, str | int | float):
@@ -286,7 +286,7 @@ def as_text(cell: object, column: str, place: str) -> str:
 
 
 def check_integers(problems: Sequence[Problem]) -> None:
-    """Raises ValueError unless every reference answer is an integer."""
+    """Raise ValueError unless every reference answer is an integer."""
     for problem in problems:
         if as_integer(problem.answer) is None:
             raise ValueError(
@@ -296,12 +296,12 @@ def check_integers(problems: Sequence[Problem]) -> None:
 
 
 def question_of(problem: Problem) -> str:
-    """Returns what makes two problems the same: the user's message, white space aside."""
+    """Return what makes two problems the same: the user's message, white space aside."""
     return " ".join(problem.messages[-1]["content"].split())
 
 
 def without_repetitions(problems: Sequence[Problem], path: Path) -> list[Problem]:
-    """Returns the problems with every question once; raises ValueError if one has two answers."""
+    """Return the problems with every question once; raises ValueError if one has two answers."""
     first: dict[str, Problem] = {}
     for problem in problems:
         known = first.setdefault(question_of(problem), problem)
@@ -317,7 +317,7 @@ def without_repetitions(problems: Sequence[Problem], path: Path) -> list[Problem
 
 
 def check_disjoint(train: Sequence[Problem], held_out: Sequence[Problem]) -> None:
-    """Raises ValueError if a held-out question is also trained on."""
+    """Raise ValueError if a held-out question is also trained on."""
     trained = {question_of(problem): problem for problem in train}
     shared = [(trained[question_of(problem)], problem) for problem in held_out if question_of(problem) in trained]
     if shared:

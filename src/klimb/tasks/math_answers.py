@@ -22,7 +22,7 @@ WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}")
 
 
 def as_math(answer: str) -> str:
-    r"""Returns a reference answer as math-verify reads it: bare LaTeX gets dollars, numbers and prose stay as they are.
+    r"""Return a reference answer as math-verify reads it: bare LaTeX gets dollars, numbers and prose stay as they are.
 
     Without dollars `2\sqrt{3}` would be read as its last number; with them `3 apples` would be a product of letters.
     """
@@ -32,7 +32,7 @@ def as_math(answer: str) -> str:
 
 
 def verify_math(text: str, answer: str) -> Verdict:
-    """Returns right when the response's final expression equals the answer.
+    """Return right when the response's final expression equals the answer.
 
     math-verify's own time limits use SIGALRM and would cancel the caller's; they are off, the scorer's deadline holds.
 

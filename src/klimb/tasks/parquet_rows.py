@@ -9,7 +9,7 @@ import pyarrow.parquet
 
 
 def read_parquet_values(path: Path) -> list[dict[str, object]]:
-    """Returns the rows as dicts.
+    """Return the rows as dicts.
 
     Raises:
         ValueError: if the file is not Parquet.

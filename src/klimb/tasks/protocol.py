@@ -119,7 +119,7 @@ class ProblemSet:
 
 
 def chat(question: str, *, system_prompt: str | None = None, template: str = QUESTION_SLOT) -> tuple[Message, ...]:
-    r"""Returns the messages that ask `question`.
+    r"""Return the messages that ask `question`.
 
     Args:
         question: the text that replaces `{question}` in the template.
@@ -139,12 +139,12 @@ def chat(question: str, *, system_prompt: str | None = None, template: str = QUE
 
 
 def right_or_wrong(correct: bool, reason: str) -> Score:
-    """Returns reward 1 for a correct answer and 0 for a wrong one."""
+    """Return reward 1 for a correct answer and 0 for a wrong one."""
     return Score(reward=float(correct), correct=correct, parts={"correct": float(correct)}, reason=reason)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns `; did you mean 'x'?` to end a message with, or nothing when no known name is near."""
+    """Return `; did you mean 'x'?` to end a message with, or nothing when no known name is near."""
     by_lower = {candidate.lower(): candidate for candidate in known}
     found = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return f"; did you mean {by_lower[found[0]]!r}?" if found else ""

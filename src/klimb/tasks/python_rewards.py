@@ -45,11 +45,11 @@ class PythonReward:
             raise ValueError(f"a reward of your own is written python:module.function, got {self.location!r}")
 
     def prepare(self) -> None:
-        """Imports the function."""
+        """Import the function."""
         load_reward(self.location)
 
     def __call__(self, problem: Problem, response: Response) -> Score:
-        """Returns the score; without a reward, and with the reason, if the function returned none that can be used."""
+        """Return the score; without a reward, and with the reason, if the function returned none that can be used."""
         returned = load_reward(self.location)(
             prompt=problem.messages[-1]["content"],
             response=response.text,
@@ -60,7 +60,7 @@ class PythonReward:
 
 
 def with_reward(task: Task, reward: str | RewardFunction) -> ProblemSet:
-    """Returns the task with its problems scored by `reward`: `python:module.function`, or such a function itself."""
+    """Return the task with its problems scored by `reward`: `python:module.function`, or such a function itself."""
     location = reward if isinstance(reward, str) else location_of(reward)
     return ProblemSet(
         name=f"{task.name} with {location}",
@@ -71,7 +71,7 @@ def with_reward(task: Task, reward: str | RewardFunction) -> ProblemSet:
 
 
 def location_of(function: RewardFunction) -> str:
-    """Returns `python:module.function` for a function at the top of a module.
+    """Return `python:module.function` for a function at the top of a module.
 
     Raises:
         ValueError: for a lambda, a nested function, or one of the script being run: no other process can import those.
@@ -88,7 +88,7 @@ def location_of(function: RewardFunction) -> str:
 
 @cache
 def load_reward(location: str) -> RewardFunction:
-    """Returns the function at `python:module.function`.
+    """Return the function at `python:module.function`.
 
     Raises:
         ValueError: naming what is missing, and the nearest name there is.
@@ -118,7 +118,7 @@ def load_reward(location: str) -> RewardFunction:
 
 
 def check_signature(function: RewardFunction, location: str) -> None:
-    """Raises ValueError unless the function takes the four arguments by name."""
+    """Raise ValueError unless the function takes the four arguments by name."""
     signature = inspect.signature(function)
     try:
         signature.bind(**dict.fromkeys(ARGUMENTS))
@@ -129,7 +129,7 @@ def check_signature(function: RewardFunction, location: str) -> None:
 
 
 def as_score(returned: object, location: str) -> Score:
-    """Returns the score that a reward function's return value means."""
+    """Return the score that a reward function's return value means."""
     if isinstance(returned, Mapping):
         return score_of_parts(returned, location)
     number = as_number(returned)
@@ -141,7 +141,7 @@ def as_score(returned: object, location: str) -> Score:
 
 
 def score_of_parts(returned: Mapping[object, object], location: str) -> Score:
-    """Returns the score with the sum of the parts as reward."""
+    """Return the score with the sum of the parts as reward."""
     parts: dict[str, float] = {}
     for name, part in returned.items():
         number = as_number(part)
@@ -156,7 +156,7 @@ def score_of_parts(returned: Mapping[object, object], location: str) -> Score:
 
 
 def as_number(returned: object) -> float | None:
-    """Returns a real number as float, or None for what is not one or not finite."""
+    """Return a real number as float, or None for what is not one or not finite."""
     if not isinstance(returned, Real):
         return None
     try:
@@ -167,6 +167,6 @@ def as_number(returned: object) -> float | None:
 
 
 def unusable(location: str, returned: object, expected: str) -> Score:
-    """Returns a score without a reward, whose reason names the function, what it returned and what it should."""
+    """Return a score without a reward, whose reason names the function, what it returned and what it should."""
     what = f"{type(returned).__name__} {returned!r}"[:80]
     return Score(reward=None, reason=f"{location} returned {what}, expected {expected}")

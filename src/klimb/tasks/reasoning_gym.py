@@ -48,11 +48,11 @@ class ReasoningGymScore:
         return create_dataset(self.dataset, **self.parameters, seed=0, size=1)
 
     def prepare(self) -> None:
-        """Creates the dataset."""
+        """Create the dataset."""
         _ = self.scoring
 
     def __call__(self, problem: Problem, response: Response) -> Score:
-        """Returns the dataset's score, from 0 to 1; correct means 1."""
+        """Return the dataset's score, from 0 to 1; correct means 1."""
         answer = EXTRACTIONS[self.extract](response.text)
         try:
             value = float(self.scoring.score_answer(answer, self.entries[problem.problem_id]))
@@ -73,7 +73,7 @@ def reasoning_gym_problems(
     template: str,
     system_prompt: str | None,
 ) -> ProblemSet:
-    """Returns problems of a reasoning-gym dataset; `klimb.tasks.reasoning_gym` documents the parameters."""
+    """Return problems of a reasoning-gym dataset; `klimb.tasks.reasoning_gym` documents the parameters."""
     check_parameters(dataset, parameters, extract)
     for name, num in (("num_train", num_train), ("num_held_out", num_held_out)):
         if num < 0:
@@ -102,7 +102,7 @@ def reasoning_gym_problems(
 
 
 def check_parameters(dataset: str, parameters: Mapping[str, Any], extract: str) -> None:
-    """Raises ValueError for a dataset, a parameter or an extraction that does not exist, with the nearest name."""
+    """Raise ValueError for a dataset, a parameter or an extraction that does not exist, with the nearest name."""
     if dataset not in DATASETS:
         raise ValueError(
             f"reasoning-gym has {len(DATASETS)} datasets (python -c 'from reasoning_gym.factory import DATASETS as d; "
@@ -125,7 +125,7 @@ def check_parameters(dataset: str, parameters: Mapping[str, Any], extract: str) 
 def draw(
     dataset: str, parameters: Mapping[str, Any], seed: int, num_wanted: int, wanted: str, excluded: frozenset[str]
 ) -> dict[str, Entry]:
-    """Returns `num_wanted` entries with different questions, none of them excluded, by problem id."""
+    """Return `num_wanted` entries with different questions, none of them excluded, by problem id."""
     if num_wanted == 0:
         return {}
     size = DRAWS_PER_PROBLEM * num_wanted
@@ -146,7 +146,7 @@ def draw(
 
 
 def generated(dataset: str, parameters: Mapping[str, Any], seed: int, size: int) -> ProceduralDataset:
-    """Returns the dataset; its complaint about a parameter becomes a ValueError."""
+    """Return the dataset; its complaint about a parameter becomes a ValueError."""
     try:
         return create_dataset(dataset, **parameters, seed=seed, size=size)
     except (AssertionError, TypeError) as error:

@@ -63,17 +63,17 @@ class WorkerProcess:
         return bool(self._outgoing)
 
     def begin(self, job: Any, request: bytes, *, timeout_seconds: float) -> None:
-        """Starts a job; its clock runs from now."""
+        """Start a job; its clock runs from now."""
         self.job = job
         self.deadline = time.monotonic() + timeout_seconds
         self._outgoing += scoring_program.pack(request)
 
     def finish(self) -> None:
-        """Marks the present work as done."""
+        """Mark the present work as done."""
         self.job, self.deadline = None, None
 
     def write(self) -> None:
-        """Writes as much of the request as fits now. A dead worker is noticed when reading."""
+        """Write as much of the request as fits now. A dead worker is noticed when reading."""
         try:
             num_written = os.write(self.requests, self._outgoing)
         except BlockingIOError:
@@ -83,7 +83,7 @@ class WorkerProcess:
         del self._outgoing[:num_written]
 
     def read(self) -> dict[str, Any] | None:
-        """Returns the reply if it is complete, else None.
+        """Return the reply if it is complete, else None.
 
         Raises:
             EOFError: if the process has ended, or sent what is not a reply.
@@ -109,7 +109,7 @@ class WorkerProcess:
             raise EOFError from error
 
     def kill(self) -> str:
-        """Ends the process and its children now; returns how it ended, for people."""
+        """End the process and its children now; returns how it ended, for people."""
         # A process that has already ended keeps its own exit status: killing it then changes nothing.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -172,7 +172,7 @@ class Scorer:
         max_error_fraction: float = 0.5,
         memory_limit_gigabytes: float | None = 8.0,
     ) -> None:
-        """Prepares; processes start on entering.
+        """Prepare; processes start on entering.
 
         Args:
             task: whose score function is called.
@@ -203,7 +203,7 @@ class Scorer:
         self._workers: list[WorkerProcess] = []
 
     def __enter__(self) -> Scorer:
-        """Starts the workers and waits until they have loaded the score function.
+        """Start the workers and waits until they have loaded the score function.
 
         Raises:
             ScoringError: if it cannot be loaded, naming what is missing.
@@ -224,16 +224,16 @@ class Scorer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the workers."""
+        """End the workers."""
         self.close()
 
     def close(self) -> None:
-        """Ends the workers at once."""
+        """End the workers at once."""
         while self._workers:
             self._workers.pop().kill()
 
     def score_many(self, problems: Sequence[Problem], responses: Sequence[Response]) -> list[Score]:
-        """Returns one score per response, in order; `responses[i]` answers `problems[i]`.
+        """Return one score per response, in order; `responses[i]` answers `problems[i]`.
 
         Raises:
             ScoringError: if more than `max_error_fraction` of all responses so far had no reward.
@@ -262,7 +262,7 @@ class Scorer:
         return [scores[index] for index in range(len(responses))]
 
     def _start_request(self) -> bytes:
-        """Returns what a worker needs to load the score function."""
+        """Return what a worker needs to load the score function."""
         try:
             score = pickle.dumps(self.task.score)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -283,14 +283,14 @@ class Scorer:
         return ended
 
     def _assign(self, queue: deque[Job]) -> None:
-        """Gives jobs to idle workers."""
+        """Give jobs to idle workers."""
         for worker in self._workers:
             if queue and worker.is_ready and worker.job is None:
                 job = queue.popleft()
                 worker.begin(job, job.request, timeout_seconds=self.timeout_seconds)
 
     def _events(self) -> Iterator[tuple[Job, Score | None]]:
-        """Waits for something to happen; yields finished jobs. None for a score means: try again."""
+        """Wait for something to happen; yields finished jobs. None for a score means: try again."""
         deadlines = [worker.deadline for worker in self._workers if worker.deadline is not None]
         with selectors.DefaultSelector() as selector:
             for worker in self._workers:
@@ -310,7 +310,7 @@ class Scorer:
             yield from self._on_deadline(worker)
 
     def _on_readable(self, worker: WorkerProcess) -> Iterator[tuple[Job, Score | None]]:
-        """Handles a reply, or the end of the process."""
+        """Return handles a reply, or the end of the process."""
         try:
             reply = worker.read()
         except EOFError:
@@ -326,7 +326,7 @@ class Scorer:
             yield job, self._score_of(reply)
 
     def _on_loaded(self, worker: WorkerProcess, reply: dict[str, Any]) -> None:
-        """Marks a worker as ready, or raises ScoringError with what kept it from loading the score function."""
+        """Mark a worker as ready, or raises ScoringError with what kept it from loading the score function."""
         if "failure" not in reply:
             worker.is_ready = True
             return
@@ -345,7 +345,7 @@ class Scorer:
         )
 
     def _on_death(self, worker: WorkerProcess) -> Iterator[tuple[Job, Score | None]]:
-        """Replaces a worker that ended by itself; its job is tried again, or given up."""
+        """Replace a worker that ended by itself; its job is tried again, or given up."""
         if not worker.is_ready:
             raise ScoringError(
                 f"the process that loads the score function of task {self.task.name!r} ended ({worker.kill()})"
@@ -358,7 +358,7 @@ class Scorer:
             yield job, Score(reward=None, reason=f"scoring ended its process {job.attempt} times ({ended})")
 
     def _on_deadline(self, worker: WorkerProcess) -> Iterator[tuple[Job, Score | None]]:
-        """Replaces a worker that took too long; its job is not tried again, since it would take as long."""
+        """Replace a worker that took too long; its job is not tried again, since it would take as long."""
         if not worker.is_ready:
             raise ScoringError(
                 f"the score function of task {self.task.name!r} was not loaded within {START_TIMEOUT_SECONDS:g} s"
@@ -369,14 +369,14 @@ class Scorer:
         yield job, Score(reward=None, reason=f"timed out after {self.timeout_seconds:g} s")
 
     def _score_of(self, reply: dict[str, Any]) -> Score:
-        """Returns the score a reply holds; one without a reward if the score function raised."""
+        """Return the score a reply holds; one without a reward if the score function raised."""
         if "failure" in reply:
             self.first_traceback = self.first_traceback or reply["traceback"]
             return Score(reward=None, reason=reply["failure"])
         return Score(**reply)
 
     def _counted(self, score: Score) -> Score:
-        """Returns the score after counting it; raises ScoringError when too many were errors."""
+        """Return the score after counting it; raises ScoringError when too many were errors."""
         self.num_scored += 1
         self.num_errors += score.reward is None
         too_many = self.num_errors > self.max_error_fraction * self.num_scored

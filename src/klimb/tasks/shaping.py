@@ -28,7 +28,7 @@ class Shaping(Protocol):
         ...
 
     def amount(self, response: Response) -> float:
-        """Returns what is added to the reward."""
+        """Return what is added to the reward."""
         ...
 
 
@@ -60,7 +60,7 @@ class OverlongShaping:
             raise ValueError(f"factor must be finite and > 0, got {self.factor}")
 
     def amount(self, response: Response) -> float:
-        """Returns the penalty: 0, or less."""
+        """Return the penalty: 0, or less."""
         num_over = response.num_tokens - (self.max_tokens - self.buffer_tokens)
         return -self.factor * min(max(num_over / self.buffer_tokens, 0.0), 1.0)
 
@@ -86,7 +86,7 @@ class FormatReward:
             raise ValueError(f"weight must be finite, got {self.weight}")
 
     def amount(self, response: Response) -> float:
-        """Returns the weight or 0."""
+        """Return the weight or 0."""
         return self.weight if re.search(self.pattern, response.text, re.DOTALL) else 0.0
 
 
@@ -98,13 +98,13 @@ class ShapedScore:
     shapings: tuple[Shaping, ...]
 
     def prepare(self) -> None:
-        """Prepares the inner score function, if it wants that."""
+        """Prepare the inner score function, if it wants that."""
         prepare = getattr(self.score, "prepare", None)
         if prepare is not None:
             prepare()
 
     def __call__(self, problem: Problem, response: Response) -> Score:
-        """Returns the shaped score."""
+        """Return the shaped score."""
         score = self.score(problem, response)
         for shaping in self.shapings:
             score = shape(score, response, shaping)
@@ -112,7 +112,7 @@ class ShapedScore:
 
 
 def shape(score: Score, response: Response, shaping: Shaping) -> Score:
-    """Returns the score with one more part. What is correct stays correct; what has no reward gets none.
+    """Return the score with one more part. What is correct stays correct; what has no reward gets none.
 
     Raises:
         ValueError: if the score already has a part of that name.
@@ -126,7 +126,7 @@ def shape(score: Score, response: Response, shaping: Shaping) -> Score:
 
 
 def with_shaping(task: Task, shapings: Sequence[Shaping]) -> ProblemSet:
-    """Returns the task with every score shaped by each of `shapings`, in order."""
+    """Return the task with every score shaped by each of `shapings`, in order."""
     names = [shaping.part for shaping in shapings]
     if len({*names, *BUILT_IN_PARTS}) < len(names) + len(BUILT_IN_PARTS):
         raise ValueError(f"each shaping needs a part name of its own, none of {BUILT_IN_PARTS}; got {names}")

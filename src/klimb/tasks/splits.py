@@ -8,7 +8,7 @@ Unit = TypeVar("Unit")
 
 
 def split(units: list[Unit], held_out_fraction: float) -> tuple[list[Unit], list[Unit]]:
-    """Returns (train, held_out); the first units are held out, so shuffle before.
+    """Return (train, held_out); the first units are held out, so shuffle before.
 
     A fraction strictly between 0 and 1 leaves at least one unit on each side.
 

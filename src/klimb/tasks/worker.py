@@ -31,12 +31,12 @@ PR_SET_PDEATHSIG = 1
 
 
 def pack(payload: bytes) -> bytes:
-    """Returns the payload with its length in front."""
+    """Return the payload with its length in front."""
     return HEADER.pack(len(payload)) + payload
 
 
 def read_payload(stream: BinaryIO) -> bytes | None:
-    """Returns the next payload, or None at the end of the stream."""
+    """Return the next payload, or None at the end of the stream."""
     header = stream.read(HEADER.size)
     if len(header) < HEADER.size:
         return None
@@ -46,7 +46,7 @@ def read_payload(stream: BinaryIO) -> bytes | None:
 
 
 def claim_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Returns the streams to and from the training process; stdin, stdout and stderr become empty.
+    """Return the streams to and from the training process; stdin, stdout and stderr become empty.
 
     What reward code prints goes nowhere, and its `input()` cannot eat a problem.
     """
@@ -73,7 +73,7 @@ def limit_memory(num_bytes: int | None) -> None:
 
 
 def load(start: dict[str, Any]) -> Any:
-    """Returns the score function, ready to be called."""
+    """Return the score function, ready to be called."""
     sys.path[:] = start["import_path"]
     limit_memory(start["memory_limit_bytes"])
     score = pickle.loads(start["score"])
@@ -85,7 +85,7 @@ def load(start: dict[str, Any]) -> Any:
 
 
 def reply_to(score: Any, request: bytes) -> bytes:
-    """Returns the score of one problem and response as JSON."""
+    """Return the score of one problem and response as JSON."""
     problem, response = pickle.loads(request)
     result = score(problem, response)
     if not all(hasattr(result, name) for name in ("reward", "correct", "parts", "reason")):
@@ -100,7 +100,7 @@ def reply_to(score: Any, request: bytes) -> bytes:
 
 
 def failure(error: BaseException) -> bytes:
-    """Returns the JSON of an exception: one line, and the traceback."""
+    """Return the JSON of an exception: one line, and the traceback."""
     lines = str(error).strip().splitlines()
     message = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     text = "".join(traceback.format_exception(error))

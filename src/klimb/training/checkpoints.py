@@ -59,7 +59,7 @@ class CheckpointContent:
 def save_checkpoint(
     folder: Path, step: int, content: CheckpointContent, *, keep: int, spare: Collection[int] = ()
 ) -> Path:
-    """Writes `step-XXXXXX` into the folder and then removes all but the newest `keep` and those of the steps to spare.
+    """Write `step-XXXXXX` into the folder and then removes all but the newest `keep` and those of the steps to spare.
 
     Raises:
         OSError: it could not be written (disk full, read-only); those that were there are untouched.
@@ -85,7 +85,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> CheckpointContent:
-    """The content of a verified checkpoint.
+    """Return the content of a verified checkpoint.
 
     Raises:
         CheckpointError: it was written in a format that this version does not read.
@@ -101,12 +101,12 @@ def load_checkpoint(path: Path) -> CheckpointContent:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint, whether or not its bytes verify."""
+    """Return the newest checkpoint, whether or not its bytes verify."""
     return next(iter(_newest_first(folder)), None)
 
 
 def newest_verified(folder: Path) -> Path | None:
-    """The newest checkpoint whose every byte is as it was written; None when there is none.
+    """Return the newest checkpoint whose every byte is as it was written; None when there is none.
 
     A damaged one is named in a warning and passed over.
     """
@@ -119,7 +119,7 @@ def newest_verified(folder: Path) -> Path | None:
 
 
 def find_damage(path: Path) -> str:
-    """What is wrong with a checkpoint's files, in words; empty when each is as its manifest says."""
+    """Return what is wrong with a checkpoint's files, in words; empty when each is as its manifest says."""
     try:
         manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
         for name, expected in manifest["files"].items():
@@ -134,13 +134,13 @@ def find_damage(path: Path) -> str:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what an interrupted save has left aside."""
+    """Remove what an interrupted save has left aside."""
     for path in folder.glob(f"{_ASIDE}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def step_of(path: Path) -> int:
-    """The step in a checkpoint's name."""
+    """Return the step in a checkpoint's name."""
     match = _NAME.fullmatch(path.name)
     if match is None:
         raise CheckpointError(f"{path}: not the name of a checkpoint; expected step-000012")

@@ -86,7 +86,7 @@ def clone(
 
 
 def pair_as_sample(policy: Policy, pair: Pair, *, number: int) -> Sample:
-    """The pair as a sample of an unknown behaviour policy: the response and its end token."""
+    """Return the pair as a sample of an unknown behaviour policy: the response and its end token."""
     messages, response = pair
     if not response:
         raise ValueError(f"clone: the response of pair {number} is empty; there is nothing to imitate")
@@ -105,7 +105,7 @@ def pair_as_sample(policy: Policy, pair: Pair, *, number: int) -> Sample:
 
 
 def cloning_batch(samples: Sequence[Sample]) -> Batch:
-    """The samples with A = 0 and log μ = log ref = 0."""
+    """Return the samples with A = 0 and log μ = log ref = 0."""
     batch = collate(samples, torch.zeros(len(samples)), allow_absent_log_mu=True)
     zeros = torch.zeros_like(batch.log_mu)
     return replace(batch, log_mu=zeros, log_ref=zeros)

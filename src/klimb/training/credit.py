@@ -55,7 +55,7 @@ def assign_advantages(
     max_tokens: MicroBatchTokens,
     generator: torch.Generator,
 ) -> tuple[Batch, dict[str, float]]:
-    """The batch with an advantage a token, and metrics; the batch itself with `response`.
+    """Return the batch with an advantage a token, and metrics; the batch itself with `response`.
 
     The rewards are the batch's own advantages [batch], which `no-baseline` leaves as they are. The critic is fitted
     here, to this batch, after its values were used.
@@ -82,7 +82,7 @@ def assign_advantages(
 
 @torch.no_grad()
 def _features(policy: Policy, batch: Batch, *, max_tokens: MicroBatchTokens) -> Float[Tensor, "tokens features"]:
-    """The state that each counted token was predicted from, in the order of the mask."""
+    """Return the state that each counted token was predicted from, in the order of the mask."""
     features: dict[int, Tensor] = {}
     for rows in micro_batches_for(policy, batch, range(len(batch)), max_tokens=max_tokens):
         part = batch.select(rows).to(policy.device)

@@ -79,7 +79,7 @@ def evaluate(
     num_samples: int,
     generator: torch.Generator,
 ) -> Evaluation:
-    """Samples `num_samples` responses to each problem and scores them; temperature 0 is greedy and draws one.
+    """Sample `num_samples` responses to each problem and scores them; temperature 0 is greedy and draws one.
 
     Raises:
         ValueError: there is no problem, or no response could be scored.
@@ -103,7 +103,7 @@ def evaluate(
 
 
 def summarise_scores(problems: Sequence[Problem], responses: Sequence[Response], scores: Sequence[Score]) -> Evaluation:
-    """The evaluation of scored responses, those of one problem standing together."""
+    """Return the evaluation of scored responses, those of one problem standing together."""
     per_problem = len(responses) // len(problems)
     results: list[ProblemResult] = []
     for number, problem in enumerate(problems):
@@ -157,7 +157,7 @@ def evaluation_record(
     num_samples: int,
     greedy: float | None = None,
 ) -> EvaluationRecord:
-    """The evaluation of these problems, as it is kept."""
+    """Return the evaluation of these problems, as it is kept."""
     return EvaluationRecord(
         when=when,
         **asdict(progress),
@@ -185,7 +185,7 @@ def evaluation_record(
 
 
 def append_evaluation(path: Path, record: EvaluationRecord) -> None:
-    """Adds one line; a disk that refuses it is reported, and the run goes on."""
+    """Add one line; a disk that refuses it is reported, and the run goes on."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
@@ -195,14 +195,14 @@ def append_evaluation(path: Path, record: EvaluationRecord) -> None:
 
 
 def read_evaluations(path: Path) -> list[EvaluationRecord]:
-    """The records in the order they were made; none if there is no file. A last line that was cut short is left out."""
+    """Read the records in the order they were made; none without a file. A last line cut short is left out."""
     if not path.exists():
         return []
     return [_record(json.loads(line)) for line in path.read_bytes().split(b"\n")[:-1]]
 
 
 def forget_evaluations_behind(path: Path, step: int) -> None:
-    """Removes what was recorded after this step, and what was measured after the end: the run goes on from there."""
+    """Remove what was recorded after this step, and what was measured after the end: the run goes on from there."""
     records = read_evaluations(path)
     kept = [
         record for record in records if record.when == "before" or (record.when == "during" and record.step <= step)

@@ -35,7 +35,7 @@ def guard_end(state: RunState, rollouts: Sequence[Sample]) -> None:
 def new_guard(
     settings: GuardSettings | None, measurer: MeasuresBase | None, content: CheckpointContent | None
 ) -> QualityGuard | None:
-    """The guard of a run that begins, or goes on from this checkpoint; None if there is to be none.
+    """Return the guard of a run that begins, or goes on from this checkpoint; None if there is to be none.
 
     It has measured the untrained policy: in the process that began the run, or now, while that policy is still loaded.
     """
@@ -58,12 +58,12 @@ def guard_ending(state: RunState) -> str:
 
 
 def seconds_of_end(state: RunState) -> float:
-    """What measuring after the last step will take, as the measurement before the first one took."""
+    """Return what measuring after the last step will take, as the measurement before the first one took."""
     return 0.0 if state.quality is None else state.quality.seconds
 
 
 def guard_start(state: RunState, *, is_new: bool, is_prepared: bool) -> None:
-    """Takes the point at which training begins as the first good one, once it is seen to be good.
+    """Take the point at which training begins as the first good one, once it is seen to be good.
 
     Args:
         state: before the first step of this process; what the policy was when it came has been measured.
@@ -115,7 +115,7 @@ def _act(state: RunState, guard: QualityGuard, breaches: Sequence[Breach]) -> di
 
 
 def _good_checkpoint(state: RunState, guard: QualityGuard) -> Path | None:
-    """The checkpoint to go back to; None, with the reason in the log, when there is none or it is damaged."""
+    """Return the checkpoint to go back to; None, with the reason in the log, when there is none or it is damaged."""
     if guard.good is None:
         logger.error("guard: there is no checkpoint to go back to")
         return None

@@ -31,7 +31,7 @@ class Iteration:
 
 
 def iterate(state: RunState, actors: RolloutWorker, objective: Loss, settings: LoopSettings) -> Iteration:
-    """Takes the run one step further.
+    """Take the run one step further.
 
     The parameters are at x while sampling and scoring, at y inside `update`. The reference follows before the
     sampling, so it is one and the same for the whole batch.
@@ -61,7 +61,7 @@ def iterate(state: RunState, actors: RolloutWorker, objective: Loss, settings: L
 def _with_log_ref(
     state: RunState, used: Sequence[Sample], objective: Loss, settings: LoopSettings
 ) -> tuple[Sample, ...]:
-    """The samples with the log_ref to train with; those that have one were drawn by the reference itself."""
+    """Return the samples with the log_ref to train with; those that have one were drawn by the reference itself."""
     kind = settings.reference.kind
     if kind == "behaviour":
         return tuple(_with_behaviour_reference(sample, objective) for sample in used)
@@ -161,7 +161,7 @@ def _timed(metrics: dict[str, float], name: str) -> Generator[None]:
 
 
 def keep_rollouts(folder: Path, step: int, samples: Sequence[Sample]) -> None:
-    """Writes what the step drew; a disk that refuses it is reported, and the run goes on."""
+    """Write what the step drew; a disk that refuses it is reported, and the run goes on."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_samples(folder / f"step-{step:06d}.parquet", samples)

@@ -19,7 +19,7 @@ class RunFolderInUse(ValueError):
 
 @contextmanager
 def run_folder_lock(folder: Path) -> Generator[None]:
-    """Holds the folder for this process; a lock whose process is dead is taken over with a warning.
+    """Hold the folder for this process; a lock whose process is dead is taken over with a warning.
 
     Raises:
         RunFolderInUse: a living process holds it, or one on another machine, where nobody can look from here.
@@ -53,7 +53,7 @@ def _release(path: Path) -> None:
 
 @contextmanager
 def _exclusively(path: Path) -> Generator[IO[str]]:
-    """The file, seen by one process at a time. The kernel's lock is held for a moment only.
+    """Return the file, seen by one process at a time. The kernel's lock is held for a moment only.
 
     Holding it for the whole run would let a scoring process, which inherits it, keep the folder after our death.
     """
@@ -90,7 +90,7 @@ def _holds(holder: dict[str, Any], path: Path) -> bool:
 
 
 def process_identity(pid: int) -> dict[str, Any]:
-    """What tells a process from all others, now and later."""
+    """Return what tells a process from all others, now and later."""
     return {"pid": pid, "host": socket.gethostname(), "started": _start_time(pid)}
 
 

@@ -118,7 +118,7 @@ def evaluation_is_due(settings: EvaluationSettings, *, since: Progress, now: Pro
 def evaluate_and_record(
     actors: RolloutWorker, held_out: Sequence[Problem], settings: EvaluationSettings, *, progress: Progress, path: Path
 ) -> dict[str, float]:
-    """Evaluates, appends the record to the file, and returns what is logged of it."""
+    """Evaluate, appends the record to the file, and returns what is logged of it."""
     started = time.monotonic()
     evaluation = evaluate(
         actors.policy,
@@ -135,7 +135,7 @@ def evaluate_and_record(
 
 
 def evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
-    """The evaluation as metrics of a step."""
+    """Return the evaluation as metrics of a step."""
     return {
         "evaluation_mean": evaluation.mean,
         "evaluation_low": evaluation.low,
@@ -253,7 +253,7 @@ def train(
 
 
 def _start_or_resume(run: _Run, *, prepare: Callable[[], None] | None, resume: bool) -> tuple[RunState, MetricsLog]:
-    """The state to start from, with everything in the folder that lies behind it removed."""
+    """Return the state to start from, with everything in the folder that lies behind it removed."""
     policy, settings = run.actors.policy, run.settings
     metrics_path = run.folder / "metrics.jsonl"
     if not resume and (run.checkpoints.exists() or metrics_path.exists()):
@@ -281,7 +281,7 @@ def _start_or_resume(run: _Run, *, prepare: Callable[[], None] | None, resume: b
 
 
 def _checkpoint_to_resume(folder: Path) -> Path | None:
-    """The newest that verifies; damaged newer ones are put aside, so that they do not count among those kept."""
+    """Return the newest that verifies; damaged newer ones are put aside, so that they do not count among those kept."""
     checkpoint = newest_verified(folder)
     if checkpoint is None and newest_checkpoint(folder) is not None:
         raise CheckpointError(
@@ -294,7 +294,7 @@ def _checkpoint_to_resume(folder: Path) -> Path | None:
 
 
 def _remove_behind(folder: Path, step: int) -> None:
-    """Removes what was recorded after the checkpoint; it will be recorded again."""
+    """Remove what was recorded after the checkpoint; it will be recorded again."""
     for name in ("rollouts", "skipped"):
         for path in sorted((folder / name).glob("step-*.parquet")):
             if int(path.stem.split("-")[1]) > step:
@@ -369,7 +369,7 @@ def _record_step(
 
 
 def _save(run: _Run, state: RunState, log: MetricsLog) -> Path | None:
-    """Saves the state; None, with a loud message, when the disk refuses. Training goes on then."""
+    """Save the state; None, with a loud message, when the disk refuses. Training goes on then."""
     try:
         content = capture(state, metrics_bytes=log.flush_to_disk())
         spare = () if state.quality is None else state.quality.protected

@@ -21,7 +21,7 @@ class MetricsLog:
     """Appends to a file; a number that is not finite is written as null."""
 
     def __init__(self, path: Path, *, keep_bytes: int = 0) -> None:
-        """Opens the file and forgets all behind its first `keep_bytes`."""
+        """Open the file and forgets all behind its first `keep_bytes`."""
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("ab")
@@ -32,7 +32,7 @@ class MetricsLog:
         self._file.seek(0, os.SEEK_END)
 
     def write(self, metrics: Mapping[str, float]) -> None:
-        """Appends one line."""
+        """Append one line."""
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         self._file.write(json.dumps(finite).encode() + b"\n")
         try:
@@ -41,12 +41,12 @@ class MetricsLog:
             logger.error("%s cannot be written: %s. Training goes on; the line is kept in memory", self._path, error)
 
     def flush_to_disk(self) -> int:
-        """Returns the size in bytes once all of it is on the disk."""
+        """Return the size in bytes once all of it is on the disk."""
         os.fsync(self._file.fileno())
         return self._file.tell()
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         try:
             self._file.close()
         except OSError as error:
@@ -54,13 +54,13 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, float | None]]:
-    """The lines of a metrics file; a last line that a crash cut short is left out."""
+    """Return the lines of a metrics file; a last line that a crash cut short is left out."""
     lines = path.read_bytes().split(b"\n")
     return [json.loads(line) for line in lines[:-1]]
 
 
 def without_wall_clock(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
-    """The metrics that two equal runs share exactly."""
+    """Return the metrics that two equal runs share exactly."""
     return {name: value for name, value in metrics.items() if not name.endswith(WALL_CLOCK)}
 
 

@@ -33,7 +33,7 @@ LONG_PROMPT = 1 / 8
 
 
 def tokens_at_once(setting: MicroBatchTokens, device: torch.device) -> int:
-    """The setting; `auto` is about the fewest tokens that keep the device busy."""
+    """Return the setting; `auto` is about the fewest tokens that keep the device busy."""
     if setting != "auto":
         return setting
     return max(CPU_TOKENS, CPU_TOKENS_PER_THREAD * torch.get_num_threads()) if device.type == "cpu" else GPU_TOKENS
@@ -57,7 +57,7 @@ def minibatches(batch: Batch, *, num_minibatches: int, generator: torch.Generato
 def micro_batches_for(
     policy: Policy, batch: Batch, rows: Sequence[int], *, max_tokens: MicroBatchTokens
 ) -> list[list[int]]:
-    """The `micro_batches` of these rows that suit the policy and its device."""
+    """Return the `micro_batches` of these rows that suit the policy and its device."""
     padded, at_once = not policy.packs_rows, tokens_at_once(max_tokens, policy.device)
     if max_tokens == "auto":
         return _whole_groups(batch, rows, at_once=at_once, padded=padded)

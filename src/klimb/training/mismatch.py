@@ -47,14 +47,14 @@ def sampler_trainer_mismatch(
 
 
 def is_measured_in_update(state: RunState, settings: LoopSettings) -> bool:
-    """True if the update's first pass is over rows that were just drawn, by the very weights that drew them."""
+    """Return True if the update's first pass is over rows that were just drawn, by the very weights that drew them."""
     is_recorded = settings.log_mu == "sampler" and settings.collect.sampling.is_plain
     # Schedule-Free updates at y and samples at x.
     return is_recorded and not settings.sources.lag and state.optimizer.settings.kind == "adamw"
 
 
 def mismatch_of_first_step(outcome: StepOutcome, part: Batch, *, policy_version: int) -> dict[str, float]:
-    """The gap on the rows of the first optimizer step that this version of the policy drew; empty if there are none.
+    """Read the gap off the rows of the first optimizer step that this version of the policy drew; empty if none.
 
     Args:
         outcome: of the first step that went through the policy since that version.
@@ -69,7 +69,7 @@ def mismatch_of_first_step(outcome: StepOutcome, part: Batch, *, policy_version:
 
 
 def measure_mismatch(state: RunState, used: Sequence[Sample], settings: LoopSettings) -> dict[str, float]:
-    """The gap on a few rows, which costs a pass over them.
+    """Return the gap on a few rows, which costs a pass over them.
 
     Where it decides, they are spread evenly over the batch; else they are the next neighbours at each step, which share
     their prompt and so cost least. Only the sampler's log-probabilities of the unaltered model can be compared:
@@ -88,7 +88,7 @@ def measure_mismatch(state: RunState, used: Sequence[Sample], settings: LoopSett
 
 
 def mismatch_between(recorded: Sequence[Sequence[float] | None], scored: Sequence[Sequence[float]]) -> dict[str, float]:
-    """The gap between what the sampler recorded of each response and what the trainer says of it."""
+    """Return the gap between what the sampler recorded of each response and what the trainer says of it."""
     log_model = torch.tensor([[value for values in recorded for value in values or ()]], dtype=torch.float64)
     log_pi = torch.tensor([[value for values in scored for value in values]], dtype=torch.float64)
     return sampler_trainer_mismatch(log_model, log_pi, torch.ones_like(log_pi, dtype=torch.bool))

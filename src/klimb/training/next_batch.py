@@ -61,7 +61,7 @@ class StepData:
 
 
 def next_batch(state: RunState, actors: RolloutWorker, settings: LoopSettings) -> StepData:
-    """Takes each source's share of the batch. Where too little can be replayed, fresh rollouts stand in."""
+    """Take each source's share of the batch. Where too little can be replayed, fresh rollouts stand in."""
     num_groups = settings.sources.num_groups(settings.collect.num_prompts)
     version = state.optimizer.num_steps
     replayed = state.replay.draw(num_groups["replay"], policy_version=version, generator=state.generators["replay"])
@@ -116,7 +116,7 @@ def _num_groups(samples: Sequence[Sample]) -> int:
 
 
 def _add_up(before: dict[str, float], metrics: dict[str, float]) -> dict[str, float]:
-    """The later metrics, with counts and seconds added up."""
+    """Return the later metrics, with counts and seconds added up."""
     return metrics | {
         name: before[name] + value
         for name, value in metrics.items()
@@ -182,7 +182,7 @@ def _with_log_mu(
 
 
 def _offline_samples(logged: OfflineSource, count: int, settings: LoopSettings) -> tuple[Sample, ...]:
-    """Groups of a log that can be trained on; others are passed over, `max_refills` times at most."""
+    """Return groups of a log that can be trained on; others are passed over, `max_refills` times at most."""
     kept: dict[str, list[Sample]] = {}
     for _ in range(settings.collect.max_refills + 1):
         if len(kept) < count:

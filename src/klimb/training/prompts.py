@@ -24,7 +24,7 @@ class PromptStream:
         self._order = self._order_of(0)
 
     def take(self, count: int) -> list[int]:
-        """The numbers of the next problems; an epoch that ends in between is followed by the next."""
+        """Return the numbers of the next problems; an epoch that ends in between is followed by the next."""
         taken: list[int] = []
         while len(taken) < count:
             if self.position == self._num_problems:

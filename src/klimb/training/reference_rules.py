@@ -95,16 +95,16 @@ class Reference:
             self.num_refreshes += 1
 
     def is_policy(self, *, num_optimizer_steps: int) -> bool:
-        """True while the reference has exactly the weights of the policy after this many steps."""
+        """Return True while the reference has exactly the weights of the policy after this many steps."""
         return self.settings.kind not in ("behaviour", "none") and self.synced_at == num_optimizer_steps
 
     def observe(self, kl_pi_ref: float) -> None:
-        """Takes the token KL of one optimiser step into the moving average."""
+        """Take the token KL of one optimiser step into the moving average."""
         decay = self.settings.kl_decay
         self.kl_average = kl_pi_ref if self.kl_average is None else decay * self.kl_average + (1 - decay) * kl_pi_ref
 
     def score(self, policy: Policy, samples: Sequence[Sample], *, max_tokens: MicroBatchTokens) -> list[Sample]:
-        """The samples with the `log_ref` of the frozen copy; unchanged when there is no copy."""
+        """Return the samples with the `log_ref` of the frozen copy; unchanged when there is no copy."""
         if self._copy is None:
             return list(samples)
         with self._copy.swapped_into(policy):

@@ -171,7 +171,7 @@ class _Scoring:
         self._pool.shutdown(cancel_futures=True)
 
     def add(self, groups: dict[int, tuple[Problem, list[Sample]]]) -> None:
-        """Gives groups to be scored; an error of the scorer so far is raised here."""
+        """Give groups to be scored; an error of the scorer so far is raised here."""
         for run in self._runs:
             if run.done():
                 run.result()
@@ -180,7 +180,7 @@ class _Scoring:
         self._runs.append(self._pool.submit(self._score_waiting))
 
     def scores(self) -> dict[int, list[Score]]:
-        """Waits for the rest."""
+        """Wait for the rest."""
         for run in self._runs:
             run.result()
         return self._scores
@@ -210,7 +210,7 @@ def _template(
     *,
     offset: int,
 ) -> Sample:
-    """What the samples of a group share."""
+    """Return what the samples of a group share."""
     number = this_round.first_group + offset
     return Sample(
         sample_id="",
@@ -245,7 +245,7 @@ def _complete(
 
 
 def _exchange_scores(scores: Sequence[Score], generator: torch.Generator) -> list[Score]:
-    """The scores in random order, those without a reward staying where they are."""
+    """Return the scores in random order, those without a reward staying where they are."""
     exchanged = list(scores)
     places = [index for index, score in enumerate(scores) if score.reward is not None]
     for place, source in zip(places, torch.randperm(len(places), generator=generator).tolist(), strict=True):
@@ -277,7 +277,7 @@ def mark_used(
     needs_reward: bool = True,
     min_reward: float | None = None,
 ) -> list[Sample]:
-    """The group with `metadata["used"]`: `yes`, or why the response is not trained on.
+    """Return the group with `metadata["used"]`: `yes`, or why the response is not trained on.
 
     Args:
         group: scored responses to one prompt.
@@ -302,7 +302,7 @@ def mark_used(
 
 
 def has_zero_variance(scored: Sequence[Sample]) -> bool:
-    """True if all rewards are equal, or all responses are right, or all are wrong.
+    """Return True if all rewards are equal, or all responses are right, or all are wrong.
 
     Source: dynamic sampling of DAPO, arXiv 2503.14476 section 3.2.
     """
@@ -421,7 +421,7 @@ class Rollouts:
     metrics: Mapping[str, float]
 
     def batch(self) -> Batch | None:
-        """The used samples as a batch; None when there are none."""
+        """Return the used samples as a batch; None when there are none."""
         return collate(self.used, self.advantages) if self.used else None
 
 
@@ -464,7 +464,7 @@ def collect_rollouts(
 
 
 def filter_groups(group: Sequence[Sample], settings: RolloutSettings) -> list[Sample]:
-    """The group with `metadata["used"]`: `yes`, or why the response is not trained on."""
+    """Return the group with `metadata["used"]`: `yes`, or why the response is not trained on."""
     return mark_used(
         group,
         compare=settings.advantages in NEEDS_GROUPS,

@@ -66,13 +66,13 @@ class RunFolder:
 
 
 def is_run(path: Path) -> bool:
-    """True if a run has begun in this folder."""
+    """Return True if a run has begun in this folder."""
     # Not its config.json: a model's folder has a file of that name too.
     return RunFolder(path).provenance.is_file()
 
 
 def check_is_free(path: Path) -> None:
-    """Returns if a run can begin in this folder.
+    """Return if a run can begin in this folder.
 
     Raises:
         ConfigError: there is something already: nothing is ever written over.
@@ -83,12 +83,12 @@ def check_is_free(path: Path) -> None:
 
 
 def free_folder(path: Path) -> Path:
-    """The path itself if nothing is there, else the first of `path-2`, `path-3`, … that is free."""
+    """Return the path itself if nothing is there, else the first of `path-2`, `path-3`, … that is free."""
     return path if not path.exists() else _first_free(path, start=2)
 
 
 def move_aside(path: Path) -> Path | None:
-    """Renames what is at the path to `path-1`, `path-2`, … and returns the new name; None if nothing was there."""
+    """Rename what is at the path to `path-1`, `path-2`, … and returns the new name; None if nothing was there."""
     if not path.exists():
         return None
     aside = _first_free(path, start=1)
@@ -97,7 +97,7 @@ def move_aside(path: Path) -> Path | None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes the file whole or not at all."""
+    """Write the file whole or not at all."""
     aside = path.with_name(f".{path.name}.tmp")
     aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     aside.replace(path)
@@ -112,7 +112,7 @@ def _first_free(path: Path, *, start: int) -> Path:
 
 
 def read_run(path: Path) -> RunRecord:
-    """The record of the run in this folder; files that a run has not written yet count as empty.
+    """Return the record of the run in this folder; files that a run has not written yet count as empty.
 
     Raises:
         ConfigError: there is no run, or one of its files is not what a run writes.
@@ -168,7 +168,7 @@ def _evaluations(folder: RunFolder, rows: Sequence[Row], summary: Mapping[str, A
 def _from_other_files(
     folder: RunFolder, rows: Sequence[Row], summary: Mapping[str, Any]
 ) -> tuple[EvaluationRecord, ...]:
-    """What before.json, the steps' rows and summary.json know of a run's evaluations."""
+    """Return what before.json, the steps' rows and summary.json know of a run's evaluations."""
     before = _tables(folder.path / "before.json")
     facts = _Facts(
         count=int(before.get("count", 0)),
@@ -217,7 +217,7 @@ class _Facts:
 
 
 def _of_row(row: Row) -> dict[str, Any]:
-    """The numbers of an evaluation under their names without `evaluation_`."""
+    """Return the numbers of an evaluation under their names without `evaluation_`."""
     numbers = {name.removeprefix("evaluation_"): value for name, value in row.items() if name.startswith("evaluation_")}
     pass_at = {name.removeprefix("pass_at_"): value for name, value in numbers.items() if name.startswith("pass_at_")}
     return {**numbers, "pass_at": pass_at}

@@ -143,7 +143,7 @@ class LoopSettings:
 def check_settings_fit(
     settings: LoopSettings, objective: Loss, *, has_held_out: bool, has_base_metrics: bool = False
 ) -> None:
-    """Returns if a run of these settings can do what they ask for.
+    """Return if a run of these settings can do what they ask for.
 
     Raises:
         ValueError: the objective needs a reference and there is none, or an evaluation has no problems.

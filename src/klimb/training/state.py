@@ -55,7 +55,7 @@ def run_identity(
     *,
     logs: Sequence[OfflineSource] = (),
 ) -> dict[str, Any]:
-    """What the run is, as flat JSON: settings, objective, model, data."""
+    """Return what the run is, as flat JSON: settings, objective, model, data."""
     described = {
         "settings": asdict(settings),
         # A user's own function prints with its address in memory, which is another one in the next process.
@@ -78,7 +78,7 @@ def run_key(identity: Mapping[str, Any]) -> str:
 def check_same_run(
     saved: Mapping[str, Any], present: Mapping[str, Any], *, allowed: Iterable[str] = MAY_DIFFER
 ) -> None:
-    """Returns if the run is the same but for what may differ.
+    """Return if the run is the same but for what may differ.
 
     Args:
         saved: the identity in the checkpoint.
@@ -103,7 +103,7 @@ def check_same_run(
 
 
 def environment(policy: Policy) -> dict[str, Any]:
-    """What equal numbers depend on besides the settings."""
+    """Return what equal numbers depend on besides the settings."""
     return {
         "klimb": __version__,
         "torch": torch.__version__,
@@ -189,7 +189,7 @@ def fresh_state(
     logs: Sequence[OfflineSource] = (),
     quality: QualityGuard | None = None,
 ) -> RunState:
-    """The state before the first step.
+    """Return the state before the first step.
 
     Also seeds torch's global generator: what draws from it (dropout) belongs to the run, and its state is saved.
 
@@ -231,7 +231,7 @@ def _critic(policy: Policy, settings: LoopSettings) -> Critic | None:
 
 
 def capture(state: RunState, *, metrics_bytes: int) -> CheckpointContent:
-    """The state as a checkpoint's content. Reads only: saving or not saving changes no later number."""
+    """Return the state as a checkpoint's content. Reads only: saving or not saving changes no later number."""
     optimizer_tensors, optimizer_numbers = state.optimizer.state()
     reference_tensors, reference_numbers = state.reference.state()
     random_states = {purpose: generator.get_state() for purpose, generator in state.generators.items()}
@@ -264,7 +264,7 @@ def capture(state: RunState, *, metrics_bytes: int) -> CheckpointContent:
 
 
 def restore(state: RunState, content: CheckpointContent) -> int:
-    """Puts a fresh state where the checkpoint was; returns how many bytes of metrics belong to it.
+    """Put a fresh state where the checkpoint was; returns how many bytes of metrics belong to it.
 
     Raises:
         CheckpointError: it is of a run with other settings, or of another model.
@@ -290,7 +290,7 @@ def restore(state: RunState, content: CheckpointContent) -> int:
 
 
 def roll_back(state: RunState, content: CheckpointContent) -> None:
-    """Puts back what was learned, and the rollouts kept to learn from; time, prompts and random numbers go on.
+    """Put back what was learned, and the rollouts kept to learn from; time, prompts and random numbers go on.
 
     The kept rollouts go back with the optimizer, whose steps their age is counted in.
     """

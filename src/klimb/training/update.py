@@ -91,7 +91,7 @@ class StepOutcome:
 def optimizer_step(
     policy: Policy, optimizer: Optimizer, objective: Loss, batch: Batch, *, settings: StepSettings
 ) -> StepOutcome:
-    """Takes one step on a minibatch; call it at the gradient point.
+    """Take one step on a minibatch; call it at the gradient point.
 
     The loss of the minibatch is the sum of those of its micro-batches, each divided by the minibatch's normaliser.
     With beta = 0, rows whose advantage is exactly 0 have no gradient: they stay in the normaliser and skip the model,
@@ -136,7 +136,7 @@ def _learning_rate_scale(metrics: Mapping[str, float], ess_scaling: EssScaling) 
 
 @torch.no_grad()
 def log_probs_now(policy: Policy, batch: Batch, *, max_tokens: MicroBatchTokens) -> Float[Tensor, "batch time"]:
-    """The log π of the batch's tokens under the present weights, without gradient, on the batch's own shape."""
+    """Return the log π of the batch's tokens under the present weights, without gradient, on the batch's own shape."""
     log_pi = torch.zeros(batch.mask.shape)
     for rows in micro_batches_for(policy, batch, range(len(batch)), max_tokens=max_tokens):
         part = batch.select(rows).to(policy.device)
@@ -156,7 +156,7 @@ def _fitted(policy: Policy, objective: Loss, batch: Batch, *, max_tokens: MicroB
 
 
 def _backward(policy: Policy, objective: Loss, batch: Batch, rows: Sequence[int], seen: Seen) -> float:
-    """Adds the gradient of these rows' share of the loss; returns that share."""
+    """Add the gradient of these rows' share of the loss; returns that share."""
     part = batch.select(rows).to(policy.device)
     with gradients_in_place():
         scored = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask, with_entropy=True)
@@ -181,7 +181,7 @@ def _backward(policy: Policy, objective: Loss, batch: Batch, rows: Sequence[int]
 
 @torch.no_grad()
 def _objective_metrics(objective: Loss, batch: Batch, seen: Seen) -> dict[str, float]:
-    """The objective's metrics over the whole minibatch at once: quantiles and sample sizes do not average.
+    """Return the objective's metrics over the whole minibatch at once: quantiles and sample sizes do not average.
 
     Where more than this step's rollouts are in it, also over each source's rows, as `replay/w_p99`.
     """
@@ -271,7 +271,7 @@ class NonFiniteGuard:
         self._max_in_a_row = max(1, max_in_a_row)
 
     def watch(self, outcome: StepOutcome, batch: Batch, *, name: str) -> None:
-        """Takes note of one step.
+        """Take note of one step.
 
         Raises:
             NonFiniteError: it was one too many.

@@ -64,7 +64,7 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
-        """The pixel of a number."""
+        """Return the pixel of a number."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
@@ -101,7 +101,7 @@ def tick_labels(ticks: Sequence[float]) -> list[str]:
 
 
 def figure_svg(figure: Figure, *, name: str) -> str:
-    """The figure as one `<svg>` element with a title and a description for screen readers.
+    """Return the figure as one `<svg>` element with a title and a description for screen readers.
 
     Args:
         figure: values that are not finite are left out, and counted in the description.

@@ -118,13 +118,13 @@ class _Frame:
         return f"{self.x(x):.1f},{self.height(y):.1f}"
 
     def height(self, y: float) -> float:
-        """The vertical place of a value, kept inside of the picture."""
+        """Return the vertical place of a value, kept inside of the picture."""
         value = math.log10(y) if self.is_logarithmic else y
         return min(self.y.start + 2, max(self.y.end - 2, self.y(value)))
 
 
 def chart_svg(chart: Chart, *, name: str) -> str:
-    """The chart as one `<svg>` with a title and a description for screen readers; `name` is unique within the page."""
+    """Draw the chart as one `<svg>` with title and description for screen readers; `name` is unique within the page."""
     curves = _drawable(chart)
     if not curves:
         return f'<p class="quiet small">{escaped(chart.title)}: nothing to draw</p>'
@@ -140,7 +140,7 @@ def chart_svg(chart: Chart, *, name: str) -> str:
 
 
 def chart_data(chart: Chart) -> dict[str, Any]:
-    """What the script under the pointer reads: the values, and where the horizontal axis begins and ends."""
+    """Return what the script under the pointer reads: the values, and where the horizontal axis begins and ends."""
     curves = _drawable(chart)
     if not curves:
         return {"curves": []}
@@ -166,7 +166,7 @@ def chart_data(chart: Chart) -> dict[str, Any]:
 
 
 def legend(chart: Chart) -> str:
-    """The names of the lines beside a piece of each; empty for a single one."""
+    """Return the names of the lines beside a piece of each; empty for a single one."""
     curves = _drawable(chart)
     if len(curves) < 2:
         return ""
@@ -189,7 +189,7 @@ def described(chart: Chart) -> str:
 
 
 def _drawable(chart: Chart) -> list[Curve]:
-    """The curves with a point that the vertical axis can show."""
+    """Return the curves with a point that the vertical axis can show."""
     if not chart.is_logarithmic:
         return [curve for curve in chart.curves if curve.y]
     return [positive for curve in chart.curves if (positive := _positive(curve)).y]
@@ -210,7 +210,7 @@ def _positive(curve: Curve) -> Curve:
 
 
 def _axes(chart: Chart, curves: Sequence[Curve]) -> tuple[_Frame, str]:
-    """The scales, and the axes with ticks, grid lines and labels as SVG."""
+    """Return the scales, and the axes with ticks, grid lines and labels as SVG."""
     ticks, labels = _y_ticks(chart, curves)
     left = CHARACTER * max(map(len, labels)) + 9
     x_low, x_high = _padded(min(curve.x[0] for curve in curves), max(curve.x[-1] for curve in curves))
@@ -273,7 +273,7 @@ def _x_ticks(low: float, high: float) -> list[float]:
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:
-    """The span itself, or some room around values that are all equal up to rounding."""
+    """Return the span itself, or some room around values that are all equal up to rounding."""
     size = max(abs(low), abs(high))
     if high - low > max(1e-9 * size, SMALLEST):
         return low, high
@@ -325,7 +325,7 @@ MOST_POINTS = 400
 
 
 def thinned(values: Sequence[float], *, most: int = MOST_POINTS) -> list[int]:
-    """The indices to keep, in order and `most` at most: the lowest and the highest of each of most/2 equal stretches.
+    """Pick the indices to keep, `most` at most, in order: the lowest and the highest of each of most/2 equal stretches.
 
     The first and the last are always kept, and so is every extreme of a stretch: a spike of one step stays visible.
 
@@ -346,14 +346,14 @@ def thinned(values: Sequence[float], *, most: int = MOST_POINTS) -> list[int]:
 
 
 def spread(count: int, *, most: int = MOST_POINTS) -> list[int]:
-    """Indices at equal distances, the first and the last among them; `most` at most."""
+    """Return indices at equal distances, the first and the last among them; `most` at most."""
     if count <= most:
         return list(range(count))
     return [round(index * (count - 1) / (most - 1)) for index in range(most)]
 
 
 def smoothed(values: Sequence[float], *, window: int) -> list[float]:
-    """The mean of each value and its neighbours, as many before it as behind it, `window` at most altogether.
+    """Return the mean of each value and its neighbours, as many before it as behind it, `window` at most altogether.
 
     Near the ends there are fewer neighbours, so that the curve neither lags nor leans: a straight line stays as it is.
 

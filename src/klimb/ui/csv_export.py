@@ -31,7 +31,7 @@ EVALUATION_COLUMNS = (
 
 
 def write_csv(groups: Sequence[Group], folder: Path) -> list[Path]:
-    """Writes metrics.csv (a row a step), evaluations.csv and problems.csv (a row a problem); returns the paths.
+    """Write metrics.csv (a row a step), evaluations.csv and problems.csv (a row a problem); returns the paths.
 
     Each row names its run, the run's group and its seed. Texts that a spreadsheet would take for a formula begin with
     an apostrophe.
@@ -42,7 +42,7 @@ def write_csv(groups: Sequence[Group], folder: Path) -> list[Path]:
 
 
 def as_cell(value: Any) -> Any:
-    """The value; a text that would be a formula gets an apostrophe in front.
+    """Return the value; a text that would be a formula gets an apostrophe in front.
 
     >>> as_cell("=1+1"), as_cell(-1.5), as_cell("What is 2+2?")
     ("'=1+1", -1.5, 'What is 2+2?')

@@ -27,7 +27,7 @@ def escaped(text: str) -> str:
 
 
 def escaped_part(text: str, *, limit: int) -> str:
-    """The same, cut to `limit` characters of the text; how many are left out stands at the end."""
+    """Return the same, cut to `limit` characters of the text; how many are left out stands at the end."""
     if len(text) <= limit:
         return escaped(text)
     return f"{escaped(text[:limit])} … [{len(text) - limit:,} more characters]"

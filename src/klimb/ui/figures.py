@@ -107,7 +107,7 @@ def plot_curves(rows: Iterable[Row], folder: Path, *, title: str) -> tuple[Path,
 
 
 def curves_figure(rows: Sequence[Row], *, title: str) -> Figure:
-    """The figure of `plot_curves`, not yet written. Metrics that no row has leave their panel saying so."""
+    """Return the figure of `plot_curves`, not yet written. Metrics that no row has leave their panel saying so."""
     figure = Figure(figsize=(14, 6.6), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=14, color=INK, x=0.01, ha="left", weight="bold")
@@ -117,7 +117,7 @@ def curves_figure(rows: Sequence[Row], *, title: str) -> Figure:
 
 
 def points(rows: Sequence[Row], key: str) -> tuple[list[float], list[float]]:
-    """The steps and values of one metric, where it is a finite number."""
+    """Return the steps and values of one metric, where it is a finite number."""
     found = [(row.get("step"), row.get(key)) for row in rows]
     numbers = [(float(x), float(y)) for x, y in found if _is_number(x) and _is_number(y)]
     return [x for x, _ in numbers], [y for _, y in numbers]
@@ -198,7 +198,7 @@ DPI = 200
 
 
 def write_figures(groups: Sequence[Group], folder: Path) -> list[Path]:
-    """Writes each chart as SVG and PNG, `learning-accuracy-on-held-out-problems.svg`; returns the paths."""
+    """Write each chart as SVG and PNG, `learning-accuracy-on-held-out-problems.svg`; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for section, charts in charts_of(groups).items():
@@ -212,7 +212,7 @@ def write_figures(groups: Sequence[Group], folder: Path) -> list[Path]:
 
 
 def chart_figure(chart: Chart) -> Figure:
-    """The chart, not yet written."""
+    """Return the chart, not yet written."""
     figure = Figure(figsize=(4.2, 3.0), layout=ConstrainedLayoutEngine())
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -246,7 +246,7 @@ def _draw_chart(axes: Axes, curve: Curve) -> None:
 
 
 def _include(axes: Axes, chart: Chart) -> None:
-    """The axis shows the chart's floor and ceiling, with a little room so that a curve on them stays visible."""
+    """Let the axis show the chart's floor and ceiling, with a little room so that a curve on them stays visible."""
     if chart.is_logarithmic:
         return
     low, high = axes.get_ylim()

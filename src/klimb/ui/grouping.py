@@ -33,7 +33,7 @@ class Group:
 
 
 def group_runs(records: Sequence[RunRecord]) -> tuple[Group, ...]:
-    """The records in groups, in the order in which each group first appears.
+    """Return the records in groups, in the order in which each group first appears.
 
     Two runs with the same settings and the same seed are not put together: the second begins a group of its own.
     """

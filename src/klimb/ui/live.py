@@ -70,7 +70,7 @@ class View(Protocol):
     """Where progress is shown. Every text may come from a model or a file and is made safe before it is shown."""
 
     def phase(self, name: str) -> None:
-        """What is going on now, e.g. `evaluating`."""
+        """Say what is going on now, e.g. `evaluating`."""
         ...
 
     def step(self, number: int, metrics: Mapping[str, float], glimpse: Glimpse | None) -> None:
@@ -78,7 +78,7 @@ class View(Protocol):
         ...
 
     def note(self, text: str) -> None:
-        """A message that stays."""
+        """Show a message that stays."""
         ...
 
     def close(self) -> None:
@@ -110,7 +110,7 @@ class PlainView:
         self._console.print(Text(line), soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """The text on its own line."""
+        """Print the text on its own line."""
         self._console.print(Text(text), soft_wrap=True)
 
     def close(self) -> None:
@@ -130,11 +130,11 @@ class LiveView:
         self._panel.phase = name
 
     def step(self, number: int, metrics: Mapping[str, float], glimpse: Glimpse | None) -> None:
-        """Takes the numbers in; the next refresh shows them."""
+        """Take the numbers in; the next refresh shows them."""
         self._panel.take(number, metrics, glimpse)
 
     def note(self, text: str) -> None:
-        """Printed above the panel."""
+        """Print the text above the panel."""
         self._live.console.print(Text(text))
 
     def close(self) -> None:
@@ -144,7 +144,7 @@ class LiveView:
 
 
 def open_view(console: Console, *, title: str, num_steps: int) -> View:
-    """The live panel in a terminal, plain lines anywhere else."""
+    """Return the live panel in a terminal, plain lines anywhere else."""
     if console.is_terminal and not console.is_dumb_terminal:
         return LiveView(console, title=title, num_steps=num_steps)
     return PlainView(console, num_steps=num_steps)
@@ -249,7 +249,7 @@ class _RunPanel:
         return Text(gauge.label), Text(value), Text(sparkline(history, width=width))
 
     def _answer(self, width: int) -> list[Text]:
-        """Always `ANSWER_LINES` lines, whatever the answer: the panel keeps its height."""
+        """Return always `ANSWER_LINES` lines, whatever the answer: the panel keeps its height."""
         if self._glimpse is None:
             return [Text("")] * ANSWER_LINES
         room = max(10, width - 9)
@@ -268,7 +268,7 @@ def _of(number: int, num_steps: int) -> str:
 
 
 def _line(text: str, room: int) -> Text:
-    """The text on one line of at most `room` columns; wide characters count two."""
+    """Return the text on one line of at most `room` columns; wide characters count two."""
     line = Text(text, no_wrap=True)
     line.truncate(room, overflow="ellipsis")
     return line

@@ -46,7 +46,7 @@ class Path:
 
 
 def panel_chart(panel: Panel, groups: Sequence[Group], *, most_points: int, over: str = "step") -> Chart | None:
-    """The panel's chart, or None if no run has any of its metrics."""
+    """Return the panel's chart, or None if no run has any of its metrics."""
     named = [pair for pattern, label in panel.metrics for pair in _matching(pattern, label, groups)]
     names = [
         (name, label) for name, label in named if any(run.curve(name)[0] for group in groups for run in group.runs)
@@ -84,7 +84,7 @@ def remaining_panels(groups: Sequence[Group]) -> list[Panel]:
 
 
 def group_path(curves: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Path:
-    """The mean over runs at each x that all of them have, with the lowest and the highest; one run is itself.
+    """Return the mean over runs at each x that all of them have, with the lowest and the highest; one run is itself.
 
     Runs without a single point are left out. The band ends where the shortest run ends: a mean over fewer runs from
     there on would jump.
@@ -198,7 +198,7 @@ def _mean_chart(groups: Sequence[Group], key: str, axis: str) -> Chart | None:
 
 
 def _mean_curves(groups: Sequence[Group], number: int, group: Group, key: str) -> list[Curve]:
-    """The group's mean, and for a single run its greedy accuracy too."""
+    """Return the group's mean, and for a single run its greedy accuracy too."""
     if len(group.runs) > 1:
         return _seeds_curve(group, key, number)
     records = [placed for run in group.runs for placed in _by_axis(run, key)]
@@ -263,7 +263,7 @@ def _pass_chart(groups: Sequence[Group]) -> Chart | None:
 
 
 def _by_axis(run: RunRecord, key: str) -> list[tuple[float, EvaluationRecord]]:
-    """Evaluations with a finite mean under their place on the axis, ascending; of two in one place the later one."""
+    """Sort evaluations with a finite mean by their place on the axis; of two in one place the later one stays."""
     placed = {
         float(getattr(made, key)): made for made in run.evaluations if math.isfinite(made.mean + made.low + made.high)
     }

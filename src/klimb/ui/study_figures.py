@@ -41,7 +41,7 @@ DECISION_MARKS = {"higher": (BLUE, "o"), "lower": (VERMILION, "s"), "open": (GRE
 
 
 def write_figures(statistics: StudyStatistics, folder: Path) -> tuple[Path, ...]:
-    """Writes every figure of the study as `<name>.svg` and `<name>.png` into the folder; returns the SVGs."""
+    """Write every figure of the study as `<name>.svg` and `<name>.png` into the folder; returns the SVGs."""
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for name, figure in study_figures(statistics).items():
@@ -215,7 +215,7 @@ def _bar(
     marker: str = "o",
     is_open: bool = False,
 ) -> None:
-    """A point with its interval on row `at`; hollow where the question is open."""
+    """Draw a point with its interval on row `at`; hollow where the question is open."""
     scale = 100 if units.is_percent else 1
     if math.isfinite(low) and math.isfinite(high):
         axes.plot([scale * low, scale * high], [at, at], color=colour, linewidth=1.8, solid_capstyle="butt")

@@ -54,7 +54,7 @@ class StudyTable:
 
 
 def as_markdown(table: StudyTable) -> str:
-    """The table with its title above and its note below."""
+    """Return the table with its title above and its note below."""
     marks = [":--" if at < table.num_texts else "--:" for at in range(len(table.columns))]
     lines = [_markdown_row(table.columns), _markdown_row(marks, is_text=False), *map(_markdown_row, table.rows)]
     note = f"\n{_markdown(table.note)}\n" if table.note else ""
@@ -70,7 +70,7 @@ def as_csv(table: StudyTable) -> str:
 
 
 def as_latex(table: StudyTable) -> str:
-    """A `table` environment for the package booktabs."""
+    """Return a `table` environment for the package booktabs."""
     marks = "l" * table.num_texts + "r" * (len(table.columns) - table.num_texts)
     lines = [" & ".join(map(latex_text, row)) + r" \\" for row in (table.columns, *table.rows)]
     caption = latex_text(f"{table.title}. {table.note}".strip())
@@ -82,7 +82,7 @@ def as_latex(table: StudyTable) -> str:
 
 
 def latex_text(text: str) -> str:
-    r"""The text as LaTeX that prints it.
+    r"""Return the text as LaTeX that prints it.
 
     >>> latex_text("a_b & 5 %")
     'a\\_b \\& 5 \\%'
@@ -91,7 +91,7 @@ def latex_text(text: str) -> str:
 
 
 def slug(name: str) -> str:
-    """A file name's part: letters, digits and dots of the name, anything else a hyphen."""
+    """Return a file name's part: letters, digits and dots of the name, anything else a hyphen."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.") or "unnamed"
 
 
@@ -135,7 +135,7 @@ SPREAD_COLUMNS = ("seed_sd", "largest_drop", "num_runs", "num_lost")
 
 
 def study_tables(statistics: StudyStatistics) -> tuple[StudyTable, ...]:
-    """The main table, the comparisons, each task alone, the other measures' comparisons."""
+    """Return the main table, the comparisons, each task alone, the other measures' comparisons."""
     units = units_of(statistics.scores)
     leader = [comparison_table(statistics.leader, units, name="leader")] if statistics.leader else []
     return (
@@ -171,7 +171,7 @@ def main_table(statistics: StudyStatistics, units: Units) -> StudyTable:
 
 
 def task_table(statistics: StudyStatistics, task: str, units: Units) -> StudyTable:
-    """The same on one task."""
+    """Return the same on one task."""
     return _score_table(
         statistics,
         units,

@@ -64,5 +64,5 @@ def duration(seconds: float) -> str:
 
 
 def relative_to_working_directory(path: Path) -> str:
-    """The path as one would type it here, without a leading absolute part."""
+    """Return the path as one would type it here, without a leading absolute part."""
     return os.path.relpath(path)

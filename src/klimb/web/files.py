@@ -19,7 +19,7 @@ MOST_PARTS = 32
 
 
 def parts_of(relative: str) -> tuple[str, ...]:
-    """The folder and file names of a relative path; `.` has none.
+    """Return the folder and file names of a relative path; `.` has none.
 
     Raises:
         ValueError: the path is absolute, or a part of it is hidden, empty, `..`, or holds a character that none of our
@@ -34,7 +34,7 @@ def parts_of(relative: str) -> tuple[str, ...]:
 
 
 def open_beneath(root: Path, parts: Sequence[str]) -> int:
-    """A descriptor, for reading, of the regular file `root/part/…/part`.
+    """Return a descriptor, for reading, of the regular file `root/part/…/part`.
 
     Raises:
         OSError: there is none, or a part of the path is a symbolic link.
@@ -55,7 +55,7 @@ def open_beneath(root: Path, parts: Sequence[str]) -> int:
 
 
 def read_beneath(root: Path, parts: Sequence[str], *, limit: int) -> bytes | None:
-    """The file's content up to `limit` bytes; None if it is not there or may not be read."""
+    """Return the file's content up to `limit` bytes; None if it is not there or may not be read."""
     with suppress(OSError), os.fdopen(open_beneath(root, parts), "rb") as file:
         return file.read(limit)
     return None
@@ -128,7 +128,7 @@ def read_glance(root: Path, folder: str) -> Glance:
 
 
 def read_table(root: Path, folder: str, name: str) -> dict[str, Any]:
-    """The JSON object in a file of the run; empty if there is none."""
+    """Return the JSON object in a file of the run; empty if there is none."""
     content = read_beneath(root, (*parts_of(folder), name), limit=LARGEST_FILE_BYTES)
     found = parsed(content) if content else None
     return found if isinstance(found, dict) else {}
@@ -145,7 +145,7 @@ def is_alive(root: Path, folder: str) -> bool | None:
 
 
 def parsed(line: bytes) -> Any:
-    """The value that the JSON stands for; None for what is no JSON."""
+    """Return the value that the JSON stands for; None for what is no JSON."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
@@ -153,7 +153,7 @@ def parsed(line: bytes) -> Any:
 
 
 def number(value: object) -> float | None:
-    """The value if it is a finite number."""
+    """Return the value if it is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

@@ -67,7 +67,7 @@ class Columns:
 def read_columns(
     root: Path, parts: Sequence[str], *, names: Sequence[str], place: Place, as_row: Callable[[Row], Row] = dict
 ) -> Columns:
-    """The rows behind `place`, or all of them if the file is no longer the one that was read.
+    """Return the rows behind `place`, or all of them if the file is no longer the one that was read.
 
     Args:
         root: the folder that is served.
@@ -109,7 +109,7 @@ def read_columns(
 
 
 def evaluation_row(line: Row) -> Row:
-    """A line of evaluations.jsonl under the names that evaluations have in metrics.jsonl."""
+    """Return a line of evaluations.jsonl under the names that evaluations have in metrics.jsonl."""
     places = {name: line.get(name) for name in ("step", "num_tokens_generated", "elapsed_seconds")}
     fields = ("mean", "low", "high", "greedy", "num_errors", "length_mean", "truncated_fraction")
     values = {f"evaluation_{name}": line[name] for name in fields if line.get(name) is not None}

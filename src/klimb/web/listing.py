@@ -113,7 +113,7 @@ class Watcher:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def listing(self) -> Listing:
-        """The runs and studies there are now, or were a moment ago."""
+        """Return the runs and studies there are now, or were a moment ago."""
         with self._lock:
             begun = time.monotonic()
             if begun >= self._next_look:
@@ -189,7 +189,7 @@ def _walk(root: Path) -> Iterator[tuple[str, Stats]]:
 
 
 def _look_into(path: Path) -> tuple[Stats, list[str]]:
-    """The files that say something and the folders to visit; a folder that has just gone has neither."""
+    """Return the files that say something and the folders to visit; a folder that has just gone has neither."""
     files: Stats = {}
     folders: list[str] = []
     try:

@@ -47,7 +47,7 @@ HEADERS = {
 
 
 def is_own_name(host: str, names: frozenset[str]) -> bool:
-    """True for a Host header that names this server: `localhost`, any IP address, one of `names`; a port may follow.
+    """Tell whether a Host header names this server: `localhost`, any IP address, one of `names`; a port may follow.
 
     A page elsewhere can make its own name lead to this machine (DNS rebinding) and would then be of one origin with us;
     the header still holds that name. It cannot hold an address, since a page from an address has no name to rebind.
@@ -172,7 +172,7 @@ REPORT_POLICY = (
 
 
 def make_app(folder: Path, *, names: frozenset[str] = frozenset(), poll_seconds: float = 2.0) -> App:
-    """The application over a folder of runs.
+    """Return the application over a folder of runs.
 
     Args:
         folder: whose runs are shown; nothing outside of it is read.
@@ -288,7 +288,7 @@ def _json(content: Any) -> Response:
 
 
 def _json_unless_known(content: Any, request: Request) -> Response:
-    """The content, or 304 where the browser has it: the list of thousands of runs mostly stays as it is."""
+    """Return the content, or 304 where the browser has it: the list of thousands of runs mostly stays as it is."""
     body = _dumped(content)
     tag = f'W/"{hashlib.sha256(body).hexdigest()[:16]}"'
     is_known = request.headers.get("if-none-match") == tag

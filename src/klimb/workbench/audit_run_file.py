@@ -30,7 +30,7 @@ _BARE_KEY = re.compile(r"^[A-Za-z0-9_-]+$")
 
 
 def toml_text(tables: Tables, remarks: Remarks) -> str:
-    """The sections in their order; an empty one is left out."""
+    """Return the sections in their order; an empty one is left out."""
     parts: list[str] = []
     for section, table in tables.items():
         if not table:
@@ -45,12 +45,12 @@ def toml_text(tables: Tables, remarks: Remarks) -> str:
 
 
 def toml_key(key: str) -> str:
-    """The key itself, quoted where TOML wants it."""
+    """Return the key itself, quoted where TOML wants it."""
     return key if _BARE_KEY.match(key) else _text(key)
 
 
 def toml_value(value: Any) -> str:
-    """A text, number, truth value, list or table (in one line).
+    """Return a text, number, truth value, list or table (in one line).
 
     >>> toml_value({"a b": [1, True, "x"]})
     '{ "a b" = [1, true, "x"] }'
@@ -76,7 +76,7 @@ def _remark(text: str) -> str:
 
 
 def _text(value: str) -> str:
-    """A TOML basic string; JSON's escapes are TOML's, but for the delete character."""
+    """Return a TOML basic string; JSON's escapes are TOML's, but for the delete character."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -195,7 +195,7 @@ def _model(model: str, run: RunConfig | None, remarks: Remarks) -> dict[str, Any
 
 
 def _of_single_responses(recipe: str, remarks: Remarks) -> dict[str, Any]:
-    """A baseline over the batch in place of one that compares the responses to one prompt."""
+    """Return a baseline over the batch in place of one that compares the responses to one prompt."""
     kind = RECIPES[recipe].advantages
     if kind not in NEEDS_GROUPS:
         return {}
@@ -242,7 +242,7 @@ def _sampling_of_run(section: SamplingSection, data: Logged, remarks: Remarks, *
 
 
 def _sampling_of_data(data: Logged, remarks: Remarks) -> dict[str, Any]:
-    """Groups a step, so that about 64 answers are trained on, and room for the longest logged answer."""
+    """Return groups a step, so that about 64 answers are trained on, and room for the longest logged answer."""
     num_prompts = min(data.num_groups, max(2, round(ANSWERS_A_STEP / data.group_size)))
     remarks["sampling.num_prompts"] = (
         f"groups a step; the data has {data.num_groups:,} of {data.group_size:.3g} answers"
@@ -273,5 +273,5 @@ def _training(
 
 
 def _changed(section: BaseModel, *, but: Sequence[str] = ()) -> Mapping[str, Any]:
-    """The settings of a section that are not the defaults."""
+    """Return the settings of a section that are not the defaults."""
     return section.model_dump(mode="json", exclude_defaults=True, exclude_none=True, exclude=set(but))

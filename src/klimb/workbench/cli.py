@@ -260,7 +260,7 @@ def main() -> None:
 
 
 def run_command(arguments: list[str]) -> int:
-    """Runs one command and returns the exit status. Our own errors are printed as one red paragraph."""
+    """Run one command and returns the exit status. Our own errors are printed as one red paragraph."""
     try:
         app(arguments, result_action="return_value")
     except Interrupted as error:
@@ -279,7 +279,7 @@ def run_command(arguments: list[str]) -> int:
 
 
 def is_ours(error: BaseException) -> bool:
-    """True if our own code raised it with a message for people; an error from deep inside a library is a defect."""
+    """Tell whether our own code raised it, with a message for people; an error inside a library is a defect."""
     if isinstance(error, OSError | ImportError):
         return True
     frames = traceback.extract_tb(error.__traceback__)
@@ -287,7 +287,7 @@ def is_ours(error: BaseException) -> bool:
 
 
 def _name_after(path: Path, overrides: list[str]) -> RunConfig:
-    """The configuration, named after its file unless it names itself."""
+    """Return the configuration, named after its file unless it names itself."""
     tables = with_overrides(read_tables(path), overrides)
     section = tables.setdefault("run", {})
     if isinstance(section, dict):

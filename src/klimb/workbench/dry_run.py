@@ -81,7 +81,7 @@ def run_dry(config: RunConfig, *, console: Console) -> None:
 
 
 def try_one_step(session: Session) -> Mapping[str, float]:
-    """The metrics of one step on the logs; the policy is changed by it.
+    """Return the metrics of one step on the logs; the policy is changed by it.
 
     The step before it, with a group for each optimiser step, makes the optimizer's state and is not counted.
     """
@@ -127,7 +127,7 @@ def estimates_of_step(session: Session, metrics: Mapping[str, float]) -> list[tu
 
 
 def try_one_group(session: Session) -> Trial:
-    """Samples, scores and learns from one group, as a step of the run would; the policy is changed by it."""
+    """Sample, scores and learns from one group, as a step of the run would; the policy is changed by it."""
     settings = make_loop_settings(session.config)
     actors = RolloutWorker(
         policy=session.policy, sampler=session.sampler, scorer=session.scorer, problems=session.task.train
@@ -184,7 +184,7 @@ def _seconds(action: Callable[[], None]) -> float:
 
 
 def _with_every_answer(collection: Rollouts) -> Batch | None:
-    """The scored answers with advantages of 1: an even group would skip the model and cost nothing."""
+    """Return the scored answers with advantages of 1: an even group would skip the model and cost nothing."""
     used = collection.used
     return collate(used, torch.ones(len(used))) if used else None
 
@@ -252,7 +252,7 @@ def _memory(session: Session) -> list[tuple[str, str]]:
 
 
 def _peak_bytes(device: torch.device) -> int:
-    """The most memory held so far: of the device, or of this process on the CPU."""
+    """Return the most memory held so far: of the device, or of this process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

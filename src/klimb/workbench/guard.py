@@ -16,7 +16,7 @@ from klimb.workbench.config.guard import GuardSection
 
 
 def make_guard_settings(section: GuardSection | None) -> GuardSettings | None:
-    """What the loop is told; None without the section."""
+    """Return what the loop is told; None without the section."""
     if section is None:
         return None
     limits = {field.name: getattr(section, field.name) for field in fields(GuardLimits)}
@@ -31,7 +31,7 @@ def make_guard_settings(section: GuardSection | None) -> GuardSettings | None:
 
 
 def make_measurer(config: RunConfig, policy: Policy, sampler: Sampler) -> Measurer | None:
-    """What measures the base metrics, not yet entered; None without the section.
+    """Return what measures the base metrics, not yet entered; None without the section.
 
     Raises:
         ConfigError: the text cannot be read, a limit has nothing to be measured on, or there is no such set.

@@ -130,7 +130,7 @@ def score_rows(policy: Policy, samples: Sequence[Sample], *, max_samples: int, s
 
 
 def _ready(policy: Policy, sample: Sample) -> Sample:
-    """The sample as the scorer takes it.
+    """Return the sample as the scorer takes it.
 
     Raises:
         ValueError: its ids are not of this policy, or too many for its context.
@@ -159,7 +159,7 @@ def _notes(num_samples: int, num_candidates: int, num_chosen: int, max_samples: 
 
 
 def foreign_ids(policy: Policy, samples: Sequence[Sample]) -> int:
-    """Number of samples that say their token ids belong to another tokenizer than the policy's."""
+    """Return number of samples that say their token ids belong to another tokenizer than the policy's."""
     mine = policy.fingerprint
     return sum(1 for sample in samples if sample.response_ids and sample.tokenizer not in ("", mine))
 
@@ -233,7 +233,7 @@ def _prompts(policy: Policy, samples: Sequence[Sample], *, most: int, seed: int)
 
 
 def _bare(sample: Sample, prompt_ids: tuple[int, ...]) -> Sample:
-    """The prompt of a logged sample alone."""
+    """Return the prompt of a logged sample alone."""
     return Sample(
         sample_id=sample.sample_id,
         group_id=sample.group_id,
@@ -253,7 +253,7 @@ class Refusals:
     examples: dict[str, str] = field(default_factory=dict)
 
     def add(self, reason: str, example: str) -> None:
-        """Counts one."""
+        """Count one."""
         self.counts[reason] = self.counts.get(reason, 0) + 1
         self.examples.setdefault(reason, example)
 
@@ -266,7 +266,7 @@ class Refusals:
 def scored_rows(
     policy: Policy, samples: Sequence[Sample], refusals: Refusals
 ) -> list[tuple[Sample, tuple[float, ...]]]:
-    """The samples with token ids, each with the log-probability of its response tokens at temperature 1, in order.
+    """Score the samples in order: token ids, and the log-probability of each response token at temperature 1.
 
     Those whose ids and text do not fit the policy's tokenizer, or that are longer than its context, are left out and
     counted in `refusals`.

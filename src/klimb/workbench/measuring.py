@@ -77,13 +77,13 @@ def _pass_interval(evaluation: Evaluation, k: int) -> tuple[float, float]:
 
 
 def save_measured(path: Path, measured: Measured) -> None:
-    """Writes it as JSON, for a run that is resumed."""
+    """Write it as JSON, for a run that is resumed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, asdict(measured))
 
 
 def read_measured(path: Path) -> Measured:
-    """What `save_measured` wrote."""
+    """Return what `save_measured` wrote."""
     stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     answers = tuple(Answered(**answer) for answer in stored.pop("answers"))
     return Measured(answers=answers, **stored)

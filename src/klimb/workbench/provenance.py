@@ -12,7 +12,7 @@ from klimb.workbench.config import RunConfig, save_config
 
 
 def new_run_folder(path: Path, config: RunConfig) -> RunFolder:
-    """Makes the folder and writes the resolved configuration and its provenance.
+    """Make the folder and writes the resolved configuration and its provenance.
 
     Raises:
         ConfigError: there is something already.
@@ -26,7 +26,7 @@ def new_run_folder(path: Path, config: RunConfig) -> RunFolder:
 
 
 def provenance(config: RunConfig) -> dict[str, Any]:
-    """What it takes to repeat the run, besides its configuration. Nothing of the environment is stored."""
+    """Return what it takes to repeat the run, besides its configuration. Nothing of the environment is stored."""
     return {
         "seed": config.seed,
         "commit": _git("rev-parse", "HEAD"),
@@ -46,7 +46,7 @@ def _version(package: str) -> str | None:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of the working directory; None outside of a repository or without git."""
+    """Return what git says of the working directory; None outside of a repository or without git."""
     try:
         done = subprocess.run(
             ["git", *arguments], capture_output=True, text=True, timeout=GIT_TIMEOUT_SECONDS, check=False

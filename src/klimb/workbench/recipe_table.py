@@ -13,13 +13,13 @@ END = "<!-- /recipes -->"
 
 
 def recipe_tables() -> str:
-    """A heading and a table for each family, a row for each recipe, as Markdown."""
+    """Return a heading and a table for each family, a row for each recipe, as Markdown."""
     families = dict.fromkeys(recipe.family for recipe in RECIPES.values())
     return "\n\n".join(_family_table(family) for family in families)
 
 
 def with_tables(page: str) -> str:
-    """The page with what stands between its two markers made anew.
+    """Return the page with what stands between its two markers made anew.
 
     Raises:
         ValueError: it has no markers.
@@ -44,7 +44,7 @@ def _row(recipe: Recipe) -> str:
 
 
 def _settings(recipe: Recipe) -> str:
-    """What a reader compares first: β, level, clip, advantages, reduction, reference."""
+    """Return what a reader compares first: β, level, clip, advantages, reduction, reference."""
     clip = recipe_sections(recipe)["objective"]["clip"]
     bounds = ", ".join(
         f"{value:g}" if isinstance(value, float) else value for key, value in clip.items() if key != "kind"

@@ -70,7 +70,7 @@ class StepRecorder:
 
 
 def _of_old_samples(metrics: Mapping[str, float]) -> dict[str, float]:
-    """What the view shows where nothing was drawn: the logged rewards, and no speed of sampling."""
+    """Return what the view shows where nothing was drawn: the logged rewards, and no speed of sampling."""
     shown = {name: value for name, value in metrics.items() if name != "tokens_per_second"}
     for source in ("feedback", "log"):
         for name in ("reward_mean", "length_mean"):
@@ -80,7 +80,7 @@ def _of_old_samples(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def glimpse_of(sample: Sample) -> Glimpse:
-    """What the view shows of one answer."""
+    """Return what the view shows of one answer."""
     return Glimpse(prompt=sample.prompt[-1]["content"], answer=sample.response, reward=sample.reward)
 
 
@@ -136,7 +136,7 @@ class WatchedScorer:
 
 
 def draw_curves(folder: RunFolder, finished: Finished, *, title: str) -> None:
-    """The plot of the run's metrics, with the evaluations before and after at its ends."""
+    """Plot the run's metrics, with the evaluations before and after at its ends."""
     rows: list[Mapping[str, Any]] = list(read_metrics(folder.metrics))
     ends = ((finished.before, 0), (finished.after, finished.num_steps))
     rows += [_as_row(measured, step) for measured, step in ends if measured is not None]
@@ -144,7 +144,7 @@ def draw_curves(folder: RunFolder, finished: Finished, *, title: str) -> None:
 
 
 def summary_of(finished: Finished, config: RunConfig) -> dict[str, Any]:
-    """What summary.json holds."""
+    """Return what summary.json holds."""
     summary: dict[str, Any] = {
         "name": config.run.name,
         "task": finished.task_name,
@@ -194,7 +194,7 @@ SAVING_SECONDS = 10.0
 def run_training(
     session: Session, open_folder: Callable[[], RunFolder], *, console: Console, title: str, resume: bool
 ) -> Finished:
-    """Does the whole run; with `resume`, the part of it that is missing.
+    """Do the whole run; with `resume`, the part of it that is missing.
 
     Args:
         session: what the run is made of; its scorer is entered here.
@@ -270,7 +270,7 @@ def _reason_of_the_end(settings: LoopSettings, progress: Progress) -> str:
 
 
 def _measure_before(session: Session, folder: RunFolder, console: Console) -> Measured | None:
-    """The evaluation of the untrained policy; what an earlier process of this run measured is taken over."""
+    """Return the evaluation of the untrained policy; what an earlier process of this run measured is taken over."""
     if not session.config.evaluation.at_ends or not session.held_out:
         return None
     stored = folder.path / "before.json"
@@ -298,7 +298,7 @@ def _measure(session: Session, folder: RunFolder, console: Console, *, when: Whe
 
 
 def _within_time(session: Session, settings: LoopSettings, before: Measured | None, started: float) -> LoopSettings:
-    """The settings with the loop's share of the run's time: what is left after the other parts."""
+    """Return the settings with the loop's share of the run's time: what is left after the other parts."""
     evaluation_seconds = 0.0 if before is None else before.seconds
     spent = session.load_seconds + time.monotonic() - started
     share = settings.max_seconds - spent - evaluation_seconds - SAVING_SECONDS

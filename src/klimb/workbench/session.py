@@ -91,7 +91,7 @@ CLIPS: dict[str, type[Clip]] = {
 
 
 def make_objective(config: RunConfig) -> Loss:
-    """The objective, with a divergence of the user's own if the configuration names one, and its correction."""
+    """Return the objective, with a divergence of the user's own if the configuration names one, and its correction."""
     section = config.objective
     reduce = config.sampling.max_new_tokens if section.reduce == "max-new-tokens" else section.reduce
     if section.loss == "squared-residual":
@@ -131,7 +131,7 @@ def _check_own_divergence(config: RunConfig, divergence: Divergence) -> None:
 
 
 def _correct(objective: Objective, section: CorrectionSection) -> Loss:
-    """The objective under the correction, or as it is where there is none."""
+    """Return the objective under the correction, or as it is where there is none."""
     mask = None if section.off_policy_mask == "none" else section.off_policy_mask
     if section.kind == "none":
         return objective if mask is None else Corrected(objective=objective, rule=None, off_policy_mask=mask)
@@ -151,7 +151,7 @@ def _correct(objective: Objective, section: CorrectionSection) -> Loss:
 
 
 def load_divergence(name: str) -> str | Divergence:
-    """The name itself, or the `Divergence` that `python:module.name` names, found from the working directory.
+    """Return the name itself, or the `Divergence` that `python:module.name` names, found from the working directory.
 
     Raises:
         ConfigError: there is no such module or name, or it isn't a Divergence.
@@ -179,7 +179,7 @@ TASKS_OWN_REWARD = "task"
 
 
 def make_policy(section: ModelSection) -> Policy:
-    """The language model, on its device."""
+    """Return the language model, on its device."""
     keep_freed_memory()
     lora = None if section.lora is None else LoraSettings(**section.lora.model_dump())
     policy = load_policy(
@@ -194,7 +194,7 @@ def make_policy(section: ModelSection) -> Policy:
 
 
 def make_task(config: RunConfig) -> ProblemSet:
-    """The problems, with the reward and the shaping that the configuration asks for."""
+    """Return the problems, with the reward and the shaping that the configuration asks for."""
     scoring = config.scoring
     task = _problems(config.task)
     shapings: list[Shaping] = []
@@ -224,7 +224,7 @@ def _problems(section: TaskSection) -> ProblemSet:
 
 
 def make_scorer(config: RunConfig, task: ProblemSet) -> Scorer:
-    """The scorer of the task, not yet entered."""
+    """Return the scorer of the task, not yet entered."""
     limit = config.scoring.memory_limit_gigabytes
     return Scorer(
         task,
@@ -304,7 +304,7 @@ def _limit(value: float | Literal["none"]) -> float:
 
 
 def make_logs(config: RunConfig, policy: Policy) -> tuple[OfflineSource, ...]:
-    """The sources of samples that this run does not draw.
+    """Return the sources of samples that this run does not draw.
 
     Raises:
         ValueError: a store has no sample that fits its condition.
@@ -330,12 +330,12 @@ def make_step_settings(config: RunConfig) -> StepSettings:
 
 
 def make_optimizer_settings(config: RunConfig) -> OptimizerSettings:
-    """The optimizer's own settings; the gradient norm belongs to the step."""
+    """Return the optimizer's own settings; the gradient norm belongs to the step."""
     return OptimizerSettings(**config.optimizer.model_dump(exclude={"max_grad_norm", "ess_scaling"}))
 
 
 def make_reference_settings(section: ReferenceSection) -> ReferenceSettings:
-    """The rule of the reference."""
+    """Return the rule of the reference."""
     if section.kind == "iterative":
         return ReferenceSettings(
             kind="iterative",
@@ -351,7 +351,7 @@ def make_reference_settings(section: ReferenceSection) -> ReferenceSettings:
 def make_cloning(
     config: RunConfig, section: CloningSection
 ) -> tuple[list[tuple[tuple[Message, ...], str]], CloningSettings]:
-    """The pairs to imitate, and how."""
+    """Return the pairs to imitate, and how."""
     pairs = []
     for row in read_rows(Path(section.path)):
         missing = [
@@ -401,7 +401,7 @@ class Session:
 
 
 def make_session(config: RunConfig) -> Session:
-    """Loads the model and makes the task; the scorer is not yet entered.
+    """Load the model and makes the task; the scorer is not yet entered.
 
     The model comes last: what is wrong with the rest is known in no time.
     """
@@ -429,7 +429,7 @@ def make_session(config: RunConfig) -> Session:
 
 
 def describe(session: Session) -> list[tuple[str, str]]:
-    """The run in a few labelled lines, for people."""
+    """Return the run in a few labelled lines, for people."""
     config, training = session.config, session.config.training
     return [
         ("model", f"{session.policy.describe()}; {session.sampler.describe()}"),
@@ -494,7 +494,7 @@ def _sources_in_words(session: Session) -> str:
 
 
 def is_inert(config: RunConfig) -> bool:
-    """True if every step is taken at the policy that sampled and that is its own reference: w = 1 and x = 0."""
+    """Return True if every step is taken at the policy that sampled and that is its own reference: w = 1 and x = 0."""
     one_step = config.training.num_epochs * config.training.num_minibatches == 1
     reference = config.reference
     follows = reference.kind == "iterative" and reference.every_steps in (0, 1)

@@ -14,7 +14,7 @@ ROLES = ("system", "user", "assistant")
 
 
 def first_of(values: Mapping[str, object], *names: str) -> object:
-    """The first of these cells that is there and not null; None if there is none."""
+    """Return the first of these cells that is there and not null; None if there is none."""
     for name in names:
         if (value := values.get(name)) is not None:
             return value
@@ -22,12 +22,12 @@ def first_of(values: Mapping[str, object], *names: str) -> object:
 
 
 def mapping(value: object) -> Mapping[str, object]:
-    """The value if it is an object, else an empty one."""
+    """Return the value if it is an object, else an empty one."""
     return cast(Mapping[str, object], value) if isinstance(value, Mapping) else {}
 
 
 def listed(value: object) -> Sequence[object] | None:
-    """The value if it is a list, else None; a text is none."""
+    """Return the value if it is a list, else None; a text is none."""
     is_list = isinstance(value, Sequence) and not isinstance(value, str | bytes)
     return cast(Sequence[object], value) if is_list else None
 
@@ -43,7 +43,7 @@ def from_json_cell(value: object, row: Row) -> object:
 
 
 def name_of(value: object) -> str:
-    """An id or a name as text; empty for None. A number is written out."""
+    """Return an id or a name as text; empty for None. A number is written out."""
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int):
@@ -52,7 +52,7 @@ def name_of(value: object) -> str:
 
 
 def number(value: object, *, what: str, row: Row) -> float:
-    """A finite float. True and False are 1 and 0; text is a number in CSV alone."""
+    """Return a finite float. True and False are 1 and 0; text is a number in CSV alone."""
     if isinstance(value, str):
         if not row.is_text:
             raise RowError(f"{what} is text", f"{value[:40]!r}; write a number, not a text")
@@ -77,7 +77,7 @@ def _number_in_text(text: str, what: str) -> float:
 
 
 def whole_number(value: object, *, what: str, row: Row) -> int:
-    """An integer; 3.0 is one."""
+    """Return an integer; 3.0 is one."""
     as_float = number(value, what=what, row=row)
     if as_float != int(as_float):
         raise RowError(f"{what} is not a whole number", f"got {as_float}")
@@ -85,7 +85,7 @@ def whole_number(value: object, *, what: str, row: Row) -> int:
 
 
 def token_ids(value: object, *, what: str) -> tuple[int, ...]:
-    """A list of integers that are 0 or more; empty for None."""
+    """Return a list of integers that are 0 or more; empty for None."""
     if value is None:
         return ()
     ids = listed(value)
@@ -98,7 +98,7 @@ def token_ids(value: object, *, what: str) -> tuple[int, ...]:
 
 
 def text_of(content: object, *, what: str) -> str:
-    """The text of a message's content: a text, or a list of text parts."""
+    """Return the text of a message's content: a text, or a list of text parts."""
     if isinstance(content, str):
         return content
     parts = listed(content)

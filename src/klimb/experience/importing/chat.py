@@ -33,7 +33,7 @@ _FINISH_REASONS: Mapping[str, FinishReason] = {
 
 
 def response_text(value: object, *, what: str) -> str:
-    """The text of a response: a text, or a chat of one message of the assistant."""
+    """Return the text of a response: a text, or a chat of one message of the assistant."""
     if isinstance(value, str):
         return value
     turns = messages(value, what=what)
@@ -44,7 +44,7 @@ def response_text(value: object, *, what: str) -> str:
 
 
 def split_dialogue(value: object, *, what: str) -> tuple[tuple[Message, ...], str]:
-    """The messages before the last one, and the last one's text, which must be the assistant's."""
+    """Return the messages before the last one, and the last one's text, which must be the assistant's."""
     turns = messages(value, what=what)
     if not turns or turns[-1]["role"] != "assistant":
         raise RowError(f"{what} do not end with the assistant", "nothing is there to learn from")
@@ -52,7 +52,7 @@ def split_dialogue(value: object, *, what: str) -> tuple[tuple[Message, ...], st
 
 
 def with_group_and_user(found: ParsedRow, row: Row) -> ParsedRow:
-    """The same with the row's group, user and time, under the names that logs give them."""
+    """Return the same with the row's group, user and time, under the names that logs give them."""
     return replace(
         found,
         group=name_of(first_of(row.values, "group", "group_id")),
@@ -62,7 +62,7 @@ def with_group_and_user(found: ParsedRow, row: Row) -> ParsedRow:
 
 
 def user_of(values: Mapping[str, object]) -> str:
-    """The user's id; empty if the row has none."""
+    """Return the user's id; empty if the row has none."""
     return name_of(first_of(values, *sorted(USER_NAMES)))
 
 
@@ -73,7 +73,7 @@ def finish_reason_of(value: object) -> FinishReason:
 
 
 def checked_message(value: object, *, what: str) -> str:
-    """The text of a model's message.
+    """Return the text of a model's message.
 
     Raises:
         RowError: a tool call, or thoughts kept apart: then the text as it was drawn is not known.
@@ -98,7 +98,7 @@ class Exchange:
 
 
 def exchange_of(row: Row) -> Exchange:
-    """The parts of a row. `{request, response}`, a batch's `{body, response: {body}}`, or all in one object.
+    """Return the parts of a row. `{request, response}`, a batch's `{body, response: {body}}`, or all in one object.
 
     Raises:
         RowError: no request, a failed one, or no choices.
@@ -122,7 +122,7 @@ def exchange_of(row: Row) -> Exchange:
 
 
 def found_in(exchange: Exchange, row: Row, rules: ImportRules, *, part: int) -> ParsedRow:
-    """What the row says of one choice, as text; token ids and log-probabilities are the kinds' own."""
+    """Return what the row says of one choice, as text; token ids and log-probabilities are the kinds' own."""
     choice, request, response = exchange.choices[part], exchange.request, exchange.response
     prompt_ids = token_ids(prompt_ids_of(exchange, choice), what="prompt_token_ids")
     if request.get("tools") and not prompt_ids:
@@ -158,7 +158,7 @@ def prompt_ids_of(exchange: Exchange, choice: Mapping[str, object]) -> object:
 
 
 def _body(value: object) -> Mapping[str, object]:
-    """The object, or the one in its `body`."""
+    """Return the object, or the one in its `body`."""
     outer = mapping(value)
     return mapping(outer.get("body")) or outer
 
@@ -184,7 +184,7 @@ def _text(choice: Mapping[str, object]) -> str:
 
 
 def _finish_reason(choice: Mapping[str, object]) -> FinishReason:
-    """A stop string cuts the response: the model did not end it."""
+    """Return a stop string cuts the response: the model did not end it."""
     if isinstance(choice.get("stop_reason"), str):
         return "length"
     return finish_reason_of(choice.get("finish_reason") or mapping(choice.get("meta_info")).get("finish_reason"))

@@ -62,7 +62,7 @@ def guess_kind(path: Path, limits: ReadLimits) -> Importer:
 
 
 def check_columns_there(path: Path, needed: Sequence[str], rules: ImportRules, limits: ReadLimits) -> None:
-    """Looks for the first row with the columns; where there is one, this ends.
+    """Look for the first row with the columns; where there is one, this ends.
 
     Raises:
         ValueError: no row has the columns that are needed, or those that the user maps.
@@ -84,7 +84,7 @@ def check_columns_there(path: Path, needed: Sequence[str], rules: ImportRules, l
 
 
 def check_ratings(path: Path, rating_of: RatingOf, rules: ImportRules, limits: ReadLimits) -> None:
-    """Looks at all ratings, and holds none of them.
+    """Look at all ratings, and holds none of them.
 
     On a scale from 1 to 5, a 1 is the worst; read as it stands, it would be the best. So one rating outside of 0 to 1
     makes all others of its file unreadable, until the user states what they stand for.
@@ -166,7 +166,7 @@ class RewardRange:
     are_whole: bool = True
 
     def add(self, reward: float) -> None:
-        """Takes in one reward."""
+        """Take in one reward."""
         self.low, self.high = min(self.low, reward), max(self.high, reward)
         self.are_whole = self.are_whole and reward == math.floor(reward)
 
@@ -271,7 +271,7 @@ def import_file(
     scores: Path | None = None,
     is_strict: bool = False,
 ) -> ImportReport:
-    """Adds the rows of a file to a store; a file that is imported again adds nothing.
+    """Add the rows of a file to a store; a file that is imported again adds nothing.
 
     Rows that cannot be imported go to `rejected/` in the store's folder, and the import goes on. Before anything is
     added, all ratings of the file are looked at: one off an unstated scale stops the import.
@@ -312,7 +312,7 @@ def import_file(
 def report_of(
     tally: Tally, rejects: RejectFile, importer: Importer, *, is_guessed: bool, num_waiting: int | None
 ) -> ImportReport:
-    """The counts of a finished import, in one value that no longer changes."""
+    """Return the counts of a finished import, in one value that no longer changes."""
     return ImportReport(
         kind=importer.name,
         why_kind=importer.because if is_guessed else "",
@@ -338,7 +338,7 @@ class _Run:
         self._last: dict[str, tuple[float, str]] = {}
 
     def take(self, records: Iterator[Record], read: ReadRow) -> None:
-        """Imports the records, to the last."""
+        """Import the records, to the last."""
         for record in records:
             self.tally.num_rows += 1
             if isinstance(record, CutOff):
@@ -377,14 +377,14 @@ class _Run:
             self._flush()
 
     def _salt_for_user(self) -> bytes:
-        """The user's own salt, else that of the store, which is made for the first user that is met."""
+        """Return the user's own salt, else that of the store, which is made for the first user that is met."""
         self.tally.num_user_ids += 1
         if not self._rules.salt:
             self._rules = replace(self._rules, salt=user_salt(self._store.folder))
         return self._rules.salt
 
     def _check_group(self, sample: Sample, place: str) -> None:
-        """A group that the file names has one prompt: a baseline over several would compare what cannot be."""
+        """Refuse a group of several prompts: a baseline over them would compare what cannot be compared."""
         group, prompt_hash = sample.group_id[: -HASH_DIGITS - 1], sample.group_id[-HASH_DIGITS:]
         if not group:
             return

@@ -49,7 +49,7 @@ _CONSTRAINTS = ("logit_bias", "guided_json", "guided_regex", "guided_choice", "g
 def sampling_settings(
     request: Mapping[str, object], rules: ImportRules, row: Row
 ) -> tuple[SamplingSettings | None, tuple[str, ...]]:
-    """The settings a response was drawn with, and the names of those that nobody stated and that are taken as off.
+    """Return the settings a response was drawn with, and the names of those not stated, which are taken as off.
 
     What the request says comes first, then what the user states. None when neither says the temperature.
     """
@@ -80,7 +80,7 @@ def other_settings(request: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def checked_log_mu(values: object, num_ids: int) -> tuple[float, ...]:
-    """The values, one a token; those above 0 by rounding alone are 0.
+    """Return the values, one a token; those above 0 by rounding alone are 0.
 
     Raises:
         RowError: another number of them than of token ids, or one that no drawn token can have.
@@ -112,7 +112,7 @@ def _checked(value: object, position: int) -> float:
 def provenance_of(
     settings: SamplingSettings | None, rules: ImportRules, others: Sequence[str]
 ) -> tuple[Provenance, str]:
-    """What the recorded values are worth, and why they are not log μ if they are not.
+    """Return what the recorded values are worth, and why they are not log μ if they are not.
 
     log μ is the log-probability under the settings that the token was drawn with. Processed values are that; raw ones
     are only when the settings change nothing.

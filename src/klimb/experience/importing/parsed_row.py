@@ -53,7 +53,7 @@ class ParsedRow:
 
 
 def as_sample(found: ParsedRow, row: Row, rules: ImportRules, *, kind: str) -> Sample:
-    """The sample, with whatever the row lacks left absent.
+    """Return the sample, with whatever the row lacks left absent.
 
         sample_id = the row's id (id#1, id#2, ... for its further responses), else a hash of its content
         group_id  = hash of the prompt, behind the row's group if it has one

@@ -55,7 +55,7 @@ class Readable(Protocol):
 
 @contextmanager
 def open_readable(path: Path, limits: ReadLimits) -> Generator[Readable]:
-    """The file, to be read; a .gz raises ValueError once it has grown beyond `limits` or is found to be broken."""
+    """Open the file to be read; a .gz raises ValueError once it has grown beyond `limits` or is found broken."""
     with path.open("rb") as file:
         if path.suffix.lower() != ".gz":
             yield file
@@ -107,7 +107,7 @@ class Line:
 
 
 def lines(file: Readable, max_line_bytes: int) -> Iterator[Line]:
-    """Yields the lines. They end at line feeds alone: JSON text may contain what text mode takes for a line's end."""
+    """Yield the lines. They end at line feeds alone: JSON text may contain what text mode takes for a line's end."""
     number, offset = 0, 0
     while content := file.readline(max_line_bytes + 1):
         number += 1
@@ -127,7 +127,7 @@ UTF8_BOM = b"\xef\xbb\xbf"
 
 
 def parse_object(text: str) -> dict[str, object]:
-    """Returns the object that the text is.
+    """Return the object that the text is.
 
     Raises:
         RowError: not JSON, no object, a name twice in one object, nested or digits without end, or half a character.
@@ -146,7 +146,7 @@ def parse_object(text: str) -> dict[str, object]:
 
 
 def as_row_object(parsed: object, text: str) -> dict[str, object]:
-    """Returns `parsed` if it is an object that can be stored; `text` is where it was read from."""
+    """Return `parsed` if it is an object that can be stored; `text` is where it was read from."""
     if not isinstance(parsed, dict):
         raise RowError("not an object", f"expected {{...}}, got {type(parsed).__name__}")
     values = cast(dict[str, object], parsed)
@@ -157,7 +157,7 @@ def as_row_object(parsed: object, text: str) -> dict[str, object]:
 
 
 def decode_line(line: bytes) -> str:
-    """Returns the line as text; raises RowError if it is not UTF-8."""
+    """Return the line as text; raises RowError if it is not UTF-8."""
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -188,7 +188,7 @@ DECODER = json.JSONDecoder(object_pairs_hook=_without_repetition)
 
 
 def read_csv(path: Path, limits: ReadLimits) -> Iterator[Record]:
-    """Yields one record per row; an empty cell is None.
+    """Yield one record per row; an empty cell is None.
 
     Raises:
         ValueError: no header, a column twice in it, or a line longer than `limits` allows.
@@ -240,7 +240,7 @@ _BLANK = " \t\r\n"
 
 
 def read_json(path: Path, limits: ReadLimits) -> Iterator[Record]:
-    """Yields a record per element. What follows a broken element cannot be found and is rejected as one record."""
+    """Yield a record per element. What follows a broken element cannot be found and is rejected as one record."""
     with open_readable(path, limits) as file:
         text, number = _Text(file), 0
         try:
@@ -279,7 +279,7 @@ class _Text:
         self._at_end = False
 
     def next_character(self) -> str:
-        """The next character that is not blank, which stays; empty at the end of the file."""
+        """Return the next character that is not blank, which stays; empty at the end of the file."""
         while True:
             self.kept = self.kept.lstrip(_BLANK)
             if self.kept or not self._more(BLOCK_BYTES):
@@ -308,7 +308,7 @@ class _Text:
             raise RowError("not JSON", f"text behind the array: {self.kept[:20]!r}")
 
     def take_value(self, most: int) -> tuple[str, object]:
-        """The next value's text and what it is. Raises RowError if it is broken or longer than `most` characters."""
+        """Take the next value and its text. Raises RowError if it is broken or longer than `most` characters."""
         size = BLOCK_BYTES
         while True:
             try:
@@ -345,7 +345,7 @@ class _Text:
 
 
 def read_jsonl(path: Path, limits: ReadLimits) -> Iterator[Record]:
-    """Yields one record per line that is not blank: a row, a reject, or at the end a line that is cut off."""
+    """Yield one record per line that is not blank: a row, a reject, or at the end a line that is cut off."""
     with open_readable(path, limits) as file:
         for line in lines(file, limits.max_line_bytes):
             content = line.content.removeprefix(UTF8_BOM) if line.number == 1 else line.content
@@ -368,7 +368,7 @@ def _jsonl_record(name: str, line: Line, content: bytes, limits: ReadLimits) -> 
 
 
 def shown(content: bytes) -> str:
-    """Returns bytes as text for people; what is not UTF-8 is written in hexadecimal."""
+    """Return bytes as text for people; what is not UTF-8 is written in hexadecimal."""
     return content.decode("utf-8", "backslashreplace").strip()
 
 
@@ -376,7 +376,7 @@ BATCH_ROWS = 1024
 
 
 def read_parquet(path: Path, limits: ReadLimits) -> Iterator[Record]:
-    """Yields the rows; a row's place is its number, from 1.
+    """Yield the rows; a row's place is its number, from 1.
 
     Raises:
         ValueError: the file is cut short or of another kind.
@@ -411,7 +411,7 @@ READERS: Mapping[str, Callable[[Path, ReadLimits], Iterator[Record]]] = MappingP
 
 
 def read_records(path: Path, limits: ReadLimits | None = None) -> Iterator[Record]:
-    """Yields what the file holds, in its order, without holding it.
+    """Yield what the file holds, in its order, without holding it.
 
     Raises:
         FileNotFoundError: there is no such file.

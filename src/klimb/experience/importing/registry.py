@@ -52,7 +52,7 @@ class Importer:
 
 
 def _parts(values: Mapping[str, object]) -> Sequence[Mapping[str, object]]:
-    """The row, its response, the response's body and its first choice."""
+    """Return the row, its response, the response's body and its first choice."""
     response = mapping(first_of(values, "response", "completion"))
     body = mapping(response.get("body")) or response or values
     choices = listed(body.get("choices"))
@@ -165,14 +165,14 @@ IMPORTERS: Mapping[str, Importer] = MappingProxyType({importer.name: importer fo
 
 
 def importer_named(name: str) -> Importer:
-    """Returns the importer; raises ValueError with the names there are."""
+    """Return the importer; raises ValueError with the names there are."""
     if name not in IMPORTERS:
         raise ValueError(f"--as must be one of {', '.join(IMPORTERS)}, got {name!r}")
     return IMPORTERS[name]
 
 
 def guess_importer(row: Row) -> Importer:
-    """Returns the first importer whose rows look like this one; raises ValueError if none does."""
+    """Return the first importer whose rows look like this one; raises ValueError if none does."""
     for importer in IMPORTERS.values():
         if importer.looks_alike(row.values):
             return importer
@@ -184,7 +184,7 @@ def guess_importer(row: Row) -> Importer:
 
 
 def anonymise(row: Row, rules: ImportRules, *, salt: Callable[[], bytes] | None = None) -> Row:
-    """The row as it may be kept, among the rejects too: without user ids, unless the user keeps them.
+    """Return the row as it may be kept, among the rejects too: without user ids, unless the user keeps them.
 
     Args:
         row: as it was read.
@@ -200,7 +200,7 @@ def anonymise(row: Row, rules: ImportRules, *, salt: Callable[[], bytes] | None 
 
 
 def convert_row(row: Row, read: ReadRow, rules: ImportRules, *, kind: str) -> Sequence[Sample | Feedback]:
-    """What an anonymous row becomes; nothing for a row that holds no response by design.
+    """Return what an anonymous row becomes; nothing for a row that holds no response by design.
 
     Raises:
         RowError: it cannot be imported; then nothing of it is.
@@ -211,14 +211,14 @@ def convert_row(row: Row, read: ReadRow, rules: ImportRules, *, kind: str) -> Se
 
 
 def check_columns(rules: ImportRules) -> None:
-    """Raises ValueError for a mapping of a column that no importer reads."""
+    """Raise ValueError for a mapping of a column that no importer reads."""
     unknown = [name for name in rules.columns if name not in COLUMNS]
     if unknown:
         raise ValueError(f"--columns maps {', '.join(unknown)}, and our columns are {', '.join(COLUMNS)}")
 
 
 def rename_columns(row: Row, rules: ImportRules) -> Row:
-    """The row with the columns that the user maps under our names too.
+    """Return the row with the columns that the user maps under our names too.
 
     Raises:
         RowError: it has no such column.

@@ -124,7 +124,7 @@ class RejectFile:
             self.path = earlier
 
     def add(self, reject: Reject) -> None:
-        """Writes one reject."""
+        """Write one reject."""
         self.counts[reject.reason] += 1
         self.examples.setdefault(reject.reason, f"{reject.place}: {reject.detail}")
         if self._file is None:
@@ -146,7 +146,7 @@ class RejectFile:
         raise AssertionError("the numbers have no end")
 
     def _same_as(self, path: Path) -> Path | None:
-        """The first file before this one with the same content. None behind it: two imports at once keep one."""
+        """Return the first file before this one with the same content. None behind it: two imports at once keep one."""
         for earlier in self._paths():
             if earlier == path:
                 return None

@@ -69,7 +69,7 @@ THUMBS: Mapping[str, float] = MappingProxyType({"up": 1.0, "down": 0.0, "thumbs_
 
 
 def rating(value: object, rules: ImportRules, row: Row) -> float | None:
-    """The value of a rating, in [0, 1] unless a map of the user says otherwise.
+    """Return the value of a rating, in [0, 1] unless a map of the user says otherwise.
 
         thumbs and booleans:  up, true -> 1; down, false -> 0
         with a scale:         (value − lowest)/(highest − lowest)
@@ -95,7 +95,7 @@ def rating(value: object, rules: ImportRules, row: Row) -> float | None:
 
 
 def reward(value: object, rules: ImportRules, row: Row) -> float | None:
-    """A reward as it is; on the scale or by the map of the user if there is one.
+    """Return a reward as it is; on the scale or by the map of the user if there is one.
 
     Raises:
         RowError: text, NaN, infinite.

@@ -25,7 +25,7 @@ DEEPEST = 100
 
 
 def user_salt(folder: Path) -> bytes:
-    """The salt kept in the folder; it is drawn the first time. With it, a user has the same hash in all files.
+    """Return the salt kept in the folder; it is drawn the first time. With it, a user has the same hash in all files.
 
     Raises:
         ValueError: the file is empty or cut short.
@@ -43,7 +43,7 @@ def user_salt(folder: Path) -> bytes:
 
 
 def without_users(row: Row, salt: Callable[[], bytes], *, also: str = "") -> Row:
-    """The row with each user id replaced by `user_hash`, in its cells and in its raw text.
+    """Return the row with each user id replaced by `user_hash`, in its cells and in its raw text.
 
     Users stand under the names of `USER_NAMES`, however deep, and under the name `also`. The salt is asked for at each
     of them, so one without users needs none.

@@ -93,7 +93,7 @@ def audit(
 def _blocks_of_texts(
     samples: Sequence[Sample], evaluation_prompts: Sequence[str], limits: Thresholds
 ) -> tuple[Block, ...]:
-    """What needs texts and rewards alone."""
+    """Return what needs texts and rewards alone."""
     return (
         signal_block(samples, limits),
         redundancy_block(samples, limits),
@@ -122,5 +122,5 @@ def _paired(
 
 
 def _first_with_rows(*choices: TokenPairs | None) -> TokenPairs | None:
-    """The logging model tells places apart best; the policy to train does if it is near."""
+    """Return the logging model tells places apart best; the policy to train does if it is near."""
     return next((pairs for pairs in choices if pairs is not None and pairs.rows), None)

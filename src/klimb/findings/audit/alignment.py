@@ -53,7 +53,7 @@ class ShiftTest:
 
 
 def shift_test(pairs: TokenPairs, thresholds: Thresholds) -> ShiftTest | None:
-    """Compares every place with its neighbours; None if no sample has two tokens.
+    """Compare every place with its neighbours; None if no sample has two tokens.
 
     All data is called shifted if its mean error at s = 0 is above `shift_noise` and `shift_factor` times that at a
     neighbour. A single sample of at least 4 tokens is, if besides its error at the neighbour is at most `shift_noise`:
@@ -174,7 +174,7 @@ def check_alignment(
 
 
 def fault_of(sample: Sample) -> str:
-    """What makes this log_mu no list of log-probabilities: `NaN`, `−inf`, `above 0`, `all 0`; empty if nothing does.
+    """Return why this log_mu is no list of log-probabilities: `NaN`, `−inf`, `above 0`, `all 0`; empty if it is.
 
     All 0 is right for temperature 0, where the drawn token has probability 1.
     """

@@ -16,7 +16,7 @@ TEMPLATE_SHARE = 0.1
 
 
 def contamination_block(samples: Sequence[Sample], evaluation_prompts: Sequence[str]) -> Block:
-    """Evaluation prompts found whole among the data's messages, or in part by shared runs of 8 words."""
+    """Return evaluation prompts found whole among the data's messages, or in part by shared runs of 8 words."""
     title = "Whether the evaluation prompts are in the data"
     names = ("evaluation prompts in the data", "evaluation prompts in part in the data")
     if not evaluation_prompts:

@@ -53,7 +53,7 @@ class TokenPairs:
 def pair_up(
     samples: Sequence[Sample], scores: Sequence[Sequence[float] | None], *, only_plain: bool = False
 ) -> TokenPairs:
-    """The tokens of samples with a usable log_mu and a score.
+    """Return the tokens of samples with a usable log_mu and a score.
 
     Args:
         samples: those with log_mu from a sampler or recomputed are taken.
@@ -89,7 +89,7 @@ def pair_up(
 
 
 def prompt_text(sample: Sample) -> str:
-    """The messages of the prompt, one under another."""
+    """Return the messages of the prompt, one under another."""
     return "\n".join(message["content"] for message in sample.prompt)
 
 
@@ -99,7 +99,7 @@ def normalised(text: str) -> str:
 
 
 def is_truncated(sample: Sample) -> bool:
-    """True if the sampler could not draw every token: top-p, top-k, min-p, or the most likely token only."""
+    """Return True if the sampler could not draw every token: top-p, top-k, min-p, or the most likely token only."""
     settings = sample.sampling
     if settings is None:
         return False
@@ -107,7 +107,7 @@ def is_truncated(sample: Sample) -> bool:
 
 
 def is_rated(sample: Sample) -> bool:
-    """True if the sample has a finite reward."""
+    """Return True if the sample has a finite reward."""
     return sample.reward is not None and math.isfinite(sample.reward)
 
 
@@ -144,22 +144,22 @@ def at_least(number: float, *, good: float, bad: float | None = None) -> Status:
 
 
 def both_at_most(good: str, bad: str) -> str:
-    """The two limits of `at_most` in words, so that a warning is read beside the number that made it one."""
+    """Return the two limits of `at_most` in words, so that a warning is read beside the number that made it one."""
     return f"good up to {good}, bad above {bad}" if good != bad else f"at most {good}"
 
 
 def both_at_least(good: str, bad: str) -> str:
-    """The two limits of `at_least` in words."""
+    """Return the two limits of `at_least` in words."""
     return f"good from {good}, bad below {bad}" if good != bad else f"at least {good}"
 
 
 def unknown(name: str, why: str) -> Finding:
-    """The finding of a check that could not be made."""
+    """Return the finding of a check that could not be made."""
     return Finding(name=name, value="unknown", status="unknown", meaning=why)
 
 
 def percent(share: float) -> str:
-    """A share in [0, 1] as a percentage; what is not 0 never reads as 0, and what is not all never as 100 %."""
+    """Return a share in [0, 1] as a percentage; what is not 0 never reads as 0, and what is not all never as 100 %."""
     if 0 < share < 0.001:
         return "< 0.1 %"
     if 0.999 < share < 1:

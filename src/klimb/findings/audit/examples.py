@@ -98,7 +98,7 @@ def _furthest(pairs: TokenPairs, most: int) -> list[_Chosen]:
 
 
 def _first_of_prompts(samples: Sequence[Sample]) -> Iterable[_Chosen]:
-    """The first row of each prompt, then all others."""
+    """Return the first row of each prompt, then all others."""
     seen: dict[str, int] = {}
     for row, sample in enumerate(samples):
         seen.setdefault(prompt_text(sample), row)

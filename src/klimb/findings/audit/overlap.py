@@ -36,7 +36,7 @@ _VERL = "verl's documentation"
 
 
 def same_model_block(pairs: TokenPairs | None, thresholds: Thresholds) -> Block:
-    """Recorded log-probabilities against those of the logging model, on samples of its own distribution."""
+    """Return recorded log-probabilities against those of the logging model, on samples of its own distribution."""
     title = "Whether the logging model gives the recorded log-probabilities"
     if pairs is None or not pairs.rows:
         why = (

@@ -84,7 +84,7 @@ def jaccard(first: str, second: str) -> float:
 
 
 def minhashes(texts: Sequence[str]) -> Hashes:
-    """The smallest value of each of 32 hash functions over the shingles of each text, one row a text."""
+    """Return the smallest value of each of 32 hash functions over the shingles of each text, one row a text."""
     rows: list[Hashes] = []
     start = 0
     while start < len(texts):
@@ -109,7 +109,7 @@ def _seeds() -> Hashes:
 
 
 def _shingles(text: str) -> Hashes:
-    """A number for each window of 5 characters; one for a shorter text."""
+    """Return a number for each window of 5 characters; one for a shorter text."""
     codes = np.frombuffer(text[:MOST_CHARACTERS].encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     codes = np.concatenate([codes.astype(np.uint64), np.zeros(max(0, SHINGLE - len(codes)), dtype=np.uint64)])
     num_windows = len(codes) - SHINGLE + 1
@@ -127,7 +127,7 @@ def _mixed_rows(rows: Hashes) -> Hashes:
 
 
 def _mixed(values: Hashes) -> Hashes:
-    """The finaliser of splitmix64: every bit of the result depends on every bit of the value."""
+    """Return the finaliser of splitmix64: every bit of the result depends on every bit of the value."""
     values = (values ^ (values >> np.uint64(30))) * _FIRST_FACTOR
     values = (values ^ (values >> np.uint64(27))) * _SECOND_FACTOR
     return values ^ (values >> np.uint64(31))

@@ -80,7 +80,7 @@ def _rewards_missing(samples: Sequence[Sample], num_rated: int) -> str:
 
 
 def equal_groups(samples: Sequence[Sample]) -> list[str]:
-    """Groups of two or more rewarded samples whose rewards are all equal."""
+    """Return groups of two or more rewarded samples whose rewards are all equal."""
     rewards: dict[str, list[float]] = {}
     for sample in samples:
         if sample.reward is not None and is_rated(sample):

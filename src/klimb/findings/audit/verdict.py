@@ -46,7 +46,7 @@ class Decision:
 
 
 def decide(findings: Findings, thresholds: Thresholds) -> Decision:
-    """The first rule that applies: no usable rewards, too little signal, no usable log_mu, unusable ratios, none of it.
+    """Find the first rule that applies: no usable rewards, too little signal, no usable log_mu, unusable ratios, none.
 
     Rewards come first, since without them no loss but cloning has anything to use. Too little signal comes before the
     log-probabilities, since no loss repairs it. Log-probabilities come before overlap, which is computed from them.
@@ -65,7 +65,7 @@ def decide(findings: Findings, thresholds: Thresholds) -> Decision:
 
 
 def verdict_of(decision: Decision, findings: Findings, thresholds: Thresholds, examples: Sequence[Example]) -> Verdict:
-    """The verdict of a decision, with recipes that fit the data and what to type."""
+    """Return the verdict of a decision, with recipes that fit the data and what to type."""
     recipes = recipes_for(decision.kind, findings)
     interval = findings[INTERVAL]
     return Verdict(
@@ -107,7 +107,7 @@ def recipes_for(kind: VerdictKind, findings: Findings) -> tuple[str, ...]:
 
 
 def next_action(decision: Decision, findings: Findings, thresholds: Thresholds, recipe: str) -> str:
-    """What to type next, with the run file that belongs to the report."""
+    """Return what to type next, with the run file that belongs to the report."""
     train = f"klimb train RUN.toml (the run file of this audit, recipe {recipe})"
     if decision.kind == "collect-more":
         return f"{_what_to_collect(decision, thresholds)}; then audit again. To draw answers while training: {train}"
@@ -145,7 +145,7 @@ def _no_usable_rewards(findings: Findings, thresholds: Thresholds) -> Decision |
 
 
 def _too_little_signal(findings: Findings, thresholds: Thresholds) -> Decision | None:
-    """Groups decide only where most rewarded samples are in groups of two or more."""
+    """Group decide only where most rewarded samples are in groups of two or more."""
     if _above(findings, GROUPED, 0.5) and _above(findings, ZERO_VARIANCE, thresholds.max_zero_variance):
         reason = "have answers that all got the same reward, which teach nothing"
         return _collect(findings[ZERO_VARIANCE], reason)

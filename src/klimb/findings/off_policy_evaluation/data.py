@@ -91,7 +91,7 @@ class LoggedData:
         return np.where(self.mask, np.exp(np.clip(log_prefix, -MAX_LOG_W, MAX_LOG_W)), 0.0)
 
     def by_prompt(self, values: Array) -> Array:
-        """Sums of the values over the responses of each prompt."""
+        """Return sums of the values over the responses of each prompt."""
         return np.bincount(self.prompt_index, weights=values).astype(np.float64)
 
     @property
@@ -101,7 +101,7 @@ class LoggedData:
 
 
 def logged_data(samples: Sequence[Sample], log_pi: Sequence[Sequence[float]]) -> LoggedData:
-    """The samples as arrays; those that no estimate can use are left out and counted in `notes`.
+    """Return the samples as arrays; those that no estimate can use are left out and counted in `notes`.
 
     Left out: a sample without reward (unrated is not 0), without tokens, or whose log_mu is neither recorded while
     drawing nor recomputed by the weights that drew it. Prompts are told apart by their token ids.

@@ -42,7 +42,7 @@ class Interval:
 
 
 def resampled_sums(sums: Array, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> Array:
-    """Sums over as many prompts drawn with replacement: `[resamples, columns]` from `[prompts, columns]`."""
+    """Return sums over as many prompts drawn with replacement: `[resamples, columns]` from `[prompts, columns]`."""
     generator = np.random.default_rng(seed)
     num_prompts = len(sums)
     shares = np.full(num_prompts, 1 / num_prompts)
@@ -55,7 +55,7 @@ def resampled_sums(sums: Array, *, num_resamples: int = NUM_RESAMPLES, seed: int
 
 
 def interval(sums: Array, resampled: Array, statistic: Statistic, *, confidence: float = 0.95) -> Interval:
-    """The bias-corrected and accelerated (BCa) interval of a statistic of sums over prompts.
+    """Return the bias-corrected and accelerated (BCa) interval of a statistic of sums over prompts.
 
     The ends are the quantiles Φ(z₀ + (z₀ + z)/(1 − a(z₀ + z))) of the resampled values, with z = Φ⁻¹((1 ∓ c)/2 …),
     z₀ = Φ⁻¹(share of resampled values below the estimate) and a from leaving out one prompt at a time. With z₀ = a = 0
@@ -84,7 +84,7 @@ def interval(sums: Array, resampled: Array, statistic: Statistic, *, confidence:
 
 
 def _leaving_one_out(sums: Array) -> Array:
-    """The sum over all rows but one, for each row; not as total minus row, which may lose all digits."""
+    """Return the sum over all rows but one, for each row; not as total minus row, which may lose all digits."""
     before = np.zeros_like(sums)
     before[1:] = np.cumsum(sums[:-1], axis=0)
     after = np.zeros_like(sums)
@@ -93,7 +93,7 @@ def _leaving_one_out(sums: Array) -> Array:
 
 
 def _acceleration(left_out: Array) -> float:
-    """A sixth of the skewness of the prompts' influences; 0 if no prompt has any."""
+    """Return a sixth of the skewness of the prompts' influences; 0 if no prompt has any."""
     influence = left_out.mean() - left_out
     scale = float(np.abs(influence).max())
     if scale == 0:
@@ -145,7 +145,7 @@ def effective_number(weights: Array) -> float:
 
 
 def weight_warnings(data: LoggedData, weights: Array) -> tuple[str, ...]:
-    """What the weights that an estimator uses say against it."""
+    """Return what the weights that an estimator uses say against it."""
     ess, share = effective_number(weights), float(weights.max() / weights.sum())
     ess_prompts = effective_number(data.by_prompt(weights))
     found: list[str] = []
@@ -184,7 +184,7 @@ def reason_unusable(data: LoggedData, value: float) -> str:
 
 
 def data_warnings(data: LoggedData) -> tuple[str, ...]:
-    """What the data say against every estimate from them, those noticed while they were made included."""
+    """Return what the data say against every estimate from them, those noticed while they were made included."""
     found = list(data.notes)
     if data.num_prompts < 2:
         found.append("there is one prompt, and intervals come from drawing prompts again: there is no interval.")
@@ -262,7 +262,7 @@ def estimate_values(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[Estimate, ...]:
-    """The estimates of all estimators, on the same resamples."""
+    """Return the estimates of all estimators, on the same resamples."""
     made = [clipped_ips(data, clip=clip) if name == "clipped-ips" else make(data) for name, make in ESTIMATORS.items()]
     return with_intervals(data, made, num_resamples=num_resamples, confidence=confidence, seed=seed)
 
@@ -324,5 +324,5 @@ def with_intervals(
 
 
 def _by_prompt(data: LoggedData, columns: Array) -> Array:
-    """Sums over the responses of each prompt: `[prompts, columns]`."""
+    """Return sums over the responses of each prompt: `[prompts, columns]`."""
     return np.stack([data.by_prompt(columns[:, number]) for number in range(columns.shape[1])], axis=1)

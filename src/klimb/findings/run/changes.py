@@ -102,7 +102,7 @@ def expected_by_luck(changes: Sequence[PromptChange], *, is_accuracy: bool, seed
 
 
 def kind_of(low: float, high: float) -> Kind:
-    """What a problem is called whose mean went from `low` to `high`, both as shares of the range."""
+    """Return what a problem is called whose mean went from `low` to `high`, both as shares of the range."""
     rounding = 1e-9
     if high - low >= MUCH - rounding:
         return "learned"
@@ -114,7 +114,7 @@ def kind_of(low: float, high: float) -> Kind:
 
 
 def by_problem(record: EvaluationRecord) -> Mapping[str, ProblemRecord]:
-    """The problems under their ids."""
+    """Return the problems under their ids."""
     return {problem.problem_id: problem for problem in record.problems}
 
 

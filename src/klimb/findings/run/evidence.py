@@ -50,7 +50,7 @@ class Curve:
         return self.around((len(self.values) - self.window) // 2)
 
     def around(self, start: int) -> Window:
-        """The window from this position on, moved back if it would pass the end."""
+        """Return the window from this position on, moved back if it would pass the end."""
         start = max(0, min(start, len(self.values) - self.window))
         kept = slice(start, start + self.window)
         return Window(statistics.fmean(self.values[kept]), (self.steps[kept][0], self.steps[kept][-1]))
@@ -76,7 +76,7 @@ class Curve:
 
 
 def curve_of(record: RunRecord, metric: str, thresholds: Thresholds) -> Curve | None:
-    """The metric's curve; None if fewer than `min_steps` steps have it as a finite number."""
+    """Return the metric's curve; None if fewer than `min_steps` steps have it as a finite number."""
     steps, values = record.curve(metric)
     if len(values) < max(1, thresholds.min_steps):
         return None
@@ -85,7 +85,7 @@ def curve_of(record: RunRecord, metric: str, thresholds: Thresholds) -> Curve | 
 
 
 def counts_of(record: RunRecord, metric: str) -> dict[int, float]:
-    """The metric by step, where it is a finite number: for counts that are added up, however few the steps."""
+    """Return the metric by step, where it is a finite number: for counts that are added up, however few the steps."""
     steps, values = record.curve(metric)
     return {int(step): value for step, value in zip(steps, values, strict=True)}
 
@@ -99,7 +99,7 @@ class Trend:
 
 
 def trend_of(values: Sequence[float]) -> Trend:
-    """The trend; none (τ = 0, p = 1) where all values are equal."""
+    """Return the trend; none (τ = 0, p = 1) where all values are equal."""
     if len(set(values)) < 2:
         return Trend(0.0, 1.0)
     result: Any = stats.kendalltau(range(len(values)), values)  # scipy's own annotations hide the two fields
@@ -145,7 +145,7 @@ class Change:
 
 
 def change_between(earlier: EvaluationRecord, later: EvaluationRecord) -> Change | None:
-    """The change, paired by problem where both have at least two of the same; None if a mean is missing.
+    """Return the change, paired by problem where both have at least two of the same; None if a mean is missing.
 
     Unpaired, the interval is that of a difference of independent means: √(half width² + half width²).
     """
@@ -202,7 +202,7 @@ def _lengths_and_values(evaluation: EvaluationRecord) -> list[tuple[float, float
 
 
 def runs_of_steps(steps: Sequence[int]) -> str:
-    """Steps in words: `steps 3 to 5, 8`; of many runs the first three and how many more there are."""
+    """Return steps in words: `steps 3 to 5, 8`; of many runs the first three and how many more there are."""
     if not steps:
         return "no step"
     edges = [index + 1 for index, (left, right) in enumerate(pairwise(steps)) if right != left + 1]
@@ -218,12 +218,12 @@ def in_words(steps: Steps) -> str:
 
 
 def at(window: Window) -> str:
-    """`steps 1 to 3`."""
+    """Return `steps 1 to 3`."""
     return f"step{'s' if window.steps[1] > window.steps[0] else ''} {in_words(window.steps)}"
 
 
 def outcome_curve(record: RunRecord, limits: Thresholds) -> tuple[str, Curve | None]:
-    """The training accuracy where the task says what is correct, else the mean reward: its name in words, and it."""
+    """Return the training accuracy where the task tells right from wrong, else the mean reward, with its name."""
     accuracy = curve_of(record, "accuracy", limits)
     if accuracy is not None:
         return "Accuracy in training", accuracy

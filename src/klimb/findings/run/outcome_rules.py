@@ -52,7 +52,7 @@ class Loss:
 
 
 def guarded_losses(record: RunRecord, limits: Thresholds) -> list[Loss]:
-    """What the guard measured worse at the end than before, by more than the limits, and what it did about it."""
+    """Return what the guard measured worse at the end than before, beyond the limits, and what it did about it."""
     before, after = _named(record.guard.get("before")), _named(record.guard.get("after")) or _newest(record)
     losses = [_perplexity(before, after, limits), _general(before, after, limits), _format(before, after, limits)]
     losses += [_rate(name, before, after, limits) for name in RATES]
@@ -91,7 +91,7 @@ def _rate(name: str, before: Mapping[str, float], after: Mapping[str, float], li
 
 
 def _events(record: RunRecord, *, are_warnings_told: bool) -> list[Loss]:
-    """What the guard did: the newest few. Its warnings say again what was measured."""
+    """Return what the guard did: the newest few. Its warnings say again what was measured."""
     events = [event for event in record.guard.get("events") or () if isinstance(event, Mapping)]
     told = [event for event in events if are_warnings_told or event.get("action") != "warn"]
     return [
@@ -115,14 +115,14 @@ def _newest(record: RunRecord) -> Mapping[str, float]:
 
 
 def _named(measured: Any) -> dict[str, float]:
-    """The finite numbers by name, without `guard/`."""
+    """Return the finite numbers by name, without `guard/`."""
     if not isinstance(measured, Mapping):
         return {}
     return {str(name).removeprefix("guard/"): float(value) for name, value in measured.items() if is_number(value)}
 
 
 def forgetting(record: RunRecord, limits: Thresholds) -> Observation | None:
-    """The model is worse than before: at the task, or in what the guard measures."""
+    """Return the model is worse than before: at the task, or in what the guard measures."""
     losses = guarded_losses(record, limits)
     change = held_out_change(record)
     lost_task = change is not None and change.high < 0
@@ -143,7 +143,7 @@ def forgetting(record: RunRecord, limits: Thresholds) -> Observation | None:
 
 
 def unstable(record: RunRecord, limits: Thresholds) -> Observation | None:
-    """The last policy is worse than one on the way."""
+    """Return the last policy is worse than one on the way."""
     trained = [made for made in record.evaluations if made.when != "before" and math.isfinite(made.mean)]
     if len(trained) < 2:
         return None
@@ -315,7 +315,7 @@ def learned(record: RunRecord, limits: Thresholds) -> Observation | None:
 
 
 def ratios_in_order(record: RunRecord, limits: Thresholds) -> Observation | None:
-    """The weights moved, and stayed where ratios and clips mean something."""
+    """Return the weights moved, and stayed where ratios and clips mean something."""
     ess, drift, w_max = (curve_of(record, name, limits) for name in ("ess_token", "kl_mu_pi", "w_max"))
     if ess is None or drift is None or w_max is None or max(w_max.values) <= 1 + limits.inert_weight:
         return None

@@ -40,7 +40,7 @@ def non_finite_steps(record: RunRecord, limits: Thresholds) -> Observation | Non
 
 
 def sampler_gap(record: RunRecord, limits: Thresholds) -> Observation | None:
-    """The sampler's log-probabilities are not the trainer's for the same tokens and weights."""
+    """Return the sampler's log-probabilities are not the trainer's for the same tokens and weights."""
     k3, mean_abs = (curve_of(record, name, limits) for name in ("mismatch_k3", "mismatch_mean_abs"))
     if k3 is None or mean_abs is None:
         return None
@@ -64,7 +64,7 @@ def sampler_gap(record: RunRecord, limits: Thresholds) -> Observation | None:
 
 
 def stale_data(record: RunRecord, limits: Thresholds) -> Observation | None:
-    """The data is too far from the policy for ratios, or most of it stands at a clip's bound."""
+    """Return the data is too far from the policy for ratios, or most of it stands at a clip's bound."""
     too_far = [
         (name, curve)
         for name in ("ess_token", "replay/ess_token", "log/ess_token")
@@ -89,7 +89,7 @@ def stale_data(record: RunRecord, limits: Thresholds) -> Observation | None:
 
 
 def kl_blow_up(record: RunRecord, limits: Thresholds) -> Observation | None:
-    """The policy runs away from the reference, or from the policy that drew the batch."""
+    """Return the policy runs away from the reference, or from the policy that drew the batch."""
     without_gap = _without_sampler_gap(record)
     beyond = [
         (curve, _beyond(curve, limit), f"{name} reaches {max(curve.values):.2g} nats per token (limit {limit:g})")
@@ -115,7 +115,7 @@ def kl_blow_up(record: RunRecord, limits: Thresholds) -> Observation | None:
 
 
 def entropy_collapse(record: RunRecord, limits: Thresholds) -> Observation | None:
-    """The policy answers every prompt in one way and has not solved the task; data that is cloned may be as even."""
+    """Find a policy that answers every prompt in one way and has not solved the task; cloned data may be as even."""
     entropy = curve_of(record, "entropy", limits)
     if entropy is None or is_cloning(record) or is_solved(record, limits):
         return None
@@ -139,7 +139,7 @@ def entropy_collapse(record: RunRecord, limits: Thresholds) -> Observation | Non
 
 
 def entropy_blow_up(record: RunRecord, limits: Thresholds) -> Observation | None:
-    """The policy dissolves into noise."""
+    """Return the policy dissolves into noise."""
     entropy = curve_of(record, "entropy", limits)
     if entropy is None or entropy.last.mean <= max(limits.entropy_rise * entropy.first.mean, limits.entropy_low):
         return None
@@ -223,7 +223,7 @@ def _without_sampler_gap(record: RunRecord) -> RunRecord:
 
 
 def _divergence_limits(record: RunRecord, limits: Thresholds) -> dict[str, float]:
-    """A reference that follows the policy is near it; one that stays may be left far behind."""
+    """Return a reference that follows the policy is near it; one that stays may be left far behind."""
     follows = record.setting("reference.kind", "iterative") == "iterative"
     return {"kl_pi_ref": limits.kl if follows else limits.kl_to_start, "kl_mu_pi": limits.kl}
 
@@ -243,7 +243,7 @@ def _from_below(curve: Curve, limit: float) -> Steps:
 
 
 def _rewards_in_words(record: RunRecord, limits: Thresholds) -> str:
-    """A sentence, after a space, on how accuracy or reward went."""
+    """Return a sentence, after a space, on how accuracy or reward went."""
     name, curve = outcome_curve(record, limits)
     if curve is None:
         return ""

@@ -65,7 +65,7 @@ class RunRecord:
         return next((made for made in reversed(self.evaluations) if made.when != "before"), None)
 
     def setting(self, key: str, default: Any = None) -> Any:
-        """The value of a dotted key such as `objective.beta`; the default where the configuration has none."""
+        """Return the value of a dotted key such as `objective.beta`; the default where the configuration has none."""
         found: Any = self.config
         for part in key.split("."):
             if not isinstance(found, Mapping) or part not in found:
@@ -89,5 +89,5 @@ class RunRecord:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """True for a finite int or float that is no bool."""
+    """Return True for a finite int or float that is no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

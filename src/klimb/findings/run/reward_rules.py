@@ -41,7 +41,7 @@ def scoring_errors(record: RunRecord, limits: Thresholds) -> Observation | None:
 
 
 def length_hacking(record: RunRecord, limits: Thresholds) -> Observation | None:
-    """The reward grows, and nothing but the length of the answers grows with it."""
+    """Return the reward grows, and nothing but the length of the answers grows with it."""
     reward, length = curve_of(record, "reward_mean", limits), curve_of(record, "length_mean", limits)
     if reward is None or length is None or not is_rising(reward.values, limits):
         return None
@@ -130,7 +130,7 @@ def _cause_of_even_groups(accuracy: Curve | None) -> tuple[str, str]:
 
 
 def reward_saturation(record: RunRecord, limits: Thresholds) -> Observation | None:
-    """The reward has reached its ceiling."""
+    """Return the reward has reached its ceiling."""
     accuracy = curve_of(record, "accuracy", limits)
     if accuracy is None:
         return _even_rewards(record, limits)
@@ -193,7 +193,7 @@ def truncated_answers(record: RunRecord, limits: Thresholds) -> Observation | No
 
 
 def _paired(first: Curve, second: Curve) -> tuple[list[float], list[float]]:
-    """The values of both at the steps that have both."""
+    """Return the values of both at the steps that have both."""
     other = dict(zip(second.steps, second.values, strict=True))
     both = [(value, other[step]) for step, value in zip(first.steps, first.values, strict=True) if step in other]
     return [value for value, _ in both], [value for _, value in both]

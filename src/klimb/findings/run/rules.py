@@ -125,7 +125,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def find(record: RunRecord, thresholds: Thresholds = THRESHOLDS) -> tuple[Finding, ...]:
-    """What the rules find in a run, the worst first; of equal severity in the order of the table."""
+    """Return what the rules find in a run, the worst first; of equal severity in the order of the table."""
     found: dict[str, Finding] = {}
     for rule in RULES:
         if any(key in found for key in rule.unless):

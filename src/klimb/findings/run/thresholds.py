@@ -9,7 +9,7 @@ OWN = "own choice"
 
 
 def limit(value: float, unit: str, source: str) -> Any:
-    """A threshold's default, with its unit and its source."""
+    """Return a threshold's default, with its unit and its source."""
     return field(default=value, metadata={"unit": unit, "source": source})
 
 

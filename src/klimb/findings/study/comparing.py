@@ -177,6 +177,6 @@ def _answer(case: _Case, *, p_adjusted: float, alpha: float) -> Comparison:
 
 
 def _next_alpha(adjusted: Sequence[float]) -> float:
-    """What p the best of the open comparisons would have to fall below: 5 % over their number."""
+    """Return what p the best of the open comparisons would have to fall below: 5 % over their number."""
     num_open = sum(p >= ALPHA for p in adjusted)
     return ALPHA / max(1, num_open)

@@ -157,7 +157,7 @@ class StudyScores:
 
 
 def _distinct(names: Iterable[str]) -> tuple[str, ...]:
-    """The names without repetition, in the order of their first appearance."""
+    """Return the names without repetition, in the order of their first appearance."""
     return tuple(dict.fromkeys(names))
 
 
@@ -189,7 +189,7 @@ class Measure:
 
 
 def measures_of(scores: StudyScores) -> Mapping[str, Measure]:
-    """The measures of a study by key: `last`, `best`, `auc`, `drop`, and `pass@k` for the largest k all runs have.
+    """List the measures of a study by key: `last`, `best`, `auc`, `drop`, and `pass@k` for the largest k all runs have.
 
     All are taken at equal budget: a run goes on to the end of the step that spends it, and what that brings beyond the
     budget differs between methods by the size of their steps.
@@ -254,7 +254,7 @@ def largest_k(scores: StudyScores) -> int:
 
 
 def around_budget(run: RunResult, *, scores: StudyScores) -> tuple[tuple[EvaluationPoint, float], ...]:
-    """The evaluations around the end of the budget with their weights, which sum to one.
+    """Return the evaluations around the end of the budget with their weights, which sum to one.
 
     The first at or after the end and the one before it, weighted so that their mean number of tokens (or seconds) is
     the budget; the last one alone where the run ended before.
@@ -272,7 +272,7 @@ def around_budget(run: RunResult, *, scores: StudyScores) -> tuple[tuple[Evaluat
 def at_budget(
     run: RunResult, *, scores: StudyScores, values: Callable[[EvaluationPoint], Values] | None = None
 ) -> Values:
-    """What `values` gives when the budget is spent; the score of each problem by default."""
+    """Return what `values` gives when the budget is spent; the score of each problem by default."""
     found = [((values or values_of)(point), weight) for point, weight in around_budget(run, scores=scores)]
     if len({row.size for row, _ in found}) > 1:
         found = [(np.array([_mean(row)]), weight) for row, weight in found]
@@ -280,7 +280,7 @@ def at_budget(
 
 
 def best_on_the_way(run: RunResult, *, scores: StudyScores) -> Values:
-    """The highest of the evaluations within the budget and the score at its end; the earliest of equals.
+    """Return the highest of the evaluations within the budget and the score at its end; the earliest of equals.
 
     The evaluation before training counts too.
     """
@@ -290,7 +290,7 @@ def best_on_the_way(run: RunResult, *, scores: StudyScores) -> Values:
 
 
 def values_of(point: EvaluationPoint) -> Values:
-    """The mean of each problem, or the evaluation's mean where problems are not told apart."""
+    """Return the mean of each problem, or the evaluation's mean where problems are not told apart."""
     return np.array(point.problems if point.problems else (point.mean,), dtype=np.float64)
 
 

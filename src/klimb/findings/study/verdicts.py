@@ -71,7 +71,7 @@ def units_of(scores: StudyScores) -> Units:
 
 
 def against_text(question: Question) -> str:
-    """What differs from the arm: the other method under the same setting, the other setting of the same method."""
+    """Name what differs from the arm: the other method under the same setting, or the other setting of the method."""
     arm, against = question.arm, question.against
     if arm.setting == against.setting:
         return against.method
@@ -79,7 +79,7 @@ def against_text(question: Question) -> str:
 
 
 def share_text(interval: Interval) -> str:
-    """A probability: `0.84 [0.60, 1.00]`."""
+    """Return a probability: `0.84 [0.60, 1.00]`."""
     if not math.isfinite(interval.value):
         return UNKNOWN
     return f"{interval.value:.2f}" + (f" [{interval.low:.2f}, {interval.high:.2f}]" if interval.is_known else "")
@@ -93,7 +93,7 @@ def p_text(p: float, *, name: str = "p") -> str:
 
 
 def p_number(p: float) -> str:
-    """The same without its name: `0.031` or `<0.0001`."""
+    """Return the same without its name: `0.031` or `<0.0001`."""
     return p_text(p).removeprefix("p = ").replace("p < ", "<")
 
 
@@ -119,7 +119,7 @@ def needed_text(comparison: Comparison) -> str:
 
 
 def needed_short(comparison: Comparison) -> str:
-    """The same in a cell: `about 9 more seeds`, `over 100 more seeds` or `more problems`."""
+    """Return the same in a cell: `about 9 more seeds`, `over 100 more seeds` or `more problems`."""
     if comparison.decision != "open":
         return ""
     if comparison.needed.more is not None:
@@ -155,7 +155,7 @@ class Verdict:
 
 
 def verdicts(statistics: StudyStatistics) -> tuple[Verdict, ...]:
-    """The findings, the most important first."""
+    """Return the findings, the most important first."""
     found = [
         _lost_runs(statistics),
         _leader(statistics),
@@ -234,7 +234,7 @@ def _between_settings(statistics: StudyStatistics) -> Verdict | None:
 
 
 def _summed_up(found: Sequence[Comparison], *, title: str, statistics: StudyStatistics) -> Verdict | None:
-    """Counts in the title, a sentence for each decided comparison, one for all open ones."""
+    """Return counts in the title, a sentence for each decided comparison, one for all open ones."""
     if not found:
         return None
     units = units_of(statistics.scores)
@@ -311,7 +311,7 @@ def _seeds(statistics: StudyStatistics) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """The names, and how many more there are beyond the twelfth."""
+    """Return the names, and how many more there are beyond the twelfth."""
     whole = list(names)
     more = [f"and {len(whole) - MOST_LISTED} more"] if len(whole) > MOST_LISTED else []
     return ", ".join([*whole[:MOST_LISTED], *more])

@@ -41,13 +41,13 @@ class Rotation:
         return cls(cos[:, None], torch.cat([-low, high], dim=-1)[:, None])
 
     def back(self) -> "Rotation":
-        """What takes the gradient of the result to the gradient of the rows."""
+        """Return what takes the gradient of the result to the gradient of the rows."""
         return Rotation(self.cos, -self.signed_sin)
 
     def __call__(
         self, rows: Float[Tensor, "tokens heads features"], *, out: Float[Tensor, "tokens heads features"]
     ) -> None:
-        """Writes the rotated rows to `out`, which may be `rows`: computed in the dtype of the angles, rounded once."""
+        """Write the rotated rows to `out`, which may be `rows`: computed in the dtype of the angles, rounded once."""
         half = rows.shape[-1] // 2
         for part in row_chunks(rows):
             straight = rows[part].to(self.cos.dtype, copy=True)
@@ -134,7 +134,7 @@ class SharedAttention:
         return _SharedAttention.apply(projected, self)
 
     def by_head(self, rows: Tensor) -> Tensor:
-        """The queries and keys of `[tokens, features]` as `[tokens, heads, head_dim]`."""
+        """Return the queries and keys of `[tokens, features]` as `[tokens, heads, head_dim]`."""
         return rows.view(len(rows), -1, self.heads.head_dim)[:, : self.heads.num_heads + self.heads.num_key_heads]
 
 
@@ -178,7 +178,7 @@ class _Block:
         )
 
     def forward(self, rotated: Tensor, projected: Tensor, out: Tensor) -> list[Tensor]:
-        """Writes the block's tokens of `out`; returns what the gradient needs."""
+        """Write the block's tokens of `out`; returns what the gradient needs."""
         prompt = self._by_head(rotated, projected, is_prompt=True)
         attended, kept = self._prompt_forward(*prompt)
         self._write(out, [attended], is_prompt=True)
@@ -190,7 +190,7 @@ class _Block:
         return [*prompt, *response, p, *kept]
 
     def backward(self, kept: list[Tensor], grad_out: Tensor, grad: Tensor) -> None:
-        """Writes the block's tokens of `grad`, the gradient of the rotated queries, keys and values."""
+        """Write the block's tokens of `grad`, the gradient of the rotated queries, keys and values."""
         prompt, rest = kept[:3], kept[3:]
         wide = torch.promote_types(torch.float32, grad_out.dtype)
         # Both sums have several parts; in 16 bits each addition would round.
@@ -217,7 +217,7 @@ class _Block:
     def _prompt_backward(
         self, prompt: list[Tensor], kept: list[Tensor], grad_out: Tensor, totals: tuple[Tensor, Tensor]
     ) -> Tensor:
-        """The gradient of the queries; those of keys and values are added to the totals."""
+        """Return the gradient of the queries; those of keys and values are added to the totals."""
         query, key, value = prompt
         grad_query, (grad_key, grad_value) = torch.empty_like(query), totals
         for (_, stop, rows), p in zip(self._query_chunks(), kept, strict=True):
@@ -263,11 +263,11 @@ class _Block:
         return p
 
     def _probabilities_backward(self, grad: Tensor, p: Tensor) -> Tensor:
-        """The gradient of the scores before their scale."""
+        """Return the gradient of the scores before their scale."""
         return torch.ops.aten._softmax_backward_data(grad, p, -1, p.dtype).mul_(self.heads.scaling)
 
     def _joined(self, prompt: Tensor, response: Tensor) -> Tensor:
-        """What each response reads, `[batch * responses, positions, head_dim]`.
+        """Return what each response reads, `[batch * responses, positions, head_dim]`.
 
         One product over all of it, though this copies the prompt's part: two would be slower, and the sum of two
         products over values would be rounded twice.
@@ -277,7 +277,7 @@ class _Block:
         return torch.cat([prompts, own], dim=2).flatten(0, 1)
 
     def _parted(self, grad: Tensor, total: Tensor) -> Tensor:
-        """The way back of `_joined`: the prompt's part is added to the total, the response's returned."""
+        """Return the way back of `_joined`: the prompt's part is added to the total, the response's returned."""
         by_response = grad.view(self.batch, self.num_responses, -1, self.heads.head_dim)
         prompt, own = by_response.split([self.prompt_time, self.time], dim=2)
         total += prompt.sum(1, dtype=total.dtype)
@@ -321,7 +321,7 @@ class _Block:
         return part.permute(0, 3, 1, 2, 4).contiguous().view(self.batch, -1, self.heads.head_dim)
 
     def _write(self, rows: Tensor, parts: list[Tensor], *, is_prompt: bool) -> None:
-        """The way back of `_gathered`, side by side."""
+        """Write the rows back side by side: the way back of `_gathered`."""
         tokens, slots, sides = self._place(is_prompt=is_prompt)
         num_key_heads = self.heads.num_key_heads
         widths = [num_key_heads * width for width in self.heads.widths[: len(parts)]]

@@ -27,7 +27,7 @@ def rms_norm_of_sum(
     epsilon: float,
     dtype: torch.dtype,
 ) -> tuple[Float[Tensor, "tokens hidden"], Float[Tensor, "tokens hidden"]]:
-    """The residual stream after the addition, and its normalisation.
+    """Return the residual stream after the addition, and its normalisation.
 
         s = stream + delta;   y = weight * s / sqrt(mean(s²) + epsilon)
 
@@ -102,7 +102,7 @@ def _backward(
 def joint_linear(
     inputs: Float[Tensor, "tokens hidden"], layers: Sequence[nn.Module], *, dtype: torch.dtype
 ) -> Float[Tensor, "tokens features"]:
-    """The outputs of the layers side by side, in `dtype`, as they would be under autocast to it.
+    """Return the outputs of the layers side by side, in `dtype`, as they would be under autocast to it.
 
     Plain linear layers are one product with their weights on top of each other. If one of them is anything else (an
     adapter around it, a hook on it), each is called.
@@ -122,13 +122,13 @@ def joint_linear(
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """True for a linear layer whose output is nothing but its product."""
+    """Return True for a linear layer whose output is nothing but its product."""
     # Exactly these classes: a sharded or quantised weight multiplies in its own way.
     return type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and has_no_hooks(layer)
 
 
 def has_no_hooks(layer: nn.Module) -> bool:
-    """True if nothing but the layer itself runs when it is called."""
+    """Return True if nothing but the layer itself runs when it is called."""
     return not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
 
 
@@ -232,7 +232,7 @@ class _GatedLinear(torch.autograd.Function):
 
 
 def embedded(ids: Int[Tensor, " tokens"], layer: nn.Module) -> Float[Tensor, "tokens hidden"]:
-    """What the layer says of the ids; differentiable once.
+    """Return what the layer says of the ids; differentiable once.
 
     Args:
         ids: token ids.

@@ -29,7 +29,7 @@ FIXED_ANGLES = frozenset({"default", "linear", "llama3", "yarn"})
 
 
 def can_pack(decoder: PreTrainedModel) -> bool:
-    """True if `packed_hidden` computes what the decoder's own forward pass computes."""
+    """Return True if `packed_hidden` computes what the decoder's own forward pass computes."""
     config = decoder.config
     if type(decoder) not in KNOWN_DECODERS or not isinstance(getattr(config, "rope_parameters", None), dict):
         return False
@@ -57,7 +57,7 @@ def packed_hidden(
     dtype: torch.dtype,
     checkpointing: ActivationCheckpointing = "never",
 ) -> Float[Tensor, "counted hidden"]:
-    """Final hidden states that the counted tokens are predicted from, in the dtype of the embedding.
+    """Return final hidden states that the counted tokens are predicted from, in the dtype of the embedding.
 
     Values and gradients are those of separate full rows. The residual stream and the norms have the dtype of the
     embedding, linear layers and attention products have `dtype`.
@@ -92,7 +92,7 @@ def packed_hidden(
 
 
 def _attention(model: Any, rows: PackedRows, stream: Tensor) -> SharedAttention:
-    """That of all layers, which differ in their weights alone."""
+    """Return that of all layers, which differ in their weights alone."""
     own = model.layers[0].self_attn
     config = own.config
     heads = HeadShape(config.num_attention_heads, config.num_key_value_heads, own.head_dim, own.scaling)
@@ -109,7 +109,7 @@ class _Layer:
     dtype: torch.dtype
 
     def __call__(self, stream: Tensor, delta: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The residual stream before the feed-forward layer, and what that adds to it."""
+        """Return the residual stream before the feed-forward layer, and what that adds to it."""
         layer, dtype = self.modules, self.dtype
         stream, normed = self._normed(stream, delta, layer.input_layernorm)
         own = layer.self_attn
@@ -124,7 +124,7 @@ class _Layer:
         return rms_norm_of_sum(stream, delta, norm.weight, epsilon=norm.variance_epsilon, dtype=self.dtype)
 
     def num_kept_bytes(self, num_tokens: int) -> int:
-        """What the backward pass of the layer keeps, adapters left out."""
+        """Return what the backward pass of the layer keeps, adapters left out."""
         config, heads = self.modules.self_attn.config, self.attention.heads
         hidden, size = config.hidden_size, self.dtype.itemsize
         attended = heads.num_heads * heads.head_dim

@@ -77,7 +77,7 @@ def pack_rows(
     response_ids: Int[Tensor, "batch time"],
     counted: Bool[Tensor, "batch time"],
 ) -> PackedRows:
-    """The rows of a batch, packed; prompts that no row has are left out.
+    """Return the rows of a batch, packed; prompts that no row has are left out.
 
     Args:
         prompts: token ids of each prompt, none empty.
@@ -159,7 +159,7 @@ class _Packing:
         )
 
     def _add_responses(self, members: Sequence[_Family], shape: tuple[int, int, int, int], last: Tensor) -> Tensor:
-        """Returns which places of the rectangle hold an input."""
+        """Return which places of the rectangle hold an input."""
         num_inputs = torch.zeros(shape[0], shape[2], dtype=torch.long)
         for place, family in enumerate(members):
             num_inputs[place, : len(family.rows)] = torch.tensor(family.num_inputs)

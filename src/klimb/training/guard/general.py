@@ -45,7 +45,7 @@ class EverydayScore:
     """Right when one of the accepted words stands in the response, whatever stands around it."""
 
     def __call__(self, problem: Problem, response: Response) -> Score:
-        """Returns 1 or 0."""
+        """Return 1 or 0."""
         accepted = "|".join(re.escape(answer) for answer in problem.answer.split("|"))
         is_right = re.search(rf"\b(?:{accepted})\b", response.text, re.IGNORECASE) is not None
         return Score(reward=float(is_right), correct=is_right, reason=f"accepted: {problem.answer[:LONGEST_REASON]}")
@@ -58,7 +58,7 @@ class FormatScore:
     pattern: str
 
     def __call__(self, problem: Problem, response: Response) -> Score:
-        """Returns 1 or 0."""
+        """Return 1 or 0."""
         is_valid = re.search(self.pattern, response.text, re.DOTALL) is not None
         return Score(reward=float(is_valid), correct=is_valid, reason="format")
 
@@ -70,19 +70,19 @@ class ScoreBySet:
     functions: Mapping[str, ScoreFunction]
 
     def prepare(self) -> None:
-        """Prepares those that want it."""
+        """Prepare those that want it."""
         for function in self.functions.values():
             prepare = getattr(function, "prepare", None)
             if prepare is not None:
                 prepare()
 
     def __call__(self, problem: Problem, response: Response) -> Score:
-        """Returns the score of the set's own function."""
+        """Return the score of the set's own function."""
         return self.functions[problem.metadata[SET]](problem, response)
 
 
 def general_problems(names: Sequence[str], *, num_problems: int, pattern: str) -> ProblemSet:
-    """The problems of all sets as the held-out part of one task, each with its set's name in its metadata.
+    """Return the problems of all sets as the held-out part of one task, each with its set's name in its metadata.
 
     Args:
         names: `everyday`, or datasets of reasoning-gym, easy where `EASY` says so, else with default parameters.
@@ -105,7 +105,7 @@ def general_problems(names: Sequence[str], *, num_problems: int, pattern: str) -
 
 
 def everyday() -> ProblemSet:
-    """The shipped questions."""
+    """Return the shipped questions."""
     text = (files("klimb.training.guard") / "questions.csv").read_text(encoding="utf-8")
     problems = tuple(
         Problem(problem_id=f"{EVERYDAY}:{number}", messages=chat(row["question"]), answer=row["answers"])
@@ -115,7 +115,7 @@ def everyday() -> ProblemSet:
 
 
 def format_problem() -> Problem:
-    """What a rollout is said to answer when only its format is looked at."""
+    """Return what a rollout is said to answer when only its format is looked at."""
     return Problem(problem_id=FORMAT, messages=chat(FORMAT), answer="", metadata={SET: FORMAT})
 
 

@@ -63,7 +63,7 @@ class MeasuresBase(Protocol):
         ...
 
     def flag(self, rollouts: Sequence[Sample]) -> Flags:
-        """The flags of what a step drew."""
+        """Return the flags of what a step drew."""
         ...
 
 
@@ -142,7 +142,7 @@ class Breach:
 
 
 def as_logged(measured: BaseMetrics) -> dict[str, float]:
-    """The measurement as metrics of a step; what was not measured is left out."""
+    """Return the measurement as metrics of a step; what was not measured is left out."""
     logged: dict[str, float] = {}
     if measured.perplexity is not None:
         logged["guard/perplexity"] = measured.perplexity
@@ -159,7 +159,7 @@ def as_logged(measured: BaseMetrics) -> dict[str, float]:
 
 
 def find_breaches(before: BaseMetrics, now: BaseMetrics, limits: GuardLimits) -> tuple[Breach, ...]:
-    """The limits that `now` breaks; what was measured only once is not judged."""
+    """Return the limits that `now` breaks; what was measured only once is not judged."""
     found = [_of_perplexity(before, now, limits.max_perplexity_ratio), _of_general(before, now, limits)]
     for rate in RATES:
         limit = getattr(limits, f"max_{rate}_fraction")
@@ -174,7 +174,7 @@ def find_breaches(before: BaseMetrics, now: BaseMetrics, limits: GuardLimits) ->
 
 
 def base_metrics_from(stored: Mapping[str, Any]) -> BaseMetrics:
-    """What `dataclasses.asdict` made JSON of."""
+    """Return what `dataclasses.asdict` made JSON of."""
 
     def flags(part: Mapping[str, Any]) -> Flags:
         return Flags(**{name: tuple(values) for name, values in part.items()})
@@ -203,7 +203,7 @@ def _of_perplexity(before: BaseMetrics, now: BaseMetrics, limit: float | None) -
 
 
 def _of_general(before: BaseMetrics, now: BaseMetrics, limits: GuardLimits) -> Breach | None:
-    """Compares means over sets, and tests over problems that were scored both times."""
+    """Compare means over sets, and tests over problems that were scored both times."""
     first, last = as_logged(before).get("guard/general_mean"), as_logged(now).get("guard/general_mean")
     if limits.max_general_drop is None or first is None or last is None or first - last <= limits.max_general_drop:
         return None
@@ -226,7 +226,7 @@ def _of_general(before: BaseMetrics, now: BaseMetrics, limits: GuardLimits) -> B
 
 
 def _of_answers(before: Sequence[bool], now: Sequence[bool], rate: str, limit: float | None) -> Breach | None:
-    """The same problems were answered both times, so the test is paired."""
+    """Return the same problems were answered both times, so the test is paired."""
     if limit is None or not before or not now or statistics.fmean(now) <= limit:
         return None
     pairs = list(zip(before, now, strict=True))

@@ -46,17 +46,17 @@ _REFUSAL = re.compile(
 
 
 def is_empty(text: str) -> bool:
-    """True if there is nothing but white space."""
+    """Return True if there is nothing but white space."""
     return not text.strip()
 
 
 def is_refusal(text: str) -> bool:
-    """True if one of its first 120 characters begins a phrase by which models decline. English only."""
+    """Return True if one of its first 120 characters begins a phrase by which models decline. English only."""
     return _REFUSAL.search(text.lstrip()[:OPENING_CHARACTERS]) is not None
 
 
 def is_repetition(text: str) -> bool:
-    """True if its last 1000 characters, as UTF-8, are more than 2.4 times as long as zlib makes them.
+    """Return True if its last 1000 characters, as UTF-8, are more than 2.4 times as long as zlib makes them.
 
     Short texts never are: zlib's own bytes outweigh what it saves. `1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1` is.
     """
@@ -152,14 +152,14 @@ class Measurer:
         object.__setattr__(self, "_scorer", Scorer(self.general, max_error_fraction=1.0))
 
     def __enter__(self) -> "Measurer":
-        """Starts the scoring."""
+        """Start the scoring."""
         self._scorer.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends it."""
+        """End it."""
         self._scorer.close()
 
     def measure(self) -> BaseMetrics:
@@ -180,7 +180,7 @@ class Measurer:
         )
 
     def flag(self, rollouts: Sequence[Sample]) -> Flags:
-        """The flags of what a step drew, its form included."""
+        """Return the flags of what a step drew, its form included."""
         texts = [sample.response for sample in rollouts]
         if not (self.has_format and rollouts):
             return flags_of(texts)
@@ -212,7 +212,7 @@ class Measurer:
 
 
 def flags_of(texts: Sequence[str], *, format_valid: Sequence[bool] = ()) -> Flags:
-    """What is wrong with each of the texts."""
+    """Return what is wrong with each of the texts."""
     return Flags(
         refusal=tuple(is_refusal(text) for text in texts),
         empty=tuple(is_empty(text) for text in texts),

@@ -80,7 +80,7 @@ class QualityGuard:
         self.seconds = time.monotonic() - started
 
     def see(self, rollouts: Sequence[Sample]) -> None:
-        """Takes the first rollouts of the run, drawn before the first update, as what rollouts were before."""
+        """Take the first rollouts of the run, drawn before the first update, as what rollouts were before."""
         if self.before.rollouts is not None or not rollouts:
             return
         flags = self.measurer.flag(rollouts)
@@ -89,7 +89,7 @@ class QualityGuard:
             self.good = replace(self.good, measured=replace(self.good.measured, rollouts=flags))
 
     def is_due(self, step: int) -> bool:
-        """True at the steps between which `every_steps` lie."""
+        """Return True at the steps between which `every_steps` lie."""
         return step % self.settings.every_steps == 0
 
     def check(self, step: int, rollouts: Sequence[Sample]) -> tuple[Breach, ...]:
@@ -102,12 +102,12 @@ class QualityGuard:
         return breaches
 
     def mark_good(self, step: int) -> None:
-        """Makes this the point that a rollback goes to, if there is to be one; the loop then saves it."""
+        """Make this the point that a rollback goes to, if there is to be one; the loop then saves it."""
         if self.settings.action == "rollback":
             self.good, self._good_before = GoodPoint(step=step, measured=self.now), self.good
 
     def wants_checkpoint(self, step: int) -> bool:
-        """True if the step is one to go back to, and so must be saved."""
+        """Return True if the step is one to go back to, and so must be saved."""
         return self.good is not None and self.good.step == step
 
     def forget(self, step: int) -> None:
@@ -116,17 +116,17 @@ class QualityGuard:
             self.good = self._good_before
 
     def may_go_on_after_rollback(self) -> bool:
-        """True if the run goes on from the good point once it is there."""
+        """Return True if the run goes on from the good point once it is there."""
         return self.settings.rollback_rate_factor is not None and self.num_rollbacks < self.settings.max_rollbacks
 
     def record(self, step: int, breaches: Sequence[Breach], action: Action, *, to_step: int | None = None) -> None:
-        """Keeps what was done, an event for each broken limit."""
+        """Keep what was done, an event for each broken limit."""
         for breach in breaches:
             event = {"step": step, "action": action, **asdict(breach)}
             self.events.append(event if to_step is None else event | {"to_step": to_step})
 
     def as_written(self) -> dict[str, Any]:
-        """What guard.json holds: what was measured before and last, and the events; null for what is not finite."""
+        """Return what guard.json holds: measured before and last, and the events; null for what is not finite."""
         return {
             "before": _finite(as_logged(self.before)),
             "after": _finite(as_logged(self.now)),
@@ -134,7 +134,7 @@ class QualityGuard:
         }
 
     def write(self, path: Path) -> None:
-        """Writes guard.json; a disk that refuses it is reported, and the run goes on."""
+        """Write guard.json; a disk that refuses it is reported, and the run goes on."""
         aside = path.with_name(f".{path.name}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

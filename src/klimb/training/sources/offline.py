@@ -33,7 +33,7 @@ class GroupStore(Protocol):
         ...
 
     def groups(self, group_ids: Sequence[str], *, where: str = "") -> list[list[Sample]]:
-        """The samples of these groups, in that order."""
+        """Return the samples of these groups, in that order."""
         ...
 
 
@@ -79,7 +79,7 @@ class OfflineSource:
         return self._stream.epoch
 
     def check_usable(self, *, needs_log_mu: bool, usable_recipes: Sequence[str]) -> None:
-        """Returns if the loss can use every sample of the source.
+        """Return if the loss can use every sample of the source.
 
         Raises:
             ValueError: the loss forms w = π/μ, and some samples have no log_mu that it could take.
@@ -100,13 +100,13 @@ class OfflineSource:
             )
 
     def take(self, count: int) -> list[list[Sample]]:
-        """The next groups; an epoch that ends in between is followed by the next, but no group comes twice."""
+        """Return the next groups; an epoch that ends in between is followed by the next, but no group comes twice."""
         numbers = list(dict.fromkeys(self._stream.take(min(count, self.num_groups))))
         groups = self._store.groups([self._group_ids[number] for number in numbers], where=self._where)
         return [[fitting for sample in group if (fitting := self._fitted(sample)) is not None] for group in groups]
 
     def fingerprint(self) -> str:
-        """Changes with the groups that the source holds."""
+        """Return changes with the groups that the source holds."""
         digest = hashlib.sha256("\n".join(self._group_ids).encode()).hexdigest()[:16]
         return f"{self.num_groups} groups, SHA-256 {digest}"
 
@@ -130,7 +130,7 @@ class OfflineSource:
 
 
 def check_logs(logs: Sequence[OfflineSource], sources: SourceSettings, *, needs_log_mu: bool) -> None:
-    """Returns if every source with a share is there, and the loss can use what it holds.
+    """Return if every source with a share is there, and the loss can use what it holds.
 
     Raises:
         ValueError: a source has a share and is not there, is there and has none, or its samples lack log_mu.

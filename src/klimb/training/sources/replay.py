@@ -42,7 +42,7 @@ class ReplayGroup:
 
 
 def group_samples(samples: Sequence[Sample], *, step: int) -> list[ReplayGroup]:
-    """The samples by group, in the order in which the groups first appear."""
+    """Return the samples by group, in the order in which the groups first appear."""
     groups: dict[str, list[Sample]] = {}
     for sample in samples:
         groups.setdefault(sample.group_id, []).append(sample)
@@ -65,7 +65,7 @@ class ReplayBuffer:
         return len(self._groups)
 
     def add(self, groups: Sequence[ReplayGroup]) -> None:
-        """Keeps these groups, the newest; drops the oldest beyond `max_groups`."""
+        """Keep these groups, the newest; drops the oldest beyond `max_groups`."""
         self._groups += groups
         self._keep(self._groups[-self.settings.max_groups :])
 
@@ -106,11 +106,11 @@ class DelayQueue:
         return len(self._batches)
 
     def put(self, groups: list[ReplayGroup]) -> None:
-        """Appends a batch."""
+        """Append a batch."""
         self._batches.append(groups)
 
     def get(self) -> list[ReplayGroup]:
-        """Takes the oldest batch out, without the `log_ref` of its time."""
+        """Take the oldest batch out, without the `log_ref` of its time."""
         return [without_log_ref(group) for group in self._batches.pop(0)]
 
     def state(self) -> list[list[Any]]:
@@ -123,12 +123,12 @@ class DelayQueue:
 
 
 def without_log_ref(group: ReplayGroup) -> ReplayGroup:
-    """The group to be scored by today's reference."""
+    """Return the group to be scored by today's reference."""
     return replace(group, samples=tuple(replace(each, log_ref=None) for each in group.samples))
 
 
 def as_replayed(group: ReplayGroup) -> ReplayGroup:
-    """The group as a source of its own, to be scored by today's reference."""
+    """Return the group as a source of its own, to be scored by today's reference."""
     return replace(group, samples=tuple(replace(each, source="replay", log_ref=None) for each in group.samples))
 
 

@@ -68,7 +68,7 @@ class SourceSettings:
             raise ValueError("lag delays every batch as a whole; use it with rollouts only")
 
     def share(self, source: Source) -> float:
-        """The share of one source."""
+        """Return the share of one source."""
         return self.shares.get(source, 0.0)
 
     def num_groups(self, total: int) -> dict[Source, int]:

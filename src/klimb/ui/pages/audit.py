@@ -122,7 +122,7 @@ def audit_page(
     facts: Sequence[tuple[str, str]] = (),
     notes: Sequence[str] = (),
 ) -> str:
-    """The whole page.
+    """Return the whole page.
 
     Args:
         report: what is shown.
@@ -154,13 +154,13 @@ def audit_page(
 
 
 def content_security_policy(style: str) -> str:
-    """A policy that lets a browser load nothing and run nothing, and apply this one style sheet."""
+    """Return a policy that lets a browser load nothing and run nothing, and apply this one style sheet."""
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
 def verdict_section(verdict: Verdict) -> str:
-    """The verdict as a card: what, why, what to do."""
+    """Return the verdict as a card: what, why, what to do."""
     status = VERDICT_STATUS[verdict.kind]
     return (
         f'<section class="verdict {status}" aria-labelledby="verdict">'
@@ -194,7 +194,7 @@ def interval_text(verdict: Verdict) -> str:
 
 
 def worst_status(findings: Sequence[Finding]) -> Status:
-    """The status that a reader should see first; `unknown` when there are no findings."""
+    """Return the status that a reader should see first; `unknown` when there are no findings."""
     present: list[Status] = [finding.status for finding in findings]
     return min(present, key=WORST_FIRST.index) if present else "unknown"
 
@@ -232,7 +232,7 @@ def _finding_row(finding: Finding, *, is_decisive: bool) -> str:
 
 
 def _cell(text: str) -> str:
-    """The text, with options and percentages that no line break tears apart."""
+    """Return the text, with options and percentages that no line break tears apart."""
     return _WHOLE.sub(r'<span class="whole">\g<0></span>', escaped(text))
 
 

@@ -55,7 +55,7 @@ def definitions() -> tuple[Definition, ...]:
 
 
 def definition_of(metric: str) -> Definition | None:
-    """The row that explains this metric: its own, else that of a pattern, else that of the name behind a source."""
+    """Find the row that explains this metric: its own, else a pattern's, else that of the name behind a source."""
     rows = definitions()
     behind = metric.partition("/")[2]
     candidates = [row for row in rows if row.pattern == metric]
@@ -65,7 +65,7 @@ def definition_of(metric: str) -> Definition | None:
 
 
 def explain(metrics: Iterable[str]) -> Mapping[Definition, Sequence[str]]:
-    """The rows that explain these metrics, in the document's order, each with the metrics that it explains."""
+    """Return the rows that explain these metrics, in the document's order, each with the metrics that it explains."""
     found: dict[Definition, list[str]] = {}
     for name in sorted(set(metrics)):
         row = definition_of(name)
@@ -81,7 +81,7 @@ def markdown_html(text: str) -> str:
 
 
 def _rows(lines: Iterable[str]) -> Iterable[Definition]:
-    """The rows, in which `as above` is replaced by what it stands for: on a page the row above may be another one."""
+    """Read the rows; `as above` is replaced by what it stands for, since on a page another row may be above."""
     above: list[str] = [""] * _NUM_COLUMNS
     for line in lines:
         cells = [cell.strip() for cell in _CELL_END.split(line)][1:-1]

@@ -23,12 +23,12 @@ MOST_NUMBERED = 10_000
 
 
 def stamped(run_file: str) -> str:
-    """The text, which ends a line, with one more by which `is_ours` tells whether anybody changed it."""
+    """Return the text, which ends a line, with one more by which `is_ours` tells whether anybody changed it."""
     return f"{run_file}{RUN_FILE_MARK}{_digest(run_file)}\n"
 
 
 def is_ours(path: Path) -> bool:
-    """True for a file that an audit made and nobody changed since, as far as its mark tells."""
+    """Return True for a file that an audit made and nobody changed since, as far as its mark tells."""
     if not path.is_file():
         return False
     text = path.read_text(encoding="utf-8", errors="replace")
@@ -40,7 +40,7 @@ def is_ours(path: Path) -> bool:
 
 
 def chosen_path(asked: Path | None, *, data: Path, suffix: str) -> Path:
-    """The path asked for; without one, `<data>-audit<suffix>` here, or the first free `<data>-audit-2<suffix>`, ….
+    """Choose the path: the one asked for, else `<data>-audit<suffix>` here, or the first free `-audit-2` ….
 
     Raises:
         ConfigError: what is asked for is there already and no unchanged file of an audit.
@@ -59,7 +59,7 @@ def chosen_path(asked: Path | None, *, data: Path, suffix: str) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes the file whole or not at all; its folder is made if missing."""
+    """Write the file whole or not at all; its folder is made if missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_atomically(path) as aside:
         aside.write_text(text, encoding="utf-8")
@@ -76,7 +76,7 @@ REPLACED_CHARACTERS = 2000
 
 
 def write_report(folders: Sequence[Path], output: Path) -> Path:
-    """Writes the page about these runs and returns its path.
+    """Write the page about these runs and returns its path.
 
     Raises:
         ConfigError: a folder holds no run, or there is something at `output` that is no report.
@@ -85,7 +85,7 @@ def write_report(folders: Sequence[Path], output: Path) -> Path:
 
 
 def write_report_of(records: Sequence[RunRecord], output: Path) -> Path:
-    """The same for runs that are read already."""
+    """Return the same for runs that are read already."""
     if output.exists() and not _is_report(output):
         raise ConfigError(f"{output} is there already and no page of klimb report; choose another name with --output")
     write_text(output, report_page(records))
@@ -93,7 +93,7 @@ def write_report_of(records: Sequence[RunRecord], output: Path) -> Path:
 
 
 def report_at_the_end(folder: RunFolder) -> Path | None:
-    """Writes a finished run's own report.html and returns its path; None if that failed, which is logged.
+    """Write a finished run's own report.html and returns its path; None if that failed, which is logged.
 
     The run's results are all on the disk by then, and no defect of a page may take them back.
     """

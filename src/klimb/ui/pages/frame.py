@@ -13,12 +13,12 @@ _UNSAFE_IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "
 
 
 def style_sheet() -> str:
-    """The CSS: light and dark, from 390 pixels on; see style.css for the classes."""
+    """Return the CSS: light and dark, from 390 pixels on; see style.css for the classes."""
     return _text_of("style.css")
 
 
 def tooltip_script() -> str:
-    """The JavaScript by which a chart with `data-chart` shows its values under the pointer; see charts.js."""
+    """Return the JavaScript by which a chart with `data-chart` shows its values under the pointer; see charts.js."""
     return _text_of("charts.js")
 
 
@@ -31,7 +31,7 @@ def html_page(
     scripts: Sequence[str] = (),
     data: Mapping[str, Any] | None = None,
 ) -> str:
-    """A whole document whose policy lets a browser load nothing, and run and apply only what stands in it.
+    """Return a whole document whose policy lets a browser load nothing, and run and apply only what stands in it.
 
     Args:
         title: plain text.
@@ -60,12 +60,12 @@ def page_mark(generator: str) -> str:
 
 
 def is_page_of(text: str, generator: str) -> bool:
-    """True for a page that `html_page` made for this generator."""
+    """Return True for a page that `html_page` made for this generator."""
     return text.startswith("<!DOCTYPE html>") and page_mark(generator) in text[:1000]
 
 
 def content_security_policy(styles: Sequence[str], scripts: Sequence[str]) -> str:
-    """A policy under which nothing is loaded, and only these style sheets and scripts count."""
+    """Return a policy under which nothing is loaded, and only these style sheets and scripts count."""
     return "; ".join(
         [
             "default-src 'none'",
@@ -78,7 +78,7 @@ def content_security_policy(styles: Sequence[str], scripts: Sequence[str]) -> st
 
 
 def json_block(name: str, content: Any) -> str:
-    """A `<script type="application/json">` that no text in the content can end; numbers that are not finite: null.
+    """Make a `<script type="application/json">` that no text in the content can end; numbers that are not finite: null.
 
     Raises:
         ValueError: the content holds a NaN or an infinity.

@@ -67,7 +67,7 @@ MOST_EVENTS = 50
 
 
 def guard_html(record: RunRecord, *, is_alone: bool) -> str:
-    """The table of base metrics and the events; empty if the run was not guarded."""
+    """Return the table of base metrics and the events; empty if the run was not guarded."""
     before, after = (_numbers(record.guard.get(when)) for when in ("before", "after"))
     names = list(dict.fromkeys([*before, *after]))
     if not names and not record.guard.get("events"):
@@ -116,7 +116,7 @@ MOST_DIFFERENCES = 40
 
 
 def settings_html(records: Sequence[RunRecord]) -> str:
-    """What differs between the runs, and all of each run's settings on demand."""
+    """Return what differs between the runs, and all of each run's settings on demand."""
     return _differences(records) + "".join(_run(record, is_open=len(records) == 1) for record in records)
 
 
@@ -222,13 +222,13 @@ class _Page:
         )
 
     def charts(self, section: str) -> str:
-        """The section's figures side by side; empty without any."""
+        """Return the section's figures side by side; empty without any."""
         figures = "".join(self.chart(chart) for chart in self.drawn[section])
         return f'<div class="charts">{figures}</div>' if figures else ""
 
 
 def report_page(records: Sequence[RunRecord]) -> str:
-    """The whole page about one run or several.
+    """Return the whole page about one run or several.
 
     Raises:
         ValueError: there is no run.
@@ -265,7 +265,7 @@ def report_page(records: Sequence[RunRecord]) -> str:
 
 
 def title_of(records: Sequence[RunRecord]) -> str:
-    """The run's name, or the first names and how many more there are."""
+    """Return the run's name, or the first names and how many more there are."""
     names = [record.name for record in records]
     return (
         names[0] if len(names) == 1 else f"{len(names)} runs: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"

@@ -44,12 +44,12 @@ KIND_CSS: dict[Kind, str] = {"learned": "good", "lost": "bad", "never": "warning
 
 
 def chosen(changes: Sequence[PromptChange]) -> list[PromptChange]:
-    """The first few problems of each kind, in the evaluation's own order: none is picked for its text."""
+    """Return the first few problems of each kind, in the evaluation's own order: none is picked for its text."""
     return [change for kind, count in SHOWN for change in [part for part in changes if part.kind == kind][:count]]
 
 
 def samples_html(changes: Sequence[PromptChange], *, is_accuracy: bool) -> str:
-    """The chosen problems with their answers; empty without any."""
+    """Return the chosen problems with their answers; empty without any."""
     return "".join(_sample(change, is_accuracy=is_accuracy) for change in chosen(changes))
 
 
@@ -63,7 +63,7 @@ def answers_html(record: EvaluationRecord, *, most: int = 6) -> str:
 
 
 def text_html(text: str, *, short: int = SHORT, longest: int = LONGEST) -> str:
-    """The text in a box; what is beyond `short` characters opens on demand, what is beyond `longest` is counted.
+    """Return the text in a box; what is beyond `short` characters opens on demand, what is beyond `longest` is counted.
 
     A text that is all whitespace or empty says so.
     """
@@ -108,7 +108,7 @@ def _question(problem: ProblemRecord, *, kind: Kind | None = None) -> str:
 
 
 def _answers(problem: ProblemRecord, when: str, *, is_accuracy: bool) -> str:
-    """The first answer drawn open, the others on demand; which value is whose is told only if all were scored."""
+    """Return the first answer open, the others on demand; which value is whose is told only if all were scored."""
     is_complete = len(problem.values) == len(problem.answers)
     marks = [_mark(value, is_accuracy=is_accuracy) for value in problem.values] if is_complete else []
     of_first = f" · {marks[0]}" if len(marks) > 1 else ""
@@ -169,7 +169,7 @@ def prompts_html(
     second: EvaluationRecord,
     history: Sequence[EvaluationRecord],
 ) -> str:
-    """The whole part for one run; `history` holds all evaluations in order."""
+    """Return the whole part for one run; `history` holds all evaluations in order."""
     return (
         f"<p>{_summary(changes, first, second)}</p>"
         f'<div class="pair">{_counts(changes, is_accuracy=first.is_accuracy)}{_bubbles(changes)}</div>'

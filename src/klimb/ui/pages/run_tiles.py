@@ -52,7 +52,7 @@ def tiles_of(record: RunRecord) -> list[Tile]:
 
 
 def overview_html(groups: Sequence[Group]) -> str:
-    """A table with one row a run, groups together."""
+    """Return a table with one row a run, groups together."""
     heads = ("", "seed", "steps", "before", "last", "change, paired", "best on the way", "KL(π‖ref)", "entropy", "time")
     rows = "".join(_overview_row(group, run, number) for number, group in enumerate(groups) for run in group.runs)
     listed = "".join(f'<th scope="col"{" class=number" if head else ""}>{escaped(head)}</th>' for head in heads)
@@ -185,7 +185,7 @@ class Share:
 
 
 def time_shares(record: RunRecord) -> list[Share]:
-    """What took how long: parts of the steps, evaluations, guard, and the rest up to the run's whole time."""
+    """Return what took how long: parts of the steps, evaluations, guard, and the rest up to the run's whole time."""
     shares = [Share(label, _sum(record, metric)) for metric, label in PARTS]
     steps = _sum(record, "step_seconds")
     shares.append(Share("rest of the steps", max(0.0, steps - sum(share.seconds for share in shares))))

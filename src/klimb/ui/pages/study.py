@@ -98,7 +98,7 @@ class _Charts:
 
 
 def study_page(statistics: StudyStatistics, *, reports: Mapping[str, str] | None = None) -> str:
-    """The whole page.
+    """Return the whole page.
 
     Args:
         statistics: what is shown.

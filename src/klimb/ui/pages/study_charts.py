@@ -59,7 +59,7 @@ def profile_charts(statistics: StudyStatistics) -> tuple[Chart, ...]:
 
 
 def setting_colour(statistics: StudyStatistics, arm: Arm) -> int:
-    """Number of the colour that stands for the arm's setting throughout the page."""
+    """Return number of the colour that stands for the arm's setting throughout the page."""
     return SETTING_COLOURS[statistics.scores.settings.index(arm.setting) % len(SETTING_COLOURS)]
 
 
@@ -77,12 +77,12 @@ def _charts(
 
 
 def _label(statistics: StudyStatistics, arm: Arm, *, is_own: bool) -> str:
-    """A chart's title names its method, so that the setting alone tells its own lines apart."""
+    """Return a chart's title names its method, so that the setting alone tells its own lines apart."""
     return arm.setting if is_own and len(statistics.scores.settings) > 1 else arm.name
 
 
 def _lines(statistics: StudyStatistics, method: str, line: Callable[..., Line | None]) -> Iterable[Line | None]:
-    """The baseline first, so that the method's own lines lie over it."""
+    """Return the baseline first, so that the method's own lines lie over it."""
     scores = statistics.scores
     if method != scores.baseline:
         yield from (
@@ -172,7 +172,7 @@ DECISION_CLASSES: dict[Decision, str] = {"higher": "c0", "lower": "c1", "open": 
 def table_html(
     table: StudyTable, *, pictures: Sequence[str] = (), heading: str = "", marked: Sequence[bool] = ()
 ) -> str:
-    """The table; a picture of each row stands after its texts, `marked` rows have a background."""
+    """Return the table; a picture of each row stands after its texts, `marked` rows have a background."""
     at = table.num_texts
     columns = [*table.columns[:at], *([heading] if pictures else []), *table.columns[at:]]
     heads = "".join(
@@ -188,7 +188,7 @@ def table_html(
 
 
 def scores_html(table: StudyTable, statistics: StudyStatistics) -> str:
-    """The main table with the interval of the last score, the baseline's rows marked."""
+    """Return the main table with the interval of the last score, the baseline's rows marked."""
     summaries = {summary.arm: summary for summary in statistics.arms}
     arms = [Arm(str(row[0]), str(row[1])) for row in table.full_rows]
     pictures = bars(
@@ -208,7 +208,7 @@ def scores_html(table: StudyTable, statistics: StudyStatistics) -> str:
 
 
 def comparisons_html(table: StudyTable, family: Family) -> str:
-    """The comparisons with their intervals around zero."""
+    """Return the comparisons with their intervals around zero."""
     if not family.comparisons:
         return "<p>There is nothing to compare: one method under one setting, or no two that finished on all tasks.</p>"
     intervals: list[Interval] = [one.difference for one in family.comparisons]

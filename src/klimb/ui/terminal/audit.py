@@ -41,7 +41,7 @@ def print_audit(console: Console, report: AuditReport, *, run_path: str = "") ->
 
 
 def print_block(console: Console, block: Block) -> None:
-    """The block's title and its findings; those that ask for attention with threshold and meaning below."""
+    """Print the block's title and its findings; those that ask for attention with threshold and meaning below."""
     console.print()
     console.print(Text(printable(block.title), style="bold"))
     longest = max((len(printable(finding.name)) for finding in block.findings), default=0)
@@ -68,7 +68,7 @@ def finding_row(finding: Finding, *, name_width: int) -> Table:
 
 
 def _detail(finding: Finding) -> str:
-    """What a finding that is not good means, and what it was held against."""
+    """Return what a finding that is not good means, and what it was held against."""
     if finding.status == "good":
         return ""
     meaning = printable(finding.meaning, limit=LONG)
@@ -77,7 +77,7 @@ def _detail(finding: Finding) -> str:
 
 
 def verdict_panel(verdict: Verdict, *, run_path: str = "") -> Panel:
-    """What the data is good for: reason, deciding check, rows that show it, interval, what to type."""
+    """Return what the data is good for: reason, deciding check, rows that show it, interval, what to type."""
     style = STATUS_STYLES[VERDICT_STATUS[verdict.kind]]
     facts = Table.grid(padding=(0, 2, 0, 0))
     facts.add_column(style="dim", no_wrap=True)

@@ -22,7 +22,7 @@ NARROWEST = 20
 
 
 def print_import(console: Console, report: ImportReport, rules: ImportRules, into: Path, *, model: str = "") -> None:
-    """What the rows were taken for, what became of them, and what to do next, wrapped to the console's width."""
+    """Print what the rows were taken for, what became of them, and what to do next, wrapped to the console's width."""
     for label, text in _facts(report, rules, into):
         _print_wrapped(console, f"{label:<10} ", printable(text, limit=2000), label_style="dim")
     for reason, count in report.rejected.items():
@@ -52,7 +52,7 @@ def _facts(report: ImportReport, rules: ImportRules, into: Path) -> Sequence[tup
 
 
 def _print_wrapped(console: Console, label: str, text: str, *, label_style: str = "", style: str = "") -> None:
-    """The text beside its label. A word longer than the line, mostly a path, stays whole, so that it can be copied."""
+    """Print the text beside its label. A word longer than the line stays whole, so that a path can be copied."""
     width = max(NARROWEST, console.width - len(label))
     for line in wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]:
         console.print(Text.assemble((label, label_style), (line, style)), soft_wrap=True)
@@ -118,7 +118,7 @@ def _ratings(report: ImportReport) -> str:
 
 
 def _advice(report: ImportReport) -> Sequence[str]:
-    """What would make more of the rows."""
+    """Return what would make more of the rows."""
     tally = report.tally
     advice: list[str] = []
     if tally.notes[WITHOUT_IDS]:
@@ -140,7 +140,7 @@ def _advice(report: ImportReport) -> Sequence[str]:
 
 
 def _notes(report: ImportReport, rules: ImportRules, model: str) -> Sequence[str]:
-    """What was taken as it stands and may be meant in another way, and how to read it so."""
+    """Return what was taken as it stands and may be meant in another way, and how to read it so."""
     tally = report.tally
     notes: list[str] = []
     if tally.rewards.look_like_points and rules.scale is None and not rules.value_map:

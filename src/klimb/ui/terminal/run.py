@@ -41,7 +41,7 @@ LONGEST_REASON = 500
 
 
 def print_guard(console: Console, path: Path) -> None:
-    """A table of the base metrics before and after, and what the guard did; nothing if the run had no guard.
+    """Print a table of the base metrics before and after, and what the guard did; nothing without a guard.
 
     Args:
         console: where it is shown.
@@ -64,7 +64,7 @@ def print_guard(console: Console, path: Path) -> None:
 
 
 def guard_facts(section: Any) -> list[tuple[str, str]]:
-    """The guard in one labelled line, for the beginning of a run; none without the section `[guard]`."""
+    """Return the guard in one labelled line, for the beginning of a run; none without the section `[guard]`."""
     if section is None:
         return []
     sets = ", ".join(section.general) or "no general problems"
@@ -148,7 +148,7 @@ def print_commands(console: Console, commands: Sequence[tuple[str, str]]) -> Non
 
 
 def print_change(console: Console, before: Measured, after: Measured) -> None:
-    """A table of the two evaluations."""
+    """Print a table of the two evaluations."""
     table = Table(title=f"{_what(after)} on {after.num_problems} held-out problems", title_justify="left")
     table.add_column("")
     table.add_column("before", justify="right")
@@ -165,7 +165,7 @@ def print_change(console: Console, before: Measured, after: Measured) -> None:
 
 
 def print_answers(console: Console, before: Measured, after: Measured) -> None:
-    """The same problems answered before and after."""
+    """Print the same problems answered before and after."""
     for first, second in zip(before.answers, after.answers, strict=True):
         console.print(Text(printable(first.question, limit=ANSWER_WIDTH), style="bold"))
         for label, answered in (("before", first), ("after", second)):
@@ -234,7 +234,7 @@ LONG = 2000
 
 
 def print_findings(console: Console, findings: Sequence[Finding]) -> None:
-    """Prints them in their order; says so if there are none."""
+    """Print them in their order; says so if there are none."""
     if not findings:
         console.print(Text("no findings: too few steps, or nothing out of the ordinary", style="dim"), soft_wrap=True)
         return

@@ -79,7 +79,7 @@ def shift_errors(log_mu: Sequence[float], log_pi: Sequence[float]) -> tuple[floa
 
 
 def visible(token: str) -> str:
-    r"""A token's text with its spaces and line breaks shown and its invisible characters named.
+    r"""Return a token's text with its spaces and line breaks shown and its invisible characters named.
 
     >>> visible(" a\n\u202e")
     '␣a⏎<202e>'
@@ -167,7 +167,7 @@ def print_sample(console: Console, sample: Sample) -> None:
 
 
 def print_tokens(console: Console, tokens: TokenRows, *, most: int) -> None:
-    """The columns of a sample's tokens: the first `most`, and the largest differences wherever they are."""
+    """Print the columns of a sample's tokens: the first `most`, and the largest differences wherever they are."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("position", "token", "log_mu", tokens.other_name, "difference"):
         table.add_column(name, justify="left" if name == "token" else "right", no_wrap=True)
@@ -272,7 +272,7 @@ def _facts(sample: Sample) -> list[tuple[str, str]]:
 
 
 def _print_text(console: Console, label: str, text: str) -> None:
-    """The text with its own line breaks, safe for a terminal."""
+    """Print the text with its own line breaks, safe for a terminal."""
     console.print(Text(printable(label), style="dim"))
     for line in text.split("\n") or [""]:
         kept = "".join(

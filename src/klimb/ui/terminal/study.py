@@ -17,7 +17,7 @@ LONG = 2000
 
 
 def print_study(console: Console, statistics: StudyStatistics) -> None:
-    """The main table, every score with its interval, and below it the verdicts."""
+    """Print the main table, every score with its interval, and below it the verdicts."""
     scores = statistics.scores
     title = f"study {scores.name}: {len(scores.runs)} runs, {budget_text(scores)} each"
     console.print(Text(printable(title), style="bold"), soft_wrap=True)
@@ -30,7 +30,7 @@ def print_study(console: Console, statistics: StudyStatistics) -> None:
 
 
 def main_table(statistics: StudyStatistics) -> Table:
-    """A row for each method, the highest last score first."""
+    """Return a row for each method, the highest last score first."""
     units, baseline = units_of(statistics.scores), statistics.scores.baseline
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("method", overflow="fold")

@@ -81,7 +81,7 @@ def hints(
 
 
 def with_hints(report: AuditReport, options: Mapping[str, str]) -> AuditReport:
-    """The report whose unknown findings say what to type."""
+    """Return the report whose unknown findings say what to type."""
     blocks = tuple(
         replace(block, findings=tuple(_with_hint(finding, options) for finding in block.findings))
         for block in report.blocks
@@ -171,7 +171,7 @@ class _Asked:
 
 
 def run_audit(request: AuditRequest, *, console: Console) -> AuditReport:
-    """Reads, scores, audits, prints, and writes the page and the run file.
+    """Read, scores, audits, prints, and writes the page and the run file.
 
     Raises:
         ConfigError: the request cannot be met; nothing is written then.
@@ -218,7 +218,7 @@ def run_audit(request: AuditRequest, *, console: Console) -> AuditReport:
 
 
 def what_is_known(request: AuditRequest) -> Known:
-    """The configuration of the audited run, and the evaluation prompts that were named or are that run's.
+    """Return the configuration of the audited run, and the evaluation prompts that were named or are that run's.
 
     A run whose configuration or task cannot be read is audited all the same, and the notes say so.
 
@@ -245,7 +245,7 @@ def what_is_known(request: AuditRequest) -> Known:
 def _translate_errors(
     report: AuditReport, rows: Rows, request: AuditRequest, known: Known, config: Path
 ) -> AuditReport:
-    """The report with this audit's files in the next action, and with what to type for what is not known."""
+    """Return the report with this audit's files in the next action, and with what to type for what is not known."""
     report = with_names(report, {"RUN.toml": str(config), "DATA": relative_to_working_directory(request.data)})
     options = hints(
         rows.samples,
@@ -258,14 +258,14 @@ def _translate_errors(
 
 
 def with_names(report: AuditReport, names: Mapping[str, str]) -> AuditReport:
-    """The report whose next action names this audit's files in place of RUN.toml and DATA."""
+    """Return the report whose next action names this audit's files in place of RUN.toml and DATA."""
     words = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in names))
     action = words.sub(lambda found: names[found.group()], report.verdict.next_action)
     return replace(report, verdict=replace(report.verdict, next_action=action))
 
 
 def model_path(name: str) -> str:
-    """What `load_policy` takes: the name itself, or the trained model inside a run's folder.
+    """Return what `load_policy` takes: the name itself, or the trained model inside a run's folder.
 
     Raises:
         ConfigError: the run has no model yet.
@@ -278,7 +278,7 @@ def model_path(name: str) -> str:
 
 
 def evaluation_prompts(task: str) -> tuple[str, ...]:
-    """The question of each held-out problem of a task: its last message, whatever system message stands before it.
+    """Return the question of each held-out problem of a task: its last message, whatever stands before it.
 
     Raises:
         ConfigError: there is no such task, or it holds no problem out.
@@ -290,7 +290,7 @@ def evaluation_prompts(task: str) -> tuple[str, ...]:
 
 
 def held_out_questions(config: RunConfig) -> tuple[str, ...]:
-    """The last message of each held-out problem of a run's task; none if it holds no problem out."""
+    """Return the last message of each held-out problem of a run's task; none if it holds no problem out."""
     return tuple(problem.messages[-1]["content"] for problem in make_task(config).held_out)
 
 
@@ -318,7 +318,7 @@ def _ask(policy: Policy, samples: Sequence[Sample], request: AuditRequest, *, co
 
 
 def _reading_notes(rows: Rows, request: AuditRequest) -> list[str]:
-    """What was left unread, and what could not be asked."""
+    """Return what was left unread, and what could not be asked."""
     notes: list[str] = []
     if len(rows.samples) < rows.num_stored:
         notes.append(

@@ -19,7 +19,7 @@ NEEDED = ("fastapi", "uvicorn")
 
 
 def run_board(folder: Path, *, host: str, port: int, console: Console) -> None:
-    """Serves the runs beneath the folder until Ctrl-C.
+    """Serve the runs beneath the folder until Ctrl-C.
 
     Raises:
         ConfigError: a package is missing, the folder is none, or the address cannot be had.

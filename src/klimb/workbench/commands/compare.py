@@ -55,7 +55,7 @@ class CompareRequest:
 
 
 def run_compare(request: CompareRequest, *, console: Console) -> None:
-    """Does what is asked.
+    """Do what is asked.
 
     Raises:
         ConfigError: the study can't be run; nothing has been begun then.
@@ -85,13 +85,13 @@ def run_compare(request: CompareRequest, *, console: Console) -> None:
 
 
 def list_ready_studies(console: Console) -> None:
-    """The studies that come with klimb, one line each."""
+    """List the studies that come with klimb, one line each."""
     for name, description in describe_ready_studies().items():
         console.print(Text.assemble((f"{name:<12}", "cyan"), description), soft_wrap=True)
 
 
 def check_can_begin(cells: Sequence[Cell]) -> None:
-    """Returns if every cell's objective, task and settings can be made; each distinct one is tried once.
+    """Return if every cell's objective, task and settings can be made; each distinct one is tried once.
 
     Raises:
         ConfigError: one can't, naming the cell.
@@ -122,7 +122,7 @@ def _task_key(cell: Cell) -> str:
 
 
 def _chosen(plan: StudyPlan, only: Sequence[str]) -> tuple[Cell, ...]:
-    """The cells of these methods; all without any."""
+    """Return the cells of these methods; all without any."""
     unknown = [name for name in only if name not in plan.study.methods]
     if unknown:
         raise ConfigError(f"--only {unknown[0]}: the study's methods are {', '.join(plan.study.methods)}")
@@ -130,7 +130,7 @@ def _chosen(plan: StudyPlan, only: Sequence[str]) -> tuple[Cell, ...]:
 
 
 def _open_folder(plan: StudyPlan, request: CompareRequest) -> None:
-    """Makes the study's folder, or goes on in it; the study as it now is, is written there."""
+    """Make the study's folder, or goes on in it; the study as it now is, is written there."""
     folder = plan.folder
     if folder.exists() and not (folder / RESOLVED_FILE).is_file() and any(folder.iterdir()):
         raise ConfigError(f"{folder} already exists and holds no study; choose another folder with --folder")
@@ -148,7 +148,7 @@ def _open_folder(plan: StudyPlan, request: CompareRequest) -> None:
 
 
 def command_of(request: CompareRequest) -> str:
-    """The command that makes the study anew or goes on with it."""
+    """Return the command that makes the study anew or goes on with it."""
     folder = ["--folder", str(request.folder)] if request.folder else []
     return shlex.join(["klimb", "compare", request.study, *folder])
 
@@ -180,7 +180,7 @@ def _tell_failures(plan: StudyPlan, cells: Sequence[Cell], console: Console) -> 
 
 
 def report_study(plan: StudyPlan, *, command: str, console: Console) -> None:
-    """Prints what the runs that there are say, and writes the page, tables and figures beside them."""
+    """Print what the runs that there are say, and writes the page, tables and figures beside them."""
     with console.status("comparing"):
         statistics = analyse(collect_scores(plan, command=command))
         published = publish(statistics, plan.folder)

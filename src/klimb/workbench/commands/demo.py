@@ -18,12 +18,12 @@ DEMO_FILE = Path(__file__).with_name("demo.toml")
 
 
 def demo_config(overrides: Sequence[str]) -> RunConfig:
-    """The demo's configuration with overrides."""
+    """Return the demo's configuration with overrides."""
     return read_config(DEMO_FILE, overrides)
 
 
 def run_demo(config: RunConfig, path: Path, *, console: Console) -> None:
-    """Runs it in the folder; an earlier run there is moved aside, nothing is lost."""
+    """Run it in the folder; an earlier run there is moved aside, nothing is lost."""
     session = make_session(config)
 
     def open_folder() -> RunFolder:

@@ -114,7 +114,7 @@ def estimate(
 
 
 def run_estimate(request: EstimateRequest, *, console: Console) -> Estimated:
-    """Reads, scores, estimates, prints, and writes the JSON file if one was named.
+    """Read, scores, estimates, prints, and writes the JSON file if one was named.
 
     Raises:
         ConfigError: there is nothing to estimate from.
@@ -161,7 +161,7 @@ def is_usable(estimate: Estimate) -> bool:
 
 
 def advice(found: Estimated) -> list[str]:
-    """What to do with these numbers, in sentences."""
+    """Return what to do with these numbers, in sentences."""
     steps: list[str] = []
     if found.warnings:
         steps.append(
@@ -213,7 +213,7 @@ def _reasons(estimate: Estimate) -> tuple[str, ...]:
 
 
 def _grouped(estimates: Sequence[Estimate], said_of: Callable[[Estimate], tuple[str, ...]]) -> list[str]:
-    """What is said of the estimators, each sentence once with the names that it is for."""
+    """Return what is said of the estimators, each sentence once with the names that it is for."""
     names: dict[str, list[str]] = {}
     for each in estimates:
         for sentence in said_of(each):
@@ -245,7 +245,7 @@ def _interval(each: Estimate) -> str:
 
 
 def _without_unusable(content: Any) -> Any:
-    """The same with NaN for the value and the interval of each estimate that is none."""
+    """Return the same with NaN for the value and the interval of each estimate that is none."""
     if isinstance(content, list | tuple):
         return [_without_unusable(value) for value in content]
     if not isinstance(content, dict):
@@ -255,7 +255,7 @@ def _without_unusable(content: Any) -> Any:
 
 
 def _without_nan(content: Any) -> Any:
-    """The same with None for what is not a number: JSON has none."""
+    """Return the same with None for what is not a number: JSON has none."""
     if isinstance(content, dict):
         return {key: _without_nan(value) for key, value in content.items()}
     if isinstance(content, list | tuple):

@@ -18,7 +18,7 @@ SUBJECT_KEYS = {"reasoning-gym": "dataset", "file": "path"}
 
 
 def evaluation_config(model: str, *, task: str, config: Path | None, overrides: list[str]) -> RunConfig:
-    """The configuration of an evaluation.
+    """Return the configuration of an evaluation.
 
     Args:
         model: what `model.path` takes, or a run's folder: then its model and, if nothing else is named, its task.
@@ -50,7 +50,7 @@ def evaluation_config(model: str, *, task: str, config: Path | None, overrides: 
 
 
 def task_table(task: str) -> dict[str, Any]:
-    """The task section that `kind` or `kind:subject` stands for."""
+    """Return the task section that `kind` or `kind:subject` stands for."""
     kind, _, subject = task.partition(":")
     table: dict[str, Any] = {"kind": kind}
     if subject and kind not in SUBJECT_KEYS:
@@ -66,7 +66,7 @@ def task_table(task: str) -> dict[str, Any]:
 
 
 def run_evaluation(config: RunConfig, *, console: Console, output: Path | None) -> Measured:
-    """Evaluates, prints the result and, if asked, writes it as JSON."""
+    """Evaluate, prints the result and, if asked, writes it as JSON."""
     session = make_session(config)
     if not session.held_out:
         raise ConfigError(f"task {session.task.name} has no held-out problems; raise task.held_out_fraction")

@@ -25,7 +25,7 @@ from klimb.ui.text import relative_to_working_directory
 
 
 def export_samples(store: Store, path: Path, *, where: str = "", force: bool = False) -> int:
-    """Writes the samples, people's ratings joined, to `path` and returns how many there were.
+    """Write the samples, people's ratings joined, to `path` and returns how many there were.
 
     `.parquet` is a segment that klimb reads again; `.jsonl` has one object a line; `.csv` has lists and tables as JSON
     in their cells. The file appears whole or not at all.
@@ -55,7 +55,7 @@ class Counter:
         self.number = 0
 
     def counted(self, samples: Iterable[Sample]) -> Iterator[Sample]:
-        """The same samples; `number` says how many went by."""
+        """Return the same samples; `number` says how many went by."""
         for sample in samples:
             self.number += 1
             yield sample
@@ -169,7 +169,7 @@ def export(
 
 
 def _scored(policy: Policy, sample: Sample) -> TokenRows:
-    """The token view under a policy, which must have the sample's tokenizer."""
+    """Return the token view under a policy, which must have the sample's tokenizer."""
     whole = with_token_ids(policy, sample)
     # What is recorded plays no part in scoring, and a damaged log_mu is what one wants to look at here.
     bare = replace(whole, log_mu=None, log_mu_provenance="absent", log_ref=None)

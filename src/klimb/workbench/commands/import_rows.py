@@ -86,7 +86,7 @@ def import_rows(
 
 
 def _with_model(rules: ImportRules, name: str) -> ImportRules:
-    """The rules with the model's tokenizer and bounds."""
+    """Return the rules with the model's tokenizer and bounds."""
     policy = load_policy(name)
     return replace(
         rules,

@@ -36,7 +36,7 @@ def _list_family(console: Console, recipes: Sequence[Recipe]) -> None:
 
 
 def show_recipe(console: Console, recipe: Recipe) -> None:
-    """Formula, source, settings as TOML, and where klimb departs from the source."""
+    """Print formula, source, settings as TOML, and where klimb departs from the source."""
     console.print(Text(recipe.name, style="bold cyan"))
     console.print(Text(recipe.summary))
     console.print()

@@ -160,7 +160,7 @@ def _batches(samples: Iterator[Sample]) -> Iterator[list[Sample]]:
 
 
 def _score_batch(policy: Policy, batch: list[Sample], request: ScoreRequest, done: Scoring) -> list[Sample]:
-    """The scored samples of the batch; counts go to `done`."""
+    """Return the scored samples of the batch; counts go to `done`."""
     done.num_read += len(batch)
     allowed = [sample for sample in batch if not _refuse(sample, request, done.refusals)]
     scored: list[Sample] = []
@@ -175,7 +175,7 @@ def _score_batch(policy: Policy, batch: list[Sample], request: ScoreRequest, don
 
 
 def _refuse(sample: Sample, request: ScoreRequest, refusals: Refusals) -> bool:
-    """True, and counted, if what the model computes would not be log μ of the sample."""
+    """Return True, and counted, if what the model computes would not be log μ of the sample."""
     reason = "" if request.kind == "log-ref" else _reason(sample, request)
     if reason:
         refusals.add(reason, f"sample {sample.sample_id}")

@@ -16,7 +16,7 @@ MOST = 10_000_000
 
 
 def in_plain_words(allowed: str) -> Any:
-    """Marks a type with what an error should say it takes, where its pattern would say nothing to most people."""
+    """Mark a type with what an error should say it takes, where its pattern would say nothing to most people."""
     return Field(json_schema_extra={"allowed": allowed})
 
 

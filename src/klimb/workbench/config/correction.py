@@ -93,7 +93,7 @@ CorrectionSection = Annotated[
 
 
 def check_correction(correction: CorrectionSection, *, recipe: str, loss: str, ratio: str) -> None:
-    """Returns if the loss has something to correct.
+    """Return if the loss has something to correct.
 
     Raises:
         ValueError: it hasn't.

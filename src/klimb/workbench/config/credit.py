@@ -25,7 +25,7 @@ class CreditSection(BaseModel):
 
 
 def check_credit(credit: CreditSection, *, advantages: str, reference: str) -> None:
-    """Returns if every setting of the credit does something and fits the advantages and the reference.
+    """Return if every setting of the credit does something and fits the advantages and the reference.
 
     Raises:
         ValueError: one doesn't.

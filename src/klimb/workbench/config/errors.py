@@ -13,7 +13,7 @@ LONGEST_VALUE = 80
 
 
 def config_error(error: ValidationError, *, source: str) -> ConfigError:
-    """The same errors for people: one line per key."""
+    """Return the same errors for people: one line per key."""
     lines: dict[str, str] = {}
     for detail in error.errors(include_url=False):
         path = dotted(detail["loc"])
@@ -23,7 +23,7 @@ def config_error(error: ValidationError, *, source: str) -> ConfigError:
 
 
 def dotted(location: Iterable[int | str]) -> str:
-    """The key as the user wrote it: pydantic's location without the union tags in it."""
+    """Return the key as the user wrote it: pydantic's location without the union tags in it."""
     known = {facts.path for facts in known_fields()}
     parts: list[str] = []
     rest = [str(part) for part in location]
@@ -36,7 +36,7 @@ def dotted(location: Iterable[int | str]) -> str:
 
 
 def nearest_keys(path: str, kinds: Iterable[str] = ()) -> list[str]:
-    """The right keys that a wrong one was probably meant to be.
+    """Return the right keys that a wrong one was probably meant to be.
 
     In this order: a much alike neighbour, keys of (almost) that name in other sections, a somewhat alike neighbour.
     """

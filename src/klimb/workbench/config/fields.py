@@ -47,7 +47,7 @@ def _walk(schema: Schema, definitions: Schema, *, path: str, kinds: tuple[str, .
 
 
 def _tables(field: Schema, definitions: Schema) -> Iterator[tuple[str, Schema]]:
-    """The sections a field may hold, each with its kind (empty when there is only one)."""
+    """Return the sections a field may hold, each with its kind (empty when there is only one)."""
     for option in (field, *field.get("oneOf", ()), *field.get("anyOf", ()), *field.get("allOf", ())):
         table = definitions.get(str(option.get("$ref", "")).removeprefix("#/$defs/"))
         if table is not None and "properties" in table:
@@ -55,7 +55,7 @@ def _tables(field: Schema, definitions: Schema) -> Iterator[tuple[str, Schema]]:
 
 
 def in_words(field: Schema) -> str:
-    """The values that a JSON schema allows, e.g. `a number >= 0 and <= 1`."""
+    """Return the values that a JSON schema allows, e.g. `a number >= 0 and <= 1`."""
     if "allowed" in field:
         return str(field["allowed"])
     if "anyOf" in field:

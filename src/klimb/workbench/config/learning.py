@@ -162,7 +162,7 @@ ReferenceSection = Annotated[
 
 
 def automatic_warmup(num_optimizer_steps: int) -> int:
-    """A tenth of the steps, rounded up, and at most 10: short runs still train at their learning rate.
+    """Return a tenth of the steps, rounded up, and at most 10: short runs still train at their learning rate.
 
     Other trainers take a share of the run too (`warmup_ratio` in transformers, rounded up; 0.03 in OpenRLHF), or none
     (0 in verl). Ten steps are enough for AdamW's averages to fill at beta1 = 0.9.
@@ -245,7 +245,7 @@ def check_divergence_acts(
 
 
 def _effect_of(constant: float) -> str:
-    """What a constant f′(1) does to samples of another policy."""
+    """Return what a constant f′(1) does to samples of another policy."""
     if abs(constant) <= 1e-6:
         return "does nothing"
     verb = "lowers" if constant > 0 else "raises"

@@ -24,7 +24,7 @@ _KEY = re.compile(r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")
 
 
 def read_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
-    """The run that a TOML (or the resolved JSON) file describes, with `key=value` overrides on top.
+    """Return the run that a TOML (or the resolved JSON) file describes, with `key=value` overrides on top.
 
     Raises:
         ConfigError: the file can't be read or parsed, or settings are wrong; all of them are named.
@@ -33,7 +33,7 @@ def read_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
 
 
 def build_config(tables: Mapping[str, Any], overrides: Iterable[str] = (), *, source: str) -> RunConfig:
-    """The run that these tables describe; `source` names them in an error."""
+    """Return the run that these tables describe; `source` names them in an error."""
     settings = with_overrides(tables, overrides)
     try:
         return RunConfig.model_validate(settings)
@@ -42,7 +42,7 @@ def build_config(tables: Mapping[str, Any], overrides: Iterable[str] = (), *, so
 
 
 def read_tables(path: Path) -> dict[str, Any]:
-    """The tables of a TOML or JSON file, unchecked."""
+    """Return the tables of a TOML or JSON file, unchecked."""
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE_BYTES + 1)
@@ -61,7 +61,7 @@ def read_tables(path: Path) -> dict[str, Any]:
 
 
 def with_overrides(tables: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """A copy of the tables with each `key=value` put in; values are TOML, a bare word is a text.
+    """Return a copy of the tables with each `key=value` put in; values are TOML, a bare word is a text.
 
     Raises:
         ConfigError: an override isn't `key=value`, or its value isn't TOML.

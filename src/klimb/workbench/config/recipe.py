@@ -30,7 +30,7 @@ READ_BY: Mapping[str, tuple[str, ...]] = {
 
 
 def with_recipe_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The same configuration with every setting of its recipe that it leaves open filled in.
+    """Return the same configuration with every setting of its recipe that it leaves open filled in.
 
     A section of another `kind` than the recipe's takes nothing from the recipe. An unknown recipe is left for the
     field's own check to report; until then the default recipe fills in, so that all errors come at once.
@@ -50,7 +50,7 @@ def with_recipe_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_warmup(given: dict[str, Any]) -> dict[str, Any]:
-    """The same with a number for `auto`, and that of the cloning following a number that was given.
+    """Return the same with a number for `auto`, and that of the cloning following a number that was given.
 
     What is no table or no count is left for the fields' own checks to report.
     """
@@ -71,7 +71,7 @@ def _with_warmup(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _draws_nothing(sources: Any) -> bool:
-    """True if the shares of other sources leave nothing for rollouts."""
+    """Return True if the shares of other sources leave nothing for rollouts."""
     if not isinstance(sources, Mapping):
         return False
     others = [share for name in ("replay", "log", "feedback") if isinstance(share := sources.get(name, 0), int | float)]
@@ -79,7 +79,7 @@ def _draws_nothing(sources: Any) -> bool:
 
 
 def recipe_sections(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """A recipe in the words of the configuration: section -> field -> value."""
+    """Return a recipe in the words of the configuration: section -> field -> value."""
     return {
         "objective": {
             "recipe": recipe.name,
@@ -114,7 +114,7 @@ def recipe_sections(recipe: Recipe) -> dict[str, dict[str, Any]]:
 
 
 def check_is_read(section: ObjectiveSection) -> None:
-    """Returns if no key was changed that the loss does not read.
+    """Return if no key was changed that the loss does not read.
 
     Raises:
         ValueError: one was; a setting that does nothing would be a result that says something else.
@@ -131,7 +131,7 @@ def check_is_read(section: ObjectiveSection) -> None:
 
 
 def clip_section(clip: str | Clip) -> dict[str, Any]:
-    """A clip as a table with its `kind` and settings."""
+    """Return a clip as a table with its `kind` and settings."""
     if isinstance(clip, str):
         return {"kind": clip}
     settings = {name: "none" if math.isinf(value) else float(value) for name, value in vars(clip).items()}

@@ -49,7 +49,7 @@ class MlflowTracker:
 
 
 def open_mlflow(run: LoggedRun) -> tuple[Tracker, str]:
-    """A new run with the settings as parameters, or the one with the known id, whose parameters stay."""
+    """Return a new run with the settings as parameters, or the one with the known id, whose parameters stay."""
     mlflow, entities = import_module("mlflow"), import_module("mlflow.entities")
     client = mlflow.MlflowClient()
     if run.known_id:

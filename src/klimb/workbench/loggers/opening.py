@@ -40,12 +40,12 @@ class LoggedRun:
 
 
 def project_from(variable: str) -> str:
-    """The project that this environment variable names, `klimb` without it."""
+    """Return the project that this environment variable names, `klimb` without it."""
     return os.environ.get(variable) or DEFAULT_PROJECT
 
 
 def new_id() -> str:
-    """A name for a run that no other has."""
+    """Return a name for a run that no other has."""
     return uuid.uuid4().hex[:12]
 
 
@@ -70,7 +70,7 @@ class Logger:
     advice: str = ""
 
     def open(self, run: LoggedRun) -> tuple[Tracker, str]:
-        """The tracker of the run, and the id under which the logger keeps it."""
+        """Return the tracker of the run, and the id under which the logger keeps it."""
         module, _, function = self.opener.partition(":")
         opener: Callable[[LoggedRun], tuple[Tracker, str]] = getattr(import_module(module), function)
         return opener(run)
@@ -106,7 +106,7 @@ LOGGERS: Mapping[str, Logger] = {
 
 
 def check_loggers(names: Iterable[str]) -> None:
-    """Returns if the packages of these loggers are installed.
+    """Return if the packages of these loggers are installed.
 
     Raises:
         ConfigError: one is not; the message has the command that installs it.
@@ -121,7 +121,7 @@ def check_loggers(names: Iterable[str]) -> None:
 
 @contextmanager
 def open_trackers(config: RunConfig, folder: RunFolder) -> Generator[Tracker]:
-    """The trackers of a run as one, closed at the end.
+    """Return the trackers of a run as one, closed at the end.
 
     Raises:
         ConfigError: one of them cannot start. Once they have all started, a failure is reported and the run goes on.

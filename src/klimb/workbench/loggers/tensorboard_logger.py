@@ -24,7 +24,7 @@ class TensorBoardTracker:
             self._writer.add_scalar(name, value, global_step=step)
 
     def close(self, *, is_finished: bool) -> None:
-        """Writes what is still in memory."""
+        """Write what is still in memory."""
         if self._writer is not None:
             self._writer.close()
 

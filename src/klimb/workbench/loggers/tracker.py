@@ -21,7 +21,7 @@ class Tracker(Protocol):
     """Takes the numbers of each step."""
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """The metrics of one step, all of them finite."""
+        """Write the metrics of one step, all of them finite."""
         ...
 
     def close(self, *, is_finished: bool) -> None:
@@ -55,7 +55,7 @@ class FailSafeTracker:
             self._hand_on()
 
     def close(self, *, is_finished: bool) -> None:
-        """Writes what is still waiting and closes the tracker; says how many steps are missing in it."""
+        """Write what is still waiting and closes the tracker; says how many steps are missing in it."""
         if self._waiting:
             self._hand_on()
         try:

@@ -20,12 +20,12 @@ class TrackioTracker:
         self._run.log({name: value for name, value in metrics.items() if name != "step"}, step=step)
 
     def close(self, *, is_finished: bool) -> None:
-        """Sends what is left; trackio has no word for a run that was stopped."""
+        """Send what is left; trackio has no word for a run that was stopped."""
         self._run.finish()
 
 
 def open_trackio(run: LoggedRun) -> tuple[Tracker, str]:
-    """A new run, or the one with the known name. It tells runs apart by name alone, so the name is made unique."""
+    """Open a new run, or the one with the known name. Runs are told apart by name alone, so the name is made unique."""
     name = run.known_id or f"{run.name}-{new_id()[:6]}"
     started = import_module("trackio").init(
         project=project_from("TRACKIO_PROJECT"),

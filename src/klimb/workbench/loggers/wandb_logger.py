@@ -23,12 +23,12 @@ class WandbTracker:
             self._run.log(dict(metrics), step=step)
 
     def close(self, *, is_finished: bool) -> None:
-        """Sends what is left; W&B calls a run with exit code 0 finished, else failed."""
+        """Send what is left; W&B calls a run with exit code 0 finished, else failed."""
         self._run.finish(exit_code=0 if is_finished else 1)
 
 
 def open_wandb(run: LoggedRun) -> tuple[Tracker, str]:
-    """A new run, or the one with the known id; its files are in `wandb/` of the run's folder."""
+    """Return a new run, or the one with the known id; its files are in `wandb/` of the run's folder."""
     wandb = import_module("wandb")
     identity = run.known_id or new_id()
     started = wandb.init(

@@ -27,7 +27,7 @@ LONGEST_TAIL_BYTES = 20_000
 
 
 def state_of(plan: StudyPlan, cell: Cell) -> CellState:
-    """What a compare that begins now finds."""
+    """Return what a compare that begins now finds."""
     path = plan.folder_of(cell)
     has_failed = read_status(path).get("state") == "failed"
     if not is_run(path):
@@ -40,12 +40,12 @@ def state_of(plan: StudyPlan, cell: Cell) -> CellState:
 
 
 def read_status(path: Path) -> dict[str, Any]:
-    """What was last written about the run in this folder; empty if nothing was, or not whole."""
+    """Return what was last written about the run in this folder; empty if nothing was, or not whole."""
     return read_json(path / STATUS_NAME)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The table in a JSON file; empty if there is none, or not whole."""
+    """Return the table in a JSON file; empty if there is none, or not whole."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -54,13 +54,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_status(path: Path, content: Mapping[str, Any]) -> None:
-    """Replaces what is written about the run in this folder."""
+    """Replace what is written about the run in this folder."""
     path.mkdir(parents=True, exist_ok=True)
     write_json(path / STATUS_NAME, content)
 
 
 def tail_of_log(path: Path, *, num_lines: int = 25) -> str:
-    """The last lines that the run in this folder printed."""
+    """Return the last lines that the run in this folder printed."""
     log = path / LOG_NAME
     if not log.is_file():
         return ""
@@ -70,7 +70,7 @@ def tail_of_log(path: Path, *, num_lines: int = 25) -> str:
 
 
 def set_aside(plan: StudyPlan, cell: Cell) -> Path:
-    """Moves what is in the cell's folder to `set-aside`, out of the way of a new run; nothing is lost."""
+    """Move what is in the cell's folder to `set-aside`, out of the way of a new run; nothing is lost."""
     target = free_folder(plan.folder / "set-aside" / cell.name)
     target.parent.mkdir(parents=True, exist_ok=True)
     return plan.folder_of(cell).rename(target)
@@ -82,7 +82,7 @@ def lock_folder_of(plan: StudyPlan, cell: Cell) -> Path:
 
 
 def is_held(plan: StudyPlan, cell: Cell) -> bool:
-    """True if a living process, of this compare or of another, works on the cell."""
+    """Return True if a living process, of this compare or of another, works on the cell."""
     holder = read_json(lock_folder_of(plan, cell) / "lock")
     if not holder:
         return False

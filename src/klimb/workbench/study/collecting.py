@@ -39,7 +39,7 @@ def collect_scores(plan: StudyPlan, *, command: str) -> StudyScores:
 
 
 def result_of(plan: StudyPlan, cell: Cell) -> RunResult:
-    """What became of one cell; a run of other settings in its folder does not count."""
+    """Return what became of one cell; a run of other settings in its folder does not count."""
     path, state = plan.folder_of(cell), state_of(plan, cell)
     is_there = state in ("finished", "failed", "interrupted")
     kind = plan.study.study.budget.kind
@@ -59,7 +59,7 @@ def result_of(plan: StudyPlan, cell: Cell) -> RunResult:
 
 
 def _facts(plan: StudyPlan) -> tuple[tuple[str, str], ...]:
-    """What the finished runs were made with; several values where they differ."""
+    """Return what the finished runs were made with; several values where they differ."""
     stored = [read_json(RunFolder(plan.folder_of(cell)).provenance) for cell in plan.cells]
     begun = [provenance for provenance in stored if provenance]
     commits = {_commit(provenance) for provenance in begun}

@@ -106,7 +106,7 @@ class StudyConfig(BaseModel):
 
 
 def read_study(source: str) -> tuple[StudyConfig, str]:
-    """The study of a TOML file, or the ready one of that name, and its text.
+    """Return the study of a TOML file, or the ready one of that name, and its text.
 
     Raises:
         ConfigError: there is no such file or study, or settings are wrong; all of them are named.
@@ -122,7 +122,7 @@ def read_study(source: str) -> tuple[StudyConfig, str]:
 
 
 def find_study(source: str) -> Path:
-    """The file that is meant.
+    """Return the file that is meant.
 
     Raises:
         ConfigError: it is neither a file nor the name of a ready study.

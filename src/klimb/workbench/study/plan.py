@@ -69,12 +69,12 @@ class StudyPlan:
     text: str
 
     def folder_of(self, cell: Cell) -> Path:
-        """The run's folder."""
+        """Return the run's folder."""
         return self.folder / "runs" / cell.name
 
 
 def make_plan(study: StudyConfig, folder: Path, *, source: str, text: str = "") -> StudyPlan:
-    """The runs of the study, each a checked configuration.
+    """Return the runs of the study, each a checked configuration.
 
     Raises:
         ConfigError: a configuration is not right; every kind of mistake is named with a cell that has it.
@@ -98,7 +98,7 @@ def make_plan(study: StudyConfig, folder: Path, *, source: str, text: str = "") 
 
 
 def laid_over(lower: Mapping[str, Any], upper: Mapping[str, Any], *, path: str = "") -> dict[str, Any]:
-    """The tables of `upper` over those of `lower`, key by key.
+    """Return the tables of `upper` over those of `lower`, key by key.
 
     A table of another `kind` replaces the lower one where the kind decides which keys there are, such as `task`.
     """
@@ -135,7 +135,7 @@ def _arms(study: StudyConfig) -> Iterator[tuple[str, str, str]]:
 
 
 def _config(study: StudyConfig, task: str, method: str, setting: str, *, source: str) -> RunConfig:
-    """The configuration of a cell but for its seed and its place."""
+    """Return the configuration of a cell but for its seed and its place."""
     tables: dict[str, Any] = {}
     for layer in (
         _defaults(),
@@ -158,7 +158,7 @@ def _config(study: StudyConfig, task: str, method: str, setting: str, *, source:
 
 
 def _defaults() -> Tables:
-    """What a run of a study is unless the file says otherwise: numbers are kept, gigabytes are not."""
+    """Return what a run of a study is unless the file says otherwise: numbers are kept, gigabytes are not."""
     return {
         "checkpoints": {"every_steps": MOST, "keep": 1, "at_end": False},
         "evaluation": {"greedy": False},
@@ -172,13 +172,13 @@ def _recipe_of(study: StudyConfig, method: str) -> Tables:
 
 
 def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """The table of this name; what is none is for the configuration's own check to report."""
+    """Return the table of this name; what is none is for the configuration's own check to report."""
     found = tables.get(name, {})
     return found if isinstance(found, Mapping) else {}
 
 
 def _demands(study: StudyConfig) -> Tables:
-    """What makes the runs comparable: the same budget, evaluated at the same parts of it."""
+    """Return what makes the runs comparable: the same budget, evaluated at the same parts of it."""
     section = study.study
     amount, part = section.budget.amount, section.budget.amount / section.evaluations
     if section.budget.kind == "tokens":
@@ -209,7 +209,7 @@ def _cell(
 
 
 def _owned_keys(study: StudyConfig) -> Iterator[str]:
-    """A line for each key that a study's tables may not set."""
+    """Return a line for each key that a study's tables may not set."""
     places = {"base": study.base}
     for kind in ("tasks", "methods", "settings"):
         places |= {f"{kind}.{name}": tables for name, tables in getattr(study, kind).items()}

@@ -22,7 +22,7 @@ TOLD_APART: tuple[CellState, ...] = ("failed", "interrupted", "changed")
 
 
 def show_plan(console: Console, plan: StudyPlan, cells: Sequence[Cell], slots: Sequence[Slot]) -> None:
-    """Prints what a compare of these cells would do; makes nothing."""
+    """Print what a compare of these cells would do; makes nothing."""
     states: dict[str, CellState] = {cell.name: state_of(plan, cell) for cell in cells}
     table = Table.grid(padding=(0, 2, 0, 0))
     for label, value in _facts(plan, cells, slots, states):
@@ -53,7 +53,7 @@ def _facts(
 
 
 def _time(plan: StudyPlan, cells: Sequence[Cell], states: Mapping[str, CellState], *, num_jobs: int) -> str:
-    """What is left, from the median of the finished runs; they tell it best, being of this machine."""
+    """Return what is left, from the median of the finished runs; they tell it best, being of this machine."""
     num_left = sum(state != "finished" for state in states.values())
     summaries = [
         read_json(RunFolder(plan.folder_of(cell)).summary) for cell in cells if states[cell.name] == "finished"

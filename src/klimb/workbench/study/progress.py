@@ -45,7 +45,7 @@ class StudyProgress:
 
     @classmethod
     def of(cls, plan: StudyPlan, cells: Sequence[Cell], *, left: Sequence[Cell]) -> "StudyProgress":
-        """The state at the beginning of a compare."""
+        """Return the state at the beginning of a compare."""
         states = [state_of(plan, cell) for cell in cells]
         is_retried = {cell.name for cell in left}
         failed = [cell for cell, state in zip(cells, states, strict=True) if state == "failed"]
@@ -58,11 +58,11 @@ class StudyProgress:
         )
 
     def begin(self, cell: Cell) -> None:
-        """A run has begun."""
+        """Note that a run has begun."""
         self.running[cell.name] = (cell, time.monotonic())
 
     def end(self, cell: Cell, seconds: float) -> str:
-        """A run has ended; returns the state it left."""
+        """Return a run has ended; returns the state it left."""
         self.running.pop(cell.name, None)
         self.left = [other for other in self.left if other is not cell]
         state = state_of(self.plan, cell)
@@ -112,7 +112,7 @@ class StudyView:
             self._live.stop()
 
     def begin(self, progress: StudyProgress, *, num_slots: int) -> None:
-        """What there is to do, before the first run begins."""
+        """Show what there is to do, before the first run begins."""
         self._progress, self._num_slots = progress, num_slots
         finished, failed = progress.num_finished, progress.num_failed
         earlier = f" · {finished} finished earlier" if finished else ""
@@ -120,7 +120,7 @@ class StudyView:
         self._say(f"{len(progress.left)} of {len(progress.cells)} runs to do, {num_slots} at a time{earlier}")
 
     def began(self, cell: Cell, *, is_start: bool) -> None:
-        """A process has begun."""
+        """Show that a process has begun."""
         assert self._progress is not None
         if is_start:
             self._say(f"evaluating the untrained model on {cell.task}, once for all runs")
@@ -130,7 +130,7 @@ class StudyView:
             self._say(f"begun     {cell.name}")
 
     def ended(self, cell: Cell, *, seconds: float, is_elsewhere: bool) -> None:
-        """A run's process has ended; `is_elsewhere` when another compare works on the cell."""
+        """Show that a run's process has ended; `is_elsewhere` when another compare works on the cell."""
         progress = self._progress
         assert progress is not None
         state = progress.end(cell, seconds)
@@ -178,7 +178,7 @@ class StudyView:
 
 
 def last_row(path: Path) -> dict[str, Any]:
-    """The last whole line of a file of JSON lines that may be growing; empty if there is none."""
+    """Return the last whole line of a file of JSON lines that may be growing; empty if there is none."""
     if not path.is_file():
         return {}
     with path.open("rb") as file:

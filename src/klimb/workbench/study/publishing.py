@@ -29,7 +29,7 @@ class Published:
 
 
 def publish(statistics: StudyStatistics, folder: Path) -> Published:
-    """Writes `report.html`, `tables/<name>.md|csv|tex` and `figures/<name>.svg|png` into the study's folder."""
+    """Write `report.html`, `tables/<name>.md|csv|tex` and `figures/<name>.svg|png` into the study's folder."""
     tables = study_tables(statistics)
     for table in tables:
         _write_table(table, folder / TABLES)
@@ -44,6 +44,6 @@ def _write_table(table: StudyTable, folder: Path) -> None:
 
 
 def _reports(scores: StudyScores, folder: Path) -> Mapping[str, str]:
-    """The reports that runs have, by the run's folder; addresses are relative to the study's page."""
+    """Return the reports that runs have, by the run's folder; addresses are relative to the study's page."""
     folders = [run.folder for run in scores.runs if run.folder and (folder / run.folder / PAGE).is_file()]
     return {name: quote(f"{name}/{PAGE}") for name in folders}

@@ -34,7 +34,7 @@ class Slot:
 
 
 def make_slots(configs: Sequence[RunConfig], *, jobs: int | Literal["auto"], threads_per_job: int) -> tuple[Slot, ...]:
-    """A slot for each GPU, or for each `threads_per_job` processor cores where there is none; or as many as asked.
+    """Make a slot for each GPU, or for each `threads_per_job` processor cores where there is none; or as many as asked.
 
     More jobs than GPUs share them in turn.
     """
@@ -52,14 +52,14 @@ def num_cores() -> int:
 
 
 def visible_devices() -> tuple[str, ...]:
-    """The GPUs that a run may be given, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the GPUs that a run may be given, as CUDA_VISIBLE_DEVICES names them."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     named = [name.strip() for name in os.environ.get(DEVICES_VARIABLE, "").split(",") if name.strip()]
     return tuple(named[:count]) if named else tuple(str(number) for number in range(count))
 
 
 def _takes_any_gpu(config: RunConfig) -> bool:
-    """False for the processor, and for one GPU by number: whoever names it wants that one."""
+    """Return False for the processor, and for one GPU by number: whoever names it wants that one."""
     return config.model.device in ("auto", "cuda")
 
 
@@ -95,7 +95,7 @@ class _Work:
         return not (self.starts or self.cells or self.jobs)
 
     def next(self) -> CellJob | None:
-        """The next order that can begin: a cell waits for the evaluation that its task shares."""
+        """Return the next order that can begin: a cell waits for the evaluation that its task shares."""
         if self.starts:
             return self.starts.pop(0)
         busy = {start_folder(job.order.plan.folder, job.order.cell.config) for job in self.jobs if job.order.is_start}
@@ -108,7 +108,7 @@ class _Work:
 def run_study(
     plan: StudyPlan, cells: Sequence[Cell], slots: Sequence[Slot], view: StudyView, *, retry_failed: bool
 ) -> None:
-    """Runs the cells that are not finished, in order.
+    """Run the cells that are not finished, in order.
 
     A run that fails is written down in its folder and leaves the others alone. On SIGINT or SIGTERM the runs finish
     their step and save their state; with a second one they end at once.
@@ -175,7 +175,7 @@ def _ask_to_stop(work: _Work) -> None:
 
 
 def _collect(work: _Work, view: StudyView) -> None:
-    """Takes leave of the processes that have ended."""
+    """Take leave of the processes that have ended."""
     for job in [job for job in work.jobs if job.process.exitcode is not None]:
         work.jobs.remove(job)
         work.free.append(job.slot)
@@ -187,7 +187,7 @@ def _collect(work: _Work, view: StudyView) -> None:
 
 
 def _note_violent_end(job: _Job) -> None:
-    """Writes down the end of a process that could not do so itself."""
+    """Write down the end of a process that could not do so itself."""
     plan, cell, status = job.order.plan, job.order.cell, job.process.exitcode
     assert status is not None
     path = plan.folder_of(cell)

@@ -47,7 +47,7 @@ INTERVALS = {"every_steps", "every_tokens", "every_seconds"}
 
 
 def start_key(config: RunConfig) -> str:
-    """A name for all that this evaluation depends on; a fresh adapter changes nothing, so the run's seed is no part."""
+    """Name all that this evaluation depends on; a fresh adapter changes nothing, so the run's seed is no part."""
     parts = {
         "model": config.model.model_dump(mode="json"),
         "task": config.task.model_dump(mode="json"),
@@ -66,12 +66,12 @@ def start_folder(study_folder: Path, config: RunConfig) -> Path:
 
 
 def is_measured(folder: Path) -> bool:
-    """True if the evaluation is there; before.json is written last."""
+    """Return True if the evaluation is there; before.json is written last."""
     return (folder / BEFORE).is_file()
 
 
 def measure_start(session: Session, folder: Path) -> None:
-    """Evaluates the session's model, not yet trained, and keeps the result in the folder."""
+    """Evaluate the session's model, not yet trained, and keeps the result in the folder."""
     files = RunFolder(folder)
     with session.scorer:
         measured, sampled = measure(session.policy, session.sampler, session.scorer, session.held_out, session.config)
@@ -89,7 +89,7 @@ def measure_start(session: Session, folder: Path) -> None:
 
 
 def copy_start(source: Path, run: Path) -> None:
-    """Gives a run that has not begun the evaluation it would make itself."""
+    """Give a run that has not begun the evaluation it would make itself."""
     if is_measured(source):
         shutil.copyfile(RunFolder(source).evaluations, RunFolder(run).evaluations)
         shutil.copyfile(source / BEFORE, run / BEFORE)
@@ -121,7 +121,7 @@ class CellJob:
 
 
 def run_cell(order: CellJob) -> None:
-    """Does it and ends the process with 0, `FAILED`, `TAKEN`, or 128 + signal."""
+    """Do it and ends the process with 0, `FAILED`, `TAKEN`, or 128 + signal."""
     # The terminal's Ctrl-C reaches the compare alone, which then asks each run to stop.
     os.setsid()
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -43,12 +43,12 @@ def read_score(row: Row, rules: ImportRules, *, last_of_trace: Mapping[str, str]
 
 
 def score_name(row: Row) -> str:
-    """What was rated; ratings of different things must not be averaged."""
+    """Return what was rated; ratings of different things must not be averaged."""
     return name_of(first_of(row.values, "name", "key")) or "rating"
 
 
 def rating_in(row: Row) -> tuple[str, object]:
-    """What is rated, and the rating as it stands there; None for a category, which is no number."""
+    """Return what is rated, and the rating as it stands there; None for a category, which is no number."""
     kind, value = _stated(row)
     return score_name(row), None if kind == "CATEGORICAL" else value
 
@@ -85,7 +85,7 @@ def _value(row: Row, rules: ImportRules) -> float | None:
 
 
 def _stated(row: Row) -> tuple[str, object]:
-    """The kind of rating that Langfuse names, empty for others, and the rating; of a category, its text."""
+    """Return the kind of rating that Langfuse names, empty for others, and the rating; of a category, its text."""
     kind = name_of(first_of(row.values, "dataType", "data_type")).upper()
     text = first_of(row.values, "stringValue", "string_value")
     return kind, text if kind == "CATEGORICAL" and text is not None else first_of(row.values, *VALUE_NAMES)

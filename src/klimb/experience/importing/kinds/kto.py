@@ -27,5 +27,5 @@ def read_kto(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
 
 
 def label_in(row: Row) -> tuple[str, object]:
-    """What is rated, and the label as it stands there."""
+    """Return what is rated, and the label as it stands there."""
     return "label", row.values.get("label")

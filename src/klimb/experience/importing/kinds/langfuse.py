@@ -42,7 +42,7 @@ def read_langfuse(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
 
 
 def _unpacked(value: object) -> object:
-    """Exports write objects as JSON inside a text; other text is text."""
+    """Export write objects as JSON inside a text; other text is text."""
     if not (isinstance(value, str) and value.lstrip()[:1] in ("[", "{", '"')):
         return value
     try:

@@ -24,7 +24,7 @@ def read_openai(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
 
 
 def logged_tokens(choice: Mapping[str, object]) -> list[tuple[bytes, object]]:
-    """The bytes and the log-probability of each token of a choice; empty if none were logged."""
+    """Return the bytes and the log-probability of each token of a choice; empty if none were logged."""
     logprobs = mapping(choice.get("logprobs"))
     if (content := listed(logprobs.get("content"))) is not None:
         return [_logged(mapping(entry)) for entry in content]
