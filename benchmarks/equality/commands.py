@@ -20,7 +20,7 @@ PRELOADED = ("torch", "transformers", "pyarrow", "duckdb", "matplotlib", "peft",
 """Nothing here begins a thread when it is imported, so a fork is safe."""
 
 PYTHON_NAMES: Mapping[str, tuple[str, ...]] = {
-    "read_study": ("klimb.workbench.study.config:read_study",),
+    "read_study": ("klimb.workbench.study.study_config:read_study", "klimb.workbench.study.config:read_study"),
     "make_plan": ("klimb.workbench.study.plan:make_plan",),
 }
 """What is asked of Python -> where it lies, in the old state and in later ones: the first that there is, is taken."""

@@ -30,10 +30,17 @@ class Expected:
 EXPECTED: tuple[Expected, ...] = ()
 """Differences from the old state that are wanted."""
 
-RENAMED_METRICS: Mapping[str, str] = {}
+RENAMED_METRICS: Mapping[str, str] = {
+    "gap_mean_abs": "mismatch_mean_abs",
+    "gap_max_abs": "mismatch_max_abs",
+    "gap_k3": "mismatch_k3",
+}
 """Old name -> new name of a metric that is the same number."""
 
-RENAMED_SETTINGS: Mapping[str, str] = {}
+RENAMED_SETTINGS: Mapping[str, str] = {
+    "training.max_gap": "training.max_mismatch",
+    "training.num_gap_rows": "training.num_mismatch_rows",
+}
 """Old name -> new name of a key of the configuration, with its section: `section.key`."""
 
 RENAMED_VALUES: Mapping[tuple[str, str], str] = {}
