@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from klimb.policies import LoraSettings, load_policy
 
@@ -278,3 +278,31 @@ def test_without_gradients_nothing_is_kept(tiny_policy):
     prompts, index, ids, mask, _ = example()
     with torch.no_grad():
         assert not tiny_policy.log_probs(prompts, index, ids, mask).log_pi.requires_grad
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_plain_transformers_leaves_the_row_of_a_padding_token_out_of_the_gradient_and_klimb_does_not(
+    tiny_model_path, tmp_path, is_tied: bool
+):
+    plain = AutoModelForCausalLM.from_pretrained(tiny_model_path, dtype=torch.float32, attn_implementation="eager")
+    if not is_tied:
+        plain.config.tie_word_embeddings = False
+        plain.lm_head.weight = torch.nn.Parameter(plain.lm_head.weight.detach().clone())
+    plain.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_model_path).save_pretrained(tmp_path)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager")
+    policy = load_policy(tmp_path, dtype="float32", device="cpu")
+    end = plain.config.pad_token_id
+    assert end == policy.end_ids[0]
+    prompt, response = [5, end, 7, 8], [9, 10, end]
+    ids = torch.tensor([prompt + response])
+    log_probs = plain(input_ids=ids).logits.log_softmax(-1)[0, len(prompt) - 1 : -1]
+    log_probs.gather(1, torch.tensor(response)[:, None]).sum().backward()
+    counted = torch.ones(1, len(response), dtype=torch.bool)
+    policy.log_probs([prompt], torch.tensor([0]), torch.tensor([response]), counted).log_pi.sum().backward()
+    theirs = plain.get_input_embeddings().weight.grad
+    ours = policy.causal_lm.get_input_embeddings().weight.grad
+    others = [row for row in range(len(ours)) if row != end]
+    torch.testing.assert_close(ours[others], theirs[others], rtol=1e-3, atol=1e-5)
+    assert (ours[end] - theirs[end]).abs().max() > 1e-2
+    assert bool((theirs[end] == 0).all()) is not is_tied

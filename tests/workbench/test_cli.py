@@ -211,3 +211,24 @@ def test_the_time_that_a_dry_run_on_logs_says_is_that_of_its_step_times_the_step
     monkeypatch.setattr(dry_run, "try_one_step", lambda session: measured)
     outcome = log_workplace.klimb("train", "run.toml", "--dry-run", "--set", *ON_A_LOG, "training.num_steps=90")
     assert "about 30:00 for 90 steps" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("optimizer.warmup_steps='auto'", "training.num_steps=35"), "after a warm-up of 4 optimiser steps"),
+        (("optimizer.warmup_steps='auto'",), "learning rate 0.001 from the first step on"),
+        (("optimizer.warmup_steps=7",), "after a warm-up of 7 optimiser steps"),
+    ],
+)
+def test_a_run_says_first_over_how_many_steps_its_learning_rate_grows(workplace, settings, words):
+    outcome = workplace.klimb("train", "run.toml", "--dry-run", "--set", *settings)
+    assert words in " ".join(outcome.out.split()), outcome.err
+
+
+@pytest.mark.parametrize(("num_minibatches", "is_told"), [(1, True), (2, False)])
+def test_a_divergence_that_stands_at_its_reference_on_logs_is_told(log_workplace, num_minibatches, is_told):
+    settings = ("objective.beta=0.1", "reference='iterative'", f"training.num_minibatches={num_minibatches}")
+    outcome = log_workplace.klimb("train", "run.toml", "--dry-run", "--set", *ON_A_LOG, *settings)
+    assert outcome.status == 0, outcome.err
+    assert ("x = 0, so the divergence does nothing" in " ".join(outcome.out.split())) is is_told

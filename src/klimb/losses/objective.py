@@ -220,7 +220,8 @@ class Objective:
             or a fixed length L (sum over sequences × L).
         weight_bound: log-weights are bounded to ± this before exp, keeping their gradient.
         ratio: `recorded` forms w from log_mu. `none` forms no ratio to μ: w = 1 for every unit and log_mu is not
-            read, log μ standing at sg(log π). Then v = ref/π, and without a log_ref ref = μ: v = 1 and x = 0.
+            read, log μ standing at sg(log π). Then v = ref/π, and without a log_ref ref = μ: v = 1 and x = 0, so that
+            the divergence is but a constant −β·f′(1) beside each advantage; forward KL alone means that.
 
     Raises:
         ValueError: a setting is unknown or out of its range.

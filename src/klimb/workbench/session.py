@@ -380,6 +380,11 @@ INERT = (
     "f\u2032(1) = 0 do nothing; training.num_minibatches or training.num_epochs above 1 let them act"
 )
 
+INERT_ON_LOGS = (
+    "one optimiser step per batch, no ratio, and a reference that is the policy before it: x = 0, so the divergence "
+    "does nothing; training.num_minibatches or training.num_epochs above 1, or reference.kind = 'fixed', let it act"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
@@ -443,6 +448,7 @@ def describe(session: Session) -> list[tuple[str, str]]:
         ),
         *guard_facts(config.guard),
         *([("note", INERT)] if is_inert(config) else []),
+        *([("note", INERT_ON_LOGS)] if is_inert_on_logs(config) else []),
     ]
 
 
@@ -495,8 +501,18 @@ def _sources_in_words(session: Session) -> str:
 
 def is_inert(config: RunConfig) -> bool:
     """Return True if every step is taken at the policy that sampled and that is its own reference: w = 1 and x = 0."""
+    is_fresh = config.sources.rollout == 1 and config.sampling.lag == 0
+    return is_fresh and _stays_at_reference(config) and make_sampling(config).is_plain
+
+
+def is_inert_on_logs(config: RunConfig) -> bool:
+    """Return True if no ratio is formed to the logs, and every step is taken at the reference: x = 0."""
+    is_ratio_free = config.objective.loss == "policy-gradient" and config.objective.ratio == "none"
+    return config.sources.rollout == 0 and is_ratio_free and _stays_at_reference(config)
+
+
+def _stays_at_reference(config: RunConfig) -> bool:
     one_step = config.training.num_epochs * config.training.num_minibatches == 1
     reference = config.reference
     follows = reference.kind == "iterative" and reference.every_steps in (0, 1)
-    is_fresh = config.sources.rollout == 1 and config.sampling.lag == 0
-    return one_step and follows and is_fresh and config.objective.beta > 0 and make_sampling(config).is_plain
+    return one_step and follows and config.objective.beta > 0
