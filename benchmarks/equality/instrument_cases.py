@@ -27,7 +27,8 @@ from benchmarks.equality.outcomes import (
 from benchmarks.equality.sides import Place
 
 ROOT = Path(__file__).resolve().parents[2]
-DISEASES = ROOT / "tests" / "recorded" / "diseases"
+DISEASES = Path("tests") / "recorded" / "diseases"
+"""In either checkout: a recorded run has the names of its state."""
 
 IMPORTS: Mapping[str, tuple[str, ...]] = {
     "kto": ("kto.jsonl",),
@@ -212,14 +213,14 @@ def measure_score(place: Place) -> Outcome:
 
 def measure_report(name: str, place: Place) -> Outcome:
     """Report on a recorded run that has one disease."""
-    shutil.copytree(DISEASES / name, place.folder / "run")
+    shutil.copytree(place.side.checkout / DISEASES / name, place.folder / "run")
     said = place.klimb("report", "run", "--output", "page.html", "--csv", "csv")
-    fired = read_findings(said.out)
+    fired = read_findings("\n".join(normalise(said.out, place)))
     return {
         "findings: severity, key": [[severity, key] for severity, key, _ in fired],
         "findings: numbers": {key: NUMBER.findall(evidence) for _, key, evidence in fired},
         "text": normalise(said.out, place),
-        "tables": read_csv_files(place.folder / "csv"),
+        "tables": read_csv_files(place.folder / "csv", is_old=place.is_old),
         "page text": page_text(place.folder / "page.html", place),
     }
 
@@ -239,14 +240,14 @@ def measure_study(place: Place) -> Outcome:
     outcome: dict[str, Any] = {
         "metrics": {str(run.relative_to(place.folder)): run_rows(run, place) for run in runs},
         "models": {str(run.relative_to(place.folder)): read_tensors(run) for run in runs},
-        "tables": read_csv_files(place.folder / "study" / "tables"),
+        "tables": read_csv_files(place.folder / "study" / "tables", is_old=place.is_old),
         "text": normalise(said.out, place),
     }
     for run in runs:
         make_up_evaluations(run)
     said = place.klimb("compare", "study.toml", "--folder", "study", "--report-only")
     return outcome | {
-        "tables, made-up scores": read_csv_files(place.folder / "study" / "tables"),
+        "tables, made-up scores": read_csv_files(place.folder / "study" / "tables", is_old=place.is_old),
         "text, made-up scores": normalise(said.out, place),
         "page text": page_text(place.folder / "study" / "report.html", place),
     }
@@ -391,7 +392,7 @@ def _cases() -> list[Case]:
         Case(name="score", about="log_mu recomputed", measure=measure_score),
         *(
             Case(name=f"report-{path.name}", about="fired findings", measure=partial(measure_report, path.name))
-            for path in sorted(DISEASES.iterdir())
+            for path in sorted((ROOT / DISEASES).iterdir())
         ),
         Case(name="study", about="two methods, two seeds; statistics and tables", measure=measure_study),
         *(

@@ -129,20 +129,26 @@ def read_toml(path: Path) -> Any:
     return flat_settings(tomllib.loads(path.read_text(encoding="utf-8")))
 
 
-def read_csv_files(folder: Path) -> dict[str, Any]:
-    """Read all CSV files of a folder, without the columns that are of the machine."""
-    return {path.name: read_csv(path) for path in sorted(folder.glob("*.csv"))} or {ABSENT: True}
+def read_csv_files(folder: Path, *, is_old: bool) -> dict[str, Any]:
+    """Read all CSV files of a folder by their new names, without the columns that are of the machine."""
+    return {path.name: read_csv(path, is_old=is_old) for path in sorted(folder.glob("*.csv"))} or {ABSENT: True}
 
 
-def read_csv(path: Path) -> Sequence[Mapping[str, str]]:
+def read_csv(path: Path, *, is_old: bool) -> Sequence[Mapping[str, str]]:
     """Read one CSV file."""
     rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
-    return [{str(name): value for name, value in row.items() if not is_of_the_machine(str(name))} for row in rows]
+    names = RENAMED_METRICS if is_old else {}
+    return [
+        {names.get(str(name), str(name)): value for name, value in row.items() if not is_of_the_machine(str(name))}
+        for row in rows
+    ]
 
 
 def normalise(text: str, place: Place) -> list[str]:
     """Split a text of people into lines, without this place's path, times, memory and dates."""
     for path, word in ((place.folder, "HERE"), (place.material, "MATERIAL"), (place.side.checkout, "CHECKOUT")):
         text = text.replace(str(path), word)
+    for old, new in {**RENAMED_METRICS, **RENAMED_SETTINGS}.items() if place.is_old else ():
+        text = re.sub(rf"\b{old.rpartition('.')[2]}\b", new.rpartition(".")[2], text)
     text = TIMES.sub("#", text)
     return [line.rstrip() for line in text.splitlines() if line.strip()]
