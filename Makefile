@@ -9,6 +9,10 @@ READY := $(VENV)/ready-for-klimb
 BENCH_MINUTES := 20
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 CHECKED_FOLDERS := divergences losses experience
+COVERAGE := $(CHECKED_FOLDERS:%=--cov=src/klimb/%) --cov-report=term --cov-fail-under=90
+# One process a core, at most 8 (about 1 GB each). Each begins with a stretch of its own, so that the tests of a file
+# share what they made, and takes from the others when it is done.
+PARALLEL := -n logical --maxprocesses 8 --dist worksteal
 
 # The scripts in .venv hold its absolute path: after a move it is made anew.
 ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
@@ -16,7 +20,8 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench format clean
+CHECKS := check-format check-lint check-types check-layers
+.PHONY: help demo test test-all check $(CHECKS) bench format clean
 
 help:
 	@echo "make demo      train the embedded model on arithmetic: about six minutes, no GPU, no downloads but packages"
@@ -35,16 +40,26 @@ demo: $(READY)
 	@$(BIN)/klimb demo
 
 test: check
-	@$(BIN)/pytest -m "not slow" $(CHECKED_FOLDERS:%=--cov=src/klimb/%) --cov-report=term --cov-fail-under=90
+	@$(BIN)/pytest $(PARALLEL) -m "not slow" $(COVERAGE)
 
 test-all: check
-	@$(BIN)/pytest $(CHECKED_FOLDERS:%=--cov=src/klimb/%) --cov-report=term --cov-fail-under=90
+	@$(BIN)/pytest $(PARALLEL) $(COVERAGE)
 
-check: export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+# Beside each other; where make can, the output of each comes in one piece.
 check: $(READY)
+	@$(MAKE) --no-print-directory -j4 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) $(CHECKS)
+
+check-format:
 	@$(BIN)/ruff format --check
+
+check-lint:
 	@$(BIN)/ruff check
+
+check-types: export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+check-types:
 	@$(BIN)/pyright
+
+check-layers:
 	@$(BIN)/lint-imports --no-cache
 
 # One after another: two at once would measure each other. Each line is a short version; docs/performance.md has the long ones.

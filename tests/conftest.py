@@ -13,6 +13,8 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: more threads than one would only wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 END_TOKEN = "<|im_end|>"
 CHAT_TEMPLATE = (
