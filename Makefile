@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready-for-klimb
 BENCH_MINUTES := 20
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
-CHECKED_FOLDERS := divergences losses experience
+CHECKED_FOLDERS := divergences experience findings losses
 COVERAGE := $(CHECKED_FOLDERS:%=--cov=src/klimb/%) --cov-report=term --cov-fail-under=90
 # One process a core, at most 8 (about 1 GB each). Each begins with a stretch of its own, so that the tests of a file
 # share what they made, and takes from the others when it is done.
