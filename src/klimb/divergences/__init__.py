@@ -1,9 +1,14 @@
 """Divergences of a policy from its reference: f, f′, perspective and slope. Depends on torch only."""
 
-from klimb.divergences.divergence import Divergence, bound
-from klimb.divergences.kullback_leibler import FKL, JEFFREYS, RKL, UFKL, URKL
-from klimb.divergences.powers import CHI_SQUARED, HELLINGER_SQUARED, JENSEN_SHANNON, alpha_divergence
-from klimb.divergences.registry import DIVERGENCES, divergence_named, mixture
+from typing import TYPE_CHECKING
+
+from klimb.doors import open_lazily
+
+if TYPE_CHECKING:
+    from klimb.divergences.divergence import Divergence, bound
+    from klimb.divergences.kullback_leibler import FKL, JEFFREYS, RKL, UFKL, URKL
+    from klimb.divergences.powers import CHI_SQUARED, HELLINGER_SQUARED, JENSEN_SHANNON, alpha_divergence
+    from klimb.divergences.registry import DIVERGENCES, divergence_named, mixture
 
 __all__ = [
     "CHI_SQUARED",
@@ -21,3 +26,5 @@ __all__ = [
     "divergence_named",
     "mixture",
 ]
+
+open_lazily(__name__)

@@ -1,28 +1,33 @@
 """What happened and who produced it: samples, batches, advantages, storage. Knows no model."""
 
-from klimb.experience.advantages import (
-    ADVANTAGES,
-    NEEDS_GROUPS,
-    batch_z_score,
-    compute_advantages,
-    explained_variance,
-    generalised_advantages,
-    group_mean,
-    group_mean_batch_z_score,
-    group_z_score,
-    leave_one_out,
-    no_baseline,
-    rewards_to_go,
-    token_rewards,
-    whitened,
-    zero,
-)
-from klimb.experience.atomic import flush_to_disk, give_usual_mode, replace_atomically
-from klimb.experience.batches import Batch, collate
-from klimb.experience.samples import FinishReason, Message, Provenance, Sample, SamplingSettings, Source
-from klimb.experience.segments import SegmentError, read_samples, stream_samples, write_samples
-from klimb.experience.store import AppendResult, Store, open_store
-from klimb.experience.store_feedback import Feedback
+from typing import TYPE_CHECKING
+
+from klimb.doors import open_lazily
+
+if TYPE_CHECKING:
+    from klimb.experience.advantages import (
+        ADVANTAGES,
+        NEEDS_GROUPS,
+        batch_z_score,
+        compute_advantages,
+        explained_variance,
+        generalised_advantages,
+        group_mean,
+        group_mean_batch_z_score,
+        group_z_score,
+        leave_one_out,
+        no_baseline,
+        rewards_to_go,
+        token_rewards,
+        whitened,
+        zero,
+    )
+    from klimb.experience.atomic import flush_to_disk, give_usual_mode, replace_atomically
+    from klimb.experience.batches import Batch, collate
+    from klimb.experience.samples import FinishReason, Message, Provenance, Sample, SamplingSettings, Source
+    from klimb.experience.segments import SegmentError, read_samples, stream_samples, write_samples
+    from klimb.experience.store import AppendResult, Store, open_store
+    from klimb.experience.store_feedback import Feedback
 
 __all__ = [
     "ADVANTAGES",
@@ -60,3 +65,5 @@ __all__ = [
     "write_samples",
     "zero",
 ]
+
+open_lazily(__name__)

@@ -1,14 +1,19 @@
 """The language model: loading, log-probabilities of given tokens, LoRA, reference weights."""
 
-from klimb.policies.adapters import LoraSettings
-from klimb.policies.gradients import gradients_in_place
-from klimb.policies.head import TokenLogProbs, token_log_probs
-from klimb.policies.loading import EMBEDDED_MODELS, cache_folder, load_policy
-from klimb.policies.memory import keep_freed_memory
-from klimb.policies.policy import Policy, ScoredTokens
-from klimb.policies.reference import Snapshot
-from klimb.policies.tokenizing import TokenMismatch, ids_of_tokens, with_token_ids
-from klimb.policies.value_head import ValueHead
+from typing import TYPE_CHECKING
+
+from klimb.doors import open_lazily
+
+if TYPE_CHECKING:
+    from klimb.policies.adapters import LoraSettings
+    from klimb.policies.gradients import gradients_in_place
+    from klimb.policies.head import TokenLogProbs, token_log_probs
+    from klimb.policies.loading import EMBEDDED_MODELS, cache_folder, load_policy
+    from klimb.policies.memory import keep_freed_memory
+    from klimb.policies.policy import Policy, ScoredTokens
+    from klimb.policies.reference import Snapshot
+    from klimb.policies.tokenizing import TokenMismatch, ids_of_tokens, with_token_ids
+    from klimb.policies.value_head import ValueHead
 
 __all__ = [
     "EMBEDDED_MODELS",
@@ -27,3 +32,5 @@ __all__ = [
     "token_log_probs",
     "with_token_ids",
 ]
+
+open_lazily(__name__)

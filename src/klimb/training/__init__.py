@@ -1,53 +1,58 @@
 """Collect, step, loop, optimizers, references, checkpoints, evaluation, cloning. Blind to the algorithm."""
 
-from klimb.training.checkpoints import (
-    CheckpointContent,
-    CheckpointError,
-    load_checkpoint,
-    newest_checkpoint,
-    newest_verified,
-    save_checkpoint,
-)
-from klimb.training.cloning import CLONING_OBJECTIVE, CloningSettings, Pair, clone
-from klimb.training.credit import CreditSettings
-from klimb.training.critic import Critic, CriticSettings
-from klimb.training.evaluation import (
-    Evaluation,
-    ProblemResult,
-    append_evaluation,
-    evaluate,
-    evaluation_record,
-    read_evaluations,
-)
-from klimb.training.guard.limits import (
-    BaseMetrics,
-    Breach,
-    Flags,
-    GuardLimits,
-    GuardSettings,
-    MeasuresBase,
-    find_breaches,
-)
-from klimb.training.locks import RunFolderInUse, run_folder_lock
-from klimb.training.loop import Interrupted, OnStep, StopRequest, TrainResult, train
-from klimb.training.metrics import MetricsLog, read_metrics, without_wall_clock
-from klimb.training.minibatches import score_samples
-from klimb.training.optimizers import Optimizer, OptimizerSettings
-from klimb.training.prompts import PromptStream
-from klimb.training.reference_rules import Reference, ReferenceSettings
-from klimb.training.rollouts import (
-    ResponseScorer,
-    RolloutContext,
-    Rollouts,
-    RolloutSettings,
-    RolloutWorker,
-    collect_rollouts,
-)
-from klimb.training.settings import CheckpointSettings, EvaluationSettings, LoopSettings
-from klimb.training.sources.offline import GroupStore, OfflineSource
-from klimb.training.sources.shares import ReplaySettings, SourceSettings
-from klimb.training.state import MAY_DIFFER, check_same_run
-from klimb.training.update import NonFiniteError, StepOutcome, StepSettings, UpdateSettings, optimizer_step, update
+from typing import TYPE_CHECKING
+
+from klimb.doors import open_lazily
+
+if TYPE_CHECKING:
+    from klimb.training.checkpoints import (
+        CheckpointContent,
+        CheckpointError,
+        load_checkpoint,
+        newest_checkpoint,
+        newest_verified,
+        save_checkpoint,
+    )
+    from klimb.training.cloning import CLONING_OBJECTIVE, CloningSettings, Pair, clone
+    from klimb.training.credit import CreditSettings
+    from klimb.training.critic import Critic, CriticSettings
+    from klimb.training.evaluation import (
+        Evaluation,
+        ProblemResult,
+        append_evaluation,
+        evaluate,
+        evaluation_record,
+        read_evaluations,
+    )
+    from klimb.training.guard.limits import (
+        BaseMetrics,
+        Breach,
+        Flags,
+        GuardLimits,
+        GuardSettings,
+        MeasuresBase,
+        find_breaches,
+    )
+    from klimb.training.locks import RunFolderInUse, run_folder_lock
+    from klimb.training.loop import Interrupted, OnStep, StopRequest, TrainResult, train
+    from klimb.training.metrics import MetricsLog, read_metrics, without_wall_clock
+    from klimb.training.minibatches import score_samples
+    from klimb.training.optimizers import Optimizer, OptimizerSettings
+    from klimb.training.prompts import PromptStream
+    from klimb.training.reference_rules import Reference, ReferenceSettings
+    from klimb.training.rollouts import (
+        ResponseScorer,
+        RolloutContext,
+        Rollouts,
+        RolloutSettings,
+        RolloutWorker,
+        collect_rollouts,
+    )
+    from klimb.training.settings import CheckpointSettings, EvaluationSettings, LoopSettings
+    from klimb.training.sources.offline import GroupStore, OfflineSource
+    from klimb.training.sources.shares import ReplaySettings, SourceSettings
+    from klimb.training.state import MAY_DIFFER, check_same_run
+    from klimb.training.update import NonFiniteError, StepOutcome, StepSettings, UpdateSettings, optimizer_step, update
 
 __all__ = [
     "CLONING_OBJECTIVE",
@@ -114,3 +119,5 @@ __all__ = [
     "update",
     "without_wall_clock",
 ]
+
+open_lazily(__name__)
