@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from klimb.errors import Interrupted
 from klimb.losses import Objective
 from klimb.tasks import Problem, Response, Score
 from klimb.training import (
     CheckpointError,
     CheckpointSettings,
-    Interrupted,
     NonFiniteError,
     RunFolderInUse,
     UpdateSettings,

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from klimb.errors import Interrupted
 from klimb.experience import read_samples
 from klimb.losses import Objective
 from klimb.policies import LoraSettings, load_policy
 from klimb.tasks import Problem
 from klimb.training import (
     CheckpointError,
-    Interrupted,
     OptimizerSettings,
     load_checkpoint,
     newest_verified,

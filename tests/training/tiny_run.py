@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from klimb.errors import Interrupted
 from klimb.experience import SamplingSettings
 from klimb.losses import Objective
 from klimb.policies import load_policy
@@ -15,7 +16,6 @@ from klimb.samplers import LocalSampler
 from klimb.tasks import Problem, Response, Score
 from klimb.training import (
     CheckpointSettings,
-    Interrupted,
     LoopSettings,
     OptimizerSettings,
     ReferenceSettings,

@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
 When = Literal["before", "during", "after"]
 
 
@@ -140,6 +138,8 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
 
 def bootstrap_interval(means: Sequence[float], *, num_resamples: int = NUM_RESAMPLES) -> tuple[float, float]:
     """95 % percentile interval of the mean of `means`, resampled with replacement from a fixed seed."""
+    import torch  # an evaluation can be read without it
+
     values = torch.tensor(means, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     picks = torch.randint(len(values), (num_resamples, len(values)), generator=generator)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         find_breaches,
     )
     from klimb.training.locks import RunFolderInUse, run_folder_lock
-    from klimb.training.loop import Interrupted, OnStep, StopRequest, TrainResult, train
+    from klimb.training.loop import OnStep, StopRequest, TrainResult, train
     from klimb.training.metrics import MetricsLog, read_metrics, without_wall_clock
     from klimb.training.minibatches import score_samples
     from klimb.training.optimizers import Optimizer, OptimizerSettings
@@ -72,7 +72,6 @@ __all__ = [
     "GroupStore",
     "GuardLimits",
     "GuardSettings",
-    "Interrupted",
     "LoopSettings",
     "MeasuresBase",
     "MetricsLog",

@@ -17,6 +17,7 @@ from types import FrameType, TracebackType
 
 import torch
 
+from klimb.errors import Interrupted
 from klimb.experience import Sample
 from klimb.findings.evaluations import Progress
 from klimb.losses import Loss
@@ -57,18 +58,6 @@ from klimb.training.sources.offline import OfflineSource, check_logs
 from klimb.training.state import RunState, capture, fresh_state, restore, run_identity
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-class Interrupted(Exception):
-    """A signal ended the run after its state was saved.
-
-    Attributes:
-        status: what the process should exit with: 143 for SIGTERM, 130 for SIGINT.
-    """
-
-    def __init__(self, message: str, *, signal_number: int) -> None:
-        super().__init__(message)
-        self.status = 128 + signal_number
 
 
 class StopRequest:

@@ -13,7 +13,7 @@ from typing import Any
 from klimb.errors import ConfigError
 from klimb.findings.evaluations import EvaluationRecord, Measured, ProblemRecord
 from klimb.findings.run.record import Row, RunRecord, is_number
-from klimb.training import read_evaluations, read_metrics
+from klimb.training.metrics import read_metrics
 
 MOST_NUMBERED = 10_000
 
@@ -111,15 +111,25 @@ def _first_free(path: Path, *, start: int) -> Path:
     raise ConfigError(f"there are {MOST_NUMBERED} folders named {path.name}-<number> in {path.parent}; tidy up")
 
 
+def check_holds_run(path: Path) -> None:
+    """Return if a run has begun in this folder, or left its metrics there.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    folder = RunFolder(path)
+    if not is_run(path) and not folder.metrics.is_file():
+        raise ConfigError(f"{path} holds no run: there is no {folder.metrics.name}; give a run's folder")
+
+
 def read_run(path: Path) -> RunRecord:
     """Return the record of the run in this folder; files that a run has not written yet count as empty.
 
     Raises:
         ConfigError: there is no run, or one of its files is not what a run writes.
     """
+    check_holds_run(path)
     folder = RunFolder(path)
-    if not is_run(path) and not folder.metrics.is_file():
-        raise ConfigError(f"{path} holds no run: there is no {folder.metrics.name}; give a run's folder")
     rows = _rows(folder.metrics)
     summary = _tables(folder.summary)
     return RunRecord(
@@ -158,6 +168,8 @@ def _rows(path: Path) -> tuple[Row, ...]:
 
 
 def _evaluations(folder: RunFolder, rows: Sequence[Row], summary: Mapping[str, Any]) -> tuple[EvaluationRecord, ...]:
+    from klimb.training.evaluation import read_evaluations  # loads torch, which a run's paths do not need
+
     try:
         kept = read_evaluations(folder.evaluations)
     except (ValueError, KeyError, TypeError) as error:

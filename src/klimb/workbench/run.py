@@ -15,21 +15,12 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
-from klimb.errors import ConfigError
+from klimb.errors import ConfigError, Interrupted
 from klimb.experience import Sample, SamplingSettings
 from klimb.findings.evaluations import Measured, Progress, When
 from klimb.samplers import Completion, Sampler, StreamingSampler
 from klimb.tasks import Problem, Response, Score, Scorer
-from klimb.training import (
-    Interrupted,
-    LoopSettings,
-    TrainResult,
-    append_evaluation,
-    clone,
-    evaluation_record,
-    read_metrics,
-    train,
-)
+from klimb.training import LoopSettings, TrainResult, append_evaluation, clone, evaluation_record, read_metrics, train
 from klimb.training.guard.measuring import Measurer
 from klimb.training.run_folder import Finished, RunFolder, write_json
 from klimb.ui.figures import plot_curves

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from tests.workbench.study.tiny_study import cell_named, run_tiny, tiny_plan
 
-from klimb.training import Interrupted, read_evaluations, read_metrics, run_folder_lock, without_wall_clock
+from klimb.errors import Interrupted
+from klimb.training import read_evaluations, read_metrics, run_folder_lock, without_wall_clock
 from klimb.training.run_folder import RunFolder
 from klimb.workbench.study import runner
 from klimb.workbench.study.cells import lock_folder_of, read_status, state_of, tail_of_log

@@ -18,6 +18,17 @@ DEFAULT_PORT, LAST_PORT = 6900, 65_535
 NEEDED = ("fastapi", "uvicorn")
 
 
+def board(folder: Path = Path("."), /, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> None:
+    """Serve a page over the runs beneath a folder: curves that update, settings side by side, reports.
+
+    Args:
+        folder: Holds runs and studies at any depth, or is a run.
+        host: Address to listen on; another than this machine's own lets others read the runs.
+        port: Where to listen; 0 takes any port that is free.
+    """
+    run_board(folder, host=host, port=port, console=Console())
+
+
 def run_board(folder: Path, *, host: str, port: int, console: Console) -> None:
     """Serve the runs beneath the folder until Ctrl-C.
 

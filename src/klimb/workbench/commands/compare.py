@@ -1,218 +1,16 @@
-"""The `compare` command of the command line.
+"""`klimb compare`: the runs of a study, and what they say together."""
 
-`klimb compare`: run what is missing of a study, then say what came of it.
-"""
-
-import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
-from klimb.errors import ConfigError
-from klimb.findings.study.analysis import analyse
-from klimb.training import Interrupted
-from klimb.training.run_folder import write_json
-from klimb.ui.terminal.run import print_facts
-from klimb.ui.terminal.study import print_study
-from klimb.ui.text import printable, relative_to_working_directory
-from klimb.workbench.provenance import provenance
-from klimb.workbench.session import make_loop_settings, make_objective, make_task
-from klimb.workbench.study.cells import LOG_NAME, read_status, state_of
-from klimb.workbench.study.collecting import collect_scores
-from klimb.workbench.study.config import describe_ready_studies, read_study
-from klimb.workbench.study.plan import Cell, StudyPlan, make_plan
-from klimb.workbench.study.plan_view import show_plan
-from klimb.workbench.study.progress import StudyView
-from klimb.workbench.study.publishing import publish
-from klimb.workbench.study.runner import Slot, make_slots, run_study
-
-STUDY_FILE, RESOLVED_FILE = "study.toml", "study.json"
-
-
-MOST_FAILURES, LONGEST_ERROR = 5, 300
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompareRequest:
-    """What is asked on the command line; `klimb compare --help` says what each is."""
-
-    study: str
-    folder: Path | None = None
-    jobs: int | None = None
-    only: tuple[str, ...] = ()
-    dry_run: bool = False
-    retry_failed: bool = False
-    report_only: bool = False
-
-    def __post_init__(self) -> None:
-        if self.jobs is not None and self.jobs < 1:
-            raise ConfigError(f"--jobs must be at least 1, got {self.jobs}; leave it out for one a GPU or a core")
-
-
-def run_compare(request: CompareRequest, *, console: Console) -> None:
-    """Do what is asked.
-
-    Raises:
-        ConfigError: the study can't be run; nothing has been begun then.
-        Interrupted: a signal stopped it; the runs have saved their state.
-    """
-    study, text = read_study(request.study)
-    folder = request.folder or Path(study.study.folder) / study.study.name
-    plan = make_plan(study, folder, source=request.study, text=text)
-    cells = _chosen(plan, request.only)
-    slots = make_slots(
-        [cell.config for cell in cells],
-        jobs=request.jobs or study.study.jobs,
-        threads_per_job=study.study.threads_per_job,
-    )
-    if request.dry_run:
-        show_plan(console, plan, cells, slots)
-        return
-    if not request.report_only:
-        check_can_begin(cells)
-        _open_folder(plan, request)
-        _run(plan, cells, slots, request, console)
-        _tell_failures(plan, cells, console)
-    if any(state_of(plan, cell) == "finished" for cell in plan.cells):
-        report_study(plan, command=command_of(request), console=console)
-    else:
-        console.print("no run has finished: there is nothing to compare")
-
-
-def list_ready_studies(console: Console) -> None:
-    """List the studies that come with klimb, one line each."""
-    for name, description in describe_ready_studies().items():
-        console.print(Text.assemble((f"{name:<12}", "cyan"), description), soft_wrap=True)
-
-
-def check_can_begin(cells: Sequence[Cell]) -> None:
-    """Return if every cell's objective, task and settings can be made; each distinct one is tried once.
-
-    Raises:
-        ConfigError: one can't, naming the cell.
-    """
-    tried: set[str] = set()
-    for cell in cells:
-        config = cell.config
-        arm = cell.name.rpartition("/")[0]
-        if arm in tried:
-            continue
-        try:
-            make_objective(config)
-            make_loop_settings(config)
-            task = None if _task_key(cell) in tried else make_task(config)
-        except (ValueError, ImportError) as error:
-            raise ConfigError(f"{arm}: {error}") from error
-        if task is not None and not (task.train and task.held_out):
-            raise ConfigError(
-                f"{arm}: task {task.name} has {len(task.train)} training and {len(task.held_out)} held-out problems; "
-                "a study needs both"
-            )
-        tried |= {arm, _task_key(cell)}
-
-
-def _task_key(cell: Cell) -> str:
-    config = cell.config
-    return f"{config.task.model_dump_json()} {config.scoring.model_dump_json()} {config.sampling.max_new_tokens}"
-
-
-def _chosen(plan: StudyPlan, only: Sequence[str]) -> tuple[Cell, ...]:
-    """Return the cells of these methods; all without any."""
-    unknown = [name for name in only if name not in plan.study.methods]
-    if unknown:
-        raise ConfigError(f"--only {unknown[0]}: the study's methods are {', '.join(plan.study.methods)}")
-    return tuple(cell for cell in plan.cells if not only or cell.method in only)
-
-
-def _open_folder(plan: StudyPlan, request: CompareRequest) -> None:
-    """Make the study's folder, or goes on in it; the study as it now is, is written there."""
-    folder = plan.folder
-    if folder.exists() and not (folder / RESOLVED_FILE).is_file() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} already exists and holds no study; choose another folder with --folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / STUDY_FILE).write_text(plan.text, encoding="utf-8")
-    write_json(
-        folder / RESOLVED_FILE,
-        {
-            "study": plan.study.model_dump(mode="json"),
-            "command": command_of(request),
-            "provenance": provenance(plan.cells[0].config),
-            "runs": [cell.name for cell in plan.cells],
-        },
-    )
-
-
-def command_of(request: CompareRequest) -> str:
-    """Return the command that makes the study anew or goes on with it."""
-    folder = ["--folder", str(request.folder)] if request.folder else []
-    return shlex.join(["klimb", "compare", request.study, *folder])
-
-
-def _run(
-    plan: StudyPlan, cells: Sequence[Cell], slots: Sequence[Slot], request: CompareRequest, console: Console
-) -> None:
-    try:
-        with StudyView(console, title=plan.study.study.name) as view:
-            run_study(plan, cells, slots, view, retry_failed=request.retry_failed)
-    except Interrupted:
-        states = [state_of(plan, cell) for cell in cells]
-        done = (
-            f"stopped with {states.count('finished')} of {len(cells)} runs finished; the others have saved their state"
-        )
-        command = (command_of(request), "cyan")
-        console.print(Text.assemble((f"{done}\n", "yellow"), "go on with  ", command), soft_wrap=True)
-        raise
-
-
-def _tell_failures(plan: StudyPlan, cells: Sequence[Cell], console: Console) -> None:
-    failed = [plan.folder_of(cell) for cell in cells if state_of(plan, cell) == "failed"]
-    for path in failed[:MOST_FAILURES]:
-        error = printable(str(read_status(path).get("error", "")), limit=LONGEST_ERROR)
-        log = relative_to_working_directory(path / LOG_NAME)
-        console.print(Text.assemble(("failed  ", "red"), f"{error}\n        {log}"), soft_wrap=True)
-    if len(failed) > MOST_FAILURES:
-        console.print(Text(f"failed  {len(failed) - MOST_FAILURES} more"))
-
-
-def report_study(plan: StudyPlan, *, command: str, console: Console) -> None:
-    """Print what the runs that there are say, and writes the page, tables and figures beside them."""
-    with console.status("comparing"):
-        statistics = analyse(collect_scores(plan, command=command))
-        published = publish(statistics, plan.folder)
-    console.print()
-    print_study(console, statistics)
-    console.print()
-    print_facts(
-        console,
-        [
-            ("page", relative_to_working_directory(published.page)),
-            ("tables", relative_to_working_directory(published.tables)),
-            ("figures", relative_to_working_directory(published.figures)),
-        ],
-    )
-
-
-Switch = Annotated[bool, Parameter(negative="", show_default=False)]
-
-
-console = Console()
+from klimb.workbench.options import CompareOptions
 
 
 def compare(
-    study: Annotated[str, Parameter(show_default=False)] = "",
-    /,
-    *,
-    folder: Path | None = None,
-    jobs: int | None = None,
-    only: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="", show_default=False)] = (),
-    dry_run: Switch = False,
-    retry_failed: Switch = False,
-    report_only: Switch = False,
+    study: Annotated[str, Parameter(show_default=False)] = "", /, *, options: CompareOptions = CompareOptions()
 ) -> None:
     """Compare methods: the runs of a study under one budget, and whether their differences are real.
 
@@ -220,23 +18,16 @@ def compare(
 
     Args:
         study: A study's TOML file, or the name of a ready one; without it, the ready ones are listed.
-        folder: Where the study goes; without it, `study.folder`/`study.name`.
-        jobs: Runs at the same time; without it, as `study.jobs` says.
-        only: Run these methods alone.
-        dry_run: Show what there is to run, and stop.
-        retry_failed: Run again what failed; the failed run is kept aside.
-        report_only: Run nothing; compare what there is.
+        options: What it is asked.
     """
+    from klimb.workbench.study.config import describe_ready_studies, read_study
+
+    console = Console()
     if not study:
-        list_ready_studies(console)
+        for name, description in describe_ready_studies().items():
+            console.print(Text.assemble((f"{name:<12}", "cyan"), description), soft_wrap=True)
         return
-    request = CompareRequest(
-        study=study,
-        folder=folder,
-        jobs=jobs,
-        only=only,
-        dry_run=dry_run,
-        retry_failed=retry_failed,
-        report_only=report_only,
-    )
-    run_compare(request, console=console)
+    config, text = read_study(study)
+    from klimb.workbench.study.compare import run_compare
+
+    run_compare(study, config, text, options, console=console)

@@ -2,51 +2,42 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from klimb.divergences import DIVERGENCES
-from klimb.training.run_folder import RunFolder, move_aside
-from klimb.ui.terminal.run import print_commands, print_run
-from klimb.ui.text import relative_to_working_directory
-from klimb.workbench.config import RunConfig, read_config
-from klimb.workbench.provenance import new_run_folder
-from klimb.workbench.run import run_training
-from klimb.workbench.session import make_session
+from klimb.workbench.options import Overrides
 
-DEMO_FILE = Path(__file__).with_name("demo.toml")
+if TYPE_CHECKING:
+    from klimb.workbench.config import RunConfig
+
+DEMO_FILE = Path(__file__).parents[1] / "demo.toml"
 
 
-def demo_config(overrides: Sequence[str]) -> RunConfig:
+def demo(
+    *,
+    divergence: str | None = None,
+    seed: int = 0,
+    folder: Path = Path("runs/demo"),
+    settings: Overrides = (),
+) -> None:
+    """Watch a small language model learn to add, in minutes on two CPU cores.
+
+    Args:
+        divergence: Divergence from the reference: fkl, rkl, ufkl, urkl, jeffreys, ...
+        seed: Seed of all random numbers.
+        folder: Where the results go; an earlier run there is moved aside.
+        settings: Overrides such as `training.num_steps=10`.
+    """
+    chosen = [] if divergence is None else [f"objective.divergence={divergence!r}"]
+    config = demo_config([f"seed={seed}", *chosen, *settings])
+    from klimb.workbench.demo import run_demo
+
+    run_demo(config, folder, console=Console())
+
+
+def demo_config(overrides: Sequence[str]) -> "RunConfig":
     """Return the demo's configuration with overrides."""
+    from klimb.workbench.config import read_config
+
     return read_config(DEMO_FILE, overrides)
-
-
-def run_demo(config: RunConfig, path: Path, *, console: Console) -> None:
-    """Run it in the folder; an earlier run there is moved aside, nothing is lost."""
-    session = make_session(config)
-
-    def open_folder() -> RunFolder:
-        aside = move_aside(path)
-        if aside is not None:
-            earlier, moved = relative_to_working_directory(path), relative_to_working_directory(aside)
-            console.print(f"the earlier run in {earlier} is now in {moved}", markup=False, highlight=False)
-        return new_run_folder(path, config)
-
-    title = f"demo · {config.objective.recipe} · {config.objective.divergence}"
-    finished = run_training(session, open_folder, console=console, title=title, resume=False)
-    print_run(console, finished)
-    console.print()
-    print_commands(console, next_steps(config, finished.folder))
-
-
-def next_steps(config: RunConfig, folder: RunFolder) -> list[tuple[str, str]]:
-    """Commands that follow on from the demo, each with what it is for."""
-    other = next(name for name in DIVERGENCES if name != config.objective.divergence)
-    model, settings = (relative_to_working_directory(path) for path in (folder.model, folder.config))
-    return [
-        (f"klimb demo --divergence {other}", "the same with another divergence"),
-        (f"klimb eval {model} --task arithmetic --set task.digits=2", "the trained model on larger numbers"),
-        (f"klimb train {settings} --set task.digits=2", "the same run on larger numbers"),
-        ("klimb recipes", "the algorithms there are"),
-    ]

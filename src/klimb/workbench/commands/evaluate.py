@@ -1,79 +1,31 @@
 """`klimb eval`: a model on a task, without training."""
 
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
-
 from rich.console import Console
 
-from klimb.errors import ConfigError
-from klimb.findings.evaluations import Measured
-from klimb.training.run_folder import RunFolder, is_run, write_json
-from klimb.ui.terminal.run import print_evaluation
-from klimb.workbench.config import RunConfig, build_config, read_tables, with_overrides
-from klimb.workbench.measuring import measure
-from klimb.workbench.session import make_session
-
-SUBJECT_KEYS = {"reasoning-gym": "dataset", "file": "path"}
+from klimb.workbench.options import Overrides, PathOrNone, TextOrNone
 
 
-def evaluation_config(model: str, *, task: str, config: Path | None, overrides: list[str]) -> RunConfig:
-    """Return the configuration of an evaluation.
+def evaluate(
+    model: str,
+    /,
+    *,
+    task: TextOrNone = "",
+    config: PathOrNone = None,
+    settings: Overrides = (),
+    output: PathOrNone = None,
+) -> None:
+    """Evaluate a model: Mean@k and pass@k with intervals, and greedy.
 
     Args:
-        model: what `model.path` takes, or a run's folder: then its model and, if nothing else is named, its task.
-        task: `arithmetic`, `reasoning-gym:NAME` or `file:PATH`; empty if `config` says it.
-        config: a run's TOML or config.json.
-        overrides: `key=value` pairs.
-
-    Raises:
-        ConfigError: neither or both of `task` and `config` are given, or a setting is wrong.
+        model: A Hugging Face folder, a .gguf file, `smollm2-135m`, or a run's folder.
+        task: `arithmetic`, `reasoning-gym:NAME` or `file:PATH`.
+        config: Instead of a task: a run's TOML or config.json, whose held-out problems are taken.
+        settings: Overrides such as `task.digits=2` or `evaluation.num_samples=32`.
+        output: Also write the result to this JSON file.
     """
-    path = Path(model)
-    if is_run(path):
-        if not RunFolder(path).model.exists():
-            raise ConfigError(f"the run {model} has no model yet, it did not end: klimb train --resume {model} goes on")
-        config = RunFolder(path).config if config is None and not task else config
-        model = str(RunFolder(path).model)
-    if bool(task) == (config is not None):
-        raise ConfigError(
-            "say what to evaluate on: either --task (arithmetic, reasoning-gym:NAME, file:PATH) or --config"
-        )
-    tables = (
-        {"task": task_table(task), "evaluation": {"num_problems": 1_000}} if config is None else read_tables(config)
-    )
-    model_table = tables.get("model", {})
-    # The saved model holds the trained weights: an adapter of the run is already in them.
-    kept = {key: value for key, value in model_table.items() if key not in ("path", "lora")}
-    tables["model"] = {**kept, "path": model}
-    return build_config(with_overrides(tables, overrides), source=str(config or "--task"))
+    from klimb.workbench.evaluation_config import evaluation_config
 
+    run = evaluation_config(model, task=task, config=config, overrides=list(settings))
+    from klimb.workbench.evaluating import run_evaluation
 
-def task_table(task: str) -> dict[str, Any]:
-    """Return the task section that `kind` or `kind:subject` stands for."""
-    kind, _, subject = task.partition(":")
-    table: dict[str, Any] = {"kind": kind}
-    if subject and kind not in SUBJECT_KEYS:
-        raise ConfigError(
-            f"--task {task}: {kind!r} takes nothing behind a colon; use arithmetic, reasoning-gym:NAME or file:PATH"
-        )
-    if subject:
-        table[SUBJECT_KEYS[kind]] = subject
-    if kind == "file":
-        # Asked for by name, the file is what to evaluate on: all of it.
-        table["held_out_fraction"] = 1.0
-    return table
-
-
-def run_evaluation(config: RunConfig, *, console: Console, output: Path | None) -> Measured:
-    """Evaluate, prints the result and, if asked, writes it as JSON."""
-    session = make_session(config)
-    if not session.held_out:
-        raise ConfigError(f"task {session.task.name} has no held-out problems; raise task.held_out_fraction")
-    with session.scorer, console.status(f"answering {len(session.held_out)} problems"):
-        measured = measure(session.policy, session.sampler, session.scorer, session.held_out, config).measured
-    print_evaluation(console, measured, title=f"{session.policy.name} on {session.task.name}")
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(output, {"model": config.model.path, "task": session.task.name, **asdict(measured)})
-    return measured
+    run_evaluation(run, console=Console(), output=output)

@@ -1,134 +1,39 @@
-"""`klimb experience`: what is in a store, one sample in full, and a store as one file.
+"""`klimb experience`: what is in a store, one sample in full, a store as one file, log-probabilities computed anew."""
 
-A store's samples as one file for other programs.
-"""
-
-import csv
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import App
 from rich.console import Console
 from rich.text import Text
 
-from klimb.errors import ConfigError
-from klimb.experience import Sample, replace_atomically, write_samples
-from klimb.experience.store import Store, open_store
-from klimb.experience.store_summary import summarise
-from klimb.policies import Policy, load_policy, with_token_ids
-from klimb.training import score_samples
-from klimb.ui.terminal.store import TokenRows, print_sample, print_summary, print_tokens, token_rows
 from klimb.ui.text import relative_to_working_directory
+from klimb.workbench.options import ScoreOptions, Switch, TextOrNone, check_is_there
 
-
-def export_samples(store: Store, path: Path, *, where: str = "", force: bool = False) -> int:
-    """Write the samples, people's ratings joined, to `path` and returns how many there were.
-
-    `.parquet` is a segment that klimb reads again; `.jsonl` has one object a line; `.csv` has lists and tables as JSON
-    in their cells. The file appears whole or not at all.
-
-    Raises:
-        ConfigError: the suffix is another one, the file is there already, or it would be a part of the store.
-        ValueError: `where` is not a condition on samples, or a number cannot be written as JSON.
-    """
-    writer = WRITERS.get(path.suffix.lower())
-    if writer is None:
-        raise ConfigError(f"--to {path}: the ending says the format; use {', '.join(WRITERS)}")
-    if path.absolute().parent.resolve() == store.folder.resolve():
-        raise ConfigError(f"--to {path}: this is inside the store, whose files are its samples; choose another folder")
-    if path.exists() and not force:
-        raise ConfigError(f"{path} already exists; choose another name, or replace it with --force")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    count = Counter()
-    with replace_atomically(path) as aside:
-        writer(aside, count.counted(store.samples(where=where)))
-    return count.number
-
-
-class Counter:
-    """Counts what passes through."""
-
-    def __init__(self) -> None:
-        self.number = 0
-
-    def counted(self, samples: Iterable[Sample]) -> Iterator[Sample]:
-        """Return the same samples; `number` says how many went by."""
-        for sample in samples:
-            self.number += 1
-            yield sample
-
-
-def write_json_lines(path: Path, samples: Iterable[Sample]) -> None:
-    """One object a line, its keys the fields of a sample."""
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        for sample in samples:
-            file.write(_json(sample.sample_id, asdict(sample)) + "\n")
-
-
-def write_csv(path: Path, samples: Iterable[Sample]) -> None:
-    """One row a sample; what is not text or number is JSON, and what is absent is empty."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(FIELD_NAMES)
-        for sample in samples:
-            rows.writerow([_cell(sample.sample_id, value) for value in asdict(sample).values()])
-
-
-WRITERS: Mapping[str, Callable[[Path, Iterable[Sample]], None]] = {
-    ".jsonl": write_json_lines,
-    ".csv": write_csv,
-    ".parquet": write_samples,
-}
-
-
-FIELD_NAMES = tuple(field.name for field in fields(Sample))
-
-
-def _cell(sample_id: str, value: Any) -> Any:
-    if value is None or isinstance(value, str):
-        return value
-    return repr(value) if isinstance(value, float) else _json(sample_id, value)
-
-
-def _json(sample_id: str, value: Any) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except ValueError as error:
-        raise ValueError(
-            f"sample {sample_id}: a number is NaN or infinite, which JSON cannot write; export to .parquet, "
-            "or leave such samples out with --where"
-        ) from error
-
+PLACES = "a store's folder, a run's folder, or one segment"
 
 experience = App(name="experience", help="Recorded samples: what there is, one in full, all of it as a file.")
 
 
-console = Console()
-
-
-Where = Annotated[str, Parameter(show_default=False)]
-
-
 @experience.command(name="ls")
-def ls(path: Path, /, *, where: Where = "") -> None:
+def ls(path: Path, /, *, where: TextOrNone = "") -> None:
     """Show what a store holds: samples by source, provenance and policy, rewards, age, size.
 
     Args:
         path: A store's folder, a run's folder, or one segment.
         where: Count only these, a DuckDB condition such as `reward >= 0.5 and source = 'rollout'`.
     """
+    check_is_there(path, PLACES)
+    from klimb.experience.store import open_store
+    from klimb.experience.store_summary import summarise
+    from klimb.ui.terminal.store import print_summary
+
     store = open_store(path)
     title = relative_to_working_directory(store.folder if path.is_dir() else path)
-    print_summary(console, summarise(store, where=where), title=f"{title} · {where}" if where.strip() else title)
+    print_summary(Console(), summarise(store, where=where), title=f"{title} · {where}" if where.strip() else title)
 
 
 @experience.command(name="show")
-def show(
-    path: Path, sample_id: str, /, *, model: Annotated[str, Parameter(show_default=False)] = "", tokens: int = 60
-) -> None:
+def show(path: Path, sample_id: str, /, *, model: TextOrNone = "", tokens: int = 60) -> None:
     """Show one sample in full, and its tokens with their log-probabilities.
 
     Args:
@@ -137,9 +42,19 @@ def show(
         model: Also show log_pi under this model (at temperature 1) and where it differs most from log_mu.
         tokens: Show this many tokens at most, besides those that differ most.
     """
+    check_is_there(path, PLACES)
+    from klimb.experience.store import open_store
+    from klimb.ui.terminal.store import print_sample, print_tokens, token_rows
+
+    console = Console()
     sample = open_store(path).sample(sample_id)
     print_sample(console, sample)
-    rows = token_rows(sample) if not model else _scored(load_policy(model), sample)
+    rows = token_rows(sample)
+    if model:
+        from klimb.policies import load_policy
+        from klimb.workbench.exporting import score_tokens
+
+        rows = score_tokens(load_policy(model), sample)
     if rows.tokens:
         console.print()
         print_tokens(console, rows, most=tokens)
@@ -153,8 +68,8 @@ def export(
     /,
     *,
     to: Path,
-    where: Where = "",
-    force: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    where: TextOrNone = "",
+    force: Switch = False,
 ) -> None:
     """Write the samples to one file, with people's ratings as their rewards.
 
@@ -164,19 +79,23 @@ def export(
         where: Write only these, a DuckDB condition such as `reward >= 0.5`.
         force: Replace the file if it is there.
     """
+    check_is_there(path, PLACES)
+    from klimb.experience.store import open_store
+    from klimb.workbench.exporting import export_samples
+
     number = export_samples(open_store(path), to, where=where, force=force)
-    console.print(Text(f"{number:,} samples in {relative_to_working_directory(to)}"), soft_wrap=True)
+    Console().print(Text(f"{number:,} samples in {relative_to_working_directory(to)}"), soft_wrap=True)
 
 
-def _scored(policy: Policy, sample: Sample) -> TokenRows:
-    """Return the token view under a policy, which must have the sample's tokenizer."""
-    whole = with_token_ids(policy, sample)
-    # What is recorded plays no part in scoring, and a damaged log_mu is what one wants to look at here.
-    bare = replace(whole, log_mu=None, log_mu_provenance="absent", log_ref=None)
-    num_tokens = len(bare.prompt_ids) + len(bare.response_ids)
-    (log_pi,) = score_samples(policy, [bare], max_tokens=num_tokens)
-    texts = [
-        str(policy.tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False))
-        for token in whole.response_ids
-    ]
-    return token_rows(whole, log_pi=log_pi, texts=texts)
+@experience.command(name="score")
+def score(store: Path, /, *, options: ScoreOptions) -> None:
+    """Compute the behaviour log-probabilities of logged responses with the model that drew them.
+
+    Args:
+        store: A store's folder, a run's folder or one segment; it is not changed.
+        options: What it is asked.
+    """
+    check_is_there(store, PLACES)
+    from klimb.workbench.store_scoring import run_score
+
+    run_score(store, options, console=Console())

@@ -5,22 +5,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
 
-from klimb.experience.importing import ImportRules, ReadLimits, import_file
-from klimb.experience.store import Store
-from klimb.policies import load_policy
-from klimb.policies.tokenizing import ids_of_tokens
-from klimb.ui.terminal.imports import print_import
+from klimb.workbench.options import Pairs, PathOrNone, Switch, TextOrNone, check_is_there
 
-Pairs = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="", show_default=False)]
-
-
-Flag = Annotated[bool, Parameter(negative="", show_default=False)]
-
+if TYPE_CHECKING:
+    from klimb.experience.importing import ImportRules
 
 MEGABYTE = 1024**2
 
@@ -36,14 +29,14 @@ def import_rows(
     value_map: Annotated[Pairs, Parameter(name="--map")] = (),
     sampling: Pairs = (),
     log_probs: Literal["raw", "processed"] = "raw",
-    model: Annotated[str, Parameter(show_default=False)] = "",
+    model: TextOrNone = "",
     max_reward: float = math.inf,
     max_tokens: int | None = None,
-    scores: Path | None = None,
-    score_name: Annotated[str, Parameter(show_default=False)] = "",
-    keep_users: Flag = False,
+    scores: PathOrNone = None,
+    score_name: TextOrNone = "",
+    keep_users: Switch = False,
     max_line_megabytes: int = 16,
-    strict: Flag = False,
+    strict: Switch = False,
 ) -> None:
     """Import a log or a data set into a store. The same file twice adds nothing.
 
@@ -67,6 +60,11 @@ def import_rows(
         max_line_megabytes: Reject longer lines.
         strict: Stop at the first row that cannot be imported.
     """
+    check_is_there(file, "a log or a data set")
+    from klimb.experience.importing import ImportRules, ReadLimits, import_file
+    from klimb.experience.store import Store
+    from klimb.ui.terminal.imports import print_import
+
     rules = ImportRules(
         columns=_texts(columns, "--columns"),
         scale=scale,
@@ -85,8 +83,11 @@ def import_rows(
     print_import(Console(), report, rules, into, model=model)
 
 
-def _with_model(rules: ImportRules, name: str) -> ImportRules:
+def _with_model(rules: "ImportRules", name: str) -> "ImportRules":
     """Return the rules with the model's tokenizer and bounds."""
+    from klimb.policies import load_policy
+    from klimb.policies.tokenizing import ids_of_tokens
+
     policy = load_policy(name)
     return replace(
         rules,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from cyclopts import App
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -9,6 +10,24 @@ from rich.text import Text
 from klimb.losses import RECIPES, Recipe
 from klimb.ui.terminal.run import print_facts
 from klimb.workbench.config import recipe_sections
+
+recipes = App(name="recipes", help="The algorithms there are; `klimb recipes show NAME` for one in full.")
+
+
+@recipes.default
+def recipes_list() -> None:
+    """List all recipes."""
+    list_recipes(Console())
+
+
+@recipes.command(name="show")
+def recipes_show(name: str, /) -> None:
+    """Show a recipe's formula, source, settings and where it departs from its source.
+
+    Args:
+        name: As `klimb recipes` lists it.
+    """
+    show_recipe(Console(), recipe_named(name))
 
 
 def list_recipes(console: Console) -> None:

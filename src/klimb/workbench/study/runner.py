@@ -15,7 +15,8 @@ from typing import Literal
 
 import torch
 
-from klimb.training import Interrupted, StopRequest
+from klimb.errors import Interrupted
+from klimb.training import StopRequest
 from klimb.workbench.config import RunConfig
 from klimb.workbench.study.cells import is_held, read_status, state_of, tail_of_log, write_status
 from klimb.workbench.study.plan import Cell, StudyPlan

@@ -28,8 +28,9 @@ from pathlib import Path
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
+from klimb.errors import Interrupted
 from klimb.findings.evaluations import Progress
-from klimb.training import Interrupted, RunFolderInUse, append_evaluation, evaluation_record, run_folder_lock
+from klimb.training import RunFolderInUse, append_evaluation, evaluation_record, run_folder_lock
 from klimb.training.run_folder import RunFolder, is_run, write_json
 from klimb.workbench.config import RunConfig
 from klimb.workbench.config.reading import save_config

@@ -1,13 +1,11 @@
-"""`klimb experience score`: log μ (or log ref) of a store's samples computed by a model, into a new store."""
+"""Log μ (or log ref) of a store's samples computed by a model, into a new store."""
 
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
@@ -16,8 +14,9 @@ from klimb.experience import Sample
 from klimb.experience.store import Store, open_store
 from klimb.policies import Policy, load_policy
 from klimb.ui.text import printable
-from klimb.workbench.commands.audit import model_path
+from klimb.workbench.auditing import model_path
 from klimb.workbench.log_scoring import Refusals, scored_rows
+from klimb.workbench.options import ScoreOptions
 
 BATCH = 1024
 """Samples that are scored and written together: one segment of the new store."""
@@ -25,40 +24,6 @@ BATCH = 1024
 
 LARGEST_GAP = 0.1
 """Nats a token; other kernels and precisions of the same weights differ by less, other weights by more."""
-
-
-Kind = Literal["log-mu", "log-ref"]
-
-
-_FLAG = Parameter(negative="", show_default=False)
-
-
-console = Console()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreRequest:
-    """What is asked for.
-
-    Attributes:
-        store: a store's folder, a run's folder or one segment.
-        model: what scores; for `log-mu` the model that drew the responses.
-        into: the new store's folder; nothing may be there yet.
-        where: a DuckDB condition over the sample columns.
-        kind: which column the scores become.
-        assume_plain: samples that do not say how they were drawn were drawn at temperature 1 with nothing cut off.
-        is_logging_model: the model is the one that drew the samples, though they name another or a later version.
-        dtype: of the model's matrix products.
-    """
-
-    store: Path
-    model: str
-    into: Path
-    where: str = ""
-    kind: Kind = "log-mu"
-    assume_plain: bool = False
-    is_logging_model: bool = False
-    dtype: str = "float32"
 
 
 @dataclass
@@ -85,44 +50,7 @@ class Scoring:
         return self.sum_abs / self.num_compared if self.num_compared else None
 
 
-def score(
-    store: Path,
-    /,
-    *,
-    model: str,
-    into: Path,
-    where: str = "",
-    kind: Annotated[Kind, Parameter(name="--as")] = "log-mu",
-    assume_plain: Annotated[bool, _FLAG] = False,
-    is_logging_model: Annotated[bool, _FLAG] = False,
-    dtype: str = "float32",
-) -> None:
-    """Compute the behaviour log-probabilities of logged responses with the model that drew them.
-
-    Args:
-        store: A store's folder, a run's folder or one segment; it is not changed.
-        model: A Hugging Face folder, a .gguf file, `smollm2-135m`, or a run's folder.
-        into: Folder of the new store.
-        where: Only these samples, e.g. `source = 'log' and reward is not null`.
-        kind: What the scores are: log-mu (by the model that drew the responses) or log-ref (by any reference).
-        assume_plain: Samples that do not say how they were drawn were drawn at temperature 1, nothing cut off.
-        is_logging_model: The model is the one that drew them, though they name another model or a trained version.
-        dtype: Of the matrix products: float32, bfloat16 or auto.
-    """
-    request = ScoreRequest(
-        store=store,
-        model=model,
-        into=into,
-        where=where,
-        kind=kind,
-        assume_plain=assume_plain,
-        is_logging_model=is_logging_model,
-        dtype=dtype,
-    )
-    run_score(request, console=console)
-
-
-def run_score(request: ScoreRequest, *, console: Console) -> Scoring:
+def run_score(path: Path, request: ScoreOptions, *, console: Console) -> Scoring:
     """Scores and writes the new store whole or not at all; prints counts and the gap to what was recorded.
 
     Raises:
@@ -130,10 +58,10 @@ def run_score(request: ScoreRequest, *, console: Console) -> Scoring:
     """
     if request.into.exists():
         raise ConfigError(f"{request.into} already exists; a new store is written, never one changed: name another")
-    opened = open_store(request.store)
+    opened = open_store(path)
     total = opened.count(request.where)
     if not total:
-        raise ConfigError(f"{request.store} holds no samples{f' where {request.where}' if request.where else ''}")
+        raise ConfigError(f"{path} holds no samples{f' where {request.where}' if request.where else ''}")
     policy = load_policy(model_path(request.model), dtype=request.dtype)
     request.into.parent.mkdir(parents=True, exist_ok=True)
     done = Scoring()
@@ -150,7 +78,7 @@ def run_score(request: ScoreRequest, *, console: Console) -> Scoring:
             reasons = " ".join(done.refusals.in_words())
             raise ConfigError(f"none of {done.num_read} samples can be scored, so nothing was written. {reasons}")
         new.folder.rename(request.into)
-    _report(console, request, done)
+    _report(console, path, request, done)
     return done
 
 
@@ -159,7 +87,7 @@ def _batches(samples: Iterator[Sample]) -> Iterator[list[Sample]]:
         yield batch
 
 
-def _score_batch(policy: Policy, batch: list[Sample], request: ScoreRequest, done: Scoring) -> list[Sample]:
+def _score_batch(policy: Policy, batch: list[Sample], request: ScoreOptions, done: Scoring) -> list[Sample]:
     """Return the scored samples of the batch; counts go to `done`."""
     done.num_read += len(batch)
     allowed = [sample for sample in batch if not _refuse(sample, request, done.refusals)]
@@ -174,7 +102,7 @@ def _score_batch(policy: Policy, batch: list[Sample], request: ScoreRequest, don
     return scored
 
 
-def _refuse(sample: Sample, request: ScoreRequest, refusals: Refusals) -> bool:
+def _refuse(sample: Sample, request: ScoreOptions, refusals: Refusals) -> bool:
     """Return True, and counted, if what the model computes would not be log μ of the sample."""
     reason = "" if request.kind == "log-ref" else _reason(sample, request)
     if reason:
@@ -182,7 +110,7 @@ def _refuse(sample: Sample, request: ScoreRequest, refusals: Refusals) -> bool:
     return bool(reason)
 
 
-def _reason(sample: Sample, request: ScoreRequest) -> str:
+def _reason(sample: Sample, request: ScoreOptions) -> str:
     settings = sample.sampling
     if settings is None and not request.assume_plain:
         return "does not say how it was drawn; --assume-plain if it was at temperature 1 with nothing cut off"
@@ -197,7 +125,7 @@ def _reason(sample: Sample, request: ScoreRequest) -> str:
     return ""
 
 
-def _with_scores(sample: Sample, values: tuple[float, ...], request: ScoreRequest, policy: Policy) -> Sample:
+def _with_scores(sample: Sample, values: tuple[float, ...], request: ScoreOptions, policy: Policy) -> Sample:
     if request.kind == "log-ref":
         return replace(sample, log_ref=values)
     # A note on an earlier log_mu does not describe this one.
@@ -210,7 +138,7 @@ def _with_scores(sample: Sample, values: tuple[float, ...], request: ScoreReques
     )
 
 
-def _report(console: Console, request: ScoreRequest, done: Scoring) -> None:
+def _report(console: Console, path: Path, request: ScoreOptions, done: Scoring) -> None:
     name = request.kind.replace("-", "_")
     lines = [f"{done.num_scored} of {done.num_read} samples have {name} by {request.model}, in {request.into}"]
     lines += [f"refused {line}" for line in done.refusals.in_words()]

@@ -1,0 +1,298 @@
+"""What logged data is good for, in the terminal, as a page, and as a run file to start from.
+
+What to type for a check that lacked a piece. Findings know no command line; this does.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from klimb.errors import ConfigError
+from klimb.experience import Sample
+from klimb.experience.store import open_store
+from klimb.findings.audit import AuditReport, Finding, Thresholds, audit
+from klimb.policies import Policy, load_policy
+from klimb.training.run_folder import RunFolder, is_run
+from klimb.ui.pages.audit import audit_page
+from klimb.ui.pages.files import chosen_path, stamped, write_text
+from klimb.ui.terminal.audit import print_audit
+from klimb.ui.terminal.run import print_facts
+from klimb.ui.text import relative_to_working_directory
+from klimb.workbench.audit_run_file import logged, run_file
+from klimb.workbench.config import RunConfig, build_config, read_config
+from klimb.workbench.evaluation_config import task_table
+from klimb.workbench.log_scoring import Rows, draw_fresh, foreign_ids, read_rows, score_rows
+from klimb.workbench.options import AuditOptions
+from klimb.workbench.session import make_task
+
+EVALUATION = "--eval TASK, one of arithmetic, reasoning-gym:NAME and file:PATH"
+
+
+MODEL = "--model MODEL"
+
+
+LOGGING_MODEL = "--model MODEL --is-logging-model, with the model that drew the data"
+
+
+NEEDS_EVALUATION = (
+    "evaluation prompts not in the data",
+    "evaluation prompts in the data",
+    "evaluation prompts in part in the data",
+)
+
+
+NEEDS_TOKENIZER = ("token ids decode to the text",)
+
+
+NEEDS_SCORES = (
+    "log-probabilities moved by one place",
+    "effective share of token weights",
+    "tokens outside the band",
+)
+
+
+NEEDS_LOGGING_MODEL = ("k3 against the logging model",)
+
+
+NEEDS_FRESH = ("the policy's own answers look like logged ones",)
+
+
+def hints(
+    samples: Sequence[Sample], *, has_model: bool, has_questions: bool, is_logging_model: bool, num_fresh: int
+) -> Mapping[str, str]:
+    """Name of a finding -> the option that gives it what it lacks; only options that were not given and would help."""
+    found: dict[str, str] = {}
+    has_ids = any(sample.response_ids for sample in samples)
+    has_log_mu = any(sample.log_mu is not None and sample.response_ids for sample in samples)
+    if not has_questions:
+        found |= dict.fromkeys(NEEDS_EVALUATION, EVALUATION)
+    if not has_model and has_ids:
+        found |= dict.fromkeys(NEEDS_TOKENIZER, MODEL)
+    if not has_model and has_log_mu:
+        found |= dict.fromkeys(NEEDS_SCORES, MODEL)
+    if not is_logging_model and has_log_mu:
+        found |= dict.fromkeys(NEEDS_LOGGING_MODEL, LOGGING_MODEL)
+    if not num_fresh:
+        found |= dict.fromkeys(NEEDS_FRESH, "--fresh 100" if has_model else f"{MODEL} --fresh 100")
+    return found
+
+
+def with_hints(report: AuditReport, options: Mapping[str, str]) -> AuditReport:
+    """Return the report whose unknown findings say what to type."""
+    blocks = tuple(
+        replace(block, findings=tuple(_with_hint(finding, options) for finding in block.findings))
+        for block in report.blocks
+    )
+    return replace(report, blocks=blocks)
+
+
+def _with_hint(finding: Finding, options: Mapping[str, str]) -> Finding:
+    option = options.get(finding.name)
+    if option is None or finding.status != "unknown":
+        return finding
+    return replace(finding, meaning=f"{finding.meaning} (type {option})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What the audit is told besides the samples.
+
+    Attributes:
+        run: the configuration of the audited run; None if the data is not a run's folder.
+        questions: evaluation prompts.
+        evaluation: whose they are, for people; empty without any.
+        notes: what could not be found out.
+    """
+
+    run: RunConfig | None = None
+    questions: tuple[str, ...] = ()
+    evaluation: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What the model said, and what a reader must know about it."""
+
+    log_pi: tuple[tuple[float, ...] | None, ...] | None = None
+    fresh: tuple[Sample, ...] | None = None
+    knows_tokens: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def run_audit(path: Path, request: AuditOptions, *, console: Console) -> AuditReport:
+    """Read, score, audit, print, and write the page and the run file.
+
+    Raises:
+        ConfigError: the request cannot be met; nothing is written then.
+    """
+    # What can be wrong without a model is found before one is loaded.
+    page = chosen_path(request.html, data=path, suffix=".html")
+    config = chosen_path(request.config, data=path, suffix=".toml")
+    thresholds = Thresholds(hoped_gain=request.hoped_gain)
+    known = what_is_known(path, request)
+    with console.status("reading"):
+        rows = read_rows(open_store(path), where=request.where, max_rows=request.max_rows, seed=request.seed)
+    model = model_path(request.model)
+    policy = load_policy(model) if model else None
+    asked = _Asked() if policy is None else _ask(policy, rows.samples, request, console=console)
+    with console.status(f"auditing {len(rows.samples):,} samples"):
+        report = audit(
+            rows.samples,
+            data=relative_to_working_directory(path),
+            log_pi=asked.log_pi,
+            log_same=asked.log_pi if request.is_logging_model else None,
+            fresh=asked.fresh,
+            evaluation_prompts=known.questions,
+            thresholds=thresholds,
+            decode=policy.decode if policy is not None and asked.knows_tokens else None,
+            is_logging_model=request.is_logging_model,
+        )
+    names = {"RUN.toml": str(config), "DATA": relative_to_working_directory(path)}
+    report = _with_commands(report, rows, request, known, names)
+    run = run_file(
+        report,
+        store=relative_to_working_directory(path),
+        data=logged(rows.samples, num_stored=rows.num_stored),
+        model=model,
+        where=request.where,
+        run=known.run,
+    )
+    notes = [*_reading_notes(rows, request), *known.notes, *asked.notes]
+    facts = _facts(request, asked, known)
+    run = stamped(run)
+    write_text(page, audit_page(report, run_file=run, run_path=str(config), facts=facts, notes=notes))
+    write_text(config, run)
+    print_audit(console, report, run_path=str(config))
+    print_facts(console, [*(("note", note) for note in notes), ("page", str(page)), ("run file", str(config))])
+    return report
+
+
+def what_is_known(path: Path, request: AuditOptions) -> Known:
+    """Return the configuration of the audited run, and the evaluation prompts that were named or are that run's.
+
+    A run whose configuration or task cannot be read is audited all the same, and the notes say so.
+
+    Raises:
+        ConfigError: the task that was named has no evaluation prompts.
+    """
+    named = evaluation_prompts(request.evaluation) if request.evaluation else ()
+    if not is_run(path):
+        return Known(questions=named, evaluation=request.evaluation)
+    try:
+        run = read_config(RunFolder(path).config)
+    except ConfigError as error:
+        note = f"What the audited run was is not known, and the run file does not say it: {error}"
+        return Known(questions=named, evaluation=request.evaluation, notes=(note,))
+    if named:
+        return Known(run=run, questions=named, evaluation=request.evaluation)
+    try:
+        questions = held_out_questions(run)
+    except (ValueError, ImportError) as error:
+        return Known(run=run, notes=(f"The held-out problems of the audited run could not be read: {error}",))
+    return Known(run=run, questions=questions, evaluation="held out by the audited run" if questions else "")
+
+
+def _with_commands(
+    report: AuditReport, rows: Rows, request: AuditOptions, known: Known, names: Mapping[str, str]
+) -> AuditReport:
+    """Return the report with this audit's files in the next action, and with what to type for what is not known."""
+    report = with_names(report, names)
+    options = hints(
+        rows.samples,
+        has_model=bool(request.model),
+        has_questions=bool(known.questions),
+        is_logging_model=request.is_logging_model,
+        num_fresh=request.fresh,
+    )
+    return with_hints(report, options)
+
+
+def with_names(report: AuditReport, names: Mapping[str, str]) -> AuditReport:
+    """Return the report whose next action names this audit's files in place of RUN.toml and DATA."""
+    words = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in names))
+    action = words.sub(lambda found: names[found.group()], report.verdict.next_action)
+    return replace(report, verdict=replace(report.verdict, next_action=action))
+
+
+def model_path(name: str) -> str:
+    """Return what `load_policy` takes: the name itself, or the trained model inside a run's folder.
+
+    Raises:
+        ConfigError: the run has no model yet.
+    """
+    if not name or not is_run(Path(name)):
+        return name
+    if not RunFolder(Path(name)).model.exists():
+        raise ConfigError(f"the run {name} has no model yet, it did not end: klimb train --resume {name} goes on")
+    return str(RunFolder(Path(name)).model)
+
+
+def evaluation_prompts(task: str) -> tuple[str, ...]:
+    """Return the question of each held-out problem of a task: its last message, whatever stands before it.
+
+    Raises:
+        ConfigError: there is no such task, or it holds no problem out.
+    """
+    questions = held_out_questions(build_config({"task": task_table(task)}, source="--eval"))
+    if not questions:
+        raise ConfigError(f"--eval {task}: the task has no held-out problems to compare with")
+    return questions
+
+
+def held_out_questions(config: RunConfig) -> tuple[str, ...]:
+    """Return the last message of each held-out problem of a run's task; none if it holds no problem out."""
+    return tuple(problem.messages[-1]["content"] for problem in make_task(config).held_out)
+
+
+def _ask(policy: Policy, samples: Sequence[Sample], request: AuditOptions, *, console: Console) -> _Asked:
+    """Scores logged responses and, if asked to, draws fresh ones."""
+    notes: list[str] = []
+    num_foreign = foreign_ids(policy, samples)
+    if num_foreign:
+        notes.append(
+            f"{num_foreign:,} of {len(samples):,} samples say that their token ids belong to another tokenizer than "
+            f"that of {policy.name}: ids were not compared with texts, and these samples not scored."
+        )
+    with console.status(f"scoring with {policy.name}"):
+        scored = score_rows(policy, samples, max_samples=request.max_samples, seed=request.seed)
+    fresh = None
+    if request.fresh:
+        with console.status(f"drawing {request.fresh} answers"):
+            fresh = draw_fresh(policy, samples, num_answers=request.fresh, seed=request.seed)
+    return _Asked(
+        log_pi=scored.log_pi if any(score is not None for score in scored.log_pi) else None,
+        fresh=None if fresh is None or not fresh.samples else fresh.samples,
+        knows_tokens=num_foreign == 0,
+        notes=(*notes, *scored.notes, *(fresh.notes if fresh else ())),
+    )
+
+
+def _reading_notes(rows: Rows, request: AuditOptions) -> list[str]:
+    """Return what was left unread, and what could not be asked."""
+    notes: list[str] = []
+    if len(rows.samples) < rows.num_stored:
+        notes.append(
+            f"Read are {len(rows.samples):,} of {rows.num_stored:,} samples: whole groups at random "
+            f"(--max-rows {request.max_rows})."
+        )
+    if not request.model:
+        notes.append("No --model was given: how far the data is from a policy to train is not known.")
+    return notes
+
+
+def _facts(request: AuditOptions, asked: _Asked, known: Known) -> list[tuple[str, str]]:
+    """How the audit was made, for the foot of the page."""
+    num_scored = sum(score is not None for score in asked.log_pi or ())
+    return [
+        ("model", request.model or "none"),
+        ("scored", f"{num_scored:,} samples"),
+        ("fresh answers", f"{len(asked.fresh or ()):,}"),
+        ("evaluation", f"{known.evaluation}, {len(known.questions):,} prompts" if known.questions else "none"),
+        ("where", request.where or "all samples"),
+        ("hoped gain", f"{request.hoped_gain:g}"),
+        ("seed", str(request.seed)),
+    ]

@@ -1,0 +1,207 @@
+"""What a model would earn on logged prompts, without an answer drawn from it: read, score, estimate, print."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from klimb.errors import ConfigError
+from klimb.experience.store import open_store
+from klimb.findings.off_policy_evaluation import (
+    Estimate,
+    clip_sweep,
+    data_warnings,
+    estimate_values,
+    logged_data,
+    logged_mean,
+    reason_against,
+    with_intervals,
+)
+from klimb.policies import load_policy
+from klimb.training.run_folder import write_json
+from klimb.ui.text import printable
+from klimb.workbench.auditing import model_path
+from klimb.workbench.log_scoring import Refusals, read_rows, scored_rows
+from klimb.workbench.options import EstimateOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimated:
+    """What was found: the log's own mean reward, the estimates, a sweep of clips, and what to know of the data.
+
+    `warnings` are what speaks against every estimate from these data; each estimate has its own besides.
+    """
+
+    logged: Estimate
+    estimates: tuple[Estimate, ...]
+    sweep: tuple[Estimate, ...]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def check_usable(found: Estimated, data: Path, *, model: str) -> None:
+    """Return if one of the estimates can be used.
+
+    Raises:
+        ConfigError: none can.
+    """
+    if not any(is_usable(each) for each in found.estimates):
+        raise ConfigError(
+            f"no estimator is usable: what drew {data} is too far from {model}. Draw fresh answers (klimb eval), or "
+            "log responses of a model that is nearer to this one"
+        )
+
+
+def run_estimate(path: Path, request: EstimateOptions, *, console: Console) -> Estimated:
+    """Read, scores, estimates, prints, and writes the JSON file if one was named.
+
+    Raises:
+        ConfigError: there is nothing to estimate from.
+        ValueError: no sample has both a reward and a usable log_mu.
+    """
+    rows = read_rows(open_store(path), where=request.where, max_rows=request.max_samples, seed=request.seed)
+    # What no estimate can use is not worth the model's time; it is passed on to be counted.
+    usable = [not reason_against(sample) for sample in rows.samples]
+    refusals = Refusals()
+    if not any(usable):
+        logged_data(rows.samples, [(0.0,) * len(sample.response_ids) for sample in rows.samples])
+    policy = load_policy(model_path(request.model), dtype=request.dtype)
+    with console.status(f"scoring {sum(usable)} samples"):
+        scored = scored_rows(policy, [s for s, use in zip(rows.samples, usable, strict=True) if use], refusals)
+    if not scored:
+        raise ConfigError(f"{request.model} can score none of the samples. {' '.join(refusals.in_words())}")
+    useless = [sample for sample, use in zip(rows.samples, usable, strict=True) if not use]
+    data = logged_data(
+        [*(sample for sample, _ in scored), *useless],
+        [*(log_pi for _, log_pi in scored), *((0.0,) * len(sample.response_ids) for sample in useless)],
+    )
+    notes: list[str] = []
+    if len(rows.samples) < rows.num_stored:
+        notes.append(f"{len(rows.samples)} of {rows.num_stored} samples were read: whole groups at random.")
+    (logged,) = with_intervals(data, [logged_mean(data)], seed=request.seed)
+    found = Estimated(
+        logged=logged,
+        estimates=estimate_values(data, clip=request.clip, seed=request.seed),
+        sweep=clip_sweep(data, seed=request.seed),
+        notes=tuple(notes),
+        warnings=(*(f"left out {line}" for line in refusals.in_words()), *data_warnings(data)),
+    )
+    _report(console, path, request, found)
+    if request.json is not None:
+        request.json.parent.mkdir(parents=True, exist_ok=True)
+        content = {"data": str(path), "model": request.model, **asdict(found)}
+        write_json(request.json, _without_nan(_without_unusable(content)))
+    return found
+
+
+def is_usable(estimate: Estimate) -> bool:
+    """Whether it is an estimate of π's value at all."""
+    return not estimate.unusable
+
+
+def advice(found: Estimated) -> list[str]:
+    """Return what to do with these numbers, in sentences."""
+    steps: list[str] = []
+    if found.warnings:
+        steps.append(
+            "Begin with what is said of the data: klimb audit DATA shows where log μ is from and which responses could "
+            "never be drawn; klimb experience score recomputes log μ with the model that drew them."
+        )
+    usable = [each for each in found.estimates if is_usable(each)]
+    if not usable:
+        return [*steps, "No number here is an estimate. Draw fresh answers (klimb eval), or log a nearer model."]
+    if any(each.warnings for each in found.estimates):
+        steps.append(
+            "Do not decide by these numbers alone. Draw fresh answers (klimb eval), or log more prompts with a model "
+            "that is nearer to this one."
+        )
+    return steps or [
+        "Nothing here speaks against these numbers. Quote snips or sn-doubly-robust; the model is better than the log "
+        "if the whole interval is above the logged mean. What the log never tried stays unseen."
+    ]
+
+
+def _report(console: Console, path: Path, request: EstimateOptions, found: Estimated) -> None:
+    logged = found.logged
+    title = f"{request.model} on {logged.num_samples} logged responses to {logged.num_prompts} prompts"
+    caption = "ESS: how many responses, and prompts, count; max w: share of the largest weight"
+    table = Table(title=printable(title), title_justify="left", caption=caption, caption_justify="left")
+    table.add_column("mean reward", no_wrap=True)
+    for column in ("value", "95 % interval", "ESS", "prompts", "max w"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_row(logged.name, _number(logged.value), _interval(logged), style="dim", end_section=True)
+    for each in found.estimates:
+        counts = (_count(each.ess), _count(each.ess_prompts), f"{each.max_weight_share:.1%}")
+        table.add_row(each.name, _value(each), _interval(each), *counts)
+    console.print(table)
+    sweep = ", ".join(f"{each.name.removeprefix('clipped-ips')} {_value(each)}" for each in found.sweep)
+    _paragraphs(console, "", [f"clipped-ips by clip: {sweep}"])
+    about = [f"{each.name}: {each.note}" for each in found.estimates if each.note]
+    _paragraphs(console, "notes", [*found.notes, *about])
+    _paragraphs(console, "not usable", _grouped(found.estimates, _reasons), style="red")
+    _paragraphs(console, "warnings", [*found.warnings, *_grouped(found.estimates, _warnings)], style="yellow")
+    _paragraphs(console, "what to do", advice(found))
+
+
+def _warnings(estimate: Estimate) -> tuple[str, ...]:
+    return estimate.warnings if is_usable(estimate) else ()
+
+
+def _reasons(estimate: Estimate) -> tuple[str, ...]:
+    return () if is_usable(estimate) else (estimate.unusable,)
+
+
+def _grouped(estimates: Sequence[Estimate], said_of: Callable[[Estimate], tuple[str, ...]]) -> list[str]:
+    """Return what is said of the estimators, each sentence once with the names that it is for."""
+    names: dict[str, list[str]] = {}
+    for each in estimates:
+        for sentence in said_of(each):
+            names.setdefault(sentence, []).append(each.name)
+    return [f"{'all' if len(who) == len(estimates) else ', '.join(who)}: {said}" for said, who in names.items()]
+
+
+def _paragraphs(console: Console, title: str, lines: Sequence[str], *, style: str = "") -> None:
+    if lines and title:
+        console.print(Text(title, style="bold"))
+    for line in lines:
+        console.print(Text(f"  {printable(line, limit=600)}", style=style), soft_wrap=not console.is_terminal)
+
+
+def _value(each: Estimate) -> str:
+    return _number(each.value) if is_usable(each) else "not usable"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.3g}"
+
+
+def _count(value: float) -> str:
+    return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
+
+
+def _interval(each: Estimate) -> str:
+    return "none" if math.isnan(each.low) or not is_usable(each) else f"{_number(each.low)} to {_number(each.high)}"
+
+
+def _without_unusable(content: Any) -> Any:
+    """Return the same with NaN for the value and the interval of each estimate that is none."""
+    if isinstance(content, list | tuple):
+        return [_without_unusable(value) for value in content]
+    if not isinstance(content, dict):
+        return content
+    blank = dict.fromkeys(("value", "low", "high", "standard_error"), math.nan) if content.get("unusable") else {}
+    return {key: _without_unusable(value) for key, value in content.items()} | blank
+
+
+def _without_nan(content: Any) -> Any:
+    """Return the same with None for what is not a number: JSON has none."""
+    if isinstance(content, dict):
+        return {key: _without_nan(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

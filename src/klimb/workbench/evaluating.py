@@ -1,0 +1,28 @@
+"""A model on a task, without training: answer the held-out problems, print, write."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+
+from klimb.errors import ConfigError
+from klimb.findings.evaluations import Measured
+from klimb.training.run_folder import write_json
+from klimb.ui.terminal.run import print_evaluation
+from klimb.workbench.config import RunConfig
+from klimb.workbench.measuring import measure
+from klimb.workbench.session import make_session
+
+
+def run_evaluation(config: RunConfig, *, console: Console, output: Path | None) -> Measured:
+    """Evaluate, print the result and, if asked, write it as JSON."""
+    session = make_session(config)
+    if not session.held_out:
+        raise ConfigError(f"task {session.task.name} has no held-out problems; raise task.held_out_fraction")
+    with session.scorer, console.status(f"answering {len(session.held_out)} problems"):
+        measured = measure(session.policy, session.sampler, session.scorer, session.held_out, config).measured
+    print_evaluation(console, measured, title=f"{session.policy.name} on {session.task.name}")
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_json(output, {"model": config.model.path, "task": session.task.name, **asdict(measured)})
+    return measured

@@ -1,0 +1,155 @@
+"""The options of commands that have many, each declared once: its name, default, check and the words of `--help`."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from klimb.errors import ConfigError
+
+DEFAULT_CLIP = 10.0
+
+SETTINGS = Parameter(name="--set", consume_multiple=True, negative="", show_default=False)
+Overrides = Annotated[tuple[str, ...], SETTINGS]
+Switch = Annotated[bool, Parameter(negative="", show_default=False)]
+Pairs = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="", show_default=False)]
+TextOrNone = Annotated[str, Parameter(show_default=False)]
+PathOrNone = Annotated[Path | None, Parameter(show_default=False)]
+ScoreKind = Literal["log-mu", "log-ref"]
+
+
+def check_is_there(path: Path, what: str) -> None:
+    """Return if there is a file or folder at the path.
+
+    Raises:
+        ConfigError: there is none; `what` says what was expected.
+    """
+    if not path.exists():
+        raise ConfigError(f"there is nothing at {path}: give {what}")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions:
+    """What `klimb audit` is asked.
+
+    Attributes:
+        model: The model to train: scores the logged answers. What `eval` takes.
+        evaluation: `arithmetic`, `reasoning-gym:NAME` or `file:PATH`: prompts that must not be in the data.
+        where: A DuckDB condition on samples, such as "reward is not null".
+        html: Where the page goes; without it, DATA-audit.html here.
+        config: Where the run file goes; without it, DATA-audit.toml here.
+        max_samples: Score at most this many samples, of whole groups at random.
+        max_rows: Read at most this many samples, of whole groups at random.
+        fresh: Draw this many answers from the model to see whether the data holds what it would do.
+        hoped_gain: The improvement of the mean reward that should be visible.
+        is_logging_model: The model is the one that drew the data.
+        seed: Of every random choice.
+    """
+
+    model: TextOrNone = ""
+    evaluation: Annotated[str, Parameter(name="--eval", show_default=False)] = ""
+    where: TextOrNone = ""
+    html: PathOrNone = None
+    config: PathOrNone = None
+    max_samples: int = 2000
+    max_rows: int = 100_000
+    fresh: int = 0
+    hoped_gain: float = 0.1
+    is_logging_model: Switch = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_samples < 1 or self.max_rows < 1 or self.fresh < 0:
+            raise ConfigError(
+                f"--max-samples and --max-rows must be >= 1 and --fresh >= 0, got {self.max_samples}, {self.max_rows} "
+                f"and {self.fresh}"
+            )
+        if not (math.isfinite(self.hoped_gain) and self.hoped_gain > 0):
+            raise ConfigError(f"--hoped-gain must be finite and > 0, in units of the reward, got {self.hoped_gain}")
+        if not self.model and (self.fresh or self.is_logging_model):
+            raise ConfigError("--fresh and --is-logging-model need --model: the model that is asked")
+        if self.html is not None and self.html == self.config:
+            raise ConfigError(f"--html and --config are both {self.html}; give each a file of its own")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class EstimateOptions:
+    """What `klimb estimate` is asked.
+
+    Attributes:
+        model: A Hugging Face folder, a .gguf file, `smollm2-135m`, or a run's folder.
+        where: Only these samples, e.g. `source = 'log' and policy_version < 10`.
+        max_samples: Read at most this many samples: whole groups at random.
+        clip: Weights above it count as it, in clipped-ips.
+        seed: Of the choice of groups and of the bootstrap.
+        json: Also write the result to this file.
+        dtype: Of the matrix products: float32, bfloat16 or auto.
+    """
+
+    model: str
+    where: str = ""
+    max_samples: int = 10_000
+    clip: float = DEFAULT_CLIP
+    seed: int = 0
+    json: PathOrNone = None
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.max_samples < 1 or not (math.isfinite(self.clip) and self.clip > 0):
+            raise ConfigError(
+                f"--max-samples must be >= 1 and --clip a number > 0, got {self.max_samples} and {self.clip}"
+            )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions:
+    """What `klimb experience score` is asked.
+
+    Attributes:
+        model: A Hugging Face folder, a .gguf file, `smollm2-135m`, or a run's folder.
+        into: Folder of the new store.
+        where: Only these samples, e.g. `source = 'log' and reward is not null`.
+        kind: What the scores are: log-mu (by the model that drew the responses) or log-ref (by any reference).
+        assume_plain: Samples that do not say how they were drawn were drawn at temperature 1, nothing cut off.
+        is_logging_model: The model is the one that drew them, though they name another model or a trained version.
+        dtype: Of the matrix products: float32, bfloat16 or auto.
+    """
+
+    model: str
+    into: Path
+    where: str = ""
+    kind: Annotated[ScoreKind, Parameter(name="--as")] = "log-mu"
+    assume_plain: Switch = False
+    is_logging_model: Switch = False
+    dtype: str = "float32"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """What `klimb compare` is asked.
+
+    Attributes:
+        folder: Where the study goes; without it, `study.folder`/`study.name`.
+        jobs: Runs at the same time; without it, as `study.jobs` says.
+        only: Run these methods alone.
+        dry_run: Show what there is to run, and stop.
+        retry_failed: Run again what failed; the failed run is kept aside.
+        report_only: Run nothing; compare what there is.
+    """
+
+    folder: PathOrNone = None
+    jobs: int | None = None
+    only: Pairs = ()
+    dry_run: Switch = False
+    retry_failed: Switch = False
+    report_only: Switch = False
+
+    def __post_init__(self) -> None:
+        if self.jobs is not None and self.jobs < 1:
+            raise ConfigError(f"--jobs must be at least 1, got {self.jobs}; leave it out for one a GPU or a core")
