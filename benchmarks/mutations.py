@@ -138,11 +138,11 @@ MUTATIONS = [
         "ceiling = ~is_good & (w >= self.ceiling + 5)",
         "ceiling not where it was set",
     ),
-    ("losses/clips.py", "torch.where(ceiling, self.ceiling, bounded)", "bounded", "value above the ceiling"),
+    ("losses/clips.py", "bounded.masked_fill(ceiling, self.ceiling)", "bounded", "value above the ceiling"),
     (
         "losses/clips.py",
         "Clipped(bounded, ~never, bounded / w,",
-        "Clipped(bounded, ~never, torch.ones_like(w),",
+        "Clipped(bounded, ~never, w.new_ones(w.shape),",
         "equation 4.1 without its divergence",
     ),
     (

@@ -12,6 +12,7 @@ from klimb.experience.advantages import (
     batch_mean,
     batch_soft_value,
     batch_z_score,
+    binary_feedback,
     compute_advantages,
     group_mean,
     group_mean_batch_z_score,
@@ -20,7 +21,6 @@ from klimb.experience.advantages import (
     leave_one_out,
     no_baseline,
     ones,
-    thumbs,
 )
 
 
@@ -63,7 +63,7 @@ def test_no_baseline_returns_the_rewards():
     assert no_baseline(numbers(3, -1), ["a", "a"]).tolist() == [3, -1]
 
 
-@pytest.mark.parametrize("name", sorted(set(ADVANTAGES) - {"no-baseline", "thumbs", "ones"}))
+@pytest.mark.parametrize("name", sorted(set(ADVANTAGES) - {"no-baseline", "binary-feedback", "ones"}))
 @given(value=st.floats(-1e6, 1e6), size=st.integers(2, 9), dtype=st.sampled_from([torch.float32, torch.float64]))
 def test_equal_rewards_give_exactly_zero(name: str, value: float, size: int, dtype: torch.dtype):
     rewards = torch.full((size,), value, dtype=dtype)
@@ -104,7 +104,9 @@ def test_lengths_must_agree():
 @given(
     rewards=st.lists(st.floats(-100, 100), min_size=4, max_size=12),
     shift=st.floats(-100, 100),
-    name=st.sampled_from(sorted(set(ADVANTAGES) - {"no-baseline", "thumbs", "group-z-score", "batch-z-score"})),
+    name=st.sampled_from(
+        sorted(set(ADVANTAGES) - {"no-baseline", "binary-feedback", "group-z-score", "batch-z-score"})
+    ),
 )
 def test_adding_a_constant_to_every_reward_changes_no_centred_advantage(rewards, shift: float, name: str):
     groups = [index % 2 for index in range(len(rewards))]
@@ -154,8 +156,8 @@ def test_soft_values_become_the_mean_in_heat_and_the_maximum_in_cold():
     assert cold.tolist() == pytest.approx([-4, -3, -3, 0], abs=1e-6)
 
 
-def test_thumbs_are_desirable_above_one_half():
-    assert thumbs(numbers(0, 0.5, 0.51, 1), ["a"] * 4).tolist() == [-1, -1, 1, 1]
+def test_binary_feedback_is_desirable_above_one_half():
+    assert binary_feedback(numbers(0, 0.5, 0.51, 1), ["a"] * 4).tolist() == [-1, -1, 1, 1]
     assert ones(numbers(0, 3), ["a", "b"]).tolist() == [1, 1]
 
 
@@ -176,7 +178,10 @@ def test_a_negative_offset_lowers_the_baseline_so_that_every_advantage_rises(kin
     ("options", "message"),
     [
         ({"kind": "group-meen"}, "unknown advantages 'group-meen'; there are group-mean"),
-        ({"kind": "thumbs", "offset": -0.1}, "thumbs: offset -0.1 moves a baseline in units of the reward"),
+        (
+            {"kind": "binary-feedback", "offset": -0.1},
+            "binary-feedback: offset -0.1 moves a baseline in units of the reward",
+        ),
         ({"kind": "group-z-score", "offset": -0.1}, "those that have one are batch-mean"),
         ({"kind": "group-mean", "offset": math.nan}, "must be finite"),
         ({"kind": "group-soft-value", "temperature": 0.0}, "temperature of a soft value must be finite and > 0, got 0"),

@@ -127,7 +127,7 @@ def test_what_cannot_be_computed_is_refused():
     ready = KtoObjective(reference_point=0.0)
     with pytest.raises(ValueError, match=r"call fitted\(…\) on it first"):
         KtoObjective()(log_pi, None, log_ref, thumbs, mask)
-    with pytest.raises(ValueError, match=r"got 0.5 at row 0; use the advantages 'thumbs'"):
+    with pytest.raises(ValueError, match=r"got 0.5 at row 0; use the advantages 'binary-feedback'"):
         ready(log_pi, None, log_ref, thumbs / 2, mask)
     with pytest.raises(ValueError, match="log_ref is None, and KTO compares"):
         ready(log_pi, log_pi, None, thumbs, mask)

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_a_key_beside_the_recipe_overrides_it_and_leaves_the_rest():
 
 def test_a_section_of_another_kind_takes_nothing_from_the_recipe():
     config = build_config({"objective": {"clip": {"kind": "mask"}}}, source="")
-    assert config.objective.clip.model_dump() == {"kind": "mask", "low": 0.5, "high": 2.0}
+    assert asdict(config.objective.clip) == {"kind": "mask", "low": 0.5, "high": 2.0}
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from klimb.divergences.divergence import Divergence, bound
 from klimb.divergences.kullback_leibler import UFKL, URKL
+from klimb.divergences.names import check_alpha
 
 _LOG_2 = math.log(2)
 
@@ -58,12 +59,9 @@ def alpha_divergence(alpha: float) -> Divergence:
     Raises:
         ValueError: alpha is not finite, or so close to 0 or 1 that the quotient loses its digits.
     """
-    if not math.isfinite(alpha):
-        raise ValueError(f"alpha must be a finite number, got {alpha}")
+    check_alpha(alpha)
     if alpha in (0, 1):
         return UFKL if alpha == 0 else URKL
-    if min(abs(alpha), abs(alpha - 1)) < 1e-3:
-        raise ValueError(f"alpha = {alpha} is too close to a limit to compute; use exactly 0 (ufkl) or 1 (urkl)")
     scale = alpha * (alpha - 1)
 
     def perspective(w: Tensor, v: Tensor, x: Tensor) -> Tensor:

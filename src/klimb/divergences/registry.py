@@ -1,7 +1,5 @@
 """Divergences by name, and sums of them."""
 
-import difflib
-import math
 from collections.abc import Mapping
 
 import torch
@@ -9,6 +7,7 @@ from torch import Tensor
 
 from klimb.divergences.divergence import Divergence
 from klimb.divergences.kullback_leibler import FKL, JEFFREYS, RKL, UFKL, URKL
+from klimb.divergences.names import Term, check_weight, parse_divergence
 from klimb.divergences.powers import CHI_SQUARED, HELLINGER_SQUARED, JENSEN_SHANNON, alpha_divergence
 
 DIVERGENCES: Mapping[str, Divergence] = {
@@ -26,8 +25,7 @@ def mixture(weights: Mapping[Divergence, float]) -> Divergence:
     if not weights:
         raise ValueError("a mixture needs at least one divergence, got none")
     for divergence, weight in weights.items():
-        if not (math.isfinite(weight) and weight >= 0):
-            raise ValueError(f"the weight of {divergence.name!r} must be finite and >= 0, got {weight}")
+        check_weight(divergence.name, weight)
     terms = tuple(weights.items())
 
     def total(parts: list[Tensor]) -> Tensor:
@@ -48,29 +46,15 @@ def divergence_named(name: str) -> Divergence:
     Raises:
         ValueError: no such name; the message lists the names there are and the nearest.
     """
-    terms = [term.strip() for term in name.split("+")]
-    if len(terms) == 1 and "*" not in name:
-        return _single(name.strip())
+    terms = parse_divergence(name)
+    if len(terms) == 1 and terms[0].weight is None:
+        return _single(terms[0])
     weights: dict[Divergence, float] = {}
     for term in terms:
-        weight, star, rest = term.partition("*")
-        divergence = _single((rest if star else weight).strip())
-        weights[divergence] = weights.get(divergence, 0.0) + (_number(weight, name) if star else 1.0)
+        divergence = _single(term)
+        weights[divergence] = weights.get(divergence, 0.0) + (1.0 if term.weight is None else term.weight)
     return mixture(weights)
 
 
-def _single(name: str) -> Divergence:
-    if name.startswith("alpha:"):
-        return alpha_divergence(_number(name.removeprefix("alpha:"), name))
-    if name in DIVERGENCES:
-        return DIVERGENCES[name]
-    nearest = difflib.get_close_matches(name, DIVERGENCES, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-    raise ValueError(f"unknown divergence {name!r}{hint} There are: {', '.join(DIVERGENCES)}, alpha:<number>")
-
-
-def _number(text: str, name: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"divergence {name!r}: {text.strip()!r} is not a number") from None
+def _single(term: Term) -> Divergence:
+    return DIVERGENCES[term.name] if term.alpha is None else alpha_divergence(term.alpha)

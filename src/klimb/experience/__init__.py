@@ -10,16 +10,11 @@ if TYPE_CHECKING:
         NEEDS_GROUPS,
         batch_z_score,
         compute_advantages,
-        explained_variance,
-        generalised_advantages,
         group_mean,
         group_mean_batch_z_score,
         group_z_score,
         leave_one_out,
         no_baseline,
-        rewards_to_go,
-        token_rewards,
-        whitened,
         zero,
     )
     from klimb.experience.atomic import flush_to_disk, give_usual_mode, replace_atomically
@@ -28,6 +23,13 @@ if TYPE_CHECKING:
     from klimb.experience.segments import SegmentError, read_samples, stream_samples, write_samples
     from klimb.experience.store import AppendResult, Store, open_store
     from klimb.experience.store_feedback import Feedback
+    from klimb.experience.token_rewards import (
+        explained_variance,
+        generalised_advantages,
+        rewards_to_go,
+        token_rewards,
+        whitened,
+    )
 
 __all__ = [
     "ADVANTAGES",

@@ -2,26 +2,41 @@
 
 Written as data so that the two estimators share every rule: the weight to use, whether the gradient flows, and how much
 of the divergence's slope is kept. A rule that looks at probabilities and not at their ratio also reads log π.
+
+The rules use the methods of the tensors they get, so that a clip's settings are read without torch.
 """
 
 import difflib
 import math
-from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+from annotated_types import Ge, Gt, Le, Lt
 
-from klimb.losses.inputs import require
+from klimb.declarations import Fraction, OrWord, configurable, require
 
-ClipName = Literal["none", "dual", "truncate", "mask", "taper", "total-variation", "second-moment"]
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
+
+    Values = Float[Tensor, "batch units"]
+    Flags = Bool[Tensor, "batch units"]
+    LogWeights = Float[Tensor, " units"]
+else:
+    Values = Flags = LogWeights = Any
 
 
-Values = Float[Tensor, "batch units"]
+ClipName = str
+"""A key of `CLIPS`."""
 
 
-Flags = Bool[Tensor, "batch units"]
+Width = Annotated[float, Ge(0), Le(1_000)]
+
+
+Largest = Annotated[float, Gt(1), Le(1_000_000)]
+
+
+Ceiling = Annotated[float, Gt(1), Le(1_000_000), OrWord("none", math.inf)]
 
 
 @dataclass(frozen=True)
@@ -57,21 +72,26 @@ class Clip(Protocol):
 class FittedClip(Protocol):
     """A clip whose bounds come from a whole minibatch: it must be fitted before it is called."""
 
-    def fitted(self, log_w: Float[Tensor, " units"]) -> Clip:
+    def fitted(self, log_w: LogWeights) -> Clip:
         """Return the clip for a minibatch whose units have these log-weights."""
         ...
 
 
+@configurable
 @dataclass(frozen=True)
 class NoClip:
     """Every weight as it is: the gradient is exact, and its variance is that of the weights."""
 
+    kind: Literal["none"] = field(default="none", kw_only=True, repr=False)
+    """No clip."""
+
     def __call__(self, w: Values, is_good: Flags, log_pi: Values | None = None) -> Clipped:
         """Everything kept."""
-        never = torch.zeros_like(is_good)
-        return Clipped(w, ~never, torch.ones_like(w), never, never, never)
+        never = is_good.new_zeros(is_good.shape)
+        return Clipped(w, ~never, w.new_ones(w.shape), never, never, never)
 
 
+@configurable
 @dataclass(frozen=True)
 class DualClip:
     """PPO's dual clip, and with the REINFORCE estimator the RPG-style clip.
@@ -82,9 +102,14 @@ class DualClip:
     Source: arXiv 2505.17508, algorithms 1 and 2; arXiv 1912.09729 (dual clip).
     """
 
-    low: float = 0.2
-    high: float = 0.28
-    ceiling: float = 3.0
+    kind: Literal["dual"] = field(default="dual", kw_only=True, repr=False)
+    """Dual clip."""
+    low: Fraction = 0.2
+    """A bad unit stops learning at w <= 1 - low."""
+    high: Width = 0.28
+    """A good unit stops learning at w >= 1 + high."""
+    ceiling: Ceiling = 3.0
+    """A bad unit stops learning at w >= ceiling, or `none`."""
 
     def __post_init__(self) -> None:
         require(0 <= self.low <= 1, "clip low", self.low, "in [0, 1]")
@@ -96,12 +121,13 @@ class DualClip:
         high = is_good & (w >= 1 + self.high)
         low = ~is_good & (w <= 1 - self.low)
         ceiling = ~is_good & (w >= self.ceiling)
-        bounded = torch.where(high, 1 + self.high, torch.where(low, 1 - self.low, w))
+        bounded = w.masked_fill(low, 1 - self.low).masked_fill(high, 1 + self.high)
         if math.isfinite(self.ceiling):
-            bounded = torch.where(ceiling, self.ceiling, bounded)
-        return Clipped(bounded, ~(high | low | ceiling), torch.ones_like(w), low, high, ceiling)
+            bounded = bounded.masked_fill(ceiling, self.ceiling)
+        return Clipped(bounded, ~(high | low | ceiling), w.new_ones(w.shape), low, high, ceiling)
 
 
+@configurable
 @dataclass(frozen=True)
 class Truncate:
     """The weight is bounded to [1 − low, 1 + high] and the gradient is kept.
@@ -111,8 +137,12 @@ class Truncate:
     Source: arXiv 2505.17508, equation 4.1; arXiv 2506.13585 (CISPO).
     """
 
-    low: float = 0.2
-    high: float = 0.28
+    kind: Literal["truncate"] = field(default="truncate", kw_only=True, repr=False)
+    """Truncation."""
+    low: Fraction = 0.2
+    """Smallest weight is 1 - low."""
+    high: Width = 0.28
+    """Largest weight is 1 + high."""
 
     def __post_init__(self) -> None:
         require(0 <= self.low <= 1, "clip low", self.low, "in [0, 1]")
@@ -121,10 +151,11 @@ class Truncate:
     def __call__(self, w: Values, is_good: Flags, log_pi: Values | None = None) -> Clipped:
         """Return the weight bounded on both sides; nothing loses its gradient."""
         bounded = w.clamp(1 - self.low, 1 + self.high)
-        never = torch.zeros_like(is_good)
+        never = is_good.new_zeros(is_good.shape)
         return Clipped(bounded, ~never, bounded / w, w < 1 - self.low, w > 1 + self.high, never)
 
 
+@configurable
 @dataclass(frozen=True)
 class Mask:
     """Units whose weight leaves [low, high] are left out; the others are as they are.
@@ -132,8 +163,12 @@ class Mask:
     Source: arXiv 2510.18855 (IcePop, band 0.5 to 5); masked importance sampling in verl and prime-rl.
     """
 
-    low: float = 0.5
-    high: float = 2.0
+    kind: Literal["mask"] = field(default="mask", kw_only=True, repr=False)
+    """Masking."""
+    low: Annotated[float, Ge(0), Lt(1)] = 0.5
+    """Smallest weight that counts."""
+    high: Largest = 2.0
+    """Largest weight that counts."""
 
     def __post_init__(self) -> None:
         require(0 <= self.low < 1, "mask low", self.low, "in [0, 1)")
@@ -144,9 +179,10 @@ class Mask:
         low, high = w < self.low, w > self.high
         keep = ~(low | high)
         inside = keep.to(w.dtype)
-        return Clipped(w * inside, keep, inside, low, high, torch.zeros_like(is_good))
+        return Clipped(w * inside, keep, inside, low, high, is_good.new_zeros(is_good.shape))
 
 
+@configurable
 @dataclass(frozen=True)
 class Taper:
     """A good unit has weight 1 whatever w is; a bad one min(w, 1). Every unit keeps its gradient.
@@ -157,13 +193,17 @@ class Taper:
     Source: arXiv 2503.14286 (TOPR), the ratio truncated to [1, 1] for the good and to [0, 1] for the bad.
     """
 
+    kind: Literal["taper"] = field(default="taper", kw_only=True, repr=False)
+    """Tapering."""
+
     def __call__(self, w: Values, is_good: Flags, log_pi: Values | None = None) -> Clipped:
         """Weight 1 or min(w, 1); nothing loses its gradient."""
-        tapered = torch.where(is_good, torch.ones_like(w), w.clamp(max=1))
-        never = torch.zeros_like(is_good)
+        tapered = w.clamp(max=1).masked_fill(is_good, 1)
+        never = is_good.new_zeros(is_good.shape)
         return Clipped(tapered, ~never, tapered / w, is_good & (w < 1), w > 1, never)
 
 
+@configurable
 @dataclass(frozen=True)
 class TotalVariation:
     """Units whose probability has moved far from μ's, in the direction that the advantage still pushes, are left out.
@@ -174,9 +214,14 @@ class TotalVariation:
     Source: arXiv 2602.04879 (DPPO, binary total variation); the ceiling is that of verl's `dppo_tv`.
     """
 
-    low: float = 0.2
-    high: float = 0.2
-    ceiling: float = 20.0
+    kind: Literal["total-variation"] = field(default="total-variation", kw_only=True, repr=False)
+    """Difference of probabilities."""
+    low: Fraction = 0.2
+    """A bad unit stops learning at pi - mu < -low."""
+    high: Fraction = 0.2
+    """A good unit stops learning at pi - mu > high."""
+    ceiling: Ceiling = 20.0
+    """Largest weight, or `none`."""
 
     def __post_init__(self) -> None:
         require(0 <= self.low <= 1, "total variation low", self.low, "in [0, 1]")
@@ -199,6 +244,7 @@ class TotalVariation:
         return Clipped(bounded, ~(high | low), bounded / w, low, high, w > self.ceiling)
 
 
+@configurable
 @dataclass(frozen=True)
 class SecondMoment:
     """The units of the largest |log w| are left out until the mean of (log w)² over the others is at most `threshold`.
@@ -208,19 +254,22 @@ class SecondMoment:
     Source: arXiv 2510.01161 (M2PO).
     """
 
-    threshold: float = 0.04
+    kind: Literal["second-moment"] = field(default="second-moment", kw_only=True, repr=False)
+    """Second moment."""
+    threshold: Annotated[float, Gt(0), Le(1_000)] = 0.04
+    """Largest mean of log(w)^2 over the units of a minibatch that are kept."""
 
     def __post_init__(self) -> None:
         require(self.threshold > 0, "second moment threshold", self.threshold, "> 0")
 
-    def fitted(self, log_w: Float[Tensor, " units"]) -> "LogBand":
+    def fitted(self, log_w: LogWeights) -> "LogBand":
         """Return the band that keeps as many units as the threshold allows; units that are not finite are in no band.
 
         Of equal |log w| all stay or all go. If even the smallest is too large, none stays. The edge lies midway
         between the last that stays and the first that goes, so that rounding moves no unit across it.
         """
         sizes = log_w.detach()[log_w.isfinite()].abs().double().sort().values
-        counts = torch.arange(1, len(sizes) + 1, device=sizes.device)
+        counts = sizes.new_ones(len(sizes)).cumsum(0)
         num_kept = int((sizes.square().cumsum(0) / counts <= self.threshold).sum())
         if num_kept == len(sizes):
             return LogBand(width=math.inf)
@@ -248,18 +297,15 @@ class LogBand:
         log_w = w.log()
         keep = log_w.abs() < self.width
         inside = keep.to(w.dtype)
-        return Clipped(w * inside, keep, inside, ~keep & (log_w < 0), ~keep & (log_w >= 0), torch.zeros_like(is_good))
+        return Clipped(
+            w * inside, keep, inside, ~keep & (log_w < 0), ~keep & (log_w >= 0), is_good.new_zeros(is_good.shape)
+        )
 
 
 CLIPS: dict[str, Clip] = {
-    "none": NoClip(),
-    "dual": DualClip(),
-    "truncate": Truncate(),
-    "mask": Mask(),
-    "taper": Taper(),
-    "total-variation": TotalVariation(),
-    "second-moment": SecondMoment(),
+    clip.kind: clip for clip in (NoClip(), DualClip(), Truncate(), Mask(), Taper(), TotalVariation(), SecondMoment())
 }
+"""Every clip by its kind, with its default settings. A run file's `[objective.clip]` takes each of them."""
 
 
 def clip_named(name: str) -> Clip:

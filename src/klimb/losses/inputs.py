@@ -21,14 +21,20 @@ of the policy as it was when the update of this batch began, is read by objectiv
 One sentence for every setting out of its range: what came and what was expected.
 """
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from klimb.declarations import require as require
+from klimb.declarations import require_known as require_known
+from klimb.losses.names import LEVELS as LEVELS
+from klimb.losses.names import Level as Level
+from klimb.losses.names import Reduce as Reduce
+from klimb.losses.names import require_reduction as require_reduction
 
 
 def check_tensors(
@@ -85,12 +91,6 @@ def working_dtype(*tensors: Tensor | None) -> torch.dtype:
         if tensor is not None:
             dtype = torch.promote_types(dtype, tensor.dtype)
     return dtype
-
-
-Level = Literal["token", "prefix", "sequence", "sequence-mean"]
-
-
-LEVELS: tuple[str, ...] = get_args(Level)
 
 
 WEIGHT_BOUND = 20.0
@@ -162,49 +162,6 @@ def spread(
 def num_tokens(mask: Bool[Tensor, "batch time"]) -> Float[Tensor, "batch 1"]:
     """Return counted tokens of each row, at least 1 so that an empty row divides nothing by zero."""
     return mask.sum(dim=1, keepdim=True).clamp(min=1).float()
-
-
-def require(holds: bool, name: str, value: object, expected: str) -> None:
-    """Raise unless the claim holds.
-
-    Raises:
-        ValueError: `name must be expected, got value`.
-    """
-    if not holds:
-        raise ValueError(f"{name} must be {expected}, got {value}")
-
-
-def require_known(name: str, value: object, known: Sequence[str]) -> None:
-    """Raise unless the value is one of the names there are.
-
-    Raises:
-        ValueError: the message lists them and the nearest.
-    """
-    if value not in known:
-        nearest = difflib.get_close_matches(str(value), known, n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-        raise ValueError(f"unknown {name} {value!r}{hint} There are: {', '.join(known)}")
-
-
-ReduceName = Literal["token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"]
-
-
-REDUCTIONS: tuple[str, ...] = get_args(ReduceName)
-
-
-Reduce = ReduceName | int
-
-
-def require_reduction(reduce: Reduce) -> None:
-    """Raise unless it is a reduction.
-
-    Raises:
-        ValueError: an unknown name, or a fixed length below 1.
-    """
-    if isinstance(reduce, int):
-        require(reduce > 0, "reduce (a fixed length)", reduce, "> 0")
-    else:
-        require_known("reduce", reduce, REDUCTIONS)
 
 
 def normalizer(mask: Bool[Tensor, "batch time"], *, reduce: Reduce) -> float:

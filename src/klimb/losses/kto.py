@@ -174,7 +174,7 @@ class KtoObjective:
             row = int(wrong.nonzero()[0])
             raise ValueError(
                 f"KTO takes an advantage of +1 (desirable) or −1 (undesirable), got {float(advantages[row])} at row "
-                f"{row}; use the advantages 'thumbs'"
+                f"{row}; use the advantages 'binary-feedback'"
             )
         dtype = working_dtype(log_pi, log_ref, advantages)
         per_token = torch.where(mask, log_pi.to(dtype), 0.0) - torch.where(mask, log_ref.detach().to(dtype), 0.0)

@@ -15,7 +15,7 @@ Kept for the baselines that use them, under a name that says what they are.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -45,6 +45,7 @@ from klimb.losses.inputs import (
     working_dtype,
 )
 from klimb.losses.measures import bound_metrics, clip_metrics, data_metrics, ratio_metrics, weight_metrics
+from klimb.losses.names import ESTIMATORS, RATIOS, Estimator, Ratio
 
 
 @runtime_checkable
@@ -145,12 +146,6 @@ def is_forward_kl(penalty: Penalty) -> bool:
     return bool(slopes[0] < 0) and bool(torch.allclose(slopes, slopes[0].expand_as(slopes)))
 
 
-Estimator = Literal["reinforce", "differentiable"]
-
-
-ESTIMATORS: tuple[str, ...] = get_args(Estimator)
-
-
 def differentiable(
     units: Units, penalty: Penalty, *, beta: float, clip: Clip, weight_bound: float
 ) -> tuple[Float[Tensor, "batch units"], Clipped]:
@@ -191,12 +186,6 @@ def reinforce(
     weight = clipped.w * units.advantages + clipped.slope_share * regularisation
     live = torch.where(clipped.keep, units.log_pi, units.log_pi.detach())
     return -weight * live, clipped
-
-
-Ratio = Literal["recorded", "none"]
-
-
-RATIOS: tuple[str, ...] = get_args(Ratio)
 
 
 @dataclass(frozen=True, kw_only=True)

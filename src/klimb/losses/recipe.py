@@ -3,13 +3,15 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from klimb.losses.clips import Clip, NoClip, Taper
-from klimb.losses.inputs import Level, Reduce
-from klimb.losses.kto import KtoObjective
-from klimb.losses.objective import Estimator, Objective, Ratio
-from klimb.losses.regression import Anchor, SquaredResidual, Value
+from klimb.losses.names import Anchor, Estimator, Level, LossKind, Ratio, Reduce, Value
+
+if TYPE_CHECKING:
+    from klimb.losses.kto import KtoObjective
+    from klimb.losses.objective import Objective
+    from klimb.losses.regression import SquaredResidual
 
 _FIELDS: Mapping[str, tuple[str, ...]] = {
     "policy-gradient": ("divergence", "beta", "estimator", "level", "clip", "reduce", "ratio"),
@@ -18,33 +20,16 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-_CLASSES: Mapping[str, type[Objective] | type[SquaredResidual] | type[KtoObjective]] = {
-    "policy-gradient": Objective,
-    "squared-residual": SquaredResidual,
-    "kto": KtoObjective,
-}
+def _loss_class(loss: LossKind) -> "type[Objective] | type[SquaredResidual] | type[KtoObjective]":
+    # Imported here because a recipe is read without torch, and a loss needs it.
+    from klimb.losses.kto import KtoObjective
+    from klimb.losses.objective import Objective
+    from klimb.losses.regression import SquaredResidual
 
-
-Advantages = Literal[
-    "group-mean",
-    "group-z-score",
-    "leave-one-out",
-    "batch-mean",
-    "batch-z-score",
-    "group-mean-batch-z-score",
-    "group-soft-value",
-    "batch-soft-value",
-    "no-baseline",
-    "thumbs",
-    "ones",
-    "zero",
-]
+    return {"policy-gradient": Objective, "squared-residual": SquaredResidual, "kto": KtoObjective}[loss]
 
 
 ReferenceKind = Literal["iterative", "fixed", "behaviour", "none"]
-
-
-LossKind = Literal["policy-gradient", "squared-residual", "kto"]
 
 
 Credit = Literal["response", "reward-to-go", "gae"]
@@ -87,7 +72,7 @@ class Recipe:
     formula: str
     beta: float
     level: Level
-    advantages: Advantages
+    advantages: str
     reduce: Reduce | Literal["max-new-tokens"]
     reference: ReferenceKind
     group_filter: bool
@@ -122,14 +107,14 @@ class Recipe:
         """
         return self.loss != "policy-gradient" or self.ratio == "none" or isinstance(self.clip, Taper)
 
-    def objective(self, **overrides: Any) -> Objective | SquaredResidual | KtoObjective:
+    def objective(self, **overrides: Any) -> "Objective | SquaredResidual | KtoObjective":
         """Return the objective of this recipe, with any of its settings replaced.
 
         Raises:
             ValueError: a setting that this objective doesn't have, a value out of range, or no length where the
                 recipe divides by the longest that a response may be.
         """
-        kind = _CLASSES[self.loss]
+        kind = _loss_class(self.loss)
         known = {entry.name for entry in dataclasses.fields(kind)}
         unknown = sorted(set(overrides) - known)
         if unknown:

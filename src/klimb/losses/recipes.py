@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from math import inf
 
 from klimb.losses.clips import DualClip, NoClip, SecondMoment, Taper, TotalVariation, Truncate
-from klimb.losses.objective import Estimator
+from klimb.losses.names import Estimator
 from klimb.losses.recipe import Recipe
 
 _CLONING = Recipe(
@@ -153,7 +153,7 @@ _KTO = Recipe(
     loss="kto",
     beta=0.1,
     level="sequence",
-    advantages="thumbs",
+    advantages="binary-feedback",
     reduce="sequence-mean-token-sum",
     reference="fixed",
     group_filter=False,

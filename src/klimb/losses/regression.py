@@ -6,7 +6,7 @@ V* = β·log Z for every response. A loss that is 0 exactly there needs no impor
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -31,15 +31,7 @@ from klimb.losses.inputs import (
     working_dtype,
 )
 from klimb.losses.measures import bound_metrics, data_metrics, ratio_metrics, weight_metrics
-
-Anchor = Literal["mu", "ref"]
-
-
-Value = Literal["given", "group-optimal", "batch-optimal"]
-
-
-SequenceLevel = Literal["sequence", "sequence-mean"]
-
+from klimb.losses.names import Anchor, SequenceLevel, Value
 
 ANCHORS: tuple[str, ...] = get_args(Anchor)
 

@@ -18,22 +18,20 @@ from typing import Any, Literal
 import torch
 
 from klimb.divergences import Divergence
+from klimb.divergences.names import SlopeAtReference
 from klimb.errors import ConfigError
 from klimb.experience import Message, SamplingSettings, open_store
 from klimb.losses import (
-    Clip,
     Corrected,
-    DualClip,
     KtoObjective,
     Loss,
     Mask,
     NoClip,
     Objective,
-    SecondMoment,
     SquaredResidual,
-    Taper,
-    TotalVariation,
     Truncate,
+    is_forward_kl,
+    slope_at_reference,
 )
 from klimb.policies import LoraSettings, Policy, keep_freed_memory, load_policy
 from klimb.samplers import LocalSampler
@@ -79,17 +77,6 @@ from klimb.workbench.guard import make_guard_settings
 PYTHON_PREFIX = "python:"
 
 
-CLIPS: dict[str, type[Clip]] = {
-    "none": NoClip,
-    "dual": DualClip,
-    "truncate": Truncate,
-    "mask": Mask,
-    "taper": Taper,
-    "total-variation": TotalVariation,
-    "second-moment": SecondMoment,
-}
-
-
 def make_objective(config: RunConfig) -> Loss:
     """Return the objective, with a divergence of the user's own if the configuration names one, and its correction."""
     section = config.objective
@@ -106,8 +93,6 @@ def make_objective(config: RunConfig) -> Loss:
             undesirable_weight=section.undesirable_weight,
             reduce=reduce,
         )
-    bounds = section.clip.model_dump(exclude={"kind"})
-    clip = CLIPS[section.clip.kind](**{name: math.inf if bound == "none" else bound for name, bound in bounds.items()})
     divergence = load_divergence(section.divergence)
     if not isinstance(divergence, str):
         _check_own_divergence(config, divergence)
@@ -116,7 +101,7 @@ def make_objective(config: RunConfig) -> Loss:
         beta=section.beta,
         estimator=section.estimator,
         level=section.level,
-        clip=clip,
+        clip=section.clip,
         reduce=reduce,
         ratio=section.ratio,
     )
@@ -125,7 +110,9 @@ def make_objective(config: RunConfig) -> Loss:
 
 def _check_own_divergence(config: RunConfig, divergence: Divergence) -> None:
     try:
-        config.check_divergence(divergence)
+        config.check_divergence(
+            SlopeAtReference(constant=slope_at_reference(divergence), is_forward_kl=is_forward_kl(divergence))
+        )
     except ValueError as error:
         raise ConfigError(str(error)) from None
 

@@ -12,6 +12,10 @@ from klimb.workbench.config.fields import FieldFacts, known_fields
 LONGEST_VALUE = 80
 
 
+UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+"""What pydantic calls a key that a section, or a settings class, does not have."""
+
+
 def config_error(error: ValidationError, *, source: str) -> ConfigError:
     """Return the same errors for people: one line per key."""
     lines: dict[str, str] = {}
@@ -53,7 +57,7 @@ def nearest_keys(path: str, kinds: Iterable[str] = ()) -> list[str]:
 def _line(detail: ErrorDetails, path: str) -> str:
     kinds = tuple(str(part) for part in detail["loc"])
     facts = _facts(path, kinds)
-    if detail["type"] == "extra_forbidden":
+    if detail["type"] in UNKNOWN_KEY:
         near = " or ".join(nearest_keys(path, kinds))
         hint = f"did you mean {near}?" if near else "known keys here: " + ", ".join(_keys_beside(path, kinds))
         return f"{path} = {_shown(detail['input'])}: unknown key; {hint}"

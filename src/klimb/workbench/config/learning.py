@@ -4,13 +4,18 @@
 """
 
 import math
-from typing import Annotated, Literal
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from klimb.losses import Penalty, is_forward_kl, penalty_named, recipe_named, slope_at_reference
+from klimb.divergences.names import SlopeAtReference
+from klimb.experience.advantages import ADVANTAGES
+from klimb.losses.clips import CLIPS, Clip
+from klimb.losses.names import check_penalty_name
+from klimb.losses.recipes import recipe_named
 from klimb.workbench.config.bounds import MOST, PYTHON_NAME, SECTION, Count, CountOrZero, PathText, Seconds, ShortText
-from klimb.workbench.config.clips import ClipSection
 
 
 def _is_recipe(name: str) -> str:
@@ -20,7 +25,7 @@ def _is_recipe(name: str) -> str:
 
 def _is_divergence(name: str) -> str:
     if not PYTHON_NAME.match(name):
-        penalty_named(name)
+        check_penalty_name(name)
     return name
 
 
@@ -28,6 +33,24 @@ RecipeName = Annotated[ShortText, AfterValidator(_is_recipe)]
 
 
 DivergenceName = Annotated[ShortText, AfterValidator(_is_divergence)]
+
+
+class ClipOfKind(Clip, Protocol):
+    """A clip that is told apart from others by its `kind`."""
+
+    @property
+    def kind(self) -> str:
+        """Its name in a file."""
+        ...
+
+
+# The registries say which there are; a type checker sees the type of their rows.
+if TYPE_CHECKING:
+    AdvantageName = str
+    ClipSettings = ClipOfKind
+else:
+    AdvantageName = Literal[tuple(ADVANTAGES)]
+    ClipSettings = Annotated[reduce(or_, map(type, CLIPS.values())), Field(discriminator="kind")]
 
 
 class ObjectiveSection(BaseModel):
@@ -52,7 +75,7 @@ class ObjectiveSection(BaseModel):
         | Annotated[int, Field(ge=1, le=MOST)]
     )
     """How tokens are averaged; a number divides each sequence by that length, `max-new-tokens` by sampling's own."""
-    clip: ClipSection
+    clip: ClipSettings
     """What happens to large and small importance weights."""
     ratio: Literal["recorded", "none"]
     """`recorded` weighs by w = pi/mu from log_mu; `none` forms no ratio and needs no log_mu."""
@@ -71,20 +94,7 @@ class AdvantagesSection(BaseModel):
 
     model_config = SECTION
 
-    kind: Literal[
-        "group-mean",
-        "group-z-score",
-        "leave-one-out",
-        "batch-mean",
-        "batch-z-score",
-        "group-mean-batch-z-score",
-        "group-soft-value",
-        "batch-soft-value",
-        "no-baseline",
-        "thumbs",
-        "ones",
-        "zero",
-    ] = "group-mean"
+    kind: AdvantageName = "group-mean"
     """The baseline, and what the difference is divided by. Soft values take objective.beta as their temperature."""
     offset: Annotated[float, Field(ge=-1_000, le=1_000)] = 0.0
     """Added to the baseline; below 0 every response looks that much better (AsymRE)."""
@@ -200,7 +210,7 @@ class OptimizerSection(BaseModel):
 
 def check_divergence_acts(
     objective: ObjectiveSection,
-    penalty: Penalty,
+    slope: SlopeAtReference,
     *,
     advantages: AdvantagesSection,
     reference: ReferenceSection,
@@ -223,9 +233,9 @@ def check_divergence_acts(
     has_no_ratio = objective.ratio == "none"
     if objective.beta == 0 or not (has_no_ratio or tapers):
         return
-    name, constant = objective.divergence, slope_at_reference(penalty)
+    name, constant = objective.divergence, slope.constant
     if has_no_ratio and reference.kind == "behaviour":
-        if not is_forward_kl(penalty):
+        if not slope.is_forward_kl:
             raise ValueError(
                 f"objective.divergence = {name!r} {_effect_of(constant)}: without a ratio (objective.ratio = 'none') "
                 "and with ref = mu its slope is the constant f'(1); only forward KL needs no ratio to the data: set "

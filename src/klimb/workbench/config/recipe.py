@@ -2,23 +2,16 @@
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
-from klimb.losses import RECIPES, Clip, DualClip, Mask, NoClip, Recipe, SecondMoment, Taper, TotalVariation, Truncate
+from pydantic import TypeAdapter
+
+from klimb.losses.recipe import Recipe
+from klimb.losses.recipes import RECIPES
 from klimb.workbench.config.learning import ObjectiveSection, TrainingSection, automatic_warmup
 
 DEFAULT_RECIPE = "rpg-reinforce-urkl"
-
-
-CLIP_KINDS: Mapping[type, str] = {
-    NoClip: "none",
-    DualClip: "dual",
-    Truncate: "truncate",
-    Mask: "mask",
-    Taper: "taper",
-    TotalVariation: "total-variation",
-    SecondMoment: "second-moment",
-}
 
 
 READ_BY: Mapping[str, tuple[str, ...]] = {
@@ -88,7 +81,7 @@ def recipe_sections(recipe: Recipe) -> dict[str, dict[str, Any]]:
             "estimator": recipe.estimator,
             "level": recipe.level,
             "reduce": recipe.reduce,
-            "clip": clip_section(recipe.clip),
+            "clip": table_of(recipe.clip),
             "loss": recipe.loss,
             "ratio": recipe.ratio,
             "anchor": recipe.anchor,
@@ -130,12 +123,14 @@ def check_is_read(section: ObjectiveSection) -> None:
             )
 
 
-def clip_section(clip: str | Clip) -> dict[str, Any]:
-    """Return a clip as a table with its `kind` and settings."""
-    if isinstance(clip, str):
-        return {"kind": clip}
-    settings = {name: "none" if math.isinf(value) else float(value) for name, value in vars(clip).items()}
-    return {"kind": CLIP_KINDS[type(clip)], **settings}
+def table_of(settings: Any) -> dict[str, Any]:
+    """Return a settings class's values as a file would hold them."""
+    return _adapter(type(settings)).dump_python(settings)
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def lay_over(defaults: Mapping[str, Any], given: Any) -> Any:

@@ -4,8 +4,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from klimb.experience import NEEDS_GROUPS
-from klimb.losses import Penalty, penalty_named
+from klimb.divergences.names import SlopeAtReference
+from klimb.experience.advantages import NEEDS_GROUPS
+from klimb.losses.names import slope_of_penalty
 from klimb.workbench.config.bounds import PYTHON_NAME, SECTION, Count, CountOrZero, Loggers, PathText, RunName, Seed
 from klimb.workbench.config.correction import CorrectionSection, NoCorrectionSection, check_correction
 from klimb.workbench.config.credit import CreditSection, check_credit
@@ -153,11 +154,11 @@ class RunConfig(BaseModel):
                 "sampling.num_samples is 1; use at least 2, or advantages.kind = 'batch-z-score'"
             )
         if not PYTHON_NAME.match(self.objective.divergence):
-            self.check_divergence(penalty_named(self.objective.divergence))
+            self.check_divergence(slope_of_penalty(self.objective.divergence))
         self._check_sources()
         return self
 
-    def check_divergence(self, penalty: Penalty) -> None:
+    def check_divergence(self, slope: SlopeAtReference) -> None:
         """Return if this divergence, which objective.divergence names, acts on the data of the run.
 
         Raises:
@@ -165,7 +166,7 @@ class RunConfig(BaseModel):
         """
         check_divergence_acts(
             self.objective,
-            penalty,
+            slope,
             advantages=self.advantages,
             reference=self.reference,
             is_fresh=self.sources.rollout == 1 and self.sampling.lag == 0,

@@ -1,0 +1,35 @@
+"""Settings and the registries of names are read without the libraries that compute."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "transformers", "peft", "pyarrow", "duckdb", "matplotlib", "scipy", "numpy", "jaxtyping", "rich")
+
+
+def loaded_by(code: str) -> list[str]:
+    """Return which of the heavy libraries a fresh process has loaded after this code."""
+    ends = f"import sys; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", f"{code}; {ends}"], capture_output=True, text=True, check=True)
+    return eval(done.stdout)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import klimb.workbench.config",
+        "from klimb.workbench.config import build_config; build_config({}, source='')",
+        "from klimb.workbench.config import build_config; build_config({'objective': {'recipe': 'kto'}}, source='')",
+        "from klimb.losses import CLIPS, RECIPES, DualClip",
+        "from klimb.experience import ADVANTAGES",
+        "import klimb.training, klimb.policies, klimb.tasks, klimb.samplers",
+    ],
+)
+def test_settings_and_names_are_read_without_what_computes(code):
+    assert loaded_by(code) == []
+
+
+def test_a_package_gives_what_it_exports_and_not_a_module_of_that_name():
+    code = "import klimb.training.update; from klimb.training import update; assert callable(update)"
+    assert "torch" in loaded_by(code)
