@@ -6,8 +6,10 @@ from rich.console import Console
 
 from klimb.workbench.options import AuditOptions, check_is_there
 
+UNASKED = AuditOptions()
 
-def audit(data: Path, /, *, options: AuditOptions = AuditOptions()) -> None:
+
+def audit(data: Path, /, *, options: AuditOptions = UNASKED) -> None:
     """Say what logged data is good for: findings, a verdict, a page, and a run file to start from.
 
     Args:

@@ -8,10 +8,10 @@ from rich.text import Text
 
 from klimb.workbench.options import CompareOptions
 
+UNASKED = CompareOptions()
 
-def compare(
-    study: Annotated[str, Parameter(show_default=False)] = "", /, *, options: CompareOptions = CompareOptions()
-) -> None:
+
+def compare(study: Annotated[str, Parameter(show_default=False)] = "", /, *, options: CompareOptions = UNASKED) -> None:
     """Compare methods: the runs of a study under one budget, and whether their differences are real.
 
     What is finished is not run again: after an interruption, the same command goes on.

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from klimb.losses import RECIPES, Recipe
+from klimb.losses import RECIPES, Recipe, recipe_named
 from klimb.ui.terminal.run import print_facts
 from klimb.workbench.config import recipe_sections
 
