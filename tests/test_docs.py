@@ -12,7 +12,7 @@ import torch
 
 from klimb.divergences import DIVERGENCES
 from klimb.experience import Sample, SamplingSettings, open_store
-from klimb.losses import RECIPES, Corrected, Loss, Mask, Objective, recipe_named
+from klimb.losses import RECIPES, Corrected, Inputs, Loss, Mask, Objective, recipe_named
 from klimb.policies import Policy
 from klimb.tasks import Problem, Response, Score
 from klimb.training import (
@@ -116,10 +116,10 @@ OBJECTIVES = (
 def metrics_of(objective: Loss) -> dict[str, float]:
     """Of two responses to one prompt, one good and one bad."""
     log_mu, mask, signs = -torch.ones(2, 3), torch.ones(2, 3).bool(), torch.tensor([1.0, -1.0])
-    fitted = objective.fitted(log_mu, log_mu, log_mu, signs, mask, torch.zeros(2, dtype=torch.int64))
-    prox = log_mu if objective.needs_log_prox else None
-    out = fitted.objective(log_mu, log_mu, log_mu, fitted.advantages, mask, entropy=torch.ones(2, 3), log_prox=prox)
-    return dict(out.metrics)
+    groups = torch.zeros(2, dtype=torch.int64)
+    inputs = Inputs(log_mu, log_mu, log_mu, signs, mask, entropy=torch.ones(2, 3), log_prox=log_mu, groups=groups)
+    prepared, inputs = objective.prepare(inputs)
+    return dict(prepared(inputs).metrics)
 
 
 def test_every_metric_of_an_objective_is_documented_and_no_other_is_claimed():
