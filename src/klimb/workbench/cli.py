@@ -26,6 +26,7 @@ from klimb.ui.text import relative_to_working_directory
 from klimb.workbench.commands.audit import AuditRequest, run_audit
 from klimb.workbench.commands.board import DEFAULT_PORT, run_board
 from klimb.workbench.commands.compare import compare
+from klimb.workbench.commands.config import config as show_settings
 from klimb.workbench.commands.demo import demo_config, run_demo
 from klimb.workbench.commands.estimate import estimate
 from klimb.workbench.commands.evaluate import evaluation_config, run_evaluation
@@ -70,6 +71,9 @@ app.command(report)
 
 
 app.command(import_rows, name="import")
+
+
+app.command(show_settings, name="config")
 
 
 SETTINGS = Parameter(name="--set", consume_multiple=True, negative="", show_default=False)

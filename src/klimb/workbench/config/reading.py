@@ -89,8 +89,12 @@ def resolved_tables(config: RunConfig) -> dict[str, Any]:
     return _without_absent(config.model_dump(mode="json"))
 
 
+def _kind_first(item: tuple[str, Any]) -> bool:
+    return item[0] != "kind"
+
+
 def _without_absent(table: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in table.items() if value is not None}
+    kept = {key: value for key, value in sorted(table.items(), key=_kind_first) if value is not None}
     return {key: _without_absent(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
