@@ -170,7 +170,7 @@ class Forgetful:
 
 def test_every_metric_of_a_run_is_documented_and_no_other_is_claimed(tiny_policy: Policy, tmp_path: Path):
     evaluation = EvaluationSettings(every_steps=2, num_samples=2, sampling=SamplingSettings(max_new_tokens=4))
-    guard = GuardSettings(every_steps=1, action="rollback", rollback_rate_factor=0.5)
+    guard = GuardSettings(every_steps=1, action="rollback", rollback_learning_rate_factor=0.5)
     settings = replace(BASE, num_steps=2, evaluation=evaluation, guard=guard, log_mu="auto")
     watched = {"scorer": ScorerOfParts(), "held_out": PROBLEMS[:3], "base_metrics": Forgetful()}
     run(tiny_policy, tmp_path / "run", settings, **watched)

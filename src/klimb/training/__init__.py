@@ -14,8 +14,7 @@ if TYPE_CHECKING:
         save_checkpoint,
     )
     from klimb.training.cloning import CLONING_OBJECTIVE, CloningSettings, Pair, clone
-    from klimb.training.credit import CreditSettings
-    from klimb.training.critic import Critic, CriticSettings
+    from klimb.training.critic import Critic
     from klimb.training.evaluation import (
         Evaluation,
         ProblemResult,
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
         BaseMetrics,
         Breach,
         Flags,
-        GuardLimits,
-        GuardSettings,
         MeasuresBase,
         find_breaches,
     )
@@ -37,22 +34,34 @@ if TYPE_CHECKING:
     from klimb.training.loop import OnStep, StopRequest, TrainResult, train
     from klimb.training.metrics import MetricsLog, read_metrics, without_wall_clock
     from klimb.training.minibatches import score_samples
-    from klimb.training.optimizers import Optimizer, OptimizerSettings
+    from klimb.training.optimizers import Optimizer
     from klimb.training.prompts import PromptStream
-    from klimb.training.reference_rules import Reference, ReferenceSettings
+    from klimb.training.reference_rules import Reference
     from klimb.training.rollouts import (
         ResponseScorer,
         RolloutContext,
         Rollouts,
-        RolloutSettings,
         RolloutWorker,
         collect_rollouts,
     )
-    from klimb.training.settings import CheckpointSettings, EvaluationSettings, LoopSettings
+    from klimb.training.settings import (
+        CheckpointSettings,
+        CreditSettings,
+        CriticSettings,
+        EvaluationSettings,
+        GuardLimits,
+        GuardSettings,
+        LoopSettings,
+        OptimizerSettings,
+        ReferenceSettings,
+        RolloutSettings,
+        StepSettings,
+        UpdateSettings,
+    )
     from klimb.training.sources.offline import GroupStore, OfflineSource
     from klimb.training.sources.shares import ReplaySettings, SourceSettings
     from klimb.training.state import MAY_DIFFER, check_same_run
-    from klimb.training.update import NonFiniteError, StepOutcome, StepSettings, UpdateSettings, optimizer_step, update
+    from klimb.training.update import NonFiniteError, StepOutcome, optimizer_step, update
 
 __all__ = [
     "CLONING_OBJECTIVE",

@@ -17,6 +17,7 @@ from klimb.errors import Interrupted
 from klimb.workbench.commands.audit import audit
 from klimb.workbench.commands.board import board
 from klimb.workbench.commands.compare import compare
+from klimb.workbench.commands.config import config
 from klimb.workbench.commands.demo import demo
 from klimb.workbench.commands.estimate import estimate
 from klimb.workbench.commands.evaluate import evaluate
@@ -32,7 +33,7 @@ app = App(
     version=__version__,
     suppress_keyboard_interrupt=False,
 )
-for command in (train, demo, audit, board, compare, estimate, report, recipes, experience):
+for command in (train, demo, audit, board, compare, estimate, report, recipes, config, experience):
     app.command(command)
 app.command(evaluate, name="eval")
 app.command(import_rows, name="import")

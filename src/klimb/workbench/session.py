@@ -33,7 +33,7 @@ from klimb.losses import (
     is_forward_kl,
     slope_at_reference,
 )
-from klimb.policies import LoraSettings, Policy, keep_freed_memory, load_policy
+from klimb.policies import Policy, keep_freed_memory, load_policy
 from klimb.samplers import LocalSampler
 from klimb.tasks import (
     FormatReward,
@@ -50,16 +50,12 @@ from klimb.tasks import (
 )
 from klimb.tasks.file import read_rows
 from klimb.training import (
-    CheckpointSettings,
     CloningSettings,
-    CreditSettings,
-    CriticSettings,
     EvaluationSettings,
     LoopSettings,
     OfflineSource,
     OptimizerSettings,
     ReferenceSettings,
-    ReplaySettings,
     RolloutSettings,
     SourceSettings,
     StepSettings,
@@ -168,12 +164,11 @@ TASKS_OWN_REWARD = "task"
 def make_policy(section: ModelSection) -> Policy:
     """Return the language model, on its device."""
     keep_freed_memory()
-    lora = None if section.lora is None else LoraSettings(**section.lora.model_dump())
     policy = load_policy(
         section.path,
         dtype=section.dtype,
         device=section.device,
-        lora=lora,
+        lora=section.lora,
         trust_remote_code=section.trust_remote_code,
     )
     policy.activation_checkpointing = section.activation_checkpointing
@@ -252,10 +247,11 @@ def make_loop_settings(config: RunConfig) -> LoopSettings:
             max_refills=config.advantages.max_refills,
             shuffle_rewards=config.advantages.shuffle_rewards,
         ),
-        credit=CreditSettings(**config.credit.model_dump(), critic=CriticSettings(**config.critic.model_dump())),
+        credit=config.credit,
+        critic=config.critic,
         sources=SourceSettings(
             shares={name: share for name in SOURCES if (share := getattr(config.sources, name))},
-            replay=ReplaySettings(**config.replay.model_dump()),
+            replay=config.replay,
             lag=config.sampling.lag,
         ),
         update=UpdateSettings(
@@ -266,7 +262,7 @@ def make_loop_settings(config: RunConfig) -> LoopSettings:
         ),
         optimizer=make_optimizer_settings(config),
         reference=make_reference_settings(config.reference),
-        checkpoints=CheckpointSettings(**config.checkpoints.model_dump()),
+        checkpoints=config.checkpoints,
         evaluation=EvaluationSettings(
             every_steps=evaluation.every_steps,
             every_tokens=evaluation.every_tokens,
@@ -331,7 +327,7 @@ def make_reference_settings(section: ReferenceSection) -> ReferenceSettings:
             kl_decay=section.kl_decay,
         )
     if section.kind == "ema":
-        return ReferenceSettings(kind="ema", ema_decay=section.decay)
+        return ReferenceSettings(kind="ema", decay=section.decay)
     return ReferenceSettings(kind=section.kind)
 
 

@@ -262,25 +262,6 @@ def _effect_of(constant: float) -> str:
     return f"{verb} the probability of every response by the constant f'(1) = {constant:g}"
 
 
-class CriticSection(BaseModel):
-    """The value head of credit.kind = 'gae': on the policy's hidden states, trained beside it."""
-
-    model_config = SECTION
-
-    hidden_size: Annotated[int, Field(ge=1, le=1_000_000)] = 256
-    """Units of its hidden layer."""
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
-    """Step size of its own Adam."""
-    num_epochs: Annotated[int, Field(ge=1, le=1_000)] = 4
-    """Passes over each batch."""
-    num_minibatches: Annotated[int, Field(ge=1, le=100_000)] = 4
-    """Steps per pass."""
-    clip: Annotated[float, Field(gt=0, le=1_000_000)] = 0.2
-    """How far a value may move on one batch before its loss is clipped, in units of the reward."""
-    max_grad_norm: Annotated[float, Field(gt=0, le=1_000_000)] = 1.0
-    """A longer gradient is scaled down to this norm."""
-
-
 class TrainingSection(BaseModel):
     """How long and in which portions it trains."""
 
