@@ -1,4 +1,4 @@
-"""The tables of documents that follow from rows: `python -m klimb.findings.tables docs/metrics.md`.
+"""The tables of documents that follow from rows: `python -m klimb.findings.tables PAGE …`.
 
 A page has two lines for each table, `<!-- table: NAME -->` and `<!-- /table -->`; what stands between them is made.
 """
@@ -6,9 +6,14 @@ A page has two lines for each table, `<!-- table: NAME -->` and `<!-- /table -->
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from klimb.findings.audit.thresholds import Thresholds as AuditThresholds
 from klimb.findings.metrics import TABLES, Metric
+from klimb.findings.run.thresholds import Thresholds as RunThresholds
+from klimb.findings.thresholds import rows_of
 
 _PLACE = re.compile(r"(<!-- table: ([^\n]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
@@ -17,6 +22,12 @@ def metric_table(metrics: Iterable[Metric]) -> str:
     """Return a row for each metric, as Markdown."""
     rows = [(f"`{metric.name}`", metric.unit, metric.formula, metric.healthy, metric.outside) for metric in metrics]
     return markdown_table(("metric", "unit", "formula", "healthy", "outside"), rows)
+
+
+def threshold_table(table: type[Any]) -> str:
+    """Return a row for each threshold of a table of them, as Markdown."""
+    rows = [(f"`{name}`", f"{row.value:g}", row.unit, row.source) for name, row in rows_of(table).items()]
+    return markdown_table(("name", "value", "unit", "source"), rows)
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -39,11 +50,14 @@ def with_tables(page: str) -> str:
 
 
 def _table(name: str) -> str:
-    kind, _, heading = name.partition(", ")
-    if kind == "metrics" and heading in TABLES:
-        return metric_table(TABLES[heading])
-    known = ", ".join(f"'metrics, {heading}'" for heading in TABLES)
-    raise ValueError(f"there is no table {name!r}; there are {known}")
+    makers = {f"metrics, {heading}": partial(metric_table, metrics) for heading, metrics in TABLES.items()}
+    makers |= {
+        "thresholds of an audit": partial(threshold_table, AuditThresholds),
+        "thresholds of a run": partial(threshold_table, RunThresholds),
+    }
+    if name not in makers:
+        raise ValueError(f"there is no table {name!r}; there are {', '.join(map(repr, makers))}")
+    return makers[name]()
 
 
 def _line(cells: Sequence[str]) -> str:
