@@ -11,14 +11,7 @@ from klimb.training.checkpoints import (
 from klimb.training.cloning import CLONING_OBJECTIVE, CloningSettings, Pair, clone
 from klimb.training.credit import CreditSettings
 from klimb.training.critic import Critic, CriticSettings
-from klimb.training.evaluation import (
-    Evaluation,
-    ProblemResult,
-    append_evaluation,
-    evaluate,
-    evaluation_record,
-    read_evaluations,
-)
+from klimb.training.evaluation import append_evaluation, evaluate, read_evaluations
 from klimb.training.guard.limits import (
     BaseMetrics,
     Breach,
@@ -61,7 +54,6 @@ __all__ = [
     "CreditSettings",
     "Critic",
     "CriticSettings",
-    "Evaluation",
     "EvaluationSettings",
     "Flags",
     "GroupStore",
@@ -77,7 +69,6 @@ __all__ = [
     "Optimizer",
     "OptimizerSettings",
     "Pair",
-    "ProblemResult",
     "PromptStream",
     "Reference",
     "ReferenceSettings",
@@ -99,7 +90,6 @@ __all__ = [
     "clone",
     "collect_rollouts",
     "evaluate",
-    "evaluation_record",
     "find_breaches",
     "load_checkpoint",
     "newest_checkpoint",
