@@ -329,7 +329,7 @@ def test_evaluations_come_at_intervals_and_change_nothing_else(tiny_run, tiny_po
         generator=torch.Generator().manual_seed(0),
     )
     assert lines[3]["evaluation_mean"] == again.mean
-    assert lines[3]["evaluation_pass_at_2"] == again.pass_at[2]
+    assert lines[3]["evaluation_pass_at_2"] == again.pass_at["2"]
 
 
 def test_evaluating_on_nothing_is_refused_before_training(tiny_run, tiny_policy, tmp_path: Path):

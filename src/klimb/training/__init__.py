@@ -15,14 +15,7 @@ if TYPE_CHECKING:
     )
     from klimb.training.cloning import CLONING_OBJECTIVE, CloningSettings, Pair, clone
     from klimb.training.critic import Critic
-    from klimb.training.evaluation import (
-        Evaluation,
-        ProblemResult,
-        append_evaluation,
-        evaluate,
-        evaluation_record,
-        read_evaluations,
-    )
+    from klimb.training.evaluation import append_evaluation, evaluate, read_evaluations
     from klimb.training.guard.limits import (
         BaseMetrics,
         Breach,
@@ -75,7 +68,6 @@ __all__ = [
     "CreditSettings",
     "Critic",
     "CriticSettings",
-    "Evaluation",
     "EvaluationSettings",
     "Flags",
     "GroupStore",
@@ -90,7 +82,6 @@ __all__ = [
     "Optimizer",
     "OptimizerSettings",
     "Pair",
-    "ProblemResult",
     "PromptStream",
     "Reference",
     "ReferenceSettings",
@@ -112,7 +103,6 @@ __all__ = [
     "clone",
     "collect_rollouts",
     "evaluate",
-    "evaluation_record",
     "find_breaches",
     "load_checkpoint",
     "newest_checkpoint",

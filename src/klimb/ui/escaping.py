@@ -1,5 +1,6 @@
 """Text of a model or of strangers, made safe for a page: nothing in it acts, and nothing in it is hidden."""
 
+import re
 import unicodedata
 from html import escape
 
@@ -12,6 +13,15 @@ LINE_SEPARATORS = frozenset({"Zl", "Zp"})
 
 
 WHITESPACE = {" ": "␣", "\n": "⏎", "\t": "⇥"}
+
+
+_CODE = re.compile(r"`([^`]+)`")
+
+
+_LINK = re.compile(r"\[([^\]]+)\]\([^)\s]+\)")
+
+
+_EMPHASIS = re.compile(r"(?<![\w*])\*([^*\s][^*]*)\*(?![\w*])")
 
 
 def escaped(text: str) -> str:
@@ -36,6 +46,11 @@ def escaped_part(text: str, *, limit: int) -> str:
 def escaped_token(token: str, *, limit: int = 80) -> str:
     """One token on one line: spaces, line breaks and tabs are shown as ␣, ⏎ and ⇥."""
     return escaped_part("".join(WHITESPACE.get(character, character) for character in token), limit=limit)
+
+
+def markdown_html(text: str) -> str:
+    """HTML of one line of Markdown: code, emphasis and the words of links; everything else as it stands."""
+    return _EMPHASIS.sub(r"<em>\1</em>", _CODE.sub(r"<code>\1</code>", _LINK.sub(r"\1", escaped(text))))
 
 
 def _shown(character: str) -> str:

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from klimb import __version__
+from klimb.findings.metrics import explain
 from klimb.findings.run.changes import prompt_changes
 from klimb.findings.run.finding import SEVERITIES, Finding, Severity
 from klimb.findings.run.record import RunRecord, is_number
 from klimb.findings.run.rules import find
 from klimb.ui.chart import NUM_COLOURS, Chart, chart_data, chart_svg, legend
-from klimb.ui.escaping import escaped, escaped_part
+from klimb.ui.escaping import escaped, escaped_part, markdown_html
 from klimb.ui.grouping import Group, differing, flat, group_runs
-from klimb.ui.pages.definitions import explain, markdown_html
 from klimb.ui.pages.frame import html_page, tooltip_script
 from klimb.ui.pages.run_answers import answers_html, counts_line, prompts_html, samples_html
 from klimb.ui.pages.run_tiles import overview_html, tiles_html, time_html
