@@ -4,6 +4,8 @@ from rich.console import Console
 
 from klimb.workbench.options import Overrides, PathOrNone, TextOrNone
 
+NAME = "eval"
+
 
 def evaluate(
     model: str,

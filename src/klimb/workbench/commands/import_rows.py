@@ -15,6 +15,8 @@ from klimb.workbench.options import Pairs, PathOrNone, Switch, TextOrNone, check
 if TYPE_CHECKING:
     from klimb.experience.importing import ImportRules
 
+NAME = "import"
+
 MEGABYTE = 1024**2
 
 
