@@ -5,6 +5,8 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import torch
 
 from klimb.divergences import DIVERGENCES
 from klimb.experience import Sample, SamplingSettings, open_store
-from klimb.losses import RECIPES, Corrected, Loss, Mask, Objective, recipe_named
+from klimb.losses import RECIPES, Corrected, Inputs, Loss, Mask, Objective, recipe_named
 from klimb.policies import Policy
 from klimb.tasks import Problem, Response, Score
 from klimb.training import (
@@ -32,6 +34,7 @@ from tests.training.tiny_run import BASE, PROBLEMS, LetterCounter, run
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 METRICS = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+NOT_HERE = (ROOT / "docs" / "not-here.md").read_text(encoding="utf-8")
 
 _PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _TOML = re.compile(r"^```toml\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -39,6 +42,10 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _MAKE = re.compile(r"(?:`|^    )make ([a-z-]+)", re.MULTILINE)
 _ROW = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
+_TEST = re.compile(r"`(tests/[\w/]+\.py::\w+)`")
+_FILE = re.compile(r"\b((?:src|tests|benchmarks|examples)/[\w/-]+(?:\.\w+)?)")
+_MODULE = re.compile(r"\b((?:klimb|benchmarks)(?:\.[a-z_]+)+)\b(?!\()")
+_NO_PROSE = re.compile(r"^(\||#|!\[|<| {4}|\s*$)")
 
 
 def python_blocks(page: Path) -> list[str]:
@@ -53,6 +60,16 @@ def anchors(page: Path) -> set[str]:
 
 def section(text: str, heading: str) -> str:
     return text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def first_line(text: str) -> str:
+    return text.partition("\n")[0]
+
+
+def prose(text: str) -> list[str]:
+    """The lines of a page that are neither code nor table, heading, picture or comment."""
+    without_code = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [line for line in without_code.splitlines() if not _NO_PROSE.match(line)]
 
 
 def relative_links() -> Iterator[tuple[Path, str]]:
@@ -116,10 +133,10 @@ OBJECTIVES = (
 def metrics_of(objective: Loss) -> dict[str, float]:
     """Of two responses to one prompt, one good and one bad."""
     log_mu, mask, signs = -torch.ones(2, 3), torch.ones(2, 3).bool(), torch.tensor([1.0, -1.0])
-    fitted = objective.fitted(log_mu, log_mu, log_mu, signs, mask, torch.zeros(2, dtype=torch.int64))
-    prox = log_mu if objective.needs_log_prox else None
-    out = fitted.objective(log_mu, log_mu, log_mu, fitted.advantages, mask, entropy=torch.ones(2, 3), log_prox=prox)
-    return dict(out.metrics)
+    groups = torch.zeros(2, dtype=torch.int64)
+    inputs = Inputs(log_mu, log_mu, log_mu, signs, mask, entropy=torch.ones(2, 3), log_prox=log_mu, groups=groups)
+    prepared, inputs = objective.prepare(inputs)
+    return dict(prepared(inputs).metrics)
 
 
 def test_every_metric_of_an_objective_is_documented_and_no_other_is_claimed():
@@ -205,6 +222,42 @@ def test_configurations_on_the_page_of_recipes_are_valid(text: str):
 @pytest.mark.parametrize("name", DIVERGENCES)
 def test_every_divergence_is_in_the_notation(name: str):
     assert f"| `{name}` |" in (ROOT / "docs" / "notation.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", sorted(set(_TEST.findall(NOT_HERE))))
+def test_a_test_that_shows_what_klimb_does_instead_exists(name: str):
+    path, _, test = name.partition("::")
+    assert f"\ndef {test}(" in (ROOT / path).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("trouble", NOT_HERE.split("\n## Not there yet")[0].split("\n### ")[1:], ids=first_line)
+def test_each_trouble_has_a_report_and_a_test(trouble: str):
+    assert "https://github.com/" in trouble or "published code of RPG" in trouble
+    assert _TEST.search(trouble)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_exist(page: Path):
+    named = set(_FILE.findall(page.read_text(encoding="utf-8")))
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_modules_and_what_is_in_them_exist_where_a_page_names_them(page: Path):
+    for module in sorted(set(_MODULE.findall(page.read_text(encoding="utf-8")))):
+        parent, _, name = module.rpartition(".")
+        exists = find_spec(module) is not None or hasattr(import_module(parent), name)
+        assert exists, f"{page.name} names {module}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
+def test_lines_of_prose_are_at_most_120_characters(page: Path):
+    long = [line for line in prose(page.read_text(encoding="utf-8")) if len(line) > 120]
+    assert [line for line in long if " " in line.removeprefix("- ")] == []
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
 def test_documents_name_only_make_targets_that_exist():

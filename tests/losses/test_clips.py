@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from klimb.losses import CLIPS, DualClip, Mask, NoClip, Objective, SecondMoment, TotalVariation, Truncate, clip_named
+from klimb.losses import (
+    CLIPS,
+    DualClip,
+    Inputs,
+    Mask,
+    NoClip,
+    Objective,
+    SecondMoment,
+    TotalVariation,
+    Truncate,
+    clip_named,
+)
 from tests.oracle.formulas import KL_COMPONENT, algorithm_2, ppo_dual_clip
 
 LOW, HIGH, CEILING = 0.2, 0.28, 3.0
@@ -145,7 +156,7 @@ def brute_force_kept(log_w: np.ndarray, threshold: float) -> np.ndarray:
 def test_second_moment_keeps_as_many_units_as_the_threshold_allows(threshold):
     log_w = 0.5 * np.random.default_rng(4).standard_t(3, size=200)
     w = torch.from_numpy(log_w).exp()[:, None]
-    band = SecondMoment(threshold).fitted(torch.from_numpy(log_w))
+    band = SecondMoment(threshold).prepare(torch.from_numpy(log_w))
     clipped = band(w, torch.ones_like(w, dtype=torch.bool))
     np.testing.assert_array_equal(clipped.keep[:, 0].numpy(), brute_force_kept(log_w, threshold))
     torch.testing.assert_close(clipped.w, torch.where(clipped.keep, w, 0.0))
@@ -153,7 +164,7 @@ def test_second_moment_keeps_as_many_units_as_the_threshold_allows(threshold):
 
 def test_second_moment_treats_equal_moves_alike_and_ignores_what_is_not_finite():
     log_w = torch.tensor([0.1, -0.1, 0.5, -0.5, 0.5, math.nan, math.inf])
-    band = SecondMoment(0.1).fitted(log_w)  # one 0.5 beside two 0.1 would have the mean 0.09
+    band = SecondMoment(0.1).prepare(log_w)  # one 0.5 beside two 0.1 would have the mean 0.09
     keep = band(log_w.exp()[None], torch.ones(1, 7, dtype=torch.bool)).keep
     assert keep.tolist() == [[True, True, False, False, False, False, False]]
 
@@ -165,9 +176,9 @@ def test_second_moment_belongs_to_a_minibatch_and_not_to_its_micro_batches():
     advantages = torch.randn(6, generator=generator, dtype=torch.float64)
     mask = torch.arange(4) < torch.tensor([4, 2, 4, 1, 3, 4])[:, None]
     objective = Objective(beta=0.0, clip=SecondMoment(0.1))
-    with pytest.raises(ValueError, match=r"call fitted\(…\) on the objective first"):
+    with pytest.raises(ValueError, match=r"call prepare\(…\) on the objective first"):
         objective(log_pi, log_mu, None, advantages, mask)
-    made = objective.fitted(log_pi, log_mu, None, advantages, mask, torch.zeros(6, dtype=torch.int64)).objective
+    made, _ = objective.prepare(Inputs(log_pi, log_mu, None, advantages, mask))
     kept = brute_force_kept((log_pi - log_mu)[mask].numpy(), 0.1)
     assert 0 < kept.sum() < kept.size
 

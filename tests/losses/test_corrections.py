@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from klimb.losses import RECIPES, Corrected, DualClip, Loss, Mask, NoClip, Objective, SecondMoment, Truncate
+from klimb.losses import RECIPES, Corrected, DualClip, Inputs, Loss, Mask, NoClip, Objective, SecondMoment, Truncate
 from tests.losses.enumerated import BEHAVIOUR, POLICY, REFERENCE, log_of, log_probs
 from tests.oracle import world
 from tests.oracle.formulas import DIVERGENCES
@@ -28,9 +28,9 @@ def batch(seed: int = 0, num_rows: int = 8):
     return log_pi, log_mu, log_ref, log_prox, advantages, mask
 
 
-def fitted(objective: Loss, log_pi, log_mu, log_ref, log_prox, advantages, mask) -> Loss:
+def prepare(objective: Loss, log_pi, log_mu, log_ref, log_prox, advantages, mask) -> Loss:
     groups = torch.zeros(len(log_pi), dtype=torch.int64)
-    return objective.fitted(log_pi, log_mu, log_ref, advantages, mask, groups, log_prox=log_prox).objective
+    return objective.prepare(Inputs(log_pi, log_mu, log_ref, advantages, mask, log_prox=log_prox, groups=groups))[0]
 
 
 def gradient(objective: Loss, log_pi, log_mu, log_ref, log_prox, advantages, mask, **options) -> torch.Tensor:
@@ -104,7 +104,7 @@ def test_where_mu_is_prox_every_correction_changes_nothing(recipe, rule, level, 
     log_pi, log_mu, log_ref, _, advantages, mask = batch()
     rows = (log_pi, log_mu, log_ref, log_mu, advantages, mask)
     inner = RECIPES[recipe].objective()
-    corrected = fitted(Corrected(objective=inner, rule=RULES[rule], level=level, normalised=normalised), *rows)
+    corrected = prepare(Corrected(objective=inner, rule=RULES[rule], level=level, normalised=normalised), *rows)
     torch.testing.assert_close(gradient(corrected, *rows), gradient(inner, *rows), atol=1e-14, rtol=0)
 
 
@@ -141,9 +141,9 @@ def test_normalised_weights_have_mean_one_over_the_minibatch():
     log_pi = torch.full((4, 1), -4.0, dtype=torch.float64)
     rows = (log_pi, log_pi - log_b, None, log_pi, torch.ones(4, dtype=torch.float64), torch.ones(4, 1).bool())
     made = Corrected(objective=Objective(beta=0.0, clip="none"), rule=Truncate(1.0, 1.0), normalised=True)
-    with pytest.raises(ValueError, match=r"call fitted\(…\) on it first"):
+    with pytest.raises(ValueError, match=r"call prepare\(…\) on it first"):
         gradient(made, *rows)
-    actual = gradient(fitted(made, *rows), *rows)[:, 0]
+    actual = gradient(prepare(made, *rows), *rows)[:, 0]
     torch.testing.assert_close(actual, -torch.tensor([0.25, 1.0, 2.0, 2.0], dtype=torch.float64) / (21 / 16) / 4)
 
 
@@ -183,7 +183,7 @@ def test_micro_batches_add_up_to_the_whole(clip):
     rows = batch(num_rows=9)
     inner = Objective(beta=BETA, divergence="rkl", clip=clip)
     made = Corrected(objective=inner, rule=Truncate(1.0, 1.0), level="sequence", normalised=True, off_policy_mask=0.3)
-    whole = fitted(made, *rows)
+    whole = prepare(made, *rows)
     parts = [tuple(values[start : start + 2] for values in rows) for start in range(0, 9, 2)]
     total = whole.normalizer(rows[-1])
     added = torch.cat([gradient(whole, *part, normalizer=total) for part in parts])
@@ -257,6 +257,6 @@ def test_it_is_a_loss_and_takes_its_objectives_place():
     made = Corrected(objective=inner)
     assert isinstance(made, Loss)
     assert (made.beta, made.needs_log_ref, made.needs_log_prox) == (inner.beta, True, True)
-    assert not made.fits_minibatch
-    assert Corrected(objective=inner, normalised=True).fits_minibatch
-    assert Corrected(objective=dataclasses.replace(inner, clip=SecondMoment())).fits_minibatch
+    assert not made.needs_minibatch
+    assert Corrected(objective=inner, normalised=True).needs_minibatch
+    assert Corrected(objective=dataclasses.replace(inner, clip=SecondMoment())).needs_minibatch

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from klimb.losses import RECIPES, KtoObjective
+from klimb.losses import RECIPES, Inputs, KtoObjective
 from tests.losses.enumerated import COUNTS, POLICY, REFERENCE, in_data, log_of, log_probs
 from tests.oracle import regression, world
 
@@ -35,8 +35,8 @@ def test_gradient_is_that_of_the_published_loss_over_the_enumerated_world(mass):
     mask = in_data(torch.from_numpy(world.MASK))
     objective = RECIPES["kto"].objective(beta=BETA, desirable_weight=DESIRABLE, undesirable_weight=UNDESIRABLE)
     groups = torch.arange(len(thumbs))
-    fitted = objective.fitted(log_pi.detach(), None, log_ref, thumbs, mask, groups)
-    loss = fitted.objective(log_pi, log_ref * math.nan, log_ref, fitted.advantages, mask).loss
+    objective, _ = objective.prepare(Inputs(log_pi.detach(), None, log_ref, thumbs, mask, groups=groups))
+    loss = objective(log_pi, log_ref * math.nan, log_ref, thumbs, mask).loss
     (actual,) = torch.autograd.grad(loss, table)
 
     shares = COUNTS / COUNTS.sum()
@@ -68,15 +68,16 @@ def test_the_slope_by_hand():
 def test_the_reference_point_is_the_mean_log_ratio_and_never_negative(shift):
     log_pi, log_ref, thumbs, mask = batch()
     x = torch.where(mask, log_pi + shift - log_ref, 0.0).sum(1)[:5]
-    fitted = KtoObjective().fitted(log_pi + shift, None, log_ref, thumbs, mask, torch.arange(6))
-    assert fitted.objective.reference_point == pytest.approx(max(0.0, float(x.mean())), abs=1e-14)
-    assert (fitted.objective.reference_point == 0) == (shift < 0)
-    assert fitted.advantages is thumbs
+    inputs = Inputs(log_pi + shift, None, log_ref, thumbs, mask)
+    prepared, given = KtoObjective().prepare(inputs)
+    assert prepared.reference_point == pytest.approx(max(0.0, float(x.mean())), abs=1e-14)
+    assert (prepared.reference_point == 0) == (shift < 0)
+    assert given is inputs
 
 
-def test_micro_batches_of_a_fitted_minibatch_add_up():
+def test_micro_batches_of_a_prepared_minibatch_add_up():
     log_pi, log_ref, thumbs, mask = batch()
-    objective, thumbs = KtoObjective().fitted(log_pi + 1, None, log_ref, thumbs, mask, torch.arange(6))
+    objective, _ = KtoObjective().prepare(Inputs(log_pi + 1, None, log_ref, thumbs, mask))
     gradients = []
     for cuts in ([slice(0, 6)], [slice(0, 1), slice(1, 4), slice(4, 6)]):
         leaf = log_pi.clone().requires_grad_()
@@ -117,7 +118,7 @@ def test_an_answer_far_from_the_reference_gives_no_overflow():
 def test_a_policy_that_produces_nan_gives_a_loss_that_is_not_finite_and_spoils_no_other_row():
     log_pi, log_ref, thumbs, mask = batch()
     log_pi[0, 0] = math.nan
-    objective, thumbs = KtoObjective().fitted(log_pi, None, log_ref, thumbs, mask, torch.arange(6))
+    objective, _ = KtoObjective().prepare(Inputs(log_pi, None, log_ref, thumbs, mask))
     assert math.isfinite(objective.reference_point)
     assert not objective(log_pi, None, log_ref, thumbs, mask).loss.isfinite()
 
@@ -125,14 +126,14 @@ def test_a_policy_that_produces_nan_gives_a_loss_that_is_not_finite_and_spoils_n
 def test_what_cannot_be_computed_is_refused():
     log_pi, log_ref, thumbs, mask = batch()
     ready = KtoObjective(reference_point=0.0)
-    with pytest.raises(ValueError, match=r"call fitted\(…\) on it first"):
+    with pytest.raises(ValueError, match=r"call prepare\(…\) on it first"):
         KtoObjective()(log_pi, None, log_ref, thumbs, mask)
     with pytest.raises(ValueError, match=r"got 0.5 at row 0; use the advantages 'binary-feedback'"):
         ready(log_pi, None, log_ref, thumbs / 2, mask)
     with pytest.raises(ValueError, match="log_ref is None, and KTO compares"):
         ready(log_pi, log_pi, None, thumbs, mask)
     with pytest.raises(ValueError, match="no token of this minibatch counts"):
-        KtoObjective().fitted(log_pi, None, log_ref, thumbs, mask & False, torch.arange(6))
+        KtoObjective().prepare(Inputs(log_pi, None, log_ref, thumbs, mask & False))
     with pytest.raises(ValueError, match="beta must be finite and > 0"):
         KtoObjective(beta=0.0)
     with pytest.raises(ValueError, match="undesirable_weight must be finite and >= 0, got -1"):

@@ -1,6 +1,7 @@
 """Masks, bounds, reductions, metrics and errors of the objective."""
 
 import math
+from dataclasses import replace
 
 import jaxtyping
 import numpy as np
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from klimb.divergences import DIVERGENCES
-from klimb.losses import CLIPS, Objective, effective_sample_share
+from klimb.experience import Sample, collate
+from klimb.losses import CLIPS, Inputs, Objective, effective_sample_share
 from klimb.losses.objective import PENALTIES
 from tests.losses.enumerated import BEHAVIOUR, POLICY, REFERENCE, log_of, log_probs
 from tests.oracle import world
@@ -62,7 +64,7 @@ def test_float32_stays_finite_at_log_ratios_of_200_and_the_bound_is_counted(name
     mask = torch.ones(4, 3, dtype=torch.bool)
     objective = Objective(divergence=name, beta=0.1, estimator=estimator, level=level, clip=clip)
     advantages = torch.tensor([1.0, -1.0, 1.0, -1.0])
-    objective = objective.fitted(log_pi, log_mu, log_ref, advantages, mask, torch.zeros(4, dtype=torch.int64)).objective
+    objective, _ = objective.prepare(Inputs(log_pi, log_mu, log_ref, advantages, mask))
     out = objective(log_pi, log_mu, log_ref, advantages, mask)
     assert out.loss.isfinite()
     assert gradient(objective, log_pi, log_mu, log_ref, advantages, mask).isfinite().all()
@@ -264,9 +266,60 @@ def replaced(index: int, tensor: object) -> list:
         (replaced(3, torch.tensor([0.0, math.nan, 0.0, 0.0])), "advantages is nan at row 1"),
     ],
 )
-def test_bad_tensors_are_errors(inputs, message):
+def test_bad_tensors_are_errors(inputs, message, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside the tests
     with pytest.raises(ValueError, match=message):
         Objective()(*inputs)
+
+
+@pytest.mark.parametrize("name", ["entropy", "log_prox"])
+def test_what_is_given_by_name_has_the_shape_of_log_pi_too(name, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside the tests
+    with pytest.raises(ValueError, match=f"{name} must have the shape of log_pi"):
+        Objective()(*batch(4, 3), **{name: torch.zeros(4, 2)})
+
+
+def test_a_loss_takes_inputs_or_their_fields():
+    objective, tensors, entropy = Objective(beta=0.3), batch(), torch.rand(8, 5)
+    of_fields = objective(*tensors, entropy=entropy, normalizer=7.0)
+    of_inputs = objective(Inputs(*tensors, entropy=entropy, normalizer=7.0))
+    assert torch.equal(of_fields.terms, of_inputs.terms)
+    assert (float(of_fields.loss), of_fields.metrics) == (float(of_inputs.loss), of_inputs.metrics)
+
+
+@pytest.mark.parametrize("per_token", [False, True])
+def test_selected_rows_have_their_own_losses_without_columns_in_which_none_of_them_counts(per_token):
+    log_pi, log_mu, log_ref, advantages, _ = batch(4, 6)
+    mask = torch.arange(6) < torch.tensor([[6], [2], [3], [1]])
+    advantages = advantages[:, None] * torch.arange(1.0, 7.0) if per_token else advantages
+    whole = Inputs(log_pi, log_mu, log_ref, advantages, mask, entropy=-log_pi, log_prox=log_mu, normalizer=9.0)
+    part = whole.select([2, 1])
+    assert part.mask.tolist() == [[True, True, True], [True, True, False]]
+    assert part.normalizer == 9
+    terms = Objective(beta=0.3)(whole).terms
+    torch.testing.assert_close(Objective(beta=0.3)(part).terms, terms[[2, 1], :3])
+
+
+def test_a_batch_gives_inputs_with_what_the_policy_says_of_it():
+    sample = Sample(
+        sample_id="a",
+        group_id="g",
+        prompt=(),
+        prompt_ids=(1,),
+        response="",
+        response_ids=(2, 3),
+        finish_reason="stop",
+        log_mu=(-1.0, -2.0),
+        log_mu_provenance="sampler",
+        log_ref=(-3.0, -4.0),
+    )
+    collated = collate([sample, replace(sample, sample_id="b", group_id="h")], torch.tensor([1.0, -1.0]))
+    inputs = Inputs.of(collated, torch.full((2, 2), -0.5), groups=collated.groups)
+    assert inputs.log_mu is collated.log_mu
+    assert inputs.log_ref is collated.log_ref
+    assert inputs.advantages is collated.advantages
+    assert inputs.mask is collated.mask
+    assert inputs.groups is not None and inputs.groups.tolist() == [0, 1]
 
 
 def test_a_sequence_level_refuses_advantages_that_differ_within_a_row():

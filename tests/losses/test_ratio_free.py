@@ -8,7 +8,7 @@ import torch
 
 from klimb.divergences import DIVERGENCES
 from klimb.experience.advantages import compute_advantages
-from klimb.losses import RECIPES, Objective, Taper, is_forward_kl, penalty_named, slope_at_reference
+from klimb.losses import RECIPES, Inputs, Objective, Taper, is_forward_kl, penalty_named, slope_at_reference
 from klimb.losses.objective import PENALTIES
 from tests.losses.enumerated import (
     BEHAVIOUR,
@@ -186,9 +186,10 @@ def test_micro_batches_add_up(name):
 def test_an_objective_that_needs_nothing_of_the_minibatch_gives_back_what_it_was_given():
     objective = Objective()
     log_pi, advantages = log_probs(torch.from_numpy(POLICY)), torch.from_numpy(REWARDS)
-    fitted = objective.fitted(log_pi, None, None, advantages, MASK, torch.zeros(15, dtype=torch.int64))
-    assert fitted.objective is objective
-    assert fitted.advantages is advantages
+    inputs = Inputs(log_pi, None, None, advantages, MASK)
+    prepared, given = objective.prepare(inputs)
+    assert prepared is objective
+    assert given is inputs
 
 
 def test_a_recorded_ratio_needs_log_mu():

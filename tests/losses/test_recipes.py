@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from klimb.experience.advantages import ADVANTAGES, TAKES_OFFSET
-from klimb.losses import RECIPES, DualClip, KtoObjective, Loss, Objective, SquaredResidual, Taper, recipe_named
+from klimb.losses import RECIPES, DualClip, Inputs, KtoObjective, Loss, Objective, SquaredResidual, Taper, recipe_named
 from tests.losses.enumerated import log_of, log_probs
 from tests.oracle import world
 
@@ -61,7 +61,7 @@ def ours(name: str, lp, rows, **overrides):
     log_mu, log_ref, advantages, mask = rows
     objective = RECIPES[name].objective(**overrides)
     groups = torch.zeros(len(lp), dtype=torch.int64)
-    objective = objective.fitted(lp.detach(), log_mu, log_ref, advantages, mask, groups).objective
+    objective, _ = objective.prepare(Inputs(lp.detach(), log_mu, log_ref, advantages, mask, groups=groups))
     return objective(lp, log_mu, log_ref, advantages, mask).loss
 
 
@@ -215,7 +215,7 @@ def test_an_unknown_recipe_names_the_nearest():
 
 def test_what_each_recipe_for_logged_data_needs():
     needs = {
-        name: (recipe.needs_log_mu, recipe.objective().needs_log_ref, recipe.objective().fits_minibatch)
+        name: (recipe.needs_log_mu, recipe.objective().needs_log_ref, recipe.objective().needs_minibatch)
         for name, recipe in RECIPES.items()
         if recipe.usable_offline
     }

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from klimb.experience.advantages import compute_advantages
-from klimb.losses import RECIPES, SquaredResidual
+from klimb.losses import RECIPES, Inputs, SquaredResidual
 from tests.losses.enumerated import (
     BEHAVIOUR,
     COUNTS,
@@ -35,8 +35,9 @@ def gradient(objective, log_mu, log_ref, advantages) -> np.ndarray:
     table = torch.from_numpy(POLICY).requires_grad_()
     rows = in_data(log_probs(table)), in_data(log_mu), in_data(log_ref)
     mask = in_data(MASK)
-    fitted = objective.fitted(*(row.detach() for row in rows), in_data(advantages), mask, ONE_GROUP)
-    loss = fitted.objective(*rows, fitted.advantages, mask).loss
+    detached = (row.detach() for row in rows)
+    prepared, inputs = objective.prepare(Inputs(*detached, in_data(advantages), mask, groups=ONE_GROUP))
+    loss = prepared(*rows, inputs.advantages, mask).loss
     return torch.autograd.grad(loss, table)[0].numpy()
 
 
@@ -100,8 +101,9 @@ def trained(recipe_name: str, anchor: np.ndarray, log_mu: torch.Tensor, log_ref:
 
     def loss_of(table: torch.Tensor) -> torch.Tensor:
         log_pi = in_data(log_probs(table))
-        fitted = objective.fitted(log_pi.detach(), rows_mu, rows_ref, advantages, mask, ONE_GROUP)
-        return fitted.objective(log_pi, rows_mu, rows_ref, fitted.advantages, mask).loss
+        minibatch = Inputs(log_pi.detach(), rows_mu, rows_ref, advantages, mask, groups=ONE_GROUP)
+        prepared, inputs = objective.prepare(minibatch)
+        return prepared(log_pi, rows_mu, rows_ref, inputs.advantages, mask).loss
 
     return minimiser(loss_of, np.log(anchor))
 
@@ -145,19 +147,20 @@ def test_values_are_of_the_group_and_of_the_minibatch_for_who_is_alone():
     targets = rewards - BETA * torch.where(mask, log_pi - log_ref, 0.0).sum(1)
     groups = torch.tensor([7, 3, 7, 3, 5, 5])  # The last row has no token: row 4 is alone.
     objective = SquaredResidual(beta=BETA, anchor="ref", value="group-optimal")
-    fitted = objective.fitted(log_pi, None, log_ref, rewards, mask, groups)
+    prepared, inputs = objective.prepare(Inputs(log_pi, None, log_ref, rewards, mask, groups=groups))
     pairs, everyone = (targets[[0, 2]].mean(), targets[[1, 3]].mean()), targets[:5].mean()
     values = torch.stack([pairs[0], pairs[1], pairs[0], pairs[1], everyone])
-    torch.testing.assert_close(fitted.advantages[:5], rewards[:5] - values)
-    assert fitted.objective == SquaredResidual(beta=BETA, anchor="ref")
+    torch.testing.assert_close(inputs.advantages[:5], rewards[:5] - values)
+    assert prepared == SquaredResidual(beta=BETA, anchor="ref")
 
 
 @pytest.mark.parametrize("reduce", ["token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum", 7])
-def test_micro_batches_of_a_fitted_minibatch_add_up(reduce):
+def test_micro_batches_of_a_prepared_minibatch_add_up(reduce):
     log_pi, _, log_ref, rewards, mask = small_batch()
     objective = SquaredResidual(beta=BETA, anchor="ref", value="batch-optimal", reduce=reduce)
     groups = torch.zeros(6, dtype=torch.int64)
-    objective, advantages = objective.fitted(log_pi, None, log_ref, rewards, mask, groups)
+    objective, inputs = objective.prepare(Inputs(log_pi, None, log_ref, rewards, mask, groups=groups))
+    advantages = inputs.advantages
     gradients = []
     for cuts in ([slice(0, 6)], [slice(0, 1), slice(1, 4), slice(4, 6)]):
         leaf = log_pi.clone().requires_grad_()
@@ -184,9 +187,9 @@ def test_a_policy_that_produces_nan_gives_a_loss_that_is_not_finite_and_spoils_n
     log_pi, _, log_ref, rewards, mask = small_batch()
     log_pi[0, 0] = math.nan
     objective = SquaredResidual(beta=1.0, anchor="ref", value="batch-optimal")
-    fitted = objective.fitted(log_pi, None, log_ref, rewards, mask, torch.zeros(6, dtype=torch.int64))
-    assert bool(fitted.advantages.isfinite().all())
-    assert not fitted.objective(log_pi, None, log_ref, fitted.advantages, mask).loss.isfinite()
+    prepared, inputs = objective.prepare(Inputs(log_pi, None, log_ref, rewards, mask))
+    assert bool(inputs.advantages.isfinite().all())
+    assert not prepared(inputs).loss.isfinite()
 
 
 @pytest.mark.parametrize(
@@ -208,8 +211,10 @@ def test_settings_out_of_range_are_errors(options, message, monkeypatch):
 def test_what_cannot_be_computed_is_refused():
     log_pi, log_mu, log_ref, rewards, mask = small_batch()
     fitting = SquaredResidual(beta=1.0, anchor="ref", value="group-optimal")
-    with pytest.raises(ValueError, match=r"call fitted\(…\) on it first"):
+    with pytest.raises(ValueError, match=r"call prepare\(…\) on it first"):
         fitting(log_pi, log_mu, log_ref, rewards, mask)
+    with pytest.raises(ValueError, match="groups is None, and value 'group-optimal' is of each group"):
+        SquaredResidual(beta=BETA, value="group-optimal").prepare(Inputs(log_pi, log_pi, None, rewards, mask))
     with pytest.raises(ValueError, match="log_ref is None, and it is the anchor"):
         SquaredResidual(beta=1.0, anchor="ref")(log_pi, log_mu, None, rewards, mask)
     with pytest.raises(ValueError, match="log_mu is nan at row 0, position 0"):
@@ -222,8 +227,8 @@ def test_a_minibatch_of_one_response_is_fitted_exactly_and_teaches_nothing():
     log_pi, _, log_ref, rewards, mask = small_batch()
     one = (log_pi[:1].detach().requires_grad_(), None, log_ref[:1])
     fitting = SquaredResidual(beta=1.0, anchor="ref", value="group-optimal")
-    fitted = fitting.fitted(*one, rewards[:1], mask[:1], torch.zeros(1, dtype=torch.int64))
-    out = fitted.objective(*one, fitted.advantages, mask[:1])
+    prepared, inputs = fitting.prepare(Inputs(*one, rewards[:1], mask[:1], groups=torch.zeros(1, dtype=torch.int64)))
+    out = prepared(inputs)
     out.loss.backward()
     assert one[0].grad is not None
     torch.testing.assert_close(one[0].grad, torch.zeros_like(one[0]), atol=1e-6, rtol=0)

@@ -1,9 +1,15 @@
+import functools
 import importlib.util
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import jaxtyping
 import pytest
 import torch
+
+from klimb.policies import load_policy
 
 
 class TwinScheduleFree:
@@ -57,3 +63,24 @@ def tiny_run(tiny_run_path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    tiny_run: ModuleType, tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """Variant and number of steps -> the folder of a run that nothing disturbed, made once for all who read it.
+
+    Its shapes are checked, whether or not those of the test are.
+    """
+
+    @functools.cache
+    def folder_of(variant: str, num_steps: int = 6) -> Path:
+        folder = tmp_path_factory.mktemp("undisturbed")
+        policy = load_policy(str(tiny_model_path), dtype="float32", device="cpu")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(jaxtyping.config, "jaxtyping_disable", False)
+            tiny_run.run(policy, folder, replace(tiny_run.VARIANTS[variant], num_steps=num_steps))
+        return folder
+
+    return folder_of

@@ -45,16 +45,16 @@ class NotFinite:
     beta = 0.01
     needs_log_mu = needs_log_ref = True
     needs_log_prox = False
-    fits_minibatch = False
+    needs_minibatch = False
 
     def normalizer(self, mask: torch.Tensor) -> float:
         return 1.0
 
-    def fitted(self, log_pi, log_mu, log_ref, advantages, mask, groups, *, log_prox=None):
-        raise AssertionError("fits_minibatch is False")
+    def prepare(self, inputs):
+        raise AssertionError("needs_minibatch is False")
 
-    def __call__(self, log_pi, log_mu, log_ref, advantages, mask, *, entropy=None, normalizer=None, log_prox=None):
-        return replace(Objective()(log_pi, log_mu, log_ref, advantages, mask), loss=log_pi.sum() * float("nan"))
+    def __call__(self, inputs):
+        return replace(Objective()(inputs), loss=inputs.log_pi.sum() * float("nan"))
 
 
 def test_losses_that_stay_not_finite_end_the_run_with_their_batches_kept(tiny_run, tiny_policy, tmp_path: Path):

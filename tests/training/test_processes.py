@@ -46,12 +46,9 @@ def start(tiny_run_path: Path, tiny_model_path: Path, tmp_path: Path, variant: s
 
 
 @pytest.fixture
-def straight(tiny_run, tiny_model_path: Path, tmp_path: Path, variant: str) -> Path:
+def straight(undisturbed, variant: str) -> Path:
     """The folder of a run of this process that nothing disturbed."""
-    policy = load_policy(str(tiny_model_path), dtype="float32", device="cpu")
-    settings = replace(tiny_run.VARIANTS[variant], num_steps=NUM_STEPS)
-    tiny_run.run(policy, tmp_path / "straight", settings)
-    return tmp_path / "straight"
+    return undisturbed(variant, NUM_STEPS)
 
 
 def assert_same_end(straight: Path, torn: Path) -> None:
@@ -77,7 +74,7 @@ def test_killed_and_resumed_is_bit_for_bit_the_undisturbed_run(start, straight: 
     wait_for_step(process, 3)
     time.sleep(0.1)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL
     newest = newest_verified(tmp_path / "torn" / "checkpoints")
     assert newest is not None and newest.name in ("step-000002", "step-000004")
@@ -119,7 +116,7 @@ def test_sigterm_saves_and_exits_with_143_and_the_resumed_run_is_the_same(
     process = start(sleep_seconds=0.2)
     wait_for_step(process, 3)
     process.terminate()
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 143
     assert "SIGTERM: finishing this step, then saving; once more ends at once" in errors
     assert "stopped by a signal; saved after step" in errors
@@ -136,7 +133,7 @@ def test_sigterm_saves_and_exits_with_143_and_the_resumed_run_is_the_same(
 def test_a_second_signal_ends_at_once(start, tmp_path: Path, number: int):
     process = start(sleep_seconds=600.0)
     lock = tmp_path / "torn" / "lock"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not (lock.exists() and lock.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.3)  # past the handler's installation, which follows the lock
@@ -145,4 +142,4 @@ def test_a_second_signal_ends_at_once(start, tmp_path: Path, number: int):
     while "once more ends at once" not in process.stderr.readline():
         assert process.poll() is None
     process.send_signal(number)
-    assert process.wait(timeout=10) == -number
+    assert process.wait(timeout=60) == -number

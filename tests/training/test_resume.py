@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,9 @@ from klimb.training import (
     read_metrics,
     without_wall_clock,
 )
+
+# A run takes twice as long when the shapes are checked; those of the undisturbed runs are.
+pytestmark = pytest.mark.usefixtures("without_shape_checks")
 
 EXERCISES = {
     "iterative": lambda lines: lines[-1]["epoch"] >= 1,
@@ -66,14 +70,15 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", EXERCISES)
-def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_run(tiny_run, fresh_policy, tmp_path: Path, variant):
+def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_run(
+    tiny_run, fresh_policy, undisturbed, tmp_path: Path, variant
+):
     settings = tiny_run.VARIANTS[variant]
-    tiny_run.run(fresh_policy(), tmp_path / "straight", settings)
     tiny_run.run(fresh_policy(), tmp_path / "torn", replace(settings, num_steps=3))
     result = tiny_run.run(fresh_policy(), tmp_path / "torn", settings, resume=True)
     assert result.num_steps == 6
-    assert_same_run(tmp_path / "straight", tmp_path / "torn")
-    assert EXERCISES[variant](read_metrics(tmp_path / "straight" / "metrics.jsonl"))
+    assert_same_run(undisturbed(variant), tmp_path / "torn")
+    assert EXERCISES[variant](read_metrics(undisturbed(variant) / "metrics.jsonl"))
 
 
 def test_an_adapter_is_the_whole_of_a_checkpoint_and_of_its_reference(tiny_run, tiny_model_path, tmp_path: Path):
@@ -91,9 +96,8 @@ def test_an_adapter_is_the_whole_of_a_checkpoint_and_of_its_reference(tiny_run, 
         assert all("lora" in name for name in content.tensors[stem])
 
 
-def test_an_interruption_between_checkpoints_loses_nothing(tiny_run, fresh_policy, tmp_path: Path):
+def test_an_interruption_between_checkpoints_loses_nothing(tiny_run, fresh_policy, undisturbed, tmp_path: Path):
     settings = tiny_run.VARIANTS["schedule-free-ema"]
-    tiny_run.run(fresh_policy(), tmp_path / "straight", settings)
 
     def interrupt(metrics, samples) -> None:
         if metrics["step"] == 3:
@@ -110,12 +114,13 @@ def test_an_interruption_between_checkpoints_loses_nothing(tiny_run, fresh_polic
         on_step=lambda metrics, _: steps.append(metrics["step"]),
     )
     assert steps == [4, 5, 6]
-    assert_same_run(tmp_path / "straight", tmp_path / "torn")
+    assert_same_run(undisturbed("schedule-free-ema"), tmp_path / "torn")
 
 
-def test_an_exception_between_checkpoints_is_cut_back_and_done_again(tiny_run, fresh_policy, tmp_path: Path):
+def test_an_exception_between_checkpoints_is_cut_back_and_done_again(
+    tiny_run, fresh_policy, undisturbed, tmp_path: Path
+):
     settings = tiny_run.VARIANTS["every-10-filtered"]
-    tiny_run.run(fresh_policy(), tmp_path / "straight", settings)
 
     def fail(metrics, samples) -> None:
         if metrics["step"] == 5:
@@ -125,12 +130,13 @@ def test_an_exception_between_checkpoints_is_cut_back_and_done_again(tiny_run, f
         tiny_run.run(fresh_policy(), tmp_path / "torn", settings, on_step=fail)
     assert len(read_metrics(tmp_path / "torn" / "metrics.jsonl")) == 5
     tiny_run.run(fresh_policy(), tmp_path / "torn", settings, resume=True)
-    assert_same_run(tmp_path / "straight", tmp_path / "torn")
+    assert_same_run(undisturbed("every-10-filtered"), tmp_path / "torn")
 
 
-def test_a_damaged_checkpoint_gives_the_one_before_and_the_same_end(tiny_run, fresh_policy, tmp_path: Path, caplog):
+def test_a_damaged_checkpoint_gives_the_one_before_and_the_same_end(
+    tiny_run, fresh_policy, undisturbed, tmp_path: Path, caplog
+):
     settings = tiny_run.VARIANTS["schedule-free-ema"]
-    tiny_run.run(fresh_policy(), tmp_path / "straight", settings)
     tiny_run.run(fresh_policy(), tmp_path / "torn", replace(settings, num_steps=4))
     path = tmp_path / "torn" / "checkpoints" / "step-000004" / "optimizer.safetensors"
     data = bytearray(path.read_bytes())
@@ -148,7 +154,7 @@ def test_a_damaged_checkpoint_gives_the_one_before_and_the_same_end(tiny_run, fr
     assert "step-000004 is damaged" in caplog.text
     names = sorted(path.name for path in (tmp_path / "torn" / "checkpoints").iterdir())
     assert names == ["damaged-step-000004", "step-000004", "step-000006"]
-    assert_same_run(tmp_path / "straight", tmp_path / "torn")
+    assert_same_run(undisturbed("schedule-free-ema"), tmp_path / "torn")
 
 
 def test_when_every_checkpoint_is_damaged_nothing_is_thrown_away(tiny_run, fresh_policy, tmp_path: Path):
@@ -192,9 +198,9 @@ def test_a_finished_run_resumed_does_nothing(tiny_run, fresh_policy, tmp_path: P
 
 
 @pytest.fixture
-def begun(tiny_run, fresh_policy, tmp_path: Path):
-    tiny_run.run(fresh_policy(), tmp_path, replace(tiny_run.BASE, num_steps=2))
-    return tmp_path
+def begun(undisturbed, tmp_path: Path):
+    """A folder of one's own with two steps of the plain run."""
+    return Path(shutil.copytree(undisturbed("iterative", 2), tmp_path / "begun"))
 
 
 def test_other_settings_are_refused_with_both_values(tiny_run, fresh_policy, begun: Path):

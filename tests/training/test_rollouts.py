@@ -9,6 +9,7 @@ from klimb.experience import Sample, SamplingSettings
 from klimb.samplers import Completion
 from klimb.tasks import Problem, Response, Score, ScoringError
 from klimb.training import PromptStream, RolloutContext, RolloutSettings, RolloutWorker, collect_rollouts
+from klimb.training.rollouts import compute_credits
 
 ROUND = RolloutContext(seed=5, step=3, policy_version=17, record_log_ref=True)
 
@@ -112,14 +113,12 @@ def test_log_ref_is_left_open_when_the_reference_is_another_model(tiny_policy):
 def test_advantages_belong_to_their_samples(draw):
     collection, _ = draw(["19", "37"])
     assert texts(collection.used) == ["1", "9", "3", "7"]
-    assert collection.advantages.tolist() == [-4, 4, -2, 2]
-    batch = collection.batch()
-    assert batch is not None and batch.advantages.tolist() == [-4, 4, -2, 2]
+    assert compute_credits(collection.used, RolloutSettings()).tolist() == [-4, 4, -2, 2]
 
 
 def test_without_the_filter_even_groups_are_trained_on_with_advantage_zero(draw):
     collection, sampler = draw(["33", "37"])
-    assert collection.advantages.tolist() == [0, 0, -2, 2]
+    assert compute_credits(collection.used, RolloutSettings()).tolist() == [0, 0, -2, 2]
     assert sampler.num_prompts == [2]
     assert collection.metrics["groups_dropped_fraction"] == 0
 
@@ -150,7 +149,7 @@ def test_refills_end_and_what_is_there_is_kept(draw):
 
 def test_nothing_to_learn_from_is_an_empty_batch_and_no_error(draw):
     collection, _ = draw(["33", "99"], group_filter=True, max_refills=0)
-    assert collection.batch() is None
+    assert collection.used == ()
     assert collection.metrics["groups_dropped_fraction"] == 1
     assert collection.metrics["reward_mean"] == 6
 
@@ -159,7 +158,7 @@ def test_responses_without_a_reward_are_counted_and_never_averaged_in(draw):
     collection, _ = draw(["1x9", "xx7"])
     # Group 1 keeps two responses with mean 5; group 2 keeps one only, which cannot be compared with itself.
     assert texts(collection.used) == ["1", "9"]
-    assert collection.advantages.tolist() == [-4, 4]
+    assert compute_credits(collection.used, RolloutSettings()).tolist() == [-4, 4]
     assert collection.metrics["num_errors"] == 3
     assert collection.metrics["reward_mean"] == pytest.approx((1 + 9 + 7) / 3)
     assert [sample.metadata["used"] for sample in collection.samples] == [
@@ -230,7 +229,8 @@ def test_groups_that_come_as_they_end_give_the_collection_of_those_that_come_tog
     assert [replace(sample, created_at=0.0) for sample in one_by_one.samples] == [
         replace(sample, created_at=0.0) for sample in together.samples
     ]
-    assert torch.equal(one_by_one.advantages, together.advantages)
+    of_each = [compute_credits(rollouts.used, RolloutSettings()) for rollouts in (one_by_one, together)]
+    assert torch.equal(*of_each)
 
 
 def test_a_group_is_scored_while_the_next_is_being_drawn(draw):

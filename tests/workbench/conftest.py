@@ -42,6 +42,7 @@ num_samples = 4
 
 [run]
 loggers = []
+report = false  # drawing takes longer than these runs do; tests of what is drawn set it
 """
 
 REWARD = '''

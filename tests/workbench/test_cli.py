@@ -13,7 +13,7 @@ from klimb.workbench.dry_run import Cost, Trial, step_seconds
 
 
 def test_train_leaves_a_whole_run(workplace):
-    outcome = workplace.klimb("train", "run.toml", "--set", "run.loggers=['tensorboard']")
+    outcome = workplace.klimb("train", "run.toml", "--set", "run.loggers=['tensorboard']", "run.report=true")
     assert outcome.status == 0, outcome.err
     assert [line[:8] for line in outcome.out.splitlines() if line.startswith("step ")] == [
         "step 1/3",

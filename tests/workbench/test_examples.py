@@ -28,7 +28,7 @@ def beside_the_examples(workplace):
 def test_the_run_files_run(beside_the_examples, name: str):
     settings = [f"model.path={beside_the_examples.model}", *ONE_STEP]
     if name == "logs.toml":  # it learns from what sums.toml leaves
-        assert beside_the_examples.klimb("train", "sums.toml", "--set", *settings).status == 0
+        assert beside_the_examples.klimb("train", "sums.toml", "--set", *settings, "run.report=false").status == 0
     outcome = beside_the_examples.klimb("train", name, "--set", *settings)
     assert outcome.status == 0, outcome.err
     assert "step 1/1" in outcome.out
@@ -43,5 +43,5 @@ def test_the_own_divergence_trains(beside_the_examples, monkeypatch, capsys):
 def test_a_reward_and_a_divergence_of_ones_own_are_found_by_name(beside_the_examples):
     settings = [f"model.path={beside_the_examples.model}", *ONE_STEP]
     own = ["task.reward=python:my_rewards.short_and_right", "objective.divergence=python:my_divergences.triangular"]
-    outcome = beside_the_examples.klimb("train", "sums.toml", "--set", *settings, *own)
+    outcome = beside_the_examples.klimb("train", "sums.toml", "--set", *settings, *own, "run.report=false")
     assert outcome.status == 0, outcome.err

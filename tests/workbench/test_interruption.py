@@ -41,7 +41,7 @@ def test_a_signal_saves_says_how_to_go_on_and_loses_nothing(workplace, number: i
     run = workplace.path / "runs" / "run"
     wait_for_lines(run / "metrics.jsonl", count=3)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == status, err
     assert "klimb train --resume runs/run" in out
     done = len(read_metrics(run / "metrics.jsonl"))

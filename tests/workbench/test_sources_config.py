@@ -53,8 +53,8 @@ def test_each_loss_becomes_its_own_objective_with_its_own_settings():
     def made(recipe: str, **settings: object):
         return make_objective(build_config({"objective": {"recipe": recipe, **settings}}, source="test"))
 
-    assert (made("oapl", beta=0.3).beta, made("oapl").needs_log_mu, made("oapl").fits_minibatch) == (0.3, True, False)
-    assert (made("dro").needs_log_mu, made("dro").needs_log_ref, made("dro").fits_minibatch) == (False, True, True)
+    assert (made("oapl", beta=0.3).beta, made("oapl").needs_log_mu, made("oapl").needs_minibatch) == (0.3, True, False)
+    assert (made("dro").needs_log_mu, made("dro").needs_log_ref, made("dro").needs_minibatch) == (False, True, True)
     assert made("kto", undesirable_weight=1.5).undesirable_weight == 1.5
     assert (made("asymre").needs_log_mu, made("topr").needs_log_mu) == (False, True)
 

@@ -48,6 +48,12 @@ class Batch:
         """Number of response tokens, padding left out."""
         return int(self.mask.sum())
 
+    @property
+    def groups(self) -> Int[Tensor, " batch"]:
+        """A number for each row; rows of one group share it."""
+        numbers: dict[str, int] = {}
+        return torch.tensor([numbers.setdefault(sample.group_id, len(numbers)) for sample in self.samples])
+
     def select(self, rows: Sequence[int]) -> "Batch":
         """Return these rows in this order, with unused prompts and padding columns left out.
 
@@ -87,20 +93,20 @@ class Batch:
 
 
 def collate(
-    samples: Sequence[Sample], advantages: Float[Tensor, " batch"], *, allow_absent_log_mu: bool = False
+    samples: Sequence[Sample], advantages: Float[Tensor, " batch"] | None = None, *, allow_absent_log_mu: bool = False
 ) -> Batch:
-    """Sample as one batch, in their order.
+    """Put samples side by side, in their order.
 
     Args:
         samples: at least one, none with an empty response; either all have `log_ref` or none has.
-        advantages: one number a sample.
+        advantages: one number a sample; 0 for all where they are not known yet, or not read.
         allow_absent_log_mu: let samples without `log_mu` pass; their rows then hold NaN, which no ratio survives
             unnoticed. Only an objective that needs no ratio (maximum likelihood) may ask for it.
 
     Raises:
         ValueError: naming the sample and what is wrong with it.
     """
-    if len(samples) != len(advantages):
+    if advantages is not None and len(samples) != len(advantages):
         raise ValueError(f"collate: {len(samples)} samples for {len(advantages)} advantages; give one each")
     if not samples:
         raise ValueError("collate: no samples; a batch has at least one")
@@ -118,19 +124,19 @@ def collate(
         samples=tuple(samples),
         prompts=tuple(numbers),
         prompt_index=torch.tensor(prompt_index),
-        response_ids=_padded([sample.response_ids for sample in samples], PAD_ID, torch.int64),
+        response_ids=_pad([sample.response_ids for sample in samples], PAD_ID, torch.int64),
         mask=torch.arange(int(lengths.max())) < lengths[:, None],
-        log_mu=_padded(
+        log_mu=_pad(
             [(nan,) * len(sample.response_ids) if sample.log_mu is None else sample.log_mu for sample in samples],
             0.0,
             torch.float32,
         ),
-        log_ref=_padded([sample.log_ref or () for sample in samples], 0.0, torch.float32) if True in has_ref else None,
-        advantages=advantages.to(torch.float32),
+        log_ref=_pad([sample.log_ref or () for sample in samples], 0.0, torch.float32) if True in has_ref else None,
+        advantages=torch.zeros(len(samples)) if advantages is None else advantages.to(torch.float32),
     )
 
 
-def _padded(rows: Sequence[Sequence[int | float]], fill: int | float, dtype: torch.dtype) -> Tensor:
+def _pad(rows: Sequence[Sequence[int | float]], fill: int | float, dtype: torch.dtype) -> Tensor:
     width = max(len(row) for row in rows)
     return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], dtype=dtype)
 

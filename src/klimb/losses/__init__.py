@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         clip_named,
     )
     from klimb.losses.corrections import Corrected
-    from klimb.losses.inputs import Fitted, Loss, ObjectiveOutput
+    from klimb.losses.inputs import Inputs, Loss, ObjectiveOutput
     from klimb.losses.kto import KtoObjective
     from klimb.losses.measures import effective_sample_share
     from klimb.losses.objective import (
@@ -42,7 +42,7 @@ __all__ = [
     "Clipped",
     "Corrected",
     "DualClip",
-    "Fitted",
+    "Inputs",
     "K2InLoss",
     "K3InLoss",
     "KtoObjective",

@@ -69,10 +69,10 @@ class Clip(Protocol):
 
 
 @runtime_checkable
-class FittedClip(Protocol):
-    """A clip whose bounds come from a whole minibatch: it must be fitted before it is called."""
+class MinibatchClip(Protocol):
+    """A clip whose bounds come from a whole minibatch: it must be prepared before it is called."""
 
-    def fitted(self, log_w: LogWeights) -> Clip:
+    def prepare(self, log_w: LogWeights) -> Clip:
         """Return the clip for a minibatch whose units have these log-weights."""
         ...
 
@@ -262,7 +262,7 @@ class SecondMoment:
     def __post_init__(self) -> None:
         require(self.threshold > 0, "second moment threshold", self.threshold, "> 0")
 
-    def fitted(self, log_w: LogWeights) -> "LogBand":
+    def prepare(self, log_w: LogWeights) -> "LogBand":
         """Return the band that keeps as many units as the threshold allows; units that are not finite are in no band.
 
         Of equal |log w| all stay or all go. If even the smallest is too large, none stays. The edge lies midway
@@ -283,7 +283,7 @@ class SecondMoment:
         Raises:
             ValueError: always.
         """
-        raise ValueError("the second-moment clip is of a whole minibatch: call fitted(…) on the objective first")
+        raise ValueError("the second-moment clip is of a whole minibatch: call prepare(…) on the objective first")
 
 
 @dataclass(frozen=True)

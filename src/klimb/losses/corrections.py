@@ -8,27 +8,27 @@ lies before them, prox/μ (a stale or replayed sample, a sampler that computes d
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from klimb.divergences import bound
 from klimb.losses.clips import Mask, NoClip, Truncate
 from klimb.losses.inputs import (
     LEVELS,
-    Fitted,
+    Inputs,
     Level,
     ObjectiveOutput,
     as_numbers,
-    check_tensors,
     num_tokens,
     reduce_terms,
     require,
     require_known,
+    takes_tensors,
     to_units,
     unit_mask,
     working_dtype,
 )
-from klimb.losses.measures import correction_metrics, ratio_metrics, renamed_for_prox, unit_weight_metrics
+from klimb.losses.measures import correction_metrics, ratio_metrics, rename_for_prox, unit_weight_metrics
 from klimb.losses.objective import Objective
 
 Rule = NoClip | Truncate | Mask
@@ -53,7 +53,7 @@ class Corrected:
         normalised: b̄ is divided by its mean over the units of the minibatch.
         off_policy_mask: δ in nats per token. Where A < 0, a response whose mean log(μ/π) exceeds δ is left out: what
             is bad and what the policy no longer says teaches nothing. None leaves out nothing.
-        mean_weight: the mean that `normalised` divides by; None until `fitted` has seen the minibatch.
+        mean_weight: the mean that `normalised` divides by; None until `prepare` has seen the minibatch.
 
     Raises:
         ValueError: an objective that forms no ratio, or a setting out of its range.
@@ -101,96 +101,65 @@ class Corrected:
         return self.rule is not None
 
     @property
-    def fits_minibatch(self) -> bool:
-        """Whether the objective is still to be fitted, or the mean weight to be found."""
-        return self.objective.fits_minibatch or (self.normalised and self.mean_weight is None)
+    def needs_minibatch(self) -> bool:
+        """Whether the objective is still to be prepared, or the mean weight to be found."""
+        return self.objective.needs_minibatch or (self.normalised and self.mean_weight is None)
 
     def normalizer(self, mask: Bool[Tensor, "batch time"]) -> float:
         """Return the denominator of the loss over a whole batch, to hand to each of its micro-batches."""
         return self.objective.normalizer(mask)
 
     @torch.no_grad()
-    def fitted(
-        self,
-        log_pi: Tensor,
-        log_mu: Tensor | None,
-        log_ref: Tensor | None,
-        advantages: Float[Tensor, "batch ..."],
-        mask: Bool[Tensor, "batch time"],
-        groups: Int[Tensor, " batch"],
-        *,
-        log_prox: Tensor | None = None,
-    ) -> Fitted:
-        """Return the same with its objective fitted and the mean weight of the minibatch known.
+    def prepare(self, inputs: Inputs) -> "tuple[Corrected, Inputs]":
+        """Return the same with its objective prepared and the mean weight of the minibatch known.
 
         Raises:
             ValueError: log_mu or log_prox is missing or not finite.
         """
-        if not self.fits_minibatch:
-            return Fitted(self, advantages)
-        log_mu, log_inner = self._checked(log_pi, log_mu, log_prox, advantages, mask)
-        inner = self.objective.fitted(log_pi, log_inner, log_ref, advantages, mask, groups)
-        assert isinstance(inner.objective, Objective)
-        found = replace(self, objective=inner.objective)
+        if not self.needs_minibatch:
+            return self, inputs
+        log_mu, log_inner = self._check(inputs)
+        objective, inner = self.objective.prepare(replace(inputs, log_mu=log_inner))
+        found = replace(self, objective=objective)
         if self.normalised:
-            _, weights, _ = self._weights(log_mu, log_inner, mask)
-            counted = weights[unit_mask(mask, level=self.level)]
+            _, weights, _ = self._weights(log_mu, log_inner, inputs.mask)
+            counted = weights[unit_mask(inputs.mask, level=self.level)]
             found = replace(found, mean_weight=float(counted.mean()) if counted.numel() else 1.0)
-        return Fitted(found, inner.advantages)
+        return found, replace(inner, log_mu=inputs.log_mu)
 
-    def __call__(
-        self,
-        log_pi: Tensor,
-        log_mu: Tensor | None,
-        log_ref: Tensor | None,
-        advantages: Tensor,
-        mask: Tensor,
-        *,
-        entropy: Tensor | None = None,
-        normalizer: float | None = None,
-        log_prox: Tensor | None = None,
-    ) -> ObjectiveOutput:
-        """Loss, terms and metrics, as `Objective` returns them.
-
-        Args:
-            log_pi: [batch, time], log-probability in nats of token t under the policy; it alone gets a gradient.
-            log_mu: the same under the policy the token was really drawn from.
-            log_ref: the same under the reference; None only when beta is 0.
-            advantages: [batch], one per sequence, or [batch, time].
-            mask: True where a token counts. Elsewhere anything may stand, NaN included.
-            entropy: of the policy at each position in nats; logged as its mean.
-            normalizer: of the whole batch, when this is a micro-batch of it: the losses then add up.
-            log_prox: as log_mu, under the policy at the start of the update; not read without a rule.
+    @takes_tensors
+    def __call__(self, inputs: Inputs) -> ObjectiveOutput:
+        """Return loss, terms and metrics, as `Objective` does; log_prox is not read without a rule.
 
         Raises:
-            ValueError: as `Objective`; log_prox is missing or not finite; or it has not been fitted and must be.
+            ValueError: as `Objective`; log_prox is missing or not finite; or it has not been prepared and must be.
         """
-        if self.fits_minibatch:
-            raise ValueError("this correction is of a whole minibatch: call fitted(…) on it first")
-        log_mu, log_inner = self._checked(log_pi, log_mu, log_prox, advantages, mask)
-        inner = self.objective(log_pi, log_inner, log_ref, advantages, mask, entropy=entropy)
+        if self.needs_minibatch:
+            raise ValueError("this correction is of a whole minibatch: call prepare(…) on it first")
+        mask = inputs.mask
+        log_mu, log_inner = self._check(inputs)
+        inner = self.objective(replace(inputs, log_mu=log_inner, normalizer=None))
         raw, weights, is_cut = self._weights(log_mu, log_inner, mask)
-        dropped = self._dropped(log_pi, log_mu, advantages, mask)
+        dropped = self._find_dropped(inputs, log_mu)
         terms = torch.where(dropped, 0.0, inner.terms * (weights / (self.mean_weight or 1.0)))
-        total = self.normalizer(mask) if normalizer is None else normalizer
+        total = self.normalizer(mask) if inputs.normalizer is None else inputs.normalizer
         loss = reduce_terms(terms, mask, reduce=self.objective.reduce, normalizer=total)
         if not bool(mask.any()):
             return ObjectiveOutput(loss, terms)
-        metrics = self._metrics(inner, log_pi, log_mu, log_ref, mask)
+        metrics = self._metrics(inner, inputs, log_mu)
         counted = unit_mask(mask, level=self.level)
         bounded = None if self.rule is None else self.objective.weight_bound
         added = correction_metrics(raw, is_cut, dropped, counted, mask, weight_bound=bounded)
         return ObjectiveOutput(loss, terms, metrics | as_numbers(added))
 
-    def _checked(
-        self, log_pi: Tensor, log_mu: Tensor | None, log_prox: Tensor | None, advantages: Tensor, mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """log_mu, and what the objective takes for it."""
+    def _check(self, inputs: Inputs) -> tuple[Float[Tensor, "batch time"], Float[Tensor, "batch time"]]:
+        """Return log_mu, and what the objective takes for it."""
+        log_mu, log_prox = inputs.log_mu, inputs.log_prox
         if log_mu is None:
             raise ValueError("log_mu is None, and a correction compares with it; pass what was recorded while drawing")
         if self.rule is not None and log_prox is None:
             raise ValueError("log_prox is None, and the correction weighs by prox/μ; pass it as log_prox = …")
-        check_tensors(log_pi, {"log_mu": log_mu, "log_prox": log_prox}, advantages, mask)
+        inputs.check("log_mu", "log_prox")
         return log_mu.detach(), log_mu.detach() if self.rule is None or log_prox is None else log_prox.detach()
 
     def _weights(self, log_mu: Tensor, log_prox: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -202,29 +171,29 @@ class Corrected:
         clipped = (self.rule or NoClip())(b, torch.ones_like(b, dtype=torch.bool))
         return log_b, clipped.w, clipped.low | clipped.high
 
-    def _dropped(self, log_pi: Tensor, log_mu: Tensor, advantages: Tensor, mask: Tensor) -> Bool[Tensor, "batch time"]:
+    def _find_dropped(self, inputs: Inputs, log_mu: Float[Tensor, "batch time"]) -> Bool[Tensor, "batch time"]:
         """Return True for the tokens of a bad response that the policy no longer says."""
+        mask = inputs.mask
         if self.off_policy_mask is None:
             return torch.zeros_like(mask)
-        dtype = working_dtype(log_pi, log_mu)
-        gap = torch.where(mask, log_mu.to(dtype) - log_pi.detach().to(dtype), 0.0)
+        dtype = working_dtype(inputs.log_pi, log_mu)
+        gap = torch.where(mask, log_mu.to(dtype) - inputs.log_pi.detach().to(dtype), 0.0)
         is_far = gap.sum(dim=1, keepdim=True) / num_tokens(mask) > self.off_policy_mask
-        per_token = advantages if advantages.ndim == 2 else advantages[:, None]
-        return is_far & (per_token < 0) & mask
+        return is_far & (inputs.token_advantages < 0) & mask
 
-    def _metrics(
-        self, inner: ObjectiveOutput, log_pi: Tensor, log_mu: Tensor, log_ref: Tensor | None, mask: Tensor
-    ) -> dict[str, float]:
+    @torch.no_grad()
+    def _metrics(self, inner: ObjectiveOutput, inputs: Inputs, log_mu: Float[Tensor, "batch time"]) -> dict[str, float]:
         """Return the objective's metrics with those of π/μ in their usual places and those of π/prox beside them."""
         if self.rule is None:
             return inner.metrics
-        dtype = working_dtype(log_pi, log_mu, log_ref)
+        mask, log_ref = inputs.mask, inputs.log_ref
+        dtype = working_dtype(inputs.log_pi, log_mu, log_ref)
         mu = torch.where(mask, log_mu.to(dtype), 0.0)
-        log_w = torch.where(mask, log_pi.detach().to(dtype), 0.0) - mu
-        log_v = None if log_ref is None else torch.where(mask, log_ref.detach().to(dtype), 0.0) - mu
+        log_w = torch.where(mask, inputs.log_pi.to(dtype), 0.0) - mu
+        log_v = None if log_ref is None else torch.where(mask, log_ref.to(dtype), 0.0) - mu
         of_mu = ratio_metrics(log_w, log_v, mask, weight_bound=self.objective.weight_bound)
         of_mu |= unit_weight_metrics(
             to_units(log_w, mask, level=self.objective.level)[unit_mask(mask, level=self.objective.level)],
             weight_bound=self.objective.weight_bound,
         )
-        return renamed_for_prox(inner.metrics) | as_numbers(of_mu)
+        return rename_for_prox(inner.metrics) | as_numbers(of_mu)

@@ -1,29 +1,27 @@
-"""Looks at what an objective is called with before any arithmetic: shapes, mask, numbers that are not finite.
+"""What goes into a loss and what comes out of it.
+
+`Inputs` holds the log-probabilities of some responses under every policy that takes part. Its shapes are checked when
+it is made, its numbers by `check`, where a loss says which of them it reads.
 
 The unit whose probability is weighed: a token, a prefix, a whole sequence, or its per-token geometric mean.
 
 From terms [batch, time] to one number, so that a batch cut into micro-batches gives the same gradient.
 
-What an objective returns, and how its terms become one number.
+What every loss promises. Some losses need a number of the whole minibatch under the present policy: the value of a
+squared residual, the reference point of KTO. Micro-batches cannot know it. So whoever trains does, once a minibatch,
 
-What every objective promises, and the one door through which a loss sees a whole minibatch before it is cut.
+    if loss.needs_minibatch:
+        loss, inputs = loss.prepare(inputs)  # inputs.log_pi: of the whole minibatch, without gradient
 
-Some losses need a number of the whole minibatch under the present policy: the value of a squared residual, the
-reference point of KTO. Micro-batches cannot know it. So whoever trains does, once a minibatch,
-
-    if objective.fits_minibatch:
-        log_pi = the policy's log-probabilities of the minibatch, without gradient
-        objective, advantages = objective.fitted(log_pi, log_mu, log_ref, advantages, mask, groups, log_prox=log_prox)
-
-and then calls the fitted objective with the fitted advantages on every micro-batch. `log_prox`, the log-probabilities
-of the policy as it was when the update of this batch began, is read by objectives with `needs_log_prox` alone.
+and then calls that loss on micro-batches of these inputs.
 
 One sentence for every setting out of its range: what came and what was expected.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, runtime_checkable
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Concatenate, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -31,57 +29,127 @@ from torch import Tensor
 
 from klimb.declarations import require as require
 from klimb.declarations import require_known as require_known
+from klimb.experience.batches import Batch
 from klimb.losses.names import LEVELS as LEVELS
 from klimb.losses.names import Level as Level
 from klimb.losses.names import Reduce as Reduce
 from klimb.losses.names import require_reduction as require_reduction
 
 
-def check_tensors(
-    log_pi: Tensor, others: Mapping[str, Tensor | None], advantages: Tensor, mask: Tensor, *, per_sequence: bool = False
-) -> None:
-    """Raise at the first thing that does not fit. A non-finite log_pi is let through: it gives a non-finite loss.
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Responses as a loss sees them. Every tensor is [batch, time] unless it says otherwise.
 
-    Args:
-        log_pi: [batch, time].
-        others: log-probabilities that the loss reads, by name; None was not given.
-        advantages: [batch], or [batch, time] unless `per_sequence`.
-        mask: boolean, True counts.
-        per_sequence: the loss weighs whole sequences, and one advantage each is all it takes.
+    Attributes:
+        log_pi: log-probability in nats of token t under the policy; it alone gets a gradient.
+        log_mu: the same under the policy that the token was really drawn from; None for losses that do not read it.
+        log_ref: the same under the reference (log-mass, if it is unnormalised). `log_mu` for ref = μ.
+        advantages: [batch], one a sequence, or [batch, time].
+        mask: True where a token counts. Elsewhere anything may stand, NaN included.
+        entropy: of the policy at each position in nats; logged as its mean.
+        normalizer: of the whole batch, when this is a micro-batch of it: the losses then add up.
+        log_prox: as log_mu, under the policy as it was when the update of this batch began.
+        groups: [batch], responses to the same prompt share a number; read by `prepare` alone.
 
     Raises:
-        ValueError: shapes don't match, the mask isn't boolean, or a counted number isn't finite.
+        ValueError: shapes don't match, or the mask isn't boolean.
     """
-    shape = tuple(log_pi.shape)
-    if log_pi.ndim != 2:
-        raise ValueError(f"log_pi must have shape [batch, time], got {list(shape)}")
-    if mask.dtype != torch.bool:
-        raise ValueError(f"mask must be boolean (True counts), got {mask.dtype}; convert with mask.bool()")
-    given = {name: tensor for name, tensor in {**others, "mask": mask}.items() if tensor is not None}
-    for name, tensor in given.items():
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} must have the shape of log_pi, {list(shape)}, got {list(tensor.shape)}")
-    _check_advantages(advantages, shape, per_sequence=per_sequence)
-    per_token = advantages if advantages.ndim == 2 else advantages[:, None].expand_as(mask)
-    del given["mask"]
-    for name, tensor in {**given, "advantages": per_token}.items():
-        bad = mask & ~tensor.isfinite()
-        if bool(bad.any()):
-            row, time = (int(index) for index in bad.nonzero()[0])
+
+    log_pi: Float[Tensor, "batch time"]
+    log_mu: Float[Tensor, "batch time"] | None
+    log_ref: Float[Tensor, "batch time"] | None
+    advantages: Float[Tensor, "batch ..."]
+    mask: Bool[Tensor, "batch time"]
+    entropy: Float[Tensor, "batch time"] | None = None
+    normalizer: float | None = None
+    log_prox: Float[Tensor, "batch time"] | None = None
+    groups: Int[Tensor, " batch"] | None = None
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.log_pi.shape)
+        if len(shape) != 2:
+            raise ValueError(f"log_pi must have shape [batch, time], got {list(shape)}")
+        if self.mask.dtype != torch.bool:
+            raise ValueError(f"mask must be boolean (True counts), got {self.mask.dtype}; convert with mask.bool()")
+        for name in ("log_mu", "log_ref", "log_prox", "entropy", "mask"):
+            tensor: Tensor | None = getattr(self, name)
+            if tensor is not None and tuple(tensor.shape) != shape:
+                raise ValueError(f"{name} must have the shape of log_pi, {list(shape)}, got {list(tensor.shape)}")
+        if tuple(self.advantages.shape) not in (shape, shape[:1]):
             raise ValueError(
-                f"{name} is {float(tensor[row, time])} at row {row}, position {time}, which counts (and at "
-                f"{int(bad.sum())} positions in all); drop such samples or mask the tokens"
+                f"advantages must be [batch] or [batch, time] of {list(shape)}, got {list(self.advantages.shape)}"
             )
 
-
-def _check_advantages(advantages: Tensor, shape: tuple[int, ...], *, per_sequence: bool) -> None:
-    if per_sequence and tuple(advantages.shape) != shape[:1]:
-        raise ValueError(
-            f"advantages must be [batch], one a sequence, of {list(shape)}, got {list(advantages.shape)}; "
-            "this loss is one of whole sequences"
+    @classmethod
+    def of(
+        cls,
+        batch: Batch,
+        log_pi: Float[Tensor, "batch time"],
+        *,
+        mask: Bool[Tensor, "batch time"] | None = None,
+        entropy: Float[Tensor, "batch time"] | None = None,
+        normalizer: float | None = None,
+        groups: Int[Tensor, " batch"] | None = None,
+    ) -> "Inputs":
+        """Return a batch with what the policy says of it; without a mask every token of the batch counts."""
+        return cls(
+            log_pi=log_pi,
+            log_mu=batch.log_mu,
+            log_ref=batch.log_ref,
+            advantages=batch.advantages,
+            mask=batch.mask if mask is None else mask,
+            entropy=entropy,
+            normalizer=normalizer,
+            log_prox=batch.log_prox,
+            groups=groups,
         )
-    if tuple(advantages.shape) not in (shape, shape[:1]):
-        raise ValueError(f"advantages must be [batch] or [batch, time] of {list(shape)}, got {list(advantages.shape)}")
+
+    @property
+    def token_advantages(self) -> Float[Tensor, "batch time"]:
+        """One advantage a token: that of its sequence where there is one a sequence."""
+        return self.advantages if self.advantages.ndim == 2 else self.advantages[:, None].expand_as(self.mask)
+
+    def select(self, rows: Sequence[int]) -> "Inputs":
+        """Return these rows in this order, without the columns behind their last counted token."""
+        index = torch.as_tensor(rows, dtype=torch.int64, device=self.mask.device)
+        counted = self.mask[index].any(dim=0).nonzero()
+        width = int(counted[-1]) + 1 if len(counted) else 1
+
+        def cut(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[index, :width] if values.ndim == 2 else values[index]
+
+        names = ("log_pi", "log_mu", "log_ref", "advantages", "mask", "entropy", "log_prox", "groups")
+        return replace(self, **{name: cut(getattr(self, name)) for name in names})
+
+    def check(self, *read: str, per_sequence: bool = False) -> None:
+        """Raise unless what a loss reads are numbers. A non-finite log_pi is let through: it gives a non-finite loss.
+
+        Args:
+            read: names of the log-probabilities that the loss reads besides log_pi; None was not given.
+            per_sequence: the loss weighs whole sequences, and one advantage each is all it takes.
+
+        Raises:
+            ValueError: a counted log-probability or advantage isn't finite, or advantages are one a token.
+        """
+        if per_sequence and self.advantages.ndim != 1:
+            raise ValueError(
+                f"advantages must be [batch], one a sequence, of {list(self.mask.shape)}, got "
+                f"{list(self.advantages.shape)}; this loss is one of whole sequences"
+            )
+        given: dict[str, Tensor | None] = {name: getattr(self, name) for name in read}
+        for name, tensor in {**given, "advantages": self.token_advantages}.items():
+            if tensor is not None:
+                _check_finite(name, tensor, self.mask)
+
+
+def _check_finite(name: str, values: Tensor, mask: Tensor) -> None:
+    bad = mask & ~values.isfinite()
+    if bool(bad.any()):
+        row, time = (int(index) for index in bad.nonzero()[0])
+        raise ValueError(
+            f"{name} is {float(values[row, time])} at row {row}, position {time}, which counts (and at "
+            f"{int(bad.sum())} positions in all); drop such samples or mask the tokens"
+        )
 
 
 def working_dtype(*tensors: Tensor | None) -> torch.dtype:
@@ -231,46 +299,34 @@ class Loss(Protocol):
         ...
 
     @property
-    def fits_minibatch(self) -> bool:
-        """True: `fitted` must be called on the whole minibatch first, and its result used in place of this."""
+    def needs_minibatch(self) -> bool:
+        """True: `prepare` must see the whole minibatch first, and its results be used in place of this."""
         ...
 
     def normalizer(self, mask: Bool[Tensor, "batch time"], /) -> float:
         """Return the denominator of the loss over a whole batch, to hand to each of its micro-batches."""
         ...
 
-    def fitted(
-        self,
-        log_pi: Tensor,
-        log_mu: Tensor | None,
-        log_ref: Tensor | None,
-        advantages: Float[Tensor, "batch ..."],
-        mask: Bool[Tensor, "batch time"],
-        groups: Int[Tensor, " batch"],
-        *,
-        log_prox: Tensor | None = None,
-    ) -> "Fitted":
-        """Return what this minibatch makes of the objective and of the advantages, without gradient."""
+    def prepare(self, inputs: Inputs, /) -> "tuple[Loss, Inputs]":
+        """Return the loss that knows this minibatch, and the inputs to call it with, whole or in micro-batches.
+
+        Without gradient. `inputs.log_pi` is that of the whole minibatch under the present policy.
+        """
         ...
 
-    def __call__(
-        self,
-        log_pi: Tensor,
-        log_mu: Tensor | None,
-        log_ref: Tensor | None,
-        advantages: Tensor,
-        mask: Tensor,
-        *,
-        entropy: Tensor | None = None,
-        normalizer: float | None = None,
-        log_prox: Tensor | None = None,
-    ) -> ObjectiveOutput:
-        """Loss, terms and metrics."""
+    def __call__(self, inputs: Inputs, /) -> ObjectiveOutput:
+        """Return loss, terms and metrics."""
         ...
 
 
-class Fitted(NamedTuple):
-    """An objective that knows its minibatch, and the advantages to call it with on each micro-batch."""
+L = TypeVar("L")
 
-    objective: Loss
-    advantages: Float[Tensor, "batch ..."]
+
+def takes_tensors(call: Callable[[L, Inputs], ObjectiveOutput]) -> Callable[Concatenate[L, ...], ObjectiveOutput]:
+    """Let a loss also be called with the fields of `Inputs`: `loss(log_pi, log_mu, log_ref, advantages, mask)`."""
+
+    @functools.wraps(call)
+    def call_with_inputs(loss: L, first: Inputs | Tensor, /, *others: Any, **named: Any) -> ObjectiveOutput:
+        return call(loss, first if isinstance(first, Inputs) else Inputs(first, *others, **named))
+
+    return call_with_inputs

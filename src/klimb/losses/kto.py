@@ -4,23 +4,23 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from klimb.losses.inputs import (
-    Fitted,
+    Inputs,
     ObjectiveOutput,
     Reduce,
     as_numbers,
-    check_tensors,
     normalizer,
     reduce_terms,
     require,
     require_reduction,
     spread,
+    takes_tensors,
     working_dtype,
 )
-from klimb.losses.measures import data_metrics
+from klimb.losses.measures import data_metrics, entropy_metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class KtoObjective:
         beta: how fast the utility saturates, per nat of x; > 0.
         desirable_weight: λ_D ≥ 0.
         undesirable_weight: λ_U ≥ 0. TRL's documentation asks for λ_D·n_D : λ_U·n_U between 1:1 and 4:3.
-        reference_point: z₀; None until `fitted` has seen the minibatch.
+        reference_point: z₀; None until `prepare` has seen the minibatch.
         reduce: as in `Objective`; the default is the mean over responses.
 
     Raises:
@@ -77,7 +77,7 @@ class KtoObjective:
         return False
 
     @property
-    def fits_minibatch(self) -> bool:
+    def needs_minibatch(self) -> bool:
         """Whether the reference point is still to be found."""
         return self.reference_point is None
 
@@ -86,89 +86,56 @@ class KtoObjective:
         return normalizer(mask, reduce=self.reduce)
 
     @torch.no_grad()
-    def fitted(
-        self,
-        log_pi: Tensor,
-        log_mu: Tensor | None,
-        log_ref: Tensor | None,
-        advantages: Float[Tensor, " batch"],
-        mask: Bool[Tensor, "batch time"],
-        groups: Int[Tensor, " batch"],
-        *,
-        log_prox: Tensor | None = None,
-    ) -> Fitted:
-        """Return the same with z₀ = max(0, mean of x) over the rows of the whole minibatch; the advantages as they are.
+    def prepare(self, inputs: Inputs) -> "tuple[KtoObjective, Inputs]":
+        """Return the same with z₀ = max(0, mean of x) over the rows of the whole minibatch; the inputs as they are.
 
         Raises:
             ValueError: log_ref is missing or not finite, an advantage is not ±1, or no token counts.
         """
-        del log_mu, groups, log_prox
-        log_ratio = self._log_ratio(log_pi, log_ref, advantages, mask)
-        if not bool(mask.any()):
+        log_ratio = self._log_ratio(inputs)
+        if not bool(inputs.mask.any()):
             raise ValueError("no token of this minibatch counts, so there is no reference point; pass a mask with some")
         # A row that the policy broke makes the loss not finite by itself; the others keep a reference point.
-        averaged = mask.any(dim=1) & log_ratio.isfinite()
+        averaged = inputs.mask.any(dim=1) & log_ratio.isfinite()
         point = max(0.0, float(log_ratio[averaged].mean())) if bool(averaged.any()) else 0.0
-        return Fitted(replace(self, reference_point=point), advantages)
+        return replace(self, reference_point=point), inputs
 
-    def __call__(
-        self,
-        log_pi: Tensor,
-        log_mu: Tensor | None,
-        log_ref: Tensor | None,
-        advantages: Tensor,
-        mask: Tensor,
-        *,
-        entropy: Tensor | None = None,
-        normalizer: float | None = None,
-        log_prox: Tensor | None = None,
-    ) -> ObjectiveOutput:
-        """Loss, terms and metrics, as `Objective` returns them.
+    @takes_tensors
+    def __call__(self, inputs: Inputs) -> ObjectiveOutput:
+        """Return loss, terms and metrics, as `Objective` does; log_mu and log_prox are not read.
 
-        Args:
-            log_pi: [batch, time], log-probability in nats of token t under the policy; it alone gets a gradient.
-            log_mu: not read.
-            log_ref: the same under the reference.
-            advantages: [batch], +1 for a desirable response and −1 for an undesirable one.
-            mask: True where a token counts. Elsewhere anything may stand, NaN included.
-            entropy: of the policy at each position in nats; logged as its mean.
-            normalizer: of the whole batch, when this is a micro-batch of it: the losses then add up.
-            log_prox: not read.
+        The advantages are [batch], +1 for a desirable response and −1 for an undesirable one.
 
         Raises:
             ValueError: shapes don't match, log_ref is missing or not finite, an advantage is not ±1, or the
-                reference point has not been fitted.
+                reference point is not known yet.
         """
-        del log_mu, log_prox
         if self.reference_point is None:
-            raise ValueError("the reference point of KTO is of a whole minibatch: call fitted(…) on it first")
-        log_ratio = self._log_ratio(log_pi, log_ref, advantages, mask)
-        signs = advantages.detach().to(log_ratio.dtype)
+            raise ValueError("the reference point of KTO is of a whole minibatch: call prepare(…) on it first")
+        mask, log_ratio = inputs.mask, self._log_ratio(inputs)
+        signs = inputs.advantages.detach().to(log_ratio.dtype)
         weights = torch.where(signs > 0, self.desirable_weight, self.undesirable_weight)
         # 1 − σ(u) = σ(−u), which keeps its digits where σ(u) rounds to 1.
         losses = weights * torch.sigmoid(-self.beta * signs * (log_ratio - self.reference_point))
         counted = mask.any(dim=1)
         terms = spread(torch.where(counted, losses, 0.0)[:, None], mask, level="sequence")
-        total = self.normalizer(mask) if normalizer is None else normalizer
+        total = self.normalizer(mask) if inputs.normalizer is None else inputs.normalizer
         loss = reduce_terms(terms, mask, reduce=self.reduce, normalizer=total)
         if not bool(mask.any()):
             return ObjectiveOutput(loss, terms)
-        metrics = data_metrics(log_pi.detach(), log_ref, mask)
-        metrics["kto_reference_point"] = torch.tensor(self.reference_point, device=log_pi.device)
+        metrics = data_metrics(inputs)
+        metrics["kto_reference_point"] = torch.tensor(self.reference_point, device=log_ratio.device)
         for name, rows in (("desirable", counted & (signs > 0)), ("undesirable", counted & (signs < 0))):
             if bool(rows.any()):
                 metrics[f"log_pi_ref_{name}_mean"] = log_ratio.detach()[rows].mean()
-        if entropy is not None:
-            metrics["entropy"] = entropy.detach()[mask].mean()
-        return ObjectiveOutput(loss, terms, as_numbers(metrics))
+        return ObjectiveOutput(loss, terms, as_numbers(metrics | entropy_metrics(inputs)))
 
-    def _log_ratio(
-        self, log_pi: Tensor, log_ref: Tensor | None, advantages: Tensor, mask: Tensor
-    ) -> Float[Tensor, " batch"]:
+    def _log_ratio(self, inputs: Inputs) -> Float[Tensor, " batch"]:
         """Return the x of each row, everything checked and masked entries cleared first."""
+        log_pi, log_ref, advantages, mask = inputs.log_pi, inputs.log_ref, inputs.advantages, inputs.mask
         if log_ref is None:
             raise ValueError("log_ref is None, and KTO compares with the reference; pass its log-probabilities")
-        check_tensors(log_pi, {"log_ref": log_ref}, advantages, mask, per_sequence=True)
+        inputs.check("log_ref", per_sequence=True)
         wrong = mask.any(dim=1) & (advantages.abs() != 1)
         if bool(wrong.any()):
             row = int(wrong.nonzero()[0])

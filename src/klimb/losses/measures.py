@@ -8,7 +8,7 @@ from torch import Tensor
 
 from klimb.divergences import bound
 from klimb.losses.clips import Clipped
-from klimb.losses.inputs import Level, Units, to_units, unit_mask, working_dtype
+from klimb.losses.inputs import Inputs, Level, Units, to_units, unit_mask, working_dtype
 
 _QUANTILES = {"w_p01": 0.01, "w_p50": 0.5, "w_p99": 0.99}
 
@@ -87,12 +87,9 @@ def bound_metrics(units: Units, *, weight_bound: float) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def data_metrics(
-    log_pi: Float[Tensor, "batch time"],
-    log_ref: Float[Tensor, "batch time"] | None,
-    mask: Bool[Tensor, "batch time"],
-) -> dict[str, Tensor]:
+def data_metrics(inputs: Inputs) -> dict[str, Tensor]:
     """Return what can be said without μ: means over the data's own tokens. They estimate no divergence of π."""
+    log_pi, log_ref, mask = inputs.log_pi, inputs.log_ref, inputs.mask
     dtype = working_dtype(log_pi, log_ref)
     metrics = {"log_pi_mean": log_pi[mask].to(dtype).mean()}
     if log_ref is not None:
@@ -100,7 +97,13 @@ def data_metrics(
     return metrics
 
 
-def renamed_for_prox(metrics: Mapping[str, float]) -> dict[str, float]:
+@torch.no_grad()
+def entropy_metrics(inputs: Inputs) -> dict[str, Tensor]:
+    """Return the mean entropy of the policy in nats a token, where it was given."""
+    return {} if inputs.entropy is None else {"entropy": inputs.entropy[inputs.mask].mean()}
+
+
+def rename_for_prox(metrics: Mapping[str, float]) -> dict[str, float]:
     """Rename what an objective said with prox in the place of μ; what cannot be renamed is left out.
 
     `w_…` becomes `prox_w_…`; kl_mu_pi becomes `kl_prox_pi`; kl_pi_ref and sample sizes hold for samples of prox alone.

@@ -18,33 +18,40 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from klimb.divergences import Divergence, bound, divergence_named
-from klimb.losses.clips import Clip, ClipName, Clipped, DualClip, FittedClip, clip_named
+from klimb.losses.clips import Clip, ClipName, Clipped, DualClip, MinibatchClip, clip_named
 from klimb.losses.inputs import (
     LEVELS,
     WEIGHT_BOUND,
-    Fitted,
+    Inputs,
     Level,
     ObjectiveOutput,
     Reduce,
     Units,
     as_numbers,
-    check_tensors,
     normalizer,
     reduce_terms,
     require,
     require_known,
     require_reduction,
     spread,
+    takes_tensors,
     to_units,
     unit_advantages,
     unit_mask,
     working_dtype,
 )
-from klimb.losses.measures import bound_metrics, clip_metrics, data_metrics, ratio_metrics, weight_metrics
+from klimb.losses.measures import (
+    bound_metrics,
+    clip_metrics,
+    data_metrics,
+    entropy_metrics,
+    ratio_metrics,
+    weight_metrics,
+)
 from klimb.losses.names import ESTIMATORS, RATIOS, Estimator, Ratio
 
 
@@ -255,78 +262,46 @@ class Objective:
         return False
 
     @property
-    def fits_minibatch(self) -> bool:
+    def needs_minibatch(self) -> bool:
         """Whether the clip's bounds come from the whole minibatch."""
-        return isinstance(self.clip, FittedClip)
+        return isinstance(self.clip, MinibatchClip)
 
     @torch.no_grad()
-    def fitted(
-        self,
-        log_pi: Tensor,
-        log_mu: Tensor | None,
-        log_ref: Tensor | None,
-        advantages: Float[Tensor, "batch ..."],
-        mask: Bool[Tensor, "batch time"],
-        groups: Int[Tensor, " batch"],
-        *,
-        log_prox: Tensor | None = None,
-    ) -> Fitted:
-        """Return the same with a clip that knows its minibatch, if the clip needs to; the advantages as they are.
+    def prepare(self, inputs: Inputs) -> "tuple[Objective, Inputs]":
+        """Return the same with a clip that knows its minibatch, if the clip needs to; the inputs as they are.
 
         Raises:
             ValueError: as the call.
         """
-        del groups, log_prox
-        if not isinstance(self.clip, FittedClip):
-            return Fitted(self, advantages)
-        log_mu = self._checked_log_mu(log_pi, log_mu, log_ref, advantages, mask)
-        units, _, _ = self._units(log_pi, log_mu, log_ref, advantages, mask)
-        return Fitted(replace(self, clip=self.clip.fitted(units.log_w[units.mask])), advantages)
+        if not isinstance(self.clip, MinibatchClip):
+            return self, inputs
+        units, _, _ = self._units(inputs, self._check_log_mu(inputs))
+        return replace(self, clip=self.clip.prepare(units.log_w[units.mask])), inputs
 
     def normalizer(self, mask: Bool[Tensor, "batch time"]) -> float:
         """Return the denominator of the loss over a whole batch, to hand to each of its micro-batches."""
         return normalizer(mask, reduce=self.reduce)
 
-    def __call__(
-        self,
-        log_pi: Tensor,
-        log_mu: Tensor | None,
-        log_ref: Tensor | None,
-        advantages: Tensor,
-        mask: Tensor,
-        *,
-        entropy: Tensor | None = None,
-        normalizer: float | None = None,
-        log_prox: Tensor | None = None,
-    ) -> ObjectiveOutput:
-        """Loss, terms and metrics. Every tensor is [batch, time]; advantages may be [batch].
+    @takes_tensors
+    def __call__(self, inputs: Inputs) -> ObjectiveOutput:
+        """Return loss, terms and metrics; takes `Inputs`, or its fields: log_pi, log_mu, log_ref, advantages, mask.
 
-        Args:
-            log_pi: log-probability in nats of token t under the policy; the only argument that gets a gradient.
-            log_mu: the same under the behaviour policy the token was really drawn from; not read, and may be None,
-                with `ratio = "none"`.
-            log_ref: the same under the reference (log-mass, if it is unnormalised). `log_mu` for ref = μ; None only
-                when beta is 0 or, meaning ref = μ, with `ratio = "none"`.
-            advantages: [batch], one per sequence, or [batch, time].
-            mask: True where a token counts. Elsewhere anything may stand, NaN included.
-            entropy: of the policy at each position in nats; logged as its mean.
-            normalizer: of the whole batch, when this is a micro-batch of it: the losses then add up.
-            log_prox: not read.
+        log_mu is not read, and may be None, with `ratio = "none"`. log_ref may be None only when beta is 0 or, meaning
+        ref = μ, with `ratio = "none"`. log_prox is not read.
 
         Raises:
             ValueError: shapes don't match, the mask isn't boolean, log_ref is missing although beta > 0, or a counted
                 log_mu, log_ref or advantage isn't finite. (A non-finite log_pi gives a non-finite loss.)
         """
-        del log_prox
-        log_mu = self._checked_log_mu(log_pi, log_mu, log_ref, advantages, mask)
-        units, log_w, log_v = self._units(log_pi, log_mu, log_ref, advantages, mask)
+        mask = inputs.mask
+        units, log_w, log_v = self._units(inputs, self._check_log_mu(inputs))
         surrogate = reinforce if self.estimator == "reinforce" else differentiable
         assert not isinstance(self.divergence, str) and not isinstance(self.clip, str)
         losses, clipped = surrogate(
             units, self.divergence, beta=self.beta, clip=self.clip, weight_bound=self.weight_bound
         )
         terms = spread(torch.where(units.mask, losses, 0.0), mask, level=self.level)
-        total = self.normalizer(mask) if normalizer is None else normalizer
+        total = self.normalizer(mask) if inputs.normalizer is None else inputs.normalizer
         loss = reduce_terms(terms, mask, reduce=self.reduce, normalizer=total)
         if not bool(mask.any()):
             return ObjectiveOutput(loss, terms)
@@ -334,27 +309,23 @@ class Objective:
             metrics = ratio_metrics(log_w, log_v, mask, weight_bound=self.weight_bound)
             metrics |= self._unit_metrics(units, clipped)
         else:
-            metrics = data_metrics(log_pi, log_ref, mask)
-            metrics |= {} if log_ref is None else bound_metrics(units, weight_bound=self.weight_bound)
-        if entropy is not None:
-            metrics["entropy"] = entropy.detach()[mask].mean()
-        return ObjectiveOutput(loss, terms, as_numbers(metrics))
+            metrics = data_metrics(inputs)
+            metrics |= {} if inputs.log_ref is None else bound_metrics(units, weight_bound=self.weight_bound)
+        return ObjectiveOutput(loss, terms, as_numbers(metrics | entropy_metrics(inputs)))
 
-    def _checked_log_mu(
-        self, log_pi: Tensor, log_mu: Tensor | None, log_ref: Tensor | None, advantages: Tensor, mask: Tensor
-    ) -> Tensor:
-        """log_mu as the ratio wants it, once everything given has been checked."""
+    def _check_log_mu(self, inputs: Inputs) -> Float[Tensor, "batch time"]:
+        """Return log_mu as the ratio wants it, once everything given has been checked."""
         if self.ratio == "none":
-            check_tensors(log_pi, {"log_ref": log_ref}, advantages, mask)
-            return log_pi.detach()
-        if log_mu is None:
+            inputs.check("log_ref")
+            return inputs.log_pi.detach()
+        if inputs.log_mu is None:
             raise ValueError("log_mu is None, and ratio = 'recorded' needs it; without one use ratio = 'none'")
-        check_tensors(log_pi, {"log_mu": log_mu, "log_ref": log_ref}, advantages, mask)
-        if log_ref is None and self.beta > 0:
+        inputs.check("log_mu", "log_ref")
+        if inputs.log_ref is None and self.beta > 0:
             raise ValueError(
                 f"log_ref is None but beta = {self.beta}: pass the reference's log-probabilities, or log_mu for ref = μ"
             )
-        return log_mu
+        return inputs.log_mu.detach()
 
     def _unit_metrics(self, units: Units, clipped: Clipped) -> dict[str, Tensor]:
         """Weights of the units, how many met which clip, and how many log-ratios had to be bounded."""
@@ -365,28 +336,26 @@ class Objective:
         )
 
     def _units(
-        self, log_pi: Tensor, log_mu: Tensor, log_ref: Tensor | None, advantages: Tensor, mask: Tensor
-    ) -> tuple[Units, Tensor, Tensor | None]:
+        self, inputs: Inputs, log_mu: Float[Tensor, "batch time"]
+    ) -> tuple[Units, Float[Tensor, "batch time"], Float[Tensor, "batch time"] | None]:
         """Masked entries cleared before any arithmetic, float32 or wider, summed up to units.
 
         Also the per-token log_w and log_v (None without a reference) for the metrics.
         """
-        log_mu = log_mu.detach()
-        advantages = advantages.detach()
-        dtype = working_dtype(log_pi, log_mu, advantages, log_ref)
+        mask, log_ref, advantages = inputs.mask, inputs.log_ref, inputs.token_advantages.detach()
+        dtype = working_dtype(inputs.log_pi, log_mu, advantages, log_ref)
 
         def clear(values: Tensor) -> Tensor:
             return torch.where(mask, values.to(dtype), 0.0)
 
-        log_pi = clear(log_pi)
+        log_pi = clear(inputs.log_pi)
         log_w = log_pi - clear(log_mu)
         log_v = None if log_ref is None else clear(log_ref.detach()) - clear(log_mu)
-        per_token = advantages if advantages.ndim == 2 else advantages[:, None].expand_as(mask)
         units = Units(
             log_pi=to_units(log_pi, mask, level=self.level),
             log_w=to_units(log_w, mask, level=self.level),
             log_v=to_units(torch.zeros_like(log_pi) if log_v is None else log_v, mask, level=self.level),
-            advantages=unit_advantages(clear(per_token), mask, level=self.level),
+            advantages=unit_advantages(clear(advantages), mask, level=self.level),
             mask=unit_mask(mask, level=self.level),
         )
         return units, log_w.detach(), log_v

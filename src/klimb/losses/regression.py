@@ -14,23 +14,23 @@ from torch import Tensor
 
 from klimb.losses.inputs import (
     WEIGHT_BOUND,
-    Fitted,
+    Inputs,
     ObjectiveOutput,
     Reduce,
     Units,
     as_numbers,
-    check_tensors,
     normalizer,
     reduce_terms,
     require,
     require_known,
     require_reduction,
     spread,
+    takes_tensors,
     to_units,
     unit_mask,
     working_dtype,
 )
-from klimb.losses.measures import bound_metrics, data_metrics, ratio_metrics, weight_metrics
+from klimb.losses.measures import bound_metrics, data_metrics, entropy_metrics, ratio_metrics, weight_metrics
 from klimb.losses.names import Anchor, SequenceLevel, Value
 
 ANCHORS: tuple[str, ...] = get_args(Anchor)
@@ -96,7 +96,7 @@ class SquaredResidual:
         return False
 
     @property
-    def fits_minibatch(self) -> bool:
+    def needs_minibatch(self) -> bool:
         """Whether V is made from the whole minibatch."""
         return self.value != "given"
 
@@ -105,82 +105,50 @@ class SquaredResidual:
         return normalizer(mask, reduce=self.reduce)
 
     @torch.no_grad()
-    def fitted(
-        self,
-        log_pi: Tensor,
-        log_mu: Tensor | None,
-        log_ref: Tensor | None,
-        advantages: Float[Tensor, " batch"],
-        mask: Bool[Tensor, "batch time"],
-        groups: Int[Tensor, " batch"],
-        *,
-        log_prox: Tensor | None = None,
-    ) -> Fitted:
-        """Return a = r − V with the V that minimises the loss of this minibatch, and the loss that takes A as given.
+    def prepare(self, inputs: Inputs) -> "tuple[SquaredResidual, Inputs]":
+        """Return the loss that takes A as given, and A = r − V with the V that minimises the loss of this minibatch.
 
-        A minibatch of one response is fitted exactly: its residual is 0 and it teaches nothing.
+        A minibatch of one response is fitted exactly: its residual is 0 and it teaches nothing. With `value = "given"`
+        everything comes back as it is.
 
         Args:
-            log_pi: of the whole minibatch under the present policy.
-            log_mu: the same under μ; read if it is the anchor.
-            log_ref: the same under the reference; read if it is the anchor.
-            advantages: the rewards r, or with `value = "given"` the advantages, which come back as they are.
-            mask: True where a token counts; a row without one is in no mean.
-            groups: responses to the same prompt share a number.
-            log_prox: not read.
+            inputs: of the whole minibatch under the present policy. The advantages are the rewards r. A row without a
+                counted token is in no mean. `group-optimal` reads the groups.
 
         Raises:
-            ValueError: the anchor is missing or not finite.
+            ValueError: the anchor is missing or not finite, or the groups are missing.
         """
-        del log_prox
         if self.value == "given":
-            return Fitted(self, advantages)
-        log_ratio = self._log_ratio(log_pi, log_mu, log_ref, advantages, mask)[:, 0]
-        counted = mask.any(dim=1)
+            return self, inputs
+        log_ratio = self._log_ratio(inputs)[:, 0]
+        counted, rewards = inputs.mask.any(dim=1), inputs.advantages
         # A row that the policy broke makes the loss not finite by itself; the others keep a value.
         averaged = counted & log_ratio.isfinite()
-        targets = torch.where(averaged, advantages.to(log_ratio.dtype) - self.beta * log_ratio, 0.0)
+        targets = torch.where(averaged, rewards.to(log_ratio.dtype) - self.beta * log_ratio, 0.0)
         values = (targets.sum() / averaged.sum().clamp(min=1)).expand_as(targets)
         if self.value == "group-optimal":
-            values = _group_means(targets, averaged, groups, alone=values)
-        return Fitted(replace(self, value="given"), advantages - values.to(advantages.dtype))
+            if inputs.groups is None:
+                raise ValueError("groups is None, and value 'group-optimal' is of each group; pass their numbers")
+            values = _group_means(targets, averaged, inputs.groups, alone=values)
+        return replace(self, value="given"), replace(inputs, advantages=rewards - values.to(rewards.dtype))
 
-    def __call__(
-        self,
-        log_pi: Tensor,
-        log_mu: Tensor | None,
-        log_ref: Tensor | None,
-        advantages: Tensor,
-        mask: Tensor,
-        *,
-        entropy: Tensor | None = None,
-        normalizer: float | None = None,
-        log_prox: Tensor | None = None,
-    ) -> ObjectiveOutput:
-        """Loss, terms and metrics, as `Objective` returns them; only the anchor's log-probabilities are read.
+    @takes_tensors
+    def __call__(self, inputs: Inputs) -> ObjectiveOutput:
+        """Return loss, terms and metrics, as `Objective` does; only the anchor's log-probabilities are read.
 
-        Args:
-            log_pi: [batch, time], log-probability in nats of token t under the policy; it alone gets a gradient.
-            log_mu: the same under μ, or None if the anchor is ref.
-            log_ref: the same under the reference, or None if the anchor is μ.
-            advantages: [batch], A = r − V.
-            mask: True where a token counts. Elsewhere anything may stand, NaN included.
-            entropy: of the policy at each position in nats; logged as its mean.
-            normalizer: of the whole batch, when this is a micro-batch of it: the losses then add up.
-            log_prox: not read.
+        The advantages are [batch], A = r − V.
 
         Raises:
-            ValueError: shapes don't match, the anchor is missing or not finite, or the value has not been fitted.
+            ValueError: shapes don't match, the anchor is missing or not finite, or the value is not known yet.
         """
-        del log_prox
-        if self.fits_minibatch:
-            raise ValueError(f"value {self.value!r} is of a whole minibatch: call fitted(…) on it first")
-        log_ratio = self._log_ratio(log_pi, log_mu, log_ref, advantages, mask)
-        residual = self.beta * log_ratio - advantages.detach().to(log_ratio.dtype)[:, None]
+        if self.needs_minibatch:
+            raise ValueError(f"value {self.value!r} is of a whole minibatch: call prepare(…) on it first")
+        mask, log_ratio = inputs.mask, self._log_ratio(inputs)
+        residual = self.beta * log_ratio - inputs.advantages.detach().to(log_ratio.dtype)[:, None]
         counted = mask.any(dim=1, keepdim=True)
         losses = torch.where(counted, 0.5 * residual**2 / self.beta, 0.0)
         terms = spread(losses, mask, level=self.level)
-        total = self.normalizer(mask) if normalizer is None else normalizer
+        total = self.normalizer(mask) if inputs.normalizer is None else inputs.normalizer
         loss = reduce_terms(terms, mask, reduce=self.reduce, normalizer=total)
         if not bool(mask.any()):
             return ObjectiveOutput(loss, terms)
@@ -188,33 +156,36 @@ class SquaredResidual:
             "residual_mean": residual.detach()[counted].mean(),
             "residual_rms": residual.detach()[counted].square().mean().sqrt(),
         }
-        metrics |= self._metrics(log_pi.detach(), log_mu, log_ref, mask)
-        if entropy is not None:
-            metrics["entropy"] = entropy.detach()[mask].mean()
-        return ObjectiveOutput(loss, terms, as_numbers(metrics))
+        return ObjectiveOutput(loss, terms, as_numbers(metrics | self._metrics(inputs) | entropy_metrics(inputs)))
 
-    def _log_ratio(
-        self, log_pi: Tensor, log_mu: Tensor | None, log_ref: Tensor | None, advantages: Tensor, mask: Tensor
-    ) -> Float[Tensor, "batch 1"]:
-        """L of each row, everything checked and masked entries cleared first."""
-        name, anchor = ("log_mu", log_mu) if self.anchor == "mu" else ("log_ref", log_ref)
+    def _anchor(self, inputs: Inputs) -> Float[Tensor, "batch time"]:
+        """Return the log-probabilities that the policy is compared with.
+
+        Raises:
+            ValueError: they are missing.
+        """
+        anchor = inputs.log_mu if self.anchor == "mu" else inputs.log_ref
         if anchor is None:
-            raise ValueError(f"{name} is None, and it is the anchor of this loss; pass it")
-        check_tensors(log_pi, {name: anchor}, advantages, mask, per_sequence=True)
-        dtype = working_dtype(log_pi, anchor, advantages)
-        per_token = torch.where(mask, log_pi.to(dtype), 0.0) - torch.where(mask, anchor.detach().to(dtype), 0.0)
+            raise ValueError(f"log_{self.anchor} is None, and it is the anchor of this loss; pass it")
+        return anchor.detach()
+
+    def _log_ratio(self, inputs: Inputs) -> Float[Tensor, "batch 1"]:
+        """L of each row, everything checked and masked entries cleared first."""
+        anchor, mask = self._anchor(inputs), inputs.mask
+        inputs.check(f"log_{self.anchor}", per_sequence=True)
+        dtype = working_dtype(inputs.log_pi, anchor, inputs.advantages)
+        per_token = torch.where(mask, inputs.log_pi.to(dtype), 0.0) - torch.where(mask, anchor.to(dtype), 0.0)
         return to_units(per_token, mask, level=self.level)
 
-    def _metrics(
-        self, log_pi: Tensor, log_mu: Tensor | None, log_ref: Tensor | None, mask: Tensor
-    ) -> dict[str, Tensor]:
+    @torch.no_grad()
+    def _metrics(self, inputs: Inputs) -> dict[str, Tensor]:
         """Those of the ratio to μ where μ is the anchor, else what can be said without it."""
-        anchor = log_mu if self.anchor == "mu" else log_ref
-        assert anchor is not None
-        dtype = working_dtype(log_pi, anchor)
-        log_pi, anchor = (torch.where(mask, values.to(dtype), 0.0) for values in (log_pi, anchor))
+        anchor, mask = self._anchor(inputs), inputs.mask
+        dtype = working_dtype(inputs.log_pi, anchor)
+        log_pi, anchor = (torch.where(mask, values.to(dtype), 0.0) for values in (inputs.log_pi, anchor))
         log_ratio = log_pi - anchor
-        metrics = data_metrics(log_pi, None, mask) | {"log_pi_anchor_mean": log_ratio[mask].mean()}
+        metrics = data_metrics(replace(inputs, log_pi=log_pi, log_ref=None))
+        metrics["log_pi_anchor_mean"] = log_ratio[mask].mean()
         if self.anchor != "mu":
             return metrics
         of_units = [

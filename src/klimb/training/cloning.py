@@ -106,6 +106,6 @@ def pair_as_sample(policy: Policy, pair: Pair, *, number: int) -> Sample:
 
 def cloning_batch(samples: Sequence[Sample]) -> Batch:
     """Return the samples with A = 0 and log μ = log ref = 0."""
-    batch = collate(samples, torch.zeros(len(samples)), allow_absent_log_mu=True)
+    batch = collate(samples, allow_absent_log_mu=True)
     zeros = torch.zeros_like(batch.log_mu)
     return replace(batch, log_mu=zeros, log_ref=zeros)

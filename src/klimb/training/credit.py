@@ -50,26 +50,37 @@ def assign_advantages(
     policy: Policy,
     critic: Critic | None,
     batch: Batch,
+    credits: Float[Tensor, " batch"],
     settings: CreditSettings,
     *,
     max_tokens: MicroBatchTokens,
     generator: torch.Generator,
 ) -> tuple[Batch, dict[str, float]]:
-    """Return the batch with an advantage a token, and metrics; the batch itself with `response`.
+    """Return the batch with its advantages, and metrics.
 
-    The rewards are the batch's own advantages [batch], which `no-baseline` leaves as they are. The critic is fitted
-    here, to this batch, after its values were used.
+    With `response` the credit of a response is the advantage of each of its tokens. Else it is the reward of its last
+    token, from which each token's advantage is made; the critic is trained here, on this batch, after its values were
+    used.
+
+    Args:
+        policy: gives the features of the critic.
+        critic: the value of each prefix; None where no value is learned.
+        batch: whose advantages are not known yet.
+        credits: one number a response: its reward less the baseline, which is 0 with `no-baseline`.
+        settings: which token it is credited to.
+        max_tokens: that go through the policy at once.
+        generator: orders the critic's minibatches.
     """
     if settings.kind == "response":
-        return batch, {}
+        return replace(batch, advantages=credits.float()), {}
     rewards = token_rewards(
-        batch.advantages, batch.mask, log_mu=batch.log_mu, log_ref=batch.log_ref, kl_in_reward=settings.kl_in_reward
+        credits, batch.mask, log_mu=batch.log_mu, log_ref=batch.log_ref, kl_in_reward=settings.kl_in_reward
     )
     metrics: dict[str, float] = {}
     if critic is None:
         advantages = rewards_to_go(rewards, batch.mask, discount=settings.discount)
     else:
-        features = _features(policy, batch, max_tokens=max_tokens)
+        features = _compute_features(policy, batch, max_tokens=max_tokens)
         values = torch.zeros(batch.mask.shape).masked_scatter(batch.mask, critic.values(features))
         advantages, returns = generalised_advantages(
             rewards, values, batch.mask, discount=settings.discount, gae_lambda=settings.gae_lambda
@@ -81,7 +92,9 @@ def assign_advantages(
 
 
 @torch.no_grad()
-def _features(policy: Policy, batch: Batch, *, max_tokens: MicroBatchTokens) -> Float[Tensor, "tokens features"]:
+def _compute_features(
+    policy: Policy, batch: Batch, *, max_tokens: MicroBatchTokens
+) -> Float[Tensor, "tokens features"]:
     """Return the state that each counted token was predicted from, in the order of the mask."""
     features: dict[int, Tensor] = {}
     for rows in micro_batches_for(policy, batch, range(len(batch)), max_tokens=max_tokens):

@@ -61,7 +61,7 @@ class Critic:
         *,
         generator: torch.Generator,
     ) -> dict[str, float]:
-        """Trains on one batch; returns metrics, `critic_explained_variance` being that from before the training."""
+        """Train on one batch; return metrics, `critic_explained_variance` being that from before the training."""
         before = self.values(features)
         targets = returns.float()
         losses: list[float] = []
@@ -99,7 +99,7 @@ class Critic:
         }
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Continues from a saved state."""
+        """Continue from a saved state."""
         heads = {name.removeprefix("head."): value for name, value in tensors.items() if name.startswith("head.")}
         self._head.load_state_dict(heads)
         moments: dict[int, dict[str, Tensor]] = {}

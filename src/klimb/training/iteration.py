@@ -41,12 +41,12 @@ def iterate(state: RunState, actors: RolloutWorker, objective: Loss, settings: L
     state.reference.follow(state.policy, num_optimizer_steps=state.optimizer.num_steps)
     gathered = next_batch(state, actors, settings)
     metrics = dict(gathered.metrics)
-    with _timed(metrics, "reference_seconds"):
-        used = _with_log_ref(state, gathered.used, objective, settings)
-    with _timed(metrics, "update_seconds"):
+    with _time_into(metrics, "reference_seconds"):
+        used = _attach_log_ref(state, gathered.used, objective, settings)
+    with _time_into(metrics, "update_seconds"):
         metrics |= _update(state, objective, used, gathered, settings)
     _keep_for_replay(state, used, settings)
-    metrics |= _standing(state)
+    metrics |= _describe_standing(state)
     metrics["step_seconds"] = time.monotonic() - started
     metrics["tokens_per_second"] = metrics["num_tokens_sampled"] / metrics["step_seconds"]
     state.num_tokens_generated += int(metrics["num_tokens_sampled"])
@@ -58,13 +58,13 @@ def iterate(state: RunState, actors: RolloutWorker, objective: Loss, settings: L
     return Iteration(samples, {"step": float(state.step), **metrics})
 
 
-def _with_log_ref(
+def _attach_log_ref(
     state: RunState, used: Sequence[Sample], objective: Loss, settings: LoopSettings
 ) -> tuple[Sample, ...]:
     """Return the samples with the log_ref to train with; those that have one were drawn by the reference itself."""
     kind = settings.reference.kind
     if kind == "behaviour":
-        return tuple(_with_behaviour_reference(sample, objective) for sample in used)
+        return tuple(_attach_behaviour_reference(sample, objective) for sample in used)
     unscored = [sample for sample in used if sample.log_ref is None]
     if kind == "none" or not unscored:
         return tuple(used)
@@ -81,8 +81,8 @@ def _with_log_ref(
     return tuple(next(with_ref) if sample.log_ref is None else sample for sample in used)
 
 
-def _with_behaviour_reference(sample: Sample, objective: Loss) -> Sample:
-    """Ref = μ. An objective without a ratio takes μ as it is where no log_ref is given, and knows no log_mu."""
+def _attach_behaviour_reference(sample: Sample, objective: Loss) -> Sample:
+    """Set ref = μ. An objective without a ratio takes μ as it is where no log_ref is given, and knows no log_mu."""
     return replace(sample, log_ref=sample.log_mu if objective.needs_log_mu else None)
 
 
@@ -113,11 +113,11 @@ def _update(
         if reads_gap and not gap and steps_before == version:
             gap.update(mismatch_of_first_step(outcome, part, policy_version=version))
 
-    batch = collate(used, gathered.advantages, allow_absent_log_mu=not objective.needs_log_mu)
     batch, of_the_critic = assign_advantages(
         state.policy,
         state.critic,
-        batch,
+        collate(used, allow_absent_log_mu=not objective.needs_log_mu),
+        gathered.credits,
         settings.credit,
         max_tokens=settings.update.step.micro_batch_tokens,
         generator=state.generators.get(CRITIC, state.generators["minibatches"]),
@@ -141,8 +141,8 @@ def _keep_for_replay(state: RunState, used: Sequence[Sample], settings: LoopSett
         state.replay.add(group_samples(fresh, step=state.step))
 
 
-def _standing(state: RunState) -> dict[str, float]:
-    """Where the run stands after the step."""
+def _describe_standing(state: RunState) -> dict[str, float]:
+    """Say where the run stands after the step."""
     standing = {
         "optimizer_steps": float(state.optimizer.num_steps),
         "reference_age": float(state.optimizer.num_steps - state.reference.synced_at),
@@ -154,7 +154,7 @@ def _standing(state: RunState) -> dict[str, float]:
 
 
 @contextmanager
-def _timed(metrics: dict[str, float], name: str) -> Generator[None]:
+def _time_into(metrics: dict[str, float], name: str) -> Generator[None]:
     started = time.monotonic()
     yield
     metrics[name] = time.monotonic() - started

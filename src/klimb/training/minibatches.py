@@ -138,7 +138,7 @@ def score_samples(
     policy: Policy, samples: Sequence[Sample], *, max_tokens: MicroBatchTokens
 ) -> list[tuple[float, ...]]:
     """Log-probability in nats of each response token at temperature 1, one tuple a sample."""
-    batch = collate(samples, torch.zeros(len(samples)), allow_absent_log_mu=True)
+    batch = collate(samples, allow_absent_log_mu=True)
     scored: dict[int, tuple[float, ...]] = {}
     for rows in micro_batches_for(policy, batch, range(len(samples)), max_tokens=max_tokens):
         part = batch.select(rows).to(policy.device)

@@ -61,11 +61,12 @@ def mismatch_of_first_step(outcome: StepOutcome, part: Batch, *, policy_version:
         part: its minibatch.
         policy_version: optimizer steps that the weights had seen before.
     """
-    if outcome.seen is None:
+    inputs = outcome.inputs
+    if inputs is None:
         return {}
     is_fresh = [sample.source == "rollout" and sample.policy_version == policy_version for sample in part.samples]
-    mask = outcome.seen.mask & torch.tensor(is_fresh)[:, None]
-    return sampler_trainer_mismatch(part.log_mu, outcome.seen.log_pi, mask) if mask.any() else {}
+    mask = inputs.mask & torch.tensor(is_fresh)[:, None]
+    return sampler_trainer_mismatch(part.log_mu, inputs.log_pi, mask) if mask.any() else {}
 
 
 def measure_mismatch(state: RunState, used: Sequence[Sample], settings: LoopSettings) -> dict[str, float]:

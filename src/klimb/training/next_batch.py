@@ -17,10 +17,9 @@ from klimb.training.rollouts import (
     RolloutContext,
     Rollouts,
     RolloutWorker,
-    advantages_of,
     collect_rollouts,
-    filter_groups,
-    is_used,
+    compute_credits,
+    filter_group,
 )
 from klimb.training.settings import LoopSettings
 from klimb.training.sources.offline import OfflineSource
@@ -45,13 +44,13 @@ class StepData:
     Attributes:
         drawn: every rollout drawn at this step, trained on now, later or never.
         portions: by source, the samples with the `log_mu` they are trained with.
-        advantages: one number a sample, in the order of the portions; baselines never cross a source.
+        credits: each sample's reward less its baseline, in the order of the portions; baselines never cross a source.
         metrics: explained in docs/metrics.md.
     """
 
     drawn: tuple[Sample, ...]
     portions: tuple[SourceShare, ...]
-    advantages: Float[Tensor, " batch"]
+    credits: Float[Tensor, " batch"]
     metrics: dict[str, float]
 
     @property
@@ -66,32 +65,32 @@ def next_batch(state: RunState, actors: RolloutWorker, settings: LoopSettings) -
     version = state.optimizer.num_steps
     replayed = state.replay.draw(num_groups["replay"], policy_version=version, generator=state.generators["replay"])
     num_fresh = num_groups["rollout"] + num_groups["replay"] - len(replayed)
-    drawn, fresh, metrics = _rollouts(state, actors, settings, num_fresh)
+    drawn, fresh, metrics = _draw_rollouts(state, actors, settings, num_fresh)
     portions = [
         SourceShare(source="rollout", samples=fresh),
         SourceShare(source="replay", samples=tuple(each for group in replayed for each in group.samples)),
         *(
-            SourceShare(source=logged.source, samples=_offline_samples(logged, num_groups[logged.source], settings))
+            SourceShare(source=logged.source, samples=_take_offline(logged, num_groups[logged.source], settings))
             for logged in state.logs
         ),
     ]
     portions = [portion for portion in portions if portion.samples]
     if not settings.sources.is_plain:
         for portion in portions:
-            metrics |= _share_metrics(portion, policy_version=version)
-        metrics |= _standing_metrics(state, settings)
+            metrics |= _measure_share(portion, policy_version=version)
+        metrics |= _measure_sources(state, settings)
     return StepData(
         drawn=drawn,
         portions=tuple(portions),
-        advantages=torch.cat([torch.zeros(0), *(advantages_of(part.samples, settings.collect) for part in portions)]),
+        credits=torch.cat([torch.zeros(0), *(compute_credits(part.samples, settings.collect) for part in portions)]),
         metrics={"num_tokens_sampled": 0.0, **metrics},
     )
 
 
-def _rollouts(
+def _draw_rollouts(
     state: RunState, actors: RolloutWorker, settings: LoopSettings, num_fresh: int
 ) -> tuple[tuple[Sample, ...], tuple[Sample, ...], dict[str, float]]:
-    """All that was drawn, what of it (or of an earlier collection) is trained on now, and metrics."""
+    """Return all that was drawn, what of it (or of an earlier collection) is trained on now, and metrics."""
     if num_fresh == 0:
         return (), (), {}
     lag = settings.sources.lag
@@ -99,8 +98,8 @@ def _rollouts(
     metrics: dict[str, float] = {}
     used: tuple[Sample, ...] = ()
     for _ in range(lag + 1 - len(state.queue)):
-        collection = _collection(state, actors, settings, num_fresh, first_group=_num_groups(drawn))
-        used, gap = _with_log_mu(state, collection.used, settings)
+        collection = _collect(state, actors, settings, num_fresh, first_group=_count_groups(drawn))
+        used, gap = _attach_log_mu(state, collection.used, settings)
         now = {sample.sample_id: sample for sample in used}
         drawn += [now.get(sample.sample_id, sample) for sample in collection.samples]
         metrics = _add_up(metrics, dict(collection.metrics)) | gap
@@ -111,7 +110,7 @@ def _rollouts(
     return tuple(drawn), used, metrics
 
 
-def _num_groups(samples: Sequence[Sample]) -> int:
+def _count_groups(samples: Sequence[Sample]) -> int:
     return len({sample.group_id for sample in samples})
 
 
@@ -124,7 +123,7 @@ def _add_up(before: dict[str, float], metrics: dict[str, float]) -> dict[str, fl
     }
 
 
-def _collection(
+def _collect(
     state: RunState, actors: RolloutWorker, settings: LoopSettings, num_prompts: int, *, first_group: int
 ) -> Rollouts:
     steps = state.optimizer.num_steps
@@ -146,10 +145,10 @@ def _collection(
     )
 
 
-def _with_log_mu(
+def _attach_log_mu(
     state: RunState, used: Sequence[Sample], settings: LoopSettings
 ) -> tuple[tuple[Sample, ...], dict[str, float]]:
-    """Fresh rollouts with the log_mu to train with, and the gap between sampler and trainer."""
+    """Return fresh rollouts with the log_mu to train with, and the gap between sampler and trainer."""
     if not used:
         return (), {}
     if settings.log_mu == "sampler":
@@ -181,20 +180,20 @@ def _with_log_mu(
     return tuple(rescored), gap | {"log_mu_recomputed": 1.0}
 
 
-def _offline_samples(logged: OfflineSource, count: int, settings: LoopSettings) -> tuple[Sample, ...]:
-    """Return groups of a log that can be trained on; others are passed over, `max_refills` times at most."""
-    kept: dict[str, list[Sample]] = {}
+def _take_offline(logged: OfflineSource, count: int, settings: LoopSettings) -> tuple[Sample, ...]:
+    """Take groups of a log that can be trained on; others are passed over, `max_refills` times at most."""
+    kept: dict[str, tuple[Sample, ...]] = {}
     for _ in range(settings.collect.max_refills + 1):
         if len(kept) < count:
-            judged = [filter_groups(group, settings.collect) for group in logged.take(count - len(kept)) if group]
-            kept |= {group[0].group_id: group for group in judged if is_used(group)}
-    return tuple(sample for sample in itertools.chain(*kept.values()) if sample.metadata["used"] == "yes")
+            filtered = [filter_group(group, settings.collect) for group in logged.take(count - len(kept)) if group]
+            kept |= {group.used[0].group_id: group.used for group in filtered if group.used}
+    return tuple(itertools.chain(*kept.values()))
 
 
-def _share_metrics(portion: SourceShare, *, policy_version: int) -> dict[str, float]:
+def _measure_share(portion: SourceShare, *, policy_version: int) -> dict[str, float]:
     metrics = {
         "num_samples": float(len(portion.samples)),
-        "num_groups": float(_num_groups(portion.samples)),
+        "num_groups": float(_count_groups(portion.samples)),
         "length_mean": statistics.fmean(len(sample.response_ids) for sample in portion.samples),
     }
     rewards = [sample.reward for sample in portion.samples if sample.reward is not None]
@@ -206,7 +205,7 @@ def _share_metrics(portion: SourceShare, *, policy_version: int) -> dict[str, fl
     return {f"{portion.source}/{name}": value for name, value in metrics.items()}
 
 
-def _standing_metrics(state: RunState, settings: LoopSettings) -> dict[str, float]:
+def _measure_sources(state: RunState, settings: LoopSettings) -> dict[str, float]:
     metrics: dict[str, float] = {}
     if settings.sources.share("replay"):
         metrics |= {"replay/num_kept": float(len(state.replay)), "replay/num_dropped": float(state.replay.num_dropped)}

@@ -80,7 +80,7 @@ class Reference:
         self._copy = Snapshot.of(policy) if settings.needs_copy else None
 
     def follow(self, policy: Policy, *, num_optimizer_steps: int) -> None:
-        """Between two batches: refreshes or moves the reference if its rule says so."""
+        """Refresh or move the reference if its rule says so; called between two batches."""
         steps = num_optimizer_steps - self._followed_until
         self._followed_until = num_optimizer_steps
         if steps == 0:
@@ -128,7 +128,7 @@ class Reference:
         return ({} if self._copy is None else self._copy.state_dict()), numbers
 
     def load_state(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-        """Continues from a saved state.
+        """Continue from a saved state.
 
         Raises:
             ValueError: the state was saved under a rule that kept a copy, and this one keeps none, or the other way.

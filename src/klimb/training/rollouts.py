@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from klimb.experience import ADVANTAGES, NEEDS_GROUPS, Batch, Sample, SamplingSettings, collate, compute_advantages
+from klimb.experience import ADVANTAGES, NEEDS_GROUPS, Sample, SamplingSettings, compute_advantages
 from klimb.policies import Policy
 from klimb.samplers import Completion, Sampler, StreamingSampler
 from klimb.tasks import Problem, Response, Score
@@ -95,7 +97,7 @@ def sample_and_score(
     generator: torch.Generator,
     shuffle: torch.Generator | None = None,
 ) -> ScoredGroups:
-    """One group of `num_samples` scored responses for each problem.
+    """Draw and score one group of `num_samples` responses for each problem.
 
     A sampler that hands over groups as they end has them scored in a thread meanwhile; which tokens are drawn and
     which scores they get does not depend on that.
@@ -113,27 +115,29 @@ def sample_and_score(
     prompts = [actors.policy.render(problem.messages) for problem in problems]
     groups: dict[int, list[Sample]] = {}
     with _Scoring(actors.scorer) as scoring:
-        for place, answers in _completed_prompts(
+        for place, answers in _sample_prompts(
             actors.sampler, prompts, num_samples=num_samples, settings=sampling, generator=generator
         ):
             for number, completions in zip(place, answers, strict=True):
-                template = _template(actors, problems[number], prompts[number], sampling, this_round, offset=number)
+                template = _make_template(
+                    actors, problems[number], prompts[number], sampling, this_round, offset=number
+                )
                 groups[number] = [
                     _complete(template, index, answer, actors, this_round) for index, answer in enumerate(completions)
                 ]
             scoring.add({number: (problems[number], groups[number]) for number in place})
         sampled = time.monotonic()
-        scores = scoring.scores()
+        scores = scoring.wait_for_scores()
     ordered = [groups[number] for number in range(len(problems))]
     flat = [score for number in range(len(problems)) for score in scores[number]]
     if shuffle is not None:
         flat = _exchange_scores(flat, shuffle)
     left = iter(flat)
-    scored = [[_with_score(sample, next(left), shuffle) for sample in group] for group in ordered]
+    scored = [[_attach_score(sample, next(left), shuffle) for sample in group] for group in ordered]
     return ScoredGroups(scored, sampled - started, time.monotonic() - sampled)
 
 
-def _completed_prompts(
+def _sample_prompts(
     sampler: Sampler,
     prompts: Sequence[Sequence[int]],
     *,
@@ -141,7 +145,7 @@ def _completed_prompts(
     settings: SamplingSettings,
     generator: torch.Generator,
 ) -> Iterator[tuple[Sequence[int], Sequence[list[Completion]]]]:
-    """Numbers of prompts with their completions: each prompt by itself as it ends, or all at the end."""
+    """Yield numbers of prompts with their completions: each prompt by itself as it ends, or all at the end."""
     if isinstance(sampler, StreamingSampler):
         for number, completions in sampler.stream(
             prompts, num_samples=num_samples, settings=settings, generator=generator
@@ -179,7 +183,7 @@ class _Scoring:
             self._waiting |= groups
         self._runs.append(self._pool.submit(self._score_waiting))
 
-    def scores(self) -> dict[int, list[Score]]:
+    def wait_for_scores(self) -> dict[int, list[Score]]:
         """Wait for the rest."""
         for run in self._runs:
             run.result()
@@ -201,7 +205,7 @@ class _Scoring:
             self._scores[number] = [next(scores) for _ in group]
 
 
-def _template(
+def _make_template(
     actors: RolloutWorker,
     problem: Problem,
     prompt_ids: Sequence[int],
@@ -253,7 +257,7 @@ def _exchange_scores(scores: Sequence[Score], generator: torch.Generator) -> lis
     return exchanged
 
 
-def _with_score(sample: Sample, score: Score, shuffle: torch.Generator | None) -> Sample:
+def _attach_score(sample: Sample, score: Score, shuffle: torch.Generator | None) -> Sample:
     marks = {} if shuffle is None else {"rewards": "shuffled"}
     if score.correct is not None:
         marks["correct"] = "yes" if score.correct else "no"
@@ -266,18 +270,41 @@ def _with_score(sample: Sample, score: Score, shuffle: torch.Generator | None) -
     )
 
 
-USED = "yes"
+@dataclass(frozen=True)
+class FilteredGroup:
+    """Responses to one prompt, and which of them are trained on.
+
+    Attributes:
+        samples: all of them. `metadata["used"]` tells who reads the stored rollouts what became of each: `yes`, or why
+            it is not trained on. Training itself never reads it.
+        used: those that are trained on, in their order.
+    """
+
+    samples: tuple[Sample, ...]
+    used: tuple[Sample, ...]
 
 
-def mark_used(
-    group: Sequence[Sample],
-    *,
-    compare: bool,
-    drop_even: bool,
-    needs_reward: bool = True,
-    min_reward: float | None = None,
-) -> list[Sample]:
-    """Return the group with `metadata["used"]`: `yes`, or why the response is not trained on.
+def filter_group(group: Sequence[Sample], settings: "RolloutSettings") -> FilteredGroup:
+    """Decide which of the scored responses to one prompt are trained on."""
+    refusals = _find_refusals(
+        group,
+        compare=settings.advantages in NEEDS_GROUPS,
+        drop_even=settings.group_filter,
+        needs_reward=settings.advantages not in REWARDLESS or settings.min_reward is not None,
+        min_reward=settings.min_reward,
+    )
+    samples = tuple(
+        replace(sample, metadata={**sample.metadata, "used": f"no: {refusal}" if refusal else "yes"})
+        for sample, refusal in zip(group, refusals, strict=True)
+    )
+    used = tuple(sample for sample, refusal in zip(samples, refusals, strict=True) if not refusal)
+    return FilteredGroup(samples, used)
+
+
+def _find_refusals(
+    group: Sequence[Sample], *, compare: bool, drop_even: bool, needs_reward: bool, min_reward: float | None
+) -> list[str]:
+    """Say for each response why it is not trained on; the empty text if it is.
 
     Args:
         group: scored responses to one prompt.
@@ -287,18 +314,18 @@ def mark_used(
         min_reward: leave out a response whose reward is below it.
     """
     scored = [sample for sample in group if sample.reward is not None]
-    verdict = USED
+    of_group = ""
     if compare and len(scored) < 2:
-        verdict = "no: fewer than 2 responses of its group have a reward"
+        of_group = "fewer than 2 responses of its group have a reward"
     elif drop_even and has_zero_variance(scored):
-        verdict = "no: its group is even"
+        of_group = "its group is even"
 
-    def of_one(sample: Sample) -> str:
+    def find_refusal(sample: Sample) -> str:
         if sample.reward is None:
-            return "no: it has no reward" if needs_reward else verdict
-        return verdict if min_reward is None or sample.reward >= min_reward else "no: its reward is below min_reward"
+            return "it has no reward" if needs_reward else of_group
+        return of_group if min_reward is None or sample.reward >= min_reward else "its reward is below min_reward"
 
-    return [_mark(sample, of_one(sample)) for sample in group]
+    return [find_refusal(sample) for sample in group]
 
 
 def has_zero_variance(scored: Sequence[Sample]) -> bool:
@@ -311,17 +338,12 @@ def has_zero_variance(scored: Sequence[Sample]) -> bool:
     return len(rewards) <= 1 or verdicts in ({"yes"}, {"no"})
 
 
-def is_used(group: Iterable[Sample]) -> bool:
-    """Whether any response of the group is trained on."""
-    return any(sample.metadata["used"] == USED for sample in group)
-
-
-def collection_metrics(groups: Sequence[Sequence[Sample]]) -> dict[str, float]:
+def measure_rollouts(groups: Sequence[FilteredGroup]) -> dict[str, float]:
     """Means over all responses drawn, those that are not trained on included."""
-    samples = [sample for group in groups for sample in group]
+    samples = [sample for group in groups for sample in group.samples]
     rewards = [sample.reward for sample in samples if sample.reward is not None]
     lengths = [len(sample.response_ids) for sample in samples]
-    num_used = sum(is_used(group) for group in groups)
+    num_used = sum(bool(group.used) for group in groups)
     metrics = {
         "num_samples": float(len(samples)),
         "num_errors": float(len(samples) - len(rewards)),
@@ -347,10 +369,6 @@ def _part_means(samples: Iterable[Sample]) -> dict[str, float]:
         for name, value in sample.reward_parts.items() if sample.reward is not None else ():
             parts.setdefault(name, []).append(value)
     return {f"reward_part_{name}": statistics.fmean(values) for name, values in parts.items()}
-
-
-def _mark(sample: Sample, verdict: str) -> Sample:
-    return replace(sample, metadata={**sample.metadata, "used": verdict})
 
 
 REWARDLESS = ("zero", "ones")
@@ -410,19 +428,13 @@ class Rollouts:
     Attributes:
         samples: every response drawn. `metadata` holds `problem_id`, `used` (`yes`, or why it is not trained on),
             `correct` (`yes` or `no`, when the task says) and `rewards` (`shuffled`, in the control experiment).
-        used: those to train on, in the order of `advantages`.
-        advantages: one number a used sample.
+        used: those to train on.
         metrics: explained in docs/metrics.md.
     """
 
     samples: tuple[Sample, ...]
     used: tuple[Sample, ...]
-    advantages: torch.Tensor
     metrics: Mapping[str, float]
-
-    def batch(self) -> Batch | None:
-        """Return the used samples as a batch; None when there are none."""
-        return collate(self.used, self.advantages) if self.used else None
 
 
 def collect_rollouts(
@@ -434,8 +446,8 @@ def collect_rollouts(
     sampling_generator: torch.Generator,
     shuffle_generator: torch.Generator,
 ) -> Rollouts:
-    """Draws, scores and filters until `num_prompts` groups are there or the refills are used up."""
-    groups: list[list[Sample]] = []
+    """Draw, score and filter until `num_prompts` groups are there or the refills are used up."""
+    groups: list[FilteredGroup] = []
     kept = num_rounds = 0
     seconds = {"sample_seconds": 0.0, "score_seconds": 0.0}
     while kept < settings.num_prompts and num_rounds <= settings.max_refills:
@@ -451,31 +463,20 @@ def collect_rollouts(
         )
         seconds["sample_seconds"] += drawn.sample_seconds
         seconds["score_seconds"] += drawn.score_seconds
-        new_groups = [filter_groups(group, settings) for group in drawn.groups]
+        new_groups = [filter_group(group, settings) for group in drawn.groups]
         groups += new_groups
-        kept += sum(is_used(group) for group in new_groups)
+        kept += sum(bool(group.used) for group in new_groups)
         num_rounds += 1
         if not settings.group_filter:
             break
-    samples = tuple(sample for group in groups for sample in group)
-    used = tuple(sample for sample in samples if sample.metadata["used"] == "yes")
-    metrics = collection_metrics(groups) | {"num_rounds": float(num_rounds), "epoch": float(stream.epoch)} | seconds
-    return Rollouts(samples=samples, used=used, advantages=advantages_of(used, settings), metrics=metrics)
+    samples = tuple(sample for group in groups for sample in group.samples)
+    used = tuple(sample for group in groups for sample in group.used)
+    metrics = measure_rollouts(groups) | {"num_rounds": float(num_rounds), "epoch": float(stream.epoch)} | seconds
+    return Rollouts(samples=samples, used=used, metrics=metrics)
 
 
-def filter_groups(group: Sequence[Sample], settings: RolloutSettings) -> list[Sample]:
-    """Return the group with `metadata["used"]`: `yes`, or why the response is not trained on."""
-    return mark_used(
-        group,
-        compare=settings.advantages in NEEDS_GROUPS,
-        drop_even=settings.group_filter,
-        needs_reward=settings.advantages not in REWARDLESS or settings.min_reward is not None,
-        min_reward=settings.min_reward,
-    )
-
-
-def advantages_of(used: Sequence[Sample], settings: RolloutSettings) -> torch.Tensor:
-    """One number a sample, from the rewards of these samples alone."""
+def compute_credits(used: Sequence[Sample], settings: RolloutSettings) -> Float[Tensor, " batch"]:
+    """Return what each response is credited with: its reward less its baseline, which reads these samples alone."""
     if not used:
         return torch.zeros(0)
     # Where no reward is needed, 0 stands for a missing one and is not read.

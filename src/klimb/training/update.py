@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from klimb.experience import Batch, write_samples
-from klimb.losses import Loss
+from klimb.losses import Inputs, Loss
 from klimb.policies import Policy, gradients_in_place
 from klimb.training.minibatches import MicroBatchTokens, micro_batches_for, minibatches
 from klimb.training.optimizers import Optimizer
@@ -55,21 +55,6 @@ class StepSettings:
             raise ValueError(f"unknown ess_scaling {self.ess_scaling!r}; there are none, {', '.join(_ESS_OF)}")
 
 
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """What the policy said of the rows that went through it, on the batch's own device and shape."""
-
-    log_pi: Float[Tensor, "batch time"]
-    entropy: Float[Tensor, "batch time"]
-    mask: Bool[Tensor, "batch time"]
-
-    @classmethod
-    def of(cls, batch: Batch) -> "Seen":
-        """Nothing yet."""
-        shape = batch.mask.shape
-        return cls(torch.zeros(shape), torch.zeros(shape), torch.zeros(shape, dtype=torch.bool))
-
-
 @dataclass(frozen=True)
 class StepOutcome:
     """What came of one step.
@@ -78,14 +63,14 @@ class StepOutcome:
         metrics: of the objective over the whole minibatch, and of the gradient. Empty when nothing was computed.
         num_tokens: response tokens that went through the model.
         not_finite: what was not finite, so that the step was not taken; empty otherwise.
-        seen: what the policy said of the minibatch before the step, or of the rows up to where it was not finite; None
-            if nothing went through it.
+        inputs: what the objective was given, on the CPU: log_pi is from before the step, and the mask counts the rows
+            that went through the policy, which end where the loss was not finite. None if none did.
     """
 
     metrics: dict[str, float]
     num_tokens: int
     not_finite: str = ""
-    seen: Seen | None = None
+    inputs: Inputs | None = None
 
 
 def optimizer_step(
@@ -98,35 +83,35 @@ def optimizer_step(
     and the metrics are then over the other rows. No such row left means no step. A loss or a gradient that is not
     finite means no step either, and the outcome says so.
 
-    An objective that needs numbers of the whole minibatch is fitted to it first, which costs one more forward pass.
+    An objective that needs numbers of the whole minibatch sees it first, which costs one more forward pass.
     """
-    if objective.fits_minibatch:
-        objective, batch = _fitted(policy, objective, batch, max_tokens=settings.micro_batch_tokens)
+    if objective.needs_minibatch:
+        objective, batch = prepare_minibatch(policy, objective, batch, max_tokens=settings.micro_batch_tokens)
     is_idle = (batch.advantages.reshape(len(batch), -1) == 0).all(dim=1)
     rows = [row for row in range(len(batch)) if objective.beta > 0 or not bool(is_idle[row])]
     if not rows:
         return StepOutcome({}, 0)
     optimizer.zero_grad()
-    seen = Seen.of(batch)
+    inputs = _make_empty_inputs(objective, batch)
     loss = 0.0
     for portion in micro_batches_for(policy, batch, rows, max_tokens=settings.micro_batch_tokens):
-        part_loss = _backward(policy, objective, batch, portion, seen)
+        part_loss = _backward(policy, objective, batch, portion, inputs)
         loss += part_loss
         if not math.isfinite(part_loss):
             optimizer.zero_grad()
-            return StepOutcome({"loss": loss}, int(seen.mask.sum()), not_finite="loss", seen=seen)
+            return StepOutcome({"loss": loss}, int(inputs.mask.sum()), not_finite="loss", inputs=inputs)
     grad_norm = float(nn.utils.clip_grad_norm_(policy.trainable().values(), settings.max_grad_norm))
     metrics = {"loss": loss, "grad_norm": grad_norm, "learning_rate": optimizer.learning_rate}
     if not math.isfinite(grad_norm):
         optimizer.zero_grad()
-        return StepOutcome(metrics, int(seen.mask.sum()), not_finite="gradient", seen=seen)
-    metrics |= _objective_metrics(objective, batch, seen)
+        return StepOutcome(metrics, int(inputs.mask.sum()), not_finite="gradient", inputs=inputs)
+    metrics |= _measure(objective, inputs, [sample.source for sample in batch.samples])
     scale = _learning_rate_scale(metrics, settings.ess_scaling)
     metrics["learning_rate"] *= scale
     optimizer.step(scale=scale)
     optimizer.zero_grad()
     metrics["zero_advantage_fraction"] = float(is_idle.double().mean())
-    return StepOutcome(metrics, int(seen.mask.sum()), seen=seen)
+    return StepOutcome(metrics, int(inputs.mask.sum()), inputs=inputs)
 
 
 def _learning_rate_scale(metrics: Mapping[str, float], ess_scaling: EssScaling) -> float:
@@ -135,7 +120,7 @@ def _learning_rate_scale(metrics: Mapping[str, float], ess_scaling: EssScaling) 
 
 
 @torch.no_grad()
-def log_probs_now(policy: Policy, batch: Batch, *, max_tokens: MicroBatchTokens) -> Float[Tensor, "batch time"]:
+def score_batch(policy: Policy, batch: Batch, *, max_tokens: MicroBatchTokens) -> Float[Tensor, "batch time"]:
     """Return the log π of the batch's tokens under the present weights, without gradient, on the batch's own shape."""
     log_pi = torch.zeros(batch.mask.shape)
     for rows in micro_batches_for(policy, batch, range(len(batch)), max_tokens=max_tokens):
@@ -145,76 +130,58 @@ def log_probs_now(policy: Policy, batch: Batch, *, max_tokens: MicroBatchTokens)
     return log_pi
 
 
-def _fitted(policy: Policy, objective: Loss, batch: Batch, *, max_tokens: MicroBatchTokens) -> tuple[Loss, Batch]:
-    log_pi = log_probs_now(policy, batch, max_tokens=max_tokens)
-    numbers: dict[str, int] = {}
-    groups = torch.tensor([numbers.setdefault(sample.group_id, len(numbers)) for sample in batch.samples])
-    fitted = objective.fitted(
-        log_pi, batch.log_mu, batch.log_ref, batch.advantages, batch.mask, groups, log_prox=batch.log_prox
+def prepare_minibatch(
+    policy: Policy, objective: Loss, batch: Batch, *, max_tokens: MicroBatchTokens
+) -> tuple[Loss, Batch]:
+    """Return the objective that knows this minibatch, and the minibatch with the advantages to call it with."""
+    log_pi = score_batch(policy, batch, max_tokens=max_tokens)
+    prepared, inputs = objective.prepare(Inputs.of(batch, log_pi, groups=batch.groups))
+    return prepared, replace(batch, advantages=inputs.advantages)
+
+
+def _make_empty_inputs(objective: Loss, batch: Batch) -> Inputs:
+    """Return the inputs of a whole minibatch of which nothing went through the policy yet; `_backward` fills them."""
+    return Inputs.of(
+        batch,
+        torch.zeros(batch.mask.shape),
+        mask=torch.zeros_like(batch.mask),
+        entropy=torch.zeros(batch.mask.shape),
+        normalizer=objective.normalizer(batch.mask),
     )
-    return fitted.objective, replace(batch, advantages=fitted.advantages)
 
 
-def _backward(policy: Policy, objective: Loss, batch: Batch, rows: Sequence[int], seen: Seen) -> float:
-    """Add the gradient of these rows' share of the loss; returns that share."""
+def _backward(policy: Policy, objective: Loss, batch: Batch, rows: Sequence[int], whole: Inputs) -> float:
+    """Add the gradient of these rows' share of the loss; write what the policy says of them into `whole`."""
     part = batch.select(rows).to(policy.device)
     with gradients_in_place():
         scored = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask, with_entropy=True)
-        out = objective(
-            scored.log_pi,
-            part.log_mu,
-            part.log_ref,
-            part.advantages,
-            part.mask,
-            normalizer=objective.normalizer(batch.mask),
-            log_prox=part.log_prox,
-        )
+        out = objective(Inputs.of(part, scored.log_pi, normalizer=whole.normalizer))
         if bool(out.loss.isfinite()):
             out.loss.backward()
     width = part.mask.shape[1]
-    seen.log_pi[rows, :width] = scored.log_pi.detach().float().cpu()
-    seen.mask[rows, :width] = part.mask.cpu()
-    if scored.entropy is not None:
-        seen.entropy[rows, :width] = scored.entropy.detach().float().cpu()
+    whole.log_pi[rows, :width] = scored.log_pi.detach().float().cpu()
+    whole.mask[rows, :width] = part.mask.cpu()
+    if scored.entropy is not None and whole.entropy is not None:
+        whole.entropy[rows, :width] = scored.entropy.detach().float().cpu()
     return float(out.loss.detach())
 
 
 @torch.no_grad()
-def _objective_metrics(objective: Loss, batch: Batch, seen: Seen) -> dict[str, float]:
+def _measure(objective: Loss, inputs: Inputs, sources: Sequence[str]) -> dict[str, float]:
     """Return the objective's metrics over the whole minibatch at once: quantiles and sample sizes do not average.
 
     Where more than this step's rollouts are in it, also over each source's rows, as `replay/w_p99`.
     """
-    everything = list(range(len(batch)))
-    metrics = _metrics_of_rows(objective, batch, seen, everything)
-    rows_of: dict[str, list[int]] = {}
-    for row, sample in enumerate(batch.samples):
-        rows_of.setdefault(sample.source, []).append(row)
-    if set(rows_of) != {"rollout"}:
-        for source, rows in rows_of.items():
-            of_source = _metrics_of_rows(objective, batch, seen, rows)
-            metrics |= {f"{source}/{name}": value for name, value in of_source.items()}
+    metrics = dict(objective(inputs).metrics)
+    if set(sources) != {"rollout"}:
+        for source in dict.fromkeys(sources):
+            rows = [row for row, other in enumerate(sources) if other == source]
+            metrics |= {f"{source}/{name}": value for name, value in objective(inputs.select(rows)).metrics.items()}
     return metrics
 
 
-def _metrics_of_rows(objective: Loss, batch: Batch, seen: Seen, rows: Sequence[int]) -> dict[str, float]:
-    part = batch.select(rows)
-    width = part.mask.shape[1]
-    out = objective(
-        seen.log_pi[rows, :width],
-        part.log_mu,
-        part.log_ref,
-        part.advantages,
-        seen.mask[rows, :width],
-        entropy=seen.entropy[rows, :width],
-        normalizer=objective.normalizer(batch.mask),
-        log_prox=part.log_prox,
-    )
-    return dict(out.metrics)
-
-
 def merge_metrics(outcomes: Sequence[StepOutcome]) -> dict[str, float]:
-    """Metrics of several optimiser steps as one: `num_…` added up, `…_max` the largest, others token-weighted means."""
+    """Merge metrics of several optimiser steps: `num_…` added up, `…_max` the largest, others token-weighted means."""
     computed = [outcome for outcome in outcomes if outcome.num_tokens > 0 and not outcome.not_finite]
     names = dict.fromkeys(name for outcome in computed for name in outcome.metrics)
     merged: dict[str, float] = {}
@@ -301,7 +268,7 @@ def update(
     generator: torch.Generator,
     on_outcome: Callable[[StepOutcome, Batch, str], None],
 ) -> dict[str, float]:
-    """Trains on one batch at the gradient point; returns the merged metrics.
+    """Train on one batch at the gradient point; return the merged metrics.
 
     Args:
         policy: the model.
@@ -316,7 +283,7 @@ def update(
     steps_before = optimizer.num_steps
     with optimizer.gradient_point():
         if objective.needs_log_prox:
-            log_prox = log_probs_now(policy, batch, max_tokens=settings.step.micro_batch_tokens)
+            log_prox = score_batch(policy, batch, max_tokens=settings.step.micro_batch_tokens)
             batch = replace(batch, log_prox=log_prox)
         for epoch in range(settings.num_epochs):
             portions = minibatches(batch, num_minibatches=settings.num_minibatches, generator=generator)

@@ -24,8 +24,9 @@ def test_the_demo_prints_before_and_after_and_what_to_try_next(workplace):
 
 
 def test_a_second_demo_moves_the_first_aside(workplace):
+    settings = [f"model.path={workplace.model}", *TINY, "evaluation.at_ends=false", "run.report=false"]
     for _ in range(2):
-        outcome = workplace.klimb("demo", "--set", f"model.path={workplace.model}", *TINY, "evaluation.at_ends=false")
+        outcome = workplace.klimb("demo", "--set", *settings)
         assert outcome.status == 0, outcome.err
     assert "the earlier run in runs/demo is now in runs/demo-1" in outcome.out
     assert all((workplace.path / "runs" / name / "model").is_dir() for name in ("demo", "demo-1"))

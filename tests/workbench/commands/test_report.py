@@ -11,7 +11,7 @@ from klimb.ui.pages.files import report_at_the_end
 
 
 def test_a_run_ends_with_a_report_of_itself(workplace: Workplace):
-    outcome = workplace.klimb("train", "run.toml")
+    outcome = workplace.klimb("train", "run.toml", "--set", "run.report=true")
     page = (workplace.path / "runs" / "run" / "report.html").read_text(encoding="utf-8")
     assert (outcome.status, "runs/run/report.html" in outcome.out) == (0, True)
     assert "finished" in page

@@ -1,4 +1,4 @@
-"""docs/compare.md says what a study is."""
+"""docs/studies.md says what a study is."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from klimb.workbench.study.config import StudySection, read_study
 from klimb.workbench.study.plan import STUDY_OWNED, make_plan
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
 EXAMPLE = ROOT / "examples" / "studies" / "divergences.toml"
 
 
