@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from klimb.policies import EMBEDDED_MODELS, cache_folder, load_policy
 from klimb.policies import gguf as gguf_conversion
 from klimb.policies import loading as sources
+from klimb.policies.model_names import EmbeddedModel
 
 CHAT_TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
 
@@ -157,7 +158,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatc
 
 
 def test_a_package_without_its_weights_is_named(monkeypatch):
-    broken = sources.EmbeddedModel("klimb", "klimb-weights", "absent.gguf")
+    broken = EmbeddedModel("klimb", "klimb-weights", "absent.gguf")
     monkeypatch.setitem(EMBEDDED_MODELS, "broken", broken)
     with pytest.raises(ValueError, match=r"klimb-weights has no file absent\.gguf"):
         load("broken")

@@ -7,8 +7,9 @@ from klimb.doors import open_lazily
 if TYPE_CHECKING:
     from klimb.policies.gradients import gradients_in_place
     from klimb.policies.head import TokenLogProbs, token_log_probs
-    from klimb.policies.loading import EMBEDDED_MODELS, cache_folder, load_policy
+    from klimb.policies.loading import cache_folder, load_policy
     from klimb.policies.memory import keep_freed_memory
+    from klimb.policies.model_names import EMBEDDED_MODELS
     from klimb.policies.policy import Policy, ScoredTokens
     from klimb.policies.reference import Snapshot
     from klimb.policies.settings import LoraSettings

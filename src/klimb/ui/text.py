@@ -6,7 +6,6 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
 
 UNSEEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 """Unicode categories of control, format (bidirectional, zero-width), surrogate, private and unassigned characters."""
@@ -46,7 +45,7 @@ def sparkline(values: Sequence[float], *, width: int) -> str:
         return ""
     count = min(width, len(finite))
     edges = [len(finite) * index // count for index in range(count + 1)]
-    shown = [fmean(finite[low:high]) for low, high in pairwise(edges)]
+    shown = [math.fsum(finite[low:high]) / (high - low) for low, high in pairwise(edges)]
     low, span = min(shown), (max(shown) - min(shown)) or 1.0
     top = len(_BLOCKS) - 1
     return "".join(_BLOCKS[round((value - low) / span * top)] for value in shown)

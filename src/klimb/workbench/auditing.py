@@ -25,6 +25,7 @@ from klimb.workbench.audit_run_file import logged, run_file
 from klimb.workbench.config import RunConfig, build_config, read_config
 from klimb.workbench.evaluation_config import task_table
 from klimb.workbench.log_scoring import Rows, draw_fresh, foreign_ids, read_rows, score_rows
+from klimb.workbench.model_path import model_path
 from klimb.workbench.options import AuditOptions
 from klimb.workbench.session import make_task
 
@@ -216,19 +217,6 @@ def with_names(report: AuditReport, names: Mapping[str, str]) -> AuditReport:
     words = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in names))
     action = words.sub(lambda found: names[found.group()], report.verdict.next_action)
     return replace(report, verdict=replace(report.verdict, next_action=action))
-
-
-def model_path(name: str) -> str:
-    """Return what `load_policy` takes: the name itself, or the trained model inside a run's folder.
-
-    Raises:
-        ConfigError: the run has no model yet.
-    """
-    if not name or not is_run(Path(name)):
-        return name
-    if not RunFolder(Path(name)).model.exists():
-        raise ConfigError(f"the run {name} has no model yet, it did not end: klimb train --resume {name} goes on")
-    return str(RunFolder(Path(name)).model)
 
 
 def evaluation_prompts(task: str) -> tuple[str, ...]:

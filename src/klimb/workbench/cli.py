@@ -5,7 +5,10 @@ import os
 import sys
 import traceback
 import warnings
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
 
 from cyclopts import App
 from rich.console import Console
@@ -14,18 +17,7 @@ from rich.text import Text
 
 from klimb import __version__
 from klimb.errors import Interrupted
-from klimb.workbench.commands.audit import audit
-from klimb.workbench.commands.board import board
-from klimb.workbench.commands.compare import compare
-from klimb.workbench.commands.config import config
-from klimb.workbench.commands.demo import demo
-from klimb.workbench.commands.estimate import estimate
-from klimb.workbench.commands.evaluate import evaluate
-from klimb.workbench.commands.experience import experience
-from klimb.workbench.commands.import_rows import import_rows
-from klimb.workbench.commands.recipes import recipes
-from klimb.workbench.commands.report import report
-from klimb.workbench.commands.train import train
+from klimb.workbench import commands
 
 app = App(
     name="klimb",
@@ -33,10 +25,18 @@ app = App(
     version=__version__,
     suppress_keyboard_interrupt=False,
 )
-for command in (train, demo, audit, board, compare, estimate, report, recipes, config, experience):
-    app.command(command)
-app.command(evaluate, name="eval")
-app.command(import_rows, name="import")
+
+
+def add_commands(app: App, package: ModuleType) -> None:
+    """Add the command of each module of the package: what bears the module's name, called so or by its `NAME`."""
+    for found in iter_modules(package.__path__):
+        module = import_module(f"{package.__name__}.{found.name}")
+        command = getattr(module, found.name)
+        name = None if isinstance(command, App) else getattr(module, "NAME", found.name)
+        app.command(command, name=name)
+
+
+add_commands(app, commands)
 
 USAGE_STATUS = 2
 INTERRUPT_STATUS = 130

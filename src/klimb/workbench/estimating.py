@@ -25,8 +25,8 @@ from klimb.findings.off_policy_evaluation import (
 from klimb.policies import load_policy
 from klimb.training.run_folder import write_json
 from klimb.ui.text import printable
-from klimb.workbench.auditing import model_path
 from klimb.workbench.log_scoring import Refusals, read_rows, scored_rows
+from klimb.workbench.model_path import model_path
 from klimb.workbench.options import EstimateOptions
 
 

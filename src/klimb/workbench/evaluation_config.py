@@ -6,6 +6,7 @@ from typing import Any
 from klimb.errors import ConfigError
 from klimb.training.run_folder import RunFolder, is_run
 from klimb.workbench.config import RunConfig, build_config, read_tables, with_overrides
+from klimb.workbench.model_path import model_path
 
 SUBJECT_KEYS = {"reasoning-gym": "dataset", "file": "path"}
 
@@ -24,10 +25,8 @@ def evaluation_config(model: str, *, task: str, config: Path | None, overrides: 
     """
     path = Path(model)
     if is_run(path):
-        if not RunFolder(path).model.exists():
-            raise ConfigError(f"the run {model} has no model yet, it did not end: klimb train --resume {model} goes on")
         config = RunFolder(path).config if config is None and not task else config
-        model = str(RunFolder(path).model)
+        model = model_path(model)
     if bool(task) == (config is not None):
         raise ConfigError(
             "say what to evaluate on: either --task (arithmetic, reasoning-gym:NAME, file:PATH) or --config"

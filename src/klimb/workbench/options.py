@@ -30,6 +30,18 @@ def check_is_there(path: Path, what: str) -> None:
         raise ConfigError(f"there is nothing at {path}: give {what}")
 
 
+def check_model(name: str) -> None:
+    """Return if there is a model of this name, or none is named; asked before what loads it is imported.
+
+    Raises:
+        ConfigError: it is a run that has no model yet.
+        ValueError: there is no model of this name.
+    """
+    from klimb.workbench.model_path import model_path
+
+    model_path(name)
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class AuditOptions:

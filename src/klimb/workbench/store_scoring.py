@@ -14,8 +14,8 @@ from klimb.experience import Sample
 from klimb.experience.store import Store, open_store
 from klimb.policies import Policy, load_policy
 from klimb.ui.text import printable
-from klimb.workbench.auditing import model_path
 from klimb.workbench.log_scoring import Refusals, scored_rows
+from klimb.workbench.model_path import model_path
 from klimb.workbench.options import ScoreOptions
 
 BATCH = 1024

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from klimb.workbench.options import AuditOptions, check_is_there
+from klimb.workbench.options import AuditOptions, check_is_there, check_model
 
 UNASKED = AuditOptions()
 
@@ -17,6 +17,7 @@ def audit(data: Path, /, *, options: AuditOptions = UNASKED) -> None:
         options: What it is asked.
     """
     check_is_there(data, "a store's folder, a run's folder, or one Parquet segment")
+    check_model(options.model)
     from klimb.workbench.auditing import run_audit
 
     run_audit(data, options, console=Console())

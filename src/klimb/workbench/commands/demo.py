@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from klimb.workbench.options import Overrides
+from klimb.workbench.options import Overrides, check_model
 
 if TYPE_CHECKING:
     from klimb.workbench.config import RunConfig
@@ -31,6 +31,7 @@ def demo(
     """
     chosen = [] if divergence is None else [f"objective.divergence={divergence!r}"]
     config = demo_config([f"seed={seed}", *chosen, *settings])
+    check_model(config.model.path)
     from klimb.workbench.demo import run_demo
 
     run_demo(config, folder, console=Console())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from klimb.workbench.options import EstimateOptions, check_is_there
+from klimb.workbench.options import EstimateOptions, check_is_there, check_model
 
 
 def estimate(data: Path, /, *, options: EstimateOptions) -> None:
@@ -15,6 +15,7 @@ def estimate(data: Path, /, *, options: EstimateOptions) -> None:
         options: What it is asked.
     """
     check_is_there(data, "a store's folder, a run's folder or one segment")
+    check_model(options.model)
     from klimb.workbench.estimating import check_usable, run_estimate
 
     check_usable(run_estimate(data, options, console=Console()), data, model=options.model)

@@ -2,7 +2,9 @@
 
 from rich.console import Console
 
-from klimb.workbench.options import Overrides, PathOrNone, TextOrNone
+from klimb.workbench.options import Overrides, PathOrNone, TextOrNone, check_is_there, check_model
+
+NAME = "eval"
 
 
 def evaluate(
@@ -23,9 +25,12 @@ def evaluate(
         settings: Overrides such as `task.digits=2` or `evaluation.num_samples=32`.
         output: Also write the result to this JSON file.
     """
+    if config is not None:
+        check_is_there(config, "a run's TOML or config.json")
     from klimb.workbench.evaluation_config import evaluation_config
 
     run = evaluation_config(model, task=task, config=config, overrides=list(settings))
+    check_model(run.model.path)
     from klimb.workbench.evaluating import run_evaluation
 
     run_evaluation(run, console=Console(), output=output)

@@ -6,8 +6,9 @@ from cyclopts import App
 from rich.console import Console
 from rich.text import Text
 
+from klimb.errors import ConfigError
 from klimb.ui.text import relative_to_working_directory
-from klimb.workbench.options import ScoreOptions, Switch, TextOrNone, check_is_there
+from klimb.workbench.options import ScoreOptions, Switch, TextOrNone, check_is_there, check_model
 
 PLACES = "a store's folder, a run's folder, or one segment"
 
@@ -43,6 +44,7 @@ def show(path: Path, sample_id: str, /, *, model: TextOrNone = "", tokens: int =
         tokens: Show this many tokens at most, besides those that differ most.
     """
     check_is_there(path, PLACES)
+    check_model(model)
     from klimb.experience.store import open_store
     from klimb.ui.terminal.store import print_sample, print_tokens, token_rows
 
@@ -96,6 +98,9 @@ def score(store: Path, /, *, options: ScoreOptions) -> None:
         options: What it is asked.
     """
     check_is_there(store, PLACES)
+    check_model(options.model)
+    if options.into.exists():
+        raise ConfigError(f"{options.into} already exists; a new store is written, never one changed: name another")
     from klimb.workbench.store_scoring import run_score
 
     run_score(store, options, console=Console())

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
-from klimb.workbench.options import Pairs, PathOrNone, Switch, TextOrNone, check_is_there
+from klimb.workbench.options import Pairs, PathOrNone, Switch, TextOrNone, check_is_there, check_model
 
 if TYPE_CHECKING:
     from klimb.experience.importing import ImportRules
+
+NAME = "import"
 
 MEGABYTE = 1024**2
 
@@ -61,6 +63,7 @@ def import_rows(
         strict: Stop at the first row that cannot be imported.
     """
     check_is_there(file, "a log or a data set")
+    check_model(model)
     from klimb.experience.importing import ImportRules, ReadLimits, import_file
     from klimb.experience.store import Store
     from klimb.ui.terminal.imports import print_import

@@ -1,15 +1,14 @@
 """`klimb recipes`: the algorithms there are, and one of them in full."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cyclopts import App
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from klimb.losses import RECIPES, Recipe, recipe_named
-from klimb.ui.terminal.run import print_facts
-from klimb.workbench.config import recipe_sections
+if TYPE_CHECKING:
+    from klimb.losses import Recipe
 
 recipes = App(name="recipes", help="The algorithms there are; `klimb recipes show NAME` for one in full.")
 
@@ -27,25 +26,31 @@ def recipes_show(name: str, /) -> None:
     Args:
         name: As `klimb recipes` lists it.
     """
+    from klimb.losses import recipe_named
+
     show_recipe(Console(), recipe_named(name))
 
 
 def list_recipes(console: Console) -> None:
     """One line a recipe, under the headings of their families."""
+    from klimb.losses import RECIPES
+
+    width = max(map(len, RECIPES)) + 2
     for family in dict.fromkeys(recipe.family for recipe in RECIPES.values()):
         console.print(Text(family, style="bold"))
-        _list_family(console, [recipe for recipe in RECIPES.values() if recipe.family == family])
+        _list_family(console, [recipe for recipe in RECIPES.values() if recipe.family == family], width=width)
         console.print()
     console.print(Text("klimb recipes show NAME: formula, source, settings, where it departs", style="dim"))
 
 
-def _list_family(console: Console, recipes: Sequence[Recipe]) -> None:
+def _list_family(console: Console, recipes: "Sequence[Recipe]", *, width: int) -> None:
     """One line each; in a narrow terminal what doesn't fit continues beside the name."""
-    width = max(map(len, RECIPES)) + 2
     if not console.is_terminal:
         for recipe in recipes:
             console.print(Text(f"  {recipe.name:<{width}} {recipe.summary}"), soft_wrap=True)
         return
+    from rich.table import Table
+
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="cyan", no_wrap=True, width=width)
     table.add_column()
@@ -54,8 +59,11 @@ def _list_family(console: Console, recipes: Sequence[Recipe]) -> None:
     console.print(table)
 
 
-def show_recipe(console: Console, recipe: Recipe) -> None:
+def show_recipe(console: Console, recipe: "Recipe") -> None:
     """Print formula, source, settings as TOML, and where klimb departs from the source."""
+    from klimb.ui.terminal.run import print_facts
+    from klimb.workbench.config import recipe_sections
+
     console.print(Text(recipe.name, style="bold cyan"))
     console.print(Text(recipe.summary))
     console.print()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from klimb.errors import ConfigError
-from klimb.workbench.options import Overrides, PathOrNone, Switch
+from klimb.workbench.options import Overrides, PathOrNone, Switch, check_is_there
 
 if TYPE_CHECKING:
     from klimb.training.run_folder import RunFolder
@@ -44,9 +44,12 @@ def train(
 
 
 def _begin(path: Path, overrides: list[str], folder: Path | None, *, is_dry: bool) -> None:
+    check_is_there(path, "the run's TOML file")
+    from klimb.policies.model_names import check_model_exists
     from klimb.training.run_folder import check_is_free, free_folder
 
     run = _name_after(path, overrides)
+    check_model_exists(run.model.path)
     if is_dry:
         from klimb.workbench.dry_run import run_dry
 
@@ -75,15 +78,18 @@ def _name_after(path: Path, overrides: list[str]) -> "RunConfig":
 
 
 def _resume(path: Path, overrides: list[str], *, is_alone: bool) -> None:
+    from klimb.policies.model_names import check_model_exists
     from klimb.training.run_folder import RunFolder, is_run
-    from klimb.workbench.config import build_config, read_tables, with_overrides
 
     if not is_alone:
         raise ConfigError("--resume takes a run as it is; only --set may go with it")
     if not is_run(path):
         raise ConfigError(f"{path} holds no run: there is no {RunFolder(path).config}")
+    from klimb.workbench.config import build_config, read_tables, with_overrides
+
     folder = RunFolder(path)
     run = build_config(with_overrides(read_tables(folder.config), overrides), source=str(folder.config))
+    check_model_exists(run.model.path)
     _run(run, path, lambda: folder, resume=True)
 
 

@@ -1,0 +1,190 @@
+"""Which libraries a command line loads before it answers. Each claim is about a process of its own."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cyclopts import App
+
+from klimb.workbench import commands
+from klimb.workbench.cli import add_commands, run_command
+
+COMPUTE = frozenset(
+    {"torch", "transformers", "peft", "pyarrow", "duckdb", "matplotlib", "scipy", "numpy", "safetensors"}
+)
+SETTINGS = frozenset({"pydantic"})
+
+PROGRAM = """
+import json, sys
+from klimb.workbench.cli import main
+try:
+    main()
+except SystemExit as end:
+    names = sorted({name.partition(".")[0] for name in sys.modules})
+    print(json.dumps({"status": end.code, "loaded": names}), file=open(LOADED, "w"))
+"""
+
+COMMANDS = (
+    "audit",
+    "board",
+    "compare",
+    "demo",
+    "estimate",
+    "eval",
+    "experience",
+    "import",
+    "recipes",
+    "report",
+    "train",
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command answered, and the packages that it had loaded by then."""
+
+    status: int
+    out: str
+    err: str
+    loaded: frozenset[str]
+
+
+@pytest.fixture
+def klimb(tmp_path: Path):
+    """The command line in a process of its own, in a folder with a right, a misspelt and a broken run file."""
+    (tmp_path / "run.toml").write_text("[objective]\nbeta = 0.1\n")
+    (tmp_path / "misspelt.toml").write_text("[objective]\nbta = 0.1\n")
+    (tmp_path / "broken.toml").write_text("[objective\n")
+    (tmp_path / "study.toml").write_text("[study]\nseeds = 0\n")
+
+    def answer(*arguments: str) -> Answer:
+        place = tmp_path / "loaded.json"
+        program = PROGRAM.replace("LOADED", repr(str(place)))
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        )
+        assert place.exists(), done.stderr
+        found = json.loads(place.read_text())
+        return Answer(found["status"], done.stdout, done.stderr, frozenset(found["loaded"]))
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("--version",), ("train", "--help"), ("experience", "score", "--help")], ids=" ".join
+)
+def test_help_loads_neither_what_computes_nor_what_checks_settings(klimb, arguments):
+    answer = klimb(*arguments)
+    assert answer.status == 0, answer.err
+    assert answer.out.strip()
+    assert not answer.loaded & (COMPUTE | SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("trian", "run.toml"), ("train", "run.toml", "--resme", "x"), ("estimate", "x", "--modle", "m")]
+)
+def test_a_misspelt_command_or_option_loads_nothing_heavy(klimb, arguments):
+    answer = klimb(*arguments)
+    assert answer.status == 2
+    assert "ou mean" in answer.err
+    assert not answer.loaded & (COMPUTE | SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [
+        (("trian", "run.toml"), '"train"'),
+        (("impot",), '"import"'),
+        (("experience", "scroe"), '"score"'),
+        (("train", "run.toml", "--resme", "x"), "--resume"),
+        (("eval", "model", "--tsk", "arithmetic"), "--task"),
+        (("audit", "logs", "--max-sample", "3"), "--max-samples"),
+        (("estimate", "logs", "--modle", "m"), "--model"),
+        (("experience", "score", "logs", "--model", "m", "--inot", "x"), "--into"),
+        (("compare", "smoke", "--dry-rnu"), "--dry-run"),
+        (("import", "log.jsonl", "--into", "x", "--sacle", "1", "5"), "--scale"),
+        (("report", "runs/x", "--figurs", "f"), "--figures"),
+        (("board", "--prot", "1"), "--port"),
+        (("demo", "--sed", "1"), "--seed"),
+    ],
+)
+def test_a_misspelt_command_or_option_gets_the_nearest_name(arguments, nearest, capsys):
+    with pytest.raises(SystemExit) as end:
+        run_command(list(arguments))
+    assert end.value.code == 2
+    assert f"ou mean {nearest}" in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_says_what_it_is_for(name, capsys):
+    assert run_command([name, "--help"]) == 0
+    assert f"klimb {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("train",), "give a TOML file"),
+        (("train", "nothing.toml"), "nothing.toml"),
+        (("train", "broken.toml"), "not valid TOML"),
+        (("train", "misspelt.toml"), "did you mean objective.beta?"),
+        (("train", "run.toml", "--set", "objective.recipe=grop"), "did you mean 'grpo'?"),
+        (("train", "--resume", "nothing"), "holds no run"),
+        (("eval", "model"), "--task"),
+        (("eval", "model", "--task", "arithmetics"), "arithmetic"),
+        (("demo", "--divergence", "fk"), "did you mean 'fkl'?"),
+        (("recipes", "show", "grop"), "did you mean 'grpo'?"),
+        (("audit", "nothing"), "nothing at nothing"),
+        (("audit", "logs", "--fresh", "-1"), "--fresh"),
+        (("estimate", "nothing", "--model", "m"), "nothing at nothing"),
+        (("estimate", "logs", "--model", "m", "--clip", "0"), "--clip"),
+        (("experience", "ls", "nothing"), "nothing at nothing"),
+        (("experience", "show", "nothing", "id"), "nothing at nothing"),
+        (("experience", "export", "nothing", "--to", "x.csv"), "nothing at nothing"),
+        (("experience", "score", "nothing", "--model", "m", "--into", "x"), "nothing at nothing"),
+        (("import", "nothing.jsonl", "--into", "x"), "nothing at nothing.jsonl"),
+        (("report", "nothing"), "holds no run"),
+        (("board", "nothing"), "is not a folder"),
+        (("compare", "nothing"), "no ready study"),
+        (("compare", "study.toml"), "study.seeds"),
+        (("compare", "smoke", "--jobs", "0"), "--jobs"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_wrong_path_or_setting_is_refused_before_what_computes_is_loaded(klimb, arguments, words):
+    answer = klimb(*arguments)
+    assert answer.status == 2, answer.err
+    assert words in " ".join(answer.err.split())
+    assert not answer.loaded & COMPUTE
+
+
+@pytest.mark.parametrize("arguments", [("recipes",), ("recipes", "show", "grpo"), ("compare",)], ids=" ".join)
+def test_what_only_names_things_loads_nothing_that_computes(klimb, arguments):
+    answer = klimb(*arguments)
+    assert answer.status == 0, answer.err
+    assert not answer.loaded & COMPUTE
+
+
+def test_every_file_of_commands_is_a_command(capsys):
+    app = App(name="klimb")
+    add_commands(app, commands)
+    assert set(COMMANDS) <= set(app)
+
+
+def test_a_file_is_all_that_a_command_takes(tmp_path: Path, monkeypatch, capsys):
+    folder = tmp_path / "own_commands"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "greet.py").write_text("def greet(name: str, /):\n    print('hello', name)\n")
+    (folder / "from_here.py").write_text("NAME = 'from'\n\ndef from_here():\n    print('here')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import own_commands  # pyright: ignore[reportMissingImports]
+
+    app = App(name="klimb", result_action="return_value")
+    add_commands(app, own_commands)
+    app(["greet", "you"])
+    app(["from"])
+    assert capsys.readouterr().out.split() == ["hello", "you", "here"]
