@@ -12,7 +12,7 @@ from klimb.findings.evaluations import ProblemRecord
 from klimb.findings.run.record import RunRecord
 from klimb.training.run_folder import read_run
 from klimb.ui.escaping import markdown_html
-from klimb.ui.pages.frame import html_page, is_page_of, json_block
+from klimb.ui.pages.frame import html_page, is_page_of, json_for_script
 from klimb.ui.pages.run import report_page
 
 SCRIPT = "<script>window.hacked = 1</script></script><img src=x onerror='window.hacked = 1'>"
@@ -206,11 +206,11 @@ def test_no_run_makes_no_page():
 
 def test_a_number_that_is_not_finite_cannot_become_broken_json():
     with pytest.raises(ValueError, match="not JSON compliant"):
-        json_block("x", [float("nan")])
+        json_for_script([float("nan")])
 
 
 def test_a_page_is_known_by_its_maker():
-    page = html_page(title="a<b", body="", generator="klimb study")
+    page = html_page("frame.html", title="a<b", generator="klimb study")
     assert is_page_of(page, "klimb study")
     assert not is_page_of(page, "klimb report")
     assert "script-src 'none'" in page
