@@ -370,10 +370,10 @@ class FiniteOnce:
     def __getattr__(self, name):
         return getattr(self.objective, name)
 
-    def __call__(self, log_pi, *arguments, **named):
-        out = self.objective(log_pi, *arguments, **named)
-        self.num_passes += log_pi.requires_grad
-        return replace(out, loss=out.loss * math.nan) if log_pi.requires_grad and self.num_passes > 1 else out
+    def __call__(self, inputs):
+        out = self.objective(inputs)
+        self.num_passes += inputs.log_pi.requires_grad
+        return replace(out, loss=out.loss * math.nan) if inputs.log_pi.requires_grad and self.num_passes > 1 else out
 
 
 def test_the_gap_is_that_of_the_first_pass_also_when_later_ones_come_to_nothing(tiny_run, tiny_policy, tmp_path: Path):
