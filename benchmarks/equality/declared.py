@@ -27,7 +27,20 @@ class Expected:
         return all(fnmatchcase(name, pattern) for name, pattern in pairs)
 
 
-EXPECTED: tuple[Expected, ...] = ()
+EXPECTED: tuple[Expected, ...] = (
+    Expected(
+        case="*",
+        aspect="sample ids",
+        reason="an id begins with a hash of the settings' names: credit.critic is critic, reference.ema_decay is decay",
+    ),
+    Expected(
+        case="refusals",
+        aspect="text",
+        path="advantages.kind*",
+        reason="thumbs is binary-feedback, and advantages may be the user's own",
+    ),
+    Expected(case="refusals", aspect="text", path="objective.clip.kind*", reason="a clip may be the user's own"),
+)
 """Differences from the old state that are wanted."""
 
 RENAMED_METRICS: Mapping[str, str] = {
@@ -43,7 +56,7 @@ RENAMED_SETTINGS: Mapping[str, str] = {
 }
 """Old name -> new name of a key of the configuration, with its section: `section.key`."""
 
-RENAMED_VALUES: Mapping[tuple[str, str], str] = {}
+RENAMED_VALUES: Mapping[tuple[str, str], str] = {("advantages.kind", "thumbs"): "binary-feedback"}
 """(new key, old value) -> new value of a setting: `("advantages.kind", "thumbs"): "binary-feedback"`."""
 
 RENAMED_FIELDS: Mapping[str, str] = {}
