@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from annotated_types import Ge, Gt, Le
 
 from klimb.declarations import Count, Fraction, configurable
-from klimb.experience.advantages import ADVANTAGES, NEEDS_GROUPS
+from klimb.experience.advantages import NEEDS_GROUPS, advantage_named
 from klimb.experience.samples import SamplingSettings
 from klimb.training.sources.shares import SourceSettings
 
@@ -226,7 +226,7 @@ class RolloutSettings:
     Attributes:
         num_prompts: groups a batch.
         num_samples: responses a group.
-        advantages: a name in `klimb.experience.ADVANTAGES`.
+        advantages: a name in `klimb.experience.ADVANTAGES`, or `python:module.function`.
         advantage_offset: added to the baseline; below 0 every response looks that much better (AsymRE).
         advantage_temperature: of the soft values, in units of the reward; the loss's β.
         min_reward: responses below it are not trained on (filtered cloning); None trains on all.
@@ -254,8 +254,7 @@ class RolloutSettings:
                 f"num_prompts and num_samples must be >= 1 and max_refills >= 0, got {self.num_prompts}, "
                 f"{self.num_samples} and {self.max_refills}"
             )
-        if self.advantages not in ADVANTAGES:
-            raise ValueError(f"unknown advantages {self.advantages!r}; there are {', '.join(ADVANTAGES)}")
+        advantage_named(self.advantages)
         if self.num_samples == 1 and self.advantages in NEEDS_GROUPS:
             raise ValueError(
                 f"advantages {self.advantages!r} compare the responses to one prompt, and num_samples is 1; "
@@ -393,6 +392,8 @@ class LoopSettings:
         max_training_seconds: the run ends after the step in which the steps alone have taken this much time.
         save_rollouts: keep all that was drawn, as Parquet.
         guard: watches what the model could do before; None watches nothing.
+        own_parts: `python:module.name` of each part of the user's own -> hash of its source, so that a run is not
+            resumed with another.
     """
 
     num_steps: int
@@ -414,6 +415,7 @@ class LoopSettings:
     max_training_seconds: float = float("inf")
     save_rollouts: bool = True
     guard: GuardSettings | None = None
+    own_parts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_steps < 0 or self.num_mismatch_rows < 0:

@@ -4,18 +4,31 @@
 """
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Discriminator, Field, StringConstraints, Tag
 
+from klimb.declarations import configurable
 from klimb.divergences.names import SlopeAtReference
 from klimb.experience.advantages import ADVANTAGES
 from klimb.losses.clips import CLIPS, Clip
 from klimb.losses.names import check_penalty_name
 from klimb.losses.recipes import recipe_named
-from klimb.workbench.config.bounds import MOST, PYTHON_NAME, SECTION, Count, CountOrZero, PathText, Seconds, ShortText
+from klimb.workbench.config.bounds import (
+    MOST,
+    PYTHON_NAME,
+    SECTION,
+    Count,
+    CountOrZero,
+    PathText,
+    Seconds,
+    ShortText,
+    in_plain_words,
+)
 
 
 def _is_recipe(name: str) -> str:
@@ -35,6 +48,27 @@ RecipeName = Annotated[ShortText, AfterValidator(_is_recipe)]
 DivergenceName = Annotated[ShortText, AfterValidator(_is_divergence)]
 
 
+OWN_KIND = "python:module.name"
+
+
+OwnName = Annotated[ShortText, StringConstraints(pattern=PYTHON_NAME.pattern), in_plain_words(repr(OWN_KIND))]
+
+
+@configurable
+@dataclass(frozen=True)
+class OwnClip:
+    """A clip of your own."""
+
+    kind: OwnName
+    """Where it is: a function of (w, is_good, log_pi) that returns `Clipped`, or a class of such objects."""
+
+
+def kind_of(value: Any) -> str | None:
+    """Return the kind of a table or of settings; one word for all that are the user's own."""
+    kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+    return OWN_KIND if isinstance(kind, str) and PYTHON_NAME.match(kind) else kind
+
+
 class ClipOfKind(Clip, Protocol):
     """A clip that is told apart from others by its `kind`."""
 
@@ -47,10 +81,13 @@ class ClipOfKind(Clip, Protocol):
 # The registries say which there are; a type checker sees the type of their rows.
 if TYPE_CHECKING:
     AdvantageName = str
-    ClipSettings = ClipOfKind
+    ClipSettings = ClipOfKind | OwnClip
 else:
-    AdvantageName = Literal[tuple(ADVANTAGES)]
-    ClipSettings = Annotated[reduce(or_, map(type, CLIPS.values())), Field(discriminator="kind")]
+    AdvantageName = Literal[tuple(ADVANTAGES)] | OwnName
+    _clips = {**{kind: type(clip) for kind, clip in CLIPS.items()}, OWN_KIND: OwnClip}
+    ClipSettings = Annotated[
+        reduce(or_, (Annotated[clip, Tag(kind)] for kind, clip in _clips.items())), Discriminator(kind_of)
+    ]
 
 
 class ObjectiveSection(BaseModel):

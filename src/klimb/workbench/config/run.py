@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, Field, model_validator
 
 from klimb.divergences.names import SlopeAtReference
-from klimb.experience.advantages import NEEDS_GROUPS
+from klimb.experience.advantages import NEEDS_GROUPS, SOFT_VALUES
 from klimb.losses.names import slope_of_penalty
 from klimb.training.settings import CheckpointSettings, CreditSettings, CriticSettings
 from klimb.training.sources.shares import ReplaySettings
@@ -143,6 +143,11 @@ class RunConfig(BaseModel):
             )
         if not PYTHON_NAME.match(self.objective.divergence):
             self.check_divergence(slope_of_penalty(self.objective.divergence))
+        if self.advantages.kind in SOFT_VALUES and self.objective.beta == 0:
+            raise ValueError(
+                f"advantages.kind = {self.advantages.kind!r} takes objective.beta as its temperature, and it is 0; set "
+                "objective.beta above 0, or another advantages.kind"
+            )
         self._check_sources()
         return self
 
