@@ -102,6 +102,13 @@ def test_a_json_file_of_any_bytes_ends_in_records(tmp_path_factory: pytest.TempP
     assert bool(found) == (significant not in (b"", b"[]"))
 
 
+@pytest.mark.parametrize(("content", "num_rows"), [(b"]", 0), (b'{"a": 1}]', 1)])
+def test_a_closing_bracket_that_nothing_opens_is_rejected(tmp_path: Path, content: bytes, num_rows: int):
+    *rows, last = records(tmp_path / "a.json", content)
+    assert len(rows) == num_rows and all(isinstance(row, Row) for row in rows)
+    assert isinstance(last, Reject) and last.reason == "not JSON"
+
+
 @given(
     rows=st.lists(st.dictionaries(st.text(max_size=3), st.text(max_size=20), max_size=3), max_size=5),
     block=st.integers(1, 9),

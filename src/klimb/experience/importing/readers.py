@@ -252,8 +252,10 @@ def read_json(path: Path, limits: ReadLimits) -> Iterator[Record]:
                 yield _element(text, f"{path.name}:element {number}", limits)
                 if is_array:
                     text.drop_comma()
-            if is_array or text.next_character():
+            if is_array:
                 text.close()
+            elif text.next_character():
+                raise RowError("not JSON", "a closing bracket that nothing opens")
         except RowError as error:
             place = f"{path.name}: after element {number}" if number else path.name
             yield Reject(place, error.reason, error.detail, text.kept[:LONGEST_JSON_KEPT])
