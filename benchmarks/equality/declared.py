@@ -42,6 +42,13 @@ EXPECTED: tuple[Expected, ...] = (
     ),
     Expected(case="example-*", aspect="metrics", reason="the default warm-up is a tenth of the run, at most 10 steps"),
     Expected(case="estimate-*", aspect="numbers", path="*.unusable", reason="a new field"),
+    Expected(
+        case="refusals",
+        aspect="text",
+        path="advantages.kind*",
+        reason="thumbs is binary-feedback, and advantages may be the user's own",
+    ),
+    Expected(case="refusals", aspect="text", path="objective.clip.kind*", reason="a clip may be the user's own"),
 )
 """Differences from the old state that are wanted."""
 
@@ -58,7 +65,7 @@ RENAMED_SETTINGS: Mapping[str, str] = {
 }
 """Old name -> new name of a key of the configuration, with its section: `section.key`."""
 
-RENAMED_VALUES: Mapping[tuple[str, str], str] = {}
+RENAMED_VALUES: Mapping[tuple[str, str], str] = {("advantages.kind", "thumbs"): "binary-feedback"}
 """(new key, old value) -> new value of a setting: `("advantages.kind", "thumbs"): "binary-feedback"`."""
 
 RENAMED_FIELDS: Mapping[str, str] = {}

@@ -22,6 +22,7 @@ import torch
 from tables import print_tables
 
 from klimb.experience import SamplingSettings, Store
+from klimb.findings.evaluations import Progress
 from klimb.policies import Policy
 from klimb.samplers import LocalSampler
 from klimb.tasks import ProblemSet, Scorer
@@ -232,7 +233,7 @@ def run_case(bench: Bench, case: Case) -> None:
         logs=make_logs(config, bench.policy),
     )
     seconds = time.monotonic() - started
-    measured = measure(bench.policy, sampler, bench.scorer, held_out, config).measured
+    measured = measure(bench.policy, sampler, bench.scorer, held_out, config, when="after", progress=Progress())
     lines: list[dict[str, Any]] = list(map(dict, read_metrics(folder / "metrics.jsonl")))
     line: dict[str, Any] = {
         "part": case.part,

@@ -82,6 +82,14 @@ class InWords:
         return {**handler(schema), "allowed": self.allowed}
 
 
+class FromList:
+    """Marks a tuple that a file gives as a list."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Take lists too."""
+        return {**handler(source), "strict": False}
+
+
 def require(holds: bool, name: str, value: object, expected: str) -> None:
     """Raise unless the claim holds.
 

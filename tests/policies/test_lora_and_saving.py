@@ -127,7 +127,7 @@ def test_saving_an_adapter_that_does_not_exist_is_refused(tiny_policy, tmp_path)
         ({"targets": "q_proj"}, "targets must be 'all-linear' or a tuple"),
     ],
 )
-def test_lora_settings_that_make_no_sense_are_refused(settings, message):
+def test_lora_settings_that_make_no_sense_are_refused(without_shape_checks, settings, message):
     with pytest.raises(ValueError, match=message):
         LoraSettings(**settings)
 

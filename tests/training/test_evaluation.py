@@ -1,16 +1,18 @@
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from klimb.experience import SamplingSettings
-from klimb.findings.evaluations import bootstrap_interval, pass_at_k
+from klimb.findings.evaluations import bootstrap_interval, pass_at_k, pass_intervals
 from klimb.samplers import LocalSampler
 from klimb.tasks import Problem, Response, Score
 from klimb.training import evaluate
-from klimb.training.evaluation import summarise_scores
+from klimb.training.evaluation import append_evaluation, read_evaluations, summarise_scores
 
 
 def problems(count: int) -> list[Problem]:
@@ -57,7 +59,7 @@ def test_mean_at_k_averages_problems_and_correctness_not_shaped_rewards():
     result = result_of(["+++-", "----"])
     assert result.mean == (0.75 + 0) / 2
     assert result.count == 8
-    assert result.pass_at == {1: 0.375, 2: 0.5, 4: 0.5}
+    assert result.pass_at == {"1": 0.375, "2": 0.5, "4": 0.5}
     assert result.problems[0].answers == ("+", "+", "+", "-")
 
 
@@ -67,7 +69,42 @@ def test_what_could_not_be_scored_is_counted_and_in_no_mean():
     assert result.num_errors == 5
     assert result.count == 7
     # k = 4 over the one problem with four scored samples, k = 2 over two.
-    assert result.pass_at == pytest.approx({1: (1 / 3 + 1) / 2, 2: (pass_at_k(3, 1, 2) + 1) / 2, 4: 1.0})
+    assert result.pass_at == pytest.approx({"1": (1 / 3 + 1) / 2, "2": (pass_at_k(3, 1, 2) + 1) / 2, "4": 1.0})
+
+
+def test_a_record_says_what_was_asked_of_whom_and_when():
+    result = result_of(["+?", "--"])
+    assert (result.when, result.step, result.num_problems, result.num_samples) == ("during", 0, 2, 2)
+    assert result.is_accuracy
+    assert [problem.question for problem in result.problems] == ["0", "1"]
+
+
+def test_the_interval_of_pass_at_k_is_that_of_the_problems_with_k_scored_responses():
+    result = result_of(["+?--", "????", "++++"])
+    enough = {1: [1 / 3, 1.0], 2: [pass_at_k(3, 1, 2), 1.0], 4: [1.0]}
+    found = pass_intervals(result)
+    assert list(found) == ["1", "2", "4"]
+    for k, values in enough.items():
+        assert found[str(k)] == pytest.approx(bootstrap_interval(values), abs=1e-12)
+
+
+def test_a_record_survives_the_file(tmp_path: Path):
+    path = tmp_path / "evaluations.jsonl"
+    first, second = result_of(["+-"]), replace(result_of(["--"]), when="after", greedy=0.5, seconds=2.0)
+    append_evaluation(path, first)
+    append_evaluation(path, second)
+    assert read_evaluations(path) == [first, second]
+    assert read_evaluations(path)[1].seconds == 2.0
+
+
+def test_a_line_that_a_crash_cut_short_is_replaced_by_the_next_one(tmp_path: Path):
+    path = tmp_path / "evaluations.jsonl"
+    first, second = result_of(["+-"]), result_of(["--"])
+    append_evaluation(path, first)
+    append_evaluation(path, second)
+    path.write_bytes(path.read_bytes()[:-9])
+    append_evaluation(path, second)
+    assert read_evaluations(path) == [first, second]
 
 
 def test_nothing_scored_is_an_error_with_the_first_reason():

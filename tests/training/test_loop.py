@@ -329,7 +329,7 @@ def test_evaluations_come_at_intervals_and_change_nothing_else(tiny_run, tiny_po
         generator=torch.Generator().manual_seed(0),
     )
     assert lines[3]["evaluation_mean"] == again.mean
-    assert lines[3]["evaluation_pass_at_2"] == again.pass_at[2]
+    assert lines[3]["evaluation_pass_at_2"] == again.pass_at["2"]
 
 
 def test_evaluating_on_nothing_is_refused_before_training(tiny_run, tiny_policy, tmp_path: Path):
@@ -370,10 +370,10 @@ class FiniteOnce:
     def __getattr__(self, name):
         return getattr(self.objective, name)
 
-    def __call__(self, log_pi, *arguments, **named):
-        out = self.objective(log_pi, *arguments, **named)
-        self.num_passes += log_pi.requires_grad
-        return replace(out, loss=out.loss * math.nan) if log_pi.requires_grad and self.num_passes > 1 else out
+    def __call__(self, inputs):
+        out = self.objective(inputs)
+        self.num_passes += inputs.log_pi.requires_grad
+        return replace(out, loss=out.loss * math.nan) if inputs.log_pi.requires_grad and self.num_passes > 1 else out
 
 
 def test_the_gap_is_that_of_the_first_pass_also_when_later_ones_come_to_nothing(tiny_run, tiny_policy, tmp_path: Path):

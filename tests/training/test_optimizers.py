@@ -5,7 +5,10 @@ import torch
 from torch import nn
 
 from klimb.training import optimizers
-from klimb.training.optimizers import Optimizer, OptimizerSettings
+from klimb.training.optimizers import (
+    Optimizer,
+)
+from klimb.training.settings import OptimizerSettings
 
 SETTINGS = {"learning_rate": 0.05, "beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8, "weight_decay": 0.1, "warmup_steps": 3}
 

@@ -101,7 +101,7 @@ def test_a_fixed_reference_stays_what_the_policy_was_at_the_start(tiny_policy):
 
 
 def test_a_moving_average_keeps_decay_to_the_number_of_steps(tiny_policy):
-    reference = Reference(ReferenceSettings(kind="ema", ema_decay=0.9), tiny_policy)
+    reference = Reference(ReferenceSettings(kind="ema", decay=0.9), tiny_policy)
     before = {name: parameter.detach().clone() for name, parameter in tiny_policy.trainable().items()}
     nudge(tiny_policy, 0.5)
     reference.follow(tiny_policy, num_optimizer_steps=3)
@@ -158,7 +158,7 @@ def test_scores_are_those_of_each_sample_alone(tiny_policy):
         ({"every_steps": -1}, "every_steps must be >= 0"),
         ({"every_steps": None}, "needs every_steps or kl_threshold"),
         ({"kl_threshold": 0.0}, "kl_threshold must be finite and > 0"),
-        ({"kind": "ema", "ema_decay": 1.0}, "ema_decay must be in"),
+        ({"kind": "ema", "decay": 1.0}, "decay must be in"),
     ],
 )
 def test_bad_settings_are_named(changes: dict, message: str):

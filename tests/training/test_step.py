@@ -7,8 +7,15 @@ import torch
 from klimb.experience import Batch, Sample, collate
 from klimb.losses import Objective
 from klimb.training.minibatches import score_samples
-from klimb.training.optimizers import Optimizer, OptimizerSettings
-from klimb.training.update import StepOutcome, StepSettings, merge_metrics, optimizer_step
+from klimb.training.optimizers import (
+    Optimizer,
+)
+from klimb.training.settings import OptimizerSettings, StepSettings
+from klimb.training.update import (
+    StepOutcome,
+    merge_metrics,
+    optimizer_step,
+)
 
 SGD_LIKE = OptimizerSettings(learning_rate=1e-30, weight_decay=0.0, warmup_steps=0)
 

@@ -11,7 +11,10 @@ from klimb.experience import Sample, SamplingSettings
 from klimb.policies import Policy
 from klimb.samplers import Completion, LocalSampler
 from klimb.training.guard.general import everyday
-from klimb.training.guard.limits import GuardLimits, MeasuresBase
+from klimb.training.guard.limits import (
+    MeasuresBase,
+)
+from klimb.training.settings import GuardLimits
 from klimb.workbench.config import RunConfig, build_config
 from klimb.workbench.config.guard import GuardSection
 from klimb.workbench.guard import make_guard_settings, make_measurer
@@ -97,7 +100,7 @@ def test_the_section_says_the_same_as_the_settings_by_default():
     settings = make_guard_settings(GuardSection())
     assert settings is not None
     assert settings.limits == GuardLimits()
-    assert (settings.action, settings.rollback_rate_factor) == ("warn", None)
+    assert (settings.action, settings.rollback_learning_rate_factor) == ("warn", None)
 
 
 def test_a_limit_of_none_is_no_limit():
@@ -105,7 +108,7 @@ def test_a_limit_of_none_is_no_limit():
     settings = make_guard_settings(section)
     assert settings is not None
     assert settings.limits.max_perplexity_ratio is None
-    assert (settings.action, settings.rollback_rate_factor) == ("rollback", 0.5)
+    assert (settings.action, settings.rollback_learning_rate_factor) == ("rollback", 0.5)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from klimb.own_parts import is_own, load_part
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -213,11 +215,27 @@ NEEDS_GROUPS = frozenset(
 """The names whose baseline compares responses to one prompt, so that at least two are needed."""
 
 
-_SOFT_VALUES = {"group-soft-value": group_soft_value, "batch-soft-value": batch_soft_value}
+SOFT_VALUES = {"group-soft-value": group_soft_value, "batch-soft-value": batch_soft_value}
 
 
-TAKES_OFFSET = frozenset({"group-mean", "leave-one-out", "batch-mean", "no-baseline", *_SOFT_VALUES})
+TAKES_OFFSET = frozenset({"group-mean", "leave-one-out", "batch-mean", "no-baseline", *SOFT_VALUES})
 """The names that are a reward minus a baseline in units of the reward, so that the baseline can be moved."""
+
+
+def advantage_named(name: str) -> AdvantageFunction:
+    """Return the advantages of this name, or the function of the user's own that `python:module.name` names.
+
+    Raises:
+        ValueError: no such name, or nothing there that can be called.
+    """
+    if is_own(name):
+        found = load_part(name, setting="advantages")
+        if not callable(found):
+            raise ValueError(f"advantages {name!r} must be a function of (rewards, group_ids), got {found!r}")
+        return cast("AdvantageFunction", found)
+    if name not in ADVANTAGES:
+        raise ValueError(f"unknown advantages {name!r}; there are {', '.join(ADVANTAGES)}, or python:module.function")
+    return ADVANTAGES[name]
 
 
 def compute_advantages(
@@ -233,7 +251,7 @@ def compute_advantages(
     Args:
         rewards: one finite number a response.
         group_ids: responses to the same prompt share one.
-        kind: a name in `ADVANTAGES`.
+        kind: a name in `ADVANTAGES`, or `python:module.function`.
         offset: δ, added to the baseline. Negative: every response gets −δ more, so that what is about average is
             learned from (AsymRE, arXiv 2506.20520).
         temperature: β of the soft values; the other kinds have none.
@@ -242,17 +260,16 @@ def compute_advantages(
         ValueError: an unknown kind, an offset for a kind without a baseline in units of the reward, or what the kind
             itself refuses.
     """
-    if kind not in ADVANTAGES:
-        raise ValueError(f"unknown advantages {kind!r}; there are {', '.join(ADVANTAGES)}")
+    function = advantage_named(kind)
     if not math.isfinite(offset) or (offset != 0 and kind not in TAKES_OFFSET):
         raise ValueError(
             f"{kind}: offset {offset} moves a baseline in units of the reward, and must be finite; "
             f"those that have one are {', '.join(sorted(TAKES_OFFSET))}"
         )
-    if kind in _SOFT_VALUES:
-        advantages = _SOFT_VALUES[kind](rewards, group_ids, temperature=temperature)
+    if kind in SOFT_VALUES:
+        advantages = SOFT_VALUES[kind](rewards, group_ids, temperature=temperature)
     else:
-        advantages = ADVANTAGES[kind](rewards, group_ids)
+        advantages = function(rewards, group_ids)
     return advantages - offset if offset != 0 else advantages
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 When = Literal["before", "during", "after"]
@@ -42,6 +42,8 @@ class EvaluationRecord:
         greedy: the mean with the likeliest tokens; None if it was not asked for.
         length_mean: tokens of a response.
         truncated_fraction: share of responses that were cut off.
+        problems: what came of each of them.
+        seconds: what the evaluation took; two evaluations are equal whatever they took.
     """
 
     when: When
@@ -60,6 +62,12 @@ class EvaluationRecord:
     length_mean: float
     truncated_fraction: float
     problems: tuple[ProblemRecord, ...]
+    seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def num_problems(self) -> int:
+        """Problems asked."""
+        return len(self.problems)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,52 +77,6 @@ class Progress:
     step: int = 0
     num_tokens_generated: int = 0
     elapsed_seconds: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answered:
-    """One problem, the first answer sampled to it, and what that was worth (None: not known)."""
-
-    question: str
-    answer: str
-    value: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """One evaluation.
-
-    Attributes:
-        mean: Mean@k at temperature 1: accuracy where the task says what is correct, else mean reward.
-        low: lower end of its 95 % interval.
-        high: upper end.
-        count: samples scored.
-        num_problems: problems asked.
-        num_samples: samples per problem.
-        num_errors: samples that could not be scored; in no mean.
-        is_accuracy: whether the task says what is correct.
-        pass_at: k -> probability that one of k samples is correct.
-        pass_intervals: k -> its 95 % interval.
-        greedy: the same mean with the likeliest tokens; None if not asked for.
-        length_mean: tokens per sample.
-        answers: of the first few problems.
-        seconds: what the evaluation took.
-    """
-
-    mean: float
-    low: float
-    high: float
-    count: int
-    num_problems: int
-    num_samples: int
-    num_errors: int
-    is_accuracy: bool
-    pass_at: Mapping[str, float]
-    pass_intervals: Mapping[str, tuple[float, float]]
-    greedy: float | None
-    length_mean: float
-    answers: tuple[Answered, ...]
-    seconds: float
 
 
 NUM_RESAMPLES = 2000
@@ -146,3 +108,12 @@ def bootstrap_interval(means: Sequence[float], *, num_resamples: int = NUM_RESAM
     tail = (1 - CONFIDENCE) / 2
     bounds = values[picks].mean(dim=1).quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64))
     return float(bounds[0]), float(bounds[1])
+
+
+def pass_intervals(evaluation: EvaluationRecord) -> dict[str, tuple[float, float]]:
+    """Return k, as text -> the 95 % interval of pass@k over the problems with at least k scored responses."""
+    intervals: dict[str, tuple[float, float]] = {}
+    for k in map(int, evaluation.pass_at):
+        enough = [problem.values for problem in evaluation.problems if len(problem.values) >= k]
+        intervals[str(k)] = bootstrap_interval([pass_at_k(len(values), round(sum(values)), k) for values in enough])
+    return intervals

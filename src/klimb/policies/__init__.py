@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from klimb.doors import open_lazily
 
 if TYPE_CHECKING:
-    from klimb.policies.adapters import LoraSettings
     from klimb.policies.gradients import gradients_in_place
     from klimb.policies.head import TokenLogProbs, token_log_probs
     from klimb.policies.loading import cache_folder, load_policy
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
     from klimb.policies.model_names import EMBEDDED_MODELS
     from klimb.policies.policy import Policy, ScoredTokens
     from klimb.policies.reference import Snapshot
+    from klimb.policies.settings import LoraSettings
     from klimb.policies.tokenizing import TokenMismatch, ids_of_tokens, with_token_ids
     from klimb.policies.value_head import ValueHead
 

@@ -1,6 +1,5 @@
 """Low-rank adapters (LoRA) by peft."""
 
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -9,44 +8,10 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from klimb.policies.settings import ALL_LINEAR, LoraSettings
+
 ADAPTER = "default"
 """peft's name of the only adapter."""
-
-
-ALL_LINEAR = "all-linear"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraSettings:
-    """A low-rank adapter W + (alpha / rank)·B·A, of which only A and B are trained.
-
-    Attributes:
-        rank: of the update.
-        alpha: scale of the update, divided by `rank`.
-        dropout: must be 0. Dropout would make the log-probability of a token a random number, and the policy that is
-            updated another one than the policy that was sampled.
-        targets: `all-linear` (every linear layer but the output layer), or names of layers:
-            `("q_proj", "v_proj")`.
-
-    Source: arXiv 2106.09685.
-    """
-
-    rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
-    targets: str | tuple[str, ...] = ALL_LINEAR
-
-    def __post_init__(self) -> None:
-        if isinstance(self.targets, str) and self.targets != ALL_LINEAR:
-            raise ValueError(f"targets must be {ALL_LINEAR!r} or a tuple of layer names, got {self.targets!r}")
-        if self.rank < 1:
-            raise ValueError(f"rank must be >= 1, got {self.rank}")
-        if not self.alpha > 0:
-            raise ValueError(f"alpha must be > 0, got {self.alpha}")
-        if self.dropout != 0:
-            raise ValueError(
-                f"dropout must be 0, got {self.dropout}: with dropout log-probabilities are random and pi/mu is wrong"
-            )
 
 
 def add_lora(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:

@@ -14,22 +14,12 @@ if TYPE_CHECKING:
         save_checkpoint,
     )
     from klimb.training.cloning import CLONING_OBJECTIVE, CloningSettings, Pair, clone
-    from klimb.training.credit import CreditSettings
-    from klimb.training.critic import Critic, CriticSettings
-    from klimb.training.evaluation import (
-        Evaluation,
-        ProblemResult,
-        append_evaluation,
-        evaluate,
-        evaluation_record,
-        read_evaluations,
-    )
+    from klimb.training.critic import Critic
+    from klimb.training.evaluation import append_evaluation, evaluate, read_evaluations
     from klimb.training.guard.limits import (
         BaseMetrics,
         Breach,
         Flags,
-        GuardLimits,
-        GuardSettings,
         MeasuresBase,
         find_breaches,
     )
@@ -37,22 +27,34 @@ if TYPE_CHECKING:
     from klimb.training.loop import OnStep, StopRequest, TrainResult, train
     from klimb.training.metrics import MetricsLog, read_metrics, without_wall_clock
     from klimb.training.minibatches import score_samples
-    from klimb.training.optimizers import Optimizer, OptimizerSettings
+    from klimb.training.optimizers import Optimizer
     from klimb.training.prompts import PromptStream
-    from klimb.training.reference_rules import Reference, ReferenceSettings
+    from klimb.training.reference_rules import Reference
     from klimb.training.rollouts import (
         ResponseScorer,
         RolloutContext,
         Rollouts,
-        RolloutSettings,
         RolloutWorker,
         collect_rollouts,
     )
-    from klimb.training.settings import CheckpointSettings, EvaluationSettings, LoopSettings
+    from klimb.training.settings import (
+        CheckpointSettings,
+        CreditSettings,
+        CriticSettings,
+        EvaluationSettings,
+        GuardLimits,
+        GuardSettings,
+        LoopSettings,
+        OptimizerSettings,
+        ReferenceSettings,
+        RolloutSettings,
+        StepSettings,
+        UpdateSettings,
+    )
     from klimb.training.sources.offline import GroupStore, OfflineSource
     from klimb.training.sources.shares import ReplaySettings, SourceSettings
     from klimb.training.state import MAY_DIFFER, check_same_run
-    from klimb.training.update import NonFiniteError, StepOutcome, StepSettings, UpdateSettings, optimizer_step, update
+    from klimb.training.update import NonFiniteError, StepOutcome, optimizer_step, update
 
 __all__ = [
     "CLONING_OBJECTIVE",
@@ -66,7 +68,6 @@ __all__ = [
     "CreditSettings",
     "Critic",
     "CriticSettings",
-    "Evaluation",
     "EvaluationSettings",
     "Flags",
     "GroupStore",
@@ -81,7 +82,6 @@ __all__ = [
     "Optimizer",
     "OptimizerSettings",
     "Pair",
-    "ProblemResult",
     "PromptStream",
     "Reference",
     "ReferenceSettings",
@@ -103,7 +103,6 @@ __all__ = [
     "clone",
     "collect_rollouts",
     "evaluate",
-    "evaluation_record",
     "find_breaches",
     "load_checkpoint",
     "newest_checkpoint",

@@ -12,8 +12,13 @@ import torch
 from klimb.experience import Batch, Message, Sample, collate
 from klimb.losses import Objective
 from klimb.policies import Policy
-from klimb.training.optimizers import Optimizer, OptimizerSettings
-from klimb.training.update import StepSettings, optimizer_step
+from klimb.training.optimizers import (
+    Optimizer,
+)
+from klimb.training.settings import OptimizerSettings, StepSettings
+from klimb.training.update import (
+    optimizer_step,
+)
 
 CLONING_OBJECTIVE = Objective(
     divergence="fkl", beta=1.0, estimator="differentiable", level="token", clip="none", reduce="token-mean"

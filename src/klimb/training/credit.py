@@ -1,7 +1,6 @@
 """From one reward a response to an advantage a token, with the critic where there is one."""
 
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -9,41 +8,9 @@ from torch import Tensor
 
 from klimb.experience import Batch, generalised_advantages, rewards_to_go, token_rewards, whitened
 from klimb.policies import Policy
-from klimb.training.critic import Critic, CriticSettings
-from klimb.training.minibatches import MicroBatchTokens, micro_batches_for
-
-CreditKind = Literal["response", "reward-to-go", "gae"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CreditSettings:
-    """Which token a reward is credited to.
-
-    Attributes:
-        kind: `response` (one advantage for all of its tokens), `reward-to-go` (the rewards from each token on), or
-            `gae` (those less a learned value of each prefix).
-        kl_in_reward: every token also gets the reward −kl_in_reward·(log μ − log ref).
-        discount: γ from one token to the next.
-        gae_lambda: λ of `gae`.
-        whiten: centre and scale over all tokens of the batch.
-        critic: the value head of `gae`.
-    """
-
-    kind: CreditKind = "response"
-    kl_in_reward: float = 0.0
-    discount: float = 1.0
-    gae_lambda: float = 1.0
-    whiten: bool = False
-    critic: CriticSettings = field(default_factory=CriticSettings)
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("response", "reward-to-go", "gae"):
-            raise ValueError(f"unknown credit {self.kind!r}; there are response, reward-to-go and gae")
-        for name in ("discount", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-        if self.kl_in_reward < 0:
-            raise ValueError(f"kl_in_reward must be >= 0, got {self.kl_in_reward}")
+from klimb.training.critic import Critic
+from klimb.training.minibatches import micro_batches_for
+from klimb.training.settings import CreditSettings, MicroBatchTokens
 
 
 def assign_advantages(

@@ -1,6 +1,5 @@
 """PPO's critic: a value head on the policy's hidden states, fitted to the returns of each batch."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,36 +8,7 @@ from torch import Tensor, nn
 
 from klimb.experience import explained_variance
 from klimb.policies import ValueHead
-
-
-@dataclass(frozen=True, kw_only=True)
-class CriticSettings:
-    """How the value head is trained.
-
-    Attributes:
-        hidden_size: units of its hidden layer.
-        learning_rate: of its own Adam.
-        num_epochs: passes over a batch's tokens.
-        num_minibatches: steps a pass.
-        clip: values move at most this far from those of the batch's beginning before their loss stops falling, in
-            units of the reward; inf for no clip.
-        max_grad_norm: a longer gradient is scaled down to this norm.
-    """
-
-    hidden_size: int = 256
-    learning_rate: float = 1e-3
-    num_epochs: int = 4
-    num_minibatches: int = 4
-    clip: float = 0.2
-    max_grad_norm: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("hidden_size", "num_epochs", "num_minibatches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"critic {name} must be >= 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "clip", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"critic {name} must be > 0, got {getattr(self, name)}")
+from klimb.training.settings import CriticSettings
 
 
 class Critic:

@@ -7,8 +7,13 @@ from pathlib import Path
 
 from klimb.experience import Sample
 from klimb.training.checkpoints import CheckpointContent, find_damage, load_checkpoint
-from klimb.training.guard.limits import Breach, GuardSettings, MeasuresBase, as_logged
+from klimb.training.guard.limits import (
+    Breach,
+    MeasuresBase,
+    as_logged,
+)
 from klimb.training.guard.watch import QualityGuard
+from klimb.training.settings import GuardSettings
 from klimb.training.state import RunState, roll_back
 
 logger = logging.getLogger(__name__)
@@ -131,7 +136,7 @@ def _put_back(state: RunState, guard: QualityGuard, checkpoint: Path) -> None:
     assert guard.good is not None
     rate_factor = state.optimizer.rate_factor
     if guard.may_go_on_after_rollback():
-        rate_factor *= guard.settings.rollback_rate_factor or 1.0
+        rate_factor *= guard.settings.rollback_learning_rate_factor or 1.0
     guard.num_rollbacks += 1
     guard.now = guard.good.measured
     roll_back(state, load_checkpoint(checkpoint))

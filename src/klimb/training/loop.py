@@ -19,7 +19,7 @@ import torch
 
 from klimb.errors import Interrupted
 from klimb.experience import Sample
-from klimb.findings.evaluations import Progress
+from klimb.findings.evaluations import EvaluationRecord, Progress
 from klimb.losses import Loss
 from klimb.policies import Policy
 from klimb.samplers import Sampler
@@ -32,13 +32,7 @@ from klimb.training.checkpoints import (
     remove_leftovers,
     save_checkpoint,
 )
-from klimb.training.evaluation import (
-    Evaluation,
-    append_evaluation,
-    evaluate,
-    evaluation_record,
-    forget_evaluations_behind,
-)
+from klimb.training.evaluation import append_evaluation, evaluate, forget_evaluations_behind
 from klimb.training.guard.limits import MeasuresBase
 from klimb.training.guard_steps import (
     guard_end,
@@ -117,13 +111,13 @@ def evaluate_and_record(
         settings=settings.sampling,
         num_samples=settings.num_samples,
         generator=torch.Generator().manual_seed(settings.seed),
+        progress=progress,
     )
-    record = evaluation_record(evaluation, held_out, when="during", progress=progress, num_samples=settings.num_samples)
-    append_evaluation(path, record)
+    append_evaluation(path, evaluation)
     return evaluation_metrics(evaluation) | {"evaluation_seconds": time.monotonic() - started}
 
 
-def evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
+def evaluation_metrics(evaluation: EvaluationRecord) -> dict[str, float]:
     """Return the evaluation as metrics of a step."""
     return {
         "evaluation_mean": evaluation.mean,

@@ -5,18 +5,12 @@ Log-probabilities of samples under the present weights, without gradient.
 
 import itertools
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 
 from klimb.experience import Batch, Sample, collate
 from klimb.policies import Policy
-
-MicroBatchTokens = int | Literal["auto"]
-"""Most tokens that go through the model at once. `auto` takes whole groups, in portions as near to `tokens_at_once` of
-the device as they come: torn apart, a group needs its prompt twice, and pieces of unlike size leave holes in the blocks
-of attention."""
-
+from klimb.training.settings import MicroBatchTokens
 
 CPU_TOKENS, CPU_TOKENS_PER_THREAD, GPU_TOKENS = 1024, 256, 8192
 """What `tokens_at_once` gives for `auto`. On two cores 1,104 tokens at once train as fast as 4,096, with a quarter of

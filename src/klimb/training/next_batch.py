@@ -30,33 +30,20 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceShare:
-    """What one source gives to a batch: the samples that are trained on."""
-
-    source: Source
-    samples: tuple[Sample, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class StepData:
     """What one step trains on.
 
     Attributes:
         drawn: every rollout drawn at this step, trained on now, later or never.
-        portions: by source, the samples with the `log_mu` they are trained with.
-        credits: each sample's reward less its baseline, in the order of the portions; baselines never cross a source.
+        used: those that are trained on, source by source, with the `log_mu` they are trained with.
+        credits: each used sample's reward less its baseline; baselines never cross a source.
         metrics: explained in docs/metrics.md.
     """
 
     drawn: tuple[Sample, ...]
-    portions: tuple[SourceShare, ...]
+    used: tuple[Sample, ...]
     credits: Float[Tensor, " batch"]
     metrics: dict[str, float]
-
-    @property
-    def used(self) -> tuple[Sample, ...]:
-        """The samples of all portions."""
-        return tuple(sample for portion in self.portions for sample in portion.samples)
 
 
 def next_batch(state: RunState, actors: RolloutWorker, settings: LoopSettings) -> StepData:
@@ -66,23 +53,20 @@ def next_batch(state: RunState, actors: RolloutWorker, settings: LoopSettings) -
     replayed = state.replay.draw(num_groups["replay"], policy_version=version, generator=state.generators["replay"])
     num_fresh = num_groups["rollout"] + num_groups["replay"] - len(replayed)
     drawn, fresh, metrics = _draw_rollouts(state, actors, settings, num_fresh)
-    portions = [
-        SourceShare(source="rollout", samples=fresh),
-        SourceShare(source="replay", samples=tuple(each for group in replayed for each in group.samples)),
-        *(
-            SourceShare(source=logged.source, samples=_take_offline(logged, num_groups[logged.source], settings))
-            for logged in state.logs
-        ),
-    ]
-    portions = [portion for portion in portions if portion.samples]
+    shares: dict[Source, tuple[Sample, ...]] = {
+        "rollout": fresh,
+        "replay": tuple(sample for group in replayed for sample in group.samples),
+        **{logged.source: _take_offline(logged, num_groups[logged.source], settings) for logged in state.logs},
+    }
+    shares = {source: samples for source, samples in shares.items() if samples}
     if not settings.sources.is_plain:
-        for portion in portions:
-            metrics |= _measure_share(portion, policy_version=version)
+        for source, samples in shares.items():
+            metrics |= _measure_share(source, samples, policy_version=version)
         metrics |= _measure_sources(state, settings)
     return StepData(
         drawn=drawn,
-        portions=tuple(portions),
-        credits=torch.cat([torch.zeros(0), *(compute_credits(part.samples, settings.collect) for part in portions)]),
+        used=tuple(itertools.chain(*shares.values())),
+        credits=torch.cat([torch.zeros(0), *(compute_credits(share, settings.collect) for share in shares.values())]),
         metrics={"num_tokens_sampled": 0.0, **metrics},
     )
 
@@ -190,19 +174,19 @@ def _take_offline(logged: OfflineSource, count: int, settings: LoopSettings) -> 
     return tuple(itertools.chain(*kept.values()))
 
 
-def _measure_share(portion: SourceShare, *, policy_version: int) -> dict[str, float]:
+def _measure_share(source: Source, samples: Sequence[Sample], *, policy_version: int) -> dict[str, float]:
     metrics = {
-        "num_samples": float(len(portion.samples)),
-        "num_groups": float(_count_groups(portion.samples)),
-        "length_mean": statistics.fmean(len(sample.response_ids) for sample in portion.samples),
+        "num_samples": float(len(samples)),
+        "num_groups": float(_count_groups(samples)),
+        "length_mean": statistics.fmean(len(sample.response_ids) for sample in samples),
     }
-    rewards = [sample.reward for sample in portion.samples if sample.reward is not None]
+    rewards = [sample.reward for sample in samples if sample.reward is not None]
     if rewards:
         metrics["reward_mean"] = statistics.fmean(rewards)
-    if portion.source in ("rollout", "replay"):  # the versions of another run's policy say nothing about this one's
-        ages = [policy_version - sample.policy_version for sample in portion.samples]
+    if source in ("rollout", "replay"):  # the versions of another run's policy say nothing about this one's
+        ages = [policy_version - sample.policy_version for sample in samples]
         metrics |= {"age_mean": statistics.fmean(ages), "age_max": float(max(ages))}
-    return {f"{portion.source}/{name}": value for name, value in metrics.items()}
+    return {f"{source}/{name}": value for name, value in metrics.items()}
 
 
 def _measure_sources(state: RunState, settings: LoopSettings) -> dict[str, float]:

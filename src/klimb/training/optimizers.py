@@ -4,14 +4,14 @@ Schedule-Free keeps two points: x, the average that one samples from and saves, 
 The parameters hold x at all times except inside `with optimizer.gradient_point():`. For AdamW both are the same.
 """
 
-import math
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from klimb.training.settings import OptimizerSettings
 
 try:
     import schedulefree
@@ -23,43 +23,6 @@ _FUSED_DEVICES = frozenset({"cpu", "cuda"})
 
 
 _SCHEDULE_FREE_COUNTERS = ("k", "weight_sum", "lr_max", "scheduled_lr")
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerSettings:
-    """How a gradient becomes a step.
-
-    Attributes:
-        kind: `adamw` or `schedule-free`.
-        learning_rate: constant after the warm-up.
-        warmup_steps: step k of the first ones uses learning_rate · k / warmup_steps; 0 and 1 mean none.
-        weight_decay: decoupled, multiplied by the learning rate; Schedule-Free applies it at y.
-        decay_vectors: whether parameters with one axis (norms, biases) decay too.
-    """
-
-    kind: Literal["adamw", "schedule-free"] = "adamw"
-    learning_rate: float = 1e-6
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    weight_decay: float = 0.1
-    decay_vectors: bool = True
-    warmup_steps: int = 10
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("adamw", "schedule-free"):
-            raise ValueError(f"unknown optimizer {self.kind!r}; there are adamw and schedule-free")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError(f"learning_rate must be finite and > 0, got {self.learning_rate}")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if self.kind == "schedule-free" and self.beta1 == 0:
-            raise ValueError("beta1 must be > 0 for schedule-free: x is found from y by dividing by it")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"weight_decay must be finite and >= 0, got {self.weight_decay}")
-        if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps must be >= 0, got {self.warmup_steps}")
 
 
 class Optimizer:

@@ -6,60 +6,16 @@ with plain sampling it is `log_mu` exactly. Otherwise one frozen copy of the tra
 is swapped in for a scoring pass.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
 from klimb.experience import Sample
 from klimb.policies import Policy, Snapshot
-from klimb.training.minibatches import MicroBatchTokens, score_samples
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReferenceSettings:
-    """The rule of the reference.
-
-    Attributes:
-        kind: `iterative` (the policy of the last refresh), `fixed` (the policy at the start), `ema` (a moving average
-            of the weights), `behaviour` (whoever wrote the response: ref = μ, so that `log_ref` is `log_mu`), or
-            `none` (needs beta = 0).
-        every_steps: iterative: refresh once this many optimiser steps were taken since the last refresh; 0 and 1
-            refresh at every collection; None leaves it to `kl_threshold`.
-        kl_threshold: iterative: refresh once the moving average of `kl_pi_ref` (nats a token) exceeds this.
-        kl_decay: share of the old value that this average keeps at each optimiser step.
-        ema_decay: ema: share of the old reference kept for each optimiser step of a batch.
-
-    Source: arXiv 2505.17508, section 5 and figure 1.
-    """
-
-    kind: Literal["iterative", "fixed", "ema", "behaviour", "none"] = "iterative"
-    every_steps: int | None = 1
-    kl_threshold: float | None = None
-    kl_decay: float = 0.9
-    ema_decay: float = 0.99
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("iterative", "fixed", "ema", "behaviour", "none"):
-            raise ValueError(f"unknown reference {self.kind!r}; there are iterative, fixed, ema, behaviour and none")
-        if self.every_steps is not None and self.every_steps < 0:
-            raise ValueError(f"every_steps must be >= 0, got {self.every_steps}; 0 refreshes at every collection")
-        if self.kl_threshold is not None and not (math.isfinite(self.kl_threshold) and self.kl_threshold > 0):
-            raise ValueError(f"kl_threshold must be finite and > 0, got {self.kl_threshold}")
-        for name in ("kl_decay", "ema_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if self.kind == "iterative" and self.every_steps is None and self.kl_threshold is None:
-            raise ValueError("an iterative reference needs every_steps or kl_threshold; for neither, use kind fixed")
-
-    @property
-    def needs_copy(self) -> bool:
-        """True when the weights of the reference can differ from those that sample."""
-        if self.kind == "iterative":
-            return self.every_steps is None or self.every_steps > 1
-        return self.kind in ("fixed", "ema")
+from klimb.training.minibatches import score_samples
+from klimb.training.settings import MicroBatchTokens, ReferenceSettings
 
 
 class Reference:
@@ -86,7 +42,7 @@ class Reference:
         if steps == 0:
             return
         if self.settings.kind == "ema" and self._copy is not None:
-            self._copy.lerp_from(policy, self.settings.ema_decay**steps)
+            self._copy.lerp_from(policy, self.settings.decay**steps)
         elif self.settings.kind == "iterative" and self._refresh_is_due(num_optimizer_steps):
             if self._copy is not None:
                 self._copy.update_from(policy)

@@ -10,18 +10,19 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from klimb.experience import ADVANTAGES, NEEDS_GROUPS, Sample, SamplingSettings, compute_advantages
+from klimb.experience import NEEDS_GROUPS, Sample, SamplingSettings, compute_advantages
 from klimb.policies import Policy
 from klimb.samplers import Completion, Sampler, StreamingSampler
 from klimb.tasks import Problem, Response, Score
 from klimb.training.prompts import PromptStream
+from klimb.training.settings import RolloutSettings
 
 
 @runtime_checkable
@@ -373,52 +374,6 @@ def _part_means(samples: Iterable[Sample]) -> dict[str, float]:
 
 REWARDLESS = ("zero", "ones")
 """Advantages that do not read the reward."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RolloutSettings:
-    """How a batch comes about.
-
-    Attributes:
-        num_prompts: groups a batch.
-        num_samples: responses a group.
-        advantages: a name in `klimb.experience.ADVANTAGES`.
-        advantage_offset: added to the baseline; below 0 every response looks that much better (AsymRE).
-        advantage_temperature: of the soft values, in units of the reward; the loss's β.
-        min_reward: responses below it are not trained on (filtered cloning); None trains on all.
-        group_filter: drop groups from which nothing can be learnt (all rewards equal, all right or all wrong) and
-            draw other prompts in their place.
-        max_refills: rounds of drawing after the first one at most; what there is then is the batch.
-        shuffle_rewards: the control experiment: scores are exchanged at random between all responses drawn together,
-            before anything else sees them. Nothing can be learnt from such a batch but noise.
-    """
-
-    num_prompts: int = 16
-    num_samples: int = 8
-    sampling: SamplingSettings = field(default_factory=SamplingSettings)
-    advantages: str = "group-mean"
-    advantage_offset: float = 0.0
-    advantage_temperature: float = 1.0
-    min_reward: float | None = None
-    group_filter: bool = False
-    max_refills: int = 2
-    shuffle_rewards: bool = False
-
-    def __post_init__(self) -> None:
-        if self.num_prompts < 1 or self.num_samples < 1 or self.max_refills < 0:
-            raise ValueError(
-                f"num_prompts and num_samples must be >= 1 and max_refills >= 0, got {self.num_prompts}, "
-                f"{self.num_samples} and {self.max_refills}"
-            )
-        if self.advantages not in ADVANTAGES:
-            raise ValueError(f"unknown advantages {self.advantages!r}; there are {', '.join(ADVANTAGES)}")
-        if self.num_samples == 1 and self.advantages in NEEDS_GROUPS:
-            raise ValueError(
-                f"advantages {self.advantages!r} compare the responses to one prompt, and num_samples is 1; "
-                "draw at least 2, or use batch-z-score"
-            )
-        if self.sampling.temperature == 0:
-            raise ValueError("temperature is 0: a policy that always answers the same cannot learn from itself; use 1")
 
 
 @dataclass(frozen=True, kw_only=True)

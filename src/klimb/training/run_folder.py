@@ -4,15 +4,14 @@ All that a run has written down about itself, read back: of finished runs, of ru
 """
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from klimb.errors import ConfigError
-from klimb.findings.evaluations import EvaluationRecord, Measured, ProblemRecord
-from klimb.findings.run.record import Row, RunRecord, is_number
+from klimb.findings.evaluations import EvaluationRecord
+from klimb.findings.run.record import Row, RunRecord
 from klimb.training.metrics import read_metrics
 
 MOST_NUMBERED = 10_000
@@ -61,7 +60,7 @@ class RunFolder:
 
     @property
     def summary(self) -> Path:
-        """The results."""
+        """The sign that the run is finished, with what its other files say in short."""
         return self.path / "summary.json"
 
 
@@ -130,16 +129,14 @@ def read_run(path: Path) -> RunRecord:
     """
     check_holds_run(path)
     folder = RunFolder(path)
-    rows = _rows(folder.metrics)
-    summary = _tables(folder.summary)
     return RunRecord(
         folder=path,
         config=_tables(folder.config),
         provenance=_tables(folder.provenance),
-        rows=rows,
-        evaluations=_evaluations(folder, rows, summary),
+        rows=_rows(folder.metrics),
+        evaluations=_evaluations(folder),
         guard=_tables(path / "guard.json"),
-        summary=summary,
+        summary=_tables(folder.summary),
     )
 
 
@@ -167,86 +164,14 @@ def _rows(path: Path) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _evaluations(folder: RunFolder, rows: Sequence[Row], summary: Mapping[str, Any]) -> tuple[EvaluationRecord, ...]:
+def _evaluations(folder: RunFolder) -> tuple[EvaluationRecord, ...]:
     from klimb.training.evaluation import read_evaluations  # loads torch, which a run's paths do not need
 
     try:
         kept = read_evaluations(folder.evaluations)
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder.evaluations} is not what a run writes ({error!r}); was it edited?") from None
-    return tuple(kept) or _from_other_files(folder, rows, summary)
-
-
-def _from_other_files(
-    folder: RunFolder, rows: Sequence[Row], summary: Mapping[str, Any]
-) -> tuple[EvaluationRecord, ...]:
-    """Return what before.json, the steps' rows and summary.json know of a run's evaluations."""
-    before = _tables(folder.path / "before.json")
-    facts = _Facts(
-        count=int(before.get("count", 0)),
-        num_samples=int(before.get("num_samples", 0)),
-        is_accuracy=bool(before.get("is_accuracy", False)),
-    )
-    found: list[EvaluationRecord] = []
-    if before:
-        shown = tuple(_shown(number, answer) for number, answer in enumerate(before.get("answers", ())))
-        found.append(facts.record("before", 0, before, problems=shown))
-    measured = [row for row in rows if "evaluation_mean" in row]
-    found += [facts.record("during", int(row.get("step") or 0), _of_row(row)) for row in measured]
-    after = summary.get("held_out", {}).get("after")
-    return (*found, facts.record("after", int(summary["num_steps"]), after)) if after else tuple(found)
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """What is the same in all evaluations of one run."""
-
-    count: int
-    num_samples: int
-    is_accuracy: bool
-
-    def record(
-        self, when: Any, step: int, numbers: Mapping[str, Any], *, problems: tuple[ProblemRecord, ...] = ()
-    ) -> EvaluationRecord:
-        return EvaluationRecord(
-            when=when,
-            step=step,
-            num_tokens_generated=0,
-            elapsed_seconds=0.0,
-            mean=_float(numbers.get("mean")),
-            low=_float(numbers.get("low")),
-            high=_float(numbers.get("high")),
-            count=self.count,
-            num_errors=int(numbers.get("num_errors") or 0),
-            num_samples=self.num_samples,
-            is_accuracy=self.is_accuracy or bool(numbers.get("pass_at")),
-            pass_at=dict(numbers.get("pass_at", {})),
-            greedy=numbers.get("greedy"),
-            length_mean=_float(numbers.get("length_mean")),
-            truncated_fraction=math.nan,
-            problems=problems,
-        )
-
-
-def _of_row(row: Row) -> dict[str, Any]:
-    """Return the numbers of an evaluation under their names without `evaluation_`."""
-    numbers = {name.removeprefix("evaluation_"): value for name, value in row.items() if name.startswith("evaluation_")}
-    pass_at = {name.removeprefix("pass_at_"): value for name, value in numbers.items() if name.startswith("pass_at_")}
-    return {**numbers, "pass_at": pass_at}
-
-
-def _shown(number: int, answer: Mapping[str, Any]) -> ProblemRecord:
-    value = answer.get("value")
-    return ProblemRecord(
-        problem_id=f"shown-{number}",
-        question=str(answer.get("question", "")),
-        values=(float(value),) if is_number(value) else (),
-        answers=(str(answer.get("answer", "")),),
-    )
-
-
-def _float(value: object) -> float:
-    return float(value) if is_number(value) else math.nan
+    return tuple(kept)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,8 +180,8 @@ class Finished:
 
     folder: RunFolder
     task_name: str
-    before: Measured | None
-    after: Measured | None
+    before: EvaluationRecord | None
+    after: EvaluationRecord | None
     num_steps: int
     total_seconds: float
 

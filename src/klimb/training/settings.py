@@ -1,34 +1,338 @@
-"""All that a run can be told, as plain frozen values."""
+"""All that a run can be told, as plain frozen values. Read without torch."""
 
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-from klimb.experience import SamplingSettings
-from klimb.losses import Loss
-from klimb.training.credit import CreditSettings
-from klimb.training.guard.limits import GuardSettings
-from klimb.training.optimizers import OptimizerSettings
-from klimb.training.reference_rules import ReferenceSettings
-from klimb.training.rollouts import RolloutSettings
+from annotated_types import Ge, Gt, Le
+
+from klimb.declarations import Count, Fraction, configurable
+from klimb.experience.advantages import NEEDS_GROUPS, advantage_named
+from klimb.experience.samples import SamplingSettings
 from klimb.training.sources.shares import SourceSettings
-from klimb.training.update import UpdateSettings
+
+if TYPE_CHECKING:
+    from klimb.losses import Loss
 
 LogMuRule = Literal["sampler", "recomputed", "auto"]
 
 
+MicroBatchTokens = int | Literal["auto"]
+"""Most tokens that go through the model at once. `auto` takes whole groups, in portions as near to `tokens_at_once` of
+the device as they come: torn apart, a group needs its prompt twice, and pieces of unlike size leave holes in the blocks
+of attention."""
+
+
+@configurable
 @dataclass(frozen=True, kw_only=True)
-class CheckpointSettings:
-    """When the whole state is saved.
+class CriticSettings:
+    """The value head of credit.kind = 'gae': on the policy's hidden states, trained beside it."""
+
+    hidden_size: Annotated[int, Ge(1), Le(1_000_000)] = 256
+    """Units of its hidden layer."""
+    learning_rate: Annotated[float, Gt(0), Le(1)] = 1e-3
+    """Step size of its own Adam."""
+    num_epochs: Annotated[int, Ge(1), Le(1_000)] = 4
+    """Passes over each batch."""
+    num_minibatches: Annotated[int, Ge(1), Le(100_000)] = 4
+    """Steps per pass."""
+    clip: Annotated[float, Gt(0), Le(1_000_000)] = 0.2
+    """How far a value may move on one batch before its loss is clipped, in units of the reward."""
+    max_grad_norm: Annotated[float, Gt(0), Le(1_000_000)] = 1.0
+    """A longer gradient is scaled down to this norm."""
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "num_epochs", "num_minibatches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"critic {name} must be >= 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "clip", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"critic {name} must be > 0, got {getattr(self, name)}")
+
+
+CreditKind = Literal["response", "reward-to-go", "gae"]
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class CreditSettings:
+    """Which token a reward is credited to; its defaults come from the recipe."""
+
+    kind: CreditKind = "response"
+    """One advantage a response (`[advantages]`), the rewards from each token on, or those less a learned value."""
+    kl_in_reward: Annotated[float, Ge(0), Le(1_000)] = 0.0
+    """Every token also gets the reward -kl_in_reward * log(mu/ref); 0 switches it off."""
+    gae_lambda: Fraction = 1.0
+    """gae: 1 is the whole return, 0 the one-step difference of values."""
+    discount: Fraction = 1.0
+    """Weight of the next token's reward."""
+    whiten: bool = False
+    """Centre and scale the advantages over all tokens of the batch."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(CreditKind):
+            raise ValueError(f"unknown credit {self.kind!r}; there are response, reward-to-go and gae")
+        for name in ("discount", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if self.kl_in_reward < 0:
+            raise ValueError(f"kl_in_reward must be >= 0, got {self.kl_in_reward}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """How a gradient becomes a step.
 
     Attributes:
-        every_steps: loop steps between two checkpoints.
-        keep: how many of the newest are kept.
-        at_end: also save after the last step. A signal saves in any case.
+        kind: `adamw` or `schedule-free`.
+        learning_rate: constant after the warm-up.
+        warmup_steps: step k of the first ones uses learning_rate · k / warmup_steps; 0 and 1 mean none.
+        weight_decay: decoupled, multiplied by the learning rate; Schedule-Free applies it at y.
+        decay_vectors: whether parameters with one axis (norms, biases) decay too.
     """
 
-    every_steps: int = 20
-    keep: int = 2
+    kind: Literal["adamw", "schedule-free"] = "adamw"
+    learning_rate: float = 1e-6
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.1
+    decay_vectors: bool = True
+    warmup_steps: int = 10
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("adamw", "schedule-free"):
+            raise ValueError(f"unknown optimizer {self.kind!r}; there are adamw and schedule-free")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(f"learning_rate must be finite and > 0, got {self.learning_rate}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.kind == "schedule-free" and self.beta1 == 0:
+            raise ValueError("beta1 must be > 0 for schedule-free: x is found from y by dividing by it")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise ValueError(f"weight_decay must be finite and >= 0, got {self.weight_decay}")
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps must be >= 0, got {self.warmup_steps}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceSettings:
+    """The rule of the reference.
+
+    Attributes:
+        kind: `iterative` (the policy of the last refresh), `fixed` (the policy at the start), `ema` (a moving average
+            of the weights), `behaviour` (whoever wrote the response: ref = μ, so that `log_ref` is `log_mu`), or
+            `none` (needs beta = 0).
+        every_steps: iterative: refresh once this many optimiser steps were taken since the last refresh; 0 and 1
+            refresh at every collection; None leaves it to `kl_threshold`.
+        kl_threshold: iterative: refresh once the moving average of `kl_pi_ref` (nats a token) exceeds this.
+        kl_decay: share of the old value that this average keeps at each optimiser step.
+        decay: ema: share of the old reference kept for each optimiser step of a batch.
+
+    Source: arXiv 2505.17508, section 5 and figure 1.
+    """
+
+    kind: Literal["iterative", "fixed", "ema", "behaviour", "none"] = "iterative"
+    every_steps: int | None = 0
+    kl_threshold: float | None = None
+    kl_decay: float = 0.9
+    decay: float = 0.99
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("iterative", "fixed", "ema", "behaviour", "none"):
+            raise ValueError(f"unknown reference {self.kind!r}; there are iterative, fixed, ema, behaviour and none")
+        if self.every_steps is not None and self.every_steps < 0:
+            raise ValueError(f"every_steps must be >= 0, got {self.every_steps}; 0 refreshes at every collection")
+        if self.kl_threshold is not None and not (math.isfinite(self.kl_threshold) and self.kl_threshold > 0):
+            raise ValueError(f"kl_threshold must be finite and > 0, got {self.kl_threshold}")
+        for name in ("kl_decay", "decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.kind == "iterative" and self.every_steps is None and self.kl_threshold is None:
+            raise ValueError("an iterative reference needs every_steps or kl_threshold; for neither, use kind fixed")
+
+    @property
+    def needs_copy(self) -> bool:
+        """True when the weights of the reference can differ from those that sample."""
+        if self.kind == "iterative":
+            return self.every_steps is None or self.every_steps > 1
+        return self.kind in ("fixed", "ema")
+
+
+EssScaling = Literal["none", "token", "sequence-mean", "sequence"]
+
+
+ESS_METRICS: Mapping[str, str] = {"token": "ess_token", "sequence-mean": "ess_normalised", "sequence": "ess_sequence"}
+"""`ess_scaling` -> the metric whose root it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSettings:
+    """How a minibatch becomes one step.
+
+    Attributes:
+        micro_batch_tokens: prompt and response tokens that go through the model at once, with their padding where the
+            policy does not pack rows; `auto` takes whole groups and suits the device. It changes memory and speed; the
+            gradient stays the same up to rounding.
+        max_grad_norm: a longer gradient is scaled down to this norm.
+        ess_scaling: the learning rate is multiplied by √(ESS/n), the share of the minibatch that its weights π/μ leave
+            effective, over tokens or over responses (`sequence-mean` by their geometric mean); `none` leaves it alone.
+
+    Source of ess_scaling: VCPO, arXiv 2602.17616. The root is klimb's own choice: it is how the step of Adam-like
+    optimizers is usually scaled with the batch size.
+    """
+
+    micro_batch_tokens: MicroBatchTokens = "auto"
+    max_grad_norm: float = 1.0
+    ess_scaling: EssScaling = "none"
+
+    def __post_init__(self) -> None:
+        if self.micro_batch_tokens != "auto" and self.micro_batch_tokens < 1:
+            raise ValueError(f"micro_batch_tokens must be 'auto' or >= 1, got {self.micro_batch_tokens}")
+        if not self.max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm must be > 0, got {self.max_grad_norm}; use inf for no clip")
+        if self.ess_scaling != "none" and self.ess_scaling not in ESS_METRICS:
+            raise ValueError(f"unknown ess_scaling {self.ess_scaling!r}; there are none, {', '.join(ESS_METRICS)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateSettings:
+    """What is done with one batch.
+
+    Attributes:
+        num_epochs: passes over the batch.
+        num_minibatches: optimiser steps a pass; fewer when there are fewer groups.
+        step: of each of them.
+        max_skipped_steps: this many steps in a row that are not finite end the run; 0 and 1 mean the first one.
+    """
+
+    num_epochs: int = 1
+    num_minibatches: int = 1
+    step: StepSettings = field(default_factory=StepSettings)
+    max_skipped_steps: int = 5
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_epochs", 1), ("num_minibatches", 1), ("max_skipped_steps", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutSettings:
+    """How a batch comes about.
+
+    Attributes:
+        num_prompts: groups a batch.
+        num_samples: responses a group.
+        advantages: a name in `klimb.experience.ADVANTAGES`, or `python:module.function`.
+        advantage_offset: added to the baseline; below 0 every response looks that much better (AsymRE).
+        advantage_temperature: of the soft values, in units of the reward; the loss's β.
+        min_reward: responses below it are not trained on (filtered cloning); None trains on all.
+        group_filter: drop groups from which nothing can be learnt (all rewards equal, all right or all wrong) and
+            draw other prompts in their place.
+        max_refills: rounds of drawing after the first one at most; what there is then is the batch.
+        shuffle_rewards: the control experiment: scores are exchanged at random between all responses drawn together,
+            before anything else sees them. Nothing can be learnt from such a batch but noise.
+    """
+
+    num_prompts: int = 16
+    num_samples: int = 8
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    advantages: str = "group-mean"
+    advantage_offset: float = 0.0
+    advantage_temperature: float = 1.0
+    min_reward: float | None = None
+    group_filter: bool = False
+    max_refills: int = 2
+    shuffle_rewards: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_prompts < 1 or self.num_samples < 1 or self.max_refills < 0:
+            raise ValueError(
+                f"num_prompts and num_samples must be >= 1 and max_refills >= 0, got {self.num_prompts}, "
+                f"{self.num_samples} and {self.max_refills}"
+            )
+        advantage_named(self.advantages)
+        if self.num_samples == 1 and self.advantages in NEEDS_GROUPS:
+            raise ValueError(
+                f"advantages {self.advantages!r} compare the responses to one prompt, and num_samples is 1; "
+                "draw at least 2, or use batch-z-score"
+            )
+        if self.sampling.temperature == 0:
+            raise ValueError("temperature is 0: a policy that always answers the same cannot learn from itself; use 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardLimits:
+    """How far the base metrics may move; None sets no limit.
+
+    Attributes:
+        max_perplexity_ratio: perplexity over the one before training.
+        max_general_drop: fall of the mean score on the general problems.
+        max_empty_fraction: share of empty responses, of the answers to the general problems and of the rollouts alike.
+        max_refusal_fraction: the same for refusals.
+        max_repetition_fraction: the same for responses that end in a loop.
+        min_format_fraction: share of the rollouts in the form asked for.
+    """
+
+    max_perplexity_ratio: float | None = 1.2
+    max_general_drop: float | None = 0.1
+    max_empty_fraction: float | None = 0.2
+    max_refusal_fraction: float | None = 0.2
+    max_repetition_fraction: float | None = 0.3
+    min_format_fraction: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            least = 1.0 if name == "max_perplexity_ratio" else 0.0
+            if value is not None and not (math.isfinite(value) and value >= least):
+                raise ValueError(f"{name} must be finite and >= {least:g}, or None for no limit, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardSettings:
+    """When the base metrics are measured, and what happens beyond a limit.
+
+    Attributes:
+        every_steps: loop steps between two measurements; there is one before training and one at its end besides.
+        action: `warn`; `stop` ends the run; `rollback` puts the policy back to the newest checkpoint at which no
+            limit was broken.
+        rollback_learning_rate_factor: after a rollback the run goes on with the learning rate times this; None ends it
+            there.
+        max_rollbacks: so many, then the next broken limit ends the run, rolled back.
+    """
+
+    every_steps: int = 10
+    limits: GuardLimits = GuardLimits()
+    action: Literal["warn", "stop", "rollback"] = "warn"
+    rollback_learning_rate_factor: float | None = None
+    max_rollbacks: int = 3
+
+    def __post_init__(self) -> None:
+        if self.every_steps < 1 or self.max_rollbacks < 1:
+            raise ValueError(
+                f"every_steps and max_rollbacks must be >= 1, got {self.every_steps} and {self.max_rollbacks}"
+            )
+        if self.action not in ("warn", "stop", "rollback"):
+            raise ValueError(f"unknown action {self.action!r}; there are warn, stop and rollback")
+        factor = self.rollback_learning_rate_factor
+        if factor is not None and not 0 < factor <= 1:
+            raise ValueError(f"rollback_learning_rate_factor must be in (0, 1], or None to end the run, got {factor}")
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSettings:
+    """When the whole state of the run is saved."""
+
+    every_steps: Count = 20
+    """Collections between two checkpoints."""
+    keep: Annotated[int, Ge(1), Le(1_000)] = 2
+    """The newest this many are kept."""
     at_end: bool = True
+    """Also save after the last step, so that the run can be continued. A signal saves in any case."""
 
     def __post_init__(self) -> None:
         if self.every_steps < 1 or self.keep < 1:
@@ -72,6 +376,7 @@ class LoopSettings:
     Attributes:
         num_steps: batches collected and trained on.
         credit: which token a reward is credited to; other than `response`, it takes the advantages for the rewards.
+        critic: the value head of credit `gae`.
         sources: where the groups of a batch come from.
         log_mu: `sampler` takes the log-probabilities that the sampler recorded; `recomputed` replaces them by those
             of the trainer's forward pass with the same weights, which removes the mismatch of the two and costs a pass;
@@ -87,12 +392,15 @@ class LoopSettings:
         max_training_seconds: the run ends after the step in which the steps alone have taken this much time.
         save_rollouts: keep all that was drawn, as Parquet.
         guard: watches what the model could do before; None watches nothing.
+        own_parts: `python:module.name` of each part of the user's own -> hash of its source, so that a run is not
+            resumed with another.
     """
 
     num_steps: int
     seed: int = 0
     collect: RolloutSettings = field(default_factory=RolloutSettings)
     credit: CreditSettings = field(default_factory=CreditSettings)
+    critic: CriticSettings = field(default_factory=CriticSettings)
     sources: SourceSettings = field(default_factory=SourceSettings)
     update: UpdateSettings = field(default_factory=UpdateSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
@@ -107,6 +415,7 @@ class LoopSettings:
     max_training_seconds: float = float("inf")
     save_rollouts: bool = True
     guard: GuardSettings | None = None
+    own_parts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_steps < 0 or self.num_mismatch_rows < 0:
@@ -141,7 +450,7 @@ class LoopSettings:
 
 
 def check_settings_fit(
-    settings: LoopSettings, objective: Loss, *, has_held_out: bool, has_base_metrics: bool = False
+    settings: LoopSettings, objective: "Loss", *, has_held_out: bool, has_base_metrics: bool = False
 ) -> None:
     """Return if a run of these settings can do what they ask for.
 

@@ -227,7 +227,7 @@ def _critic(policy: Policy, settings: LoopSettings) -> Critic | None:
     if settings.credit.kind != "gae":
         return None
     num_features = policy.causal_lm.config.get_text_config().hidden_size
-    return Critic(num_features, settings.credit.critic, seed=settings.seed)
+    return Critic(num_features, settings.critic, seed=settings.seed)
 
 
 def capture(state: RunState, *, metrics_bytes: int) -> CheckpointContent:

@@ -6,9 +6,8 @@ One optimiser step: a minibatch through the model in micro-batches, one gradient
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -17,42 +16,9 @@ from torch import Tensor, nn
 from klimb.experience import Batch, write_samples
 from klimb.losses import Inputs, Loss
 from klimb.policies import Policy, gradients_in_place
-from klimb.training.minibatches import MicroBatchTokens, micro_batches_for, minibatches
+from klimb.training.minibatches import micro_batches_for, minibatches
 from klimb.training.optimizers import Optimizer
-
-EssScaling = Literal["none", "token", "sequence-mean", "sequence"]
-
-
-_ESS_OF: Mapping[str, str] = {"token": "ess_token", "sequence-mean": "ess_normalised", "sequence": "ess_sequence"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepSettings:
-    """How a minibatch becomes one step.
-
-    Attributes:
-        micro_batch_tokens: prompt and response tokens that go through the model at once, with their padding where the
-            policy does not pack rows; `auto` takes whole groups and suits the device. It changes memory and speed; the
-            gradient stays the same up to rounding.
-        max_grad_norm: a longer gradient is scaled down to this norm.
-        ess_scaling: the learning rate is multiplied by √(ESS/n), the share of the minibatch that its weights π/μ leave
-            effective, over tokens or over responses (`sequence-mean` by their geometric mean); `none` leaves it alone.
-
-    Source of ess_scaling: VCPO, arXiv 2602.17616. The root is klimb's own choice: it is how the step of Adam-like
-    optimizers is usually scaled with the batch size.
-    """
-
-    micro_batch_tokens: MicroBatchTokens = "auto"
-    max_grad_norm: float = 1.0
-    ess_scaling: EssScaling = "none"
-
-    def __post_init__(self) -> None:
-        if self.micro_batch_tokens != "auto" and self.micro_batch_tokens < 1:
-            raise ValueError(f"micro_batch_tokens must be 'auto' or >= 1, got {self.micro_batch_tokens}")
-        if not self.max_grad_norm > 0:
-            raise ValueError(f"max_grad_norm must be > 0, got {self.max_grad_norm}; use inf for no clip")
-        if self.ess_scaling != "none" and self.ess_scaling not in _ESS_OF:
-            raise ValueError(f"unknown ess_scaling {self.ess_scaling!r}; there are none, {', '.join(_ESS_OF)}")
+from klimb.training.settings import ESS_METRICS, EssScaling, MicroBatchTokens, StepSettings, UpdateSettings
 
 
 @dataclass(frozen=True)
@@ -116,7 +82,7 @@ def optimizer_step(
 
 def _learning_rate_scale(metrics: Mapping[str, float], ess_scaling: EssScaling) -> float:
     """√(ESS/n) of the minibatch; 1 where an objective without a ratio measures none."""
-    return 1.0 if ess_scaling == "none" else math.sqrt(metrics.get(_ESS_OF[ess_scaling], 1.0))
+    return 1.0 if ess_scaling == "none" else math.sqrt(metrics.get(ESS_METRICS[ess_scaling], 1.0))
 
 
 @torch.no_grad()
@@ -197,28 +163,6 @@ def merge_metrics(outcomes: Sequence[StepOutcome]) -> dict[str, float]:
 
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class UpdateSettings:
-    """What is done with one batch.
-
-    Attributes:
-        num_epochs: passes over the batch.
-        num_minibatches: optimiser steps a pass; fewer when there are fewer groups.
-        step: of each of them.
-        max_skipped_steps: this many steps in a row that are not finite end the run; 0 and 1 mean the first one.
-    """
-
-    num_epochs: int = 1
-    num_minibatches: int = 1
-    step: StepSettings = field(default_factory=StepSettings)
-    max_skipped_steps: int = 5
-
-    def __post_init__(self) -> None:
-        for name, least in (("num_epochs", 1), ("num_minibatches", 1), ("max_skipped_steps", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
 
 
 class NonFiniteError(ValueError):

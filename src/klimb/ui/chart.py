@@ -1,63 +1,31 @@
-"""Curves as inline SVG: lines, bands, legends.
+"""What a chart shows, apart from how it is drawn: curves, bars or a histogram, and the same in words.
 
-Colours are the style sheet's, by class; sizes are in pixels of a 360-pixel-wide picture.
-
-Long curves made short enough for a page, without losing their spikes.
+Long curves are made short enough for a page here, without losing their spikes.
 """
 
 import math
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+from typing import Literal
 
-from klimb.ui.audit_figures import Scale, nice_ticks, tick_labels
-from klimb.ui.escaping import escaped
-
-WIDTH = 360.0
+NUM_COLOURS = 8
+"""Series colours that the style sheet defines: classes `c0` to `c7`, as `--c0` to `--c7`."""
 
 
-PLOT_HEIGHT = 158.0
+MOST_BARS = 40
 
 
-TOP = 8.0
-
-
-BOTTOM = 34.0
-
-
-RIGHT = 10.0
-
-
-CHARACTER = 6.6
-"""Width of a digit, rounded up, at the pictures' font size of 11."""
-
-
-NUM_DASHES = 4
-
-
-MOST_DOTS = 25
-"""A curve of at most this many points shows each of them."""
-
-
-DIGITS = 5
-
-
-SMALLEST = 1e-250
-"""Below it, a difference is nothing: ticks cannot divide it."""
-
-
-_EXPONENT = re.compile(r"e\+?(−?)0*(?=\d)")
+Mark = Literal["line", "points"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One line of a chart.
+    """One line of a chart, or one cloud of points.
 
     Attributes:
         label: in the legend.
-        x: in ascending order.
+        x: in ascending order, unless it is a cloud.
         y: one value for each x.
         low: lower end of a band around y, or empty.
         high: upper end.
@@ -65,6 +33,9 @@ class Curve:
         raw_y: its values.
         colour: number of the colour.
         dash: number of the pattern; 0 is solid.
+        mark: how its points are drawn.
+        sizes: of points: what the area of each stands for, written into it; or empty.
+        largest: size of the largest circle, where several clouds share a scale.
     """
 
     label: str
@@ -76,27 +47,53 @@ class Curve:
     raw_y: Sequence[float] = ()
     colour: int = 0
     dash: int = 0
+    mark: Mark = "line"
+    sizes: Sequence[float] = ()
+    largest: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bars:
+    """Horizontal bars, each with its name before it and its value behind it."""
+
+    labels: Sequence[str]
+    values: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histogram:
+    """Counts of n bins between n + 1 edges."""
+
+    edges: Sequence[float]
+    counts: Sequence[float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """One picture.
+    """One picture: curves over an axis, or bars, or a histogram.
 
     Attributes:
         title: what is shown.
-        unit: of the vertical axis.
+        unit: of the vertical axis, or of the bars.
         axis: of the horizontal axis.
-        curves: lines with at least one point each.
+        curves: lines and clouds of points; those without a point are left out.
+        bars: drawn instead of curves.
+        histogram: likewise.
         floor: a value that the vertical axis includes.
         ceiling: another.
         is_logarithmic: the vertical axis shows powers of ten; values that are not positive are left out.
         note: a sentence below.
         metrics: names of the logged numbers in it.
+
+    Raises:
+        ValueError: lengths do not fit.
     """
 
     title: str
     unit: str
-    curves: tuple[Curve, ...]
+    curves: tuple[Curve, ...] = ()
+    bars: Bars | None = None
+    histogram: Histogram | None = None
     axis: str = "step"
     floor: float | None = None
     ceiling: float | None = None
@@ -104,221 +101,119 @@ class Chart:
     note: str = ""
     metrics: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        for curve in self.curves:
+            if len(curve.x) != len(curve.y):
+                raise ValueError(
+                    f"chart {self.title!r}: {len(curve.y)} values of y need as many of x, got {len(curve.x)}"
+                )
+        bins = self.histogram
+        if bins is not None and bins.counts and len(bins.edges) != len(bins.counts) + 1:
+            raise ValueError(
+                f"chart {self.title!r}: {len(bins.counts)} bins need {len(bins.counts) + 1} edges, "
+                f"got {len(bins.edges)}"
+            )
+        if self.bars is not None and len(self.bars.labels) != len(self.bars.values):
+            raise ValueError(
+                f"chart {self.title!r}: {len(self.bars.values)} bars need as many labels, got {self.bars.labels}"
+            )
 
-@dataclass(frozen=True)
-class _Frame:
-    """Both scales of a chart, and whether the vertical one is logarithmic."""
 
-    x: Scale
-    y: Scale
-    is_logarithmic: bool
-
-    def point(self, x: float, y: float) -> str:
-        """`12.3,45.6`: the place of a point."""
-        return f"{self.x(x):.1f},{self.height(y):.1f}"
-
-    def height(self, y: float) -> float:
-        """Return the vertical place of a value, kept inside of the picture."""
-        value = math.log10(y) if self.is_logarithmic else y
-        return min(self.y.start + 2, max(self.y.end - 2, self.y(value)))
-
-
-def chart_svg(chart: Chart, *, name: str) -> str:
-    """Draw the chart as one `<svg>` with title and description for screen readers; `name` is unique within the page."""
-    curves = _drawable(chart)
-    if not curves:
-        return f'<p class="quiet small">{escaped(chart.title)}: nothing to draw</p>'
-    frame, axes = _axes(chart, curves)
-    body = "".join(_curve(curve, frame) for curve in curves)
-    height = TOP + PLOT_HEIGHT + BOTTOM
-    cursor = f'<line class="cursor" y1="{TOP:g}" y2="{TOP + PLOT_HEIGHT:g}" x1="0" x2="0" visibility="hidden"/>'
-    return (
-        f'<svg viewBox="0 0 {WIDTH:g} {height:g}" role="img" data-chart="{name}" aria-labelledby="{name}-t {name}-d">'
-        f'<title id="{name}-t">{escaped(chart.title)}</title><desc id="{name}-d">{escaped(described(chart))}</desc>'
-        f"{axes}{body}{cursor}</svg>"
+def drawable(chart: Chart) -> Chart:
+    """Return the chart with the finite values alone (of a logarithmic one: the positive ones), and no empty curve."""
+    curves = (_shown(curve, is_positive=chart.is_logarithmic) for curve in chart.curves)
+    return replace(
+        chart,
+        curves=tuple(curve for curve in curves if curve.y),
+        bars=None if chart.bars is None else _finite_bars(chart.bars),
     )
 
 
-def chart_data(chart: Chart) -> dict[str, Any]:
-    """Return what the script under the pointer reads: the values, and where the horizontal axis begins and ends."""
-    curves = _drawable(chart)
-    if not curves:
-        return {"curves": []}
-    frame, _ = _axes(chart, curves)
-    return {
-        "axis": chart.axis,
-        "width": WIDTH,
-        "low": frame.x.low,
-        "high": frame.x.high,
-        "left": round(frame.x.start, 1),
-        "right": round(frame.x.end, 1),
-        "curves": [
-            {
-                "label": curve.label,
-                "colour": f"c{curve.colour % NUM_COLOURS}",
-                "x": _rounded(curve.x),
-                "y": _rounded(curve.y),
-                **({"low": _rounded(curve.low), "high": _rounded(curve.high)} if curve.low else {}),
-            }
-            for curve in curves
-        ],
-    }
-
-
-def legend(chart: Chart) -> str:
-    """Return the names of the lines beside a piece of each; empty for a single one."""
-    curves = _drawable(chart)
-    if len(curves) < 2:
-        return ""
-    items = "".join(
-        f'<li><svg viewBox="0 0 26 8" aria-hidden="true" class="{_classes(curve)}">'
-        f'<path class="line" d="M1 4H25"/></svg><span>{escaped(curve.label)}</span></li>'
-        for curve in curves
-    )
-    return f'<ul class="legend">{items}</ul>'
+def kept_bins(histogram: Histogram) -> list[tuple[float, float, float]]:
+    """Return lower edge, upper edge and count of each bin whose numbers are finite."""
+    bins = zip(pairwise(histogram.edges), histogram.counts, strict=True) if histogram.counts else ()
+    return [(a, b, count) for (a, b), count in bins if all(map(math.isfinite, (a, b, count)))]
 
 
 def described(chart: Chart) -> str:
-    """`KL(π‖ref): from 0 to 0.034, last 0.031, over 24 points`, for every line."""
-    parts = [
-        f"{curve.label}: from {min(curve.y):.3g} to {max(curve.y):.3g}, last {curve.y[-1]:.3g}, "
-        f"over {len(curve.y)} point{'s' if len(curve.y) != 1 else ''}"
-        for curve in _drawable(chart)
-    ]
-    return "; ".join(parts) or "nothing to draw"
+    """`KL(π‖ref): from 0 to 0.034, last 0.031, over 24 points`, for every line; the same for bars and bins."""
+    values = _all_values(chart)
+    num_lost = sum(not math.isfinite(value) for value in values)
+    if values and num_lost == len(values):
+        return f"nothing to draw: none of {len(values)} values is finite"
+    kept = drawable(chart)
+    parts = [_curve_text(chart, curve) for curve in kept.curves]
+    if kept.bars is not None:
+        parts += [f"{label}: {number_text(value)}" for label, value in _first_bars(kept.bars)]
+        num_more = len(kept.bars.values) - MOST_BARS
+        parts += [f"{num_more} more are not drawn"] if num_more > 0 else []
+    if kept.histogram is not None:
+        parts += _histogram_text(kept.histogram)
+    lost = [f"{num_lost} values that are not finite are left out"] if num_lost else []
+    return "; ".join([*parts, *lost]) or "nothing to draw"
 
 
-def _drawable(chart: Chart) -> list[Curve]:
-    """Return the curves with a point that the vertical axis can show."""
-    if not chart.is_logarithmic:
-        return [curve for curve in chart.curves if curve.y]
-    return [positive for curve in chart.curves if (positive := _positive(curve)).y]
+def number_text(value: float) -> str:
+    """`1,234` for a whole number, else three digits."""
+    return (f"{value:,.0f}" if value == round(value) and abs(value) < 1e9 else f"{value:.3g}").replace("-", "−")
 
 
-def _positive(curve: Curve) -> Curve:
-    kept = [(a, b) for a, b in zip(curve.x, curve.y, strict=True) if b > 0]
-    raw = [(a, b) for a, b in zip(curve.raw_x, curve.raw_y, strict=True) if b > 0]
-    return Curve(
-        label=curve.label,
-        x=[a for a, _ in kept],
-        y=[b for _, b in kept],
-        raw_x=[a for a, _ in raw],
-        raw_y=[b for _, b in raw],
-        colour=curve.colour,
-        dash=curve.dash,
+def _all_values(chart: Chart) -> list[float]:
+    curves = [value for curve in chart.curves for value in curve.y]
+    bars = list(chart.bars.values) if chart.bars else []
+    return curves + bars + (list(chart.histogram.counts) if chart.histogram else [])
+
+
+def _curve_text(chart: Chart, curve: Curve) -> str:
+    count = f"{len(curve.y)} point{'s' if len(curve.y) != 1 else ''}"
+    if curve.mark == "line":
+        return f"{curve.label}: from {min(curve.y):.3g} to {max(curve.y):.3g}, last {curve.y[-1]:.3g}, over {count}"
+    if curve.sizes:
+        places = zip(curve.x, curve.y, curve.sizes, strict=True)
+        return f"{curve.label}: " + ", ".join(f"{size:g} at {x:g} and {y:g}" for x, y, size in places)
+    return (
+        f"{curve.label}: {count}; {chart.axis} from {min(curve.x):.3g} to {max(curve.x):.3g}, {chart.unit} from "
+        f"{min(curve.y):.3g} to {max(curve.y):.3g}"
     )
 
 
-def _axes(chart: Chart, curves: Sequence[Curve]) -> tuple[_Frame, str]:
-    """Return the scales, and the axes with ticks, grid lines and labels as SVG."""
-    ticks, labels = _y_ticks(chart, curves)
-    left = CHARACTER * max(map(len, labels)) + 9
-    x_low, x_high = _padded(min(curve.x[0] for curve in curves), max(curve.x[-1] for curve in curves))
-    x_ticks = _x_ticks(x_low, x_high)
-    x_labels = tick_labels(x_ticks)
-    right = WIDTH - max(RIGHT, CHARACTER * len(x_labels[-1]) / 2)
-    frame = _Frame(
-        Scale(x_low, x_high, left, right), Scale(ticks[0], ticks[-1], TOP + PLOT_HEIGHT, TOP), chart.is_logarithmic
+def _histogram_text(histogram: Histogram) -> list[str]:
+    bins = kept_bins(histogram)
+    if not bins:
+        return []
+    low, high, most = max(bins, key=lambda part: part[2])
+    return [f"{len(bins)} bins from {bins[0][0]:g} to {bins[-1][1]:g}", f"most, {most:g}, in {low:g} to {high:g}"]
+
+
+def _first_bars(bars: Bars) -> list[tuple[str, float]]:
+    return list(zip(bars.labels, bars.values, strict=True))[:MOST_BARS]
+
+
+def _finite_bars(bars: Bars) -> Bars:
+    rows = [(label, value) for label, value in zip(bars.labels, bars.values, strict=True) if math.isfinite(value)]
+    return Bars(labels=[label for label, _ in rows], values=[value for _, value in rows])
+
+
+def _shown(curve: Curve, *, is_positive: bool) -> Curve:
+    """Return the curve without the points that cannot be drawn; a logarithmic axis shows no bands."""
+    lowest = 0.0 if is_positive else -math.inf
+    keep = [i for i, (a, b) in enumerate(zip(curve.x, curve.y, strict=True)) if _is_shown(a, b, lowest)]
+    raw = [i for i, (a, b) in enumerate(zip(curve.raw_x, curve.raw_y, strict=True)) if _is_shown(a, b, lowest)]
+    low, high = ((), ()) if is_positive else (curve.low, curve.high)
+    return replace(
+        curve,
+        x=[curve.x[i] for i in keep],
+        y=[curve.y[i] for i in keep],
+        low=[low[i] for i in keep] if low else (),
+        high=[high[i] for i in keep] if high else (),
+        raw_x=[curve.raw_x[i] for i in raw],
+        raw_y=[curve.raw_y[i] for i in raw],
+        sizes=[curve.sizes[i] for i in keep] if curve.sizes else (),
     )
-    floor = frame.y.start
-    parts: list[str] = []
-    for tick, label in zip(ticks, labels, strict=True):
-        parts.append(_segment("grid", left, frame.y(tick), right, frame.y(tick)))
-        parts.append(_text(left - 6, frame.y(tick) + 4, label, anchor="end"))
-    for tick, label in zip(x_ticks, x_labels, strict=True):
-        parts.append(_segment("axis", frame.x(tick), floor, frame.x(tick), floor + 4))
-        parts.append(_text(frame.x(tick), floor + 16, label, anchor="middle"))
-    parts.append(_segment("axis", left, floor, right, floor))
-    parts.append(_text(right, floor + 30, chart.axis, anchor="end"))
-    return frame, "".join(parts)
 
 
-def _y_ticks(chart: Chart, curves: Sequence[Curve]) -> tuple[list[float], list[str]]:
-    values = [value for curve in curves for part in (curve.y, curve.low, curve.high, curve.raw_y) for value in part]
-    included = [bound for bound in (chart.floor, chart.ceiling) if bound is not None and not chart.is_logarithmic]
-    low, high = min(*values, *included, values[0]), max(*values, *included, values[0])
-    if chart.is_logarithmic:
-        return _powers_of_ten(low, high)
-    low, high = _padded(low, high)
-    if chart.floor is not None and low < chart.floor <= min(values):
-        low = chart.floor
-    ticks = _covering(low, high)
-    return ticks, [_EXPONENT.sub(r"e\1", label) for label in tick_labels(ticks)]
-
-
-def _powers_of_ten(low: float, high: float) -> tuple[list[float], list[str]]:
-    """Logarithms of the powers of ten around [low, high], and how they are written."""
-    first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
-    last = max(last, first + 1)
-    step = math.ceil((last - first) / 5)
-    exponents = list(range(first, last + step, step))
-    return [float(exponent) for exponent in exponents], [f"{10.0**exponent:g}" for exponent in exponents]
-
-
-def _covering(low: float, high: float) -> list[float]:
-    """Nice ticks, the first at or below low and the last at or above high."""
-    ticks = nice_ticks(low, high)
-    if len(ticks) < 2:
-        return [low, high]
-    step = ticks[1] - ticks[0]
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [index * step for index in range(first, last + 1)]
-
-
-def _x_ticks(low: float, high: float) -> list[float]:
-    """Nice ticks, at whole numbers where the axis is long enough for them."""
-    ticks = nice_ticks(low, high)
-    whole = [tick for tick in ticks if abs(tick - round(tick)) < 1e-9]
-    return whole if high - low >= 1 and whole else ticks
-
-
-def _padded(low: float, high: float) -> tuple[float, float]:
-    """Return the span itself, or some room around values that are all equal up to rounding."""
-    size = max(abs(low), abs(high))
-    if high - low > max(1e-9 * size, SMALLEST):
-        return low, high
-    room = 0.1 * size if size > SMALLEST else 0.5
-    return low - room, high + room
-
-
-def _curve(curve: Curve, frame: _Frame) -> str:
-    parts = [f'<g class="{_classes(curve)}">']
-    if curve.low:
-        upper = [frame.point(x, y) for x, y in zip(curve.x, curve.high, strict=True)]
-        lower = [frame.point(x, y) for x, y in zip(curve.x, curve.low, strict=True)]
-        parts.append(f'<polygon class="band" points="{" ".join([*upper, *reversed(lower)])}"/>')
-    if curve.raw_y:
-        parts.append(_polyline("faint", curve.raw_x, curve.raw_y, frame))
-    if len(curve.y) > 1:
-        parts.append(_polyline("line", curve.x, curve.y, frame))
-    if len(curve.y) <= MOST_DOTS:
-        parts += [
-            f'<circle class="dot" cx="{frame.x(x):.1f}" cy="{frame.height(y):.1f}" r="2.4"/>'
-            for x, y in zip(curve.x, curve.y, strict=True)
-        ]
-    return "".join([*parts, "</g>"])
-
-
-def _polyline(css: str, xs: Sequence[float], ys: Sequence[float], frame: _Frame) -> str:
-    points = " ".join(frame.point(x, y) for x, y in zip(xs, ys, strict=True))
-    return f'<polyline class="{css}" points="{points}"/>'
-
-
-def _classes(curve: Curve) -> str:
-    dash = curve.dash % NUM_DASHES
-    return f"c{curve.colour % NUM_COLOURS}{f' d{dash}' if dash else ''}"
-
-
-def _rounded(values: Sequence[float]) -> list[float]:
-    return [float(f"{value:.{DIGITS}g}") if abs(value) < 10**DIGITS else round(value) for value in values]
-
-
-def _text(x: float, y: float, content: str, *, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escaped(content)}</text>'
-
-
-def _segment(css: str, x1: float, y1: float, x2: float, y2: float) -> str:
-    return f'<line class="{css}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+def _is_shown(x: float, y: float, lowest: float) -> bool:
+    return math.isfinite(x) and math.isfinite(y) and y > lowest
 
 
 MOST_POINTS = 400
@@ -371,7 +266,3 @@ def smoothed(values: Sequence[float], *, window: int) -> list[float]:
         middle + (sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1)
         for index, reach in enumerate(reaches)
     ]
-
-
-NUM_COLOURS = 8
-"""Series colours that the style sheet defines: classes `c0` to `c7`, as `--c0` to `--c7`."""

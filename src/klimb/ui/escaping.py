@@ -1,5 +1,6 @@
 """Text of a model or of strangers, made safe for a page: nothing in it acts, and nothing in it is hidden."""
 
+import re
 import unicodedata
 from html import escape
 
@@ -14,28 +15,46 @@ LINE_SEPARATORS = frozenset({"Zl", "Zp"})
 WHITESPACE = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 
 
+_CODE = re.compile(r"`([^`]+)`")
+
+
+_LINK = re.compile(r"\[([^\]]+)\]\([^)\s]+\)")
+
+
+_EMPHASIS = re.compile(r"(?<![\w*])\*([^*\s][^*]*)\*(?![\w*])")
+
+
 def escaped(text: str) -> str:
     """HTML in which the text stands for itself, in an element or in a quoted attribute.
-
-    Control, format (bidirectional, zero-width), surrogate, private and unassigned characters become their code point in
-    brackets: what a reader sees is in the order in which it is stored.
 
     >>> escaped("<b>" + chr(0x202E))
     '&lt;b&gt;[U+202E]'
     """
-    return escape("".join(_shown(character) for character in text), quote=True)
+    return escape(visible(text), quote=True)
 
 
-def escaped_part(text: str, *, limit: int) -> str:
-    """Return the same, cut to `limit` characters of the text; how many are left out stands at the end."""
-    if len(text) <= limit:
-        return escaped(text)
-    return f"{escaped(text[:limit])} … [{len(text) - limit:,} more characters]"
+def visible(text: str) -> str:
+    """Return the text with every character that cannot be seen as its code point in brackets.
+
+    Control, format (bidirectional, zero-width), surrogate, private and unassigned characters are such: what a reader
+    sees is in the order in which it is stored.
+    """
+    return "".join(_shown(character) for character in text)
 
 
-def escaped_token(token: str, *, limit: int = 80) -> str:
+def cut(text: str, limit: int) -> str:
+    """Return `limit` characters of the text at most; how many are left out stands at the end."""
+    return text if len(text) <= limit else f"{text[:limit]} … [{len(text) - limit:,} more characters]"
+
+
+def one_line(token: str, *, limit: int = 80) -> str:
     """One token on one line: spaces, line breaks and tabs are shown as ␣, ⏎ and ⇥."""
-    return escaped_part("".join(WHITESPACE.get(character, character) for character in token), limit=limit)
+    return cut("".join(WHITESPACE.get(character, character) for character in token), limit)
+
+
+def markdown_html(text: str) -> str:
+    """HTML of one line of Markdown: code, emphasis and the words of links; everything else as it stands."""
+    return _EMPHASIS.sub(r"<em>\1</em>", _CODE.sub(r"<code>\1</code>", _LINK.sub(r"\1", escaped(text))))
 
 
 def _shown(character: str) -> str:

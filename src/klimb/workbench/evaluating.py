@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from klimb.errors import ConfigError
-from klimb.findings.evaluations import Measured
+from klimb.findings.evaluations import EvaluationRecord, Progress, pass_intervals
 from klimb.training.run_folder import write_json
 from klimb.ui.terminal.run import print_evaluation
 from klimb.workbench.config import RunConfig
@@ -14,15 +14,24 @@ from klimb.workbench.measuring import measure
 from klimb.workbench.session import make_session
 
 
-def run_evaluation(config: RunConfig, *, console: Console, output: Path | None) -> Measured:
+def run_evaluation(config: RunConfig, *, console: Console, output: Path | None) -> EvaluationRecord:
     """Evaluate, print the result and, if asked, write it as JSON."""
     session = make_session(config)
     if not session.held_out:
         raise ConfigError(f"task {session.task.name} has no held-out problems; raise task.held_out_fraction")
     with session.scorer, console.status(f"answering {len(session.held_out)} problems"):
-        measured = measure(session.policy, session.sampler, session.scorer, session.held_out, config).measured
-    print_evaluation(console, measured, title=f"{session.policy.name} on {session.task.name}")
+        evaluation = measure(
+            session.policy,
+            session.sampler,
+            session.scorer,
+            session.held_out,
+            config,
+            when="before",
+            progress=Progress(),
+        )
+    print_evaluation(console, evaluation, title=f"{session.policy.name} on {session.task.name}")
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(output, {"model": config.model.path, "task": session.task.name, **asdict(measured)})
-    return measured
+        subject = {"model": config.model.path, "task": session.task.name}
+        write_json(output, {**subject, **asdict(evaluation), "pass_intervals": pass_intervals(evaluation)})
+    return evaluation

@@ -8,9 +8,9 @@ from klimb.errors import ConfigError
 from klimb.policies import Policy
 from klimb.samplers import Sampler
 from klimb.training.guard.general import general_problems
-from klimb.training.guard.limits import GuardLimits, GuardSettings
 from klimb.training.guard.measuring import Measurer, text_ids
 from klimb.training.minibatches import tokens_at_once
+from klimb.training.settings import GuardLimits, GuardSettings
 from klimb.workbench.config import RunConfig
 from klimb.workbench.config.guard import GuardSection
 
@@ -25,7 +25,7 @@ def make_guard_settings(section: GuardSection | None) -> GuardSettings | None:
         every_steps=section.every_steps,
         limits=GuardLimits(**{name: None if limit == "none" else limit for name, limit in limits.items()}),
         action=section.action,
-        rollback_rate_factor=None if factor == "stop" else factor,
+        rollback_learning_rate_factor=None if factor == "stop" else factor,
         max_rollbacks=section.max_rollbacks,
     )
 

@@ -17,10 +17,18 @@ from rich.text import Text
 
 from klimb.errors import ConfigError, Interrupted
 from klimb.experience import Sample, SamplingSettings
-from klimb.findings.evaluations import Measured, Progress, When
+from klimb.findings.evaluations import EvaluationRecord, Progress, When
 from klimb.samplers import Completion, Sampler, StreamingSampler
 from klimb.tasks import Problem, Response, Score, Scorer
-from klimb.training import LoopSettings, TrainResult, append_evaluation, clone, evaluation_record, read_metrics, train
+from klimb.training import (
+    LoopSettings,
+    TrainResult,
+    append_evaluation,
+    clone,
+    read_evaluations,
+    read_metrics,
+    train,
+)
 from klimb.training.guard.measuring import Measurer
 from klimb.training.run_folder import Finished, RunFolder, write_json
 from klimb.ui.figures import plot_curves
@@ -32,7 +40,7 @@ from klimb.workbench.config import RunConfig, save_config
 from klimb.workbench.guard import make_measurer
 from klimb.workbench.loggers import check_loggers, open_trackers
 from klimb.workbench.loggers.tracker import Tracker
-from klimb.workbench.measuring import measure, read_measured, save_measured
+from klimb.workbench.measuring import measure
 from klimb.workbench.session import Session, describe, make_cloning, make_loop_settings
 
 
@@ -157,7 +165,7 @@ def summary_of(finished: Finished, config: RunConfig) -> dict[str, Any]:
     return summary
 
 
-def _as_summary(measured: Measured) -> dict[str, Any]:
+def _as_summary(measured: EvaluationRecord) -> dict[str, Any]:
     return {
         "mean": measured.mean,
         "low": measured.low,
@@ -168,7 +176,7 @@ def _as_summary(measured: Measured) -> dict[str, Any]:
     }
 
 
-def _as_row(measured: Measured, step: int) -> dict[str, float]:
+def _as_row(measured: EvaluationRecord, step: int) -> dict[str, float]:
     row = {
         "step": float(step),
         "evaluation_mean": measured.mean,
@@ -260,35 +268,38 @@ def _reason_of_the_end(settings: LoopSettings, progress: Progress) -> str:
     return "training.max_seconds is used up"
 
 
-def _measure_before(session: Session, folder: RunFolder, console: Console) -> Measured | None:
+def _measure_before(session: Session, folder: RunFolder, console: Console) -> EvaluationRecord | None:
     """Return the evaluation of the untrained policy; what an earlier process of this run measured is taken over."""
     if not session.config.evaluation.at_ends or not session.held_out:
         return None
-    stored = folder.path / "before.json"
-    if stored.exists():
-        return read_measured(stored)
+    stored = next((made for made in read_evaluations(folder.evaluations) if made.when == "before"), None)
+    if stored is not None:
+        return stored
     measured = _measure(session, folder, console, when="before", progress=Progress())
-    save_measured(stored, measured)
     print_facts(console, [("before", in_one_line(measured))])
     return measured
 
 
-def _measure(session: Session, folder: RunFolder, console: Console, *, when: When, progress: Progress) -> Measured:
+def _measure(
+    session: Session, folder: RunFolder, console: Console, *, when: When, progress: Progress
+) -> EvaluationRecord:
     with console.status(f"answering {len(session.held_out)} held-out problems, {when} training"):
-        measured, sampled = measure(session.policy, session.sampler, session.scorer, session.held_out, session.config)
-    record = evaluation_record(
-        sampled,
-        session.held_out,
-        when=when,
-        progress=progress,
-        num_samples=measured.num_samples,
-        greedy=measured.greedy,
-    )
-    append_evaluation(folder.evaluations, record)
-    return measured
+        evaluation = measure(
+            session.policy,
+            session.sampler,
+            session.scorer,
+            session.held_out,
+            session.config,
+            when=when,
+            progress=progress,
+        )
+    append_evaluation(folder.evaluations, evaluation)
+    return evaluation
 
 
-def _within_time(session: Session, settings: LoopSettings, before: Measured | None, started: float) -> LoopSettings:
+def _within_time(
+    session: Session, settings: LoopSettings, before: EvaluationRecord | None, started: float
+) -> LoopSettings:
     """Return the settings with the loop's share of the run's time: what is left after the other parts."""
     evaluation_seconds = 0.0 if before is None else before.seconds
     spent = session.load_seconds + time.monotonic() - started

@@ -6,14 +6,11 @@ From a configuration to the loss that it trains with.
 """
 
 import math
-import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -22,6 +19,7 @@ from klimb.divergences.names import SlopeAtReference
 from klimb.errors import ConfigError
 from klimb.experience import Message, SamplingSettings, open_store
 from klimb.losses import (
+    Clip,
     Corrected,
     KtoObjective,
     Loss,
@@ -33,7 +31,8 @@ from klimb.losses import (
     is_forward_kl,
     slope_at_reference,
 )
-from klimb.policies import LoraSettings, Policy, keep_freed_memory, load_policy
+from klimb.own_parts import is_own, load_part, source_hash
+from klimb.policies import Policy, keep_freed_memory, load_policy
 from klimb.samplers import LocalSampler
 from klimb.tasks import (
     FormatReward,
@@ -50,16 +49,12 @@ from klimb.tasks import (
 )
 from klimb.tasks.file import read_rows
 from klimb.training import (
-    CheckpointSettings,
     CloningSettings,
-    CreditSettings,
-    CriticSettings,
     EvaluationSettings,
     LoopSettings,
     OfflineSource,
     OptimizerSettings,
     ReferenceSettings,
-    ReplaySettings,
     RolloutSettings,
     SourceSettings,
     StepSettings,
@@ -71,10 +66,8 @@ from klimb.ui.terminal.run import guard_facts
 from klimb.workbench.config import CloningSection, ModelSection, ReferenceSection, RunConfig, TaskSection
 from klimb.workbench.config.correction import CorrectionSection
 from klimb.workbench.config.experience import StoreSection
-from klimb.workbench.config.learning import OptimizerSection, automatic_warmup
+from klimb.workbench.config.learning import ClipSettings, OptimizerSection, OwnClip, automatic_warmup
 from klimb.workbench.guard import make_guard_settings
-
-PYTHON_PREFIX = "python:"
 
 
 def make_objective(config: RunConfig) -> Loss:
@@ -101,7 +94,7 @@ def make_objective(config: RunConfig) -> Loss:
         beta=section.beta,
         estimator=section.estimator,
         level=section.level,
-        clip=section.clip,
+        clip=load_clip(section.clip),
         reduce=reduce,
         ratio=section.ratio,
     )
@@ -143,23 +136,39 @@ def load_divergence(name: str) -> str | Divergence:
     Raises:
         ConfigError: there is no such module or name, or it isn't a Divergence.
     """
-    if not name.startswith(PYTHON_PREFIX):
+    if not is_own(name):
         return name
-    module_name, _, attribute = name.removeprefix(PYTHON_PREFIX).rpartition(".")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        found: Any = getattr(import_module(module_name), attribute, None)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"objective.divergence = {name!r}: there is no module {error.name!r} in {os.getcwd()} or installed"
-        ) from error
+    found = load_part(name, setting="objective.divergence")
     if not isinstance(found, Divergence):
         raise ConfigError(
-            f"objective.divergence = {name!r}: expected a klimb.divergences.Divergence of that name in {module_name}, "
+            f"objective.divergence = {name!r}: expected a klimb.divergences.Divergence of that name, "
             f"got {type(found).__name__}"
         )
     return found
+
+
+def load_clip(settings: ClipSettings) -> Clip:
+    """Return the clip itself, or the user's own that `python:module.name` names: an object, or a class of them.
+
+    Raises:
+        ConfigError: there is no such module or name, or it isn't a clip.
+    """
+    if not isinstance(settings, OwnClip):
+        return settings
+    found = load_part(settings.kind, setting="objective.clip")
+    clip = found() if isinstance(found, type) else found
+    if not isinstance(clip, Clip):
+        raise ConfigError(
+            f"objective.clip = {settings.kind!r}: expected a function of (w, is_good, log_pi) that returns a "
+            f"klimb.losses.Clipped, got {type(clip).__name__}"
+        )
+    return clip
+
+
+def own_parts(config: RunConfig) -> dict[str, str]:
+    """Return every part of the user's own that the run is made of, with the hash of its source."""
+    named = (config.objective.divergence, config.objective.clip.kind, config.advantages.kind, config.task.reward)
+    return {name: source_hash(name) for name in named if is_own(name)}
 
 
 TASKS_OWN_REWARD = "task"
@@ -168,12 +177,11 @@ TASKS_OWN_REWARD = "task"
 def make_policy(section: ModelSection) -> Policy:
     """Return the language model, on its device."""
     keep_freed_memory()
-    lora = None if section.lora is None else LoraSettings(**section.lora.model_dump())
     policy = load_policy(
         section.path,
         dtype=section.dtype,
         device=section.device,
-        lora=lora,
+        lora=section.lora,
         trust_remote_code=section.trust_remote_code,
     )
     policy.activation_checkpointing = section.activation_checkpointing
@@ -246,16 +254,17 @@ def make_loop_settings(config: RunConfig) -> LoopSettings:
             sampling=make_sampling(config),
             advantages=config.advantages.kind,
             advantage_offset=config.advantages.offset,
-            advantage_temperature=config.objective.beta or 1.0,
+            advantage_temperature=soft_value_temperature(config),
             min_reward=None if config.advantages.min_reward == "none" else config.advantages.min_reward,
             group_filter=config.advantages.group_filter,
             max_refills=config.advantages.max_refills,
             shuffle_rewards=config.advantages.shuffle_rewards,
         ),
-        credit=CreditSettings(**config.credit.model_dump(), critic=CriticSettings(**config.critic.model_dump())),
+        credit=config.credit,
+        critic=config.critic,
         sources=SourceSettings(
             shares={name: share for name in SOURCES if (share := getattr(config.sources, name))},
-            replay=ReplaySettings(**config.replay.model_dump()),
+            replay=config.replay,
             lag=config.sampling.lag,
         ),
         update=UpdateSettings(
@@ -266,7 +275,7 @@ def make_loop_settings(config: RunConfig) -> LoopSettings:
         ),
         optimizer=make_optimizer_settings(config),
         reference=make_reference_settings(config.reference),
-        checkpoints=CheckpointSettings(**config.checkpoints.model_dump()),
+        checkpoints=config.checkpoints,
         evaluation=EvaluationSettings(
             every_steps=evaluation.every_steps,
             every_tokens=evaluation.every_tokens,
@@ -283,7 +292,14 @@ def make_loop_settings(config: RunConfig) -> LoopSettings:
         max_training_seconds=_limit(training.max_training_seconds),
         save_rollouts=config.run.save_rollouts,
         guard=make_guard_settings(config.guard),
+        own_parts=own_parts(config),
     )
+
+
+def soft_value_temperature(config: RunConfig) -> float:
+    """Return beta; where it is 0, which no soft value takes, the default that the other advantages do not read."""
+    beta = config.objective.beta
+    return beta if beta > 0 else RolloutSettings.advantage_temperature
 
 
 def _limit(value: float | Literal["none"]) -> float:
@@ -331,7 +347,7 @@ def make_reference_settings(section: ReferenceSection) -> ReferenceSettings:
             kl_decay=section.kl_decay,
         )
     if section.kind == "ema":
-        return ReferenceSettings(kind="ema", ema_decay=section.decay)
+        return ReferenceSettings(kind="ema", decay=section.decay)
     return ReferenceSettings(kind=section.kind)
 
 

@@ -1,14 +1,16 @@
 """The page on the audit names every check and every threshold."""
 
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from tests.findings.audit.fabricated import drawn
 
 from klimb.findings.audit import Thresholds, audit
+from klimb.findings.tables import with_tables
+from klimb.findings.thresholds import Threshold, rows_of
 
-PAGE = (Path(__file__).parents[3] / "docs" / "audit.md").read_text(encoding="utf-8").replace("\\|", "|")
+PATH = Path(__file__).parents[3] / "docs" / "audit.md"
+PAGE = PATH.read_text(encoding="utf-8").replace("\\|", "|")
 
 
 def test_every_check_is_explained():
@@ -19,7 +21,12 @@ def test_every_check_is_explained():
     assert [name for name in names if f"`{name}`" not in PAGE] == []
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in fields(Thresholds)])
-def test_every_threshold_is_named_with_its_source(name: str):
-    assert f"`{name}`" in PAGE
-    assert f"        {name}: " in (Thresholds.__doc__ or "")
+def test_the_table_of_thresholds_is_that_of_the_rows():
+    page = PATH.read_text(encoding="utf-8")
+    assert with_tables(page) == page, "run: python -m klimb.findings.tables docs/audit.md"
+
+
+@pytest.mark.parametrize(("name", "row"), rows_of(Thresholds).items(), ids=list(rows_of(Thresholds)))
+def test_every_threshold_is_named_with_its_source(name: str, row: Threshold):
+    assert row.unit and row.source
+    assert f"| `{name}` | {row.value:g} | {row.unit} | {row.source} |" in PAGE

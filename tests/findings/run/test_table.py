@@ -1,6 +1,6 @@
 import math
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,9 @@ from tests.findings.run.synthetic import evaluation, flat, keys, record
 from klimb.findings.run.evidence import correlation, runs_of_steps, trend_of
 from klimb.findings.run.finding import SEVERITIES
 from klimb.findings.run.rules import RULES, find
-from klimb.findings.run.thresholds import THRESHOLDS, Thresholds, described
+from klimb.findings.run.thresholds import THRESHOLDS, Thresholds
+from klimb.findings.tables import with_tables
+from klimb.findings.thresholds import Threshold, rows_of
 from klimb.ui.text import printable
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -30,14 +32,14 @@ def test_the_page_has_a_section_for_every_rule_in_the_order_of_the_table():
     assert sections == [rule.key for rule in RULES]
 
 
-@pytest.mark.parametrize(("name", "value", "unit", "source"), described(), ids=lambda value: str(value)[:24])
-def test_the_page_lists_every_threshold_with_value_unit_and_source(name: str, value: float, unit: str, source: str):
-    assert f"| `{name}` | {value:g} | {unit} | {source} |" in PAGE
+def test_the_table_of_thresholds_is_that_of_the_rows():
+    assert with_tables(PAGE) == PAGE, "run: python -m klimb.findings.tables docs/findings.md"
 
 
-def test_the_page_lists_no_threshold_that_there_is_not():
-    listed = re.findall(r"^\| `([a-z_0-9]+)` \| [\d.e-]+ \|", PAGE, re.MULTILINE)
-    assert listed == [field.name for field in fields(Thresholds)]
+@pytest.mark.parametrize(("name", "row"), rows_of(Thresholds).items(), ids=list(rows_of(Thresholds)))
+def test_the_page_lists_every_threshold_with_value_unit_and_source(name: str, row: Threshold):
+    assert row.unit and row.source
+    assert f"| `{name}` | {row.value:g} | {row.unit} | {row.source} |" in PAGE
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.key)

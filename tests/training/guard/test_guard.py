@@ -15,7 +15,11 @@ from tests.training.tiny_run import BASE, VARIANTS, run
 from klimb.experience import Sample
 from klimb.policies import Policy, load_policy
 from klimb.training import LoopSettings, load_checkpoint, read_metrics, without_wall_clock
-from klimb.training.guard.limits import BaseMetrics, Flags, GuardLimits, GuardSettings
+from klimb.training.guard.limits import (
+    BaseMetrics,
+    Flags,
+)
+from klimb.training.settings import GuardLimits, GuardSettings
 
 EVERY_2 = GuardSettings(every_steps=2, limits=GuardLimits(max_perplexity_ratio=None))
 
@@ -161,7 +165,7 @@ def test_a_rollback_is_bit_for_bit_the_good_checkpoint(fresh_policy, tmp_path: P
 
 
 def test_after_a_rollback_it_may_go_on_with_smaller_steps_a_few_times(fresh_policy, tmp_path: Path, distances):
-    guard = limited(distances["iterative"], action="rollback", rollback_rate_factor=0.9, max_rollbacks=2)
+    guard = limited(distances["iterative"], action="rollback", rollback_learning_rate_factor=0.9, max_rollbacks=2)
     result = guarded_run(fresh_policy(), tmp_path, replace(BASE, num_steps=12, guard=guard))
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert rows[4]["learning_rate"] == pytest.approx(0.9 * BASE.optimizer.learning_rate, rel=1e-12)
@@ -176,7 +180,7 @@ def test_after_a_rollback_it_may_go_on_with_smaller_steps_a_few_times(fresh_poli
 
 @pytest.mark.parametrize("variant", ["iterative", "schedule-free-ema"])
 def test_a_run_that_rolls_back_is_resumed_bit_for_bit(fresh_policy, tmp_path: Path, distances, variant: str):
-    guard = limited(distances[variant], action="rollback", rollback_rate_factor=0.1)
+    guard = limited(distances[variant], action="rollback", rollback_learning_rate_factor=0.1)
     settings = replace(VARIANTS[variant], guard=guard)
     guarded_run(fresh_policy(), tmp_path / "straight", settings)
 

@@ -11,12 +11,11 @@ from klimb.findings.statistics import paired_chance, unpaired_chance
 from klimb.training.guard.limits import (
     BaseMetrics,
     Flags,
-    GuardLimits,
-    GuardSettings,
     as_logged,
     base_metrics_from,
     find_breaches,
 )
+from klimb.training.settings import GuardLimits, GuardSettings
 
 NO_LIMITS = GuardLimits(**{name: None for name in asdict(GuardLimits())})
 
@@ -153,7 +152,10 @@ def test_a_measurement_comes_back_from_json_as_it_was():
         (lambda: GuardLimits(max_perplexity_ratio=0.9), "max_perplexity_ratio must be finite and >= 1"),
         (lambda: GuardLimits(max_empty_fraction=math.nan), "max_empty_fraction must be finite and >= 0"),
         (lambda: GuardSettings(every_steps=0), "every_steps and max_rollbacks must be >= 1"),
-        (lambda: GuardSettings(rollback_rate_factor=0.0), r"rollback_rate_factor must be in \(0, 1\]"),
+        (
+            lambda: GuardSettings(rollback_learning_rate_factor=0.0),
+            r"rollback_learning_rate_factor must be in \(0, 1\]",
+        ),
     ],
 )
 def test_settings_that_cannot_be_are_refused_with_the_reason(make, words: str):

@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from klimb.findings.audit.report import AuditReport, Block, Example, Figure, Finding, Status, Verdict, VerdictKind
-from klimb.ui.audit_figures import PLOT_HEIGHT, TOP, WIDTH, figure_svg, nice_ticks, tick_labels
-from klimb.ui.escaping import escaped, escaped_part, escaped_token
-from klimb.ui.pages.audit import STATUS_WORDS, audit_page, interval_text, worst_status
+from klimb.ui.escaping import cut, escaped, one_line
+from klimb.ui.pages.audit import STATUS_WORDS, audit_page, chart_of, interval_text, worst_status
+from klimb.ui.svg import PLOT_HEIGHT, TOP, WIDTH, chart_svg, nice_ticks, tick_labels
 from klimb.ui.terminal.audit import NAME_WIDTH, STATUS_WIDTH, VALUE_ROOM, print_audit
 
 VOID = {"meta"}
@@ -135,7 +135,8 @@ def test_a_page_loads_nothing_and_runs_nothing():
     assert "url(" not in style and "@import" not in style
     policy = next(str(a["content"]) for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
     digest = b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    assert policy == f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    own = f"style-src 'sha256-{digest}'; script-src 'none'"
+    assert policy == f"default-src 'none'; {own}; base-uri 'none'; form-action 'none'"
 
 
 @pytest.mark.parametrize("kind", get_args(VerdictKind))
@@ -177,9 +178,9 @@ def test_tokens_stand_beside_both_log_probabilities_and_those_apart_are_marked()
 
 
 def test_long_texts_are_cut_and_the_page_says_by_how_much():
-    assert escaped_part("abcdef", limit=4) == "abcd … [2 more characters]"
+    assert cut("abcdef", 4) == "abcd … [2 more characters]"
     assert escaped("a\n\tb") == "a\n\tb"
-    assert escaped_token(" a\n") == "␣a⏎"
+    assert one_line(" a\n") == "␣a⏎"
 
 
 @pytest.mark.parametrize("width", [80, 60, 40])
@@ -243,13 +244,17 @@ def test_the_status_of_a_block_is_its_worst():
     assert worst_status([]) == "unknown"
 
 
+def figure_svg(figure: Figure) -> str:
+    return chart_svg(chart_of(figure), name="f")
+
+
 def elements(svg: str, tag: str) -> list[dict[str, str]]:
     found = re.findall(rf"<{tag} (.*?)/?>", svg)
     return [dict(re.findall(r'([\w-]+)="(.*?)"', attributes)) for attributes in found]
 
 
 def test_the_heights_of_a_histogram_are_its_counts():
-    svg = figure_svg(FIGURES[0], name="f")
+    svg = figure_svg(FIGURES[0])
     low, high = elements(svg, "rect")
     # The vertical axis runs from 0 to 4, its ticks being 0, 1, 2, 3, 4.
     assert float(high["height"]) == PLOT_HEIGHT and float(high["y"]) == TOP
@@ -259,50 +264,50 @@ def test_the_heights_of_a_histogram_are_its_counts():
 
 
 def test_bins_of_unequal_width_are_drawn_so():
-    svg = figure_svg(replace(FIGURES[0], x=(0, 1, 4)), name="f")
+    svg = figure_svg(replace(FIGURES[0], x=(0, 1, 4)))
     narrow, wide = elements(svg, "rect")
     # One pixel between bars: (width + 1) is proportional to the bin.
     assert float(wide["width"]) + 1 == pytest.approx(3 * (float(narrow["width"]) + 1), abs=0.4)
 
 
 def test_the_lengths_of_bars_are_their_values_negative_ones_to_the_left():
-    first, second = elements(figure_svg(FIGURES[1], name="f"), "rect")
+    first, second = elements(figure_svg(FIGURES[1]), "rect")
     assert float(second["width"]) == pytest.approx(4 * float(first["width"]), abs=0.3)
     assert first["x"] == second["x"]
-    left, right = elements(figure_svg(replace(FIGURES[1], y=(-0.2, 0.4)), name="f"), "rect")
+    left, right = elements(figure_svg(replace(FIGURES[1], y=(-0.2, 0.4))), "rect")
     assert float(right["width"]) == pytest.approx(2 * float(left["width"]), abs=0.3)
     assert float(left["x"]) + float(left["width"]) == pytest.approx(float(right["x"]), abs=0.11)
 
 
 def test_a_line_goes_through_its_points():
-    points = elements(figure_svg(FIGURES[2], name="f"), "polyline")[0]["points"].split()
+    points = elements(figure_svg(FIGURES[2]), "polyline")[0]["points"].split()
     (x0, y0), (x1, y1), (x2, y2) = ([float(value) for value in point.split(",")] for point in points)
     assert (y0, y1, y2) == (TOP, TOP + PLOT_HEIGHT / 2, TOP + PLOT_HEIGHT)
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.11) and x2 < WIDTH
 
 
 def test_a_line_of_one_point_can_be_seen():
-    assert len(elements(figure_svg(replace(FIGURES[2], x=(3.0,), y=(0.5,)), name="f"), "circle")) == 1
+    assert len(elements(figure_svg(replace(FIGURES[2], x=(3.0,), y=(0.5,))), "circle")) == 1
 
 
 def test_points_are_where_their_numbers_are():
-    first, second = elements(figure_svg(FIGURES[3], name="f"), "circle")
+    first, second = elements(figure_svg(FIGURES[3]), "circle")
     assert (float(first["cy"]), float(second["cy"])) == (TOP + PLOT_HEIGHT, TOP)
     assert float(first["cx"]) < float(second["cx"])
 
 
 def test_values_that_are_not_finite_are_left_out_and_counted():
     for figure in FIGURES:
-        svg = figure_svg(replace(figure, y=(math.nan, *figure.y[1:])), name="f")
+        svg = figure_svg(replace(figure, y=(math.nan, *figure.y[1:])))
         assert "1 values that are not finite are left out" in svg
         assert "nan" not in svg
-        nothing = figure_svg(replace(figure, y=(math.inf,) * len(figure.y)), name="f")
+        nothing = figure_svg(replace(figure, y=(math.inf,) * len(figure.y)))
         assert f"none of {len(figure.y)} values is finite" in nothing
 
 
 def test_many_points_are_thinned_and_the_description_says_so():
     many = tuple(float(number) for number in range(5000))
-    svg = figure_svg(replace(FIGURES[3], x=many, y=many), name="f")
+    svg = figure_svg(replace(FIGURES[3], x=many, y=many))
     assert len(elements(svg, "circle")) == 1667  # every third of 5000
     assert "one in 3 is drawn" in svg
 
@@ -311,16 +316,16 @@ def test_many_points_are_thinned_and_the_description_says_so():
 def test_constant_and_empty_figures_are_drawn(kind):
     x = (2.0, 2.0) if kind == "histogram" else (2.0,)
     figure = replace(FIGURES[0], kind=kind, x=x, y=(0.0,), labels=("a",))
-    assert "nan" not in figure_svg(figure, name="f")
-    empty = figure_svg(replace(figure, x=(), y=(), labels=()), name="f")
+    assert "nan" not in figure_svg(figure)
+    empty = figure_svg(replace(figure, x=(), y=(), labels=()))
     assert "nothing to draw" in empty
 
 
 def test_figures_whose_lengths_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="needs 3 values of x, got 2"):
-        figure_svg(replace(FIGURES[0], x=(0, 1)), name="f")
+    with pytest.raises(ValueError, match="2 bins need 3 edges, got 2"):
+        figure_svg(replace(FIGURES[0], x=(0, 1)))
     with pytest.raises(ValueError, match="as many labels"):
-        figure_svg(replace(FIGURES[1], labels=("a",)), name="f")
+        figure_svg(replace(FIGURES[1], labels=("a",)))
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from tests.ui.pages.folders import AFTER, BEFORE, evaluation, problem, write_run
 from klimb.findings.evaluations import ProblemRecord
 from klimb.findings.run.record import RunRecord
 from klimb.training.run_folder import read_run
-from klimb.ui.pages.definitions import definition_of, definitions, explain, markdown_html
-from klimb.ui.pages.frame import html_page, is_page_of, json_block
+from klimb.ui.escaping import markdown_html
+from klimb.ui.pages.frame import html_page, is_page_of, json_for_script
 from klimb.ui.pages.run import report_page
 
 SCRIPT = "<script>window.hacked = 1</script></script><img src=x onerror='window.hacked = 1'>"
@@ -206,37 +206,17 @@ def test_no_run_makes_no_page():
 
 def test_a_number_that_is_not_finite_cannot_become_broken_json():
     with pytest.raises(ValueError, match="not JSON compliant"):
-        json_block("x", [float("nan")])
+        json_for_script([float("nan")])
 
 
 def test_a_page_is_known_by_its_maker():
-    page = html_page(title="a<b", body="", generator="klimb study")
+    page = html_page("frame.html", title="a<b", generator="klimb study")
     assert is_page_of(page, "klimb study")
     assert not is_page_of(page, "klimb report")
     assert "script-src 'none'" in page
 
 
-def test_every_row_of_the_document_is_known_and_sources_and_patterns_find_theirs():
-    names = {row.pattern for row in definitions()}
-    assert {"kl_pi_ref", "reward_part_*", "*/age_mean", "tokens_per_second"} <= names
-    assert definition_of("log/w_p99") == definition_of("w_p99")
-    assert definition_of("reward_part_style") == definition_of("reward_part_*")
-    assert definition_of("no such metric") is None
-
-
-def test_what_stands_for_the_row_above_is_written_out():
-    low, high = definition_of("clip_low_fraction"), definition_of("clip_high_fraction")
-    assert low is not None and high is not None
-    assert high.healthy == low.healthy
-    assert [row.pattern for row in definitions() if row.healthy.startswith("as above")] == []
-
-
-def test_metrics_of_one_row_are_explained_once_in_the_order_of_the_document():
-    rows = explain(["evaluation_pass_at_4", "entropy", "evaluation_pass_at_2", "unknown", "kl_pi_ref"])
-    assert list(rows.values()) == [["kl_pi_ref"], ["entropy"], ["evaluation_pass_at_2", "evaluation_pass_at_4"]]
-
-
-def test_a_cell_of_the_document_is_shown_as_meant():
-    assert markdown_html(r"mean of \|Δ\| <b>, see [`w`](x.md#y) and *not* a*b*c") == (
+def test_markdown_of_a_row_is_shown_as_meant():
+    assert markdown_html(r"mean of |Δ| <b>, see [`w`](x.md#y) and *not* a*b*c") == (
         "mean of |Δ| &lt;b&gt;, see <code>w</code> and <em>not</em> a*b*c"
     )

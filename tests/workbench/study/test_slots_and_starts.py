@@ -1,18 +1,18 @@
 """What runs go side by side on, and what they begin with."""
 
-import json
 from pathlib import Path
 
 import pytest
 from tests.workbench.study.tiny_study import cell_named, tiny_plan
 
+from klimb.findings.evaluations import Progress
 from klimb.training import read_evaluations
 from klimb.training.run_folder import RunFolder
 from klimb.workbench.measuring import measure
 from klimb.workbench.session import make_session
 from klimb.workbench.study import runner
 from klimb.workbench.study.runner import make_slots
-from klimb.workbench.study.worker import measure_start, start_key
+from klimb.workbench.study.worker import copy_start, is_measured, measure_start, start_key
 
 
 @pytest.fixture
@@ -60,9 +60,29 @@ def test_the_untrained_model_scores_the_same_whatever_the_method_and_seed(tmp_pa
     [shared] = read_evaluations(RunFolder(tmp_path / "start").evaluations)
     session = make_session(other)
     with session.scorer:
-        _, sampled = measure(session.policy, session.sampler, session.scorer, session.held_out, other)
-    assert [problem.answers for problem in shared.problems] == [problem.answers for problem in sampled.problems]
-    assert json.loads((tmp_path / "start" / "before.json").read_text())["mean"] == sampled.mean
+        own = measure(
+            session.policy,
+            session.sampler,
+            session.scorer,
+            session.held_out,
+            other,
+            when="before",
+            progress=Progress(),
+        )
+    assert [problem.answers for problem in shared.problems] == [problem.answers for problem in own.problems]
+    assert shared.mean == own.mean
+
+
+def test_a_start_is_shared_only_once_it_is_whole(tmp_path: Path):
+    start, run = tmp_path / "start", tmp_path / "run"
+    start.mkdir()
+    run.mkdir()
+    (start / "evaluations.jsonl").write_text("{}\n")
+    copy_start(start, run)
+    assert not is_measured(start) and list(run.iterdir()) == []
+    (start / "complete").touch()
+    copy_start(start, run)
+    assert is_measured(start) and [path.name for path in run.iterdir()] == ["evaluations.jsonl"]
 
 
 @pytest.mark.parametrize(

@@ -171,8 +171,8 @@ def test_different_mistakes_are_all_told(tmp_path: Path):
         (('baseline = "grpo"', 'baseline = "ppo"'), "study.baseline = 'ppo' is none of the methods grpo, dapo"),
         (("seeds = 3", "seeds = [1, 1]"), "has a seed twice"),
         (("seeds = 3", "seeds = 0"), "study.seeds"),
-        (("seeds = 3", "seeds = 3\nevaluation = 2"), "study.evaluation: unknown key; did you mean evaluations?"),
-        (("amount = 1000", "amount = -1"), "study.budget.amount = '-1'"),
+        (("seeds = 3", "seeds = 3\nevaluation = 2"), "unknown key; did you mean study.evaluations?"),
+        (("amount = 1000", "amount = -1"), "study.budget.amount = -1: expected a number > 0"),
         (("[methods.dapo]", "[methods.GRPO]"), "differ in upper and lower case alone"),
         (("[methods.dapo]", '[methods."../dapo"]'), "methods.../dapo"),
         (("[study]", "[stud]"), "did you mean study?"),
@@ -208,3 +208,21 @@ def test_the_headline_study_compares_what_the_paper_compares_with_both_optimizer
     assert len(study.tasks) >= 2 and len(study.seeds) >= 5
     optimizers = {cell.config.optimizer.kind for cell in make_plan(study, Path("x"), source="x").cells}
     assert optimizers == {"adamw", "schedule-free"}
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "expected"),
+    [
+        ("seeds = 3", "seeds = 0", "study.seeds = 0: expected a whole number from 1 to 1000, or a list of seeds"),
+        ("seeds = 3", "seeds = [0, -1]", "study.seeds = [0, -1]: expected a whole number from 1 to 1000, or a list"),
+        ("seeds = 3", "sedes = 3", "study.sedes = 3: unknown key; did you mean study.seeds?"),
+        ('kind = "tokens"', 'kind = "token"', "study.budget.kind = 'token': expected one of 'tokens', 'seconds'"),
+        ('baseline = "grpo"', "", "study.baseline: missing; expected 1 to 60 letters, digits"),
+        ("[methods.dapo]", '[methods."a b"]', "methods.a b = 'a b': expected a name: 1 to 60 letters, digits"),
+        ("[methods.dapo]", "[method.dapo]", "method = {…}: unknown key; did you mean methods?"),
+    ],
+)
+def test_a_mistake_in_a_study_file_is_told_as_in_a_run_file(tmp_path, was, becomes, expected):
+    message = error_of(tmp_path, STUDY.replace(was, becomes))
+    assert "study.toml: 1 setting is not right" in message
+    assert expected in message

@@ -1,21 +1,13 @@
 """Every number that a finding compares with, in one place, each with its unit and where it comes from."""
 
-import math
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass
 
-OWN = "own choice"
-"""A number with no source: a place to look twice, not a law."""
-
-
-def limit(value: float, unit: str, source: str) -> Any:
-    """Return a threshold's default, with its unit and its source."""
-    return field(default=value, metadata={"unit": unit, "source": source})
+from klimb.findings.thresholds import OWN, check_values, limit
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """Settings of the rules. `described` lists them with unit and source; docs/findings.md says which rule reads which.
+    """Settings of the rules. docs/findings.md lists them, and says which rule reads which.
 
     Windows: the first and the last `window_share` of the steps, but no fewer than `min_window_steps`.
     """
@@ -65,24 +57,12 @@ class Thresholds:
     many_passes: float = limit(5, "passes", OWN)
 
     def __post_init__(self) -> None:
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"threshold {entry.name} must be finite and >= 0, got {value}")
+        check_values(self)
         if not 0 < self.window_share <= 0.5 or self.min_window_steps < 1:
             raise ValueError(
                 "window_share must be in (0, 0.5] and min_window_steps >= 1, got "
                 f"{self.window_share} and {self.min_window_steps}"
             )
-
-
-def described() -> tuple[tuple[str, float, str, str], ...]:
-    """Name, default, unit and source of every threshold."""
-    return tuple(
-        (entry.name, entry.default, entry.metadata["unit"], entry.metadata["source"])
-        for entry in fields(Thresholds)
-        if entry.default is not MISSING
-    )
 
 
 THRESHOLDS = Thresholds()

@@ -13,12 +13,12 @@ from klimb.experience import Sample
 from klimb.training.guard.limits import (
     BaseMetrics,
     Breach,
-    GuardSettings,
     MeasuresBase,
     as_logged,
     base_metrics_from,
     find_breaches,
 )
+from klimb.training.settings import GuardSettings
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,9 @@ class QualityGuard:
 
     def may_go_on_after_rollback(self) -> bool:
         """Return True if the run goes on from the good point once it is there."""
-        return self.settings.rollback_rate_factor is not None and self.num_rollbacks < self.settings.max_rollbacks
+        return (
+            self.settings.rollback_learning_rate_factor is not None and self.num_rollbacks < self.settings.max_rollbacks
+        )
 
     def record(self, step: int, breaches: Sequence[Breach], action: Action, *, to_step: int | None = None) -> None:
         """Keep what was done, an event for each broken limit."""

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from klimb.experience import Source
+from klimb.declarations import Count, configurable
+from klimb.experience.samples import Source
 
 SOURCES: tuple[Source, ...] = get_args(Source)
 
@@ -16,20 +17,17 @@ ReplayRule = Literal["uniform", "recent", "hard"]
 RULES: tuple[str, ...] = get_args(ReplayRule)
 
 
+@configurable
 @dataclass(frozen=True, kw_only=True)
 class ReplaySettings:
-    """Which earlier rollouts may be used again, and in what order.
+    """Which earlier rollouts may be used again."""
 
-    Attributes:
-        max_age: in policy versions, which are optimiser steps since a group was drawn; an older group is dropped.
-        rule: `uniform` (every group that may be used is as likely), `recent` (the youngest first), or `hard` (the
-            lowest mean reward first, equal ones in random order).
-        max_groups: the oldest groups beyond this many are dropped.
-    """
-
-    max_age: int = 64
+    max_age: Count = 64
+    """In policy versions (optimiser steps since a group was drawn); an older group is dropped."""
     rule: ReplayRule = "uniform"
-    max_groups: int = 10_000
+    """Any group alike, the youngest first, or the one with the lowest mean reward first."""
+    max_groups: Count = 10_000
+    """The oldest groups beyond this many are dropped."""
 
     def __post_init__(self) -> None:
         if self.max_age < 1 or self.max_groups < 1:

@@ -1,19 +1,21 @@
-"""The audit as one page of HTML: no script, nothing loaded from elsewhere, every text of the data escaped.
+"""The audit as one page of HTML: what its template shows, prepared from the report.
 
-The rows that show what decided, for the audit's page: text, reward, and token by token log μ beside log π.
+The rows that show what decided are among it: text, reward, and token by token log μ beside log π.
 """
 
-import base64
-import hashlib
 import math
 import re
 from collections.abc import Sequence
-from importlib.resources import files
+from dataclasses import dataclass
+from typing import Any
 
-from klimb import __version__
-from klimb.findings.audit.report import AuditReport, Block, Example, Finding, Status, Verdict, VerdictKind
-from klimb.ui.audit_figures import figure_svg
-from klimb.ui.escaping import escaped, escaped_part, escaped_token
+from klimb.findings.audit.report import AuditReport, Block, Example, Figure, Finding, Status, Verdict, VerdictKind
+from klimb.ui.chart import Bars, Chart, Curve, Histogram
+from klimb.ui.escaping import one_line
+from klimb.ui.pages.frame import drawings, html_page
+
+GENERATOR = "klimb audit"
+
 
 MOST_CHARACTERS = 4000
 
@@ -29,76 +31,14 @@ NO_TEXT = "[no text]"
 """A control token, such as the one that ends a response, decodes to nothing."""
 
 
-APART_CLASS = ' class="apart"'
-
-
-def examples_section(examples: Sequence[Example]) -> str:
-    """All examples; empty without any."""
-    if not examples:
-        return ""
-    shown = "".join(_example(number, example) for number, example in enumerate(examples, start=1))
-    return f'<section aria-labelledby="examples"><h2 id="examples">Rows that show it</h2>{shown}</section>'
-
-
-def _example(number: int, example: Example) -> str:
-    reward = "no reward" if example.reward is None else f"reward {example.reward:g}"
-    return (
-        f"<article><h3>{number}. {escaped_part(example.sample_id, limit=120)}</h3>"
-        f'<p>{escaped(example.note)} <span class="quiet">({reward})</span></p>'
-        f'<p class="quiet">prompt</p><pre dir="auto">{escaped_part(example.prompt, limit=MOST_CHARACTERS)}</pre>'
-        f'<p class="quiet">response</p><pre dir="auto">{escaped_part(example.response, limit=MOST_CHARACTERS)}</pre>'
-        f"{_tokens(example)}</article>"
-    )
-
-
-def _tokens(example: Example) -> str:
-    length = max(len(example.tokens), len(example.log_mu), len(example.log_pi))
-    if length == 0:
-        return '<p class="quiet">No tokens were recorded.</p>'
-    rows = "".join(_token_row(example, index) for index in range(min(length, MOST_TOKENS)))
-    more = f" The first {MOST_TOKENS} of {length:,}." if length > MOST_TOKENS else ""
-    heads = (
-        '<th scope="col">token</th><th scope="col" class="number">log μ</th><th scope="col" class="number">log π</th>'
-    )
-    return (
-        f"<details><summary>{length:,} tokens with log μ and log π</summary>"
-        f'<table class="tokens"><caption>Nats. Marked * where π/μ is outside [0.5, 2].{more}</caption>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></details>"
-    )
-
-
-def _token_row(example: Example, index: int) -> str:
-    token = (escaped_token(example.tokens[index]) or NO_TEXT) if index < len(example.tokens) else "–"
-    mu, pi = _at(example.log_mu, index), _at(example.log_pi, index)
-    is_apart = mu is not None and pi is not None and not abs(pi - mu) <= APART
-    return (
-        f"<tr{APART_CLASS if is_apart else ''}><td>{token}{' *' if is_apart else ''}</td>"
-        f'<td class="number">{_nats(mu)}</td><td class="number">{_nats(pi)}</td></tr>'
-    )
-
-
-def _at(values: Sequence[float], index: int) -> float | None:
-    return values[index] if index < len(values) else None
-
-
-def _nats(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.3f}".replace("-", "−")
-
-
-PAGE_MARK = '<meta name="generator" content="klimb audit">'
-"""Stands in every page made here; a file with it may be replaced by a newer one."""
-
-
 STATUS_WORDS: dict[Status, str] = {"good": "good", "warning": "warning", "bad": "bad", "unknown": "not known"}
 
 
 STATUS_SIGNS: dict[Status, str] = {"good": "✓", "warning": "!", "bad": "✗", "unknown": "?"}
 
 
-_WHOLE = re.compile(r"(?<![\w-])--[a-z]+(-[a-z]+)*|\d[\d.,]* %")
-"""Of an escaped text: an option such as --is-logging-model, or a percentage."""
+_WHOLE = re.compile(r"((?<![\w-])--[a-z]+(?:-[a-z]+)*|\d[\d.,]* %)")
+"""An option such as --is-logging-model, or a percentage."""
 
 
 WORST_FIRST: tuple[Status, ...] = ("bad", "warning", "unknown", "good")
@@ -112,6 +52,15 @@ VERDICT_STATUS: dict[VerdictKind, Status] = {
     "collect-more": "bad",
 }
 """How far the data carries: fully, in part, not yet. The verdict's title always stands beside the colour."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A status: its colour, its sign and its word."""
+
+    css: Status
+    sign: str
+    word: str
 
 
 def audit_page(
@@ -131,58 +80,21 @@ def audit_page(
         facts: label and value of how the audit was made: the model, the seed, what was left out.
         notes: sentences a reader must know before the numbers.
     """
-    style = files("klimb.ui.pages").joinpath("audit.css").read_text(encoding="utf-8")
-    body = "\n".join(
-        [
-            _head_of_page(report, notes),
-            verdict_section(report.verdict),
-            _overview(report.blocks),
-            *(block_section(block, decided_by=report.verdict.decided_by) for block in report.blocks),
-            examples_section(report.verdict.examples),
-            _run_section(run_file, run_path),
-            _footer(facts),
-        ]
+    return html_page(
+        "audit.html",
+        title=f"Audit of {report.data}",
+        generator=GENERATOR,
+        report=report,
+        verdict_status=_shown(VERDICT_STATUS[report.verdict.kind]),
+        interval=interval_text(report.verdict),
+        blocks=[_block(block, decided_by=report.verdict.decided_by) for block in report.blocks],
+        examples=[_example(example) for example in report.verdict.examples],
+        most_characters=MOST_CHARACTERS,
+        run_file=run_file,
+        run_path=run_path,
+        facts=facts,
+        notes=notes,
     )
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{PAGE_MARK}\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{content_security_policy(style)}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta name="referrer" content="no-referrer">\n'
-        f"<title>Audit of {escaped(report.data)}</title>\n<style>{style}</style>\n</head>\n<body>\n"
-        f"{body}\n</body>\n</html>\n"
-    )
-
-
-def content_security_policy(style: str) -> str:
-    """Return a policy that lets a browser load nothing and run nothing, and apply this one style sheet."""
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-
-
-def verdict_section(verdict: Verdict) -> str:
-    """Return the verdict as a card: what, why, what to do."""
-    status = VERDICT_STATUS[verdict.kind]
-    return (
-        f'<section class="verdict {status}" aria-labelledby="verdict">'
-        f'<p class="label">{STATUS_SIGNS[status]} Verdict: {escaped(verdict.kind)}</p>'
-        f'<h2 id="verdict">{escaped(verdict.title)}</h2><p>{escaped(verdict.reason)}</p>'
-        f"<dl>{''.join(f'<dt>{label}</dt><dd>{value}</dd>' for label, value in _verdict_facts(verdict))}</dl></section>"
-    )
-
-
-def _verdict_facts(verdict: Verdict) -> list[tuple[str, str]]:
-    """Label and HTML of what belongs to the verdict."""
-    recipes = ", ".join(f"<code>{escaped(name)}</code>" for name in verdict.recipes)
-    rows = [
-        ("Decided by", escaped(verdict.decided_by)),
-        ("Recipes that fit", f"{recipes}{' (the first is recommended)' if len(verdict.recipes) > 1 else ''}"),
-        (
-            "Expected 95 % interval",
-            escaped(interval_text(verdict)),
-        ),
-        ("Next", escaped(verdict.next_action)),
-    ]
-    return [(label, value) for label, value in rows if value]
 
 
 def interval_text(verdict: Verdict) -> str:
@@ -199,92 +111,90 @@ def worst_status(findings: Sequence[Finding]) -> Status:
     return min(present, key=WORST_FIRST.index) if present else "unknown"
 
 
-def block_section(block: Block, *, decided_by: str = "") -> str:
-    """One block: its findings as a table, its notes, its figures."""
-    parts = [f'<section aria-labelledby="{_anchor(block)}"><h2 id="{_anchor(block)}">{escaped(block.title)}</h2>']
-    if block.findings:
-        rows = "".join(_finding_row(finding, is_decisive=finding.name == decided_by) for finding in block.findings)
-        heads = "".join(
-            f'<th scope="col" role="columnheader">{head}</th>'
-            for head in ("check", "result", "status", "threshold", "what it means")
-        )
-        parts.append(
-            f'<table class="findings" role="table"><thead role="rowgroup"><tr role="row">{heads}</tr></thead>'
-            f'<tbody role="rowgroup">{rows}</tbody></table>'
-        )
-    if block.notes:
-        parts.append(f"<ul>{''.join(f'<li>{escaped(note)}</li>' for note in block.notes)}</ul>")
-    if block.figures:
-        parts.append(f'<div class="figures">{"".join(_figures(block))}</div>')
-    return "".join([*parts, "</section>"])
+def chart_of(figure: Figure) -> Chart:
+    """Return the chart that shows the figure's numbers.
 
-
-def _finding_row(finding: Finding, *, is_decisive: bool) -> str:
-    mark = '<span class="decided">decided</span>' if is_decisive else ""
-    source = f'<span class="source">{escaped(finding.source)}</span>' if finding.source else ""
-    return (
-        f'<tr role="row"><th scope="row" role="rowheader">{escaped(finding.name)}{mark}</th>'
-        f'<td role="cell" class="value">{_cell(finding.value)}</td>'
-        f'<td role="cell" class="state">{status_html(finding.status)}</td>'
-        f'<td role="cell" class="threshold">{_cell(finding.threshold)}{source}</td>'
-        f'<td role="cell">{_cell(finding.meaning)}</td></tr>'
+    Raises:
+        ValueError: lengths do not fit the kind.
+    """
+    bars = Bars(labels=figure.labels, values=figure.y) if figure.kind == "bars" else None
+    bins = Histogram(edges=figure.x, counts=figure.y) if figure.kind == "histogram" else None
+    curves: tuple[Curve, ...] = ()
+    if figure.kind in ("line", "points"):
+        curves = (Curve(label=figure.title, x=figure.x, y=figure.y, mark=figure.kind),)
+    return Chart(
+        title=figure.title,
+        unit=figure.y_label,
+        axis=figure.x_label,
+        note=figure.note,
+        bars=bars,
+        histogram=bins,
+        curves=curves,
     )
 
 
-def _cell(text: str) -> str:
-    """Return the text, with options and percentages that no line break tears apart."""
-    return _WHOLE.sub(r'<span class="whole">\g<0></span>', escaped(text))
+def _shown(status: Status) -> Shown:
+    return Shown(status, STATUS_SIGNS[status], STATUS_WORDS[status])
 
 
-def status_html(status: Status) -> str:
-    """Sign and word in the status's colour."""
-    return f'<span class="status {status}">{STATUS_SIGNS[status]} {STATUS_WORDS[status]}</span>'
-
-
-def _figures(block: Block) -> list[str]:
-    return [
-        f"<figure><figcaption>{escaped(figure.title)}"
-        f"{f'<span>{escaped(figure.note)}</span>' if figure.note else ''}</figcaption>"
-        f"{figure_svg(figure, name=f'{_anchor(block)}-{index}')}</figure>"
-        for index, figure in enumerate(block.figures)
-    ]
-
-
-def _anchor(block: Block) -> str:
-    return "block-" + "".join(
+def _block(block: Block, *, decided_by: str) -> dict[str, Any]:
+    anchor = "block-" + "".join(
         character if character.isascii() and character.isalnum() else "-" for character in block.name
     )
+    return {
+        "anchor": anchor,
+        "title": block.title,
+        "status": _shown(worst_status(block.findings)),
+        "findings": [_finding(finding, is_decisive=finding.name == decided_by) for finding in block.findings],
+        "notes": block.notes,
+        "drawings": drawings(anchor, [chart_of(figure) for figure in block.figures]),
+    }
 
 
-def _head_of_page(report: AuditReport, notes: Sequence[str]) -> str:
-    listed = "".join(f"<li>{escaped(note)}</li>" for note in notes)
-    return (
-        f"<header><h1>Audit of {escaped(report.data)}</h1>"
-        f'<p class="quiet">{report.num_samples:,} samples in {report.num_groups:,} groups</p>'
-        f"{f'<ul>{listed}</ul>' if notes else ''}</header>"
-    )
+def _finding(finding: Finding, *, is_decisive: bool) -> dict[str, Any]:
+    return {
+        "name": finding.name,
+        "is_decisive": is_decisive,
+        "value": _pieces(finding.value),
+        "status": _shown(finding.status),
+        "threshold": _pieces(finding.threshold),
+        "source": finding.source,
+        "meaning": _pieces(finding.meaning),
+    }
 
 
-def _overview(blocks: Sequence[Block]) -> str:
-    items = "".join(
-        f'<li>{status_html(worst_status(block.findings))} <a href="#{_anchor(block)}">{escaped(block.title)}</a></li>'
-        for block in blocks
-    )
-    return f'<nav aria-label="Blocks"><ul>{items}</ul></nav>'
+def _pieces(text: str) -> list[tuple[str, bool]]:
+    """Return the text in pieces, each with whether no line break may tear it apart."""
+    return [(piece, bool(at % 2)) for at, piece in enumerate(_WHOLE.split(text)) if piece]
 
 
-def _run_section(run_file: str, run_path: str) -> str:
-    if not run_file:
-        return ""
-    command = f"klimb train {escaped(run_path)}"
-    place = (
-        f"<p>Start it with <code>{command}</code>; <code>{command} --dry-run</code> tells time and memory first.</p>"
-        if run_path
-        else ""
-    )
-    return f'<section><h2>A run to start from</h2>{place}<pre class="copy">{escaped(run_file)}</pre></section>'
+def _example(example: Example) -> dict[str, Any]:
+    length = max(len(example.tokens), len(example.log_mu), len(example.log_pi))
+    return {
+        "sample_id": example.sample_id,
+        "note": example.note,
+        "reward": "no reward" if example.reward is None else f"reward {example.reward:g}",
+        "prompt": example.prompt,
+        "response": example.response,
+        "num_tokens": length,
+        "more": f" The first {MOST_TOKENS} of {length:,}." if length > MOST_TOKENS else "",
+        "rows": [_token_row(example, index) for index in range(min(length, MOST_TOKENS))],
+    }
 
 
-def _footer(facts: Sequence[tuple[str, str]]) -> str:
-    rows = "".join(f"<dt>{escaped(label)}</dt><dd>{escaped(value)}</dd>" for label, value in facts)
-    return f"<footer>klimb {escaped(__version__)}{f'<dl>{rows}</dl>' if facts else ''}</footer>"
+def _token_row(example: Example, index: int) -> dict[str, Any]:
+    mu, pi = _at(example.log_mu, index), _at(example.log_pi, index)
+    return {
+        "token": (one_line(example.tokens[index]) or NO_TEXT) if index < len(example.tokens) else "–",
+        "log_mu": _nats(mu),
+        "log_pi": _nats(pi),
+        "is_apart": mu is not None and pi is not None and not abs(pi - mu) <= APART,
+    }
+
+
+def _at(values: Sequence[float], index: int) -> float | None:
+    return values[index] if index < len(values) else None
+
+
+def _nats(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}".replace("-", "−")

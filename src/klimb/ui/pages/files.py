@@ -12,7 +12,7 @@ from klimb.errors import ConfigError
 from klimb.experience.atomic import replace_atomically
 from klimb.findings.run.record import RunRecord
 from klimb.training.run_folder import RunFolder, read_run
-from klimb.ui.pages.audit import PAGE_MARK
+from klimb.ui.pages.audit import GENERATOR as AUDIT
 from klimb.ui.pages.frame import is_page_of
 from klimb.ui.pages.run import GENERATOR, report_page
 
@@ -34,7 +34,7 @@ def is_ours(path: Path) -> bool:
     text = path.read_text(encoding="utf-8", errors="replace")
     # A page shows the run file and with it that file's mark.
     if text.startswith("<!DOCTYPE html>"):
-        return PAGE_MARK in text[:1000]
+        return is_page_of(text, AUDIT)
     above, mark, digest = text.rpartition(RUN_FILE_MARK)
     return bool(mark) and digest == f"{_digest(above)}\n"
 

@@ -1,13 +1,14 @@
-"""What changed per problem, as HTML: counts beside what luck would show, a picture, and a row for each problem.
+"""What changed per problem: counts beside what luck would show, a picture, and a row for each problem.
 
-Answers before and after training side by side, as HTML in which no text of a model acts or hides.
+Answers before and after training side by side.
 """
 
-import math
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Any
 
 from klimb.findings.evaluations import EvaluationRecord, ProblemRecord
 from klimb.findings.run.changes import (
@@ -22,19 +23,12 @@ from klimb.findings.run.changes import (
     expected_by_luck,
     mean_change,
 )
-from klimb.ui.escaping import escaped, escaped_part
+from klimb.ui.chart import Chart, Curve
+from klimb.ui.escaping import cut
 from klimb.ui.pages.run_tiles import change_text, is_clear
 
 SHOWN: tuple[tuple[Kind, int], ...] = (("learned", 3), ("lost", 3), ("never", 2), ("between", 1), ("always", 1))
 """How many problems of each kind are shown."""
-
-
-SHORT = 500
-"""Characters of a text that stand open."""
-
-
-LONGEST = 4000
-"""Characters of a text that the page holds."""
 
 
 MOST_ANSWERS = 3
@@ -48,89 +42,78 @@ def chosen(changes: Sequence[PromptChange]) -> list[PromptChange]:
     return [change for kind, count in SHOWN for change in [part for part in changes if part.kind == kind][:count]]
 
 
-def samples_html(changes: Sequence[PromptChange], *, is_accuracy: bool) -> str:
-    """Return the chosen problems with their answers; empty without any."""
-    return "".join(_sample(change, is_accuracy=is_accuracy) for change in chosen(changes))
+def samples(changes: Sequence[PromptChange], *, is_accuracy: bool) -> list[dict[str, Any]]:
+    """Return the chosen problems with their answers before and after."""
+    return [
+        _sample(
+            change.before,
+            _answers(change.before, "before", is_accuracy=is_accuracy),
+            _answers(change.after, "after", is_accuracy=is_accuracy),
+            kind=change.kind,
+        )
+        for change in chosen(changes)
+    ]
 
 
-def answers_html(record: EvaluationRecord, *, most: int = 6) -> str:
+def answers(record: EvaluationRecord, *, most: int = 6) -> list[dict[str, Any]]:
     """Answers of one evaluation alone, for a run that has no second one."""
-    return "".join(
-        f'<article class="sample">{_question(problem)}{_answers(problem, "answer", is_accuracy=record.is_accuracy)}'
-        "</article>"
+    return [
+        _sample(problem, _answers(problem, "answer", is_accuracy=record.is_accuracy))
         for problem in record.problems[:most]
-    )
+    ]
 
 
-def text_html(text: str, *, short: int = SHORT, longest: int = LONGEST) -> str:
-    """Return the text in a box; what is beyond `short` characters opens on demand, what is beyond `longest` is counted.
+@dataclass(frozen=True)
+class Score:
+    """Words about values, and their colour."""
 
-    A text that is all whitespace or empty says so.
-    """
-    if not text.strip():
-        return '<pre class="quiet">(empty)</pre>'
-    if len(text) <= short:
-        return f'<pre dir="auto">{escaped(text)}</pre>'
-    beyond = f"; {len(text) - longest:,} characters are not on this page" if len(text) > longest else ""
-    return (
-        f'<pre dir="auto">{escaped(text[:short])} …</pre>'
-        f"<details><summary>cut: all {min(len(text), longest):,} of {len(text):,} characters{beyond}</summary>"
-        f'<pre dir="auto">{escaped_part(text, limit=longest)}</pre></details>'
-    )
+    text: str
+    css: str = ""
 
 
-def score_html(values: Sequence[float], *, is_accuracy: bool) -> str:
+def score(values: Sequence[float], *, is_accuracy: bool) -> Score:
     """`3 of 4 correct`, or the mean and range of rewards."""
     if not values:
-        return '<span class="score quiet">not scored</span>'
+        return Score("not scored", "quiet")
     if is_accuracy:
         right = round(sum(values))
         css = "good" if 2 * right > len(values) else "bad" if right == 0 else "warning"
-        return f'<span class="score {css}">{right} of {len(values)} correct</span>'
+        return Score(f"{right} of {len(values)} correct", css)
     mean = sum(values) / len(values)
     span = f" ({min(values):.3g} to {max(values):.3g})" if len(values) > 1 else ""
-    return f'<span class="score">reward {mean:.3g}{span}</span>'
+    return Score(f"reward {mean:.3g}{span}")
 
 
-def _sample(change: PromptChange, *, is_accuracy: bool) -> str:
-    before = _answers(change.before, "before", is_accuracy=is_accuracy)
-    after = _answers(change.after, "after", is_accuracy=is_accuracy)
-    return (
-        f'<article class="sample">{_question(change.before, kind=change.kind)}'
-        f'<div class="pair"><div>{before}</div><div>{after}</div></div></article>'
-    )
+def _sample(problem: ProblemRecord, *parts: dict[str, Any], kind: Kind | None = None) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "css": KIND_CSS[kind] if kind else "",
+        "name": problem.problem_id,
+        "question": problem.question,
+        "parts": parts,
+    }
 
 
-def _question(problem: ProblemRecord, *, kind: Kind | None = None) -> str:
-    chip = f'<span class="chip {KIND_CSS[kind]}">{kind}</span>' if kind else ""
-    name = f'<span class="quiet small">{escaped_part(problem.problem_id, limit=120)}</span>'
-    return f"<h3>{chip}{name}</h3>{text_html(problem.question)}"
-
-
-def _answers(problem: ProblemRecord, when: str, *, is_accuracy: bool) -> str:
-    """Return the first answer open, the others on demand; which value is whose is told only if all were scored."""
+def _answers(problem: ProblemRecord, when: str, *, is_accuracy: bool) -> dict[str, Any]:
+    """Return the first answer, and the others beside their marks; which value is whose is known if all were scored."""
     is_complete = len(problem.values) == len(problem.answers)
     marks = [_mark(value, is_accuracy=is_accuracy) for value in problem.values] if is_complete else []
-    of_first = f" · {marks[0]}" if len(marks) > 1 else ""
-    head = f'<p class="small">{when}: {score_html(problem.values, is_accuracy=is_accuracy)}{of_first}</p>'
-    if not problem.answers:
-        return head
-    first, *others = problem.answers[:MOST_ANSWERS]
-    if not others:
-        return f"{head}{text_html(first)}"
+    first, *others = problem.answers[:MOST_ANSWERS] or (None,)
     hidden = len(problem.answers) - MOST_ANSWERS
-    more = f"{len(others)} more answers{f', and {hidden} not on this page' if hidden > 0 else ''}"
-    rest = "".join(
-        f"{mark}{text_html(answer)}" for mark, answer in zip_longest(marks[1:MOST_ANSWERS], others, fillvalue="")
-    )
-    return f"{head}{text_html(first)}<details><summary>{more}</summary>{rest}</details>"
+    return {
+        "when": when,
+        "score": score(problem.values, is_accuracy=is_accuracy),
+        "mark": marks[0] if len(marks) > 1 else None,
+        "first": first,
+        "more": f"{len(others)} more answers{f', and {hidden} not on this page' if hidden > 0 else ''}",
+        "others": list(zip_longest(marks[1:MOST_ANSWERS], others)),
+    }
 
 
-def _mark(value: float, *, is_accuracy: bool) -> str:
+def _mark(value: float, *, is_accuracy: bool) -> Score:
     if not is_accuracy:
-        return f'<span class="small quiet nowrap">this one {value:.3g}</span>'
-    css, word = ("good", "✓ correct") if value > 0 else ("bad", "✗ wrong")
-    return f'<span class="small nowrap">this one <span class="{css}">{word}</span></span>'
+        return Score(f"{value:.3g}", "quiet")
+    return Score("✓ correct", "good") if value > 0 else Score("✗ wrong", "bad")
 
 
 MOST_ROWS = 120
@@ -157,24 +140,25 @@ MEANINGS: dict[Kind, str] = {
 }
 
 
-BUBBLES_WIDTH = 300.0
-
-
-BUBBLE_PITCH = 50.0
-
-
-def prompts_html(
+def prompts(
     changes: Sequence[PromptChange],
     first: EvaluationRecord,
     second: EvaluationRecord,
     history: Sequence[EvaluationRecord],
-) -> str:
+) -> dict[str, Any]:
     """Return the whole part for one run; `history` holds all evaluations in order."""
-    return (
-        f"<p>{_summary(changes, first, second)}</p>"
-        f'<div class="pair">{_counts(changes, is_accuracy=first.is_accuracy)}{_bubbles(changes)}</div>'
-        f"{_table(changes, history, is_accuracy=first.is_accuracy)}"
-    )
+    change = mean_change(first, second)
+    assert change is not None  # changes hold a problem, and so do the evaluations
+    return {
+        "num_problems": len(changes),
+        "first": _when(first),
+        "second": _when(second),
+        "change": change_text(change, is_accuracy=first.is_accuracy),
+        "is_clear": is_clear(change),
+        "counts": _counts(changes, is_accuracy=first.is_accuracy),
+        "chart": bubbles(changes),
+        **_table(changes, history, is_accuracy=first.is_accuracy),
+    }
 
 
 def counts_line(changes: Sequence[PromptChange], *, is_accuracy: bool) -> str:
@@ -183,74 +167,50 @@ def counts_line(changes: Sequence[PromptChange], *, is_accuracy: bool) -> str:
     return ", ".join(f"{counts[kind]} {kind} ({luck[kind]:.1f} by luck)" for kind in ("learned", "lost"))
 
 
-def _summary(changes: Sequence[PromptChange], first: EvaluationRecord, second: EvaluationRecord) -> str:
-    change = mean_change(first, second)
-    assert change is not None  # changes hold a problem, and so do the evaluations
-    verdict = (
-        "which is more than the choice of problems explains"
-        if is_clear(change)
-        else "which the choice of problems may explain"
-    )
-    shown = escaped(change_text(change, is_accuracy=first.is_accuracy))
-    return (
-        f"The same {len(changes):,} problems were answered {_when(first)} and {_when(second)}: mean change "
-        f'<span class="score">{shown}</span> (95 % interval, paired by problem), {verdict}.'
-    )
-
-
-def _counts(changes: Sequence[PromptChange], *, is_accuracy: bool) -> str:
+def _counts(changes: Sequence[PromptChange], *, is_accuracy: bool) -> list[dict[str, Any]]:
     counts, luck = counted(changes), expected_by_luck(changes, is_accuracy=is_accuracy)
-    rows = "".join(
-        f'<tr><th scope="row"><span class="nowrap {KIND_CSS[kind]}">{kind}</span></th>'
-        f'<td class="number">{counts[kind]:,}</td>'
-        f'<td class="number quiet">{luck[kind]:.1f}</td><td class="quiet">{MEANINGS[kind]}</td></tr>'
+    return [
+        {
+            "kind": kind,
+            "css": KIND_CSS[kind],
+            "count": counts[kind],
+            "luck": f"{luck[kind]:.1f}",
+            "meaning": MEANINGS[kind],
+        }
         for kind in KINDS
-    )
-    heads = (
-        '<th scope="col"></th><th scope="col" class="number">problems</th>'
-        '<th scope="col" class="number">by luck</th><th scope="col">meaning</th>'
-    )
-    return (
-        f"<div><table><caption>By luck: how many there would be had training changed nothing, from exchanging each "
-        f"problem's answers at random.</caption><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
+    ]
 
 
-def _bubbles(changes: Sequence[PromptChange]) -> str:
+def bubbles(changes: Sequence[PromptChange]) -> Chart:
     """Before across, after up: each circle's area is the number of problems there; above the diagonal is better."""
     cells = Counter((_level(change.low), _level(change.high)) for change in changes)
-    most = max(cells.values())
-    left, top = 46.0, 6.0
-    size = BUBBLE_PITCH * LEVELS
-
-    def place(level: int) -> float:
-        return BUBBLE_PITCH * (level + 0.5)
-
-    parts = [f'<line class="grid" x1="{left:g}" y1="{top + size:g}" x2="{left + size:g}" y2="{top:g}"/>']
-    for (low, high), count in sorted(cells.items()):
-        css = "good" if high > low else "bad" if high < low else "c6"
-        x, y = left + place(low), top + size - place(high)
-        radius = max(2.0, 0.48 * BUBBLE_PITCH * math.sqrt(count / most))
-        parts.append(f'<circle class="band {css}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{y + 4:.1f}" text-anchor="middle">{count}</text>')
-    for level in range(LEVELS):
-        label = f"{100 * level / (LEVELS - 1):.0f} %"
-        parts.append(
-            f'<text x="{left + place(level):.1f}" y="{top + size + 14:.1f}" text-anchor="middle">{label}</text>'
-        )
-        parts.append(
-            f'<text x="{left - 4:.1f}" y="{top + size - place(level) + 4:.1f}" text-anchor="end">{label}</text>'
-        )
-    parts.append(f'<text x="{left + size:.1f}" y="{top + size + 30:.1f}" text-anchor="end">mean before</text>')
-    height = top + size + 36
-    described = "; ".join(
-        f"{count} from level {low} to level {high} of {LEVELS - 1}" for (low, high), count in sorted(cells.items())
+    kinds = (
+        ("better", 2, {place: count for place, count in cells.items() if place[1] > place[0]}),
+        ("worse", 1, {place: count for place, count in cells.items() if place[1] < place[0]}),
+        ("as before", 6, {place: count for place, count in cells.items() if place[1] == place[0]}),
     )
-    return (
-        '<figure><figcaption>Problems before and after <span class="unit">up: mean after</span></figcaption>'
-        f'<svg class="bubbles" viewBox="0 0 {BUBBLES_WIDTH:g} {height:g}" role="img">'
-        "<title>Problems before and after</title>"
-        f"<desc>{described}</desc>{''.join(parts)}</svg></figure>"
+    clouds = (_cloud(label, colour, found, max(cells.values())) for label, colour, found in kinds if found)
+    diagonal = Curve(label="no change", x=(0.0, 100.0), y=(0.0, 100.0), colour=6, dash=2)
+    return Chart(
+        title="Problems before and after",
+        unit="up: mean after, %",
+        axis="mean before, %",
+        curves=(diagonal, *clouds),
+        floor=0.0,
+        ceiling=100.0,
+    )
+
+
+def _cloud(label: str, colour: int, found: Mapping[tuple[int, int], int], most: int) -> Curve:
+    places = sorted(found)
+    return Curve(
+        label=label,
+        x=[_percent(low) for low, _ in places],
+        y=[_percent(high) for _, high in places],
+        sizes=[found[place] for place in places],
+        largest=most,
+        colour=colour,
+        mark="points",
     )
 
 
@@ -258,42 +218,41 @@ def _level(share: float) -> int:
     return round(min(1.0, max(0.0, share)) * (LEVELS - 1))
 
 
-def _table(changes: Sequence[PromptChange], history: Sequence[EvaluationRecord], *, is_accuracy: bool) -> str:
+def _percent(level: int) -> float:
+    return 100.0 * level / (LEVELS - 1)
+
+
+def _table(
+    changes: Sequence[PromptChange], history: Sequence[EvaluationRecord], *, is_accuracy: bool
+) -> dict[str, Any]:
     """Every problem with its mean at each evaluation; the ones that got worse come first."""
     shown = _spread(history)
     ordered = sorted(changes, key=lambda change: (ORDER.index(change.kind), change.change))
-    heads = "".join(f'<th scope="col" class="number">{escaped(_short(made))}</th>' for made in shown)
     means = [_means(made) for made in shown]
-    rows = "".join(_row(change, means, is_accuracy=is_accuracy) for change in ordered[:MOST_ROWS])
-    left_out = len(ordered) - MOST_ROWS
-    note = f" {left_out:,} more are in evaluations.jsonl." if left_out > 0 else ""
-    return (
-        f"<details><summary>Each of the {len(changes):,} problems at each evaluation</summary>"
-        f'<div class="scroll"><table><caption>Mean of its answers. Lost ones first.{note}</caption><thead><tr>'
-        f'<th scope="col" class="wide">problem</th><th scope="col"></th>{heads}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div></details>"
-    )
+    return {
+        "heads": [_short(made) for made in shown],
+        "rows": [_row(change, means, is_accuracy=is_accuracy) for change in ordered[:MOST_ROWS]],
+        "num_left_out": max(0, len(ordered) - MOST_ROWS),
+    }
 
 
-def _row(change: PromptChange, means: Sequence[dict[str, float]], *, is_accuracy: bool) -> str:
+def _row(change: PromptChange, means: Sequence[dict[str, float]], *, is_accuracy: bool) -> dict[str, Any]:
     name = change.before.problem_id
-    cells = "".join(f'<td class="number">{_cell(part.get(name), is_accuracy=is_accuracy)}</td>' for part in means)
-    question = escaped_part(
-        " ".join(change.before.question[: 4 * QUESTION_CHARACTERS].split()), limit=QUESTION_CHARACTERS
-    )
-    return (
-        f"<tr><td>{question or escaped_part(name, limit=40)}</td>"
-        f'<td><span class="nowrap {KIND_CSS[change.kind]}">{change.kind}</span></td>{cells}</tr>'
-    )
+    question = cut(" ".join(change.before.question[: 4 * QUESTION_CHARACTERS].split()), QUESTION_CHARACTERS)
+    return {
+        "question": question or cut(name, 40),
+        "kind": change.kind,
+        "css": KIND_CSS[change.kind],
+        "cells": [_cell(part.get(name), is_accuracy=is_accuracy) for part in means],
+    }
 
 
-def _cell(mean: float | None, *, is_accuracy: bool) -> str:
+def _cell(mean: float | None, *, is_accuracy: bool) -> Score:
     if mean is None:
-        return '<span class="cell quiet">–</span>'
+        return Score("–", "quiet")
     if not is_accuracy:
-        return f'<span class="cell">{mean:.3g}</span>'
-    heat = min(3, int(mean * 4))
-    return f'<span class="cell heat{heat}">{100 * mean:.0f} %</span>'
+        return Score(f"{mean:.3g}")
+    return Score(f"{100 * mean:.0f} %", f"heat{min(3, int(mean * 4))}")
 
 
 def _means(record: EvaluationRecord) -> dict[str, float]:

@@ -1,17 +1,19 @@
 """The numbers a reader wants first: of one run as tiles, of several as a table.
 
-Where the time of a run went, as a bar and a table.
+Where the time of a run went, as bars and a table.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from klimb.findings.evaluations import EvaluationRecord
 from klimb.findings.run.changes import mean_change
 from klimb.findings.run.record import RunRecord
-from klimb.ui.escaping import escaped
+from klimb.ui.chart import Bars, Chart
 from klimb.ui.grouping import Group
+from klimb.ui.svg import classes
 from klimb.ui.text import duration
 
 ENDS = 5
@@ -28,16 +30,6 @@ class Tile:
     css: str = ""
 
 
-def tiles_html(record: RunRecord) -> str:
-    """All tiles of one run."""
-    shown = "".join(
-        f'<div class="tile"><div class="name">{escaped(tile.name)}</div>'
-        f'<div class="big {tile.css}">{escaped(tile.number)}</div><div class="more">{escaped(tile.more)}</div></div>'
-        for tile in tiles_of(record)
-    )
-    return f'<div class="tiles">{shown}</div>' if shown else ""
-
-
 def tiles_of(record: RunRecord) -> list[Tile]:
     """Held-out result and its change, reward, divergence, entropy, length, cost: those that are known."""
     made = [
@@ -51,12 +43,22 @@ def tiles_of(record: RunRecord) -> list[Tile]:
     return [tile for tile in made if tile is not None]
 
 
-def overview_html(groups: Sequence[Group]) -> str:
-    """Return a table with one row a run, groups together."""
-    heads = ("", "seed", "steps", "before", "last", "change, paired", "best on the way", "KL(π‖ref)", "entropy", "time")
-    rows = "".join(_overview_row(group, run, number) for number, group in enumerate(groups) for run in group.runs)
-    listed = "".join(f'<th scope="col"{" class=number" if head else ""}>{escaped(head)}</th>' for head in heads)
-    return f'<div class="scroll"><table><thead><tr>{listed}</tr></thead><tbody>{rows}</tbody></table></div>'
+OVERVIEW_HEADS = (
+    "seed",
+    "steps",
+    "before",
+    "last",
+    "change, paired",
+    "best on the way",
+    "KL(π‖ref)",
+    "entropy",
+    "time",
+)
+
+
+def overview(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Return one row a run, groups together: colour, names and the cells under `OVERVIEW_HEADS`."""
+    return [_overview_row(group, run, number) for number, group in enumerate(groups) for run in group.runs]
 
 
 def number_text(value: float | None, *, is_accuracy: bool) -> str:
@@ -102,7 +104,7 @@ def _held_out(record: RunRecord) -> list[Tile]:
     return tiles
 
 
-def _overview_row(group: Group, run: RunRecord, number: int) -> str:
+def _overview_row(group: Group, run: RunRecord, number: int) -> dict[str, Any]:
     before, last = run.before, run.last
     finite = [made for made in run.evaluations if math.isfinite(made.mean)]
     best = max(finite, key=lambda made: made.mean, default=None)
@@ -120,9 +122,8 @@ def _overview_row(group: Group, run: RunRecord, number: int) -> str:
         _end(run, "entropy"),
         duration(seconds) if seconds else "–",
     )
-    listed = "".join(f'<td class="number">{escaped(cell)}</td>' for cell in cells)
-    name = f'<br><span class="quiet small">{escaped(run.name)}</span>' if run.name != group.label else ""
-    return f'<tr><th scope="row"><span class="c{number % 8}">■</span> {escaped(group.label)}{name}</th>{listed}</tr>'
+    name = run.name if run.name != group.label else ""
+    return {"colour": classes(number), "label": group.label, "name": name, "cells": cells}
 
 
 def _ends(record: RunRecord, metric: str, name: str, form: str) -> Tile | None:
@@ -170,12 +171,6 @@ PARTS = (
 """What a step's own seconds are made of."""
 
 
-BAR_WIDTH = 720.0
-
-
-BAR_HEIGHT = 22.0
-
-
 @dataclass(frozen=True)
 class Share:
     """Seconds of one kind of work."""
@@ -198,35 +193,25 @@ def time_shares(record: RunRecord) -> list[Share]:
     return [share for share in shares if share.seconds > 0]
 
 
-def time_html(record: RunRecord) -> str:
-    """Bar and table; empty if nothing was timed."""
-    shares = time_shares(record)
+def time_chart(shares: Sequence[Share]) -> Chart | None:
+    """Return seconds as bars; none if nothing was timed."""
+    if not shares:
+        return None
+    bars = Bars(labels=[share.label for share in shares], values=[share.seconds for share in shares])
+    return Chart(title="Shares of the time", unit="seconds", axis="", bars=bars)
+
+
+def time_rows(shares: Sequence[Share]) -> list[tuple[str, str, str]]:
+    """Return name, time and share of the whole."""
     total = sum(share.seconds for share in shares)
-    if total <= 0:
-        return ""
-    rows = "".join(
-        f'<tr><th scope="row"><span class="c{index % 8}">■</span> {escaped(share.label)}</th>'
-        f'<td class="number">{duration(share.seconds) if share.seconds >= 1 else f"{share.seconds:.2g} s"}</td>'
-        f'<td class="number">{100 * share.seconds / total:.1f} %</td></tr>'
-        for index, share in enumerate(shares)
-    )
-    return f'{_bar(shares, total)}<table class="auto"><tbody>{rows}</tbody></table>'
-
-
-def _bar(shares: Sequence[Share], total: float) -> str:
-    parts: list[str] = []
-    start = 0.0
-    for index, share in enumerate(shares):
-        width = BAR_WIDTH * share.seconds / total
-        parts.append(
-            f'<rect class="block c{index % 8}" x="{start:.1f}" y="0" width="{max(0.5, width - 1):.1f}" '
-            f'height="{BAR_HEIGHT:g}"><title>{escaped(share.label)}</title></rect>'
+    return [
+        (
+            share.label,
+            duration(share.seconds) if share.seconds >= 1 else f"{share.seconds:.2g} s",
+            f"{100 * share.seconds / total:.1f} %",
         )
-        start += width
-    return (
-        f'<svg viewBox="0 0 {BAR_WIDTH:g} {BAR_HEIGHT:g}" role="img" aria-label="Shares of the time">'
-        f"{''.join(parts)}</svg>"
-    )
+        for share in shares
+    ]
 
 
 def _sum(record: RunRecord, metric: str) -> float:

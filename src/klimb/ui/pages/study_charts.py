@@ -1,12 +1,10 @@
 """The curves of a study's page: a chart for each method, its baseline beside it in grey.
 
-Tables of a study as HTML, with a picture of each row's interval.
-
-A point with its interval as a small picture in a row of a table; all rows share one scale.
+Tables of a study with a picture of each row's interval.
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +15,7 @@ from klimb.findings.study.scores import Arm
 from klimb.findings.study.verdicts import Units, units_of
 from klimb.ui.chart import Chart
 from klimb.ui.chart import Curve as Line
-from klimb.ui.escaping import escaped
+from klimb.ui.svg import classes, strips
 from klimb.ui.tables import StudyTable
 
 GREY = 6
@@ -123,114 +121,46 @@ def _line(
     )
 
 
-def finite_range(values: Iterable[float]) -> tuple[float, float]:
-    """Smallest and largest finite value; (0, 1) without any."""
-    found = [value for value in values if math.isfinite(value)]
-    return (min(found), max(found)) if found else (0.0, 1.0)
-
-
-WIDTH, HEIGHT, MARGIN = 140.0, 16.0, 6.0
-
-
-def bars(intervals: Sequence[Interval], *, classes: Sequence[str], has_zero: bool = False) -> list[str]:
-    """SVG of each interval, in order; empty where there is no value.
-
-    Args:
-        intervals: one for each row.
-        classes: CSS classes of each row: its colour, `hollow` for a hollow point.
-        has_zero: the scale includes zero and marks it.
-    """
-    ends = [end for one in intervals for end in (one.value, one.low, one.high)]
-    low, high = finite_range([*ends, 0.0] if has_zero else ends)
-    span = (high - low) or 1.0
-
-    def place(value: float) -> float:
-        return MARGIN + (value - low) / span * (WIDTH - 2 * MARGIN)
-
-    zero = f'<line class="axis" x1="{place(0):.1f}" x2="{place(0):.1f}" y1="0" y2="{HEIGHT:g}"/>' if has_zero else ""
-    return [
-        _bar(one, [place(end) for end in (one.value, one.low, one.high)], name, zero)
-        for one, name in zip(intervals, classes, strict=True)
-    ]
-
-
-def _bar(interval: Interval, places: Sequence[float], css: str, zero: str) -> str:
-    if not math.isfinite(interval.value):
-        return ""
-    at, low, high = places
-    middle = HEIGHT / 2
-    reach = f'<line class="line" x1="{low:.1f}" x2="{high:.1f}" y1="{middle:g}" y2="{middle:g}"/>'
-    return (
-        f'<svg class="bar {css}" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" aria-hidden="true">{zero}'
-        f'{reach if interval.is_known else ""}<circle class="dot" cx="{at:.1f}" cy="{middle:g}" r="4"/></svg>'
-    )
-
-
 DECISION_CLASSES: dict[Decision, str] = {"higher": "c0", "lower": "c1", "open": "c6 hollow", "untested": "c6 hollow"}
 
 
-def table_html(
-    table: StudyTable, *, pictures: Sequence[str] = (), heading: str = "", marked: Sequence[bool] = ()
-) -> str:
-    """Return the table; a picture of each row stands after its texts, `marked` rows have a background."""
-    at = table.num_texts
-    columns = [*table.columns[:at], *([heading] if pictures else []), *table.columns[at:]]
-    heads = "".join(
-        f'<th scope="col"{_css(index, at, bool(pictures))}>{escaped(name)}</th>' for index, name in enumerate(columns)
-    )
-    rows = "".join(
-        _row(row, table.num_texts, pictures[index] if pictures else None, is_marked=bool(marked) and marked[index])
-        for index, row in enumerate(table.rows)
-    )
-    return (
-        f'<div class="scroll"><table class="study"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
-    )
+def table(
+    made: StudyTable, *, pictures: Sequence[str] = (), marked: Sequence[bool] = (), notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return heads and rows; a picture of each row's interval stands after its texts, `marked` rows are set off."""
+    at = made.num_texts
+    rows = [
+        {
+            "name": row[0],
+            "texts": row[1:at],
+            "picture": pictures[index] if pictures else None,
+            "numbers": row[at:],
+            "is_marked": bool(marked) and marked[index],
+        }
+        for index, row in enumerate(made.rows)
+    ]
+    texts = [*made.columns[:at], *(["interval"] if pictures else [])]
+    return {"title": made.title, "notes": notes, "texts": texts, "numbers": made.columns[at:], "rows": rows}
 
 
-def scores_html(table: StudyTable, statistics: StudyStatistics) -> str:
+def scores_table(made: StudyTable, statistics: StudyStatistics) -> dict[str, Any]:
     """Return the main table with the interval of the last score, the baseline's rows marked."""
     summaries = {summary.arm: summary for summary in statistics.arms}
-    arms = [Arm(str(row[0]), str(row[1])) for row in table.full_rows]
-    pictures = bars(
-        [summaries[arm].scores[MAIN] for arm in arms],
-        classes=[f"c{setting_colour(statistics, arm)}" for arm in arms],
+    arms = [Arm(str(row[0]), str(row[1])) for row in made.full_rows]
+    pictures = strips(
+        [summaries[arm].scores[MAIN] for arm in arms], css=[classes(setting_colour(statistics, arm)) for arm in arms]
     )
     marked = [arm.method == statistics.scores.baseline for arm in arms]
-    notes = "".join(
-        f"<dt>{escaped(measure.title)}</dt><dd>{escaped(measure.meaning)}</dd>"
-        for measure in statistics.measures.values()
-        if measure.title in table.columns
-    )
-    return (
-        f'<p class="quiet small">{escaped(table.title)}. The picture shows the last score.</p>'
-        f'{table_html(table, pictures=pictures, heading="interval", marked=marked)}<dl class="small">{notes}</dl>'
-    )
+    return table(made, pictures=pictures, marked=marked, notes=[f"{made.title}. The picture shows the last score."])
 
 
-def comparisons_html(table: StudyTable, family: Family) -> str:
-    """Return the comparisons with their intervals around zero."""
+def comparisons_table(made: StudyTable, family: Family) -> dict[str, Any] | None:
+    """Return the comparisons with their intervals around zero; None without any."""
     if not family.comparisons:
-        return "<p>There is nothing to compare: one method under one setting, or no two that finished on all tasks.</p>"
+        return None
     intervals: list[Interval] = [one.difference for one in family.comparisons]
-    classes = [DECISION_CLASSES[one.decision] for one in family.comparisons]
-    pictures = bars(intervals, classes=classes, has_zero=True)
+    pictures = strips(intervals, css=[DECISION_CLASSES[one.decision] for one in family.comparisons], has_zero=True)
     note = (
         "Hollow: not distinguishable. The intervals are not corrected for the number of comparisons; the verdicts are."
     )
-    return (
-        f'<p class="quiet small">{escaped(table.title)}. {escaped(table.note)} {escaped(note)}</p>'
-        f"{table_html(table, pictures=pictures, heading='interval')}"
-    )
-
-
-def _css(index: int, num_texts: int, has_picture: bool) -> str:
-    is_left = index < num_texts + has_picture
-    return "" if is_left else ' class="number"'
-
-
-def _row(row: Sequence[str], num_texts: int, picture: str | None, *, is_marked: bool) -> str:
-    texts = [f'<th scope="row">{escaped(row[0])}</th>', *(f"<td>{escaped(cell)}</td>" for cell in row[1:num_texts])]
-    numbers = [f'<td class="number">{escaped(cell)}</td>' for cell in row[num_texts:]]
-    shown = [] if picture is None else [f"<td>{picture}</td>"]
-    css = ' class="reference"' if is_marked else ""
-    return f"<tr{css}>{''.join([*texts, *shown, *numbers])}</tr>"
+    return table(made, pictures=pictures, notes=[f"{made.title}. {made.note} {note}"])

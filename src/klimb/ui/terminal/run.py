@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from klimb.findings.evaluations import Measured
+from klimb.findings.evaluations import EvaluationRecord, ProblemRecord, pass_intervals
 from klimb.findings.run.finding import Finding, Severity
 from klimb.training.run_folder import Finished
 from klimb.ui.text import duration, printable, relative_to_working_directory
@@ -101,6 +101,10 @@ def _in_words(event: Mapping[str, Any]) -> str:
 ANSWER_WIDTH = 120
 
 
+NUM_SHOWN = 3
+"""Problems of which the first answers are shown."""
+
+
 def print_run(console: Console, finished: Finished) -> None:
     """Before and after on held-out problems, the same problems answered twice, and where everything is."""
     console.print()
@@ -147,7 +151,7 @@ def print_commands(console: Console, commands: Sequence[tuple[str, str]]) -> Non
         console.print(Text.assemble("  ", (command, "cyan"), (f"\n      {purpose}", "dim")), soft_wrap=True)
 
 
-def print_change(console: Console, before: Measured, after: Measured) -> None:
+def print_change(console: Console, before: EvaluationRecord, after: EvaluationRecord) -> None:
     """Print a table of the two evaluations."""
     table = Table(title=f"{_what(after)} on {after.num_problems} held-out problems", title_justify="left")
     table.add_column("")
@@ -164,28 +168,27 @@ def print_change(console: Console, before: Measured, after: Measured) -> None:
     console.print(table)
 
 
-def print_answers(console: Console, before: Measured, after: Measured) -> None:
+def print_answers(console: Console, before: EvaluationRecord, after: EvaluationRecord) -> None:
     """Print the same problems answered before and after."""
-    for first, second in zip(before.answers, after.answers, strict=True):
+    pairs = zip(before.problems[:NUM_SHOWN], after.problems[:NUM_SHOWN], strict=True)
+    for first, second in pairs:
         console.print(Text(printable(first.question, limit=ANSWER_WIDTH), style="bold"))
-        for label, answered in (("before", first), ("after", second)):
-            answer = printable(answered.answer, limit=ANSWER_WIDTH) or "(empty)"
-            line = Text.assemble((f"  {label:<7}", "dim"), _mark(answered.value, after), " ", answer)
+        for label, problem in (("before", first), ("after", second)):
+            answer = printable(problem.answers[0], limit=ANSWER_WIDTH) or "(empty)"
+            line = Text.assemble((f"  {label:<7}", "dim"), _mark(_first_value(problem), after), " ", answer)
             is_terminal = console.is_terminal
             console.print(line, no_wrap=True, overflow="ellipsis", crop=is_terminal, soft_wrap=not is_terminal)
 
 
-def print_evaluation(console: Console, measured: Measured, *, title: str) -> None:
+def print_evaluation(console: Console, measured: EvaluationRecord, *, title: str) -> None:
     """One evaluation: Mean@k with its interval, pass@k, greedy."""
     table = Table(title=printable(title), title_justify="left")
     table.add_column("")
     table.add_column(_what(measured), justify="right", style="bold")
     table.add_column("95 % interval", justify="right")
     table.add_row(f"Mean@{measured.num_samples}", _number(measured.mean, measured), _interval(measured))
-    for k, value in measured.pass_at.items():
-        interval = measured.pass_intervals.get(k)
-        shown = f"{interval[0]:.1%} to {interval[1]:.1%}" if interval else ""
-        table.add_row(f"pass@{k}", f"{value:.1%}", shown)
+    for k, (low, high) in pass_intervals(measured).items():
+        table.add_row(f"pass@{k}", f"{measured.pass_at[k]:.1%}", f"{low:.1%} to {high:.1%}")
     if measured.greedy is not None:
         table.add_row("greedy", _number(measured.greedy, measured), "")
     console.print(table)
@@ -196,26 +199,31 @@ def print_evaluation(console: Console, measured: Measured, *, title: str) -> Non
     )
 
 
-def in_one_line(measured: Measured) -> str:
+def in_one_line(measured: EvaluationRecord) -> str:
     """`accuracy 20.6% (95 % interval 13.1% to 28.6%), greedy 66.7%, on 21 held-out problems`."""
     greedy = "" if measured.greedy is None else f", greedy {_number(measured.greedy, measured)}"
     mean = f"{_what(measured)} {_number(measured.mean, measured)} (95 % interval {_interval(measured)})"
     return f"{mean}{greedy}, on {measured.num_problems} held-out problems"
 
 
-def _what(measured: Measured) -> str:
+def _what(measured: EvaluationRecord) -> str:
     return "accuracy" if measured.is_accuracy else "mean reward"
 
 
-def _number(value: float, measured: Measured) -> str:
+def _number(value: float, measured: EvaluationRecord) -> str:
     return f"{value:.1%}" if measured.is_accuracy else f"{value:.3f}"
 
 
-def _interval(measured: Measured) -> str:
+def _interval(measured: EvaluationRecord) -> str:
     return f"{_number(measured.low, measured)} to {_number(measured.high, measured)}"
 
 
-def _mark(value: float | None, measured: Measured) -> Text:
+def _first_value(problem: ProblemRecord) -> float | None:
+    """Return what the first answer was worth; None where it is not known which values are whose."""
+    return problem.values[0] if len(problem.values) == len(problem.answers) else None
+
+
+def _mark(value: float | None, measured: EvaluationRecord) -> Text:
     if value is None:
         return Text("?", style="yellow")
     if not measured.is_accuracy:

@@ -1,9 +1,10 @@
 """Bounded field types that every section uses: finite numbers, texts with a longest length."""
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
+
+from klimb.own_parts import LOCATION
 
 SECTION = ConfigDict(
     frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
@@ -99,5 +100,5 @@ Loggers = Annotated[
 ]
 
 
-PYTHON_NAME = re.compile(r"^python:[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")
+PYTHON_NAME = LOCATION
 """`python:module.name`: something of the user's own, imported from the working directory."""

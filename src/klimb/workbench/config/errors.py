@@ -2,12 +2,14 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from klimb.errors import ConfigError
-from klimb.workbench.config.fields import FieldFacts, known_fields
+from klimb.workbench.config.fields import TABLE, FieldFacts, known_fields
+from klimb.workbench.config.run import RunConfig
 
 LONGEST_VALUE = 80
 
@@ -16,36 +18,32 @@ UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 """What pydantic calls a key that a section, or a settings class, does not have."""
 
 
-def config_error(error: ValidationError, *, source: str) -> ConfigError:
-    """Return the same errors for people: one line per key."""
+MISSING_KEY = ("missing", "missing_argument", "missing_keyword_only_argument")
+
+
+WRONG_NAME = "[key]"
+"""How pydantic marks that the name of a table is wrong, and not what is in it."""
+
+
+def config_error(error: ValidationError, *, source: str, model: type[BaseModel] = RunConfig) -> ConfigError:
+    """Return the same errors for people: one line per key of the configuration's class."""
+    words = _Words(model)
     lines: dict[str, str] = {}
     for detail in error.errors(include_url=False):
-        path = dotted(detail["loc"])
-        lines.setdefault(path or str(detail["msg"]), _line(detail, path))
+        path = words.dotted(detail["loc"])
+        lines.setdefault(path or str(detail["msg"]), words.line(detail, path))
     count = "1 setting is" if len(lines) == 1 else f"{len(lines)} settings are"
     return ConfigError(f"{source}: {count} not right:\n" + "\n".join(f"  {line}" for line in lines.values()))
 
 
-def dotted(location: Iterable[int | str]) -> str:
-    """Return the key as the user wrote it: pydantic's location without the union tags in it."""
-    known = {facts.path for facts in known_fields()}
-    parts: list[str] = []
-    rest = [str(part) for part in location]
-    for index, part in enumerate(rest):
-        here = ".".join([*parts, part])
-        is_last = index == len(rest) - 1
-        if here in known or (is_last and not _is_leaf(".".join(parts))):
-            parts.append(part)
-    return ".".join(parts)
-
-
-def nearest_keys(path: str, kinds: Iterable[str] = ()) -> list[str]:
+def nearest_keys(path: str, kinds: Iterable[str] = (), *, model: type[BaseModel] = RunConfig) -> list[str]:
     """Return the right keys that a wrong one was probably meant to be.
 
     In this order: a much alike neighbour, keys of (almost) that name in other sections, a somewhat alike neighbour.
     """
     section, _, leaf = path.rpartition(".")
-    fitting = [facts.path for facts in known_fields() if not facts.kinds or set(facts.kinds) <= set(kinds)]
+    known = known_fields(model)
+    fitting = [facts.path for facts in known if not facts.kinds or set(facts.kinds) <= set(kinds)]
     neighbours = [each for each in fitting if each.rpartition(".")[0] == section]
     for choices, cutoff in ((neighbours, 0.75), (fitting, 0.8), (neighbours, 0.5)):
         found = difflib.get_close_matches(leaf, [_leaf(each) for each in choices], n=1, cutoff=cutoff)
@@ -54,40 +52,61 @@ def nearest_keys(path: str, kinds: Iterable[str] = ()) -> list[str]:
     return []
 
 
-def _line(detail: ErrorDetails, path: str) -> str:
-    kinds = tuple(str(part) for part in detail["loc"])
-    facts = _facts(path, kinds)
-    if detail["type"] in UNKNOWN_KEY:
-        near = " or ".join(nearest_keys(path, kinds))
-        hint = f"did you mean {near}?" if near else "known keys here: " + ", ".join(_keys_beside(path, kinds))
-        return f"{path} = {_shown(detail['input'])}: unknown key; {hint}"
-    if detail["type"] == "missing":
-        return f"{path}: missing; expected {facts.allowed if facts else 'a value'}"
-    if detail["type"] in ("value_error", "assertion_error"):
-        message = str(detail["msg"]).removeprefix("Value error, ")
-        return f"{path} = {_shown(detail['input'])}: {message}" if path else message
-    if detail["type"] == "union_tag_invalid":
-        context = detail.get("ctx", {})
-        return f"{path}.kind = {context.get('tag')!r}: expected one of {context.get('expected_tags')}"
-    allowed = facts.allowed if facts else str(detail["msg"])
-    meaning = f" ({facts.meaning})" if facts and facts.meaning else ""
-    return f"{path} = {_shown(detail['input'])}: expected {allowed}{meaning}"
+@dataclass(frozen=True)
+class _Words:
+    """Says what is wrong in the words of one kind of configuration."""
 
+    model: type[BaseModel]
 
-def _facts(path: str, kinds: tuple[str, ...]) -> FieldFacts | None:
-    same_path = [facts for facts in known_fields() if facts.path == path]
-    fitting = [facts for facts in same_path if set(facts.kinds) <= set(kinds)]
-    return next(iter(fitting or same_path), None)
+    def dotted(self, location: Iterable[int | str]) -> str:
+        """Return the key as the user wrote it: pydantic's location without the union tags in it."""
+        known = {facts.path for facts in known_fields(self.model)}
+        rest = [str(part) for part in location if part != WRONG_NAME]
+        parts: list[str] = []
+        for index, part in enumerate(rest):
+            here = ".".join([*parts, part])
+            is_last = index == len(rest) - 1
+            if here in known or (is_last and not self._is_leaf(".".join(parts))):
+                parts.append(part)
+        return ".".join(parts)
 
+    def line(self, detail: ErrorDetails, path: str) -> str:
+        """Return one error as one line."""
+        kinds = tuple(str(part) for part in detail["loc"])
+        facts = self._facts(path, kinds)
+        shown = _shown(detail["input"])
+        if detail["type"] in UNKNOWN_KEY:
+            near = " or ".join(nearest_keys(path, kinds, model=self.model))
+            hint = f"did you mean {near}?" if near else "known keys here: " + ", ".join(self._keys_beside(path, kinds))
+            return f"{path} = {shown}: unknown key; {hint}"
+        if detail["type"] in MISSING_KEY:
+            return f"{path}: missing; expected {facts.allowed if facts else 'a value'}"
+        if detail["type"] in ("value_error", "assertion_error"):
+            message = str(detail["msg"]).removeprefix("Value error, ")
+            return f"{path} = {shown}: {message}" if path else message
+        if detail["type"] == "union_tag_invalid":
+            context = detail.get("ctx", {})
+            return f"{path}.kind = {context.get('tag')!r}: expected one of {context.get('expected_tags')}"
+        allowed = facts.allowed if facts else str(detail["msg"])
+        meaning = f" ({facts.meaning})" if facts and facts.meaning else ""
+        return f"{path} = {shown}: expected {allowed}{meaning}"
 
-def _is_leaf(path: str) -> bool:
-    return any(facts.path == path and facts.allowed != "a table" for facts in known_fields())
+    def _facts(self, path: str, kinds: tuple[str, ...]) -> FieldFacts | None:
+        own_name = f"{path.rpartition('.')[0]}.*"
+        known = known_fields(self.model)
+        same_path = [facts for facts in known if facts.path == path] or [
+            facts for facts in known if facts.path == own_name
+        ]
+        fitting = [facts for facts in same_path if set(facts.kinds) <= set(kinds)]
+        return next(iter(fitting or same_path), None)
 
+    def _is_leaf(self, path: str) -> bool:
+        return any(facts.path == path and facts.allowed != TABLE for facts in known_fields(self.model))
 
-def _keys_beside(path: str, kinds: tuple[str, ...]) -> list[str]:
-    section = path.rpartition(".")[0]
-    fitting = (facts for facts in known_fields() if set(facts.kinds) <= set(kinds))
-    return [_leaf(facts.path) for facts in fitting if facts.path.rpartition(".")[0] == section]
+    def _keys_beside(self, path: str, kinds: tuple[str, ...]) -> list[str]:
+        section = path.rpartition(".")[0]
+        fitting = (facts for facts in known_fields(self.model) if set(facts.kinds) <= set(kinds))
+        return [_leaf(facts.path) for facts in fitting if facts.path.rpartition(".")[0] == section]
 
 
 def _leaf(path: str) -> str:

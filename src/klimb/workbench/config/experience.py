@@ -1,11 +1,11 @@
 """The sections that say which experience a batch is made of: fresh, replayed, logged, or people's feedback."""
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, StringConstraints, model_validator
 
-from klimb.workbench.config.bounds import SECTION, Count, Fraction, PathText, in_plain_words
+from klimb.workbench.config.bounds import SECTION, Fraction, PathText, in_plain_words
 
 Condition = Annotated[
     str, StringConstraints(max_length=2_000), in_plain_words("a condition such as \"reward >= 0.5 and model = 'm'\"")
@@ -45,19 +45,6 @@ class SourcesSection(BaseModel):
                 f"log = {self.log:g}, feedback = {self.feedback:g}"
             )
         return self
-
-
-class ReplaySection(BaseModel):
-    """Which earlier rollouts may be used again."""
-
-    model_config = SECTION
-
-    max_age: Count = 64
-    """In policy versions (optimiser steps since a group was drawn); an older group is dropped."""
-    rule: Literal["uniform", "recent", "hard"] = "uniform"
-    """Any group alike, the youngest first, or the one with the lowest mean reward first."""
-    max_groups: Count = 10_000
-    """The oldest groups beyond this many are dropped."""
 
 
 class StoreSection(BaseModel):

@@ -1,13 +1,20 @@
-"""What each key of the configuration may be, in words, read from the sections themselves."""
+"""What each key of a configuration may be, in words, read from the declarations themselves."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from pydantic import BaseModel
+
 from klimb.workbench.config.run import RunConfig
 
 Schema = Mapping[str, Any]
+
+
+TABLE = "a table"
+"""What a section takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,35 +22,47 @@ class FieldFacts:
     """One key: where it is, what it may be, what it means.
 
     Attributes:
-        path: dotted, e.g. `objective.clip.low`.
+        path: dotted, e.g. `objective.clip.low`; `*` stands for a name of the user's own.
         kinds: the kinds of the sections on the way, e.g. `("dual",)`; empty outside of unions.
         allowed: the values it takes, in words.
         meaning: the field's docstring.
+        default: as TOML; empty where there is none.
     """
 
     path: str
     kinds: tuple[str, ...]
     allowed: str
     meaning: str
+    default: str = ""
 
 
 @cache
-def known_fields() -> tuple[FieldFacts, ...]:
-    """Every key that a configuration can have, sections included."""
-    schema = RunConfig.model_json_schema()
+def known_fields(model: type[BaseModel] = RunConfig) -> tuple[FieldFacts, ...]:
+    """Every key that a configuration of this class can have, sections included."""
+    schema = model.model_json_schema()
     return tuple(_walk(schema, schema.get("$defs", {}), path="", kinds=()))
 
 
 def _walk(schema: Schema, definitions: Schema, *, path: str, kinds: tuple[str, ...]) -> Iterator[FieldFacts]:
-    for name, field in schema.get("properties", {}).items():
+    for name, field in sorted(schema.get("properties", {}).items(), key=lambda item: item[0] != "kind"):
         here = f"{path}.{name}" if path else name
         tables = list(_tables(field, definitions))
         # Where a field's docstring is word for word that of its section, pydantic leaves it to the section.
         meaning = str(field.get("description") or next((table.get("description", "") for _, table in tables), ""))
-        allowed = "a table" if tables else in_words(field)
-        yield FieldFacts(path=here, kinds=kinds, allowed=allowed, meaning=meaning)
+        allowed = TABLE if tables else in_words(field)
+        default = "" if tables or "const" in field else _as_toml(field.get("default"))
+        yield FieldFacts(path=here, kinds=kinds, allowed=allowed, meaning=" ".join(meaning.split()), default=default)
+        if "propertyNames" in field:
+            names = in_words(field["propertyNames"])
+            yield FieldFacts(path=f"{here}.*", kinds=kinds, allowed=f"a name: {names}", meaning=meaning)
         for kind, table in tables:
             yield from _walk(table, definitions, path=here, kinds=(*kinds, kind) if kind else kinds)
+
+
+def _as_toml(value: Any) -> str:
+    if value is None or isinstance(value, dict):
+        return ""
+    return f"{value:g}" if isinstance(value, float) and value < 0.01 else json.dumps(value, ensure_ascii=False)
 
 
 def _tables(field: Schema, definitions: Schema) -> Iterator[tuple[str, Schema]]:

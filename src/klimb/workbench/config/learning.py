@@ -4,18 +4,31 @@
 """
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Discriminator, Field, StringConstraints, Tag
 
+from klimb.declarations import configurable
 from klimb.divergences.names import SlopeAtReference
 from klimb.experience.advantages import ADVANTAGES
 from klimb.losses.clips import CLIPS, Clip
 from klimb.losses.names import check_penalty_name
 from klimb.losses.recipes import recipe_named
-from klimb.workbench.config.bounds import MOST, PYTHON_NAME, SECTION, Count, CountOrZero, PathText, Seconds, ShortText
+from klimb.workbench.config.bounds import (
+    MOST,
+    PYTHON_NAME,
+    SECTION,
+    Count,
+    CountOrZero,
+    PathText,
+    Seconds,
+    ShortText,
+    in_plain_words,
+)
 
 
 def _is_recipe(name: str) -> str:
@@ -35,6 +48,27 @@ RecipeName = Annotated[ShortText, AfterValidator(_is_recipe)]
 DivergenceName = Annotated[ShortText, AfterValidator(_is_divergence)]
 
 
+OWN_KIND = "python:module.name"
+
+
+OwnName = Annotated[ShortText, StringConstraints(pattern=PYTHON_NAME.pattern), in_plain_words(repr(OWN_KIND))]
+
+
+@configurable
+@dataclass(frozen=True)
+class OwnClip:
+    """A clip of your own."""
+
+    kind: OwnName
+    """Where it is: a function of (w, is_good, log_pi) that returns `Clipped`, or a class of such objects."""
+
+
+def kind_of(value: Any) -> str | None:
+    """Return the kind of a table or of settings; one word for all that are the user's own."""
+    kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+    return OWN_KIND if isinstance(kind, str) and PYTHON_NAME.match(kind) else kind
+
+
 class ClipOfKind(Clip, Protocol):
     """A clip that is told apart from others by its `kind`."""
 
@@ -47,10 +81,13 @@ class ClipOfKind(Clip, Protocol):
 # The registries say which there are; a type checker sees the type of their rows.
 if TYPE_CHECKING:
     AdvantageName = str
-    ClipSettings = ClipOfKind
+    ClipSettings = ClipOfKind | OwnClip
 else:
-    AdvantageName = Literal[tuple(ADVANTAGES)]
-    ClipSettings = Annotated[reduce(or_, map(type, CLIPS.values())), Field(discriminator="kind")]
+    AdvantageName = Literal[tuple(ADVANTAGES)] | OwnName
+    _clips = {**{kind: type(clip) for kind, clip in CLIPS.items()}, OWN_KIND: OwnClip}
+    ClipSettings = Annotated[
+        reduce(or_, (Annotated[clip, Tag(kind)] for kind, clip in _clips.items())), Discriminator(kind_of)
+    ]
 
 
 class ObjectiveSection(BaseModel):
@@ -260,25 +297,6 @@ def _effect_of(constant: float) -> str:
         return "does nothing"
     verb = "lowers" if constant > 0 else "raises"
     return f"{verb} the probability of every response by the constant f'(1) = {constant:g}"
-
-
-class CriticSection(BaseModel):
-    """The value head of credit.kind = 'gae': on the policy's hidden states, trained beside it."""
-
-    model_config = SECTION
-
-    hidden_size: Annotated[int, Field(ge=1, le=1_000_000)] = 256
-    """Units of its hidden layer."""
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
-    """Step size of its own Adam."""
-    num_epochs: Annotated[int, Field(ge=1, le=1_000)] = 4
-    """Passes over each batch."""
-    num_minibatches: Annotated[int, Field(ge=1, le=100_000)] = 4
-    """Steps per pass."""
-    clip: Annotated[float, Field(gt=0, le=1_000_000)] = 0.2
-    """How far a value may move on one batch before its loss is clipped, in units of the reward."""
-    max_grad_norm: Annotated[float, Field(gt=0, le=1_000_000)] = 1.0
-    """A longer gradient is scaled down to this norm."""
 
 
 class TrainingSection(BaseModel):

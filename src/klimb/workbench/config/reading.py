@@ -80,7 +80,22 @@ def with_overrides(tables: Mapping[str, Any], overrides: Iterable[str]) -> dict[
 
 def save_config(path: Path, config: RunConfig) -> None:
     """Write the resolved configuration, every default filled in, as JSON that `read_config` reads back."""
-    path.write_text(json.dumps(config.model_dump(mode="json", exclude_none=True), indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(resolved_tables(config), indent=2) + "\n", encoding="utf-8")
+
+
+def resolved_tables(config: RunConfig) -> dict[str, Any]:
+    """Return the configuration as tables of JSON, without the sections that it does not have."""
+    # Pydantic's `exclude_none` looks at values, and a None that has a word in files must stay.
+    return _without_absent(config.model_dump(mode="json"))
+
+
+def _kind_first(item: tuple[str, Any]) -> bool:
+    return item[0] != "kind"
+
+
+def _without_absent(table: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in sorted(table.items(), key=_kind_first) if value is not None}
+    return {key: _without_absent(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def _toml_value(key: str, text: str) -> Any:

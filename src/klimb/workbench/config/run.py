@@ -5,17 +5,18 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, Field, model_validator
 
 from klimb.divergences.names import SlopeAtReference
-from klimb.experience.advantages import NEEDS_GROUPS
+from klimb.experience.advantages import NEEDS_GROUPS, SOFT_VALUES
 from klimb.losses.names import slope_of_penalty
+from klimb.training.settings import CheckpointSettings, CreditSettings, CriticSettings
+from klimb.training.sources.shares import ReplaySettings
 from klimb.workbench.config.bounds import PYTHON_NAME, SECTION, Count, CountOrZero, Loggers, PathText, RunName, Seed
 from klimb.workbench.config.correction import CorrectionSection, NoCorrectionSection, check_correction
-from klimb.workbench.config.credit import CreditSection, check_credit
-from klimb.workbench.config.experience import ReplaySection, SourcesSection, StoreSection
+from klimb.workbench.config.credit import check_credit
+from klimb.workbench.config.experience import SourcesSection, StoreSection
 from klimb.workbench.config.guard import GuardSection
 from klimb.workbench.config.learning import (
     AdvantagesSection,
     CloningSection,
-    CriticSection,
     ObjectiveSection,
     OptimizerSection,
     ReferenceSection,
@@ -24,19 +25,6 @@ from klimb.workbench.config.learning import (
 )
 from klimb.workbench.config.recipe import check_is_read, with_recipe_defaults
 from klimb.workbench.config.world import ArithmeticSection, ModelSection, SamplingSection, ScoringSection, TaskSection
-
-
-class CheckpointsSection(BaseModel):
-    """When the whole state of the run is saved."""
-
-    model_config = SECTION
-
-    every_steps: Count = 20
-    """Collections between two checkpoints."""
-    keep: Annotated[int, Field(ge=1, le=1_000)] = 2
-    """The newest this many are kept."""
-    at_end: bool = True
-    """Also save after the last step, so that the run can be continued. A signal saves in any case."""
 
 
 class EvaluationSection(BaseModel):
@@ -98,7 +86,7 @@ class RunConfig(BaseModel):
     """How answers are drawn."""
     sources: SourcesSection = SourcesSection()
     """Which experience each batch is made of."""
-    replay: ReplaySection = ReplaySection()
+    replay: ReplaySettings = ReplaySettings()
     """Which earlier rollouts may be used again."""
     log: StoreSection | None = None
     """Logged samples: needed if sources.log is above 0."""
@@ -110,11 +98,11 @@ class RunConfig(BaseModel):
     """What is maximised, and by which surrogate."""
     advantages: AdvantagesSection
     """From rewards to advantages."""
-    credit: CreditSection
+    credit: CreditSettings
     """Which token a reward is credited to."""
     correction: CorrectionSection = NoCorrectionSection()
     """What is done about samples that another policy drew."""
-    critic: CriticSection = CriticSection()
+    critic: CriticSettings = CriticSettings()
     """The value head, where credit.kind is 'gae'."""
     reference: ReferenceSection
     """The anchor of the divergence."""
@@ -122,7 +110,7 @@ class RunConfig(BaseModel):
     """How a gradient becomes a step."""
     training: TrainingSection = TrainingSection()
     """How long and in which portions."""
-    checkpoints: CheckpointsSection = CheckpointsSection()
+    checkpoints: CheckpointSettings = CheckpointSettings()
     """When the state is saved."""
     evaluation: EvaluationSection = EvaluationSection()
     """How the held-out problems are answered."""
@@ -155,6 +143,11 @@ class RunConfig(BaseModel):
             )
         if not PYTHON_NAME.match(self.objective.divergence):
             self.check_divergence(slope_of_penalty(self.objective.divergence))
+        if self.advantages.kind in SOFT_VALUES and self.objective.beta == 0:
+            raise ValueError(
+                f"advantages.kind = {self.advantages.kind!r} takes objective.beta as its temperature, and it is 0; set "
+                "objective.beta above 0, or another advantages.kind"
+            )
         self._check_sources()
         return self
 

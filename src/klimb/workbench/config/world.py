@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
+from klimb.policies.settings import LoraSettings
 from klimb.workbench.config.bounds import (
     SECTION,
     Count,
@@ -20,21 +21,6 @@ from klimb.workbench.config.bounds import (
 )
 
 Parameter = bool | int | float | ShortText
-
-
-class LoraSection(BaseModel):
-    """Train a low-rank adapter instead of all weights."""
-
-    model_config = SECTION
-
-    rank: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Rank of the adapter matrices."""
-    alpha: Annotated[float, Field(gt=0, le=10_000)] = 32.0
-    """Scale: the adapter's output is multiplied by alpha / rank."""
-    targets: (
-        Literal["all-linear"] | Annotated[tuple[ShortText, ...], Field(strict=False, min_length=1, max_length=100)]
-    ) = "all-linear"
-    """Names of the layers that get an adapter; `all-linear` is every linear layer but the head."""
 
 
 class ModelSection(BaseModel):
@@ -56,7 +42,7 @@ class ModelSection(BaseModel):
     """Save memory by computing layers again in the backward pass: as many as needed, none, or all; packed rows only."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model folder. Leave it off unless you have read that code."""
-    lora: LoraSection | None = None
+    lora: LoraSettings | None = None
     """Settings of a low-rank adapter; without this section all weights are trained."""
 
 

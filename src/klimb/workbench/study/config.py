@@ -1,17 +1,16 @@
 """The TOML file of a study: which methods, on which tasks, under which settings, how often, and for how much."""
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from klimb.errors import ConfigError
 from klimb.workbench.config import read_tables
 from klimb.workbench.config.bounds import SECTION, LongText, PathText, RunName, Seed, in_plain_words
+from klimb.workbench.config.errors import config_error
 
 READY_FOLDER = Path(__file__).parent.parent / "studies"
 """The studies that come with klimb, found by name."""
@@ -50,10 +49,11 @@ class StudySection(BaseModel):
     """Folder in which the study's own folder is made."""
     description: LongText = ""
     """What is asked; shown in the report."""
-    seeds: (
+    seeds: Annotated[
         Annotated[int, Field(ge=1, le=1_000)]
-        | Annotated[tuple[Seed, ...], Field(strict=False, min_length=1, max_length=1_000)]
-    ) = 5
+        | Annotated[tuple[Seed, ...], Field(strict=False, min_length=1, max_length=1_000)],
+        in_plain_words("a whole number from 1 to 1000, or a list of seeds such as [0, 1, 2]"),
+    ] = 5
     """How many seeds, or which."""
     first_seed: Seed = 0
     """The first of them, where only their number is given."""
@@ -116,8 +116,7 @@ def read_study(source: str) -> tuple[StudyConfig, str]:
     try:
         config = StudyConfig.model_validate(tables)
     except ValidationError as error:
-        lines = "\n".join(f"  {_line(detail)}" for detail in error.errors(include_url=False))
-        raise ConfigError(f"{path}: the study is not right:\n{lines}") from None
+        raise config_error(error, source=str(path), model=StudyConfig) from None
     return config, path.read_text(encoding="utf-8-sig")
 
 
@@ -156,22 +155,3 @@ def _check_folders_differ(kind: str, names: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{kind}.{other} and {kind}.{name} differ in upper and lower case alone: one folder on some disks"
             )
-
-
-def _line(detail: ErrorDetails) -> str:
-    # The last part of a union's location names its option and the one before it the key; the key is what one typed.
-    path = ".".join(str(part) for part in detail["loc"] if str(part).isidentifier() or "[" not in str(part))
-    if detail["type"] == "extra_forbidden":
-        return f"{path}: unknown key; {_hint(path)}"
-    if detail["type"] == "missing":
-        return f"{path}: missing"
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    return f"{path} = {str(detail['input'])[:80]!r}: {message}" if path else message
-
-
-def _hint(path: str) -> str:
-    section, _, leaf = path.rpartition(".")
-    sections: dict[str, type[BaseModel]] = {"": StudyConfig, "study": StudySection, "study.budget": BudgetSection}
-    known = list(sections.get(section, StudyConfig).model_fields)
-    near = difflib.get_close_matches(leaf, known, n=1)
-    return f"did you mean {near[0]}?" if near else "known keys here: " + ", ".join(known)

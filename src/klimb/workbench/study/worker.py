@@ -30,18 +30,20 @@ from transformers.utils import logging as transformers_logging
 
 from klimb.errors import Interrupted
 from klimb.findings.evaluations import Progress
-from klimb.training import RunFolderInUse, append_evaluation, evaluation_record, run_folder_lock
+from klimb.training import RunFolderInUse, run_folder_lock
+from klimb.training.evaluation import write_evaluations
 from klimb.training.run_folder import RunFolder, is_run, write_json
 from klimb.workbench.config import RunConfig
 from klimb.workbench.config.reading import save_config
-from klimb.workbench.measuring import measure, save_measured
+from klimb.workbench.measuring import measure
 from klimb.workbench.provenance import provenance
 from klimb.workbench.run import run_training
 from klimb.workbench.session import Session, make_session
 from klimb.workbench.study.cells import LOG_NAME, lock_folder_of, set_aside, state_of, write_status
 from klimb.workbench.study.plan import Cell, StudyPlan
 
-BEFORE = "before.json"
+COMPLETE = "complete"
+"""An empty file in a shared start: its evaluation is whole."""
 
 
 INTERVALS = {"every_steps", "every_tokens", "every_seconds"}
@@ -67,33 +69,30 @@ def start_folder(study_folder: Path, config: RunConfig) -> Path:
 
 
 def is_measured(folder: Path) -> bool:
-    """Return True if the evaluation is there; before.json is written last."""
-    return (folder / BEFORE).is_file()
+    """Return True if the evaluation is there: the sign is made after it."""
+    return (folder / COMPLETE).is_file()
 
 
 def measure_start(session: Session, folder: Path) -> None:
-    """Evaluate the session's model, not yet trained, and keeps the result in the folder."""
-    files = RunFolder(folder)
+    """Evaluate the session's model, not yet trained, and keep the result in the folder."""
     with session.scorer:
-        measured, sampled = measure(session.policy, session.sampler, session.scorer, session.held_out, session.config)
-    record = evaluation_record(
-        sampled,
-        session.held_out,
-        when="before",
-        progress=Progress(),
-        num_samples=measured.num_samples,
-        greedy=measured.greedy,
-    )
-    files.evaluations.unlink(missing_ok=True)
-    append_evaluation(files.evaluations, record)
-    save_measured(folder / BEFORE, measured)
+        evaluation = measure(
+            session.policy,
+            session.sampler,
+            session.scorer,
+            session.held_out,
+            session.config,
+            when="before",
+            progress=Progress(),
+        )
+    write_evaluations(RunFolder(folder).evaluations, [evaluation])
+    (folder / COMPLETE).touch()
 
 
 def copy_start(source: Path, run: Path) -> None:
     """Give a run that has not begun the evaluation it would make itself."""
     if is_measured(source):
         shutil.copyfile(RunFolder(source).evaluations, RunFolder(run).evaluations)
-        shutil.copyfile(source / BEFORE, run / BEFORE)
 
 
 FAILED, TAKEN = 1, 3

@@ -1,0 +1,63 @@
+"""Parts from the user's own files: `python:my_parts.huber_clip` stands where klimb has a name of its own."""
+
+import hashlib
+import os
+import re
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from klimb.errors import ConfigError
+
+PREFIX = "python:"
+
+
+LOCATION = re.compile(r"^python:[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")
+"""`python:module.name`."""
+
+
+def is_own(name: str) -> bool:
+    """Tell whether this names a part of the user's own."""
+    return LOCATION.match(name) is not None
+
+
+def load_part(location: str, *, setting: str) -> Any:
+    """Return what `python:module.name` names, found from the working directory; `setting` is named in errors.
+
+    Raises:
+        ConfigError: there is no such module, or no such name in it.
+    """
+    module_name, _, name = location.removeprefix(PREFIX).rpartition(".")
+    _look_in_working_directory()
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{setting} = {location!r}: there is no module {error.name!r} in {os.getcwd()} or installed"
+        ) from error
+    if not hasattr(module, name):
+        raise ConfigError(f"{setting} = {location!r}: the module {module_name} has no {name!r}")
+    return getattr(module, name)
+
+
+def source_hash(location: str) -> str:
+    """Return 16 hexadecimal digits of the file that holds the part: another file is another experiment.
+
+    The file is not run here, and what it imports is not in the digits.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    module_name = location.removeprefix(PREFIX).rpartition(".")[0]
+    _look_in_working_directory()
+    spec = find_spec(module_name)
+    if spec is None or spec.origin is None:
+        raise ConfigError(f"{location!r}: there is no module {module_name!r} in {os.getcwd()} or installed")
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()[:16]
+
+
+def _look_in_working_directory() -> None:
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())

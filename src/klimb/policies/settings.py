@@ -1,0 +1,40 @@
+"""What a policy can be told when it is loaded. Read without torch."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, MaxLen, MinLen
+
+from klimb.declarations import FromList, InWords, ShortText, configurable
+
+ALL_LINEAR = "all-linear"
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """Train a low-rank adapter W + (alpha / rank)*B*A instead of all weights: only A and B learn.
+
+    Source: arXiv 2106.09685.
+    """
+
+    rank: Annotated[int, Ge(1), Le(1024)] = 16
+    """Rank of the adapter matrices."""
+    alpha: Annotated[float, Gt(0), Le(10_000)] = 32.0
+    """Scale: the adapter's output is multiplied by alpha / rank."""
+    dropout: Annotated[float, Ge(0), Le(0), InWords("0: with dropout log-probabilities are random")] = 0.0
+    """Must be 0: the policy that is updated would not be the policy that was sampled, and pi/mu would be wrong."""
+    targets: Literal["all-linear"] | Annotated[tuple[ShortText, ...], FromList(), MinLen(1), MaxLen(100)] = ALL_LINEAR
+    """Names of the layers that get an adapter; `all-linear` is every linear layer but the head."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.targets, str) and self.targets != ALL_LINEAR:
+            raise ValueError(f"targets must be {ALL_LINEAR!r} or a tuple of layer names, got {self.targets!r}")
+        if self.rank < 1:
+            raise ValueError(f"rank must be >= 1, got {self.rank}")
+        if not self.alpha > 0:
+            raise ValueError(f"alpha must be > 0, got {self.alpha}")
+        if self.dropout != 0:
+            raise ValueError(
+                f"dropout must be 0, got {self.dropout}: with dropout log-probabilities are random and pi/mu is wrong"
+            )

@@ -1,0 +1,97 @@
+"""A clip and advantages from the user's own file, in a run file and in a study, and their source in the identity."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from klimb.errors import ConfigError
+from klimb.experience import compute_advantages
+from klimb.losses import Objective
+from klimb.own_parts import source_hash
+from klimb.workbench.config import build_config
+from klimb.workbench.session import make_loop_settings, make_objective
+
+PARTS = """
+from klimb.losses import Clipped
+
+def huber_clip(w, is_good, log_pi=None):
+    never = is_good & False
+    bounded = w.clamp(max=2.0)
+    return Clipped(bounded, ~never, bounded / w, never, w > 2, never)
+
+class Half:
+    def __call__(self, w, is_good, log_pi=None):
+        return huber_clip(w / 2, is_good, log_pi)
+
+def doubled(rewards, group_ids):
+    return 2 * rewards
+
+number = 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "my_parts.py").write_text(PARTS, encoding="utf-8")
+    importlib.invalidate_caches()
+    yield tmp_path / "my_parts.py"
+    sys.modules.pop("my_parts", None)
+
+
+def run_with(**objective: str):
+    return build_config({"objective": objective}, source="run.toml")
+
+
+@pytest.mark.parametrize("name", ["huber_clip", "Half"])
+def test_a_clip_of_ones_own_is_the_objectives(name):
+    objective = make_objective(run_with(clip=f"python:my_parts.{name}"))
+    assert isinstance(objective, Objective) and not isinstance(objective.clip, str)
+    factor = 1.0 if name == "huber_clip" else 0.5
+    used = objective.clip(torch.tensor([[1.0, 8.0]]), torch.tensor([[True, True]]))
+    assert used.w.tolist() == [[factor, 2.0]]
+
+
+def test_advantages_of_ones_own_are_computed_by_their_function():
+    config = build_config({"advantages": {"kind": "python:my_parts.doubled"}}, source="run.toml")
+    kind = make_loop_settings(config).collect.advantages
+    assert compute_advantages(torch.tensor([1.0, 3.0]), ["a", "b"], kind=kind).tolist() == [2.0, 6.0]
+
+
+def test_the_source_of_own_parts_is_in_the_settings_and_an_edit_changes_it(parts):
+    config = run_with(clip="python:my_parts.huber_clip")
+    before = make_loop_settings(config).own_parts
+    assert before == {"python:my_parts.huber_clip": source_hash("python:my_parts.huber_clip")}
+    parts.write_text(PARTS + "# another\n", encoding="utf-8")
+    assert make_loop_settings(config).own_parts != before
+
+
+def test_a_run_without_own_parts_has_none_in_its_settings():
+    assert make_loop_settings(run_with()).own_parts == {}
+
+
+@pytest.mark.parametrize(
+    ("clip", "message"),
+    [
+        ("python:no_such_file.clip", "objective.clip = 'python:no_such_file.clip': there is no module 'no_such_file'"),
+        ("python:my_parts.hubert", "the module my_parts has no 'hubert'"),
+        ("python:my_parts.number", "expected a function of .* got int"),
+    ],
+)
+def test_an_own_clip_that_cannot_be_is_told(clip, message):
+    with pytest.raises(ConfigError, match=message):
+        make_objective(run_with(clip=clip))
+
+
+def test_an_own_clip_is_written_with_its_module():
+    with pytest.raises(ConfigError, match=r"objective.clip.kind = 'python:': expected one of .*'python:module.name'"):
+        run_with(clip="python:")
+
+
+def test_soft_values_without_a_temperature_are_refused():
+    with pytest.raises(ConfigError, match=r"takes objective\.beta as its temperature, and it is 0"):
+        build_config({"objective": {"beta": 0.0}, "advantages": {"kind": "group-soft-value"}}, source="run.toml")
