@@ -139,6 +139,7 @@ def test_each_command_says_what_it_is_for(name, capsys):
         (("demo", "--divergence", "fk"), "did you mean 'fkl'?"),
         (("recipes", "show", "grop"), "did you mean 'grpo'?"),
         (("eval", "nothing", "--task", "arithmetic"), "there is no model 'nothing'"),
+        (("config", "objective.bta"), "objective.bta"),
         (("audit", "run.toml", "--model", "nothing"), "there is no model 'nothing'"),
         (("audit", "nothing"), "nothing at nothing"),
         (("audit", "logs", "--fresh", "-1"), "--fresh"),
@@ -165,7 +166,11 @@ def test_a_wrong_path_or_setting_is_refused_before_what_computes_is_loaded(klimb
     assert not answer.loaded & COMPUTE
 
 
-@pytest.mark.parametrize("arguments", [("recipes",), ("recipes", "show", "grpo"), ("compare",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [("recipes",), ("recipes", "show", "grpo"), ("config",), ("config", "beta"), ("compare",)],
+    ids=" ".join,
+)
 def test_what_only_names_things_loads_nothing_that_computes(klimb, arguments):
     answer = klimb(*arguments)
     assert answer.status == 0, answer.err
