@@ -38,6 +38,7 @@ COMMANDS: Sequence[tuple[str, ...]] = (
     ("report", "nothing"),
     ("recipes",),
     ("recipes", "show", "grpo"),
+    ("config", "objective.beta"),
     ("compare",),
 )
 

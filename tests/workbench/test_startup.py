@@ -132,11 +132,15 @@ def test_each_command_says_what_it_is_for(name, capsys):
         (("train", "broken.toml"), "not valid TOML"),
         (("train", "misspelt.toml"), "did you mean objective.beta?"),
         (("train", "run.toml", "--set", "objective.recipe=grop"), "did you mean 'grpo'?"),
+        (("train", "run.toml", "--set", "model.path=nothing"), "there is no model 'nothing'"),
         (("train", "--resume", "nothing"), "holds no run"),
         (("eval", "model"), "--task"),
         (("eval", "model", "--task", "arithmetics"), "arithmetic"),
         (("demo", "--divergence", "fk"), "did you mean 'fkl'?"),
         (("recipes", "show", "grop"), "did you mean 'grpo'?"),
+        (("eval", "nothing", "--task", "arithmetic"), "there is no model 'nothing'"),
+        (("config", "objective.bta"), "objective.bta"),
+        (("audit", "run.toml", "--model", "nothing"), "there is no model 'nothing'"),
         (("audit", "nothing"), "nothing at nothing"),
         (("audit", "logs", "--fresh", "-1"), "--fresh"),
         (("estimate", "nothing", "--model", "m"), "nothing at nothing"),
@@ -145,6 +149,7 @@ def test_each_command_says_what_it_is_for(name, capsys):
         (("experience", "show", "nothing", "id"), "nothing at nothing"),
         (("experience", "export", "nothing", "--to", "x.csv"), "nothing at nothing"),
         (("experience", "score", "nothing", "--model", "m", "--into", "x"), "nothing at nothing"),
+        (("experience", "score", "run.toml", "--model", ".", "--into", "run.toml"), "already exists"),
         (("import", "nothing.jsonl", "--into", "x"), "nothing at nothing.jsonl"),
         (("report", "nothing"), "holds no run"),
         (("board", "nothing"), "is not a folder"),
@@ -161,7 +166,11 @@ def test_a_wrong_path_or_setting_is_refused_before_what_computes_is_loaded(klimb
     assert not answer.loaded & COMPUTE
 
 
-@pytest.mark.parametrize("arguments", [("recipes",), ("recipes", "show", "grpo"), ("compare",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [("recipes",), ("recipes", "show", "grpo"), ("config",), ("config", "beta"), ("compare",)],
+    ids=" ".join,
+)
 def test_what_only_names_things_loads_nothing_that_computes(klimb, arguments):
     answer = klimb(*arguments)
     assert answer.status == 0, answer.err

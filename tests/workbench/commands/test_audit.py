@@ -16,9 +16,10 @@ from klimb.policies import load_policy
 from klimb.samplers import LocalSampler
 from klimb.tasks import arithmetic
 from klimb.ui.pages.files import chosen_path, is_ours, stamped
-from klimb.workbench.commands.audit import AuditRequest, evaluation_prompts, hints, run_audit
+from klimb.workbench.auditing import evaluation_prompts, hints, run_audit
 from klimb.workbench.config import RunConfig, build_config, read_tables, save_config
 from klimb.workbench.log_scoring import chosen_rows, draw_fresh, read_rows, score_rows
+from klimb.workbench.options import AuditOptions
 from klimb.workbench.provenance import new_run_folder
 from klimb.workbench.session import make_task
 
@@ -79,9 +80,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: Path) -> Path
     return tmp_path
 
 
-def audited(**settings):
+def audited(data: Path = Path("logs"), **settings):
     console = Console(width=100, record=True, file=StringIO())
-    report = run_audit(AuditRequest(**{"data": Path("logs"), "hoped_gain": 0.5, **settings}), console=console)
+    report = run_audit(data, AuditOptions(**{"hoped_gain": 0.5, **settings}), console=console)
     return report, console.export_text()
 
 
@@ -91,7 +92,7 @@ def finding_named(report, part: str):
 
 def test_an_audit_scores_and_leaves_a_page_and_a_run_file(place: Path, tiny_model_path: Path):
     model = str(tiny_model_path)
-    report, text = audited(model=model, is_logging_model=True, evaluation="arithmetic", num_fresh=12)
+    report, text = audited(model=model, is_logging_model=True, evaluation="arithmetic", fresh=12)
     assert report.num_samples == NUM_PROMPTS * NUM_SAMPLES and report.num_groups == NUM_PROMPTS
     assert report.verdict.kind == "rl-with-correction"
     # The policy is the one that drew: w = 1 everywhere, but for the rounding of bfloat16 where a machine prefers it.
@@ -283,7 +284,7 @@ def test_a_check_that_lacks_a_piece_names_the_option_that_gives_it(place: Path, 
         assert f"(type {option}" in finding_named(report, name).meaning
         assert f"(type {option}" in " ".join(text.split()) and f"(type {option}" in page
     model = str(tiny_model_path)
-    _, text = audited(model=model, is_logging_model=True, evaluation="arithmetic", num_fresh=4)
+    _, text = audited(model=model, is_logging_model=True, evaluation="arithmetic", fresh=4)
     assert "(type --" not in text
 
 
@@ -293,16 +294,16 @@ def test_no_option_is_named_that_would_not_help(logged: list[Sample]):
     assert set(hints(texts, **given)) == {"the policy's own answers look like logged ones"}
 
 
-@pytest.mark.parametrize("settings", [{"max_samples": 0}, {"max_rows": 0}, {"num_fresh": -1}, {"hoped_gain": 0.0}])
+@pytest.mark.parametrize("settings", [{"max_samples": 0}, {"max_rows": 0}, {"fresh": -1}, {"hoped_gain": 0.0}])
 def test_numbers_out_of_range_are_refused(settings):
     with pytest.raises(ConfigError, match=r"must be"):
-        AuditRequest(data=Path("logs"), **settings)
+        AuditOptions(**settings)
 
 
-@pytest.mark.parametrize("settings", [{"num_fresh": 1}, {"is_logging_model": True}])
+@pytest.mark.parametrize("settings", [{"fresh": 1}, {"is_logging_model": True}])
 def test_questions_to_a_model_need_one(settings):
     with pytest.raises(ConfigError, match="need --model"):
-        AuditRequest(data=Path("logs"), **settings)
+        AuditOptions(**settings)
 
 
 def test_a_run_file_that_somebody_changed_is_kept_and_an_unchanged_one_replaced(place: Path):
@@ -318,7 +319,7 @@ def test_a_run_file_that_somebody_changed_is_kept_and_an_unchanged_one_replaced(
     assert tomllib.loads((place / "logs-audit-2.toml").read_text())["training"]["num_steps"] == 10
 
 
-@pytest.mark.parametrize("option", ["page", "config"])
+@pytest.mark.parametrize("option", ["html", "config"])
 def test_a_file_of_somebody_else_is_refused_before_anything_is_read(tmp_path: Path, option: str):
     taken = tmp_path / "notes.html"
     taken.write_text("my notes")
@@ -329,7 +330,7 @@ def test_a_file_of_somebody_else_is_refused_before_anything_is_read(tmp_path: Pa
 
 def test_page_and_run_file_need_names_of_their_own():
     with pytest.raises(ConfigError, match="each a file of its own"):
-        AuditRequest(data=Path("logs"), page=Path("a"), config=Path("a"))
+        AuditOptions(html=Path("a"), config=Path("a"))
 
 
 def test_a_stamp_holds_until_the_text_changes(tmp_path: Path):

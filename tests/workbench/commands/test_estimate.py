@@ -86,10 +86,16 @@ def test_what_cannot_be_used_is_left_out_and_told(command, tiny_policy, tmp_path
     assert "Begin with what is said of the data" in said
 
 
-def test_a_log_without_rewards_or_log_mu_is_refused_before_the_model_is_loaded(command, tiny_policy, tmp_path):
+def test_a_log_without_rewards_or_log_mu_is_refused_before_the_model_is_loaded(
+    command, tiny_policy, tmp_path, monkeypatch
+):
+    def refuse(*arguments, **settings):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("klimb.workbench.estimating.load_policy", refuse)
     store_of(tmp_path / "log", [without_log_mu(sample) for sample in drawn(tiny_policy)])
     with pytest.raises(ValueError, match=r"24 with log_mu absent.*klimb experience score"):
-        command(model="/no/such/model")
+        command()
 
 
 def test_one_prompt_has_no_interval_and_the_file_is_still_json(command, tiny_policy, tmp_path):

@@ -10,7 +10,7 @@ from klimb.errors import ConfigError
 from klimb.experience import SamplingSettings
 from klimb.experience.store import open_store
 from klimb.training import score_samples
-from klimb.workbench.commands.score import score
+from klimb.workbench.commands.experience import score
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_a_note_on_the_log_mu_that_was_there_goes_with_it(command, samples, tmp_
 
 
 def test_batches_change_nothing(command, samples, tmp_path, monkeypatch):
-    monkeypatch.setattr("klimb.workbench.commands.score.BATCH", 5)
+    monkeypatch.setattr("klimb.workbench.store_scoring.BATCH", 5)
     store_of(tmp_path / "old", samples)
     assert "24 of 24" in command()
     assert open_store(tmp_path / "new").count() == 24
