@@ -289,3 +289,10 @@ def test_head_answers_as_get_does_without_the_body(board, runs, path: str):
     asked, whole = board.head(path), board.get(path)
     assert (asked.status_code, dict(asked.headers)) == (whole.status_code, dict(whole.headers))
     assert (asked.content, bool(whole.content)) == (b"", True)
+
+
+def test_without_script_the_board_still_leads_to_the_report_of_every_run(board, runs):
+    runs.make("a/one & two", runs.rows(1, 2))
+    page = board.get("/").text
+    assert '<a href="/report?run=a/one%20%26%20two">a/one &amp; two</a>' in page
+    assert board.get("/report?run=a/one%20%26%20two").status_code == 200

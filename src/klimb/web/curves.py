@@ -6,8 +6,10 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from klimb.ui.chart import Chart, Curve, smoothed, thinned
+from klimb.ui.svg import chart_data, chart_svg
 from klimb.web.growing import NOT_FINITE, Cell, Columns, Place, evaluation_row, read_columns
 
 AXES = {"step": "step", "num_tokens_generated": "tokens generated", "elapsed_seconds": "seconds"}
@@ -78,24 +80,28 @@ class RunColumns:
 
 @dataclass
 class CurveReader:
-    """Reads runs beneath a folder, and remembers the last ones it read."""
+    """Reads runs beneath a folder, and remembers the last ones it read.
+
+    Attributes:
+        root: the folder.
+        lock: held by whoever reads and draws, since a further reading changes what the last one returned.
+    """
 
     root: Path
+    lock: threading.Lock = field(default_factory=threading.Lock)
     _runs: OrderedDict[str, RunColumns] = field(default_factory=OrderedDict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self, run: str, parts: Sequence[str], metrics: Sequence[str]) -> RunColumns:
         """Return the run as it is now. A metric not asked for before means reading from the start."""
-        with self._lock:
-            known = self._runs.pop(run, RunColumns())
-            wanted = frozenset(metrics) | AXES.keys()
-            if not wanted <= known.wanted:
-                known = RunColumns(wanted=wanted | known.wanted, names=known.names)
-            self._read_on(parts, known)
-            self._runs[run] = known
-            while len(self._runs) > MOST_RUNS:
-                self._runs.popitem(last=False)
-            return known
+        known = self._runs.pop(run, RunColumns())
+        wanted = frozenset(metrics) | AXES.keys()
+        if not wanted <= known.wanted:
+            known = RunColumns(wanted=wanted | known.wanted, names=known.names)
+        self._read_on(parts, known)
+        self._runs[run] = known
+        while len(self._runs) > MOST_RUNS:
+            self._runs.popitem(last=False)
+        return known
 
     def _read_on(self, parts: Sequence[str], known: RunColumns) -> None:
         names = sorted(known.wanted)
@@ -123,6 +129,22 @@ def short_names(runs: Sequence[str]) -> dict[str, str]:
     while parts and all(len(each) > common + 1 and each[common] == parts[0][common] for each in parts):
         common += 1
     return {run: "/".join(each[common:]) for run, each in zip(runs, parts, strict=True)}
+
+
+def board_charts(
+    metrics: Sequence[str],
+    runs: Mapping[str, tuple[RunColumns, int]],
+    *,
+    axis: str,
+    is_logarithmic: bool,
+    weight: float,
+) -> dict[str, dict[str, Any]]:
+    """Return the picture of each metric, with the values for the script under the pointer; see `board_chart`."""
+    found: dict[str, dict[str, Any]] = {}
+    for metric in dict.fromkeys(metrics):
+        chart = board_chart(metric, runs, axis=axis, is_logarithmic=is_logarithmic, weight=weight)
+        found[metric] = {"svg": chart_svg(chart, name=f"chart-{len(found)}"), "values": chart_data(chart)}
+    return found
 
 
 def board_chart(

@@ -22,8 +22,7 @@ from klimb.errors import ConfigError
 from klimb.training.run_folder import flat_settings, read_run
 from klimb.ui.pages.frame import render
 from klimb.ui.pages.run import report_page
-from klimb.ui.svg import chart_data, chart_svg
-from klimb.web.curves import AXES, CurveReader, board_chart, short_names
+from klimb.web.curves import AXES, CurveReader, board_charts, short_names
 from klimb.web.files import open_beneath, parts_of, read_table
 from klimb.web.listing import Watcher
 
@@ -159,6 +158,10 @@ LARGEST_SERVED_BYTES = 64_000_000
 MOST_NAMES = 100
 
 
+MOST_LISTED = 200
+"""Runs whose reports are linked for a reader without script."""
+
+
 REFRESH_SECONDS = 30
 """After which a browser asks anew for the report of a run that goes on."""
 
@@ -193,7 +196,8 @@ def make_app(folder: Path, *, names: frozenset[str] = frozenset(), poll_seconds:
     @app.get("/")
     def page() -> Response:
         interval = round(poll_seconds * 1000)
-        html = render("board.html", title=f"{root.name or '/'} · klimb board", interval=interval, axes=AXES)
+        title, runs = f"{root.name or '/'} · klimb board", [run.id for run in watcher.listing().runs[:MOST_LISTED]]
+        html = render("board.html", title=title, interval=interval, axes=AXES, runs=runs)
         return _answer(html.encode(), "text/html; charset=utf-8", policy=PAGE_POLICY)
 
     @app.get("/static/{name}")
@@ -219,22 +223,16 @@ def make_app(folder: Path, *, names: frozenset[str] = frozenset(), poll_seconds:
         if x not in AXES or len(colour) != len(run):
             raise HTTPException(422, f"x is one of {', '.join(AXES)}; there are as many colours as runs")
         names = short_names(run)
-        read = {one: curves.read(one, _run_parts(root, one), metric) for one in run}
-        drawn = {names[one]: (read[one], number) for one, number in zip(run, colour, strict=True)}
-        made = {
-            name: board_chart(name, drawn, axis=x, is_logarithmic=log, weight=smooth) for name in dict.fromkeys(metric)
-        }
-        return _json(
-            {
-                "charts": {
-                    name: {"svg": chart_svg(chart, name=f"chart-{at}"), "values": chart_data(chart)}
-                    for at, (name, chart) in enumerate(made.items())
-                },
+        with curves.lock:
+            read = {one: curves.read(one, _run_parts(root, one), metric) for one in run}
+            drawn = {names[one]: (read[one], number) for one, number in zip(run, colour, strict=True)}
+            found = {
+                "charts": board_charts(metric, drawn, axis=x, is_logarithmic=log, weight=smooth),
                 "latest": {one: [_last(found.curve(name, x)[1]) for name in metric] for one, found in read.items()},
                 "runs": names,
                 "metrics": sorted({name for found in read.values() for name in found.names}),
             }
-        )
+        return _json(found)
 
     @app.get("/report")
     def report(run: str) -> Response:

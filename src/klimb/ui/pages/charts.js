@@ -70,7 +70,7 @@
       const middle = position * scale;
       const side = middle > box.width / 2 ? middle - tip.offsetWidth - 10 : middle + 10;
       tip.style.left = `${Math.max(0, Math.min(side, box.width - tip.offsetWidth))}px`;
-      tip.style.top = `${svg.offsetTop + 24}px`;
+      tip.style.top = `${box.top - svg.parentNode.getBoundingClientRect().top + 16}px`;
     };
 
     svg.addEventListener("pointermove", show);
