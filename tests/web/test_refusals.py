@@ -48,11 +48,21 @@ def test_nothing_but_reports_of_runs_is_opened_and_nothing_outside(board, secret
 
 def test_no_run_outside_of_the_folder_is_read(board, secrets):
     for run in ("../outside", "linked", "run/figures", "run/../../outside", "/etc", "", "run/..", ".."):
-        for place in ("curves", "settings"):
-            answer = board.get(f"/api/{place}", params={"run": run, "name": SECRET})
+        for place in ("api/charts", "api/settings", "report"):
+            answer = board.get(f"/{place}", params={"run": run, "colour": 0, "metric": SECRET})
             assert answer.status_code == 404, run
             assert SECRET not in answer.text
     assert [run["id"] for run in board.get("/api/runs").json()["runs"]] == ["run"]
+
+
+def test_no_report_is_made_of_a_file_that_is_a_link_or_a_pipe(board, runs, secrets):
+    run = runs.root / "run"
+    (run / "evaluations.jsonl").symlink_to(runs.root.parent / "outside" / "metrics.jsonl")
+    assert board.get("/report", params={"run": "run"}).status_code == 404
+    (run / "evaluations.jsonl").unlink()
+    assert board.get("/report", params={"run": "run"}).status_code == 200
+    os.mkfifo(run / "evaluations.jsonl")
+    assert board.get("/report", params={"run": "run"}).status_code == 404
 
 
 def test_a_link_in_the_middle_of_a_path_is_not_followed(runs, secrets):

@@ -8,6 +8,8 @@ from fastapi.testclient import TestClient
 
 from klimb.training.locks import run_folder_lock
 from klimb.web import growing
+from klimb.web.files import parts_of
+from klimb.web.growing import Place, read_columns
 from klimb.web.listing import QUIET_SECONDS, Watcher
 from klimb.web.server import make_app
 
@@ -16,21 +18,31 @@ def listed(board: TestClient) -> dict[str, dict]:
     return {run["id"]: run for run in board.get("/api/runs").json()["runs"]}
 
 
-def curves(board: TestClient, run: str, *names: str, **places: object) -> dict:
-    answer = board.get("/api/curves", params={"run": run, "name": list(names), **places})
+def curves(root: Path, run: str, *names: str, **places: Place) -> dict:
+    """The new rows of both files of a run, read on from where the last reading ended."""
+    parts = parts_of(run)
+    steps = read_columns(root, (*parts, "metrics.jsonl"), names=names, place=places.get("steps", Place()))
+    evaluations = read_columns(
+        root,
+        (*parts, "evaluations.jsonl"),
+        names=names,
+        place=places.get("evaluations", Place()),
+        as_row=growing.evaluation_row,
+    )
+    return {"steps": vars(steps), "evaluations": vars(evaluations)}
+
+
+def going_on(found: dict) -> dict[str, Place]:
+    """The places where this reading ended."""
+    return {part: found[part]["place"] for part in ("steps", "evaluations")}
+
+
+def charts(board: TestClient, *runs: str, metric: str, **more: object) -> dict:
+    answer = board.get(
+        "/api/charts", params={"run": list(runs), "colour": list(range(len(runs))), "metric": metric, **more}
+    )
     assert answer.status_code == 200, answer.text
     return answer.json()
-
-
-def going_on(found: dict) -> dict[str, object]:
-    """The parameters by which the next request goes on where this answer ended."""
-    steps, evaluations = found["steps"]["place"], found["evaluations"]["place"]
-    return {
-        "offset": steps["offset"],
-        "mark": steps["mark"],
-        "evaluation_offset": evaluations["offset"],
-        "evaluation_mark": evaluations["mark"],
-    }
 
 
 def test_the_list_says_what_each_run_is_and_how_it_stands(board, runs):
@@ -52,7 +64,7 @@ def test_the_newest_run_comes_first_and_a_deleted_one_is_gone(board, runs):
     assert list(listed(board)) == ["c", "a", "b"]
     (runs.root / "a" / "provenance.json").unlink()
     assert list(listed(board)) == ["c", "b"]
-    assert board.get("/api/curves", params={"run": "a", "name": "loss"}).status_code == 404
+    assert board.get("/api/charts", params={"run": "a", "colour": 0, "metric": "loss"}).status_code == 404
 
 
 def test_a_folder_that_is_itself_a_run_is_shown(runs):
@@ -60,7 +72,7 @@ def test_a_folder_that_is_itself_a_run_is_shown(runs):
     (path / "report.html").write_text("<p>its report")
     board = TestClient(make_app(path, poll_seconds=0.0), base_url="http://localhost")
     assert [(run["step"], run["report"]) for run in listed(board).values()] == [(2, "report.html")]
-    assert curves(board, ".", "reward_mean")["steps"]["values"]["reward_mean"] == [0.1, 0.2]
+    assert curves(path, ".", "reward_mean")["steps"]["values"]["reward_mean"] == [0.1, 0.2]
     assert board.get("/open/report.html").text == "<p>its report"
 
 
@@ -104,13 +116,13 @@ def test_the_list_is_sent_again_only_when_it_changed(board, runs):
 
 def test_curves_go_on_where_the_last_answer_ended(board, runs):
     path = runs.make("one", runs.rows(1, 2))
-    first = curves(board, "one", "reward_mean")
+    first = curves(runs.root, "one", "reward_mean")
     assert first["steps"]["values"]["reward_mean"] == [0.1, 0.2]
     assert "num_tokens_generated" in first["steps"]["names"]
     runs.append(path, runs.rows(3, 3))
-    second = curves(board, "one", "reward_mean", **going_on(first))
+    second = curves(runs.root, "one", "reward_mean", **going_on(first))
     assert (second["steps"]["values"]["reward_mean"], second["steps"]["is_from_start"]) == ([0.3], False)
-    third = curves(board, "one", "reward_mean", **going_on(second))
+    third = curves(runs.root, "one", "reward_mean", **going_on(second))
     assert (third["steps"]["num_rows"], third["steps"]["place"]) == (0, second["steps"]["place"])
 
 
@@ -119,21 +131,21 @@ def test_half_a_line_is_read_once_it_is_whole(board, runs):
     with (path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "rewa')
         file.flush()
-        first = curves(board, "one", "reward_mean")
+        first = curves(runs.root, "one", "reward_mean")
         assert first["steps"]["values"]["reward_mean"] == [0.1]
         assert listed(board)["one"]["step"] == 1
         file.write('rd_mean": 0.5}\n')
         file.flush()
-    assert curves(board, "one", "reward_mean", **going_on(first))["steps"]["values"]["reward_mean"] == [0.5]
+    assert curves(runs.root, "one", "reward_mean", **going_on(first))["steps"]["values"]["reward_mean"] == [0.5]
 
 
 @pytest.mark.parametrize("num_kept", [0, 2])
 def test_a_run_that_was_cut_back_and_written_on_is_read_from_its_start(board, runs, num_kept: int):
     path = runs.make("one", runs.rows(1, 4))
-    first = curves(board, "one", "reward_mean")
+    first = curves(runs.root, "one", "reward_mean")
     (path / "metrics.jsonl").write_text("")
     runs.append(path, [*runs.rows(1, num_kept), *runs.rows(num_kept + 1, 9, reward_mean=7.0)])
-    second = curves(board, "one", "reward_mean", **going_on(first))
+    second = curves(runs.root, "one", "reward_mean", **going_on(first))
     assert second["steps"]["is_from_start"]
     assert second["steps"]["values"]["reward_mean"] == [0.1, 0.2][:num_kept] + [7.0] * (9 - num_kept)
 
@@ -147,7 +159,7 @@ def test_what_is_not_finite_not_there_or_not_a_number_is_told_apart(board, runs)
         f'{{"step": 8, "loss": 1{"0" * 400}}}', "[" * 100_000, '{"step": 9, "loss": 2}',
     ]  # fmt: skip
     (path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    found = curves(board, "one", "step", "loss")["steps"]
+    found = curves(runs.root, "one", "step", "loss")["steps"]
     assert found["values"]["step"] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert found["values"]["loss"] == ["NaN", "NaN", "NaN", None, None, None, None, "NaN", 2]
     assert found["num_bad_lines"] == 3
@@ -157,9 +169,9 @@ def test_a_long_file_comes_in_portions(board, runs, monkeypatch):
     monkeypatch.setattr(growing, "MOST_BYTES", 1_000)
     runs.make("one", runs.rows(1, 100))
     seen: list[float] = []
-    places: dict[str, object] = {}
+    places: dict[str, Place] = {}
     for _ in range(100):
-        found = curves(board, "one", "reward_mean", **places)
+        found = curves(runs.root, "one", "reward_mean", **places)
         seen += found["steps"]["values"]["reward_mean"]
         places = going_on(found)
         if not found["steps"]["has_more"]:
@@ -174,9 +186,9 @@ def test_a_line_longer_than_a_portion_is_skipped(board, runs, monkeypatch):
         file.write("x" * 5_000 + "\n")
     runs.append(path, runs.rows(2, 2))
     seen: list[float] = []
-    places: dict[str, object] = {}
+    places: dict[str, Place] = {}
     for _ in range(10):
-        found = curves(board, "one", "reward_mean", **places)
+        found = curves(runs.root, "one", "reward_mean", **places)
         seen += found["steps"]["values"]["reward_mean"]
         places = going_on(found)
     assert seen == [0.1, 0.2]
@@ -189,9 +201,50 @@ def test_evaluations_before_and_after_are_points_of_the_same_curve(board, runs):
         "".join(json.dumps(line | {"when": when, "step": step, "mean": mean}) + "\n" for when, step, mean in
                 [("before", 0, 0.2), ("after", 2, 0.9)])
     )  # fmt: skip
-    found = curves(board, "one", "evaluation_mean", "evaluation_pass_at_4", "step")["evaluations"]
+    found = curves(runs.root, "one", "evaluation_mean", "evaluation_pass_at_4", "step")["evaluations"]
     assert found["values"] == {"evaluation_mean": [0.2, 0.9], "evaluation_pass_at_4": [0.5, 0.5], "step": [0, 2]}
     assert "evaluation_greedy" not in found["names"]
+
+
+def test_a_chart_goes_on_with_its_run_and_starts_again_where_the_run_was_cut_back(board, runs):
+    path = runs.make("study/one", runs.rows(1, 4))
+    runs.make("study/two", runs.rows(1, 2, reward_mean=9.0))
+    found = charts(board, "study/one", "study/two", metric="reward_mean")
+    values = found["charts"]["reward_mean"]["values"]
+    assert [(curve["label"], curve["y"]) for curve in values["curves"]] == [
+        ("one", [0.1, 0.2, 0.3, 0.4]),
+        ("two", [9, 9]),
+    ]
+    assert found["latest"] == {"study/one": [0.4], "study/two": [9.0]}
+    assert found["charts"]["reward_mean"]["svg"].startswith("<svg")
+    assert "num_tokens_generated" in found["metrics"]
+    # A resumed run does some steps again: the later row counts.
+    runs.append(path, runs.rows(3, 6, reward_mean=0.5))
+    again = charts(board, "study/one", metric="reward_mean")["charts"]["reward_mean"]["values"]["curves"][0]
+    assert (again["x"], again["y"]) == ([1, 2, 3, 4, 5, 6], [0.1, 0.2, 0.5, 0.5, 0.5, 0.5])
+
+
+def test_a_chart_may_be_over_tokens_and_smoothed_by_a_window_of_the_same_variance(board, runs):
+    runs.make("one", [*runs.rows(1, 50, own=0.0), *runs.rows(51, 100, own=1.0)])
+    (curve,) = charts(board, "one", metric="own", x="num_tokens_generated", smooth=0.5)["charts"]["own"]["values"][
+        "curves"
+    ]
+    assert curve["x"][-1] == 10_000
+    # An average of weight 0.5 has the variance of one over (1 + 0.5) / (1 − 0.5) = 3 values.
+    assert curve["y"][48:52] == [0.0, 0.33333, 0.66667, 1.0]
+    assert board.get("/api/charts", params={"run": "one", "colour": 0, "x": "no such axis"}).status_code == 422
+
+
+def test_a_report_is_made_of_the_run_as_it_is_and_asked_anew_while_it_goes_on(board, runs):
+    path = runs.make("one", runs.rows(1, 3))
+    going = board.get("/report", params={"run": "one"})
+    assert "not finished: 3 steps so far" in going.text
+    assert going.headers["refresh"] == "30"
+    assert "sandbox allow-scripts" in going.headers["content-security-policy"]
+    (path / "summary.json").write_text(json.dumps({"num_steps": 3}))
+    over = board.get("/report", params={"run": "one"})
+    assert 'class="chip good">finished' in over.text
+    assert "refresh" not in over.headers
 
 
 def test_settings_are_the_configuration_with_dotted_keys(board, runs):
@@ -219,9 +272,27 @@ def test_a_folder_with_too_many_folders_is_said_to_be_cut(runs, monkeypatch):
     assert listing.is_cut and len(listing.runs) == 9
 
 
-@pytest.mark.parametrize("path", ["/", "/static/board.js", "/api/runs", "/open/run/report.html", "/open/run/no.html"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/static/board.js",
+        "/static/charts.js",
+        "/api/runs",
+        "/report?run=run",
+        "/open/run/report.html",
+        "/open/run/no.html",
+    ],
+)
 def test_head_answers_as_get_does_without_the_body(board, runs, path: str):
     (runs.make("run") / "report.html").write_text("a report")
     asked, whole = board.head(path), board.get(path)
     assert (asked.status_code, dict(asked.headers)) == (whole.status_code, dict(whole.headers))
     assert (asked.content, bool(whole.content)) == (b"", True)
+
+
+def test_without_script_the_board_still_leads_to_the_report_of_every_run(board, runs):
+    runs.make("a/one & two", runs.rows(1, 2))
+    page = board.get("/").text
+    assert '<a href="/report?run=a/one%20%26%20two">a/one &amp; two</a>' in page
+    assert board.get("/report?run=a/one%20%26%20two").status_code == 200

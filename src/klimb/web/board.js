@@ -1,8 +1,6 @@
 // The board: what is ticked and chosen, kept in the address, and drawn again whenever a run has written something.
 
-import { attachTip, drawChart } from "./chart.js";
-import { AXES, curveOf, forget, metricsOf, refresh } from "./curves.js";
-import { matching, shortNames, showMore, showRuns, showStudies } from "./runs.js";
+import { matching, showMore, showRuns, showStudies } from "./runs.js";
 import { fetchSettings, showTables } from "./tables.js";
 
 const INTERVAL = Number(document.body.dataset.interval);
@@ -13,7 +11,9 @@ const find = (id) => document.getElementById(id);
 const state = { ticked: [], metrics: [], axis: "step", isLog: false, weight: 0 };
 const colours = new Map();
 const figures = new Map();
+const AXES = [...document.getElementById("axis").options].map((option) => option.value);
 let listing = { runs: [], studies: [], is_cut: false }, listed = null;
+let drawn = { charts: {}, latest: {}, runs: {}, metrics: [] }, asked = null;
 
 // --- the address keeps what is shown, so that a page can be reloaded, kept and passed on
 
@@ -66,11 +66,10 @@ const changed = () => {
   assignColours();
   writeAddress();
   drawList();
-  draw();
   wake();
 };
 
-// --- charts
+// --- charts: the server draws them, as it draws those of reports
 
 const figureOf = (metric) => {
   if (figures.has(metric)) return figures.get(metric);
@@ -82,26 +81,33 @@ const figureOf = (metric) => {
   caption.append(metric, remove);
   figure.append(caption);
   figure.dataset.metric = metric;
-  attachTip(figure);
-  seen.observe(figure);
   figures.set(metric, figure);
   return figure;
 };
 
 const drawFigure = (figure) => {
-  const metric = figure.dataset.metric, names = shortNames(state.ticked);
-  const curves = state.ticked.map((id) => ({ label: names.get(id), colour: colours.get(id), ...curveOf(id, metric, state.axis) }));
-  const missing = state.ticked.length ? `no ${metric} over ${state.axis} (yet)` : "tick a run";
-  drawChart(figure, { curves, isLog: state.isLog, weight: state.weight, axis: find("axis").selectedOptions[0].text, missing });
+  const chart = drawn.charts[figure.dataset.metric];
+  if (!chart || figure.shown === chart.svg) return;
+  figure.shown = chart.svg;
+  while (figure.children.length > 1) figure.lastChild.remove();
+  // The server has escaped every text in it, and the page's policy lets no markup run anything.
+  figure.insertAdjacentHTML("beforeend", chart.svg);
+  if (chart.values.curves.length) globalThis.klimb.attach(figure.querySelector("svg"), chart.values);
 };
 
-// Only charts that are on the screen are drawn.
-const seen = new IntersectionObserver((entries) => {
-  for (const entry of entries) {
-    entry.target.isSeen = entry.isIntersecting;
-    if (entry.isIntersecting) drawFigure(entry.target);
-  }
-}, { rootMargin: "200px" });
+const fetchCharts = async () => {
+  const wanted = new URLSearchParams({ x: state.axis, log: state.isLog, smooth: state.weight });
+  for (const id of state.ticked) { wanted.append("run", id); wanted.append("colour", colours.get(id)); }
+  for (const name of state.metrics) wanted.append("metric", name);
+  const sizes = listing.runs.filter((run) => state.ticked.includes(run.id)).map((run) => `${run.id} ${run.size}`);
+  const question = `${wanted} ${sizes.join("\n")}`;
+  if (question === asked) return;
+  const answer = await fetch(`/api/charts?${wanted}`);
+  if (answer.status === 404) return; // A run has just gone; the next list knows it.
+  if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
+  drawn = await answer.json();
+  asked = question;
+};
 
 const drawLegend = (names) => {
   find("legend").replaceChildren(...state.ticked.map((id) => {
@@ -112,7 +118,7 @@ const drawLegend = (names) => {
     line.setAttribute("class", "line");
     line.setAttribute("d", "M1 5H25");
     svg.append(line);
-    label.textContent = names.get(id);
+    label.textContent = names.get(id) ?? id;
     item.append(svg, label);
     return item;
   }));
@@ -120,13 +126,13 @@ const drawLegend = (names) => {
 
 let figureOrder = null;
 const draw = () => {
-  const names = shortNames(state.ticked), wanted = state.metrics.map(figureOf), order = state.metrics.join("\n");
+  const names = new Map(Object.entries(drawn.runs)), wanted = state.metrics.map(figureOf), order = state.metrics.join("\n");
   if (order !== figureOrder) find("charts").replaceChildren(...wanted);
   figureOrder = order;
-  for (const figure of wanted) if (figure.isSeen) drawFigure(figure);
+  for (const figure of wanted) drawFigure(figure);
   drawLegend(names);
-  showTables(state.ticked, names, state.metrics, state.axis);
-  find("metrics").replaceChildren(...metricsOf(state.ticked).filter((name) => !state.metrics.includes(name)).map((name) => new Option(name, name)));
+  showTables(state.ticked, names, Object.keys(drawn.charts), drawn.latest);
+  find("metrics").replaceChildren(...drawn.metrics.filter((name) => !state.metrics.includes(name)).map((name) => new Option(name, name)));
   find("hint").textContent = listing.runs.length ? "" : "No runs here yet. Start one with klimb train; it shows up by itself.";
 };
 
@@ -144,11 +150,10 @@ const look = async () => {
     assignColours();
     drawList();
   }
-  const known = new Map(listing.runs.map((run) => [run.id, run]));
-  for (const id of [...state.ticked]) {
-    const run = known.get(id), isThere = run && (await refresh(id, state.metrics, run.size));
-    if (!isThere) { forget(id); state.ticked = state.ticked.filter((each) => each !== id); assignColours(); }
-  }
+  const known = new Set(listing.runs.map((run) => run.id));
+  state.ticked = state.ticked.filter((id) => known.has(id));
+  assignColours();
+  await fetchCharts();
   await fetchSettings(state.ticked);
   draw();
   drawList();

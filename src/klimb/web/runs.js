@@ -1,7 +1,5 @@
 // The list of runs: searched, ticked, updated in place.
 
-import { numberText } from "./chart.js";
-
 const PAGE = 200;
 const rows = new Map();
 let order = "", numShown = PAGE;
@@ -18,9 +16,9 @@ export const pathNodes = (path) => path.split(/(?<=\/)/).flatMap((part) => [part
 
 const filePath = (path) => `/open/${path.split("/").map(encodeURIComponent).join("/")}`;
 
-export const reportLink = (path, text) => {
+const linkTo = (address, text) => {
   const link = element("a", "", text);
-  link.href = filePath(path);
+  link.href = address;
   link.target = "_blank";
   link.rel = "noopener noreferrer";
   return link;
@@ -28,7 +26,7 @@ export const reportLink = (path, text) => {
 
 const factsOf = (run) => [
   run.step === null ? "no step yet" : `step ${run.step}${run.num_steps && run.num_steps < 1e6 ? ` of ${run.num_steps}` : ""}`,
-  run.reward === null ? "" : `reward ${numberText(run.reward)}`,
+  run.reward === null ? "" : `reward ${globalThis.klimb.text(run.reward)}`,
   run.recipe, run.task, run.seed === null ? "" : `seed ${run.seed}`,
 ].filter(Boolean).join(" · ");
 
@@ -59,9 +57,9 @@ const update = (parts, run, colour) => {
   parts.state.textContent = run.status;
   parts.state.className = `state ${run.status}`;
   parts.facts.textContent = factsOf(run);
-  if (parts.report !== run.report) {
-    parts.report = run.report;
-    parts.links.replaceChildren(...(run.report ? [reportLink(run.report, "report")] : []));
+  // Made from the run as it is now, also while it goes on.
+  if (run.step !== null && !parts.links.children.length) {
+    parts.links.append(linkTo(`/report?${new URLSearchParams({ run: run.id })}`, "report"));
   }
 };
 
@@ -89,15 +87,7 @@ export const showStudies = (studies) => {
   document.getElementById("studies").hidden = !studies.length;
   document.getElementById("study-list").replaceChildren(...studies.map((study) => {
     const item = element("li");
-    item.append(study.report ? reportLink(study.report, study.id) : `${study.id}: no report yet`);
+    item.append(study.report ? linkTo(filePath(study.report), study.id) : `${study.id}: no report yet`);
     return item;
   }));
-};
-
-// Names without the folders that all of them are in.
-export const shortNames = (ids) => {
-  const parts = ids.map((id) => id.split("/"));
-  let common = 0;
-  while (parts.length && parts.every((each) => each.length > common + 1 && each[common] === parts[0][common])) common++;
-  return new Map(ids.map((id, index) => [id, parts[index].slice(common).join("/")]));
 };

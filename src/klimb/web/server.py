@@ -1,4 +1,4 @@
-"""The board's answers: the page, the list of runs, curves, settings, reports.
+"""The board's answers: the page, the list of runs, charts, settings, reports.
 
 What a request must be to get an answer: to a name of this server, and reading only.
 """
@@ -6,10 +6,11 @@ What a request must be to get an answer: to a name of this server, and reading o
 import hashlib
 import ipaddress
 import json
+import math
 import os
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,11 +18,12 @@ from typing import Annotated, Any
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.middleware.gzip import GZipMiddleware
 
-from klimb import __version__
-from klimb.training.run_folder import flat_settings
-from klimb.ui.escaping import escaped
+from klimb.errors import ConfigError
+from klimb.training.run_folder import flat_settings, read_run
+from klimb.ui.pages.frame import render
+from klimb.ui.pages.run import report_page
+from klimb.web.curves import AXES, CurveReader, board_charts, short_names
 from klimb.web.files import open_beneath, parts_of, read_table
-from klimb.web.growing import Columns, Place, evaluation_row, read_columns
 from klimb.web.listing import Watcher
 
 Scope = MutableMapping[str, Any]
@@ -131,10 +133,8 @@ def _is_address(name: str) -> bool:
 
 STATIC = {
     "style.css": ("klimb.ui.pages", "text/css"),
-    "board.css": ("klimb.web", "text/css"),
+    "charts.js": ("klimb.ui.pages", "text/javascript"),
     "board.js": ("klimb.web", "text/javascript"),
-    "curves.js": ("klimb.web", "text/javascript"),
-    "chart.js": ("klimb.web", "text/javascript"),
     "runs.js": ("klimb.web", "text/javascript"),
     "tables.js": ("klimb.web", "text/javascript"),
 }
@@ -156,6 +156,14 @@ LARGEST_SERVED_BYTES = 64_000_000
 
 
 MOST_NAMES = 100
+
+
+MOST_LISTED = 200
+"""Runs whose reports are linked for a reader without script."""
+
+
+REFRESH_SECONDS = 30
+"""After which a browser asks anew for the report of a run that goes on."""
 
 
 PAGE_POLICY = (
@@ -181,14 +189,15 @@ def make_app(folder: Path, *, names: frozenset[str] = frozenset(), poll_seconds:
     """
     root = folder.resolve()
     watcher = Watcher(root, seconds=poll_seconds / 2)
+    curves = CurveReader(root)
     app = FastAPI(title="klimb board", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(GZipMiddleware, minimum_size=2_000, compresslevel=3)
 
     @app.get("/")
     def page() -> Response:
-        title, interval = escaped(root.name or "/"), f"{round(poll_seconds * 1000)}"
-        template = files("klimb.web").joinpath("page.html").read_text(encoding="utf-8")
-        html = template.replace("{title}", title).replace("{interval}", interval).replace("{version}", __version__)
+        interval = round(poll_seconds * 1000)
+        title, runs = f"{root.name or '/'} · klimb board", [run.id for run in watcher.listing().runs[:MOST_LISTED]]
+        html = render("board.html", title=title, interval=interval, axes=AXES, runs=runs)
         return _answer(html.encode(), "text/html; charset=utf-8", policy=PAGE_POLICY)
 
     @app.get("/static/{name}")
@@ -202,25 +211,42 @@ def make_app(folder: Path, *, names: frozenset[str] = frozenset(), poll_seconds:
     def runs(request: Request) -> Response:
         return _json_unless_known(watcher.listing().as_json(), request)
 
-    @app.get("/api/curves")
-    def curves(
-        run: str,
-        name: Annotated[list[str], Query(default_factory=list, max_length=MOST_NAMES)],
-        offset: Annotated[int, Query(ge=0)] = 0,
-        mark: Annotated[str, Query(max_length=40)] = "",
-        evaluation_offset: Annotated[int, Query(ge=0)] = 0,
-        evaluation_mark: Annotated[str, Query(max_length=40)] = "",
+    @app.get("/api/charts")
+    def charts(
+        run: Annotated[list[str], Query(default_factory=list, max_length=MOST_NAMES)],
+        colour: Annotated[list[int], Query(default_factory=list, max_length=MOST_NAMES)],
+        metric: Annotated[list[str], Query(default_factory=list, max_length=MOST_NAMES)],
+        x: str = "step",
+        log: bool = False,
+        smooth: Annotated[float, Query(ge=0, le=0.98)] = 0.0,
     ) -> Response:
-        parts = _run_parts(root, run)
-        steps = read_columns(root, (*parts, "metrics.jsonl"), names=name, place=Place(offset=offset, mark=mark))
-        evaluations = read_columns(
-            root,
-            (*parts, "evaluations.jsonl"),
-            names=[each for each in name if each.startswith("evaluation_") or each in AXES],
-            place=Place(offset=evaluation_offset, mark=evaluation_mark),
-            as_row=evaluation_row,
-        )
-        return _json({"steps": _columns(steps), "evaluations": _columns(evaluations)})
+        if x not in AXES or len(colour) != len(run):
+            raise HTTPException(422, f"x is one of {', '.join(AXES)}; there are as many colours as runs")
+        names = short_names(run)
+        with curves.lock:
+            read = {one: curves.read(one, _run_parts(root, one), metric) for one in run}
+            drawn = {names[one]: (read[one], number) for one, number in zip(run, colour, strict=True)}
+            found = {
+                "charts": board_charts(metric, drawn, axis=x, is_logarithmic=log, weight=smooth),
+                "latest": {one: [_last(found.curve(name, x)[1]) for name in metric] for one, found in read.items()},
+                "runs": names,
+                "metrics": sorted({name for found in read.values() for name in found.names}),
+            }
+        return _json(found)
+
+    @app.get("/report")
+    def report(run: str) -> Response:
+        folder = root.joinpath(*_run_parts(root, run))
+        if not _holds_plain_files(folder):
+            raise HTTPException(404, "a file of this run is a link or no file: open its report from the disk")
+        try:
+            record = read_run(folder)
+        except ConfigError as error:
+            raise HTTPException(404, str(error)) from None
+        answer = _answer(report_page([record]).encode(), "text/html; charset=utf-8", policy=REPORT_POLICY)
+        if not record.is_finished:
+            answer.headers["Refresh"] = f"{REFRESH_SECONDS}"
+        return answer
 
     @app.get("/api/settings")
     def settings(run: str) -> Response:
@@ -238,11 +264,15 @@ def make_app(folder: Path, *, names: frozenset[str] = frozenset(), poll_seconds:
     return ReadOnlyApp(app, names)
 
 
-AXES = ("step", "num_tokens_generated", "elapsed_seconds")
+def _last(values: Sequence[float]) -> float | None:
+    return values[-1] if values and math.isfinite(values[-1]) else None
 
 
-def _columns(columns: Columns) -> dict[str, Any]:
-    return asdict(columns)
+def _holds_plain_files(folder: Path) -> bool:
+    """Whether everything that a report reads is in the folder itself, and no pipe."""
+    with os.scandir(folder) as entries:
+        read = [entry for entry in entries if entry.name.endswith((".json", ".jsonl"))]
+    return all(entry.is_file(follow_symlinks=False) for entry in read)
 
 
 def _parts(path: str) -> tuple[str, ...]:

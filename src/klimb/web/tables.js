@@ -1,7 +1,5 @@
 // Tables under the charts: the latest values, and the settings in which the ticked runs differ.
 
-import { numberText } from "./chart.js";
-import { curveOf } from "./curves.js";
 import { pathNodes } from "./runs.js";
 
 const settings = new Map();
@@ -38,8 +36,8 @@ export const fetchSettings = async (ids) => {
   }
 };
 
-const latest = (ids, names, metrics, axis) => {
-  const lines = ids.map((id) => [names.get(id), ...metrics.map((metric) => numberText(curveOf(id, metric, axis).y.at(-1)))]);
+const latest = (ids, names, metrics, values) => {
+  const lines = ids.filter((id) => id in values).map((id) => [names.get(id), ...values[id].map(globalThis.klimb.text)]);
   return table("Latest values", ["run", ...metrics], lines, true);
 };
 
@@ -51,13 +49,13 @@ const differing = (ids, names) => {
   if (known.length < 2) return [];
   const lines = found.map((key) => [key, ...known.map((id) => text(id, key))]);
   if (!lines.length) lines.push(["none: all settings are equal", ...known.map(() => "")]);
-  return [table("Settings that differ", ["key", ...known.map((id) => names.get(id))], lines, false)];
+  return [table("Settings that differ", ["key", ...known.map((id) => names.get(id) ?? id)], lines, false)];
 };
 
 let drawn = "";
 
-export const showTables = (ids, names, metrics, axis) => {
-  const sections = ids.length ? [latest(ids, names, metrics, axis), ...differing(ids, names)] : [];
+export const showTables = (ids, names, metrics, values) => {
+  const sections = ids.length ? [latest(ids, names, metrics, values), ...differing(ids, names)] : [];
   const html = sections.map((section) => section.outerHTML).join("");
   if (html !== drawn) document.getElementById("tables").replaceChildren(...sections);
   drawn = html;

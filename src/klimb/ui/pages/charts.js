@@ -1,12 +1,10 @@
 "use strict";
 // Shows the values under the pointer. Without it the page is complete, only silent.
 (() => {
-  const source = document.getElementById("charts");
-  if (!source) return;
-  const charts = JSON.parse(source.textContent);
+  const MOST_ROWS = 12; // of more curves, those with the largest values are told
 
   const text = (value) => {
-    if (value === null || value === undefined) return "–";
+    if (!Number.isFinite(value)) return "–";
     const size = Math.abs(value);
     if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(2).replace("-", "−");
     return value.toLocaleString("en", { maximumSignificantDigits: size >= 1000 ? 7 : 4 }).replace("-", "−");
@@ -50,10 +48,14 @@
       const longest = chart.curves.filter((curve) => curve.x.length).map((curve) => curve.x[nearest(curve.x, at)]);
       if (!longest.length) return hide();
       const x = longest.reduce((best, value) => (Math.abs(value - at) < Math.abs(best - at) ? value : best));
-      const rows = chart.curves.map((curve) => {
+      const slack = (chart.high - chart.low) / 50;
+      const found = chart.curves.map((curve) => {
         const index = curve.x.length ? nearest(curve.x, x) : -1;
-        const slack = (chart.high - chart.low) / 50;
-        const isNear = index >= 0 && Math.abs(curve.x[index] - x) <= slack;
+        return { curve, index, isNear: index >= 0 && Math.abs(curve.x[index] - x) <= slack };
+      });
+      const value = ({ curve, index, isNear }) => (isNear ? curve.y[index] : -Infinity);
+      const told = found.length > MOST_ROWS ? found.sort((a, b) => value(b) - value(a)).slice(0, MOST_ROWS) : found;
+      const rows = told.map(({ curve, index, isNear }) => {
         const band = isNear && curve.low ? ` [${text(curve.low[index])}, ${text(curve.high[index])}]` : "";
         const row = element("div");
         row.append(element("span", curve.label, curve.colour), element("b", isNear ? text(curve.y[index]) + band : "–"));
@@ -68,7 +70,7 @@
       const middle = position * scale;
       const side = middle > box.width / 2 ? middle - tip.offsetWidth - 10 : middle + 10;
       tip.style.left = `${Math.max(0, Math.min(side, box.width - tip.offsetWidth))}px`;
-      tip.style.top = `${svg.offsetTop + 24}px`;
+      tip.style.top = `${box.top - svg.parentNode.getBoundingClientRect().top + 16}px`;
     };
 
     svg.addEventListener("pointermove", show);
@@ -76,8 +78,13 @@
     svg.addEventListener("pointerleave", hide);
   };
 
+  // For pages whose charts come later.
+  globalThis.klimb = { attach, text };
+
+  const source = document.getElementById("charts");
+  const charts = source ? JSON.parse(source.textContent) : {};
   for (const svg of document.querySelectorAll("svg[data-chart]")) {
     const chart = charts[svg.dataset.chart];
-    if (chart) attach(svg, chart);
+    if (chart?.curves.length) attach(svg, chart);
   }
 })();
