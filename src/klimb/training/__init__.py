@@ -51,12 +51,14 @@ if TYPE_CHECKING:
         EvaluationSettings,
         GuardLimits,
         GuardSettings,
+        IterativeReference,
         LoopSettings,
         OptimizerSettings,
         ReferenceSettings,
         RolloutSettings,
         StepSettings,
         UpdateSettings,
+        reference_named,
     )
     from klimb.training.sources.offline import GroupStore, OfflineSource
     from klimb.training.sources.shares import ReplaySettings, SourceSettings
@@ -82,6 +84,7 @@ __all__ = [
     "GuardLimits",
     "GuardSettings",
     "Interrupted",
+    "IterativeReference",
     "LoopSettings",
     "MeasuresBase",
     "MetricsLog",
@@ -121,6 +124,7 @@ __all__ = [
     "optimizer_step",
     "read_evaluations",
     "read_metrics",
+    "reference_named",
     "run_folder_lock",
     "save_checkpoint",
     "score_samples",
