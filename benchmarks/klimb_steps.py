@@ -17,10 +17,10 @@ from klimb.training import (
     CheckpointSettings,
     LoopSettings,
     OptimizerSettings,
-    ReferenceSettings,
     RolloutSettings,
     StepSettings,
     UpdateSettings,
+    reference_named,
     train,
 )
 
@@ -45,7 +45,7 @@ def make_loop_settings(workload: Workload, *, num_steps: int) -> LoopSettings:
         ),
         update=UpdateSettings(num_epochs=workload.num_epochs, step=step or StepSettings()),
         optimizer=OptimizerSettings(learning_rate=workload.learning_rate, weight_decay=0.0, warmup_steps=0),
-        reference=ReferenceSettings(kind=workload.reference),
+        reference=reference_named(workload.reference),
         checkpoints=CheckpointSettings(every_steps=NEVER, at_end=False),
     )
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from klimb.losses import Objective
-from klimb.training import CreditSettings, Critic, CriticSettings, ReferenceSettings, read_metrics
+from klimb.training import CreditSettings, Critic, CriticSettings, read_metrics, reference_named
 from klimb.training.critic import clipped_value_losses
 
 GAE = CreditSettings(kind="gae", kl_in_reward=0.01, gae_lambda=0.95, whiten=True)
@@ -87,7 +87,7 @@ def test_states_that_predict_the_tokens_give_their_log_probabilities(tiny_policy
 
 def ppo(tiny_run):
     collect = replace(tiny_run.BASE.collect, advantages="no-baseline")
-    return replace(tiny_run.BASE, collect=collect, credit=GAE, reference=ReferenceSettings(kind="fixed"))
+    return replace(tiny_run.BASE, collect=collect, credit=GAE, reference=reference_named("fixed"))
 
 
 PPO_LOSS = Objective(beta=0.0, estimator="differentiable")
@@ -128,6 +128,6 @@ def test_credit_to_tokens_wants_rewards_as_they_are(tiny_run):
 
 
 def test_a_kl_in_the_reward_wants_a_reference(tiny_run, tiny_policy, tmp_path: Path):
-    settings = replace(ppo(tiny_run), reference=ReferenceSettings(kind="none"))
+    settings = replace(ppo(tiny_run), reference=reference_named("none"))
     with pytest.raises(ValueError, match="the KL needs one"):
         tiny_run.run(tiny_policy, tmp_path, settings, objective=PPO_LOSS)

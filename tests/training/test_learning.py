@@ -5,7 +5,7 @@ import pytest
 
 from klimb.experience import SamplingSettings
 from klimb.losses import RECIPES
-from klimb.training import LoopSettings, OptimizerSettings, ReferenceSettings, RolloutSettings, read_metrics
+from klimb.training import LoopSettings, OptimizerSettings, RolloutSettings, read_metrics, reference_named
 
 SETTINGS = LoopSettings(
     num_steps=12,
@@ -21,7 +21,7 @@ def rewards_of(tiny_run, policy, folder: Path, recipe: str, **changes) -> list[f
     settings = replace(
         SETTINGS,
         collect=replace(SETTINGS.collect, advantages=named.advantages),
-        reference=ReferenceSettings(kind=named.reference),
+        reference=reference_named(named.reference),
         **changes,
     )
     tiny_run.run(policy, folder, settings, objective=named.objective())

@@ -15,12 +15,12 @@ from klimb.training import (
     EvaluationSettings,
     Optimizer,
     OptimizerSettings,
-    ReferenceSettings,
     UpdateSettings,
     clone,
     evaluate,
     newest_verified,
     read_metrics,
+    reference_named,
     score_samples,
 )
 from klimb.training import loop as loop_module
@@ -97,7 +97,7 @@ def test_with_altered_sampling_log_ref_is_the_unaltered_policys_and_log_mu_what_
 def test_a_reference_that_is_another_model_is_scored_for_what_is_trained_on(tiny_run, tiny_policy, tmp_path: Path):
     start = {name: parameter.detach().clone() for name, parameter in tiny_policy.trainable().items()}
     rollouts = []
-    settings = replace(tiny_run.BASE, num_steps=3, reference=ReferenceSettings(kind="fixed"))
+    settings = replace(tiny_run.BASE, num_steps=3, reference=reference_named("fixed"))
     tiny_run.run(tiny_policy, tmp_path, settings, on_step=lambda _, samples: rollouts.append(samples))
     with torch.no_grad():
         for name, parameter in tiny_policy.trainable().items():
@@ -239,7 +239,7 @@ def test_auto_without_a_measured_gap_is_refused(tiny_run):
 
 
 def test_a_divergence_without_a_reference_is_refused(tiny_run, tiny_policy, tmp_path: Path):
-    settings = replace(tiny_run.BASE, reference=ReferenceSettings(kind="none"))
+    settings = replace(tiny_run.BASE, reference=reference_named("none"))
     with pytest.raises(ValueError, match=r"beta is 0.01 and the reference is none"):
         tiny_run.run(tiny_policy, tmp_path, settings)
     result = tiny_run.run(tiny_policy, tmp_path, replace(settings, num_steps=1), objective=Objective(beta=0.0))
@@ -347,7 +347,7 @@ def test_preparation_comes_before_the_first_step_and_its_result_is_the_fixed_ref
     tiny_run.run(
         tiny_policy,
         tmp_path,
-        replace(tiny_run.BASE, num_steps=1, reference=ReferenceSettings(kind="fixed"), update=UpdateSettings()),
+        replace(tiny_run.BASE, num_steps=1, reference=reference_named("fixed"), update=UpdateSettings()),
         prepare=lambda: clone(tiny_policy, pairs, settings=settings),
         on_step=lambda metrics, samples: lines.append(metrics),
     )

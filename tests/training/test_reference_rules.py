@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from klimb.experience import Sample
-from klimb.training import Reference, ReferenceSettings, score_samples
+from klimb.training import IterativeReference, Reference, reference_named, score_samples
 
 
 def nudge(policy, amount: float) -> None:
@@ -39,7 +39,7 @@ def log_pi(policy) -> tuple[float, ...]:
 
 def test_an_iterative_reference_refreshed_at_every_collection_is_the_policy_and_keeps_no_copy(tiny_policy):
     for every_steps in (0, 1):
-        reference = Reference(ReferenceSettings(every_steps=every_steps), tiny_policy)
+        reference = Reference(IterativeReference(every_steps=every_steps), tiny_policy)
         assert reference.state()[0] == {}
         for steps in (0, 4, 4, 9):
             reference.follow(tiny_policy, num_optimizer_steps=steps)
@@ -49,7 +49,7 @@ def test_an_iterative_reference_refreshed_at_every_collection_is_the_policy_and_
 
 
 def test_every_k_steps_keeps_the_old_weights_until_k_steps_are_done(tiny_policy):
-    reference = Reference(ReferenceSettings(every_steps=5), tiny_policy)
+    reference = Reference(IterativeReference(every_steps=5), tiny_policy)
     at_start = log_pi(tiny_policy)
     nudge(tiny_policy, 0.01)
     reference.follow(tiny_policy, num_optimizer_steps=4)
@@ -67,7 +67,7 @@ def test_every_k_steps_keeps_the_old_weights_until_k_steps_are_done(tiny_policy)
 
 
 def test_a_threshold_refreshes_when_the_moving_average_exceeds_it(tiny_policy):
-    reference = Reference(ReferenceSettings(every_steps=None, kl_threshold=0.1, kl_decay=0.5), tiny_policy)
+    reference = Reference(IterativeReference(every_steps=None, kl_threshold=0.1, kl_decay=0.5), tiny_policy)
     reference.observe(0.08)
     reference.observe(0.1)  # average 0.09
     assert reference.kl_average == pytest.approx(0.09)
@@ -81,7 +81,7 @@ def test_a_threshold_refreshes_when_the_moving_average_exceeds_it(tiny_policy):
 
 
 def test_steps_or_threshold_whichever_comes_first(tiny_policy):
-    reference = Reference(ReferenceSettings(every_steps=10, kl_threshold=0.1), tiny_policy)
+    reference = Reference(IterativeReference(every_steps=10, kl_threshold=0.1), tiny_policy)
     reference.observe(0.5)
     reference.follow(tiny_policy, num_optimizer_steps=1)
     assert reference.num_refreshes == 1
@@ -90,7 +90,7 @@ def test_steps_or_threshold_whichever_comes_first(tiny_policy):
 
 
 def test_a_fixed_reference_stays_what_the_policy_was_at_the_start(tiny_policy):
-    reference = Reference(ReferenceSettings(kind="fixed"), tiny_policy)
+    reference = Reference(reference_named("fixed"), tiny_policy)
     at_start = log_pi(tiny_policy)
     assert reference.is_policy(num_optimizer_steps=0)
     nudge(tiny_policy, 0.02)
@@ -101,7 +101,7 @@ def test_a_fixed_reference_stays_what_the_policy_was_at_the_start(tiny_policy):
 
 
 def test_a_moving_average_keeps_decay_to_the_number_of_steps(tiny_policy):
-    reference = Reference(ReferenceSettings(kind="ema", decay=0.9), tiny_policy)
+    reference = Reference(reference_named("ema", decay=0.9), tiny_policy)
     before = {name: parameter.detach().clone() for name, parameter in tiny_policy.trainable().items()}
     nudge(tiny_policy, 0.5)
     reference.follow(tiny_policy, num_optimizer_steps=3)
@@ -111,7 +111,7 @@ def test_a_moving_average_keeps_decay_to_the_number_of_steps(tiny_policy):
 
 
 def test_scoring_under_the_reference_leaves_the_policy_as_it_was(tiny_policy):
-    reference = Reference(ReferenceSettings(kind="fixed"), tiny_policy)
+    reference = Reference(reference_named("fixed"), tiny_policy)
     nudge(tiny_policy, 0.02)
     before = log_pi(tiny_policy)
     log_ref(reference, tiny_policy)
@@ -119,14 +119,14 @@ def test_scoring_under_the_reference_leaves_the_policy_as_it_was(tiny_policy):
 
 
 def test_no_reference_is_never_the_policy(tiny_policy):
-    reference = Reference(ReferenceSettings(kind="none"), tiny_policy)
+    reference = Reference(reference_named("none"), tiny_policy)
     assert not reference.is_policy(num_optimizer_steps=0)
     assert reference.score(tiny_policy, [sample()], max_tokens=100) == [sample()]
 
 
 @pytest.mark.parametrize("kind", ["ema", "fixed"])
 def test_a_restored_reference_is_the_same(tiny_policy, kind: str):
-    settings = ReferenceSettings(kind=kind)
+    settings = reference_named(kind)
     reference = Reference(settings, tiny_policy)
     nudge(tiny_policy, 0.1)
     reference.follow(tiny_policy, num_optimizer_steps=2)
@@ -139,9 +139,9 @@ def test_a_restored_reference_is_the_same(tiny_policy, kind: str):
 
 
 def test_a_state_with_a_copy_does_not_fit_a_rule_without(tiny_policy):
-    with_copy = Reference(ReferenceSettings(kind="fixed"), tiny_policy).state()
+    with_copy = Reference(reference_named("fixed"), tiny_policy).state()
     with pytest.raises(ValueError, match="whether a copy is kept"):
-        Reference(ReferenceSettings(), tiny_policy).load_state(*with_copy)
+        Reference(IterativeReference(), tiny_policy).load_state(*with_copy)
 
 
 def test_scores_are_those_of_each_sample_alone(tiny_policy):
@@ -163,4 +163,4 @@ def test_scores_are_those_of_each_sample_alone(tiny_policy):
 )
 def test_bad_settings_are_named(changes: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        ReferenceSettings(**changes)
+        reference_named(**changes)

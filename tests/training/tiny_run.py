@@ -16,13 +16,14 @@ from klimb.samplers import LocalSampler
 from klimb.tasks import Problem, Response, Score
 from klimb.training import (
     CheckpointSettings,
+    IterativeReference,
     LoopSettings,
     OptimizerSettings,
-    ReferenceSettings,
     ReplaySettings,
     RolloutSettings,
     SourceSettings,
     UpdateSettings,
+    reference_named,
     train,
 )
 
@@ -42,22 +43,22 @@ BASE = LoopSettings(
 VARIANTS = {
     "iterative": BASE,
     "schedule-free-ema": replace(
-        BASE, optimizer=replace(BASE.optimizer, kind="schedule-free"), reference=ReferenceSettings(kind="ema")
+        BASE, optimizer=replace(BASE.optimizer, kind="schedule-free"), reference=reference_named("ema")
     ),
     "every-10-filtered": replace(
         BASE,
         collect=replace(BASE.collect, group_filter=True, advantages="group-z-score"),
-        reference=ReferenceSettings(every_steps=10),
+        reference=IterativeReference(every_steps=10),
     ),
     "threshold-recomputed": replace(
-        BASE, reference=ReferenceSettings(every_steps=None, kl_threshold=0.1), log_mu="recomputed"
+        BASE, reference=IterativeReference(every_steps=None, kl_threshold=0.1), log_mu="recomputed"
     ),
     "fixed-shuffled-tempered": replace(
         BASE,
         collect=replace(
             BASE.collect, shuffle_rewards=True, sampling=SamplingSettings(temperature=0.7, top_p=0.9, max_new_tokens=6)
         ),
-        reference=ReferenceSettings(kind="fixed"),
+        reference=reference_named("fixed"),
     ),
     "replayed": replace(
         BASE,
@@ -65,7 +66,7 @@ VARIANTS = {
             shares={"rollout": 0.5, "replay": 0.5}, replay=ReplaySettings(max_age=9, rule="hard", max_groups=7)
         ),
     ),
-    "delayed": replace(BASE, sources=SourceSettings(lag=2), reference=ReferenceSettings(every_steps=10)),
+    "delayed": replace(BASE, sources=SourceSettings(lag=2), reference=IterativeReference(every_steps=10)),
     "delayed-recomputed": replace(BASE, sources=SourceSettings(lag=1), log_mu="recomputed"),
 }
 

@@ -89,7 +89,7 @@ def test_a_kind_may_be_given_as_the_section():
 def test_an_override_of_the_kind_drops_the_settings_of_the_old_kind():
     tables = {"reference": {"kind": "iterative", "every_steps": 3}}
     config = build_config(tables, ("reference.kind=ema", "reference.decay=0.5"), source="")
-    assert config.reference.model_dump() == {"kind": "ema", "decay": 0.5}
+    assert asdict(config.reference) == {"kind": "ema", "decay": 0.5}
     assert tables["reference"]["every_steps"] == 3
 
 

@@ -44,12 +44,14 @@ if TYPE_CHECKING:
         EvaluationSettings,
         GuardLimits,
         GuardSettings,
+        IterativeReference,
         LoopSettings,
         OptimizerSettings,
         ReferenceSettings,
         RolloutSettings,
         StepSettings,
         UpdateSettings,
+        reference_named,
     )
     from klimb.training.sources.offline import GroupStore, OfflineSource
     from klimb.training.sources.shares import ReplaySettings, SourceSettings
@@ -73,6 +75,7 @@ __all__ = [
     "GroupStore",
     "GuardLimits",
     "GuardSettings",
+    "IterativeReference",
     "LoopSettings",
     "MeasuresBase",
     "MetricsLog",
@@ -110,6 +113,7 @@ __all__ = [
     "optimizer_step",
     "read_evaluations",
     "read_metrics",
+    "reference_named",
     "run_folder_lock",
     "save_checkpoint",
     "score_samples",

@@ -15,7 +15,7 @@ from torch import Tensor
 from klimb.experience import Sample
 from klimb.policies import Policy, Snapshot
 from klimb.training.minibatches import score_samples
-from klimb.training.settings import MicroBatchTokens, ReferenceSettings
+from klimb.training.settings import IterativeReference, MicroBatchTokens, ReferenceSettings
 
 
 class Reference:
@@ -43,7 +43,7 @@ class Reference:
             return
         if self.settings.kind == "ema" and self._copy is not None:
             self._copy.lerp_from(policy, self.settings.decay**steps)
-        elif self.settings.kind == "iterative" and self._refresh_is_due(num_optimizer_steps):
+        elif self.settings.kind == "iterative" and self._refresh_is_due(self.settings, num_optimizer_steps):
             if self._copy is not None:
                 self._copy.update_from(policy)
             self.synced_at = num_optimizer_steps
@@ -56,7 +56,8 @@ class Reference:
 
     def observe(self, kl_pi_ref: float) -> None:
         """Take the token KL of one optimiser step into the moving average."""
-        decay = self.settings.kl_decay
+        # The other kinds read no average: it is a metric there, over about ten steps.
+        decay = self.settings.kl_decay if self.settings.kind == "iterative" else IterativeReference.kl_decay
         self.kl_average = kl_pi_ref if self.kl_average is None else decay * self.kl_average + (1 - decay) * kl_pi_ref
 
     def score(self, policy: Policy, samples: Sequence[Sample], *, max_tokens: MicroBatchTokens) -> list[Sample]:
@@ -67,8 +68,8 @@ class Reference:
             log_refs = score_samples(policy, samples, max_tokens=max_tokens)
         return [replace(sample, log_ref=log_ref) for sample, log_ref in zip(samples, log_refs, strict=True)]
 
-    def _refresh_is_due(self, num_optimizer_steps: int) -> bool:
-        every, threshold = self.settings.every_steps, self.settings.kl_threshold
+    def _refresh_is_due(self, settings: IterativeReference, num_optimizer_steps: int) -> bool:
+        every, threshold = settings.every_steps, settings.kl_threshold
         if every is not None and num_optimizer_steps - self.synced_at >= every:
             return True
         return threshold is not None and self.kl_average is not None and self.kl_average > threshold

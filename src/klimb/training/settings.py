@@ -3,11 +3,11 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
-from klimb.declarations import Count, Fraction, configurable
+from klimb.declarations import Count, CountOrZero, Fraction, OrWord, configurable, require_known
 from klimb.experience.advantages import NEEDS_GROUPS, advantage_named
 from klimb.experience.samples import SamplingSettings
 from klimb.training.sources.shares import SourceSettings
@@ -117,48 +117,97 @@ class OptimizerSettings:
             raise ValueError(f"warmup_steps must be >= 0, got {self.warmup_steps}")
 
 
+@configurable
 @dataclass(frozen=True, kw_only=True)
-class ReferenceSettings:
-    """The rule of the reference.
-
-    Attributes:
-        kind: `iterative` (the policy of the last refresh), `fixed` (the policy at the start), `ema` (a moving average
-            of the weights), `behaviour` (whoever wrote the response: ref = μ, so that `log_ref` is `log_mu`), or
-            `none` (needs beta = 0).
-        every_steps: iterative: refresh once this many optimiser steps were taken since the last refresh; 0 and 1
-            refresh at every collection; None leaves it to `kl_threshold`.
-        kl_threshold: iterative: refresh once the moving average of `kl_pi_ref` (nats a token) exceeds this.
-        kl_decay: share of the old value that this average keeps at each optimiser step.
-        decay: ema: share of the old reference kept for each optimiser step of a batch.
+class IterativeReference:
+    """The reference is the policy as it was at the last refresh.
 
     Source: arXiv 2505.17508, section 5 and figure 1.
     """
 
-    kind: Literal["iterative", "fixed", "ema", "behaviour", "none"] = "iterative"
-    every_steps: int | None = 0
-    kl_threshold: float | None = None
-    kl_decay: float = 0.9
-    decay: float = 0.99
+    kind: Literal["iterative"] = "iterative"
+    """Iterative reference."""
+    every_steps: Annotated[CountOrZero | None, OrWord("never", None)] = 0
+    """Refresh once this many optimiser steps were taken; 0 refreshes at every collection: then ref = mu, at no cost."""
+    kl_threshold: Annotated[Annotated[float, Gt(0), Le(1_000)] | None, OrWord("never", None)] = None
+    """Refresh once the moving average of KL(pi||ref), in nats per token, exceeds this."""
+    kl_decay: Annotated[float, Ge(0), Lt(1)] = 0.9
+    """Share of the old value that this average keeps at each optimiser step."""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("iterative", "fixed", "ema", "behaviour", "none"):
-            raise ValueError(f"unknown reference {self.kind!r}; there are iterative, fixed, ema, behaviour and none")
         if self.every_steps is not None and self.every_steps < 0:
             raise ValueError(f"every_steps must be >= 0, got {self.every_steps}; 0 refreshes at every collection")
         if self.kl_threshold is not None and not (math.isfinite(self.kl_threshold) and self.kl_threshold > 0):
             raise ValueError(f"kl_threshold must be finite and > 0, got {self.kl_threshold}")
-        for name in ("kl_decay", "decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if self.kind == "iterative" and self.every_steps is None and self.kl_threshold is None:
+        if not 0 <= self.kl_decay < 1:
+            raise ValueError(f"kl_decay must be in [0, 1), got {self.kl_decay}")
+        if self.every_steps is None and self.kl_threshold is None:
             raise ValueError("an iterative reference needs every_steps or kl_threshold; for neither, use kind fixed")
 
     @property
     def needs_copy(self) -> bool:
         """True when the weights of the reference can differ from those that sample."""
-        if self.kind == "iterative":
-            return self.every_steps is None or self.every_steps > 1
-        return self.kind in ("fixed", "ema")
+        return self.every_steps is None or self.every_steps > 1
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class FixedReference:
+    """The reference is the policy as it was at the start."""
+
+    kind: Literal["fixed"] = "fixed"
+    """Fixed reference."""
+    needs_copy: ClassVar[bool] = True
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class EmaReference:
+    """The reference follows the policy as a moving average."""
+
+    kind: Literal["ema"] = "ema"
+    """Moving average of the weights."""
+    decay: Annotated[float, Ge(0), Lt(1)] = 0.99
+    """Share of the old reference kept for each optimiser step."""
+    needs_copy: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"decay must be in [0, 1), got {self.decay}")
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class BehaviourReference:
+    """The reference is whoever wrote the response: ref = mu."""
+
+    kind: Literal["behaviour"] = "behaviour"
+    """Behaviour policy."""
+    needs_copy: ClassVar[bool] = False
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class NoReference:
+    """No reference: needs beta = 0."""
+
+    kind: Literal["none"] = "none"
+    """No reference."""
+    needs_copy: ClassVar[bool] = False
+
+
+ReferenceSettings = IterativeReference | FixedReference | EmaReference | BehaviourReference | NoReference
+
+
+def reference_named(kind: str = "iterative", **settings: Any) -> ReferenceSettings:
+    """Return the rule of the reference of this kind, with these settings.
+
+    Raises:
+        ValueError: no such kind.
+    """
+    rules = {rule.kind: rule for rule in get_args(ReferenceSettings)}
+    require_known("reference", kind, list(rules))
+    return rules[kind](**settings)
 
 
 EssScaling = Literal["none", "token", "sequence-mean", "sequence"]
@@ -404,7 +453,7 @@ class LoopSettings:
     sources: SourceSettings = field(default_factory=SourceSettings)
     update: UpdateSettings = field(default_factory=UpdateSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    reference: ReferenceSettings = field(default_factory=ReferenceSettings)
+    reference: ReferenceSettings = field(default_factory=IterativeReference)
     checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     log_mu: LogMuRule = "sampler"

@@ -54,7 +54,6 @@ from klimb.training import (
     LoopSettings,
     OfflineSource,
     OptimizerSettings,
-    ReferenceSettings,
     RolloutSettings,
     SourceSettings,
     StepSettings,
@@ -63,7 +62,7 @@ from klimb.training import (
 from klimb.training.sources.offline import check_logs
 from klimb.training.sources.shares import SOURCES
 from klimb.ui.terminal.run import guard_facts
-from klimb.workbench.config import CloningSection, ModelSection, ReferenceSection, RunConfig, TaskSection
+from klimb.workbench.config import CloningSection, ModelSection, RunConfig, TaskSection
 from klimb.workbench.config.correction import CorrectionSection
 from klimb.workbench.config.experience import StoreSection
 from klimb.workbench.config.learning import ClipSettings, OptimizerSection, OwnClip, automatic_warmup
@@ -274,7 +273,7 @@ def make_loop_settings(config: RunConfig) -> LoopSettings:
             max_skipped_steps=training.max_skipped_steps,
         ),
         optimizer=make_optimizer_settings(config),
-        reference=make_reference_settings(config.reference),
+        reference=config.reference,
         checkpoints=config.checkpoints,
         evaluation=EvaluationSettings(
             every_steps=evaluation.every_steps,
@@ -335,20 +334,6 @@ def make_step_settings(config: RunConfig) -> StepSettings:
 def make_optimizer_settings(config: RunConfig) -> OptimizerSettings:
     """Return the optimizer's own settings; the gradient norm belongs to the step."""
     return OptimizerSettings(**config.optimizer.model_dump(exclude={"max_grad_norm", "ess_scaling"}))
-
-
-def make_reference_settings(section: ReferenceSection) -> ReferenceSettings:
-    """Return the rule of the reference."""
-    if section.kind == "iterative":
-        return ReferenceSettings(
-            kind="iterative",
-            every_steps=None if section.every_steps == "never" else section.every_steps,
-            kl_threshold=None if section.kl_threshold == "never" else section.kl_threshold,
-            kl_decay=section.kl_decay,
-        )
-    if section.kind == "ema":
-        return ReferenceSettings(kind="ema", decay=section.decay)
-    return ReferenceSettings(kind=section.kind)
 
 
 def make_cloning(

@@ -12,12 +12,12 @@ from klimb.training import (
     CheckpointError,
     OfflineSource,
     OptimizerSettings,
-    ReferenceSettings,
     ReplaySettings,
     RolloutSettings,
     SourceSettings,
     UpdateSettings,
     read_metrics,
+    reference_named,
     score_samples,
     without_wall_clock,
 )
@@ -123,7 +123,7 @@ def test_recipes_without_a_ratio_learn_from_text_alone(tiny_run, tiny_policy, ro
             advantage_offset=recipe.advantage_offset,
             min_reward=recipe.min_reward,
         ),
-        reference=ReferenceSettings(kind=recipe.reference),
+        reference=reference_named(recipe.reference),
     )
     logs = [OfflineSource(Shelf(texts), tiny_policy, source="log")]
     before = {name: parameter.detach().clone() for name, parameter in tiny_policy.trainable().items()}
@@ -140,7 +140,7 @@ def test_cloning_needs_no_reward_and_every_other_recipe_does(tiny_run, tiny_poli
         settings = log_settings(
             tiny_run,
             collect=RolloutSettings(num_prompts=4, advantages=advantages),
-            reference=ReferenceSettings(kind="behaviour"),
+            reference=reference_named("behaviour"),
         )
         logs = [OfflineSource(Shelf(unrated), tiny_policy, source="log")]
         objective = recipe_named("bc").objective()
@@ -180,7 +180,7 @@ def test_logged_and_fresh_groups_are_told_apart_and_never_compared(tiny_run, tin
 
 
 def test_the_behaviour_policy_as_reference_makes_x_the_log_weight(tiny_run, tiny_policy, rollouts, tmp_path: Path):
-    settings = log_settings(tiny_run, reference=ReferenceSettings(kind="behaviour"))
+    settings = log_settings(tiny_run, reference=reference_named("behaviour"))
     logs = [OfflineSource(Shelf(rollouts), tiny_policy, source="log")]
     tiny_run.run(tiny_policy, tmp_path / "run", settings, logs=logs, objective=Objective(beta=0.1, clip="none"))
     last = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]
@@ -199,7 +199,7 @@ def test_cloning_is_maximum_likelihood_whether_or_not_the_log_knows_its_log_mu(
         settings = log_settings(
             tiny_run,
             collect=RolloutSettings(num_prompts=7, advantages="zero"),
-            reference=ReferenceSettings(kind="behaviour"),
+            reference=reference_named("behaviour"),
         )
         logs = [OfflineSource(Shelf(samples), policy, source="log")]
         objective = recipe_named("bc").objective()

@@ -2,7 +2,7 @@
 
 from klimb.workbench.config.errors import nearest_keys
 from klimb.workbench.config.fields import FieldFacts, known_fields
-from klimb.workbench.config.learning import CloningSection, ObjectiveSection, OptimizerSection, ReferenceSection
+from klimb.workbench.config.learning import CloningSection, ObjectiveSection, OptimizerSection
 from klimb.workbench.config.reading import build_config, read_config, read_tables, save_config, with_overrides
 from klimb.workbench.config.recipe import DEFAULT_RECIPE, recipe_sections
 from klimb.workbench.config.run import EvaluationSection, RunConfig
@@ -16,7 +16,6 @@ __all__ = [
     "ModelSection",
     "ObjectiveSection",
     "OptimizerSection",
-    "ReferenceSection",
     "RunConfig",
     "SamplingSection",
     "ScoringSection",

@@ -50,13 +50,21 @@ def _walk(schema: Schema, definitions: Schema, *, path: str, kinds: tuple[str, .
         # Where a field's docstring is word for word that of its section, pydantic leaves it to the section.
         meaning = str(field.get("description") or next((table.get("description", "") for _, table in tables), ""))
         allowed = TABLE if tables else in_words(field)
-        default = "" if tables or "const" in field else _as_toml(field.get("default"))
+        default = "" if tables or "const" in field else _default(field)
         yield FieldFacts(path=here, kinds=kinds, allowed=allowed, meaning=" ".join(meaning.split()), default=default)
         if "propertyNames" in field:
             names = in_words(field["propertyNames"])
             yield FieldFacts(path=f"{here}.*", kinds=kinds, allowed=f"a name: {names}", meaning=meaning)
         for kind, table in tables:
             yield from _walk(table, definitions, path=here, kinds=(*kinds, kind) if kind else kinds)
+
+
+def _default(field: Schema) -> str:
+    """Return the default as TOML; where it is None, the word that stands for None in a file, if there is one."""
+    if "default" in field and field["default"] is None:
+        words = [str(option["const"]) for option in field.get("anyOf", ()) if "const" in option]
+        return _as_toml(words[0]) if words else ""
+    return _as_toml(field.get("default"))
 
 
 def _as_toml(value: Any) -> str:

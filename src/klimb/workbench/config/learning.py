@@ -18,6 +18,7 @@ from klimb.experience.advantages import ADVANTAGES
 from klimb.losses.clips import CLIPS, Clip
 from klimb.losses.names import check_penalty_name
 from klimb.losses.recipes import recipe_named
+from klimb.training.settings import ReferenceSettings
 from klimb.workbench.config.bounds import (
     MOST,
     PYTHON_NAME,
@@ -145,69 +146,6 @@ class AdvantagesSection(BaseModel):
     """The control experiment: rewards are exchanged at random, so that nothing can be learnt."""
 
 
-class IterativeReferenceSection(BaseModel):
-    """The reference is the policy as it was at the last refresh."""
-
-    model_config = SECTION
-
-    kind: Literal["iterative"] = "iterative"
-    """Iterative reference."""
-    every_steps: CountOrZero | Literal["never"] = 0
-    """Refresh once this many optimiser steps were taken; 0 refreshes at every collection: then ref = mu, at no cost."""
-    kl_threshold: Annotated[float, Field(gt=0, le=1_000)] | Literal["never"] = "never"
-    """Refresh once the moving average of KL(pi||ref), in nats per token, exceeds this."""
-    kl_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Share of the old value that this average keeps at each optimiser step."""
-
-
-class FixedReferenceSection(BaseModel):
-    """The reference is the policy as it was at the start."""
-
-    model_config = SECTION
-
-    kind: Literal["fixed"] = "fixed"
-    """Fixed reference."""
-
-
-class EmaReferenceSection(BaseModel):
-    """The reference follows the policy as a moving average."""
-
-    model_config = SECTION
-
-    kind: Literal["ema"] = "ema"
-    """Moving average of the weights."""
-    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """Share of the old reference kept for each optimiser step."""
-
-
-class BehaviourReferenceSection(BaseModel):
-    """The reference is whoever wrote the response: ref = mu."""
-
-    model_config = SECTION
-
-    kind: Literal["behaviour"] = "behaviour"
-    """Behaviour policy."""
-
-
-class NoReferenceSection(BaseModel):
-    """No reference: needs beta = 0."""
-
-    model_config = SECTION
-
-    kind: Literal["none"] = "none"
-    """No reference."""
-
-
-ReferenceSection = Annotated[
-    IterativeReferenceSection
-    | FixedReferenceSection
-    | EmaReferenceSection
-    | BehaviourReferenceSection
-    | NoReferenceSection,
-    Field(discriminator="kind"),
-]
-
-
 def automatic_warmup(num_optimizer_steps: int) -> int:
     """Return a tenth of the steps, rounded up, and at most 10: short runs still train at their learning rate.
 
@@ -250,7 +188,7 @@ def check_divergence_acts(
     slope: SlopeAtReference,
     *,
     advantages: AdvantagesSection,
-    reference: ReferenceSection,
+    reference: ReferenceSettings,
     is_fresh: bool,
 ) -> None:
     """Return if the divergence does what its name says, on samples that no ratio weighs.

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, model_validator
 from klimb.divergences.names import SlopeAtReference
 from klimb.experience.advantages import NEEDS_GROUPS, SOFT_VALUES
 from klimb.losses.names import slope_of_penalty
-from klimb.training.settings import CheckpointSettings, CreditSettings, CriticSettings
+from klimb.training.settings import CheckpointSettings, CreditSettings, CriticSettings, ReferenceSettings
 from klimb.training.sources.shares import ReplaySettings
 from klimb.workbench.config.bounds import PYTHON_NAME, SECTION, Count, CountOrZero, Loggers, PathText, RunName, Seed
 from klimb.workbench.config.correction import CorrectionSection, NoCorrectionSection, check_correction
@@ -19,7 +19,6 @@ from klimb.workbench.config.learning import (
     CloningSection,
     ObjectiveSection,
     OptimizerSection,
-    ReferenceSection,
     TrainingSection,
     check_divergence_acts,
 )
@@ -104,7 +103,7 @@ class RunConfig(BaseModel):
     """What is done about samples that another policy drew."""
     critic: CriticSettings = CriticSettings()
     """The value head, where credit.kind is 'gae'."""
-    reference: ReferenceSection
+    reference: Annotated[ReferenceSettings, Field(discriminator="kind")]
     """The anchor of the divergence."""
     optimizer: OptimizerSection = OptimizerSection()
     """How a gradient becomes a step."""

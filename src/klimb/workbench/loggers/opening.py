@@ -17,6 +17,7 @@ from klimb.errors import ConfigError
 from klimb.training.run_folder import RunFolder, flat_settings, write_json
 from klimb.ui.text import relative_to_working_directory
 from klimb.workbench.config import RunConfig
+from klimb.workbench.config.reading import resolved_tables
 from klimb.workbench.loggers.tracker import AllTrackers, FailSafeTracker, Tracker
 
 DEFAULT_PROJECT = "klimb"
@@ -142,7 +143,7 @@ def _open(name: str, config: RunConfig, folder: RunFolder) -> Tracker:
     run = LoggedRun(
         name=folder.path.resolve().name,
         folder=folder.path,
-        settings=flat_settings(config.model_dump(mode="json", exclude_none=True)),
+        settings=flat_settings(resolved_tables(config)),
         known_id=ids.get(name, ""),
     )
     try:
