@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 from klimb import __version__
-from klimb.findings.audit.report import AuditReport, Block, Example, Finding, Status, Verdict, VerdictKind
+from klimb.findings.audit.report import AuditReport, Block, Example, Verdict, VerdictKind
+from klimb.findings.finding import STATUSES, Finding, Status
 from klimb.ui.audit_figures import figure_svg
 from klimb.ui.escaping import escaped, escaped_part, escaped_token
 
@@ -91,17 +92,20 @@ PAGE_MARK = '<meta name="generator" content="klimb audit">'
 """Stands in every page made here; a file with it may be replaced by a newer one."""
 
 
-STATUS_WORDS: dict[Status, str] = {"good": "good", "warning": "warning", "bad": "bad", "unknown": "not known"}
+STATUS_WORDS: dict[Status, str] = {
+    "bad": "bad",
+    "warning": "warning",
+    "unknown": "not known",
+    "note": "note",
+    "good": "good",
+}
 
 
-STATUS_SIGNS: dict[Status, str] = {"good": "✓", "warning": "!", "bad": "✗", "unknown": "?"}
+STATUS_SIGNS: dict[Status, str] = {"bad": "✗", "warning": "!", "unknown": "?", "note": "·", "good": "✓"}
 
 
 _WHOLE = re.compile(r"(?<![\w-])--[a-z]+(-[a-z]+)*|\d[\d.,]* %")
 """Of an escaped text: an option such as --is-logging-model, or a percentage."""
-
-
-WORST_FIRST: tuple[Status, ...] = ("bad", "warning", "unknown", "good")
 
 
 VERDICT_STATUS: dict[VerdictKind, Status] = {
@@ -196,7 +200,7 @@ def interval_text(verdict: Verdict) -> str:
 def worst_status(findings: Sequence[Finding]) -> Status:
     """Return the status that a reader should see first; `unknown` when there are no findings."""
     present: list[Status] = [finding.status for finding in findings]
-    return min(present, key=WORST_FIRST.index) if present else "unknown"
+    return min(present, key=STATUSES.index) if present else "unknown"
 
 
 def block_section(block: Block, *, decided_by: str = "") -> str:
@@ -224,10 +228,10 @@ def _finding_row(finding: Finding, *, is_decisive: bool) -> str:
     source = f'<span class="source">{escaped(finding.source)}</span>' if finding.source else ""
     return (
         f'<tr role="row"><th scope="row" role="rowheader">{escaped(finding.name)}{mark}</th>'
-        f'<td role="cell" class="value">{_cell(finding.value)}</td>'
+        f'<td role="cell" class="value">{_cell(finding.evidence)}</td>'
         f'<td role="cell" class="state">{status_html(finding.status)}</td>'
         f'<td role="cell" class="threshold">{_cell(finding.threshold)}{source}</td>'
-        f'<td role="cell">{_cell(finding.meaning)}</td></tr>'
+        f'<td role="cell">{_cell(finding.title)}</td></tr>'
     )
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from klimb import __version__
+from klimb.findings.finding import STATUSES, Finding, Status
 from klimb.findings.metrics import explain
 from klimb.findings.run.changes import prompt_changes
-from klimb.findings.run.finding import SEVERITIES, Finding, Severity
 from klimb.findings.run.record import RunRecord, is_number
 from klimb.findings.run.rules import find
 from klimb.ui.chart import NUM_COLOURS, Chart, chart_data, chart_svg, legend
@@ -27,23 +27,23 @@ from klimb.ui.pages.run_tiles import overview_html, tiles_html, time_html
 from klimb.ui.panels import GUARD, LEARNING, SECTIONS, TIME
 from klimb.ui.run_charts import OTHER, charts_of
 
-SIGNS: dict[Severity, str] = {"bad": "✗ bad", "warning": "! warning", "note": "· note", "good": "✓ good"}
+SIGNS: dict[Status, str] = {"bad": "✗ bad", "warning": "! warning", "note": "· note", "good": "✓ good"}
 
 
 def findings_html(findings: Sequence[Finding], *, link: Callable[[str], str]) -> str:
     """All findings, the most severe first; a sentence if there are none. `link` makes HTML of a metric's name."""
     if not findings:
         return '<p class="quiet">No rule found anything to say about this run.</p>'
-    ordered = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+    ordered = sorted(findings, key=lambda finding: STATUSES.index(finding.status))
     return "".join(_card(finding, link) for finding in ordered)
 
 
 def findings_lines(found: Sequence[Sequence[Finding]]) -> str:
     """Each finding of runs that differ by their seed, in HTML, with how many of the runs have it."""
-    counts: Counter[tuple[Severity, str]] = Counter(
-        (finding.severity, finding.title) for findings in found for finding in findings
+    counts: Counter[tuple[Status, str]] = Counter(
+        (finding.status, finding.title) for findings in found for finding in findings
     )
-    ordered = sorted(counts.items(), key=lambda item: SEVERITIES.index(item[0][0]))
+    ordered = sorted(counts.items(), key=lambda item: STATUSES.index(item[0][0]))
     lines = [
         f'<span class="nowrap {severity}">{SIGNS[severity]}</span> {escaped(title)}'
         + (f' <span class="quiet nowrap">{count} of {len(found)} seeds</span>' if len(found) > 1 else "")
@@ -56,9 +56,9 @@ def _card(finding: Finding, link: Callable[[str], str]) -> str:
     advice = f"<p><strong>Try next:</strong> {escaped(finding.advice)}</p>" if finding.advice else ""
     metrics = " · ".join(link(name) for name in finding.metrics)
     return (
-        f'<article class="finding {finding.severity}"><p class="label">{SIGNS[finding.severity]}</p>'
+        f'<article class="finding {finding.status}"><p class="label">{SIGNS[finding.status]}</p>'
         f"<h3>{escaped(finding.title)}</h3><p>{escaped(finding.evidence)}</p>{advice}"
-        f'<p class="quiet small metrics">{metrics}{" · " if metrics else ""}docs/findings.md, {escaped(finding.key)}'
+        f'<p class="quiet small metrics">{metrics}{" · " if metrics else ""}docs/findings.md, {escaped(finding.name)}'
         "</p></article>"
     )
 

@@ -9,9 +9,10 @@ from importlib.resources import files
 from typing import Any
 
 from klimb import __version__
+from klimb.findings.finding import Finding
 from klimb.findings.study.analysis import StudyStatistics
 from klimb.findings.study.scores import RunResult
-from klimb.findings.study.verdicts import Units, Verdict, budget_text, counted, units_of, verdicts
+from klimb.findings.study.verdicts import Units, budget_text, counted, units_of, verdicts
 from klimb.ui.chart import Chart, chart_data, chart_svg, legend
 from klimb.ui.escaping import escaped
 from klimb.ui.pages.frame import html_page, style_sheet, tooltip_script
@@ -157,10 +158,10 @@ def _section(anchor: str, content: str) -> str:
     return f'<section id="{anchor}" class="{anchor}"><h2>{escaped(title)}</h2>{content}</section>'
 
 
-def _card(verdict: Verdict) -> str:
-    listed = "".join(f"<li>{escaped(sentence)}</li>" for sentence in verdict.sentences)
+def _card(verdict: Finding) -> str:
+    listed = "".join(f"<li>{escaped(sentence)}</li>" for sentence in verdict.evidence.splitlines())
     return (
-        f'<div class="finding {verdict.tone}"><p class="label">{TONES[verdict.tone]}</p>'
+        f'<div class="finding {verdict.status}"><p class="label">{TONES[verdict.status]}</p>'
         f"<h3>{escaped(verdict.title)}</h3>{f'<ul>{listed}</ul>' if listed else ''}</div>"
     )
 

@@ -93,7 +93,7 @@ def _with_hint(finding: Finding, options: Mapping[str, str]) -> Finding:
     option = options.get(finding.name)
     if option is None or finding.status != "unknown":
         return finding
-    return replace(finding, meaning=f"{finding.meaning} (type {option})")
+    return replace(finding, title=f"{finding.title} (type {option})")
 
 
 @dataclass(frozen=True, kw_only=True)
