@@ -13,7 +13,8 @@ from rich.console import Console
 from klimb.errors import ConfigError
 from klimb.experience import Sample
 from klimb.experience.store import open_store
-from klimb.findings.audit import AuditReport, Finding, Thresholds, audit
+from klimb.findings.audit import AuditReport, Thresholds, audit
+from klimb.findings.finding import Finding
 from klimb.policies import Policy, load_policy
 from klimb.training.run_folder import RunFolder, is_run
 from klimb.ui.pages.audit import audit_page
@@ -94,7 +95,7 @@ def _with_hint(finding: Finding, options: Mapping[str, str]) -> Finding:
     option = options.get(finding.name)
     if option is None or finding.status != "unknown":
         return finding
-    return replace(finding, meaning=f"{finding.meaning} (type {option})")
+    return replace(finding, title=f"{finding.title} (type {option})")
 
 
 @dataclass(frozen=True, kw_only=True)

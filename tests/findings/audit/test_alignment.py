@@ -134,7 +134,7 @@ def test_broken_samples_are_counted_by_what_is_wrong():
     samples = [made(n, log_mu=(-1.0, math.nan, -1.0)) for n in range(2)] + [made(n) for n in range(2, 10)]
     finding = found(samples)[BROKEN]
     assert (finding.number, finding.status) == (0.2, "bad")
-    assert "NaN: 2" in finding.meaning
+    assert "NaN: 2" in finding.title
 
 
 def test_absent_broken_and_moved_add_up():

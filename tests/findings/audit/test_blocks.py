@@ -17,9 +17,10 @@ from klimb.findings.audit.lengths import length_block
 from klimb.findings.audit.overlap import MASKED, SAME_MODEL, TOKEN_ESS, overlap_block, same_model_block
 from klimb.findings.audit.provenance import NO_LOG_MU, TRUNCATED, provenance_block
 from klimb.findings.audit.redundancy import EFFECTIVE_PROMPTS, jaccard, near_duplicates, redundancy_block
-from klimb.findings.audit.report import Block, Finding
+from klimb.findings.audit.report import Block
 from klimb.findings.audit.signal import GROUPED, INTERVAL, ZERO_VARIANCE, equal_groups, signal_block
 from klimb.findings.audit.thresholds import Thresholds
+from klimb.findings.finding import Finding
 
 LIMITS = Thresholds()
 
@@ -84,7 +85,7 @@ def test_overlap_by_hand():
     assert finding(block, "effective share of length-normalised weights").number == pytest.approx(9 / 10)
     assert finding(block, "k1").number == pytest.approx(-math.log(4) / 4)
     assert finding(block, "χ² of token weights").number == pytest.approx(19 / 4 - 1)
-    assert "2.0 tokens" in finding(block, "effective share of sequence weights").value
+    assert "2.0 tokens" in finding(block, "effective share of sequence weights").evidence
 
 
 def test_both_ends_of_the_band_are_masked():
@@ -175,7 +176,7 @@ def test_rewards_that_are_no_numbers_are_left_out_and_said():
     samples = [made(0, reward=math.nan), made(1, reward=math.inf), made(2, reward=0.5), made(3, reward=0.0)]
     found = finding(signal_block(samples, LIMITS), "samples with a reward")
     assert found.number == 0.5
-    assert "2 rewards left out" in found.meaning
+    assert "2 rewards left out" in found.title
 
 
 def test_single_responses_have_no_zero_variance_share():
@@ -326,7 +327,7 @@ def test_label_rate_positive_share_and_weights_by_hand():
     block = feedback_block(samples, LIMITS)
     assert finding(block, "label rate").number == 0.8
     assert finding(block, "positive share").number == 0.75
-    assert "undesirable side 3.00 times" in finding(block, "positive share").meaning
+    assert "undesirable side 3.00 times" in finding(block, "positive share").title
     assert block.notes
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from klimb.findings.evaluations import EvaluationRecord, ProblemRecord
-from klimb.findings.run.finding import Finding
+from klimb.findings.finding import Finding
 from klimb.findings.run.record import RunRecord
 from klimb.findings.run.rules import find
 from klimb.findings.run.thresholds import THRESHOLDS, Thresholds
@@ -96,9 +96,9 @@ def evaluation(
 
 def keys(run: RunRecord, thresholds: Thresholds = THRESHOLDS) -> list[str]:
     """Names of what is found."""
-    return [finding.key for finding in find(run, thresholds)]
+    return [finding.name for finding in find(run, thresholds)]
 
 
 def only(run: RunRecord, key: str) -> Finding:
     """The finding with this key."""
-    return next(finding for finding in find(run) if finding.key == key)
+    return next(finding for finding in find(run) if finding.name == key)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from klimb.findings.run.finding import Finding
+from klimb.findings.finding import Finding
 from klimb.findings.run.rules import find
 from klimb.training.run_folder import read_run
 
@@ -30,7 +30,7 @@ def findings_of(name: str) -> tuple[Finding, ...]:
 
 
 def ailments(name: str) -> list[str]:
-    return [finding.key for finding in findings_of(name) if finding.severity in ("bad", "warning")]
+    return [finding.name for finding in findings_of(name) if finding.status in ("bad", "warning")]
 
 
 def test_every_disease_of_the_list_is_recorded():
@@ -57,13 +57,13 @@ def test_a_disease_is_found_first_and_no_other_one_is_claimed(name: str):
 @pytest.mark.parametrize("name", HEALTHY)
 def test_a_healthy_run_has_no_warning_and_is_said_to_have_learned(name: str):
     assert ailments(name) == []
-    assert "learned" in [finding.key for finding in findings_of(name)]
+    assert "learned" in [finding.name for finding in findings_of(name)]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_asks_for_attention_says_what_to_try(name: str):
     for finding in findings_of(name):
-        assert bool(finding.advice) == (finding.severity != "good")
+        assert bool(finding.advice) == (finding.status != "good")
         assert re.search(r"\d", finding.evidence)
 
 

@@ -74,8 +74,8 @@ def test_a_rule_is_silent_at_its_limit_and_speaks_beyond_it(
 def test_what_is_far_beyond_a_limit_is_bad_and_not_only_a_warning(
     key: str, curves: dict[str, list[float]], heavy: dict[str, list[float]]
 ):
-    assert only(record(curves), key).severity == "warning"
-    assert only(record({**curves, **heavy}), key).severity == "bad"
+    assert only(record(curves), key).status == "warning"
+    assert only(record({**curves, **heavy}), key).status == "bad"
 
 
 def test_one_wild_step_is_no_blow_up():
@@ -123,7 +123,7 @@ def test_weights_of_one_are_inert_by_design_with_one_step_a_batch_and_a_fault_wi
 
 def test_a_clip_that_never_acts_is_a_note_and_one_that_acts_once_is_none():
     never = {**WEIGHTS, "clip_low_fraction": flat(0.0), "clip_high_fraction": flat(0.0)}
-    assert only(record(never), "inert-clip").severity == "note"
+    assert only(record(never), "inert-clip").status == "note"
     assert "inert-clip" not in keys(record({**never, "clip_high_fraction": [*flat(0.0)[1:], 0.01]}))
 
 
@@ -179,14 +179,14 @@ def test_with_the_filter_on_dropped_groups_are_the_waste():
 
 
 def test_saturation_from_the_start_is_a_warning_and_in_the_end_a_note():
-    assert only(record({"accuracy": flat(0.97)}), "reward-saturation").severity == "warning"
-    assert only(record({"accuracy": ramp(0.1, 1.0)}), "reward-saturation").severity == "note"
+    assert only(record({"accuracy": flat(0.97)}), "reward-saturation").status == "warning"
+    assert only(record({"accuracy": ramp(0.1, 1.0)}), "reward-saturation").status == "note"
 
 
 def test_cut_answers_are_only_a_note_while_the_reward_rises():
     cut = {"truncated_fraction": flat(0.9)}
-    assert only(record({**cut, "accuracy": ramp(0.1, 0.6)}), "truncated-answers").severity == "note"
-    assert only(record({**cut, "accuracy": flat(0.1)}), "truncated-answers").severity == "warning"
+    assert only(record({**cut, "accuracy": ramp(0.1, 0.6)}), "truncated-answers").status == "note"
+    assert only(record({**cut, "accuracy": flat(0.1)}), "truncated-answers").status == "warning"
 
 
 RIGHT, WRONG, HALF = [1.0] * 4, [0.0] * 4, [1.0, 1.0, 0.0, 0.0]
@@ -205,7 +205,7 @@ def test_worse_on_held_out_problems_is_forgetting_and_not_learning():
     before, after = evaluation("before", [HALF] * 12), evaluation("after", [WRONG] * 12, step=20)
     run = record({"accuracy": flat(0.15)}, evaluations=[before, after])
     assert keys(run) == ["forgetting"]
-    assert only(run, "forgetting").severity == "bad"
+    assert only(run, "forgetting").status == "bad"
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_before_the_end_the_newest_guarded_row_counts():
 def test_what_the_guard_did_is_told():
     event = {"step": 7, "action": "stop", "metric": "guard/perplexity", "reason": "perplexity doubled"}
     finding = only(record(guard={"events": [event]}), "forgetting")
-    assert finding.severity == "bad"
+    assert finding.status == "bad"
     assert "step 7 was stop: perplexity doubled" in finding.evidence
 
 
@@ -326,7 +326,7 @@ def test_cloning_is_judged_by_the_likelihood_of_its_data(log_pi_mean, severity, 
     )
     assert keys(run) == ["cloning"]
     finding = only(run, "cloning")
-    assert finding.severity == severity
+    assert finding.status == severity
     assert finding.title.startswith(title)
 
 

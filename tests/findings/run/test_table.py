@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.findings.run.synthetic import evaluation, flat, keys, record
 
+from klimb.findings.finding import STATUSES
 from klimb.findings.run.evidence import correlation, runs_of_steps, trend_of
-from klimb.findings.run.finding import SEVERITIES
 from klimb.findings.run.rules import RULES, find
 from klimb.findings.run.thresholds import THRESHOLDS, Thresholds
 from klimb.findings.tables import with_tables
@@ -60,8 +60,8 @@ def test_findings_come_with_the_worst_first():
         {"kl_pi_ref": flat(5.0), "accuracy": flat(0.95), "num_errors": flat(9.0), "num_samples": flat(90.0)},
         evaluations=[evaluation("before", [[0.0]] * 9), evaluation("after", [[1.0]] * 9, step=20)],
     )
-    order = [SEVERITIES.index(finding.severity) for finding in find(run)]
-    assert order == sorted(order) and set(order) == {0, 1, 3}
+    order = [STATUSES.index(finding.status) for finding in find(run)]
+    assert order == sorted(order) and set(order) == {0, 1, 4}
 
 
 def test_thresholds_can_be_given():

@@ -165,8 +165,8 @@ def test_verdicts_begin_with_the_runs_that_were_lost():
     scores = random_study({"grpo": 0.4, "ppo": 0.6}, num_seeds=3)
     runs = (replace(scores.runs[0], status="failed"), *scores.runs[1:])
     first = verdicts(analyse(replace(scores, runs=runs)))[0]
-    assert first.tone == "warning" and first.title == "1 run of 6 did not finish and is in no number"
-    assert first.sentences[0] == "By method: grpo (1)."
+    assert first.status == "warning" and first.title == "1 run of 6 did not finish and is in no number"
+    assert first.evidence.splitlines()[0] == "By method: grpo (1)."
 
 
 def test_a_steadier_method_is_named():
@@ -177,4 +177,4 @@ def test_a_steadier_method_is_named():
     runs = [falling(name, drop, seed) for name, drop in (("grpo", 0.2), ("calm", 0.05)) for seed in range(5)]
     runs += [falling("wild", 0.4 + 0.003 * seed, seed) for seed in range(5)]
     stability = verdicts(analyse(study_of(runs)))[-1]
-    assert "lost more than grpo: wild" in " ".join(stability.sentences)
+    assert "lost more than grpo: wild" in stability.evidence

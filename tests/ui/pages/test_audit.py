@@ -10,7 +10,8 @@ from typing import get_args
 import pytest
 from rich.console import Console
 
-from klimb.findings.audit.report import AuditReport, Block, Example, Figure, Finding, Status, Verdict, VerdictKind
+from klimb.findings.audit.report import AuditReport, Block, Example, Figure, Verdict, VerdictKind
+from klimb.findings.finding import Finding, Status
 from klimb.ui.escaping import cut, escaped, one_line
 from klimb.ui.pages.audit import STATUS_WORDS, audit_page, chart_of, interval_text, worst_status
 from klimb.ui.svg import PLOT_HEIGHT, TOP, WIDTH, chart_svg, nice_ticks, tick_labels
@@ -28,7 +29,7 @@ FIGURES = (
 
 
 def finding(name: str, status: Status = "good", **changes) -> Finding:
-    return replace(Finding(name=name, value="12 %", status=status, meaning=f"meaning of {name}"), **changes)
+    return replace(Finding(name=name, evidence="12 %", status=status, title=f"meaning of {name}"), **changes)
 
 
 def report(kind: VerdictKind = "ratio-free-rl", hostile: str = "") -> AuditReport:
@@ -147,7 +148,7 @@ def test_every_finding_and_the_verdict_are_on_the_page_and_in_the_terminal(kind:
     for text in (Structure(page_of(shown)).text, console.export_text()):
         for each in (each for block in shown.blocks for each in block.findings):
             assert each.name in text and STATUS_WORDS[each.status] in text and each.threshold in text
-            assert each.status == "good" or each.meaning in text
+            assert each.status == "good" or each.title in text
         verdict = shown.verdict
         for part in (kind, verdict.title, verdict.reason, verdict.decided_by, verdict.next_action, "± 0.052"):
             assert part in text
@@ -187,7 +188,7 @@ def test_long_texts_are_cut_and_the_page_says_by_how_much():
 def test_a_narrow_terminal_keeps_every_status_name_and_number(width: int):
     long = "check with a name that is far too long for any terminal line there is"
     value = "12,345 of 67,890 responses at 15.6 tokens a response " + "9" * 60
-    findings = tuple(finding(f"{status} {long}", status, value=value, meaning="") for status in get_args(Status))
+    findings = tuple(finding(f"{status} {long}", status, evidence=value, title="") for status in get_args(Status))
     shown = replace(report(), blocks=(Block(name="b", title="Block", findings=findings),))
     console = Console(width=width, record=True, file=StringIO())
     print_audit(console, shown)
@@ -231,7 +232,7 @@ def test_the_interval_is_stated_once():
 
 
 def test_no_line_break_tears_an_option_or_a_percentage():
-    torn = finding("a", "unknown", value="12.5 % of 3", meaning="needs a model (type --is-logging-model)")
+    torn = finding("a", "unknown", evidence="12.5 % of 3", title="needs a model (type --is-logging-model)")
     html = page_of(replace(report(), blocks=(Block(name="b", title="B", findings=(torn,)),)))
     for whole in ("12.5 %", "--is-logging-model"):
         assert f'<span class="whole">{whole}</span>' in html

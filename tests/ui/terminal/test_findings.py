@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from klimb.findings.run.finding import Finding
+from klimb.findings.finding import Finding
 from klimb.ui.terminal.run import print_findings
 
 ESCAPE = "\x1b[31mred\x1b]0;title\x07\nnext"
@@ -17,7 +17,7 @@ def printed(*findings: Finding, is_terminal: bool = False) -> str:
 
 def finding(**others: str) -> Finding:
     texts = {"title": "A title", "evidence": "Its evidence.", "advice": "Do this.", **others}
-    return Finding(key="a-key", severity="warning", metrics=("entropy",), anchor="metrics.md#the-objective", **texts)
+    return Finding(name="a-key", status="warning", metrics=("entropy",), anchor="metrics.md#the-objective", **texts)
 
 
 def test_a_finding_is_printed_with_severity_evidence_and_advice():

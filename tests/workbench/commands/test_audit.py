@@ -102,7 +102,7 @@ def test_an_audit_scores_and_leaves_a_page_and_a_run_file(place: Path, tiny_mode
     assert finding_named(report, "evaluation prompts in the data").number == 0
     page = (place / "logs-audit.html").read_text()
     for each in (each for block in report.blocks for each in block.findings):
-        assert each.value[:10].partition("&")[0] in text
+        assert each.evidence[:10].partition("&")[0] in text
         assert f">{STATUS[each.status]}<" in page
     config = build_config(read_tables(place / "logs-audit.toml"), source="")
     assert config.log is not None and (config.log.path, config.log.where) == ("logs", "")
@@ -281,7 +281,7 @@ def test_a_check_that_lacks_a_piece_names_the_option_that_gives_it(place: Path, 
     report, text = audited()
     page = re.sub(r"<[^>]*>", "", (place / "logs-audit.html").read_text(encoding="utf-8"))
     for name, option in options.items():
-        assert f"(type {option}" in finding_named(report, name).meaning
+        assert f"(type {option}" in finding_named(report, name).title
         assert f"(type {option}" in " ".join(text.split()) and f"(type {option}" in page
     model = str(tiny_model_path)
     _, text = audited(model=model, is_logging_model=True, evaluation="arithmetic", fresh=4)

@@ -13,10 +13,11 @@ from klimb.findings.audit.lengths import length_block
 from klimb.findings.audit.overlap import overlap_block, same_model_block
 from klimb.findings.audit.provenance import provenance_block
 from klimb.findings.audit.redundancy import redundancy_block
-from klimb.findings.audit.report import AuditReport, Block, Example, Figure, Finding, Status, Verdict, VerdictKind
+from klimb.findings.audit.report import AuditReport, Block, Example, Figure, Verdict, VerdictKind
 from klimb.findings.audit.signal import signal_block
 from klimb.findings.audit.thresholds import Thresholds
 from klimb.findings.audit.verdict import decide, verdict_of
+from klimb.findings.finding import Finding, Status
 
 __all__ = [
     "AuditReport",

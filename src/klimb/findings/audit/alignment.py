@@ -25,8 +25,9 @@ from klimb.findings.audit.evidence import (
     short,
     unknown,
 )
-from klimb.findings.audit.report import Block, Figure, Finding
+from klimb.findings.audit.report import Block, Figure
 from klimb.findings.audit.thresholds import Thresholds
+from klimb.findings.finding import Finding
 
 MIN_TOKENS = 4
 """A shorter response can fit the wrong place by chance."""
@@ -197,9 +198,9 @@ def _lengths(samples: Sequence[Sample]) -> Finding:
     wrong = sum(len(sample.log_mu or ()) != len(sample.response_ids) or not sample.log_mu for sample in with_log_mu)
     return Finding(
         name="one log-probability a token",
-        value=f"{len(with_log_mu) - wrong:,} of {counted(len(with_log_mu), 'sample')}",
+        evidence=f"{len(with_log_mu) - wrong:,} of {counted(len(with_log_mu), 'sample')}",
         status="bad" if wrong else "good",
-        meaning="" if not wrong else "samples have no tokens or another number of log-probabilities",
+        title="" if not wrong else "samples have no tokens or another number of log-probabilities",
         threshold="all",
         number=1 - wrong / len(with_log_mu),
     )
@@ -215,9 +216,9 @@ def _round_trip(samples: Sequence[Sample], decode: Decode | None, thresholds: Th
     share = sum(decode(sample.response_ids) == sample.response for sample in chosen) / len(chosen)
     return Finding(
         name=name,
-        value=f"{percent(share)} of {counted(len(chosen), 'response')}",
+        evidence=f"{percent(share)} of {counted(len(chosen), 'response')}",
         status=at_least(share, good=1.0, bad=thresholds.min_round_trip),
-        meaning="" if share == 1 else "the ids are of another tokenizer, or the text was changed after it was drawn",
+        title="" if share == 1 else "the ids are of another tokenizer, or the text was changed after it was drawn",
         threshold=both_at_least("100 %", percent(thresholds.min_round_trip)),
         source="own choice",
         number=share,
@@ -237,9 +238,9 @@ def _end_token(samples: Sequence[Sample], decode: Decode | None, thresholds: Thr
     limit = percent(thresholds.min_end_token)
     return Finding(
         name=name,
-        value=f"{percent(share)} of {counted(len(ended), 'response')}",
+        evidence=f"{percent(share)} of {counted(len(ended), 'response')}",
         status=at_least(share, good=1.0 if decode else thresholds.min_end_token, bad=thresholds.min_end_token),
-        meaning="" if share == 1 else "without it the policy is never taught where to stop",
+        title="" if share == 1 else "without it the policy is never taught where to stop",
         threshold=both_at_least("100 %" if decode else limit, limit),
         source="own choice",
         number=share,
@@ -254,9 +255,9 @@ def _broken(samples: Sequence[Sample], broken: Mapping[int, str], thresholds: Th
     kinds = ", ".join(f"{kind}: {number:,}" for kind, number in Counter(broken.values()).most_common())
     return Finding(
         name=BROKEN,
-        value=f"{len(broken):,} of {counted(num_given, 'sample')}",
+        evidence=f"{len(broken):,} of {counted(num_given, 'sample')}",
         status=at_most(share, good=0.0, bad=thresholds.max_unusable_log_mu),
-        meaning=f"samples by what is wrong: {kinds}" if broken else "all are finite, none above 0, none all 0",
+        title=f"samples by what is wrong: {kinds}" if broken else "all are finite, none above 0, none all 0",
         threshold=both_at_most("0 %", percent(thresholds.max_unusable_log_mu)),
         source="eval-protocol pull request 457: stored zeros looked plausible",
         number=share,
@@ -271,9 +272,9 @@ def _shift(test: ShiftTest, thresholds: Thresholds) -> Finding:
     own = "they fit their own tokens best" if at <= min(before, after) else "no other place fits clearly better"
     return Finding(
         name=SHIFT,
-        value=f"{percent(share)} of samples; {errors} nats",
+        evidence=f"{percent(share)} of samples; {errors} nats",
         status=at_most(share, good=0.0, bad=thresholds.max_unusable_log_mu),
-        meaning=moved if test.place else (own if share == 0 else "some samples fit the place beside theirs exactly"),
+        title=moved if test.place else (own if share == 0 else "some samples fit the place beside theirs exactly"),
         threshold=(
             f"{both_at_most('0 %', percent(thresholds.max_unusable_log_mu))} of samples; "
             f"moved if {thresholds.shift_factor:g} times closer at −1 or +1, and more than "
@@ -292,9 +293,9 @@ def _first_tokens(samples: Sequence[Sample]) -> Finding:
     share = 1 - conflicts / compared
     return Finding(
         name=name,
-        value=f"{percent(share)} of {counted(compared, 'sample')}",
+        evidence=f"{percent(share)} of {counted(compared, 'sample')}",
         status=at_least(share, good=0.9),
-        meaning=(
+        title=(
             "they agree, as they must when log-probabilities belong to their tokens"
             if share >= 0.9
             else "a hint that log-probabilities are moved, or that models or settings were mixed; score with a model"
@@ -313,9 +314,9 @@ def _unusable(samples: Sequence[Sample], num_broken: int, test: ShiftTest | None
     share = 1 - (1 - absent - broken) * (1 - moved)
     return Finding(
         name=UNUSABLE,
-        value=percent(share),
+        evidence=percent(share),
         status=at_most(share, good=0.0, bad=thresholds.max_unusable_log_mu),
-        meaning=(
+        title=(
             f"absent or estimated {percent(absent)}, broken {percent(broken)}, "
             + ("moved: not tested" if test is None else f"moved {percent(moved)} of those compared")
         ),

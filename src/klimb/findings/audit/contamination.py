@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from klimb.experience.samples import Sample
 from klimb.findings.audit.evidence import at_most, counted, normalised, percent, prompt_text, unknown
-from klimb.findings.audit.report import Block, Finding
+from klimb.findings.audit.report import Block
+from klimb.findings.finding import Finding
 
 NUM_WORDS = 8
 """Words of an n-gram; a shorter prompt can only be found whole."""
@@ -70,9 +71,9 @@ def _finding(name: str, found: int, total: int, meaning: str) -> Finding:
     share = found / total
     return Finding(
         name=name,
-        value=f"{found:,} of {counted(total, 'prompt')} ({percent(share)})",
+        evidence=f"{found:,} of {counted(total, 'prompt')} ({percent(share)})",
         status=at_most(share, good=0.0, bad=0.0),
-        meaning=meaning if found else "none",
+        title=meaning if found else "none",
         threshold="none",
         source="8-grams: arXiv 2005.14165 used 13 words, shorter prompts need fewer; own choice",
         number=share,

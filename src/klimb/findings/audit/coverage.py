@@ -15,8 +15,9 @@ from klimb.findings.audit.evidence import (
     short,
     unknown,
 )
-from klimb.findings.audit.report import Block, Figure, Finding
+from klimb.findings.audit.report import Block, Figure
 from klimb.findings.audit.thresholds import Thresholds
+from klimb.findings.finding import Finding
 
 COVERED = "the policy's own answers look like logged ones"
 
@@ -53,9 +54,9 @@ def coverage_block(
     covered = (
         Finding(
             name=COVERED,
-            value=f"{percent(share)} of {counted(len(known), 'answer')}",
+            evidence=f"{percent(share)} of {counted(len(known), 'answer')}",
             status=at_least(share, good=thresholds.min_coverage, bad=thresholds.min_coverage / 2),
-            meaning=f"their nearest logged answer to the same prompt has a similarity of at least "
+            title=f"their nearest logged answer to the same prompt has a similarity of at least "
             f"{thresholds.min_similarity:g}; {len(nearest) - len(known):,} answers were to prompts not in the data",
             threshold=both_at_least(percent(thresholds.min_coverage), percent(thresholds.min_coverage / 2)),
             source="coverage idea: arXiv 2512.11150; own choice of the number",
@@ -106,9 +107,9 @@ def _unseen(samples: Sequence[Sample], evaluation_prompts: Sequence[str]) -> Fin
     share = sum(normalised(prompt) not in seen for prompt in evaluation_prompts) / len(evaluation_prompts)
     return Finding(
         name=UNSEEN,
-        value=f"{percent(share)} of {counted(len(evaluation_prompts), 'prompt')}",
+        evidence=f"{percent(share)} of {counted(len(evaluation_prompts), 'prompt')}",
         status="good",
-        meaning="right for held-out prompts; whether they improve is then a question of transfer",
+        title="right for held-out prompts; whether they improve is then a question of transfer",
         number=share,
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klimb.experience.samples import Sample
-from klimb.findings.audit.report import Finding, Status
+from klimb.findings.finding import Finding, Status
 
 USABLE = ("sampler", "recomputed")
 """Provenances of log_mu that a ratio may be built on."""
@@ -155,7 +155,7 @@ def both_at_least(good: str, bad: str) -> str:
 
 def unknown(name: str, why: str) -> Finding:
     """Return the finding of a check that could not be made."""
-    return Finding(name=name, value="unknown", status="unknown", meaning=why)
+    return Finding(name=name, evidence="unknown", status="unknown", title=why)
 
 
 def percent(share: float) -> str:

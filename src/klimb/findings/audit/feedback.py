@@ -7,8 +7,9 @@ import numpy as np
 
 from klimb.experience.samples import Sample
 from klimb.findings.audit.evidence import at_least, at_most, counted, is_rated, percent, short, unknown
-from klimb.findings.audit.report import Block, Finding
+from klimb.findings.audit.report import Block
 from klimb.findings.audit.thresholds import Thresholds
+from klimb.findings.finding import Finding
 from klimb.findings.statistics import Z_95
 
 NOT_AT_RANDOM = (
@@ -41,9 +42,9 @@ def _label_rate(num_rated: int, num_samples: int, thresholds: Thresholds) -> Fin
     share = num_rated / num_samples
     return Finding(
         name="label rate",
-        value=f"{percent(share)} of {counted(num_samples, 'sample')}",
+        evidence=f"{percent(share)} of {counted(num_samples, 'sample')}",
         status=at_least(share, good=thresholds.min_reward_share),
-        meaning="" if share == 1 else "the others are unrated, which is not negative",
+        title="" if share == 1 else "the others are unrated, which is not negative",
         threshold=f"at least {percent(thresholds.min_reward_share)}",
         source="own choice",
         number=share,
@@ -59,9 +60,9 @@ def _positive(rated: Sequence[Sample]) -> Finding:
     balance = "only one side was rated" if one_sided else _kto_weights(num_positive, num_negative)
     return Finding(
         name="positive share",
-        value=percent(share),
+        evidence=percent(share),
         status="warning" if one_sided else "good",
-        meaning=balance,
+        title=balance,
         threshold="both sides present",
         source="TRL's documentation of KTO: w⁺n⁺ : w⁻n⁻ between 1:1 and 4:3",
         number=share,
@@ -84,9 +85,9 @@ def _concentration(rated: Sequence[Sample], thresholds: Thresholds) -> Finding:
     share = users.most_common(1)[0][1] / users.total()
     return Finding(
         name=name,
-        value=f"{percent(share)} of {counted(users.total(), 'rating')} by {counted(len(users), 'user')}",
+        evidence=f"{percent(share)} of {counted(users.total(), 'rating')} by {counted(len(users), 'user')}",
         status=at_most(share, good=thresholds.max_top_user_share),
-        meaning="" if share <= thresholds.max_top_user_share else "one person's taste weighs much",
+        title="" if share <= thresholds.max_top_user_share else "one person's taste weighs much",
         threshold=f"at most {percent(thresholds.max_top_user_share)}",
         source="own choice",
         number=share,
@@ -106,11 +107,9 @@ def _drift(rated: Sequence[Sample], thresholds: Thresholds) -> Finding:
     moved = abs(drift) > thresholds.max_drift and abs(drift) > noise
     return Finding(
         name=name,
-        value=f"{drift:+.3f} ± {short(noise)} (95 %)",
+        evidence=f"{drift:+.3f} ± {short(noise)} (95 %)",
         status="warning" if moved else "good",
-        meaning="the second half in time is rated otherwise; hold out the latest rows, not random ones"
-        if moved
-        else "",
+        title="the second half in time is rated otherwise; hold out the latest rows, not random ones" if moved else "",
         threshold=f"at most ±{thresholds.max_drift:g}, or within the noise",
         source="own choice",
         number=drift,

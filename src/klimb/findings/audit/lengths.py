@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from klimb.experience.samples import Sample
 from klimb.findings.audit.evidence import at_most, counted, is_rated, percent, short, unknown
-from klimb.findings.audit.report import Block, Figure, Finding
+from klimb.findings.audit.report import Block, Figure
 from klimb.findings.audit.thresholds import Thresholds
+from klimb.findings.finding import Finding
 from klimb.findings.statistics import pearson, spearman
 
 _NUM_BINS = 8
@@ -41,9 +42,9 @@ def _correlation(name: str, value: float | None, thresholds: Thresholds) -> Find
     limit = thresholds.max_length_correlation
     return Finding(
         name=name,
-        value=f"{value:+.2f}",
+        evidence=f"{value:+.2f}",
         status=at_most(abs(value), good=limit),
-        meaning="" if abs(value) <= limit else "length control first: compare rewards at equal length before training",
+        title="" if abs(value) <= limit else "length control first: compare rewards at equal length before training",
         threshold=f"at most ±{limit:g}",
         source="own choice",
         number=value,
@@ -58,9 +59,9 @@ def _cut_off(samples: Sequence[Sample], thresholds: Thresholds) -> Finding:
     share = sum(sample.finish_reason == "length" for sample in known) / len(known)
     return Finding(
         name=name,
-        value=f"{percent(share)} of {counted(len(known), 'sample')}",
+        evidence=f"{percent(share)} of {counted(len(known), 'sample')}",
         status=at_most(share, good=thresholds.max_cut_off),
-        meaning="" if share <= thresholds.max_cut_off else "raise max_new_tokens, or leave them out",
+        title="" if share <= thresholds.max_cut_off else "raise max_new_tokens, or leave them out",
         threshold=f"at most {percent(thresholds.max_cut_off)}",
         source="own choice",
         number=share,
@@ -71,9 +72,9 @@ def _empty(samples: Sequence[Sample], thresholds: Thresholds) -> Finding:
     share = sum(not sample.response.strip() for sample in samples) / len(samples)
     return Finding(
         name="empty responses",
-        value=percent(share),
+        evidence=percent(share),
         status=at_most(share, good=thresholds.max_empty),
-        meaning="" if share <= thresholds.max_empty else "something failed where these were made",
+        title="" if share <= thresholds.max_empty else "something failed where these were made",
         threshold=f"at most {percent(thresholds.max_empty)}",
         source="prime-rl: above 5 % is a smell",
         number=share,

@@ -13,8 +13,9 @@ from klimb.findings.audit.evidence import (
     short,
     unknown,
 )
-from klimb.findings.audit.report import Block, Figure, Finding
+from klimb.findings.audit.report import Block, Figure
 from klimb.findings.audit.thresholds import Thresholds
+from klimb.findings.finding import Finding
 from klimb.findings.statistics import LOG_BOUND, chi_square, effective_share, k1, k3, pareto_k
 
 SAME_MODEL = "k3 against the logging model"
@@ -56,18 +57,18 @@ def _agreement(pairs: TokenPairs, thresholds: Thresholds) -> tuple[Finding, ...]
     return (
         Finding(
             name="mean |Δ| against the logging model",
-            value=f"{short(gap)} nats a token",
+            evidence=f"{short(gap)} nats a token",
             status=at_most(gap, good=thresholds.same_model_abs_good, bad=thresholds.same_model_abs_bad),
-            meaning="rounding" if gap <= thresholds.same_model_abs_good else "more than rounding usually makes",
+            title="rounding" if gap <= thresholds.same_model_abs_good else "more than rounding usually makes",
             threshold=both_at_most(f"{thresholds.same_model_abs_good:g}", f"{thresholds.same_model_abs_bad:g}"),
             source="NeMo-RL: a token error above 1 to 2 % is a bug",
             number=gap,
         ),
         Finding(
             name=SAME_MODEL,
-            value=f"{divergence:.2e} nats a token",
+            evidence=f"{divergence:.2e} nats a token",
             status=at_most(divergence, good=thresholds.same_model_k3_good, bad=thresholds.same_model_k3_bad),
-            meaning=(
+            title=(
                 "the model is the one that made the data"
                 if divergence <= thresholds.same_model_k3_bad
                 else "the recorded numbers are not those of this model at temperature 1"
@@ -78,9 +79,9 @@ def _agreement(pairs: TokenPairs, thresholds: Thresholds) -> tuple[Finding, ...]
         ),
         Finding(
             name="tokens off",
-            value=f"{percent(off)} by more than {percent(thresholds.token_error)}",
+            evidence=f"{percent(off)} by more than {percent(thresholds.token_error)}",
             status=at_most(off, good=thresholds.max_tokens_off),
-            meaning="" if off <= thresholds.max_tokens_off else "two programs with the same weights give less",
+            title="" if off <= thresholds.max_tokens_off else "two programs with the same weights give less",
             threshold=f"at most {percent(thresholds.max_tokens_off)}",
             source="TRL issue 6789",
             number=off,
@@ -110,34 +111,34 @@ def _divergences(pairs: TokenPairs, thresholds: Thresholds) -> tuple[Finding, ..
     return (
         Finding(
             name="quantiles of token weights",
-            value=spread,
+            evidence=spread,
             status="good",
-            meaning="w = π/μ; 1 where both policies agree",
+            title="w = π/μ; 1 where both policies agree",
             number=float(quantiles[3]),
         ),
         Finding(
             name="k1",
-            value=f"{short(first)} nats a token",
+            evidence=f"{short(first)} nats a token",
             status=at_most(abs(first), good=thresholds.max_abs_k1),
-            meaning="mean of log μ − log π, an estimate of KL(μ‖π)",
+            title="mean of log μ − log π, an estimate of KL(μ‖π)",
             threshold=f"|k1| at most {thresholds.max_abs_k1:g}",
             source=_VERL,
             number=first,
         ),
         Finding(
             name="k3",
-            value=f"{short(third)} nats a token",
+            evidence=f"{short(third)} nats a token",
             status=at_most(third, good=thresholds.max_abs_k1),
-            meaning="mean of w − 1 − log w, an estimate of KL(μ‖π) that is never negative",
+            title="mean of w − 1 − log w, an estimate of KL(μ‖π) that is never negative",
             threshold=f"at most {thresholds.max_abs_k1:g}",
             source=_VERL,
             number=third,
         ),
         Finding(
             name="χ² of token weights",
-            value=short(squares),
+            evidence=short(squares),
             status=at_most(squares, good=thresholds.max_chi_square),
-            meaning="mean of w² minus 1: how much the weights add to the variance",
+            title="mean of w² minus 1: how much the weights add to the variance",
             threshold=f"at most {thresholds.max_chi_square:g}",
             source=_VERL,
             number=squares,
@@ -154,9 +155,9 @@ def _effective_shares(pairs: TokenPairs, thresholds: Thresholds) -> tuple[Findin
     return (
         Finding(
             name=TOKEN_ESS,
-            value=f"{percent(token_share)} ({at_length})",
+            evidence=f"{percent(token_share)} ({at_length})",
             status=decides,
-            meaning="(Σw)²/(n·Σw²): the share of equally weighted tokens that would be worth as much",
+            title="(Σw)²/(n·Σw²): the share of equally weighted tokens that would be worth as much",
             threshold=both_at_least(f"{thresholds.token_ess_good:g}", f"{thresholds.token_ess_bad:g}"),
             source=_VERL,
             number=token_share,
@@ -172,9 +173,9 @@ def _plain_share(name: str, log_weights: np.ndarray[tuple[int], np.dtype[np.floa
     share = effective_share(log_weights)
     return Finding(
         name=name,
-        value=f"{percent(share)} ({at_length})",
+        evidence=f"{percent(share)} ({at_length})",
         status=at_least(share, good=0.5),
-        meaning="falls with the length even for noise: about exp(−T·σ²) for T tokens with noise σ",
+        title="falls with the length even for noise: about exp(−T·σ²) for T tokens with noise σ",
         threshold="good from 0.5, read beside its length; nothing is decided by it",
         number=share,
     )
@@ -183,13 +184,13 @@ def _plain_share(name: str, log_weights: np.ndarray[tuple[int], np.dtype[np.floa
 def _tail(name: str, shape: float | None, thresholds: Thresholds) -> Finding:
     if shape is None:
         return Finding(
-            name=name, value="no tail", status="unknown", meaning="too few different weights to fit a tail to"
+            name=name, evidence="no tail", status="unknown", title="too few different weights to fit a tail to"
         )
     return Finding(
         name=name,
-        value=short(shape),
+        evidence=short(shape),
         status=at_most(shape, good=thresholds.pareto_k_good, bad=thresholds.pareto_k_bad),
-        meaning="shape of the largest weights; above 0.5 their variance is infinite",
+        title="shape of the largest weights; above 0.5 their variance is infinite",
         threshold=both_at_most(f"{thresholds.pareto_k_good:g}", f"{thresholds.pareto_k_bad:g}"),
         source="arXiv 1507.02646",
         number=shape,
@@ -203,18 +204,18 @@ def _cuts(pairs: TokenPairs, thresholds: Thresholds) -> tuple[Finding, Finding]:
     return (
         Finding(
             name=MASKED,
-            value=f"{percent(masked)} outside [{thresholds.mask_low:g}, {thresholds.mask_high:g}]",
+            evidence=f"{percent(masked)} outside [{thresholds.mask_low:g}, {thresholds.mask_high:g}]",
             status=at_most(masked, good=thresholds.max_masked / 2, bad=thresholds.max_masked),
-            meaning="a mask on the ratio would take them out",
+            title="a mask on the ratio would take them out",
             threshold=both_at_most(percent(thresholds.max_masked / 2), percent(thresholds.max_masked)),
             source="band: IcePop, arXiv 2510.18855; share: own choice",
             number=masked,
         ),
         Finding(
             name="tokens above the cap",
-            value=f"{percent(capped)} above {thresholds.tis_cap:g}",
+            evidence=f"{percent(capped)} above {thresholds.tis_cap:g}",
             status=at_most(capped, good=thresholds.max_masked / 2),
-            meaning="truncated importance sampling would cut their weight",
+            title="truncated importance sampling would cut their weight",
             threshold=f"at most {percent(thresholds.max_masked / 2)}",
             source="cap: SkyRL, slime; share: own choice",
             number=capped,

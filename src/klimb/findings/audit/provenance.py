@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 from klimb.experience.samples import Sample, SamplingSettings
 from klimb.findings.audit.evidence import USABLE, at_most, both_at_most, counted, is_truncated, percent, unknown
-from klimb.findings.audit.report import Block, Finding
+from klimb.findings.audit.report import Block
 from klimb.findings.audit.thresholds import Thresholds
+from klimb.findings.finding import Finding
 
 NO_LOG_MU = "log-probabilities absent or estimated"
 
@@ -42,7 +43,7 @@ def _named(name: str, values: Sequence[str], why_unknown: str) -> Finding:
         return unknown(name, why_unknown)
     status = "warning" if "" in counts else "good"
     meaning = f"{counts['']:,} of {counted(len(values), 'sample')} do not say" if "" in counts else ""
-    return Finding(name=name, value=_listed(counts), status=status, meaning=meaning, number=float(len(counts)))
+    return Finding(name=name, evidence=_listed(counts), status=status, title=meaning, number=float(len(counts)))
 
 
 def _listed(counts: Counter[str]) -> str:
@@ -60,9 +61,9 @@ def _time_span(samples: Sequence[Sample]) -> Finding:
     versions = {sample.policy_version for sample in samples}
     return Finding(
         name="time span",
-        value=f"{first} to {last} UTC, policy versions {min(versions)} to {max(versions)}",
+        evidence=f"{first} to {last} UTC, policy versions {min(versions)} to {max(versions)}",
         status="good",
-        meaning="" if len(times) == len(samples) else f"{len(samples) - len(times):,} samples have no time",
+        title="" if len(times) == len(samples) else f"{len(samples) - len(times):,} samples have no time",
         number=max(times) - min(times),
     )
 
@@ -74,9 +75,9 @@ def _settings(samples: Sequence[Sample]) -> Finding:
     missing = counts[""]
     return Finding(
         name="sampling settings",
-        value=_listed(counts),
+        evidence=_listed(counts),
         status="warning" if missing else "good",
-        meaning=f"{missing:,} samples do not say; a cut-off would go unnoticed there" if missing else "",
+        title=f"{missing:,} samples do not say; a cut-off would go unnoticed there" if missing else "",
         number=float(len(counts)),
     )
 
@@ -97,9 +98,9 @@ def _truncated(samples: Sequence[Sample], thresholds: Thresholds) -> Finding:
     share = _share(is_truncated(sample) for sample in samples)
     return Finding(
         name=TRUNCATED,
-        value=f"{percent(share)} of samples",
+        evidence=f"{percent(share)} of samples",
         status=at_most(share, good=0.0, bad=thresholds.max_truncated_sampling),
-        meaning=(
+        title=(
             "every token could be drawn"
             if share == 0
             else "top-p, top-k, min-p or temperature 0: some tokens could not be drawn, so ratios are biased"
@@ -118,9 +119,9 @@ def _tokenizers(samples: Sequence[Sample]) -> Finding:
         return unknown("tokenizer", "no sample says which tokenizer its ids belong to")
     return Finding(
         name="tokenizer",
-        value=", ".join(sorted(name or "not said" for name in names)[:MOST_NAMED]),
+        evidence=", ".join(sorted(name or "not said" for name in names)[:MOST_NAMED]),
         status="good" if len(names) == 1 else "warning",
-        meaning="" if len(names) == 1 else "ids of different tokenizers must not be scored together",
+        title="" if len(names) == 1 else "ids of different tokenizers must not be scored together",
         threshold="one",
         number=float(len(names)),
     )
@@ -130,9 +131,9 @@ def _no_log_mu(samples: Sequence[Sample], thresholds: Thresholds) -> Finding:
     share = _share(sample.log_mu_provenance not in USABLE for sample in samples)
     return Finding(
         name=NO_LOG_MU,
-        value=f"{percent(share)} of samples",
+        evidence=f"{percent(share)} of samples",
         status=at_most(share, good=0.0, bad=thresholds.max_unusable_log_mu),
-        meaning=(
+        title=(
             "every sample has log-probabilities that a ratio may use"
             if share == 0
             else "no ratio to the behaviour policy can be formed there; recompute them only with the logging weights"

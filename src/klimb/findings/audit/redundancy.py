@@ -20,8 +20,9 @@ from klimb.findings.audit.evidence import (
     prompt_text,
     unknown,
 )
-from klimb.findings.audit.report import Block, Figure, Finding
+from klimb.findings.audit.report import Block, Figure
 from klimb.findings.audit.thresholds import Thresholds
+from klimb.findings.finding import Finding
 from klimb.findings.statistics import perplexity
 
 SHINGLE = 5
@@ -170,9 +171,9 @@ def top_users(samples: Sequence[Sample], thresholds: Thresholds) -> Finding:
     share = sum(rows for _, rows in users.most_common(num_top)) / users.total()
     return Finding(
         name=name,
-        value=f"{percent(share)} from {num_top} of {counted(len(users), 'user')}",
+        evidence=f"{percent(share)} from {num_top} of {counted(len(users), 'user')}",
         status=at_most(share, good=thresholds.max_top_user_share),
-        meaning="" if share <= thresholds.max_top_user_share else "the data follows the taste of a few",
+        title="" if share <= thresholds.max_top_user_share else "the data follows the taste of a few",
         threshold=f"at most {percent(thresholds.max_top_user_share)}",
         source="own choice",
         number=share,
@@ -183,9 +184,9 @@ def _effective_prompts(counts: Counter[str], thresholds: Thresholds) -> Finding:
     effective = perplexity(np.array(list(counts.values()), dtype=np.float64))
     return Finding(
         name=EFFECTIVE_PROMPTS,
-        value=f"{effective:.1f} of {len(counts):,}",
+        evidence=f"{effective:.1f} of {len(counts):,}",
         status=at_least(effective, good=2 * thresholds.min_effective_prompts, bad=thresholds.min_effective_prompts),
-        meaning="exp(entropy) of rows over prompts: as many equally frequent prompts would be as diverse",
+        title="exp(entropy) of rows over prompts: as many equally frequent prompts would be as diverse",
         threshold=both_at_least(f"{2 * thresholds.min_effective_prompts:g}", f"{thresholds.min_effective_prompts:g}"),
         source="few clusters make intervals too narrow (Cameron, Gelbach, Miller 2008); own choice of the number",
         number=effective,
@@ -197,9 +198,9 @@ def _rows_a_prompt(counts: Counter[str]) -> Finding:
     mean = sum(sizes) / len(sizes)
     return Finding(
         name="rows a prompt",
-        value=f"{min(sizes)} to {max(sizes)}, mean {mean:.1f}",
+        evidence=f"{min(sizes)} to {max(sizes)}, mean {mean:.1f}",
         status="good",
-        meaning="",
+        title="",
         number=mean,
     )
 
@@ -208,9 +209,9 @@ def _exact(pairs: Sequence[str], thresholds: Thresholds) -> Finding:
     share = 1 - len(set(pairs)) / len(pairs)
     return Finding(
         name="repeated rows",
-        value=percent(share),
+        evidence=percent(share),
         status=at_most(share, good=thresholds.max_duplicates),
-        meaning=(
+        title=(
             "the same prompt and response again; right where short answers were drawn several times, "
             "wrong where a log was read twice"
             if share
@@ -227,9 +228,9 @@ def _near(name: str, noun: str, texts: Sequence[str], thresholds: Thresholds) ->
     share = len(found) / len(texts)
     return Finding(
         name=name,
-        value=f"{percent(share)} of {counted(len(texts), noun)}",
+        evidence=f"{percent(share)} of {counted(len(texts), noun)}",
         status=at_most(share, good=thresholds.max_duplicates),
-        meaning="texts made from one template count as near" if found else "",
+        title="texts made from one template count as near" if found else "",
         threshold=f"at most {percent(thresholds.max_duplicates)} of Jaccard >= {thresholds.near_duplicate:g}",
         source="similarity: arXiv 2107.06499; share: own choice",
         number=share,

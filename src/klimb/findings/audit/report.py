@@ -3,34 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Status = Literal["good", "warning", "bad", "unknown"]
-"""`unknown`: what the check needs is missing; the finding's meaning says what."""
-
+from klimb.findings.finding import Finding
 
 VerdictKind = Literal["rl-with-correction", "ratio-free-rl", "kto-or-dro", "behaviour-cloning", "collect-more"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One check of one data set.
-
-    Attributes:
-        name: what was measured, in few words.
-        value: the result as people read it.
-        status: how it stands against the threshold.
-        meaning: what the result says about this data, or why it could not be computed.
-        threshold: the number it was held against, as people read it; empty where there is none.
-        source: where that threshold comes from.
-        number: the result as a number; None where it is none or unknown.
-    """
-
-    name: str
-    value: str
-    status: Status
-    meaning: str
-    threshold: str = ""
-    source: str = ""
-    number: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,9 @@ from klimb.findings.audit.evidence import (
     short,
     unknown,
 )
-from klimb.findings.audit.report import Block, Figure, Finding
+from klimb.findings.audit.report import Block, Figure
 from klimb.findings.audit.thresholds import Thresholds
+from klimb.findings.finding import Finding
 from klimb.findings.statistics import cluster_half_width
 
 REWARDED = "samples with a reward"
@@ -48,9 +49,9 @@ def signal_block(samples: Sequence[Sample], thresholds: Thresholds) -> Block:
     share = len(rated) / len(samples)
     rewarded = Finding(
         name=REWARDED,
-        value=f"{len(rated):,} of {counted(len(samples), 'sample')}",
+        evidence=f"{len(rated):,} of {counted(len(samples), 'sample')}",
         status="bad" if not rated else at_least(share, good=thresholds.min_reward_share),
-        meaning=_rewards_missing(samples, len(rated)),
+        title=_rewards_missing(samples, len(rated)),
         threshold=f"good from {percent(thresholds.min_reward_share)}, bad without any",
         source="own choice",
         number=share,
@@ -93,9 +94,9 @@ def _distinct(rewards: NDArray[np.float64]) -> Finding:
     named = ", ".join(f"{value:g} ({percent(n / len(rewards))})" for value, n in counts.most_common(4))
     return Finding(
         name=DISTINCT,
-        value=f"{len(counts):,}: {named}" + (" and more" if len(counts) > 4 else ""),
+        evidence=f"{len(counts):,}: {named}" + (" and more" if len(counts) > 4 else ""),
         status="bad" if len(counts) == 1 else "good",
-        meaning="every reward is the same: nothing says which answer is better" if len(counts) == 1 else "",
+        title="every reward is the same: nothing says which answer is better" if len(counts) == 1 else "",
         threshold="at least 2",
         source="equal rewards have no advantage",
         number=float(len(counts)),
@@ -109,9 +110,9 @@ def _mean(rewards: NDArray[np.float64], thresholds: Thresholds) -> Finding:
     low, high = thresholds.min_pass_share, thresholds.max_pass_share
     return Finding(
         name="mean reward",
-        value=f"{short(mean)}, variance {short(float(rewards.var()))}",
+        evidence=f"{short(mean)}, variance {short(float(rewards.var()))}",
         status="good" if inside else "warning",
-        meaning="" if inside else "the prompts are too hard" if mean < low else "the prompts are nearly learnt",
+        title="" if inside else "the prompts are too hard" if mean < low else "the prompts are nearly learnt",
         threshold=f"between {low:g} and {high:g} for rewards of 0 and 1",
         source="ART's FAQ (0.3); ScaleRL, arXiv 2510.13786 (0.9)",
         number=mean,
@@ -123,9 +124,9 @@ def _group_sizes(groups: NDArray[np.int64]) -> Finding:
     middle = float(np.median(sizes))
     return Finding(
         name="rewarded samples a group",
-        value=f"{sizes.min()} to {sizes.max()}, median {middle:g}, {counted(len(sizes), 'group')}",
+        evidence=f"{sizes.min()} to {sizes.max()}, median {middle:g}, {counted(len(sizes), 'group')}",
         status="good" if middle >= 2 else "warning",
-        meaning="" if middle >= 2 else "most groups have one response: baselines must compare different prompts",
+        title="" if middle >= 2 else "most groups have one response: baselines must compare different prompts",
         threshold="at least 2; 8 is a usual choice",
         source="prime-rl's rule of thumb",
         number=middle,
@@ -137,9 +138,9 @@ def _grouped(groups: NDArray[np.int64]) -> Finding:
     share = float(sizes[sizes >= 2].sum() / sizes.sum())
     return Finding(
         name=GROUPED,
-        value=percent(share),
+        evidence=percent(share),
         status=at_least(share, good=0.5),
-        meaning="" if share >= 0.5 else "single responses, as users' ratings are; groups decide nothing then",
+        title="" if share >= 0.5 else "single responses, as users' ratings are; groups decide nothing then",
         threshold="at least half",
         source="own choice",
         number=share,
@@ -157,9 +158,9 @@ def _zero_variance(rewards: NDArray[np.float64], groups: NDArray[np.int64], thre
     share = float((highest == lowest)[compared].mean())
     return Finding(
         name=ZERO_VARIANCE,
-        value=f"{percent(share)} of {counted(int(compared.sum()), 'group')}",
+        evidence=f"{percent(share)} of {counted(int(compared.sum()), 'group')}",
         status=at_most(share, good=thresholds.max_zero_variance / 2, bad=thresholds.max_zero_variance),
-        meaning="all answers of such a group have the same reward, so their advantage is 0",
+        title="all answers of such a group have the same reward, so their advantage is 0",
         threshold=both_at_most(percent(thresholds.max_zero_variance / 2), percent(thresholds.max_zero_variance)),
         source="DAPO, arXiv 2503.14476, drops them; own choice of the number",
         number=share,
@@ -173,9 +174,9 @@ def _interval(rewards: NDArray[np.float64], prompts: NDArray[np.int64], threshol
     worth = 0.0 if half == 0 else 1.96**2 * float(rewards.var()) / half**2
     return Finding(
         name=INTERVAL,
-        value=f"± {short(half)} (95 %)",
+        evidence=f"± {short(half)} (95 %)",
         status=at_most(half, good=thresholds.hoped_gain / 2, bad=thresholds.hoped_gain),
-        meaning=(
+        title=(
             f"of the mean reward; {counted(len(rewards), 'response')} to "
             f"{counted(int(prompts.max()) + 1, 'prompt')} are worth {worth:.0f} independent ones"
         ),

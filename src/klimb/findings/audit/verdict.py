@@ -9,9 +9,10 @@ from klimb.findings.audit.evidence import USABLE, percent, short
 from klimb.findings.audit.overlap import MASKED, SAME_MODEL, TOKEN_ESS
 from klimb.findings.audit.provenance import NO_LOG_MU, TRUNCATED
 from klimb.findings.audit.redundancy import EFFECTIVE_PROMPTS
-from klimb.findings.audit.report import Example, Finding, Verdict, VerdictKind
+from klimb.findings.audit.report import Example, Verdict, VerdictKind
 from klimb.findings.audit.signal import DISTINCT, GROUPED, INTERVAL, REWARDED, ZERO_VARIANCE
 from klimb.findings.audit.thresholds import Thresholds
+from klimb.findings.finding import Finding
 
 Findings = Mapping[str, Finding]
 
@@ -78,9 +79,9 @@ def verdict_of(decision: Decision, findings: Findings, thresholds: Thresholds, e
         examples=tuple(examples),
         interval_half_width=interval.number,
         interval_note=(
-            interval.meaning
+            interval.title
             if interval.number is None
-            else f"{interval.value} {interval.meaning}; the hoped gain is {thresholds.hoped_gain:g}"
+            else f"{interval.evidence} {interval.title}; the hoped gain is {thresholds.hoped_gain:g}"
         ),
     )
 
@@ -132,13 +133,13 @@ def _what_to_collect(decision: Decision, thresholds: Thresholds) -> str:
 def _no_usable_rewards(findings: Findings, thresholds: Thresholds) -> Decision | None:
     rewarded = findings[REWARDED]
     if rewarded.number == 0:
-        reason = f"No sample has a reward ({rewarded.value}), so nothing says which answer is better."
+        reason = f"No sample has a reward ({rewarded.evidence}), so nothing says which answer is better."
         return Decision(kind="behaviour-cloning", finding=rewarded, reason=reason)
     distinct = findings[DISTINCT]
     if distinct.number == 1:
         reason = (
-            f"All rewards are the same ({distinct.value}; at least 2 different ones are needed), so nothing says which "
-            "answer is better. If this value means failure, do not clone these answers: collect others."
+            f"All rewards are the same ({distinct.evidence}; at least 2 different ones are needed), so nothing says "
+            "which answer is better. If this value means failure, do not clone these answers: collect others."
         )
         return Decision(kind="behaviour-cloning", finding=distinct, reason=reason)
     return None
@@ -158,7 +159,7 @@ def _too_little_signal(findings: Findings, thresholds: Thresholds) -> Decision |
 
 
 def _collect(finding: Finding, what: str) -> Decision:
-    reason = f"{finding.value} {what} (threshold: {finding.threshold})."
+    reason = f"{finding.evidence} {what} (threshold: {finding.threshold})."
     return Decision(kind="collect-more", finding=finding, reason=reason)
 
 
@@ -169,14 +170,14 @@ def _no_usable_log_mu(findings: Findings, thresholds: Thresholds) -> Decision | 
         finding = max(parts, key=lambda part: part.number or 0.0)
         rest = "" if (unusable.number or 0.0) >= 1 else " The others have."
         reason = (
-            f"{unusable.value} of the samples have no usable log-probabilities (threshold: {unusable.threshold}), "
-            f"mostly: {finding.name}, {finding.value}, {finding.meaning}.{rest}"
+            f"{unusable.evidence} of the samples have no usable log-probabilities (threshold: {unusable.threshold}), "
+            f"mostly: {finding.name}, {finding.evidence}, {finding.title}.{rest}"
         )
         return Decision(kind="kto-or-dro", finding=finding, reason=reason)
     if _above(findings, SAME_MODEL, thresholds.same_model_k3_bad):
         same = findings[SAME_MODEL]
         reason = (
-            f"The logging model does not give the recorded log-probabilities: {same.name} is {same.value} "
+            f"The logging model does not give the recorded log-probabilities: {same.name} is {same.evidence} "
             f"(threshold: {same.threshold}), so they are those of another model or of other settings."
         )
         return Decision(kind="kto-or-dro", finding=same, reason=reason)
@@ -197,7 +198,7 @@ def _unusable_ratios(findings: Findings, thresholds: Thresholds) -> Decision | N
         if applies:
             finding = findings[name]
             reason = (
-                f"Log-probabilities are there, but {consequence}: {name}, {finding.value} "
+                f"Log-probabilities are there, but {consequence}: {name}, {finding.evidence} "
                 f"(threshold: {finding.threshold})."
             )
             return Decision(kind="ratio-free-rl", finding=finding, reason=reason)
@@ -211,7 +212,7 @@ def _healthy(findings: Findings) -> Decision:
         usable = findings[UNUSABLE]
         reason = (
             f"Rewards differ and {percent(1 - (usable.number or 0.0))} of the samples have usable log-probabilities. "
-            f"The overlap with the policy to train was not measured ({overlap.meaning}), so this holds if the policy "
+            f"The overlap with the policy to train was not measured ({overlap.title}), so this holds if the policy "
             f"is near the one that made the data.{caveat}"
         )
         return Decision(kind="rl-with-correction", finding=usable, reason=reason)
@@ -219,7 +220,7 @@ def _healthy(findings: Findings) -> Decision:
     width = "" if interval is None else f", the mean reward is known to ± {short(interval)}"
     reason = (
         f"Log-probabilities are right and the policy is near the one that made the data: {overlap.name} is "
-        f"{overlap.value} (threshold: {overlap.threshold}){width}.{caveat}"
+        f"{overlap.evidence} (threshold: {overlap.threshold}){width}.{caveat}"
     )
     return Decision(kind="rl-with-correction", finding=overlap, reason=reason)
 

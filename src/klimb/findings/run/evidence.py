@@ -13,7 +13,7 @@ from typing import Any
 from scipy import stats
 
 from klimb.findings.evaluations import EvaluationRecord, bootstrap_interval
-from klimb.findings.run.finding import Steps
+from klimb.findings.finding import Steps
 from klimb.findings.run.record import RunRecord
 from klimb.findings.run.thresholds import Thresholds
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from klimb.findings.evaluations import EvaluationRecord
+from klimb.findings.finding import Finding
 from klimb.findings.run.evidence import (
     Change,
     at,
@@ -24,7 +25,6 @@ from klimb.findings.run.evidence import (
     outcome_curve,
     trend_of,
 )
-from klimb.findings.run.finding import Observation
 from klimb.findings.run.policy_rules import CLIPS
 from klimb.findings.run.record import RunRecord, is_number
 from klimb.findings.run.thresholds import Thresholds
@@ -121,7 +121,7 @@ def _named(measured: Any) -> dict[str, float]:
     return {str(name).removeprefix("guard/"): float(value) for name, value in measured.items() if is_number(value)}
 
 
-def forgetting(record: RunRecord, limits: Thresholds) -> Observation | None:
+def forgetting(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Return the model is worse than before: at the task, or in what the guard measures."""
     losses = guarded_losses(record, limits)
     change = held_out_change(record)
@@ -131,8 +131,8 @@ def forgetting(record: RunRecord, limits: Thresholds) -> Observation | None:
     words = [loss.words for loss in losses]
     if change is not None and lost_task:
         words.insert(0, f"held-out problems {_change_in_words(record, change)}")
-    return Observation(
-        severity="bad" if lost_task or any(loss.is_bad for loss in losses) else "warning",
+    return Finding(
+        status="bad" if lost_task or any(loss.is_bad for loss in losses) else "warning",
         title="The model has got worse than it was before training",
         evidence=f"{'; '.join(words)}.",
         advice=(
@@ -142,7 +142,7 @@ def forgetting(record: RunRecord, limits: Thresholds) -> Observation | None:
     )
 
 
-def unstable(record: RunRecord, limits: Thresholds) -> Observation | None:
+def unstable(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Return the last policy is worse than one on the way."""
     trained = [made for made in record.evaluations if made.when != "before" and math.isfinite(made.mean)]
     if len(trained) < 2:
@@ -151,8 +151,8 @@ def unstable(record: RunRecord, limits: Thresholds) -> Observation | None:
     change = change_between(best, last)
     if best is last or change is None or change.high >= 0 or -change.mean <= limits.max_drop:
         return None
-    return Observation(
-        severity="warning",
+    return Finding(
+        status="warning",
         title="The best policy is not the last one",
         evidence=(
             f"Held-out {_value(best.mean, best)} at step {best.step}, {_value(last.mean, last)} at step {last.step}: "
@@ -164,14 +164,14 @@ def unstable(record: RunRecord, limits: Thresholds) -> Observation | None:
     )
 
 
-def too_little_data(record: RunRecord, limits: Thresholds) -> Observation | None:
+def too_little_data(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Few training problems, learned by heart, or too few held-out ones to see a difference."""
     trained_on = [words for words in (_by_heart(record, limits), _few(record, limits)) if words]
     found = [*trained_on, *(words for words in (_wide(record, limits),) if words)]
     if not found:
         return None
-    return Observation(
-        severity="warning" if trained_on else "note",
+    return Finding(
+        status="warning" if trained_on else "note",
         title="Too little data",
         evidence=" ".join(words for words, _ in found),
         advice=" ".join(dict.fromkeys(advice for _, advice in found)),
@@ -219,7 +219,7 @@ def _wide(record: RunRecord, limits: Thresholds) -> tuple[str, str] | None:
     return words, "More held-out problems (evaluation.num_problems, task.held_out_fraction), not more samples of each."
 
 
-def not_learning(record: RunRecord, limits: Thresholds) -> Observation | None:
+def not_learning(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Neither the reward nor the held-out result moves."""
     name, curve = outcome_curve(record, limits)
     change = held_out_change(record)
@@ -231,8 +231,8 @@ def not_learning(record: RunRecord, limits: Thresholds) -> Observation | None:
         return None
     trend = trend_of(curve.values)
     evaluated = "" if change is None else f" Held-out problems {_change_in_words(record, change)}."
-    return Observation(
-        severity="warning",
+    return Finding(
+        status="warning",
         title="Nothing was learned that can be seen",
         evidence=(
             f"{name} {curve.first.mean:.3g} ({at(curve.first)}) → {curve.last.mean:.3g} ({at(curve.last)}), no trend "
@@ -246,7 +246,7 @@ def not_learning(record: RunRecord, limits: Thresholds) -> Observation | None:
     )
 
 
-def cloning(record: RunRecord, limits: Thresholds) -> Observation | None:
+def cloning(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Whether the data that is imitated became more likely: learnt, not moved, or unlearnt."""
     curve = curve_of(record, "log_pi_mean", limits)
     if curve is None or not is_cloning(record):
@@ -257,16 +257,16 @@ def cloning(record: RunRecord, limits: Thresholds) -> Observation | None:
         f"({at(curve.last)}; Kendall's τ = {trend.tau:.2f}, p = {trend.p:.2g})."
     )
     if trend.tau > 0 and trend.p < limits.trend_p:
-        return Observation(
-            severity="good",
+        return Finding(
+            status="good",
             title="The data was learnt: it became more likely",
             evidence=f"{evidence} Whether the answers are better, held-out problems say.",
             steps=curve.span,
         )
     rate = record.setting("optimizer.learning_rate", "not known")
     if trend.tau < 0 and trend.p < limits.trend_p:
-        return Observation(
-            severity="bad",
+        return Finding(
+            status="bad",
             title="The data is being unlearnt: it became less likely",
             evidence=evidence,
             advice=(
@@ -277,8 +277,8 @@ def cloning(record: RunRecord, limits: Thresholds) -> Observation | None:
         )
     if len(curve.values) < limits.steps_to_learn or may_be_rising(curve.values, limits):
         return None
-    return Observation(
-        severity="warning",
+    return Finding(
+        status="warning",
         title="Cloning changed nothing: the data is as likely as before",
         evidence=evidence,
         advice=(
@@ -289,22 +289,22 @@ def cloning(record: RunRecord, limits: Thresholds) -> Observation | None:
     )
 
 
-def learned(record: RunRecord, limits: Thresholds) -> Observation | None:
+def learned(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Held-out problems are solved better than before; without evaluations, the reward in training rose."""
     change = held_out_change(record)
     if change is not None:
         if change.low <= 0:
             return None
-        return Observation(
-            severity="good",
+        return Finding(
+            status="good",
             title="It learned, on problems it was not trained on",
             evidence=f"Held-out problems {_change_in_words(record, change)}.",
         )
     name, curve = outcome_curve(record, limits)
     if curve is None or not is_rising(curve.values, limits) or has_lost_reward(record, limits):
         return None
-    return Observation(
-        severity="good",
+    return Finding(
+        status="good",
         title="The reward in training rose",
         evidence=(
             f"{name} {curve.first.mean:.3g} ({at(curve.first)}) → {curve.last.mean:.3g} ({at(curve.last)}). Held-out "
@@ -314,7 +314,7 @@ def learned(record: RunRecord, limits: Thresholds) -> Observation | None:
     )
 
 
-def ratios_in_order(record: RunRecord, limits: Thresholds) -> Observation | None:
+def ratios_in_order(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Return the weights moved, and stayed where ratios and clips mean something."""
     ess, drift, w_max = (curve_of(record, name, limits) for name in ("ess_token", "kl_mu_pi", "w_max"))
     if ess is None or drift is None or w_max is None or max(w_max.values) <= 1 + limits.inert_weight:
@@ -322,8 +322,8 @@ def ratios_in_order(record: RunRecord, limits: Thresholds) -> Observation | None
     if ess.median < limits.ess_token or drift.median > limits.kl:
         return None
     clipped = sum(curve.median for name in CLIPS if (curve := curve_of(record, name, limits)) is not None)
-    return Observation(
-        severity="good",
+    return Finding(
+        status="good",
         title="The data stayed close enough to the policy",
         evidence=(
             f"Medians over steps {in_words(ess.span)}: effective share of the tokens {ess.median:.2f}, KL(μ‖π) "

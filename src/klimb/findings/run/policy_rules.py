@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from klimb.findings.finding import Finding, Steps
 from klimb.findings.run.evidence import (
     Curve,
     at,
@@ -15,14 +16,13 @@ from klimb.findings.run.evidence import (
     outcome_curve,
     runs_of_steps,
 )
-from klimb.findings.run.finding import Observation, Steps
 from klimb.findings.run.record import RunRecord, is_number
 from klimb.findings.run.thresholds import Thresholds
 
 CLIPS = ("clip_low_fraction", "clip_high_fraction", "clip_ceiling_fraction")
 
 
-def non_finite_steps(record: RunRecord, limits: Thresholds) -> Observation | None:
+def non_finite_steps(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Optimizer steps were skipped because their loss or gradient was not finite."""
     counts, taken = counts_of(record, "num_skipped_steps"), sum(counts_of(record, "num_optimizer_steps").values())
     skipped = sum(counts.values())
@@ -30,8 +30,8 @@ def non_finite_steps(record: RunRecord, limits: Thresholds) -> Observation | Non
         return None
     share = skipped / (skipped + taken)
     where = [step for step, count in counts.items() if count]
-    return Observation(
-        severity="bad" if share > limits.max_skipped else "warning",
+    return Finding(
+        status="bad" if share > limits.max_skipped else "warning",
         title="Steps were skipped: the loss or the gradient was not finite",
         evidence=f"{skipped:.0f} of {skipped + taken:.0f} optimizer steps ({share:.1%}), at {runs_of_steps(where)}.",
         advice="Look at the samples in skipped/ for an extreme reward or log_mu; then lower optimizer.learning_rate.",
@@ -39,7 +39,7 @@ def non_finite_steps(record: RunRecord, limits: Thresholds) -> Observation | Non
     )
 
 
-def sampler_gap(record: RunRecord, limits: Thresholds) -> Observation | None:
+def sampler_gap(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Return the sampler's log-probabilities are not the trainer's for the same tokens and weights."""
     k3, mean_abs = (curve_of(record, name, limits) for name in ("mismatch_k3", "mismatch_mean_abs"))
     if k3 is None or mean_abs is None:
@@ -47,8 +47,8 @@ def sampler_gap(record: RunRecord, limits: Thresholds) -> Observation | None:
     if k3.median <= limits.mismatch_k3 and mean_abs.median <= limits.mismatch_mean_abs:
         return None
     is_bad = k3.median > limits.mismatch_k3_bad
-    return Observation(
-        severity="bad" if is_bad else "warning",
+    return Finding(
+        status="bad" if is_bad else "warning",
         title="Sampler and trainer disagree about the same tokens",
         evidence=(
             f"Median over {len(k3.values)} steps, before any update: k3 {k3.median:.2g} nats per token (limit "
@@ -63,7 +63,7 @@ def sampler_gap(record: RunRecord, limits: Thresholds) -> Observation | None:
     )
 
 
-def stale_data(record: RunRecord, limits: Thresholds) -> Observation | None:
+def stale_data(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Return the data is too far from the policy for ratios, or most of it stands at a clip's bound."""
     too_far = [
         (name, curve)
@@ -77,8 +77,8 @@ def stale_data(record: RunRecord, limits: Thresholds) -> Observation | None:
     parts = [f"{name} is {curve.median:.2f} (limit {limits.ess_token:g})" for name, curve in too_far]
     if share > limits.max_clipped:
         parts.append(f"{share:.0%} of the units stand at a clip's bound (limit {limits.max_clipped:.0%})")
-    return Observation(
-        severity="warning",
+    return Finding(
+        status="warning",
         title="The data is too far from the policy for its ratios",
         evidence=f"Medians over the steps: {' and '.join(parts)}.",
         advice=(
@@ -88,7 +88,7 @@ def stale_data(record: RunRecord, limits: Thresholds) -> Observation | None:
     )
 
 
-def kl_blow_up(record: RunRecord, limits: Thresholds) -> Observation | None:
+def kl_blow_up(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Return the policy runs away from the reference, or from the policy that drew the batch."""
     without_gap = _without_sampler_gap(record)
     beyond = [
@@ -102,8 +102,8 @@ def kl_blow_up(record: RunRecord, limits: Thresholds) -> Observation | None:
     steps = sorted({step for _, found, _ in beyond for step in found})
     is_bad = any(max(curve.values) > limits.kl_bad for curve, _, _ in beyond) or has_lost_reward(record, limits)
     words = " and ".join(words for _, _, words in beyond)
-    return Observation(
-        severity="bad" if is_bad else "warning",
+    return Finding(
+        status="bad" if is_bad else "warning",
         title="The policy runs away: the divergence blows up",
         evidence=f"{words}; above the limit at {runs_of_steps(steps)}.{_rewards_in_words(record, limits)}",
         advice=(
@@ -114,7 +114,7 @@ def kl_blow_up(record: RunRecord, limits: Thresholds) -> Observation | None:
     )
 
 
-def entropy_collapse(record: RunRecord, limits: Thresholds) -> Observation | None:
+def entropy_collapse(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Find a policy that answers every prompt in one way and has not solved the task; cloned data may be as even."""
     entropy = curve_of(record, "entropy", limits)
     if entropy is None or is_cloning(record) or is_solved(record, limits):
@@ -122,8 +122,8 @@ def entropy_collapse(record: RunRecord, limits: Thresholds) -> Observation | Non
     first, last = entropy.first, entropy.last
     if last.mean > limits.entropy_left * first.mean or last.mean > limits.entropy_low:
         return None
-    return Observation(
-        severity="bad",
+    return Finding(
+        status="bad",
         title="The entropy has collapsed before the task was solved",
         evidence=(
             f"Entropy fell from {first.mean:.2g} nats per token ({at(first)}) to {last.mean:.2g} ({at(last)}); limits "
@@ -138,14 +138,14 @@ def entropy_collapse(record: RunRecord, limits: Thresholds) -> Observation | Non
     )
 
 
-def entropy_blow_up(record: RunRecord, limits: Thresholds) -> Observation | None:
+def entropy_blow_up(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Return the policy dissolves into noise."""
     entropy = curve_of(record, "entropy", limits)
     if entropy is None or entropy.last.mean <= max(limits.entropy_rise * entropy.first.mean, limits.entropy_low):
         return None
     first, last = entropy.first, entropy.last
-    return Observation(
-        severity="bad" if has_lost_reward(record, limits) else "warning",
+    return Finding(
+        status="bad" if has_lost_reward(record, limits) else "warning",
         title="The entropy keeps rising: the answers turn into noise",
         evidence=(
             f"Entropy rose from {first.mean:.2g} nats per token ({at(first)}) to {last.mean:.2g} ({at(last)}); limit "
@@ -156,7 +156,7 @@ def entropy_blow_up(record: RunRecord, limits: Thresholds) -> Observation | None
     )
 
 
-def inert_clip(record: RunRecord, limits: Thresholds) -> Observation | None:
+def inert_clip(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Every importance weight is 1, or no unit ever reaches the clip."""
     w_max, w_low = (curve_of(record, name, limits) for name in ("w_max", "w_p01"))
     if w_max is None or w_low is None or not _has_trust_region(record):
@@ -167,8 +167,8 @@ def inert_clip(record: RunRecord, limits: Thresholds) -> Observation | None:
     clipped = [curve for name in CLIPS if (curve := curve_of(record, name, limits)) is not None]
     if not clipped or any(max(curve.values) > 0 for curve in clipped):
         return None
-    return Observation(
-        severity="note",
+    return Finding(
+        status="note",
         title="The clip never acted",
         evidence=(
             f"No unit reached a bound in {len(w_max.values)} steps; the weights stayed between {min(w_low.values):.3g} "
@@ -182,7 +182,7 @@ def inert_clip(record: RunRecord, limits: Thresholds) -> Observation | None:
     )
 
 
-def _all_weights_are_one(record: RunRecord, widest: float, steps: Steps) -> Observation:
+def _all_weights_are_one(record: RunRecord, widest: float, steps: Steps) -> Finding:
     updates = record.setting("training.num_epochs", 1) * record.setting("training.num_minibatches", 1)
     by_design = updates == 1 and not record.setting("sampling.lag", 0) and not record.setting("sources.replay", 0.0)
     why = (
@@ -190,8 +190,8 @@ def _all_weights_are_one(record: RunRecord, widest: float, steps: Steps) -> Obse
         if by_design
         else "Several optimizer steps or old samples could have moved them, and did not"
     )
-    return Observation(
-        severity="warning",
+    return Finding(
+        status="warning",
         title="The trust region is inert: every importance weight is 1",
         evidence=f"w stayed within {widest:.1g} of 1 at steps {in_words(steps)}. {why}: the clip never acts.",
         advice=(

@@ -1,5 +1,6 @@
 """Rules about the reward: too hard, too easy, gamed by length, cut off, not computable."""
 
+from klimb.findings.finding import Finding
 from klimb.findings.run.evidence import (
     Curve,
     are_rewards_even,
@@ -16,20 +17,19 @@ from klimb.findings.run.evidence import (
     outcome_curve,
     runs_of_steps,
 )
-from klimb.findings.run.finding import Observation
 from klimb.findings.run.record import RunRecord
 from klimb.findings.run.thresholds import Thresholds
 
 
-def scoring_errors(record: RunRecord, limits: Thresholds) -> Observation | None:
+def scoring_errors(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Responses have no reward because scoring failed."""
     counts, drawn = counts_of(record, "num_errors"), sum(counts_of(record, "num_samples").values())
     errors = sum(counts.values())
     if not drawn or errors / drawn <= limits.max_scoring_errors:
         return None
     where = [step for step, count in counts.items() if count]
-    return Observation(
-        severity="warning",
+    return Finding(
+        status="warning",
         title="Many answers could not be scored",
         evidence=(
             f"{errors:.0f} of {drawn:.0f} ({errors / drawn:.1%}, limit {limits.max_scoring_errors:.0%}), at "
@@ -40,7 +40,7 @@ def scoring_errors(record: RunRecord, limits: Thresholds) -> Observation | None:
     )
 
 
-def length_hacking(record: RunRecord, limits: Thresholds) -> Observation | None:
+def length_hacking(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Return the reward grows, and nothing but the length of the answers grows with it."""
     reward, length = curve_of(record, "reward_mean", limits), curve_of(record, "length_mean", limits)
     if reward is None or length is None or not is_rising(reward.values, limits):
@@ -53,8 +53,8 @@ def length_hacking(record: RunRecord, limits: Thresholds) -> Observation | None:
     cause = _nothing_else_grew(record, limits)
     if not cause:
         return None
-    return Observation(
-        severity="bad",
+    return Finding(
+        status="bad",
         title="The reward grows only with the length of the answers",
         evidence=(
             f"Reward {reward.first.mean:.3g} → {reward.last.mean:.3g} while answers grew from "
@@ -88,7 +88,7 @@ def _nothing_else_grew(record: RunRecord, limits: Thresholds) -> str:
     )
 
 
-def zero_variance_waste(record: RunRecord, limits: Thresholds) -> Observation | None:
+def zero_variance_waste(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Most groups have equal rewards: nothing to compare, nothing to learn; cloning compares nothing."""
     if is_cloning(record):
         return None
@@ -100,8 +100,8 @@ def zero_variance_waste(record: RunRecord, limits: Thresholds) -> Observation | 
     accuracy = curve_of(record, "accuracy", limits)
     kind, advice = _cause_of_even_groups(accuracy)
     what = "groups were dropped after they had been paid for" if is_filtered else "responses had the advantage 0"
-    return Observation(
-        severity="bad" if share.mean > limits.no_signal_bad else "warning",
+    return Finding(
+        status="bad" if share.mean > limits.no_signal_bad else "warning",
         title=f"Most of what was drawn taught nothing: {kind}",
         evidence=(
             f"On average {share.mean:.0%} of the {what} (limit {limits.no_signal:.0%}), steps {in_words(share.span)}."
@@ -129,7 +129,7 @@ def _cause_of_even_groups(accuracy: Curve | None) -> tuple[str, str]:
     )
 
 
-def reward_saturation(record: RunRecord, limits: Thresholds) -> Observation | None:
+def reward_saturation(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Return the reward has reached its ceiling."""
     accuracy = curve_of(record, "accuracy", limits)
     if accuracy is None:
@@ -139,8 +139,8 @@ def reward_saturation(record: RunRecord, limits: Thresholds) -> Observation | No
     first, last = accuracy.first, accuracy.last
     from_start = first.mean >= limits.solved
     since = next(window for window in accuracy.windows() if window.mean >= limits.solved)
-    return Observation(
-        severity="warning" if from_start else "note",
+    return Finding(
+        status="warning" if from_start else "note",
         title="The reward was at its ceiling from the start" if from_start else "Nearly all answers are right by now",
         evidence=(
             f"Accuracy in training {first.mean:.1%} ({at(first)}) → {last.mean:.1%} ({at(last)}); limit "
@@ -155,12 +155,12 @@ def reward_saturation(record: RunRecord, limits: Thresholds) -> Observation | No
     )
 
 
-def _even_rewards(record: RunRecord, limits: Thresholds) -> Observation | None:
+def _even_rewards(record: RunRecord, limits: Thresholds) -> Finding | None:
     spread, reward = curve_of(record, "reward_std", limits), curve_of(record, "reward_mean", limits)
     if spread is None or reward is None or not are_rewards_even(record, limits):
         return None
-    return Observation(
-        severity="note",
+    return Finding(
+        status="note",
         title="The rewards hardly differ any more",
         evidence=(
             f"Their standard deviation fell to {spread.last.mean:.2g} ({at(spread.last)}) from up to "
@@ -171,7 +171,7 @@ def _even_rewards(record: RunRecord, limits: Thresholds) -> Observation | None:
     )
 
 
-def truncated_answers(record: RunRecord, limits: Thresholds) -> Observation | None:
+def truncated_answers(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Most answers are cut off before their end."""
     cut = curve_of(record, "truncated_fraction", limits)
     if cut is None or cut.last.mean <= limits.max_truncated:
@@ -179,8 +179,8 @@ def truncated_answers(record: RunRecord, limits: Thresholds) -> Observation | No
     longest = record.setting("sampling.max_new_tokens", "not known")
     _, outcome = outcome_curve(record, limits)
     hurts = outcome is not None and not may_be_rising(outcome.values, limits) and not is_solved(record, limits)
-    return Observation(
-        severity="warning" if hurts else "note",
+    return Finding(
+        status="warning" if hurts else "note",
         title="Most answers are cut off",
         evidence=(
             f"{cut.last.mean:.0%} of the answers ({at(cut.last)}; {cut.first.mean:.0%} at the start, limit "

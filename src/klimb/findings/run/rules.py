@@ -1,10 +1,10 @@
 """The rules in one table, and what they find in a run."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from klimb.findings.finding import STATUSES, Finding
 from klimb.findings.run import outcome_rules, policy_rules, reward_rules
-from klimb.findings.run.finding import SEVERITIES, Finding, Observation
 from klimb.findings.run.record import RunRecord
 from klimb.findings.run.thresholds import THRESHOLDS, Thresholds
 
@@ -22,7 +22,7 @@ class Rule:
     """
 
     key: str
-    look: Callable[[RunRecord, Thresholds], Observation | None]
+    look: Callable[[RunRecord, Thresholds], Finding | None]
     heading: str
     metrics: tuple[str, ...]
     unless: tuple[str, ...] = ()
@@ -132,18 +132,6 @@ def find(record: RunRecord, thresholds: Thresholds = THRESHOLDS) -> tuple[Findin
             continue
         seen = rule.look(record, thresholds)
         if seen is not None:
-            found[rule.key] = _finding(rule, seen)
-    return tuple(sorted(found.values(), key=lambda finding: SEVERITIES.index(finding.severity)))
-
-
-def _finding(rule: Rule, seen: Observation) -> Finding:
-    return Finding(
-        key=rule.key,
-        severity=seen.severity,
-        title=seen.title,
-        evidence=seen.evidence,
-        advice=seen.advice,
-        metrics=rule.metrics,
-        anchor=f"metrics.md#{rule.heading}",
-        steps=seen.steps,
-    )
+            anchor = f"metrics.md#{rule.heading}"
+            found[rule.key] = replace(seen, name=rule.key, metrics=rule.metrics, anchor=anchor)
+    return tuple(sorted(found.values(), key=lambda finding: STATUSES.index(finding.status)))

@@ -6,8 +6,8 @@ Numbers and findings of a study as people read them.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from klimb.findings.finding import Finding, Status
 from klimb.findings.pairing import MOST_SEEDS
 from klimb.findings.statistics import Interval
 from klimb.findings.study.analysis import MAIN, StudyStatistics
@@ -138,23 +138,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-Tone = Literal["good", "note", "warning", "bad"]
-
-
 MOST_LISTED = 12
 """Names that one sentence lists."""
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """One finding of a study: a title that says it, and the evidence sentence by sentence."""
-
-    tone: Tone
-    title: str
-    sentences: tuple[str, ...]
-
-
-def verdicts(statistics: StudyStatistics) -> tuple[Verdict, ...]:
+def verdicts(statistics: StudyStatistics) -> tuple[Finding, ...]:
     """Return the findings, the most important first."""
     found = [
         _lost_runs(statistics),
@@ -179,24 +167,23 @@ def comparison_sentence(comparison: Comparison, units: Units) -> str:
     return f"{arm} is {decided} {against}: {size}, {p} (corrected)."
 
 
-def _lost_runs(statistics: StudyStatistics) -> Verdict | None:
+def _lost_runs(statistics: StudyStatistics) -> Finding | None:
     lost = statistics.failed
     if not lost:
         return None
     arms = {arm.name: sum(run.arm == arm for run in lost) for arm in statistics.scores.arms}
     listed = _listed(f"{name} ({number})" for name, number in arms.items() if number)
     are = "is" if len(lost) == 1 else "are"
-    return Verdict(
-        "warning",
-        f"{counted(len(lost), 'run')} of {len(statistics.scores.runs)} did not finish and {are} in no number",
-        (
-            f"By method: {listed}.",
-            "A method that loses the runs that go badly looks better than it is: only its survivors count.",
-        ),
+    return Finding(
+        name="lost-runs",
+        status="warning",
+        title=f"{counted(len(lost), 'run')} of {len(statistics.scores.runs)} did not finish and {are} in no number",
+        evidence=f"By method: {listed}.\n"
+        "A method that loses the runs that go badly looks better than it is: only its survivors count.",
     )
 
 
-def _leader(statistics: StudyStatistics) -> Verdict | None:
+def _leader(statistics: StudyStatistics) -> Finding | None:
     family = statistics.leader
     if family is None or not family.comparisons:
         return None
@@ -216,24 +203,25 @@ def _leader(statistics: StudyStatistics) -> Verdict | None:
         else f"{first.name} has the highest mean; it is ahead of {len(ahead)} of the {len(family.comparisons)} others"
     )
     sentences.append("The highest of many is partly lucky; expect a little less of it next time.")
-    return Verdict("good" if ahead else "note", title, tuple(sentences))
+    return Finding(name="leader", status="good" if ahead else "note", title=title, evidence="\n".join(sentences))
 
 
-def _against_baseline(statistics: StudyStatistics) -> Verdict | None:
+def _against_baseline(statistics: StudyStatistics) -> Finding | None:
     baseline = statistics.scores.baseline
     found = [one for one in statistics.main.comparisons if one.question.against.method != one.question.arm.method]
-    return _summed_up(found, title=f"Against the baseline {baseline}", statistics=statistics)
+    return _summed_up(found, name="against-baseline", title=f"Against the baseline {baseline}", statistics=statistics)
 
 
-def _between_settings(statistics: StudyStatistics) -> Verdict | None:
+def _between_settings(statistics: StudyStatistics) -> Finding | None:
     found = [one for one in statistics.main.comparisons if one.question.against.method == one.question.arm.method]
     if not found:
         return None
     settings = _listed(dict.fromkeys(one.question.arm.setting for one in found))
-    return _summed_up(found, title=f"{settings} against {found[0].question.against.setting}", statistics=statistics)
+    title = f"{settings} against {found[0].question.against.setting}"
+    return _summed_up(found, name="between-settings", title=title, statistics=statistics)
 
 
-def _summed_up(found: Sequence[Comparison], *, title: str, statistics: StudyStatistics) -> Verdict | None:
+def _summed_up(found: Sequence[Comparison], *, name: str, title: str, statistics: StudyStatistics) -> Finding | None:
     """Return counts in the title, a sentence for each decided comparison, one for all open ones."""
     if not found:
         return None
@@ -242,14 +230,16 @@ def _summed_up(found: Sequence[Comparison], *, title: str, statistics: StudyStat
     undecided = [one for one in found if one.decision == "open"]
     untested = [one for one in found if one.decision == "untested"]
     if len(found) == 1:
-        return Verdict(_tone(found), comparison_sentence(found[0], units).rstrip("."), ())
+        only = comparison_sentence(found[0], units).rstrip(".")
+        return Finding(name=name, status=_status(found), title=only, evidence="")
     ordered = sorted(decided, key=lambda one: -one.difference.value)
     sentences = [comparison_sentence(one, units) for one in ordered]
     sentences += _open_sentences(undecided, statistics)
     if untested:
         names = _listed(one.question.arm.name for one in untested)
         sentences.append(f"Not tested, {_why_untested(untested[0])}: {names}.")
-    return Verdict(_tone(found), f"{title}: {_counts(found)}", tuple(sentences))
+    title = f"{title}: {_counts(found)}"
+    return Finding(name=name, status=_status(found), title=title, evidence="\n".join(sentences))
 
 
 def _open_sentences(undecided: Sequence[Comparison], statistics: StudyStatistics) -> list[str]:
@@ -272,11 +262,11 @@ def _counts(found: Sequence[Comparison]) -> str:
     return ", ".join(f"{words.count(word)} {word}" for word in order if word in words)
 
 
-def _tone(found: Sequence[Comparison]) -> Tone:
+def _status(found: Sequence[Comparison]) -> Status:
     return "good" if any(one.decision == "higher" for one in found) else "note"
 
 
-def _stability(statistics: StudyStatistics) -> Verdict | None:
+def _stability(statistics: StudyStatistics) -> Finding | None:
     """Who lost more than the baseline between its best score on the way and its last, or less."""
     family: Family | None = statistics.others.get("drop")
     if family is None or not family.comparisons:
@@ -297,7 +287,8 @@ def _stability(statistics: StudyStatistics) -> Verdict | None:
         sentences.append(f"They lost more than {statistics.scores.baseline}: {_listed(shakier)}.")
     said = f"{len(steadier)} steadier than {statistics.scores.baseline}, {len(shakier)} less steady"
     same = "no method differs from the baseline by more than the noise"
-    return Verdict("note", f"Stability: {said if steadier or shakier else same}", tuple(sentences))
+    title = f"Stability: {said if steadier or shakier else same}"
+    return Finding(name="stability", status="note", title=title, evidence="\n".join(sentences))
 
 
 def _why_untested(comparison: Comparison) -> str:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from klimb.findings.audit.report import AuditReport, Block, Example, Figure, Finding, Status, Verdict, VerdictKind
+from klimb.findings.audit.report import AuditReport, Block, Example, Figure, Verdict, VerdictKind
+from klimb.findings.finding import STATUSES, Finding, Status
 from klimb.ui.chart import Bars, Chart, Curve, Histogram
 from klimb.ui.escaping import one_line
 from klimb.ui.pages.frame import drawings, html_page
@@ -31,17 +32,20 @@ NO_TEXT = "[no text]"
 """A control token, such as the one that ends a response, decodes to nothing."""
 
 
-STATUS_WORDS: dict[Status, str] = {"good": "good", "warning": "warning", "bad": "bad", "unknown": "not known"}
+STATUS_WORDS: dict[Status, str] = {
+    "bad": "bad",
+    "warning": "warning",
+    "unknown": "not known",
+    "note": "note",
+    "good": "good",
+}
 
 
-STATUS_SIGNS: dict[Status, str] = {"good": "✓", "warning": "!", "bad": "✗", "unknown": "?"}
+STATUS_SIGNS: dict[Status, str] = {"bad": "✗", "warning": "!", "unknown": "?", "note": "·", "good": "✓"}
 
 
 _WHOLE = re.compile(r"((?<![\w-])--[a-z]+(?:-[a-z]+)*|\d[\d.,]* %)")
 """An option such as --is-logging-model, or a percentage."""
-
-
-WORST_FIRST: tuple[Status, ...] = ("bad", "warning", "unknown", "good")
 
 
 VERDICT_STATUS: dict[VerdictKind, Status] = {
@@ -108,7 +112,7 @@ def interval_text(verdict: Verdict) -> str:
 def worst_status(findings: Sequence[Finding]) -> Status:
     """Return the status that a reader should see first; `unknown` when there are no findings."""
     present: list[Status] = [finding.status for finding in findings]
-    return min(present, key=WORST_FIRST.index) if present else "unknown"
+    return min(present, key=STATUSES.index) if present else "unknown"
 
 
 def chart_of(figure: Figure) -> Chart:
@@ -155,11 +159,11 @@ def _finding(finding: Finding, *, is_decisive: bool) -> dict[str, Any]:
     return {
         "name": finding.name,
         "is_decisive": is_decisive,
-        "value": _pieces(finding.value),
+        "evidence": _pieces(finding.evidence),
         "status": _shown(finding.status),
         "threshold": _pieces(finding.threshold),
         "source": finding.source,
-        "meaning": _pieces(finding.meaning),
+        "title": _pieces(finding.title),
     }
 
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from klimb.findings.finding import STATUSES, Finding, Status
 from klimb.findings.metrics import explain
 from klimb.findings.run.changes import prompt_changes
-from klimb.findings.run.finding import SEVERITIES, Finding, Severity
 from klimb.findings.run.record import RunRecord, is_number
 from klimb.findings.run.rules import find
 from klimb.ui.escaping import cut
@@ -23,29 +23,29 @@ from klimb.ui.panels import GUARD, LEARNING, SECTIONS, TIME
 from klimb.ui.run_charts import OTHER, charts_of
 from klimb.ui.svg import classes
 
-SIGNS: dict[Severity, str] = {"bad": "✗ bad", "warning": "! warning", "note": "· note", "good": "✓ good"}
+SIGNS: dict[Status, str] = {"bad": "✗ bad", "warning": "! warning", "note": "· note", "good": "✓ good"}
 
 
 def cards(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     """All findings, the most severe first."""
-    ordered = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
-    return [{"sign": SIGNS[finding.severity], "finding": finding} for finding in ordered]
+    ordered = sorted(findings, key=lambda finding: STATUSES.index(finding.status))
+    return [{"sign": SIGNS[finding.status], "finding": finding} for finding in ordered]
 
 
 def lines(found: Sequence[Sequence[Finding]]) -> list[dict[str, Any]]:
     """Each finding of runs that differ by their seed, with how many of the runs have it."""
-    counts: Counter[tuple[Severity, str]] = Counter(
-        (finding.severity, finding.title) for findings in found for finding in findings
+    counts: Counter[tuple[Status, str]] = Counter(
+        (finding.status, finding.title) for findings in found for finding in findings
     )
-    ordered = sorted(counts.items(), key=lambda item: SEVERITIES.index(item[0][0]))
+    ordered = sorted(counts.items(), key=lambda item: STATUSES.index(item[0][0]))
     return [
         {
-            "severity": severity,
-            "sign": SIGNS[severity],
+            "status": status,
+            "sign": SIGNS[status],
             "title": title,
             "seeds": f"{count} of {len(found)} seeds" if len(found) > 1 else "",
         }
-        for (severity, title), count in ordered
+        for (status, title), count in ordered
     ]
 
 

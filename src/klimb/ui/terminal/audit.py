@@ -6,12 +6,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from klimb.findings.audit.report import AuditReport, Block, Example, Finding, Status, Verdict
+from klimb.findings.audit.report import AuditReport, Block, Example, Verdict
+from klimb.findings.finding import Finding
 from klimb.ui.pages.audit import STATUS_WORDS, VERDICT_STATUS, interval_text
+from klimb.ui.terminal.statuses import STATUS_STYLES
 from klimb.ui.text import printable
-
-STATUS_STYLES: dict[Status, str] = {"good": "green", "warning": "yellow", "bad": "bold red", "unknown": "dim"}
-
 
 STATUS_WIDTH = 12
 """Two spaces, the longest status word and a gap."""
@@ -62,7 +61,7 @@ def finding_row(finding: Finding, *, name_width: int) -> Table:
     row.add_row(
         Text(f"  {STATUS_WORDS[finding.status]}", style=STATUS_STYLES[finding.status]),
         Padding(Text(printable(finding.name, limit=LONG), overflow="fold"), (0, 2, 0, 0)),
-        Text(printable(finding.value, limit=LONG), style="bold", overflow="fold"),
+        Text(printable(finding.evidence, limit=LONG), style="bold", overflow="fold"),
     )
     return row
 
@@ -71,7 +70,7 @@ def _detail(finding: Finding) -> str:
     """Return what a finding that is not good means, and what it was held against."""
     if finding.status == "good":
         return ""
-    meaning = printable(finding.meaning, limit=LONG)
+    meaning = printable(finding.title, limit=LONG)
     threshold = printable(finding.threshold, limit=LONG)
     return f"{meaning} (threshold: {threshold})" if threshold else meaning
 

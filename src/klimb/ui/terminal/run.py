@@ -16,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from klimb.findings.evaluations import EvaluationRecord, ProblemRecord, pass_intervals
-from klimb.findings.run.finding import Finding, Severity
+from klimb.findings.finding import Finding
 from klimb.training.run_folder import Finished
+from klimb.ui.terminal.statuses import STATUS_STYLES
 from klimb.ui.text import duration, printable, relative_to_working_directory
 
 NAMES = {
@@ -231,9 +232,6 @@ def _mark(value: float | None, measured: EvaluationRecord) -> Text:
     return Text("✓", style="green") if value > 0 else Text("✗", style="red")
 
 
-STYLES: Mapping[Severity, str] = {"bad": "bold red", "warning": "yellow", "note": "cyan", "good": "green"}
-
-
 LABEL_WIDTH = 10
 """The longest severity, two spaces before it and one behind."""
 
@@ -247,9 +245,9 @@ def print_findings(console: Console, findings: Sequence[Finding]) -> None:
         console.print(Text("no findings: too few steps, or nothing out of the ordinary", style="dim"), soft_wrap=True)
         return
     for finding in findings:
-        label = Text(f"  {finding.severity}".ljust(LABEL_WIDTH), style=STYLES[finding.severity])
+        label = Text(f"  {finding.status}".ljust(LABEL_WIDTH), style=STATUS_STYLES[finding.status])
         title = Text(printable(finding.title, limit=LONG), style="bold" if finding.advice else "")
-        console.print(Text.assemble(label, title, (f"  {finding.key}", "dim")), soft_wrap=not console.is_terminal)
+        console.print(Text.assemble(label, title, (f"  {finding.name}", "dim")), soft_wrap=not console.is_terminal)
         _below(console, finding.evidence, style="")
         if finding.advice:
             _below(console, f"try: {finding.advice}", style="dim")
