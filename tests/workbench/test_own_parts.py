@@ -1,4 +1,4 @@
-"""A clip and advantages from the user's own file, in a run file and in a study, and their source in the identity."""
+"""A clip and advantages from the user's own file, in a run file, and their source in the settings of the run."""
 
 import importlib
 import sys
