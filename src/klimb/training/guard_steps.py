@@ -10,7 +10,7 @@ from klimb.training.checkpoints import CheckpointContent, find_damage, load_chec
 from klimb.training.guard.limits import (
     Breach,
     MeasuresBase,
-    as_logged,
+    metrics_of,
 )
 from klimb.training.guard.watch import QualityGuard
 from klimb.training.settings import GuardSettings
@@ -88,28 +88,28 @@ def guard_start(state: RunState, *, is_new: bool, is_prepared: bool) -> None:
 def _check(state: RunState, guard: QualityGuard, rollouts: Sequence[Sample]) -> dict[str, float]:
     started = time.monotonic()
     breaches = guard.check(state.step, rollouts)
-    logged = as_logged(guard.now) | {"guard/num_broken_limits": float(len(breaches))}
+    metrics = metrics_of(guard.now) | {"guard/num_broken_limits": float(len(breaches))}
     if breaches:
-        logged |= _act(state, guard, breaches)
+        metrics |= _act(state, guard, breaches)
     guard.write(state.folder / FILE)
-    return logged | {"guard_seconds": time.monotonic() - started}
+    return metrics | {"guard_seconds": time.monotonic() - started}
 
 
 def _act(state: RunState, guard: QualityGuard, breaches: Sequence[Breach]) -> dict[str, float]:
     reasons = "; ".join(breach.reason for breach in breaches)
     if guard.settings.action == "warn":
-        guard.record(state.step, breaches, "warn")
+        guard.add_events(state.step, breaches, "warn")
         logger.warning("guard, step %d: %s", state.step, reasons)
         return {}
     good = _good_checkpoint(state, guard) if guard.settings.action == "rollback" else None
     if good is None or guard.good is None:
-        guard.record(state.step, breaches, "stop")
+        guard.add_events(state.step, breaches, "stop")
         guard.ending = f"the guard ended it at step {state.step}: {reasons}"
         logger.warning("guard, step %d: %s. The run ends here", state.step, reasons)
         return {}
     goes_on = guard.may_go_on_after_rollback()
     _put_back(state, guard, good)
-    guard.record(state.step, breaches, "rollback", to_step=guard.good.step)
+    guard.add_events(state.step, breaches, "rollback", to_step=guard.good.step)
     then = f"the run goes on, {state.optimizer.rate_factor:g} × the learning rate" if goes_on else "the run ends here"
     if not goes_on:
         guard.ending = f"the guard ended it at step {state.step} and went back to step {guard.good.step}: {reasons}"

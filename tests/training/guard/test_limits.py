@@ -11,9 +11,9 @@ from klimb.findings.statistics import paired_chance, unpaired_chance
 from klimb.training.guard.limits import (
     BaseMetrics,
     Flags,
-    as_logged,
     base_metrics_from,
     find_breaches,
+    metrics_of,
 )
 from klimb.training.settings import GuardLimits, GuardSettings
 
@@ -66,14 +66,14 @@ def test_a_sure_fall_within_the_limit_is_no_breach():
 def test_problems_that_swap_are_noise_however_far_the_mean_falls():
     before = general(*[1.0] * 12, *[0.0] * 8)
     now = general(*[0.0] * 12, *[1.0] * 8)
-    assert as_logged(before)["guard/general_mean"] - as_logged(now)["guard/general_mean"] == pytest.approx(0.2)
+    assert metrics_of(before)["guard/general_mean"] - metrics_of(now)["guard/general_mean"] == pytest.approx(0.2)
     assert broken(before, now, max_general_drop=0.1) == []
 
 
 def test_a_problem_without_a_score_is_in_no_mean_and_no_pair():
     before, now = general(1.0, None, 1.0), general(None, 0.0, 1.0)
-    assert as_logged(before)["guard/general_mean"] == 1.0
-    assert as_logged(now)["guard/general_mean"] == 0.5
+    assert metrics_of(before)["guard/general_mean"] == 1.0
+    assert metrics_of(now)["guard/general_mean"] == 0.5
     assert broken(before, now, max_general_drop=0.1) == []
 
 
@@ -131,7 +131,7 @@ def test_what_was_measured_only_once_is_not_judged():
 
 
 def test_the_general_mean_weighs_sets_alike_and_names_each():
-    logged = as_logged(BaseMetrics(general={"sums": (1.0, 1.0, 1.0, 0.0), "legs": (0.0,)}))
+    logged = metrics_of(BaseMetrics(general={"sums": (1.0, 1.0, 1.0, 0.0), "legs": (0.0,)}))
     assert logged == {"guard/general/sums": 0.75, "guard/general/legs": 0.0, "guard/general_mean": 0.375}
 
 

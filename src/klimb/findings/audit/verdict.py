@@ -90,7 +90,7 @@ def recipes_for(kind: VerdictKind, findings: Findings) -> tuple[str, ...]:
     """Names of objectives that can use the data, the recommended one first.
 
     KTO takes single responses with two values of reward; DRO takes any, and groups if there are some. On logs alone a
-    clip around μ ends the way that one may go from it; a weight that cannot exceed 1 does not (docs/offpolicy.md).
+    clip around μ ends the way that one may go from it; a weight that cannot exceed 1 does not (docs/studies.md).
     """
     if kind == "kto-or-dro":
         is_single = not _above(findings, GROUPED, 0.5)

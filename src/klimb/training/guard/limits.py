@@ -84,21 +84,21 @@ class Breach:
     reason: str
 
 
-def as_logged(measured: BaseMetrics) -> dict[str, float]:
+def metrics_of(measured: BaseMetrics) -> dict[str, float]:
     """Return the measurement as metrics of a step; what was not measured is left out."""
-    logged: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     if measured.perplexity is not None:
-        logged["guard/perplexity"] = measured.perplexity
+        metrics["guard/perplexity"] = measured.perplexity
     means = {name: mean for name, scores in measured.general.items() if (mean := _mean(scores)) is not None}
-    logged |= {f"guard/general/{name}": mean for name, mean in means.items()}
+    metrics |= {f"guard/general/{name}": mean for name, mean in means.items()}
     if means:
-        logged["guard/general_mean"] = statistics.fmean(means.values())
-    logged |= _fractions(measured.answers, "guard/")
+        metrics["guard/general_mean"] = statistics.fmean(means.values())
+    metrics |= _fractions(measured.answers, "guard/")
     if measured.rollouts is not None:
-        logged |= _fractions(measured.rollouts, "guard/rollout_")
+        metrics |= _fractions(measured.rollouts, "guard/rollout_")
         if measured.rollouts.format_valid:
-            logged["guard/format_valid_fraction"] = statistics.fmean(measured.rollouts.format_valid)
-    return logged
+            metrics["guard/format_valid_fraction"] = statistics.fmean(measured.rollouts.format_valid)
+    return metrics
 
 
 def find_breaches(before: BaseMetrics, now: BaseMetrics, limits: GuardLimits) -> tuple[Breach, ...]:
@@ -147,7 +147,7 @@ def _of_perplexity(before: BaseMetrics, now: BaseMetrics, limit: float | None) -
 
 def _of_general(before: BaseMetrics, now: BaseMetrics, limits: GuardLimits) -> Breach | None:
     """Compare means over sets, and tests over problems that were scored both times."""
-    first, last = as_logged(before).get("guard/general_mean"), as_logged(now).get("guard/general_mean")
+    first, last = metrics_of(before).get("guard/general_mean"), metrics_of(now).get("guard/general_mean")
     if limits.max_general_drop is None or first is None or last is None or first - last <= limits.max_general_drop:
         return None
     pairs = [

@@ -14,9 +14,9 @@ from klimb.training.guard.limits import (
     BaseMetrics,
     Breach,
     MeasuresBase,
-    as_logged,
     base_metrics_from,
     find_breaches,
+    metrics_of,
 )
 from klimb.training.settings import GuardSettings
 
@@ -121,17 +121,17 @@ class QualityGuard:
             self.settings.rollback_learning_rate_factor is not None and self.num_rollbacks < self.settings.max_rollbacks
         )
 
-    def record(self, step: int, breaches: Sequence[Breach], action: Action, *, to_step: int | None = None) -> None:
+    def add_events(self, step: int, breaches: Sequence[Breach], action: Action, *, to_step: int | None = None) -> None:
         """Keep what was done, an event for each broken limit."""
         for breach in breaches:
             event = {"step": step, "action": action, **asdict(breach)}
             self.events.append(event if to_step is None else event | {"to_step": to_step})
 
-    def as_written(self) -> dict[str, Any]:
+    def content(self) -> dict[str, Any]:
         """Return what guard.json holds: measured before and last, and the events; null for what is not finite."""
         return {
-            "before": _finite(as_logged(self.before)),
-            "after": _finite(as_logged(self.now)),
+            "before": _finite(metrics_of(self.before)),
+            "after": _finite(metrics_of(self.now)),
             "events": [_finite(event) for event in self.events],
         }
 
@@ -140,7 +140,7 @@ class QualityGuard:
         aside = path.with_name(f".{path.name}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps(self.as_written(), indent=1) + "\n", encoding="utf-8")
+            aside.write_text(json.dumps(self.content(), indent=1) + "\n", encoding="utf-8")
             aside.replace(path)
         except OSError as error:
             logger.error("%s is NOT written: %s", path, error)
