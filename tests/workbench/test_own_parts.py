@@ -95,3 +95,17 @@ def test_an_own_clip_is_written_with_its_module():
 def test_soft_values_without_a_temperature_are_refused():
     with pytest.raises(ConfigError, match=r"takes objective\.beta as its temperature, and it is 0"):
         build_config({"objective": {"beta": 0.0}, "advantages": {"kind": "group-soft-value"}}, source="run.toml")
+
+
+def test_a_resume_refuses_a_part_of_ones_own_that_was_edited(workplace):
+    workplace.write("my_parts.py", PARTS)
+    own = ("objective.clip=python:my_parts.huber_clip", "advantages.kind=python:my_parts.doubled")
+    ended = workplace.klimb("train", "run.toml", "--folder", "own", "--set", *own, "training.num_steps=1")
+    assert ended.status == 0, ended.err
+    sys.modules.pop("my_parts", None)
+    workplace.write("my_parts.py", PARTS.replace("max=2.0", "max=3.0"))
+    resumed = workplace.klimb("train", "--resume", "own", "--set", "training.num_steps=2")
+    assert resumed.status == 2 and "own_parts" in resumed.err and "huber_clip" in resumed.err
+    sys.modules.pop("my_parts", None)
+    workplace.write("my_parts.py", PARTS)
+    assert workplace.klimb("train", "--resume", "own", "--set", "training.num_steps=2").status == 0
