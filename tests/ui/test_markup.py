@@ -12,7 +12,7 @@ TAG = re.compile(
     r"</?(a|article|b|br|caption|code|dd|details|div|dl|dt|em|figure|footer|h\d|head|header|html|li|link|meta|nav|ol|p|"
     r"path|pre|rect|script|section|span|strong|style|summary|svg|table|tbody|td|th|thead|title|tr|ul)[\s/>]"
 )
-WRITERS = {"ui/svg.py", "ui/pages/definitions.py"}
+WRITERS = {"ui/svg.py", "ui/escaping.py"}
 """The engine of the charts, and the reader of cells in Markdown."""
 
 
