@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from cyclopts import App
 
+from klimb.experience.importing import IMPORTERS
 from klimb.experience.store import Store
 from klimb.workbench.commands.import_rows import import_rows
 
@@ -186,3 +187,9 @@ def test_what_cannot_be_meant_is_an_error(place: Workplace, arguments: list[str]
     with pytest.raises(ValueError, match=message):
         place.run(path, "--into", "store", *arguments)
     assert not list((place.path / "store").glob("*.parquet"))
+
+
+def test_the_help_names_every_kind():
+    (line,) = (line for line in (import_rows.__doc__ or "").splitlines() if line.strip().startswith("kind:"))
+    named = line.partition(":")[2].partition(";")[0].replace(" or ", ", ")
+    assert sorted(name.strip() for name in named.split(",")) == sorted(IMPORTERS)
