@@ -20,7 +20,7 @@ LOCATION = re.compile(r"^python:[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")
 
 def is_own(name: str) -> bool:
     """Tell whether this names a part of the user's own."""
-    return LOCATION.match(name) is not None
+    return LOCATION.fullmatch(name) is not None
 
 
 def load_part(location: str, *, setting: str) -> Any:

@@ -1,8 +1,4 @@
-"""The statistics of the audit as functions of numbers.
-
-Two exact one-sided tests on counts: how likely chance alone makes a difference so large.
-
-Aggregate scores over tasks and seeds with intervals that say how much the choice of seeds matters.
+"""Statistics as functions of numbers: effective shares, tests on counts, aggregate scores with intervals.
 
 A `strata` argument holds, for each task, the scores of its runs. Intervals are percentile intervals of the stratified
 bootstrap: runs are drawn again with replacement within each task, tasks stay.

@@ -11,24 +11,22 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from klimb.declarations import require, require_known
 from klimb.divergences import bound
 from klimb.losses.clips import Mask, NoClip, Truncate
 from klimb.losses.inputs import (
-    LEVELS,
     Inputs,
-    Level,
     ObjectiveOutput,
     as_numbers,
     num_tokens,
     reduce_terms,
-    require,
-    require_known,
     takes_tensors,
     to_units,
     unit_mask,
     working_dtype,
 )
 from klimb.losses.measures import correction_metrics, ratio_metrics, rename_for_prox, unit_weight_metrics
+from klimb.losses.names import LEVELS, Level
 from klimb.losses.objective import Objective
 
 Rule = NoClip | Truncate | Mask

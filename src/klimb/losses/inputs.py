@@ -1,21 +1,17 @@
 """What goes into a loss and what comes out of it.
 
 `Inputs` holds the log-probabilities of some responses under every policy that takes part. Its shapes are checked when
-it is made, its numbers by `check`, where a loss says which of them it reads.
+it is made, its numbers by `check`, where a loss says which of them it reads. A loss weighs units: tokens, prefixes,
+whole sequences, or their per-token geometric mean. Its terms [batch, time] become one number such that a batch cut into
+micro-batches gives the same gradient.
 
-The unit whose probability is weighed: a token, a prefix, a whole sequence, or its per-token geometric mean.
-
-From terms [batch, time] to one number, so that a batch cut into micro-batches gives the same gradient.
-
-What every loss promises. Some losses need a number of the whole minibatch under the present policy: the value of a
-squared residual, the reference point of KTO. Micro-batches cannot know it. So whoever trains does, once a minibatch,
+Some losses need a number of the whole minibatch under the present policy: the value of a squared residual, the
+reference point of KTO. Micro-batches cannot know it. So whoever trains does, once a minibatch,
 
     if loss.needs_minibatch:
         loss, inputs = loss.prepare(inputs)  # inputs.log_pi: of the whole minibatch, without gradient
 
 and then calls that loss on micro-batches of these inputs.
-
-One sentence for every setting out of its range: what came and what was expected.
 """
 
 import functools
@@ -27,13 +23,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from klimb.declarations import require as require
-from klimb.declarations import require_known as require_known
 from klimb.experience.batches import Batch
-from klimb.losses.names import LEVELS as LEVELS
-from klimb.losses.names import Level as Level
-from klimb.losses.names import Reduce as Reduce
-from klimb.losses.names import require_reduction as require_reduction
+from klimb.losses.names import Level, Reduce
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,20 +7,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from klimb.declarations import require
 from klimb.losses.inputs import (
     Inputs,
     ObjectiveOutput,
-    Reduce,
     as_numbers,
     normalizer,
     reduce_terms,
-    require,
-    require_reduction,
     spread,
     takes_tensors,
     working_dtype,
 )
 from klimb.losses.measures import data_metrics, entropy_metrics
+from klimb.losses.names import Reduce, require_reduction
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from klimb.divergences import bound
 from klimb.losses.clips import Clipped
-from klimb.losses.inputs import Inputs, Level, Units, to_units, unit_mask, working_dtype
+from klimb.losses.inputs import Inputs, Units, to_units, unit_mask, working_dtype
+from klimb.losses.names import Level
 
 _QUANTILES = {"w_p01": 0.01, "w_p50": 0.5, "w_p99": 0.99}
 

@@ -21,22 +21,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from klimb.declarations import require, require_known
 from klimb.divergences import Divergence, bound, divergence_named
 from klimb.losses.clips import Clip, ClipName, Clipped, DualClip, MinibatchClip, clip_named
 from klimb.losses.inputs import (
-    LEVELS,
     WEIGHT_BOUND,
     Inputs,
-    Level,
     ObjectiveOutput,
-    Reduce,
     Units,
     as_numbers,
     normalizer,
     reduce_terms,
-    require,
-    require_known,
-    require_reduction,
     spread,
     takes_tensors,
     to_units,
@@ -52,7 +47,7 @@ from klimb.losses.measures import (
     ratio_metrics,
     weight_metrics,
 )
-from klimb.losses.names import ESTIMATORS, RATIOS, Estimator, Ratio
+from klimb.losses.names import ESTIMATORS, LEVELS, RATIOS, Estimator, Level, Ratio, Reduce, require_reduction
 
 
 @runtime_checkable

@@ -12,18 +12,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from klimb.declarations import require, require_known
 from klimb.losses.inputs import (
     WEIGHT_BOUND,
     Inputs,
     ObjectiveOutput,
-    Reduce,
     Units,
     as_numbers,
     normalizer,
     reduce_terms,
-    require,
-    require_known,
-    require_reduction,
     spread,
     takes_tensors,
     to_units,
@@ -31,7 +28,7 @@ from klimb.losses.inputs import (
     working_dtype,
 )
 from klimb.losses.measures import bound_metrics, data_metrics, entropy_metrics, ratio_metrics, weight_metrics
-from klimb.losses.names import Anchor, SequenceLevel, Value
+from klimb.losses.names import Anchor, Reduce, SequenceLevel, Value, require_reduction
 
 ANCHORS: tuple[str, ...] = get_args(Anchor)
 

@@ -1,6 +1,6 @@
-"""Chat messages to token ids, such that no text in a message becomes a control token.
+"""The tokenizer: chat messages to token ids, and what the ids mean.
 
-What a tokenizer's ids mean: a fingerprint of it, the ids that stand for something, and the bytes of each token.
+No text in a message becomes a control token. A vocabulary has a fingerprint, and knows the bytes of each token.
 """
 
 import hashlib

@@ -12,7 +12,6 @@ from __future__ import annotations
 import inspect
 import math
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -20,13 +19,8 @@ from importlib import import_module
 from numbers import Real
 from pathlib import Path
 
+from klimb.own_parts import PREFIX, is_own
 from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, Task, did_you_mean
-
-PREFIX = "python:"
-
-
-LOCATION = re.compile(r"python:([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\.([A-Za-z_]\w*)")
-
 
 ARGUMENTS = ("prompt", "response", "answer", "metadata")
 
@@ -41,7 +35,7 @@ class PythonReward:
     location: str
 
     def __post_init__(self) -> None:
-        if LOCATION.fullmatch(self.location) is None:
+        if not is_own(self.location):
             raise ValueError(f"a reward of your own is written python:module.function, got {self.location!r}")
 
     def prepare(self) -> None:
@@ -93,10 +87,9 @@ def load_reward(location: str) -> RewardFunction:
     Raises:
         ValueError: naming what is missing, and the nearest name there is.
     """
-    match = LOCATION.fullmatch(location)
-    if match is None:
+    if not is_own(location):
         raise ValueError(f"a reward of your own is written python:module.function, got {location!r}")
-    module_name, function_name = match.groups()
+    module_name, _, function_name = location.removeprefix(PREFIX).rpartition(".")
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:

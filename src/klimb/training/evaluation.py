@@ -1,7 +1,4 @@
-"""How good a policy is on given problems: mean over k samples with an interval, and pass@k without bias.
-
-evaluations.jsonl: each evaluation of a run with the result of every problem, one line of JSON each.
-"""
+"""Evaluate a policy on given problems, and keep each evaluation as one line of JSON in evaluations.jsonl."""
 
 import json
 import logging

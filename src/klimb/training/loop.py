@@ -1,8 +1,6 @@
-"""The training loop: steps, records, checkpoints, evaluations, and an orderly end whatever happens.
+"""The training loop: steps, metrics, checkpoints, evaluations, and an orderly end whatever happens.
 
-SIGTERM and SIGINT as a request: finish the step, save, leave. The second one ends the process at once.
-
-What a step leaves behind in the run's folder besides its line of metrics: its rollouts, and its evaluation.
+SIGTERM and SIGINT are requests: the step is finished and saved, then the loop ends. The second one ends the process.
 """
 
 import logging

@@ -1,8 +1,7 @@
-"""Drawing and scoring: groups of responses, scored while others are still being drawn.
+"""Rollouts: figure 1 of the paper up to the update.
 
-Which responses of a group are trained on, and what all that were drawn look like on average.
-
-Figure 1 of the paper up to the update: sample, score, filter groups and refill, advantages, batch.
+Prompts are sampled and scored, groups being scored while others are still sampled. Groups are filtered, and others are
+sampled in the place of those that teach nothing. Each response that stays gets its credit: its reward less a baseline.
 """
 
 import statistics

@@ -1,6 +1,6 @@
 """The state of a run: everything that the next step depends on, to and from a checkpoint.
 
-What must stay the same when a run is resumed, and how a difference is told.
+Its identity is what must stay the same when a run is resumed; a difference is told by name.
 """
 
 import hashlib

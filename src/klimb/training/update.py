@@ -1,6 +1,7 @@
-"""The inner loop on one batch: epochs, minibatches, and a guard against steps that are not finite.
+"""The update: epochs and minibatches over one batch, and in each one step of the optimizer.
 
-One optimiser step: a minibatch through the model in micro-batches, one gradient, one update or a counted skip.
+A minibatch goes through the model in micro-batches that give one gradient. A step that is not finite is skipped and
+counted; too many of them in a row end the run.
 """
 
 import logging

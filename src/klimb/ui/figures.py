@@ -1,7 +1,4 @@
-"""The curves of a run as one figure.
-
-The charts of a report as files for papers and slides.
-"""
+"""Charts as files: the curves of a run as one figure, and the charts of a report for papers and slides."""
 
 import math
 import re

@@ -1,8 +1,7 @@
-"""From runs and the table of panels to charts: a line for each run, or a band for runs that differ by their seed.
+"""The charts of a report: a line for each run, or a band for runs that differ by their seed.
 
-Charts of the evaluations on held-out problems: over steps, over generated tokens, over time.
-
-Every chart of a report, by the section it stands in: what the page and the exported figures share.
+Panels of logged metrics, and evaluations over steps, over generated tokens and over time. The page and the exported
+figures share them.
 """
 
 import math
@@ -169,11 +168,6 @@ def held_out_charts(groups: Sequence[Group]) -> list[Chart]:
     charts = [_mean_chart(groups, key, axis) for key, axis in axes]
     charts.append(_pass_chart(groups))
     return [chart for chart in charts if chart is not None]
-
-
-def unit_of(record: EvaluationRecord) -> str:
-    """`accuracy` or `reward`."""
-    return "accuracy" if record.is_accuracy else "reward"
 
 
 def _mean_chart(groups: Sequence[Group], key: str, axis: str) -> Chart | None:

@@ -1,6 +1,6 @@
-"""What logged data is good for, in the terminal, as a page, and as a run file to start from.
+"""Audit logged data: what it is good for, in the terminal, as a page, and as a run file to start from.
 
-What to type for a check that lacked a piece. Findings know no command line; this does.
+A check that lacked a piece names the option that gives it: findings know no command line, this module does.
 """
 
 import re

@@ -1,8 +1,6 @@
-"""Which rows an audit reads and which it scores: whole groups at random, so that no group is judged by a part of it.
+"""Choose rows of a log, whole groups at random, and score them under a model.
 
-What an audit asks the model: log π of logged responses, and fresh answers to logged prompts.
-
-Logged samples with their log-probabilities under a model; what the model cannot score is counted with its reason.
+An audit also asks the model for fresh responses. What the model cannot score is counted with its reason.
 """
 
 import json

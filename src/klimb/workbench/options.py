@@ -9,8 +9,6 @@ from cyclopts import Parameter
 
 from klimb.errors import ConfigError
 
-DEFAULT_CLIP = 10.0
-
 SETTINGS = Parameter(name="--set", consume_multiple=True, negative="", show_default=False)
 Overrides = Annotated[tuple[str, ...], SETTINGS]
 Switch = Annotated[bool, Parameter(negative="", show_default=False)]
@@ -105,7 +103,7 @@ class EstimateOptions:
     model: str
     where: str = ""
     max_samples: int = 10_000
-    clip: float = DEFAULT_CLIP
+    clip: float = 10.0
     seed: int = 0
     json: PathOrNone = None
     dtype: str = "float32"

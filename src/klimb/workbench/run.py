@@ -1,9 +1,4 @@
-"""A run from beginning to end: measure, train, save, measure again, plot, sum up.
-
-The sampler, the scorer and the loop's steps, with what they do shown in a view.
-
-The results of a finished run: summary.json and the curves.
-"""
+"""A run from beginning to end: evaluate, train, save, evaluate again, plot, sum up; a view shows what goes on."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

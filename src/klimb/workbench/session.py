@@ -1,9 +1,4 @@
-"""Everything a run is made of, assembled from its configuration.
-
-From a configuration to the objects that train: the only translation between the two.
-
-From a configuration to the loss that it trains with.
-"""
+"""Assemble a run from its configuration: policy, task, loss and settings. The only translation between the two."""
 
 import math
 import time

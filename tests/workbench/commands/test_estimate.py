@@ -11,7 +11,9 @@ from tests.workbench.logged import drawn, store_of, text_only, without_log_mu
 
 from klimb.errors import ConfigError
 from klimb.experience import SamplingSettings
+from klimb.findings.off_policy_evaluation import DEFAULT_CLIP
 from klimb.workbench.commands.estimate import estimate
+from klimb.workbench.options import EstimateOptions
 
 
 @pytest.fixture
@@ -155,3 +157,7 @@ def test_if_no_estimator_is_usable_the_command_fails_after_it_said_why(command, 
     assert "all: 24 responses count like 1.0, and one reward is no mean" in said
     found = json.loads((tmp_path / "out.json").read_text())
     assert {each["value"] for each in found["estimates"]} == {None}
+
+
+def test_the_command_and_the_estimator_clip_at_the_same_weight():
+    assert EstimateOptions(model="any").clip == DEFAULT_CLIP

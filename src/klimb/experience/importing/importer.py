@@ -1,8 +1,6 @@
-"""A file into a store: read, convert, add in segments, and keep what could not be imported.
+"""Import a file into a store: read, convert, add in segments, and keep what could not be imported.
 
-What a file must show before any row of it is added: its kind, its columns, and ratings that can be read.
-
-What came of an import.
+The first rows must show the file's kind, its columns, and ratings that can be read, before anything is added.
 """
 
 # duckdb and pyarrow ship no complete type information:

@@ -1,16 +1,7 @@
-"""Records of a file, whatever its format; the name's ending says which.
+"""Read the records of a file one by one, with bounded memory: JSON lines, JSON, CSV and Parquet.
 
-The bytes of a file, unpacked on the way if it is a .gz, and its lines, none of which is held beyond a bound.
-
-CSV: the first line names the columns.
-
-A JSON file of one array of objects, or of objects one behind the other, read one by one with bounded memory.
-
-JSON lines, one record each.
-
-Parquet, a batch of rows at a time.
-
-JSON as strangers write it: what Python's reader lets pass is refused here.
+The name's ending says the format; a .gz is unpacked on the way. No line is held beyond a bound. What Python's JSON
+reader lets pass and would lose something, a name twice in one object or half a character, is refused.
 """
 
 # pyarrow ships no type information, so strict checking would only report its absence:

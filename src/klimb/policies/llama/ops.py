@@ -1,10 +1,7 @@
-"""Root-mean-square normalisation of the residual stream, together with the addition that comes before it.
+"""The element-wise and linear parts of a Llama layer, forward and backward.
 
-The gate of a SwiGLU feed-forward layer, and the linear layer that reads what it lets through.
-
-Linear layers that read the same input, as one matrix product.
-
-The input embedding: rows of a weight.
+Root-mean-square norm together with the residual addition before it, the gate of the SwiGLU with the linear layer behind
+it, linear layers with one input as one matrix product, and the input embedding.
 """
 
 from collections.abc import Sequence
