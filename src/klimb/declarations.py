@@ -6,11 +6,13 @@ checked by the class's own `__post_init__`.
 """
 
 import difflib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, TypeVar, get_args
 
-from annotated_types import Ge, Le, MaxLen, MinLen
+from annotated_types import Ge, Gt, Le, MaxLen, MinLen
+
+from klimb.own_parts import LOCATION, is_own
 
 MOST = 10_000_000
 """Largest count that any setting takes from a file: a typing mistake is caught, a real run is not."""
@@ -26,6 +28,15 @@ Fraction = Annotated[float, Ge(0), Le(1)]
 
 
 ShortText = Annotated[str, MinLen(1), MaxLen(200)]
+
+
+LongText = Annotated[str, MaxLen(20_000)]
+
+
+Seed = Annotated[int, Ge(0), Le(2**31 - 1)]
+
+
+Seconds = Annotated[float, Gt(0), Le(86_400 * 365)]
 
 
 Class = TypeVar("Class", bound=type)
@@ -82,12 +93,81 @@ class InWords:
         return {**handler(schema), "allowed": self.allowed}
 
 
+@dataclass(frozen=True)
+class Matching:
+    """Marks a text with the regular expression that it must match, and what an error should say it takes."""
+
+    pattern: str
+    allowed: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Check the text against the pattern."""
+        return {**handler(source), "pattern": self.pattern}
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Put the words beside the type's own schema."""
+        return {**handler(schema), "allowed": self.allowed}
+
+
+PathText = Annotated[
+    str,
+    MinLen(1),
+    MaxLen(4_000),
+    Matching(r"^[^\x00-\x1f\x7f]+$", "a path of at most 4000 characters"),
+]
+
+
+OWN_KIND = "python:module.name"
+"""What stands for the kind of a part of the user's own where kinds are listed."""
+
+
+OwnName = Annotated[str, MinLen(1), MaxLen(200), Matching(LOCATION.pattern, repr(OWN_KIND))]
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Marks a type that a file gives as a table of one of several classes, told apart by a key of it.
+
+    Attributes:
+        rows: name -> class of settings.
+        own: the class where the name is `python:module.name`; None where the user can give none of their own.
+        key: that tells them apart, a field of every class.
+    """
+
+    rows: Mapping[str, type]
+    own: type | None = None
+    key: str = "kind"
+
+    def name_of(self, value: Any) -> str | None:
+        """Return the name of a table or of settings; one word for all that are the user's own."""
+        name = value.get(self.key) if isinstance(value, Mapping) else getattr(value, self.key, None)
+        return OWN_KIND if isinstance(name, str) and is_own(name) else name
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
+        """Take a table of the class that it names."""
+        rows = {**self.rows, **({} if self.own is None else {OWN_KIND: self.own})}
+        choices = {name: handler.generate_schema(row) for name, row in rows.items()}
+        return {"type": "tagged-union", "choices": choices, "discriminator": self.name_of}
+
+    def __hash__(self) -> int:
+        """Tell two of them apart by what they name."""
+        return hash((tuple(self.rows), self.own, self.key))
+
+
 class FromList:
     """Marks a tuple that a file gives as a list."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         """Take lists too."""
         return {**handler(source), "strict": False}
+
+
+Settings = TypeVar("Settings")
+
+
+def narrow(settings: Any, kind: type[Settings]) -> Settings:
+    """Return the values of settings that extend others as those others: only what this class declares."""
+    return kind(**{entry.name: getattr(settings, entry.name) for entry in fields(kind) if entry.init})  # pyright: ignore[reportArgumentType]
 
 
 def require(holds: bool, name: str, value: object, expected: str) -> None:

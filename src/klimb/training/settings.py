@@ -199,15 +199,18 @@ class NoReference:
 ReferenceSettings = IterativeReference | FixedReference | EmaReference | BehaviourReference | NoReference
 
 
+REFERENCES: Mapping[str, type[ReferenceSettings]] = {rule.kind: rule for rule in get_args(ReferenceSettings)}
+"""Every rule of the reference by its kind."""
+
+
 def reference_named(kind: str = "iterative", **settings: Any) -> ReferenceSettings:
     """Return the rule of the reference of this kind, with these settings.
 
     Raises:
         ValueError: no such kind.
     """
-    rules = {rule.kind: rule for rule in get_args(ReferenceSettings)}
-    require_known("reference", kind, list(rules))
-    return rules[kind](**settings)
+    require_known("reference", kind, list(REFERENCES))
+    return REFERENCES[kind](**settings)
 
 
 EssScaling = Literal["none", "token", "sequence-mean", "sequence"]

@@ -12,41 +12,9 @@ SECTION = ConfigDict(
 """Settings of every section: unknown keys, NaN and silent conversions (`"5"` for 5) are errors."""
 
 
-MOST = 10_000_000
-"""Largest count that any field takes: a typing mistake is caught, a real run is not."""
-
-
 def in_plain_words(allowed: str) -> Any:
     """Mark a type with what an error should say it takes, where its pattern would say nothing to most people."""
     return Field(json_schema_extra={"allowed": allowed})
-
-
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
-
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-Count = Annotated[int, Field(ge=1, le=MOST)]
-
-
-CountOrZero = Annotated[int, Field(ge=0, le=MOST)]
-
-
-Seconds = Annotated[float, Field(gt=0, le=86_400 * 365)]
-
-
-ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-
-
-LongText = Annotated[str, StringConstraints(max_length=20_000)]
-
-
-PathText = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=4_000, pattern=r"^[^\x00-\x1f\x7f]+$"),
-    in_plain_words("a path of at most 4000 characters"),
-]
 
 
 RunName = Annotated[

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, StringConstraints, model_validator
 
-from klimb.workbench.config.bounds import SECTION, Fraction, PathText, in_plain_words
+from klimb.declarations import Fraction, PathText
+from klimb.workbench.config.bounds import SECTION, in_plain_words
 
 Condition = Annotated[
     str, StringConstraints(max_length=2_000), in_plain_words("a condition such as \"reward >= 0.5 and model = 'm'\"")

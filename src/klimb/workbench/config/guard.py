@@ -5,7 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
-from klimb.workbench.config.bounds import SECTION, Count, Fraction, PathText, ShortText
+from klimb.declarations import Count, Fraction, PathText, ShortText
+from klimb.workbench.config.bounds import SECTION
 
 Limit = Fraction | Literal["none"]
 

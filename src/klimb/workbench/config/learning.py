@@ -4,32 +4,19 @@
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
-from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-from pydantic import AfterValidator, BaseModel, Discriminator, Field, StringConstraints, Tag
+from pydantic import AfterValidator, BaseModel, Field
 
-from klimb.declarations import configurable
+from klimb.declarations import MOST, Count, CountOrZero, OneOf, OwnName, PathText, Seconds, ShortText, configurable
 from klimb.divergences.names import SlopeAtReference
 from klimb.experience.advantages import ADVANTAGES
 from klimb.losses.clips import CLIPS, Clip
 from klimb.losses.names import check_penalty_name
 from klimb.losses.recipes import recipe_named
 from klimb.training.settings import ReferenceSettings
-from klimb.workbench.config.bounds import (
-    MOST,
-    PYTHON_NAME,
-    SECTION,
-    Count,
-    CountOrZero,
-    PathText,
-    Seconds,
-    ShortText,
-    in_plain_words,
-)
+from klimb.workbench.config.bounds import PYTHON_NAME, SECTION
 
 
 def _is_recipe(name: str) -> str:
@@ -49,12 +36,6 @@ RecipeName = Annotated[ShortText, AfterValidator(_is_recipe)]
 DivergenceName = Annotated[ShortText, AfterValidator(_is_divergence)]
 
 
-OWN_KIND = "python:module.name"
-
-
-OwnName = Annotated[ShortText, StringConstraints(pattern=PYTHON_NAME.pattern), in_plain_words(repr(OWN_KIND))]
-
-
 @configurable
 @dataclass(frozen=True)
 class OwnClip:
@@ -62,12 +43,6 @@ class OwnClip:
 
     kind: OwnName
     """Where it is: a function of (w, is_good, log_pi) that returns `Clipped`, or a class of such objects."""
-
-
-def kind_of(value: Any) -> str | None:
-    """Return the kind of a table or of settings; one word for all that are the user's own."""
-    kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
-    return OWN_KIND if isinstance(kind, str) and PYTHON_NAME.match(kind) else kind
 
 
 class ClipOfKind(Clip, Protocol):
@@ -85,10 +60,7 @@ if TYPE_CHECKING:
     ClipSettings = ClipOfKind | OwnClip
 else:
     AdvantageName = Literal[tuple(ADVANTAGES)] | OwnName
-    _clips = {**{kind: type(clip) for kind, clip in CLIPS.items()}, OWN_KIND: OwnClip}
-    ClipSettings = Annotated[
-        reduce(or_, (Annotated[clip, Tag(kind)] for kind, clip in _clips.items())), Discriminator(kind_of)
-    ]
+    ClipSettings = Annotated[Any, OneOf({kind: type(clip) for kind, clip in CLIPS.items()}, own=OwnClip)]
 
 
 class ObjectiveSection(BaseModel):

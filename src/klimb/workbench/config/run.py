@@ -4,12 +4,19 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from klimb.declarations import Count, CountOrZero, OneOf, PathText, Seed
 from klimb.divergences.names import SlopeAtReference
 from klimb.experience.advantages import NEEDS_GROUPS, SOFT_VALUES
 from klimb.losses.names import slope_of_penalty
-from klimb.training.settings import CheckpointSettings, CreditSettings, CriticSettings, ReferenceSettings
+from klimb.training.settings import (
+    REFERENCES,
+    CheckpointSettings,
+    CreditSettings,
+    CriticSettings,
+    ReferenceSettings,
+)
 from klimb.training.sources.shares import ReplaySettings
-from klimb.workbench.config.bounds import PYTHON_NAME, SECTION, Count, CountOrZero, Loggers, PathText, RunName, Seed
+from klimb.workbench.config.bounds import PYTHON_NAME, SECTION, Loggers, RunName
 from klimb.workbench.config.correction import CorrectionSection, NoCorrectionSection, check_correction
 from klimb.workbench.config.credit import check_credit
 from klimb.workbench.config.experience import SourcesSection, StoreSection
@@ -103,7 +110,7 @@ class RunConfig(BaseModel):
     """What is done about samples that another policy drew."""
     critic: CriticSettings = CriticSettings()
     """The value head, where credit.kind is 'gae'."""
-    reference: Annotated[ReferenceSettings, Field(discriminator="kind")]
+    reference: Annotated[ReferenceSettings, OneOf(REFERENCES)]
     """The anchor of the divergence."""
     optimizer: OptimizerSection = OptimizerSection()
     """How a gradient becomes a step."""

@@ -4,19 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
+from klimb.declarations import Count, Fraction, LongText, PathText, Seed, ShortText
 from klimb.policies.settings import LoraSettings
 from klimb.workbench.config.bounds import (
     SECTION,
-    Count,
     ExpressionTemplate,
     FileReward,
-    Fraction,
-    LongText,
     OwnOrTask,
-    PathText,
     QuestionTemplate,
-    Seed,
-    ShortText,
     in_plain_words,
 )
 

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
 
+from klimb.declarations import LongText, PathText, Seed
 from klimb.errors import ConfigError
 from klimb.workbench.config import read_tables
-from klimb.workbench.config.bounds import SECTION, LongText, PathText, RunName, Seed, in_plain_words
+from klimb.workbench.config.bounds import SECTION, RunName, in_plain_words
 from klimb.workbench.config.errors import config_error
 
 READY_FOLDER = Path(__file__).parent.parent / "studies"

@@ -6,10 +6,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from klimb.declarations import MOST
 from klimb.errors import ConfigError
 from klimb.losses import RECIPES
 from klimb.workbench.config import RunConfig, build_config, known_fields
-from klimb.workbench.config.bounds import MOST
 from klimb.workbench.study.config import StudyConfig, Tables
 
 NO_SETTING: Mapping[str, Tables] = {"": {}}
