@@ -13,7 +13,7 @@ if TYPE_CHECKING:
         newest_verified,
         save_checkpoint,
     )
-    from klimb.training.cloning import CLONING_OBJECTIVE, CloningSettings, Pair, clone
+    from klimb.training.cloning import CLONING_OBJECTIVE, Pair, clone
     from klimb.training.critic import Critic
     from klimb.training.evaluation import append_evaluation, evaluate, read_evaluations
     from klimb.training.guard.limits import (
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from klimb.training.minibatches import score_samples
     from klimb.training.optimizers import Optimizer
     from klimb.training.prompts import PromptStream
+    from klimb.training.recipe import Recipe
+    from klimb.training.recipes import RECIPES, recipe_named
     from klimb.training.reference_rules import Reference
     from klimb.training.rollouts import (
         ResponseScorer,
@@ -38,7 +40,9 @@ if TYPE_CHECKING:
         collect_rollouts,
     )
     from klimb.training.settings import (
+        AdvantageSettings,
         CheckpointSettings,
+        CloningSettings,
         CreditSettings,
         CriticSettings,
         EvaluationSettings,
@@ -48,19 +52,21 @@ if TYPE_CHECKING:
         LoopSettings,
         OptimizerSettings,
         ReferenceSettings,
+        ReplaySettings,
         RolloutSettings,
-        StepSettings,
-        UpdateSettings,
+        SourceSettings,
+        TrainingSettings,
         reference_named,
     )
     from klimb.training.sources.offline import GroupStore, OfflineSource
-    from klimb.training.sources.shares import ReplaySettings, SourceSettings
     from klimb.training.state import MAY_DIFFER, check_same_run
     from klimb.training.update import NonFiniteError, StepOutcome, optimizer_step, update
 
 __all__ = [
     "CLONING_OBJECTIVE",
     "MAY_DIFFER",
+    "RECIPES",
+    "AdvantageSettings",
     "BaseMetrics",
     "Breach",
     "CheckpointContent",
@@ -86,6 +92,7 @@ __all__ = [
     "OptimizerSettings",
     "Pair",
     "PromptStream",
+    "Recipe",
     "Reference",
     "ReferenceSettings",
     "ReplaySettings",
@@ -97,10 +104,9 @@ __all__ = [
     "RunFolderInUse",
     "SourceSettings",
     "StepOutcome",
-    "StepSettings",
     "StopRequest",
     "TrainResult",
-    "UpdateSettings",
+    "TrainingSettings",
     "append_evaluation",
     "check_same_run",
     "clone",
@@ -113,6 +119,7 @@ __all__ = [
     "optimizer_step",
     "read_evaluations",
     "read_metrics",
+    "recipe_named",
     "reference_named",
     "run_folder_lock",
     "save_checkpoint",

@@ -1,6 +1,5 @@
 """From the configuration's section `[guard]` to what measures and what is told to the loop."""
 
-from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,24 +9,7 @@ from klimb.samplers import Sampler
 from klimb.training.guard.general import general_problems
 from klimb.training.guard.measuring import Measurer, text_ids
 from klimb.training.minibatches import tokens_at_once
-from klimb.training.settings import GuardLimits, GuardSettings
 from klimb.workbench.config import RunConfig
-from klimb.workbench.config.guard import GuardSection
-
-
-def make_guard_settings(section: GuardSection | None) -> GuardSettings | None:
-    """Return what the loop is told; None without the section."""
-    if section is None:
-        return None
-    limits = {field.name: getattr(section, field.name) for field in fields(GuardLimits)}
-    factor = section.rollback_learning_rate_factor
-    return GuardSettings(
-        every_steps=section.every_steps,
-        limits=GuardLimits(**{name: None if limit == "none" else limit for name, limit in limits.items()}),
-        action=section.action,
-        rollback_learning_rate_factor=None if factor == "stop" else factor,
-        max_rollbacks=section.max_rollbacks,
-    )
 
 
 def make_measurer(config: RunConfig, policy: Policy, sampler: Sampler) -> Measurer | None:

@@ -1,11 +1,13 @@
 """The section that says how the model's quality is watched."""
 
 import re
+from dataclasses import fields
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from klimb.declarations import Count, Fraction, PathText, ShortText
+from klimb.training.settings import GuardLimits, GuardSettings
 from klimb.workbench.config.bounds import SECTION
 
 Limit = Fraction | Literal["none"]
@@ -57,3 +59,18 @@ class GuardSection(BaseModel):
         if repeated:
             raise ValueError(f"guard.general names {repeated[0]!r} twice; each set once is enough")
         return self
+
+
+def guard_settings(section: GuardSection | None) -> GuardSettings | None:
+    """Return what the loop is told; None without the section."""
+    if section is None:
+        return None
+    limits = {field.name: getattr(section, field.name) for field in fields(GuardLimits)}
+    factor = section.rollback_learning_rate_factor
+    return GuardSettings(
+        every_steps=section.every_steps,
+        limits=GuardLimits(**{name: None if limit == "none" else limit for name, limit in limits.items()}),
+        action=section.action,
+        rollback_learning_rate_factor=None if factor == "stop" else factor,
+        max_rollbacks=section.max_rollbacks,
+    )
