@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from klimb.training.evaluation import append_evaluation, evaluate, read_evaluations
     from klimb.training.guard.limits import (
         BaseMetrics,
-        Breach,
         Flags,
         MeasuresBase,
         find_breaches,
     )
+    from klimb.training.guard.settings import GuardSettings
     from klimb.training.locks import RunFolderInUse, run_folder_lock
     from klimb.training.loop import OnStep, StopRequest, TrainResult, train
     from klimb.training.metrics import MetricsLog, read_metrics, without_wall_clock
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
         CreditSettings,
         CriticSettings,
         EvaluationSettings,
-        GuardLimits,
-        GuardSettings,
         IterativeReference,
         LoopSettings,
         OptimizerSettings,
@@ -62,7 +60,6 @@ __all__ = [
     "CLONING_OBJECTIVE",
     "MAY_DIFFER",
     "BaseMetrics",
-    "Breach",
     "CheckpointContent",
     "CheckpointError",
     "CheckpointSettings",
@@ -73,7 +70,6 @@ __all__ = [
     "EvaluationSettings",
     "Flags",
     "GroupStore",
-    "GuardLimits",
     "GuardSettings",
     "IterativeReference",
     "LoopSettings",

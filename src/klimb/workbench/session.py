@@ -61,7 +61,6 @@ from klimb.workbench.config import CloningSection, ModelSection, RunConfig, Task
 from klimb.workbench.config.correction import CorrectionSection
 from klimb.workbench.config.experience import StoreSection
 from klimb.workbench.config.learning import ClipSettings, OptimizerSection, OwnClip, automatic_warmup
-from klimb.workbench.guard import make_guard_settings
 
 
 def make_objective(config: RunConfig) -> Loss:
@@ -285,7 +284,7 @@ def make_loop_settings(config: RunConfig) -> LoopSettings:
         max_generated_tokens=_limit(training.max_generated_tokens),
         max_training_seconds=_limit(training.max_training_seconds),
         save_rollouts=config.run.save_rollouts,
-        guard=make_guard_settings(config.guard),
+        guard=config.guard,
         own_parts=own_parts(config),
     )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from klimb.findings.finding import STATUSES, Finding, Status
+from klimb.findings.guard.events import GuardEvent, events_of, in_one_sentence
 from klimb.findings.metrics import explain
 from klimb.findings.run.changes import prompt_changes
 from klimb.findings.run.record import RunRecord, is_number
@@ -58,7 +59,7 @@ def guard(record: RunRecord) -> dict[str, Any] | None:
     names = list(dict.fromkeys([*before, *after]))
     if not names and not record.guard.get("events"):
         return None
-    events = [event for event in record.guard.get("events") or [] if isinstance(event, Mapping)]
+    events = events_of(record.guard)
     return {
         "name": record.name,
         "rows": [(name, _text(before.get(name)), _text(after.get(name))) for name in names],
@@ -66,14 +67,15 @@ def guard(record: RunRecord) -> dict[str, Any] | None:
     }
 
 
-def _event(event: Mapping[str, Any]) -> dict[str, str]:
+def _event(event: GuardEvent) -> dict[str, str]:
+    finding = event.finding
     return {
-        "action": str(event.get("action", "event")),
-        "step": str(event.get("step", "?")),
-        "metric": str(event.get("metric", "")),
-        "value": _text(event.get("value")),
-        "limit": _text(event.get("limit")),
-        "reason": str(event.get("reason") or ""),
+        "action": event.action,
+        "step": str(event.step),
+        "metric": finding.name,
+        "value": _text(finding.number),
+        "limit": _text(finding.limit),
+        "reason": in_one_sentence(finding),
     }
 
 

@@ -17,6 +17,8 @@ from rich.text import Text
 
 from klimb.findings.evaluations import EvaluationRecord, ProblemRecord, pass_intervals
 from klimb.findings.finding import Finding
+from klimb.findings.guard.events import GuardEvent, events_of, in_one_sentence
+from klimb.training.guard.settings import GuardSettings
 from klimb.training.run_folder import Finished
 from klimb.ui.terminal.statuses import STATUS_STYLES
 from klimb.ui.text import duration, printable, relative_to_working_directory
@@ -60,17 +62,17 @@ def print_guard(console: Console, path: Path) -> None:
         table.add_row(Text(label), _guard_number(metric, before), _guard_number(metric, after))
     if table.row_count:
         console.print(table)
-    for event in stored["events"]:
+    for event in events_of(stored):
         console.print(Text(_in_words(event), style="yellow"), soft_wrap=True)
 
 
-def guard_facts(section: Any) -> list[tuple[str, str]]:
-    """Return the guard in one labelled line, for the beginning of a run; none without the section `[guard]`."""
-    if section is None:
+def guard_facts(settings: GuardSettings | None) -> list[tuple[str, str]]:
+    """Return the guard in one labelled line, for the beginning of a run; none where nothing is guarded."""
+    if settings is None:
         return []
-    sets = ", ".join(section.general) or "no general problems"
-    text = "no text" if section.text == "none" else f"text {section.text}"
-    return [("guard", f"{text}, {sets} · every {section.every_steps} steps · beyond a limit: {section.action}")]
+    sets = ", ".join(settings.general) or "no general problems"
+    text = "no text" if settings.text == "none" else f"text {settings.text}"
+    return [("guard", f"{text}, {sets} · every {settings.every_steps} steps · beyond a limit: {settings.action}")]
 
 
 def _rows(before: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -90,13 +92,13 @@ def _guard_number(metric: str, values: Mapping[str, Any]) -> str:
     return f"{value:.2f}" if metric == "guard/perplexity" else f"{value:.1%}"
 
 
-def _in_words(event: Mapping[str, Any]) -> str:
+def _in_words(event: GuardEvent) -> str:
     done = {
         "warn": "a warning",
         "stop": "the run was stopped",
-        "rollback": f"went back to step {event.get('to_step')}",
-    }.get(event["action"], str(event["action"]))
-    return f"guard, step {event['step']}: {done}: {printable(str(event['reason']), limit=LONGEST_REASON)}"
+        "rollback": f"went back to step {event.to_step}",
+    }.get(event.action, event.action)
+    return f"guard, step {event.step}: {done}: {printable(in_one_sentence(event.finding), limit=LONGEST_REASON)}"
 
 
 ANSWER_WIDTH = 120

@@ -8,6 +8,7 @@ from klimb.declarations import Count, CountOrZero, OneOf, PathText, Seed
 from klimb.divergences.names import SlopeAtReference
 from klimb.experience.advantages import NEEDS_GROUPS, SOFT_VALUES
 from klimb.losses.names import slope_of_penalty
+from klimb.training.guard.settings import GuardSettings
 from klimb.training.settings import (
     REFERENCES,
     CheckpointSettings,
@@ -20,7 +21,6 @@ from klimb.workbench.config.bounds import PYTHON_NAME, SECTION, Loggers, RunName
 from klimb.workbench.config.correction import CorrectionSection, NoCorrectionSection, check_correction
 from klimb.workbench.config.credit import check_credit
 from klimb.workbench.config.experience import SourcesSection, StoreSection
-from klimb.workbench.config.guard import GuardSection
 from klimb.workbench.config.learning import (
     AdvantagesSection,
     CloningSection,
@@ -120,7 +120,7 @@ class RunConfig(BaseModel):
     """When the state is saved."""
     evaluation: EvaluationSection = EvaluationSection()
     """How the held-out problems are answered."""
-    guard: GuardSection | None = None
+    guard: GuardSettings | None = None
     """Watches what the model could do before; without this section nothing is watched."""
     run: RunSection = RunSection()
     """Where the results go."""
