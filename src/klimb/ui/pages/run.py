@@ -24,14 +24,6 @@ from klimb.ui.panels import GUARD, LEARNING, SECTIONS, TIME
 from klimb.ui.run_charts import OTHER, charts_of
 from klimb.ui.svg import classes
 
-SIGNS: dict[Status, str] = {"bad": "✗ bad", "warning": "! warning", "note": "· note", "good": "✓ good"}
-
-
-def cards(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    """All findings, the most severe first."""
-    ordered = sorted(findings, key=lambda finding: STATUSES.index(finding.status))
-    return [{"sign": SIGNS[finding.status], "finding": finding} for finding in ordered]
-
 
 def lines(found: Sequence[Sequence[Finding]]) -> list[dict[str, Any]]:
     """Each finding of runs that differ by their seed, with how many of the runs have it."""
@@ -42,7 +34,6 @@ def lines(found: Sequence[Sequence[Finding]]) -> list[dict[str, Any]]:
     return [
         {
             "status": status,
-            "sign": SIGNS[status],
             "title": title,
             "seeds": f"{count} of {len(found)} seeds" if len(found) > 1 else "",
         }
@@ -246,7 +237,7 @@ def _findings(
             }
             for number, group in enumerate(groups)
         ],
-        "runs": [(record.name, cards(of_run[id(record)])) for record in records],
+        "runs": [(record.name, of_run[id(record)]) for record in records],
     }
 
 

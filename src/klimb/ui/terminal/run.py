@@ -20,7 +20,7 @@ from klimb.findings.finding import Finding
 from klimb.findings.guard.events import GuardEvent, events_of, in_one_sentence
 from klimb.training.guard.settings import GuardSettings
 from klimb.training.run_folder import Finished
-from klimb.ui.terminal.statuses import STATUS_STYLES
+from klimb.ui.statuses import LOOKS
 from klimb.ui.text import duration, printable, relative_to_working_directory
 
 NAMES = {
@@ -231,7 +231,8 @@ def _mark(value: float | None, measured: EvaluationRecord) -> Text:
         return Text("?", style="yellow")
     if not measured.is_accuracy:
         return Text(f"{value:.2f}", style="cyan")
-    return Text("✓", style="green") if value > 0 else Text("✗", style="red")
+    look = LOOKS["good" if value > 0 else "bad"]
+    return Text(look.sign, style=look.style)
 
 
 LABEL_WIDTH = 10
@@ -247,7 +248,8 @@ def print_findings(console: Console, findings: Sequence[Finding]) -> None:
         console.print(Text("no findings: too few steps, or nothing out of the ordinary", style="dim"), soft_wrap=True)
         return
     for finding in findings:
-        label = Text(f"  {finding.status}".ljust(LABEL_WIDTH), style=STATUS_STYLES[finding.status])
+        look = LOOKS[finding.status]
+        label = Text(f"  {look.word} ".ljust(LABEL_WIDTH), style=look.style)
         title = Text(printable(finding.title, limit=LONG), style="bold" if finding.advice else "")
         console.print(Text.assemble(label, title, (f"  {finding.name}", "dim")), soft_wrap=not console.is_terminal)
         _below(console, finding.evidence, style="")
