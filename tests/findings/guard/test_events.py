@@ -49,10 +49,12 @@ def test_a_file_without_events_has_none(guard: dict[str, object]):
     assert events_of(guard) == ()
 
 
-def test_one_sentence_tells_what_was_found_how_one_can_tell_and_what_is_allowed():
+def test_one_sentence_tells_what_was_found_how_one_can_tell_and_what_is_allowed_by_which_key():
     assert in_one_sentence(FINDING) == (
-        "perplexity rose (31.25 now, 20 before training); allowed: at most 1.2 times the perplexity before training"
+        "perplexity rose (31.25 now, 20 before training); allowed: at most 1.2 times the perplexity before training "
+        "(guard.max_perplexity_ratio)"
     )
+    assert in_one_sentence(replace(FINDING, evidence="", threshold="")) == "perplexity rose"
 
 
 def test_the_rules_of_a_run_hold_it_to_what_the_guard_does_by_default():

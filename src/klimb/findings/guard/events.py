@@ -58,9 +58,10 @@ def events_of(guard: Mapping[str, Any]) -> tuple[GuardEvent, ...]:
 
 
 def in_one_sentence(finding: Finding) -> str:
-    """Return what was found, how one can tell, and what is allowed."""
+    """Return what was found, how one can tell, what is allowed, and by which key."""
     evidence = f" ({finding.evidence})" if finding.evidence else ""
-    return f"{finding.title}{evidence}" + (f"; allowed: {finding.threshold}" if finding.threshold else "")
+    source = f" ({finding.source})" if finding.source else ""
+    return f"{finding.title}{evidence}" + (f"; allowed: {finding.threshold}{source}" if finding.threshold else "")
 
 
 def _finding_from(row: Mapping[str, Any]) -> Finding:
