@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from klimb.training.evaluation import append_evaluation, evaluate, read_evaluations
     from klimb.training.guard.limits import (
         BaseMetrics,
-        Breach,
         Flags,
         MeasuresBase,
         find_breaches,
     )
+    from klimb.training.guard.settings import GuardSettings
     from klimb.training.locks import RunFolderInUse, run_folder_lock
     from klimb.training.loop import OnStep, StopRequest, TrainResult, train
     from klimb.training.metrics import MetricsLog, read_metrics, without_wall_clock
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
         CreditSettings,
         CriticSettings,
         EvaluationSettings,
-        GuardLimits,
-        GuardSettings,
         IterativeReference,
         LoopSettings,
         OptimizerSettings,
@@ -68,7 +66,6 @@ __all__ = [
     "RECIPES",
     "AdvantageSettings",
     "BaseMetrics",
-    "Breach",
     "CheckpointContent",
     "CheckpointError",
     "CheckpointSettings",
@@ -79,7 +76,6 @@ __all__ = [
     "EvaluationSettings",
     "Flags",
     "GroupStore",
-    "GuardLimits",
     "GuardSettings",
     "IterativeReference",
     "LoopSettings",

@@ -26,7 +26,8 @@ from klimb.training import (
     read_metrics,
     train,
 )
-from klimb.training.guard.measuring import Measurer
+from klimb.training.guard.measuring import Measurer, make_measurer
+from klimb.training.minibatches import tokens_at_once
 from klimb.training.run_folder import Finished, RunFolder, write_json
 from klimb.ui.figures import plot_curves
 from klimb.ui.live import Glimpse, View, open_view
@@ -34,7 +35,6 @@ from klimb.ui.pages.files import report_at_the_end
 from klimb.ui.terminal.run import in_one_line, print_facts
 from klimb.ui.text import relative_to_working_directory
 from klimb.workbench.config import RunConfig, divergence_of, save_config
-from klimb.workbench.guard import make_measurer
 from klimb.workbench.loggers import check_loggers, open_trackers
 from klimb.workbench.loggers.tracker import Tracker
 from klimb.workbench.measuring import measure
@@ -208,7 +208,7 @@ def run_training(
     started = time.monotonic()
     _check_problems(session)
     check_loggers(session.config.run.loggers)
-    measurer = make_measurer(session.config, session.policy, session.sampler)
+    measurer = _measurer(session)
     print_facts(console, describe(session))
     with session.scorer, ExitStack() as stack:
         if measurer is not None:
@@ -257,6 +257,19 @@ def _check_problems(session: Session) -> None:
                 f"evaluation.{key} is {getattr(asked, key)}, but task {session.task.name} has no held-out problem; "
                 f"raise task.held_out_fraction or set evaluation.{key} = 0"
             )
+
+
+def _measurer(session: Session) -> Measurer | None:
+    """Return what measures for the guard; None without `[guard]`."""
+    config, policy = session.config, session.policy
+    form = config.scoring.format
+    return make_measurer(
+        config.guard,
+        policy,
+        session.sampler,
+        max_tokens=tokens_at_once(config.training.micro_batch_tokens, policy.device),
+        scoring_format="" if form is None else form.pattern,
+    )
 
 
 def _reason_of_the_end(settings: LoopSettings, progress: Progress) -> str:

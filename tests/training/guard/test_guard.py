@@ -19,9 +19,9 @@ from klimb.training.guard.limits import (
     BaseMetrics,
     Flags,
 )
-from klimb.training.settings import GuardLimits, GuardSettings
+from klimb.training.guard.settings import GuardSettings
 
-EVERY_2 = GuardSettings(every_steps=2, limits=GuardLimits(max_perplexity_ratio=None))
+EVERY_2 = GuardSettings(every_steps=2, max_perplexity_ratio=None)
 
 
 class Distance:
@@ -66,8 +66,8 @@ def distances(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -
 def limited(between: Sequence[float], **settings: Any) -> GuardSettings:
     """Breaks between the measurements of steps 2 and 4; the untrained policy measures 1."""
     assert between[1] < between[3]
-    limits = GuardLimits(max_perplexity_ratio=(between[1] + between[3]) / 2, max_empty_fraction=None)
-    return replace(EVERY_2, limits=limits, **settings)
+    limits = {"max_perplexity_ratio": (between[1] + between[3]) / 2, "max_empty_fraction": None}
+    return replace(EVERY_2, **limits, **settings)
 
 
 def guard_file(folder: Path) -> dict[str, Any]:

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from klimb.training.settings.loop import (
         CheckpointSettings,
         EvaluationSettings,
-        GuardLimits,
-        GuardSettings,
         LoopSettings,
         MicroBatchTokens,
         RolloutSettings,
@@ -43,8 +41,6 @@ __all__ = [
     "CriticSettings",
     "EssScaling",
     "EvaluationSettings",
-    "GuardLimits",
-    "GuardSettings",
     "IterativeReference",
     "LoopSettings",
     "MicroBatchTokens",

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, TypeVar, get_args
 
 from annotated_types import Ge, Gt, Le
@@ -20,6 +20,7 @@ from klimb.declarations import (
 )
 from klimb.experience.advantages import NEEDS_GROUPS
 from klimb.experience.samples import SamplingSettings
+from klimb.training.guard.settings import GuardSettings
 from klimb.training.settings.advantages import AdvantageSettings, CreditSettings, CriticSettings
 from klimb.training.settings.optimizer import OptimizerSettings, automatic_warmup
 from klimb.training.settings.reference import IterativeReference, ReferenceSettings
@@ -111,64 +112,6 @@ class RolloutSettings(SamplingSettings):
         require(self.lag >= 0, "lag", self.lag, ">= 0 collections")
         if self.temperature == 0:
             raise ValueError("temperature is 0: a policy that always answers the same cannot learn from itself; use 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class GuardLimits:
-    """How far the base metrics may move; None sets no limit.
-
-    Attributes:
-        max_perplexity_ratio: perplexity over the one before training.
-        max_general_drop: fall of the mean score on the general problems.
-        max_empty_fraction: share of empty responses, of the answers to the general problems and of the rollouts alike.
-        max_refusal_fraction: the same for refusals.
-        max_repetition_fraction: the same for responses that end in a loop.
-        min_format_fraction: share of the rollouts in the form asked for.
-    """
-
-    max_perplexity_ratio: float | None = 1.2
-    max_general_drop: float | None = 0.1
-    max_empty_fraction: float | None = 0.2
-    max_refusal_fraction: float | None = 0.2
-    max_repetition_fraction: float | None = 0.3
-    min_format_fraction: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            least = 1.0 if name == "max_perplexity_ratio" else 0.0
-            if value is not None and not (math.isfinite(value) and value >= least):
-                raise ValueError(f"{name} must be finite and >= {least:g}, or None for no limit, got {value}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class GuardSettings:
-    """When the base metrics are measured, and what happens beyond a limit.
-
-    Attributes:
-        every_steps: loop steps between two measurements; there is one before training and one at its end besides.
-        action: `warn`; `stop` ends the run; `rollback` puts the policy back to the newest checkpoint at which no
-            limit was broken.
-        rollback_learning_rate_factor: after a rollback the run goes on with the learning rate times this; None ends it
-            there.
-        max_rollbacks: so many, then the next broken limit ends the run, rolled back.
-    """
-
-    every_steps: int = 10
-    limits: GuardLimits = GuardLimits()
-    action: Literal["warn", "stop", "rollback"] = "warn"
-    rollback_learning_rate_factor: float | None = None
-    max_rollbacks: int = 3
-
-    def __post_init__(self) -> None:
-        if self.every_steps < 1 or self.max_rollbacks < 1:
-            raise ValueError(
-                f"every_steps and max_rollbacks must be >= 1, got {self.every_steps} and {self.max_rollbacks}"
-            )
-        if self.action not in ("warn", "stop", "rollback"):
-            raise ValueError(f"unknown action {self.action!r}; there are warn, stop and rollback")
-        factor = self.rollback_learning_rate_factor
-        if factor is not None and not 0 < factor <= 1:
-            raise ValueError(f"rollback_learning_rate_factor must be in (0, 1], or None to end the run, got {factor}")
 
 
 @configurable

@@ -9,6 +9,7 @@ from klimb.divergences.names import SlopeAtReference
 from klimb.losses.names import slope_of_penalty
 from klimb.losses.settings import CORRECTIONS, Correction, NoCorrection, ObjectiveSettings
 from klimb.own_parts import is_own
+from klimb.training.guard.settings import GuardSettings
 from klimb.training.settings import (
     REFERENCES,
     AdvantageSettings,
@@ -25,7 +26,6 @@ from klimb.training.settings import (
     TrainingSettings,
     check_loss_fits,
 )
-from klimb.workbench.config.guard import GuardSection, guard_settings
 from klimb.workbench.config.objective import AnyLoss
 from klimb.workbench.config.recipe import with_recipe_defaults
 from klimb.workbench.config.sections import (
@@ -85,7 +85,7 @@ class RunConfig(BaseModel):
     """When the state is saved."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How the held-out problems are answered."""
-    guard: GuardSection | None = None
+    guard: GuardSettings | None = None
     """Watches what the model could do before; without this section nothing is watched."""
     run: RunSection = RunSection()
     """Where the results go."""
@@ -134,7 +134,7 @@ class RunConfig(BaseModel):
             checkpoints=self.checkpoints,
             evaluation=narrow(self.evaluation, EvaluationSettings),
             save_rollouts=self.run.save_rollouts,
-            guard=guard_settings(self.guard),
+            guard=self.guard,
         )
 
     def _check_correction(self) -> None:
