@@ -5,9 +5,13 @@ with pydantic and reads the meanings from the docstrings; nothing of that is imp
 checked by the class's own `__post_init__`.
 """
 
+import ast
 import difflib
+import inspect
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Annotated, Any, TypeVar, get_args
 
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
@@ -51,12 +55,36 @@ def configurable(cls: Class) -> Class:
         "use_attribute_docstrings": True,
     }
     cls.__get_pydantic_core_schema__ = classmethod(_from_a_table)  # pyright: ignore[reportAttributeAccessIssue]
+    cls.__get_pydantic_json_schema__ = classmethod(_with_inherited_meanings)  # pyright: ignore[reportAttributeAccessIssue]
     return cls
 
 
 def _from_a_table(cls: type, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
     # Strictness is for the values; of the class itself it would refuse a table in its place.
     return {**handler(source), "strict": False}
+
+
+def _with_inherited_meanings(cls: type, source: Any, handler: Any) -> dict[str, Any]:
+    # Pydantic reads the docstrings of a dataclass's own fields, and not those of the settings that it extends.
+    schema = handler(source)
+    properties = handler.resolve_ref_schema(schema).get("properties", {})
+    for base in cls.__mro__[1:-1]:
+        for name, meaning in _meanings(base).items():
+            if name in properties:
+                properties[name].setdefault("description", meaning)
+    return schema
+
+
+def _meanings(cls: type) -> dict[str, str]:
+    """Return the docstring below each field of the class's own."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(tree, ast.ClassDef)
+    return {
+        field.target.id: inspect.cleandoc(below.value.value)
+        for field, below in pairwise(tree.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
+    }
 
 
 @dataclass(frozen=True)
@@ -119,6 +147,13 @@ PathText = Annotated[
 
 OWN_KIND = "python:module.name"
 """What stands for the kind of a part of the user's own where kinds are listed."""
+
+
+Parameter = bool | int | float | ShortText
+
+
+Parameters = Annotated[dict[ShortText, Parameter | list[Parameter]], MaxLen(100)]
+"""What a part with settings of its own is told, by name."""
 
 
 OwnName = Annotated[str, MinLen(1), MaxLen(200), Matching(LOCATION.pattern, repr(OWN_KIND))]
