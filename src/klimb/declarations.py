@@ -149,10 +149,32 @@ OWN_KIND = "python:module.name"
 """What stands for the kind of a part of the user's own where kinds are listed."""
 
 
+NONE_OF_UNION = "none_of_union"
+"""The type of the error that `Otherwise` makes."""
+
+
+@dataclass(frozen=True)
+class Otherwise:
+    """Marks a union with the one thing to say of a value that is none of it."""
+
+    expected: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Say one thing in place of one for each type of the union."""
+        error = {"custom_error_type": NONE_OF_UNION, "custom_error_message": f"expected {self.expected}"}
+        return {**handler(source), **error}
+
+
 Parameter = bool | int | float | ShortText
 
 
-Parameters = Annotated[dict[ShortText, Parameter | list[Parameter]], MaxLen(100)]
+Parameters = Annotated[
+    dict[
+        ShortText,
+        Annotated[Parameter | list[Parameter], Otherwise("true, false, a number, a short text, or a list of those")],
+    ],
+    MaxLen(100),
+]
 """What a part with settings of its own is told, by name."""
 
 

@@ -58,6 +58,11 @@ def source_hash(location: str) -> str:
     return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()[:16]
 
 
+def sources_of(*names: str) -> dict[str, str]:
+    """Return those of the names that are parts of the user's own, with the hash of their source."""
+    return {name: source_hash(name) for name in names if is_own(name)}
+
+
 def _look_in_working_directory() -> None:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())

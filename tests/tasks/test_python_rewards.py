@@ -61,8 +61,8 @@ def test_the_function_gets_prompt_response_answer_and_metadata(folder):
     (folder / "d.jsonl").write_text('{"question": "Where?", "hint": "there"}\n')
     task = from_file(
         "d.jsonl",
-        answer=None,
-        verifier="python:seen_reward.reward",
+        answer="",
+        reward="python:seen_reward.reward",
         template="{question} Say it.",
         system_prompt="not the prompt",
         held_out_fraction=0,

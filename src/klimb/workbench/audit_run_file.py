@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import TypeAdapter
 
 from klimb.experience import NEEDS_GROUPS, Sample
 from klimb.findings.audit import AuditReport
@@ -272,6 +272,6 @@ def _training(
     return {"num_steps": min(max(wanted, MIN_STEPS), MAX_STEPS)} | tokens
 
 
-def _changed(section: BaseModel, *, but: Sequence[str] = ()) -> Mapping[str, Any]:
+def _changed(section: Any, *, but: Sequence[str] = ()) -> Mapping[str, Any]:
     """Return the settings of a section that are not the defaults."""
-    return section.model_dump(mode="json", exclude_defaults=True, exclude_none=True, exclude=set(but))
+    return TypeAdapter(type(section)).dump_python(section, mode="json", exclude_defaults=True, exclude=set(but))

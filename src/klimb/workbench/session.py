@@ -26,22 +26,10 @@ from klimb.losses import (
     is_forward_kl,
     slope_at_reference,
 )
-from klimb.own_parts import is_own, load_part, source_hash
+from klimb.own_parts import is_own, load_part, sources_of
 from klimb.policies import Policy, keep_freed_memory, load_policy
 from klimb.samplers import LocalSampler
-from klimb.tasks import (
-    FormatReward,
-    OverlongShaping,
-    Problem,
-    ProblemSet,
-    Scorer,
-    Shaping,
-    arithmetic,
-    from_file,
-    reasoning_gym,
-    with_reward,
-    with_shaping,
-)
+from klimb.tasks import Problem, ProblemSet, Scorer, with_shaping
 from klimb.tasks.file import read_rows
 from klimb.training import (
     CloningSettings,
@@ -57,7 +45,7 @@ from klimb.training import (
 from klimb.training.sources.offline import check_logs
 from klimb.training.sources.shares import SOURCES
 from klimb.ui.terminal.run import guard_facts
-from klimb.workbench.config import CloningSection, ModelSection, RunConfig, TaskSection
+from klimb.workbench.config import CloningSection, ModelSection, RunConfig
 from klimb.workbench.config.correction import CorrectionSection
 from klimb.workbench.config.experience import StoreSection
 from klimb.workbench.config.learning import ClipSettings, OptimizerSection, OwnClip, automatic_warmup
@@ -161,11 +149,9 @@ def load_clip(settings: ClipSettings) -> Clip:
 
 def own_parts(config: RunConfig) -> dict[str, str]:
     """Return every part of the user's own that the run is made of, with the hash of its source."""
-    named = (config.objective.divergence, config.objective.clip.kind, config.advantages.kind, config.task.reward)
-    return {name: source_hash(name) for name in named if is_own(name)}
-
-
-TASKS_OWN_REWARD = "task"
+    objective, task = config.objective, config.task
+    named = (objective.divergence, objective.clip.kind, config.advantages.kind, task.kind, task.reward)
+    return sources_of(*named)
 
 
 def make_policy(section: ModelSection) -> Policy:
@@ -184,44 +170,14 @@ def make_policy(section: ModelSection) -> Policy:
 
 def make_task(config: RunConfig) -> ProblemSet:
     """Return the problems, with the reward and the shaping that the configuration asks for."""
-    scoring = config.scoring
-    task = _problems(config.task)
-    shapings: list[Shaping] = []
-    if scoring.overlong is not None:
-        shapings.append(
-            OverlongShaping(
-                max_tokens=config.sampling.max_new_tokens,
-                buffer_tokens=scoring.overlong.buffer_tokens,
-                factor=scoring.overlong.factor,
-            )
-        )
-    if scoring.format is not None:
-        shapings.append(FormatReward(pattern=scoring.format.pattern, weight=scoring.format.weight))
+    shapings = config.scoring.shapings(max_tokens=config.sampling.max_new_tokens)
+    task = config.task.make_task()
     return with_shaping(task, shapings) if shapings else task
-
-
-def _problems(section: TaskSection) -> ProblemSet:
-    settings = section.model_dump(exclude={"kind", "reward"})
-    if section.kind == "file":
-        settings["answer"] = section.answer or None
-        return from_file(settings.pop("path"), verifier=section.reward, **settings)
-    if section.kind == "arithmetic":
-        task = arithmetic(**settings)
-    else:
-        task = reasoning_gym(settings.pop("dataset"), **settings)
-    return task if section.reward == TASKS_OWN_REWARD else with_reward(task, section.reward)
 
 
 def make_scorer(config: RunConfig, task: ProblemSet) -> Scorer:
     """Return the scorer of the task, not yet entered."""
-    limit = config.scoring.memory_limit_gigabytes
-    return Scorer(
-        task,
-        timeout_seconds=config.scoring.timeout_seconds,
-        num_workers=config.scoring.num_workers,
-        max_error_fraction=config.scoring.max_error_fraction,
-        memory_limit_gigabytes=None if limit == "none" else limit,
-    )
+    return Scorer(task, config.scoring)
 
 
 def make_sampling(config: RunConfig) -> SamplingSettings:

@@ -6,7 +6,7 @@ from klimb.workbench.config.learning import CloningSection, ObjectiveSection, Op
 from klimb.workbench.config.reading import build_config, read_config, read_tables, save_config, with_overrides
 from klimb.workbench.config.recipe import DEFAULT_RECIPE, recipe_sections
 from klimb.workbench.config.run import EvaluationSection, RunConfig
-from klimb.workbench.config.world import ModelSection, SamplingSection, ScoringSection, TaskSection
+from klimb.workbench.config.world import ModelSection, SamplingSection
 
 __all__ = [
     "DEFAULT_RECIPE",
@@ -18,8 +18,6 @@ __all__ = [
     "OptimizerSection",
     "RunConfig",
     "SamplingSection",
-    "ScoringSection",
-    "TaskSection",
     "build_config",
     "known_fields",
     "nearest_keys",

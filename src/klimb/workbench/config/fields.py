@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from klimb.declarations import OWN_KIND
 from klimb.workbench.config.run import RunConfig
 
 Schema = Mapping[str, Any]
@@ -78,7 +79,13 @@ def _tables(field: Schema, definitions: Schema) -> Iterator[tuple[str, Schema]]:
     for option in (field, *field.get("oneOf", ()), *field.get("anyOf", ()), *field.get("allOf", ())):
         table = definitions.get(str(option.get("$ref", "")).removeprefix("#/$defs/"))
         if table is not None and "properties" in table:
-            yield str(table["properties"].get("kind", {}).get("const", "")), table
+            yield _kind_of(table), table
+
+
+def _kind_of(table: Schema) -> str:
+    """Return the kind that a table must have to be this one; empty where a key has one kind of table only."""
+    kind = table["properties"].get("kind", {})
+    return OWN_KIND if kind.get("allowed") == repr(OWN_KIND) else str(kind.get("const", ""))
 
 
 def in_words(field: Schema) -> str:

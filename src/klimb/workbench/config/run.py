@@ -8,6 +8,8 @@ from klimb.declarations import Count, CountOrZero, OneOf, PathText, Seed
 from klimb.divergences.names import SlopeAtReference
 from klimb.experience.advantages import NEEDS_GROUPS, SOFT_VALUES
 from klimb.losses.names import slope_of_penalty
+from klimb.tasks.arithmetic import ArithmeticSettings
+from klimb.tasks.settings import ScoringSettings
 from klimb.training.settings import (
     REFERENCES,
     CheckpointSettings,
@@ -30,7 +32,7 @@ from klimb.workbench.config.learning import (
     check_divergence_acts,
 )
 from klimb.workbench.config.recipe import check_is_read, with_recipe_defaults
-from klimb.workbench.config.world import ArithmeticSection, ModelSection, SamplingSection, ScoringSection, TaskSection
+from klimb.workbench.config.world import AnyTask, ModelSection, SamplingSection
 
 
 class EvaluationSection(BaseModel):
@@ -84,9 +86,9 @@ class RunConfig(BaseModel):
     """Seed of all random numbers; each purpose draws from its own stream."""
     model: ModelSection = ModelSection()
     """The language model."""
-    task: TaskSection = ArithmeticSection()
+    task: AnyTask = ArithmeticSettings()
     """What it is trained on."""
-    scoring: ScoringSection = ScoringSection()
+    scoring: ScoringSettings = ScoringSettings()
     """How answers are scored."""
     sampling: SamplingSection = SamplingSection()
     """How answers are drawn."""
