@@ -12,7 +12,7 @@ from klimb.declarations import OWN_KIND, OwnName, Parameters, Seed, configurable
 from klimb.own_parts import is_own, load_part
 from klimb.tasks.arithmetic import ArithmeticSettings
 from klimb.tasks.file import FileSettings
-from klimb.tasks.protocol import Problem, ProblemSet, did_you_mean
+from klimb.tasks.protocol import ProblemSet, did_you_mean
 from klimb.tasks.python_rewards import TASKS_OWN, RewardOrTask, as_written, with_reward
 from klimb.tasks.reasoning_gym import ReasoningGymSettings
 
@@ -101,14 +101,7 @@ class OwnTask:
                 f"{here}: the function returned {type(task).__name__}, expected a klimb.tasks.ProblemSet(name=…, "
                 "train=…, held_out=…, score=…)"
             )
-        problems = (*task.train, *task.held_out)
-        strange = next((each for each in problems if not isinstance(each, Problem)), None)
-        if strange is not None:
-            raise ValueError(
-                f"{here}: train and held_out must hold klimb.tasks.Problem(problem_id=…, messages=…, answer=…), got "
-                f"{type(strange).__name__}"
-            )
-        counts = Counter(problem.problem_id for problem in problems)
+        counts = Counter(problem.problem_id for problem in (*task.train, *task.held_out))
         repeated = next((name for name, count in counts.items() if count > 1), None)
         if repeated is not None:
             raise ValueError(
