@@ -54,6 +54,7 @@ EXPECTED: tuple[Expected, ...] = (
         reason="thumbs is binary-feedback, and advantages may be the user's own",
     ),
     Expected(case="refusals", aspect="text", path="objective.clip.kind*", reason="a clip may be the user's own"),
+    Expected(case="refusals", aspect="text", path="task.kind = 'sums'*", reason="a task may be the user's own"),
     Expected(case="lora-ema", aspect="settings", path="model.lora.dropout", reason="a key that must be 0, and says so"),
 )
 """Differences from the old state that are wanted."""
