@@ -53,38 +53,38 @@ def configurable(cls: Class) -> Class:
         "strict": True,
         "allow_inf_nan": False,
         "use_attribute_docstrings": True,
+        "json_schema_extra": _describe_inherited,
     }
     cls.__get_pydantic_core_schema__ = classmethod(_from_a_table)  # pyright: ignore[reportAttributeAccessIssue]
-    cls.__get_pydantic_json_schema__ = classmethod(_with_inherited_meanings)  # pyright: ignore[reportAttributeAccessIssue]
     return cls
+
+
+def _describe_inherited(schema: dict[str, Any], cls: type) -> None:
+    """Give the fields of the classes that this one extends the meanings that stand there."""
+    for parent in cls.__mro__[1:-1]:
+        for name, meaning in _read_meanings(parent).items():
+            if name in schema.get("properties", {}):
+                schema["properties"][name].setdefault("description", meaning)
+
+
+def _read_meanings(cls: type) -> dict[str, str]:
+    """Return what stands in a docstring below each field of the class itself."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    return {
+        field.target.id: inspect.cleandoc(text.value.value)
+        for field, text in pairwise(tree.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
 
 
 def _from_a_table(cls: type, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
     # Strictness is for the values; of the class itself it would refuse a table in its place.
     return {**handler(source), "strict": False}
-
-
-def _with_inherited_meanings(cls: type, source: Any, handler: Any) -> dict[str, Any]:
-    # Pydantic reads the docstrings of a dataclass's own fields, and not those of the settings that it extends.
-    schema = handler(source)
-    properties = handler.resolve_ref_schema(schema).get("properties", {})
-    for base in cls.__mro__[1:-1]:
-        for name, meaning in _meanings(base).items():
-            if name in properties:
-                properties[name].setdefault("description", meaning)
-    return schema
-
-
-def _meanings(cls: type) -> dict[str, str]:
-    """Return the docstring below each field of the class's own."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-    assert isinstance(tree, ast.ClassDef)
-    return {
-        field.target.id: inspect.cleandoc(below.value.value)
-        for field, below in pairwise(tree.body)
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
-    }
 
 
 @dataclass(frozen=True)
