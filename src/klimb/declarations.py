@@ -8,8 +8,9 @@ checked by the class's own `__post_init__`.
 import ast
 import difflib
 import inspect
+import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Annotated, Any, TypeVar, get_args
@@ -135,6 +136,12 @@ class Matching:
     def __get_pydantic_json_schema__(self, schema: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         """Put the words beside the type's own schema."""
         return {**handler(schema), "allowed": self.allowed}
+
+
+def one_of(words: Iterable[str]) -> Matching:
+    """Mark a text that must be one of these words; where it is checked when it is used, and not by its type."""
+    listed = tuple(words)
+    return Matching(f"^({'|'.join(map(re.escape, listed))})$", f"one of {', '.join(map(repr, listed))}")
 
 
 PathText = Annotated[

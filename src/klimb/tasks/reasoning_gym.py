@@ -6,15 +6,10 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Annotated, Any, ClassVar, Literal
 
-from klimb.declarations import Count, LongText, Matching, Parameters, Seed, ShortText, configurable
+from klimb.declarations import Count, LongText, Parameters, Seed, ShortText, configurable, one_of
 from klimb.tasks.answers import EXTRACTIONS
 from klimb.tasks.protocol import QUESTION_SLOT, ProblemSet, QuestionTemplate
 from klimb.tasks.python_rewards import TASKS_OWN, RewardOrTask, as_written, with_reward
-
-Extraction = Annotated[
-    str,
-    Matching(rf"^({'|'.join(EXTRACTIONS)})$", f"one of {', '.join(repr(name) for name in EXTRACTIONS)}"),
-]
 
 
 @configurable
@@ -36,7 +31,7 @@ class ReasoningGymSettings:
     """Problems kept out of training."""
     seed: Seed = 0
     """Of the generator."""
-    extract: Extraction = "text"
+    extract: Annotated[str, one_of(EXTRACTIONS)] = "text"
     """What of the response is the answer: all, its last line, its last number, or what is in <answer>...</answer>."""
     reward: RewardOrTask = TASKS_OWN
     """`task` is the task's own reward; `python:module.function` calls yours, in a process of its own."""

@@ -27,7 +27,7 @@ from klimb.losses import (
     slope_at_reference,
 )
 from klimb.own_parts import is_own, load_part, sources_of
-from klimb.policies import Policy, keep_freed_memory, load_policy
+from klimb.policies import ModelSettings, Policy, keep_freed_memory, load_model
 from klimb.samplers import LocalSampler
 from klimb.tasks import Problem, ProblemSet, Scorer, with_shaping
 from klimb.tasks.file import read_rows
@@ -45,7 +45,7 @@ from klimb.training import (
 from klimb.training.sources.offline import check_logs
 from klimb.training.sources.shares import SOURCES
 from klimb.ui.terminal.run import guard_facts
-from klimb.workbench.config import CloningSection, ModelSection, RunConfig
+from klimb.workbench.config import CloningSection, RunConfig
 from klimb.workbench.config.correction import CorrectionSection
 from klimb.workbench.config.experience import StoreSection
 from klimb.workbench.config.learning import ClipSettings, OptimizerSection, OwnClip, automatic_warmup
@@ -154,18 +154,10 @@ def own_parts(config: RunConfig) -> dict[str, str]:
     return sources_of(*named)
 
 
-def make_policy(section: ModelSection) -> Policy:
+def make_policy(settings: ModelSettings) -> Policy:
     """Return the language model, on its device."""
     keep_freed_memory()
-    policy = load_policy(
-        section.path,
-        dtype=section.dtype,
-        device=section.device,
-        lora=section.lora,
-        trust_remote_code=section.trust_remote_code,
-    )
-    policy.activation_checkpointing = section.activation_checkpointing
-    return policy
+    return load_model(settings)
 
 
 def make_task(config: RunConfig) -> ProblemSet:

@@ -6,14 +6,13 @@ from klimb.workbench.config.learning import CloningSection, ObjectiveSection, Op
 from klimb.workbench.config.reading import build_config, read_config, read_tables, save_config, with_overrides
 from klimb.workbench.config.recipe import DEFAULT_RECIPE, recipe_sections
 from klimb.workbench.config.run import EvaluationSection, RunConfig
-from klimb.workbench.config.world import ModelSection, SamplingSection
+from klimb.workbench.config.world import SamplingSection
 
 __all__ = [
     "DEFAULT_RECIPE",
     "CloningSection",
     "EvaluationSection",
     "FieldFacts",
-    "ModelSection",
     "ObjectiveSection",
     "OptimizerSection",
     "RunConfig",

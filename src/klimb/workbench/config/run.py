@@ -8,7 +8,9 @@ from klimb.declarations import Count, CountOrZero, OneOf, PathText, Seed
 from klimb.divergences.names import SlopeAtReference
 from klimb.experience.advantages import NEEDS_GROUPS, SOFT_VALUES
 from klimb.losses.names import slope_of_penalty
+from klimb.policies.settings import ModelSettings
 from klimb.tasks.arithmetic import ArithmeticSettings
+from klimb.tasks.catalogue import TASKS, OwnTask, TaskSettings
 from klimb.tasks.settings import ScoringSettings
 from klimb.training.settings import (
     REFERENCES,
@@ -32,7 +34,7 @@ from klimb.workbench.config.learning import (
     check_divergence_acts,
 )
 from klimb.workbench.config.recipe import check_is_read, with_recipe_defaults
-from klimb.workbench.config.world import AnyTask, ModelSection, SamplingSection
+from klimb.workbench.config.world import SamplingSection
 
 
 class EvaluationSection(BaseModel):
@@ -84,9 +86,9 @@ class RunConfig(BaseModel):
 
     seed: Seed = 0
     """Seed of all random numbers; each purpose draws from its own stream."""
-    model: ModelSection = ModelSection()
+    model: ModelSettings = ModelSettings()
     """The language model."""
-    task: AnyTask = ArithmeticSettings()
+    task: Annotated[TaskSettings, OneOf(TASKS, own=OwnTask)] = ArithmeticSettings()
     """What it is trained on."""
     scoring: ScoringSettings = ScoringSettings()
     """How answers are scored."""

@@ -1,42 +1,10 @@
-"""The sections that say what is trained on what: model, task, sampling."""
+"""The section that says how answers are drawn: sampling."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field
 
-from klimb.declarations import OneOf, PathText
-from klimb.policies.settings import LoraSettings
-from klimb.tasks.catalogue import TASKS, OwnTask, TaskSettings
-from klimb.workbench.config.bounds import SECTION, in_plain_words
-
-
-class ModelSection(BaseModel):
-    """The language model that is trained."""
-
-    model_config = SECTION
-
-    path: PathText = "smollm2-135m"
-    """A Hugging Face folder, a .gguf file, or the embedded model `smollm2-135m`."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of the computation; trained weights always stay in float32."""
-    device: Annotated[
-        str,
-        StringConstraints(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$"),
-        in_plain_words("auto, cpu, mps, cuda or cuda:0"),
-    ] = "auto"
-    """Where it runs; auto takes the best there is."""
-    activation_checkpointing: Literal["auto", "never", "always"] = "auto"
-    """Save memory by computing layers again in the backward pass: as many as needed, none, or all; packed rows only."""
-    trust_remote_code: bool = False
-    """Run Python code that comes with the model folder. Leave it off unless you have read that code."""
-    lora: LoraSettings | None = None
-    """Settings of a low-rank adapter; without this section all weights are trained."""
-
-
-if TYPE_CHECKING:
-    AnyTask = TaskSettings
-else:
-    AnyTask = Annotated[Any, OneOf(TASKS, own=OwnTask)]
+from klimb.workbench.config.bounds import SECTION
 
 
 class SamplingSection(BaseModel):
