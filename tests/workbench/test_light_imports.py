@@ -23,6 +23,7 @@ def loaded_by(code: str) -> list[str]:
         "from klimb.workbench.config import build_config; build_config({'objective': {'recipe': 'kto'}}, source='')",
         "from klimb.losses import CLIPS, RECIPES, DualClip",
         "from klimb.experience import ADVANTAGES",
+        "from klimb.policies import ModelSettings; from klimb.tasks import TASKS, ArithmeticSettings, ScoringSettings",
         "import klimb.training, klimb.policies, klimb.tasks, klimb.samplers",
     ],
 )
