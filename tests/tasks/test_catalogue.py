@@ -17,6 +17,14 @@ def test_what_follows_the_colon_is_the_first_parameter(tmp_path):
     assert [problem.answer for problem in task.train] == ["2"]
 
 
+def test_a_task_of_ones_own_is_made_by_its_name():
+    assert make_task(f"python:{__name__}.small", parameters={"digits": 2}, seed=3) == arithmetic(digits=2, seed=3)
+
+
+def small(seed, digits):
+    return arithmetic(seed=seed, digits=digits)
+
+
 @pytest.mark.parametrize(
     ("kind", "parameters", "message"),
     [

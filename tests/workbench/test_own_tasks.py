@@ -38,6 +38,9 @@ def numbers(seed, num=4, words=("say",)):
 def of_another_kind(seed):
     return ["1", "2"]
 
+def that_fails(seed):
+    return {}["absent"]
+
 def the_same_twice(seed):
     task = numbers(seed)
     return ProblemSet(name="twice", train=task.train, held_out=task.train, score=score)
@@ -135,6 +138,7 @@ def test_its_source_is_in_the_settings_of_the_run():
         ({"kind": "python:my_tasks.number"}, "the module my_tasks has no 'number'"),
         ({"kind": "python:my_tasks.constant"}, "expected a function that returns a klimb.tasks.ProblemSet, got int"),
         ({"kind": "python:my_tasks.of_another_kind"}, "the function returned list, expected a klimb.tasks.ProblemSet"),
+        ({"kind": "python:my_tasks.that_fails"}, "the function raised KeyError: 'absent' (my_tasks.py, line "),
         ({"kind": "python:my_tasks.the_same_twice"}, "2 problems have the problem_id 'n"),
         ({"kind": OWN, "parameters": {"nums": 3}}, "is called with seed, nums (task.seed and task.parameters) by name"),
         ({"kind": OWN, "parameters": {"seed": 3}}, "task.parameters.seed: write it as task.seed"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from klimb.declarations import OWN_KIND, OwnName, Parameters, Seed, configurable
@@ -67,10 +69,18 @@ class OwnTask:
         """Return the problems that the function gives, with their reward.
 
         Raises:
-            ValueError: there is no such function, it takes other arguments, or what it returns is no task.
+            ValueError: there is no such function, it takes other arguments or raises, or what it returns is no task.
         """
         function = self._load()
-        task = function(seed=self.seed, **self.parameters)
+        try:
+            task = function(seed=self.seed, **self.parameters)
+        # The user's own code, which may raise anything.
+        except Exception as error:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            raise ValueError(
+                f"task.kind = {self.kind!r}: the function raised {type(error).__name__}: {error} "
+                f"({Path(frame.filename).name}, line {frame.lineno})"
+            ) from error
         return with_reward(self._check_task(task), self.reward)
 
     def _load(self) -> Callable[..., object]:

@@ -30,7 +30,7 @@ from transformers.utils import logging as transformers_logging
 
 from klimb.errors import Interrupted
 from klimb.findings.evaluations import Progress
-from klimb.own_parts import sources_of
+from klimb.own_parts import is_own, source_hash
 from klimb.training import RunFolderInUse, run_folder_lock
 from klimb.training.evaluation import write_evaluations
 from klimb.training.run_folder import RunFolder, is_run, write_json
@@ -53,14 +53,17 @@ INTERVALS = {"every_steps", "every_tokens", "every_seconds"}
 def start_key(config: RunConfig) -> str:
     """Name all that this evaluation depends on; a fresh adapter changes nothing, so the run's seed is no part."""
     tables = config.model_dump(mode="json", include={"model", "task", "scoring"})
+    task_source = {"task_source": source_hash(config.task.kind)} if is_own(config.task.kind) else {}
     parts = {
         **tables,
-        **({"own_parts": own} if (own := sources_of(config.task.kind, config.task.reward)) else {}),
+        **task_source,
         "evaluation": config.evaluation.model_dump(mode="json", exclude=INTERVALS),
         "max_new_tokens": config.sampling.max_new_tokens,
         "max_batch": config.sampling.max_batch,
         "num_threads": config.training.num_threads,
     }
+    if is_own(config.task.reward):
+        parts["reward_source"] = source_hash(config.task.reward)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
