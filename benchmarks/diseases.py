@@ -52,7 +52,7 @@ UNEVALUATED: Mapping[str, Any] = {"every_steps": 0, "at_ends": False}
 class WrongTemperature:
     """Draws at another temperature than it is told, as a server with settings of its own does."""
 
-    sampler: LocalSampler
+    sampler: Sampler
     temperature: float
 
     def sample(
