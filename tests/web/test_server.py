@@ -216,7 +216,8 @@ def test_a_chart_goes_on_with_its_run_and_starts_again_where_the_run_was_cut_bac
         ("two", [9, 9]),
     ]
     assert found["latest"] == {"study/one": [0.4], "study/two": [9.0]}
-    assert found["charts"]["reward_mean"]["svg"].startswith("<svg")
+    html = found["charts"]["reward_mean"]["html"]
+    assert html.startswith("<svg") and '<td class="number">0.4</td><td class="number">–</td>' in html
     assert "num_tokens_generated" in found["metrics"]
     # A resumed run does some steps again: the later row counts.
     runs.append(path, runs.rows(3, 6, reward_mean=0.5))

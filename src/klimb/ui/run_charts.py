@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from klimb.findings.evaluations import EvaluationRecord
 from klimb.findings.run.record import RunRecord
 from klimb.ui.chart import Chart, Curve, smoothed, spread, thinned
-from klimb.ui.grouping import Group
+from klimb.ui.grouping import Group, group_runs
 from klimb.ui.panels import LEARNING, LEFT_OUT, SECTIONS, Panel
 
 SMOOTHED_FROM = 60
@@ -289,3 +289,27 @@ def charts_of(groups: Sequence[Group]) -> dict[str, list[Chart]]:
         for key, listed in panels.items()
     }
     return drawn | {LEARNING.key: [*held_out_charts(groups), *drawn[LEARNING.key]]}
+
+
+OVERVIEW = (
+    "Reward on training batches",
+    "Accuracy on held-out problems",
+    "Divergence from the reference",
+    "Entropy",
+    "Length of a response",
+    "Effective sample size",
+    "Clipped, by branch",
+    "Gradient norm before it is cut",
+)
+"""Titles of the charts that tell a run at a glance."""
+
+
+def overview_charts(record: RunRecord) -> list[Chart]:
+    """Return the charts of `OVERVIEW`, in its order; one that the run did not measure is empty."""
+    held_out = {"Reward on held-out problems": "Accuracy on held-out problems"}
+    found = {
+        held_out.get(chart.title, chart.title): chart
+        for charts in charts_of(group_runs([record])).values()
+        for chart in charts
+    }
+    return [found.get(title, Chart(title=title, unit="")) for title in OVERVIEW]

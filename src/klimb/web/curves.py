@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from klimb.ui.chart import Chart, Curve, smoothed, thinned
-from klimb.ui.svg import chart_data, chart_svg
+from klimb.ui.pages.frame import Drawing, picture_html
+from klimb.ui.svg import chart_data
 from klimb.web.growing import NOT_FINITE, Cell, Columns, Place, evaluation_row, read_columns
 
 AXES = {"step": "step", "num_tokens_generated": "tokens generated", "elapsed_seconds": "seconds"}
@@ -139,11 +140,12 @@ def board_charts(
     is_logarithmic: bool,
     weight: float,
 ) -> dict[str, dict[str, Any]]:
-    """Return the picture of each metric, with the values for the script under the pointer; see `board_chart`."""
+    """Return each metric as a picture with its numbers, and the values for the script under the pointer."""
     found: dict[str, dict[str, Any]] = {}
     for metric in dict.fromkeys(metrics):
         chart = board_chart(metric, runs, axis=axis, is_logarithmic=is_logarithmic, weight=weight)
-        found[metric] = {"svg": chart_svg(chart, name=f"chart-{len(found)}"), "values": chart_data(chart)}
+        drawing = Drawing(f"chart-{len(found)}", chart)
+        found[metric] = {"html": picture_html(drawing), "values": chart_data(chart)}
     return found
 
 

@@ -9,8 +9,8 @@ from rich.console import Console
 from tests.findings.study.made import random_study
 
 from klimb.findings.study.analysis import analyse
+from klimb.ui.figures import study_figures, write_study_figures
 from klimb.ui.pages.study import study_page
-from klimb.ui.study_figures import study_figures, write_figures
 from klimb.ui.terminal.study import print_study
 from klimb.workbench.study.publishing import publish
 
@@ -103,7 +103,7 @@ def test_figures_of_the_same_study_are_the_same_file(statistics, tmp_path):
     arms = tuple(replace(one, profile=None) for one in statistics.arms)
     small = replace(statistics, curves=(), arms=arms, main=replace(statistics.main, comparisons=()))
     for name in ("a", "b"):
-        write_figures(small, tmp_path / name)
+        write_study_figures(small, tmp_path / name)
     written = sorted((tmp_path / "a").glob("*.svg"))
     assert [path.name for path in written] == ["scores.svg"]
     assert all(path.read_bytes() == (tmp_path / "b" / path.name).read_bytes() for path in written)

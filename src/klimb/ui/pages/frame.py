@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from klimb import __version__
 from klimb.ui.chart import Chart
+from klimb.ui.chart_numbers import Numbers, numbers_of
 from klimb.ui.escaping import cut, markdown_html, one_line, visible
 from klimb.ui.svg import chart_data, chart_svg, legend
 
@@ -39,6 +40,11 @@ class Drawing:
     def legend(self) -> list[tuple[str, str]]:
         """Return classes and name of each line."""
         return legend(self.chart)
+
+    @property
+    def numbers(self) -> Numbers | None:
+        """Return the table below the picture; None where there is nothing to tell."""
+        return numbers_of(self.chart)
 
 
 def drawings(prefix: str, charts: Sequence[Chart]) -> list[Drawing]:
@@ -96,6 +102,12 @@ def html_page(
 def render(template: str, **values: Any) -> str:
     """Return the template with these values in it."""
     return _environment().get_template(template).render(version=__version__, **values)
+
+
+def picture_html(drawing: Drawing) -> Markup:
+    """Return a chart with its numbers, as every page has it, for a page that is put together in the browser."""
+    macros = vars(_environment().get_template("charts.html").module)
+    return Markup(macros["picture"](drawing).strip())
 
 
 def is_page_of(text: str, generator: str) -> bool:
