@@ -11,7 +11,7 @@ from tests.ui.pages.folders import AFTER, BEFORE, evaluation, problem, write_run
 from klimb.findings.evaluations import ProblemRecord
 from klimb.findings.run.record import RunRecord
 from klimb.training.run_folder import read_run
-from klimb.ui.escaping import markdown_html
+from klimb.ui.escaping import markdown_html, whole_html
 from klimb.ui.pages.frame import html_page, is_page_of, json_for_script
 from klimb.ui.pages.run import report_page
 
@@ -220,3 +220,12 @@ def test_markdown_of_a_row_is_shown_as_meant():
     assert markdown_html(r"mean of |Δ| <b>, see [`w`](x.md#y) and *not* a*b*c") == (
         "mean of |Δ| &lt;b&gt;, see <code>w</code> and <em>not</em> a*b*c"
     )
+
+
+@pytest.mark.parametrize("whole", ["12.5 %", "5 %", "[56.0, 59.0] %", "[−7.7, +19.2] points", "± 3 %", "--max-age"])
+def test_no_line_break_tears_a_number_from_its_unit_an_interval_or_an_option(whole: str):
+    assert whole_html(f"<b> is {whole}, or") == f'&lt;b&gt; is <span class="whole">{whole}</span>, or'
+
+
+def test_what_is_neither_number_nor_option_may_be_broken():
+    assert whole_html("x5 %, a--b, 100 problems [see 3]") == "x5 %, a--b, 100 problems [see 3]"

@@ -4,7 +4,6 @@ The rows that show what decided are among it: text, reward, and token by token l
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,10 +41,6 @@ STATUS_WORDS: dict[Status, str] = {
 
 
 STATUS_SIGNS: dict[Status, str] = {"bad": "✗", "warning": "!", "unknown": "?", "note": "·", "good": "✓"}
-
-
-_WHOLE = re.compile(r"((?<![\w-])--[a-z]+(?:-[a-z]+)*|\d[\d.,]* %)")
-"""An option such as --is-logging-model, or a percentage."""
 
 
 VERDICT_STATUS: dict[VerdictKind, Status] = {
@@ -159,17 +154,12 @@ def _finding(finding: Finding, *, is_decisive: bool) -> dict[str, Any]:
     return {
         "name": finding.name,
         "is_decisive": is_decisive,
-        "evidence": _pieces(finding.evidence),
+        "evidence": finding.evidence,
         "status": _shown(finding.status),
-        "threshold": _pieces(finding.threshold),
+        "threshold": finding.threshold,
         "source": finding.source,
-        "title": _pieces(finding.title),
+        "title": finding.title,
     }
-
-
-def _pieces(text: str) -> list[tuple[str, bool]]:
-    """Return the text in pieces, each with whether no line break may tear it apart."""
-    return [(piece, bool(at % 2)) for at, piece in enumerate(_WHOLE.split(text)) if piece]
 
 
 def _example(example: Example) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from klimb import __version__
 from klimb.ui.chart import Chart
 from klimb.ui.chart_numbers import Numbers, numbers_of
-from klimb.ui.escaping import cut, markdown_html, one_line, visible
+from klimb.ui.escaping import cut, markdown_html, one_line, visible, whole_html
 from klimb.ui.svg import chart_data, chart_svg, legend
 
 _UNSAFE_IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -155,6 +155,7 @@ def _environment() -> Environment:
         "one_line": one_line,
         "thousands": "{:,}".format,
         "markdown": lambda text: Markup(markdown_html(text)),
+        "whole": lambda text: Markup(whole_html(text)),
     }
     return made
 
