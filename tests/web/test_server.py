@@ -229,8 +229,14 @@ def test_head_answers_as_get_does_without_the_body(board, runs, path: str):
     assert (asked.content, bool(whole.content)) == (b"", True)
 
 
-def test_without_script_the_board_still_leads_to_the_report_of_every_run(board, runs):
+def test_without_script_the_board_still_leads_to_the_report_of_every_run_and_study(board, runs):
     runs.make("a/one & two", runs.rows(1, 2))
+    for name in ("told", "untold"):
+        (runs.root / name).mkdir()
+        (runs.root / name / "study.json").write_text("{}")
+    (runs.root / "told" / "report.html").write_text("<p>")
     page = board.get("/").text
     assert '<a href="/report?run=a/one%20%26%20two">a/one &amp; two</a>' in page
     assert board.get("/report?run=a/one%20%26%20two").status_code == 200
+    assert '<a href="/open/told/report.html">told</a>' in page and "untold" not in page
+    assert board.get("/open/told/report.html").status_code == 200

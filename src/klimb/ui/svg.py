@@ -245,7 +245,9 @@ def _plot(kept: Chart) -> tuple[str, float, str]:
     parts = [axes]
     if kept.histogram is not None:
         parts.append(_bins(kept, frame))
-    parts += [_curve(curve, frame) for curve in kept.curves]
+    # Beside clouds, a line only guides the eye.
+    has_dots = all(curve.mark == "line" for curve in kept.curves)
+    parts += [_curve(curve, frame, has_dots=has_dots) for curve in kept.curves]
     parts.append(f'<line class="cursor" y1="{TOP:g}" y2="{TOP + PLOT_HEIGHT:g}" x1="0" x2="0" visibility="hidden"/>')
     every = max([_every(curve) for curve in kept.curves], default=1)
     return "".join(parts), TOP + PLOT_HEIGHT + BOTTOM, f"; one in {every} is drawn" if every > 1 else ""
@@ -365,7 +367,7 @@ def _padded(low: float, high: float) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _curve(curve: Curve, frame: _Frame) -> str:
+def _curve(curve: Curve, frame: _Frame, *, has_dots: bool) -> str:
     if curve.mark == "points":
         return _cloud(curve, frame)
     parts = [f'<g class="{classes(curve.colour, curve.dash)}">']
@@ -377,7 +379,7 @@ def _curve(curve: Curve, frame: _Frame) -> str:
         parts.append(_polyline("faint", curve.raw_x, curve.raw_y, frame))
     if len(curve.y) > 1:
         parts.append(_polyline("line", curve.x, curve.y, frame))
-    if len(curve.y) <= MOST_DOTS:
+    if has_dots and len(curve.y) <= MOST_DOTS:
         parts += [_circle("dot", frame, x, y, 2.4) for x, y in zip(curve.x, curve.y, strict=True)]
     return "".join([*parts, "</g>"])
 

@@ -159,7 +159,7 @@ MOST_NAMES = 100
 
 
 MOST_LISTED = 200
-"""Runs whose reports are linked for a reader without script."""
+"""Runs, and studies, whose reports are linked for a reader without script."""
 
 
 REFRESH_SECONDS = 30
@@ -227,9 +227,11 @@ class Board:
 
     def page(self) -> Response:
         """Return the page itself, which asks for all the rest."""
-        shown = [run.id for run in self.watcher.listing().runs[:MOST_LISTED]]
+        listing = self.watcher.listing()
+        runs = [run.id for run in listing.runs[:MOST_LISTED]]
+        studies = [study for study in listing.studies[:MOST_LISTED] if study.report]
         title, interval = f"{self.root.name or '/'} · klimb board", round(self.poll_seconds * 1000)
-        html = render("board.html", title=title, interval=interval, axes=AXES, runs=shown)
+        html = render("board.html", title=title, interval=interval, axes=AXES, runs=runs, studies=studies)
         return _answer(html.encode(), "text/html; charset=utf-8", policy=PAGE_POLICY)
 
     def static(self, name: str) -> Response:
