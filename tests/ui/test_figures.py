@@ -80,6 +80,14 @@ def test_charts_of_one_range_share_its_axis_and_others_do_not():
     assert first.get_ylim()[1] < 2 and second.get_ylim()[1] >= 9
 
 
+@pytest.mark.filterwarnings("error")
+def test_curves_that_are_flat_at_floor_and_ceiling_have_an_axis(caplog: pytest.LogCaptureFixture):
+    flat = Curve(label="a", x=[0, 1], y=[0.0, 0.0])
+    (axes,) = chart_figure(Chart(title="t", unit="u", curves=(flat,), floor=0.0, ceiling=0.0)).axes
+    assert axes.get_ylim()[0] < 0 < axes.get_ylim()[1]
+    assert caplog.text == ""
+
+
 def test_bars_bins_and_clouds_are_drawn_too():
     bars = Chart(title="t", unit="u", bars=Bars(labels=["a", "b"], values=[1.0, 2.0]))
     assert [patch.get_width() for patch in chart_figure(bars).axes[0].patches] == [1.0, 2.0]

@@ -18,7 +18,7 @@ from klimb.ui.chart import Bars, Chart, Curve, Histogram, Intervals, drawable
 from klimb.ui.grouping import Group
 from klimb.ui.run_charts import charts_of, overview_charts
 from klimb.ui.study_charts import difference_intervals, learning_charts, profile_charts, score_intervals
-from klimb.ui.svg import nice_ticks, tick_labels, whole_ticks
+from klimb.ui.svg import nice_ticks, padded, tick_labels, whole_ticks
 from klimb.ui.tables import slug
 from klimb.ui.text import printable
 
@@ -169,6 +169,7 @@ def _include(axes: Axes, chart: Chart) -> None:
     low, high = axes.get_ylim()
     low = low if chart.floor is None else min(chart.floor, axes.dataLim.y0)
     high = high if chart.ceiling is None else max(chart.ceiling, axes.dataLim.y1)
+    low, high = padded(low, high)
     room = 0.03 * (high - low)
     # Charts that share an axis are drawn one after the other: its limits go on with what the next one adds.
     axes.set_ylim(low if chart.floor is None else low - room, high if chart.ceiling is None else high + room, auto=None)

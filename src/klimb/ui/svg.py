@@ -295,7 +295,7 @@ def _axes(kept: Chart) -> tuple[_Frame, str]:
     """Return the scales, and the axes with ticks, grid lines and labels as SVG."""
     ticks, labels = _y_ticks(kept)
     left = CHARACTER * max(map(len, labels)) + 9
-    x_low, x_high = _padded(*_x_span(kept))
+    x_low, x_high = padded(*_x_span(kept))
     x_ticks = whole_ticks(x_low, x_high)
     x_labels = tick_labels(x_ticks)
     right = WIDTH - max(RIGHT, CHARACTER * len(x_labels[-1]) / 2)
@@ -332,7 +332,7 @@ def _y_ticks(kept: Chart) -> tuple[list[float], list[str]]:
     low, high = min(*values, *included, values[0]), max(*values, *included, values[0])
     if kept.is_logarithmic:
         return _powers_of_ten(low, high)
-    low, high = _padded(low, high)
+    low, high = padded(low, high)
     if kept.floor is not None and low < kept.floor <= min(values):
         low = kept.floor
     ticks = _covering(low, high)
@@ -358,7 +358,7 @@ def _covering(low: float, high: float) -> list[float]:
     return [index * step for index in range(first, last + 1)]
 
 
-def _padded(low: float, high: float) -> tuple[float, float]:
+def padded(low: float, high: float) -> tuple[float, float]:
     """Return the span itself, or some room around values that are all equal up to rounding."""
     size = max(abs(low), abs(high))
     if high - low > max(1e-9 * size, SMALLEST):
