@@ -41,9 +41,13 @@ EXPECTED: tuple[Expected, ...] = (
         reason="the default warm-up is a tenth of the run, at most 10 steps",
     ),
     Expected(case="example-*", aspect="metrics", reason="the default warm-up is a tenth of the run, at most 10 steps"),
-    Expected(case="audit-*", aspect="page text", reason="units of charts stand beside their titles; legends are words"),
-    Expected(
-        case="report-*", aspect="page text", reason="units of charts stand beside their titles; legends are words"
+    *(
+        Expected(
+            case=case,
+            aspect="page text",
+            reason="units of charts stand beside their titles; legends are words; a table has each chart's numbers",
+        )
+        for case in ("audit-*", "report-*", "study")
     ),
     Expected(case="import-refused", aspect="text", path="nothing.jsonl*", reason="a missing file has one wording"),
     Expected(case="estimate-*", aspect="numbers", path="*.unusable", reason="a new field"),

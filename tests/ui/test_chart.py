@@ -80,3 +80,10 @@ def test_names_of_lines_are_told_apart_by_colour_and_pattern():
     lines = [Curve(label=f"<{n}>", x=[0], y=[0.5], colour=n, dash=n) for n in range(2)]
     assert legend(chart(lines[0])) == []
     assert legend(chart(*lines)) == [("c0", "<0>"), ("c1 d1", "<1>")]
+
+
+def test_a_line_beside_a_cloud_has_no_dots_that_would_cover_numbers():
+    cloud = Curve(label="n", x=[0], y=[0.0], sizes=[3], mark="points")
+    guide = Curve(label="same", x=[0, 1], y=[0.0, 1.0])
+    assert 'class="dot"' not in chart_svg(chart(guide, cloud), name="c")
+    assert chart_svg(chart(guide), name="c").count('class="dot"') == 2

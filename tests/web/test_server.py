@@ -1,15 +1,17 @@
 import json
+import math
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from tests.ui.pages.folders import evaluation, problem
 
 from klimb.training.locks import run_folder_lock
-from klimb.web import growing
+from klimb.web.curves import CurveReader
 from klimb.web.files import parts_of
-from klimb.web.growing import Place, read_columns
 from klimb.web.listing import QUIET_SECONDS, Watcher
 from klimb.web.server import make_app
 
@@ -18,23 +20,9 @@ def listed(board: TestClient) -> dict[str, dict]:
     return {run["id"]: run for run in board.get("/api/runs").json()["runs"]}
 
 
-def curves(root: Path, run: str, *names: str, **places: Place) -> dict:
-    """The new rows of both files of a run, read on from where the last reading ended."""
-    parts = parts_of(run)
-    steps = read_columns(root, (*parts, "metrics.jsonl"), names=names, place=places.get("steps", Place()))
-    evaluations = read_columns(
-        root,
-        (*parts, "evaluations.jsonl"),
-        names=names,
-        place=places.get("evaluations", Place()),
-        as_row=growing.evaluation_row,
-    )
-    return {"steps": vars(steps), "evaluations": vars(evaluations)}
-
-
-def going_on(found: dict) -> dict[str, Place]:
-    """The places where this reading ended."""
-    return {part: found[part]["place"] for part in ("steps", "evaluations")}
+def curve(root: Path, run: str, metric: str) -> tuple[list[float], list[float]]:
+    """Steps and values of a metric, as the board reads them."""
+    return CurveReader(root).read(run, parts_of(run), [metric]).curve(metric, "step")
 
 
 def charts(board: TestClient, *runs: str, metric: str, **more: object) -> dict:
@@ -72,7 +60,7 @@ def test_a_folder_that_is_itself_a_run_is_shown(runs):
     (path / "report.html").write_text("<p>its report")
     board = TestClient(make_app(path, poll_seconds=0.0), base_url="http://localhost")
     assert [(run["step"], run["report"]) for run in listed(board).values()] == [(2, "report.html")]
-    assert curves(path, ".", "reward_mean")["steps"]["values"]["reward_mean"] == [0.1, 0.2]
+    assert curve(path, ".", "reward_mean") == ([1, 2], [0.1, 0.2])
     assert board.get("/open/report.html").text == "<p>its report"
 
 
@@ -114,43 +102,22 @@ def test_the_list_is_sent_again_only_when_it_changed(board, runs):
     assert board.get("/api/runs", headers={"If-None-Match": first.headers["etag"]}).status_code == 200
 
 
-def test_curves_go_on_where_the_last_answer_ended(board, runs):
-    path = runs.make("one", runs.rows(1, 2))
-    first = curves(runs.root, "one", "reward_mean")
-    assert first["steps"]["values"]["reward_mean"] == [0.1, 0.2]
-    assert "num_tokens_generated" in first["steps"]["names"]
-    runs.append(path, runs.rows(3, 3))
-    second = curves(runs.root, "one", "reward_mean", **going_on(first))
-    assert (second["steps"]["values"]["reward_mean"], second["steps"]["is_from_start"]) == ([0.3], False)
-    third = curves(runs.root, "one", "reward_mean", **going_on(second))
-    assert (third["steps"]["num_rows"], third["steps"]["place"]) == (0, second["steps"]["place"])
-
-
-def test_half_a_line_is_read_once_it_is_whole(board, runs):
+def test_half_a_line_is_shown_once_it_is_whole(board, runs):
     path = runs.make("one", runs.rows(1, 1))
+    reader = CurveReader(runs.root)
+
+    def shown() -> list[float]:
+        return reader.read("one", ("one",), ["reward_mean"]).curve("reward_mean", "step")[1]
+
     with (path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "rewa')
         file.flush()
-        first = curves(runs.root, "one", "reward_mean")
-        assert first["steps"]["values"]["reward_mean"] == [0.1]
-        assert listed(board)["one"]["step"] == 1
+        assert (shown(), listed(board)["one"]["step"]) == ([0.1], 1)
         file.write('rd_mean": 0.5}\n')
-        file.flush()
-    assert curves(runs.root, "one", "reward_mean", **going_on(first))["steps"]["values"]["reward_mean"] == [0.5]
+    assert shown() == [0.1, 0.5]
 
 
-@pytest.mark.parametrize("num_kept", [0, 2])
-def test_a_run_that_was_cut_back_and_written_on_is_read_from_its_start(board, runs, num_kept: int):
-    path = runs.make("one", runs.rows(1, 4))
-    first = curves(runs.root, "one", "reward_mean")
-    (path / "metrics.jsonl").write_text("")
-    runs.append(path, [*runs.rows(1, num_kept), *runs.rows(num_kept + 1, 9, reward_mean=7.0)])
-    second = curves(runs.root, "one", "reward_mean", **going_on(first))
-    assert second["steps"]["is_from_start"]
-    assert second["steps"]["values"]["reward_mean"] == [0.1, 0.2][:num_kept] + [7.0] * (9 - num_kept)
-
-
-def test_what_is_not_finite_not_there_or_not_a_number_is_told_apart(board, runs):
+def test_what_is_not_finite_not_there_or_not_a_number_is_told_apart(runs):
     path = runs.make("one")
     lines = [
         '{"step": 1, "loss": null}', '{"step": 2, "loss": NaN}', '{"step": 3, "loss": -Infinity}', '{"step": 4}',
@@ -159,51 +126,21 @@ def test_what_is_not_finite_not_there_or_not_a_number_is_told_apart(board, runs)
         f'{{"step": 8, "loss": 1{"0" * 400}}}', "[" * 100_000, '{"step": 9, "loss": 2}',
     ]  # fmt: skip
     (path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    found = curves(runs.root, "one", "step", "loss")["steps"]
-    assert found["values"]["step"] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
-    assert found["values"]["loss"] == ["NaN", "NaN", "NaN", None, None, None, None, "NaN", 2]
-    assert found["num_bad_lines"] == 3
-
-
-def test_a_long_file_comes_in_portions(board, runs, monkeypatch):
-    monkeypatch.setattr(growing, "MOST_BYTES", 1_000)
-    runs.make("one", runs.rows(1, 100))
-    seen: list[float] = []
-    places: dict[str, Place] = {}
-    for _ in range(100):
-        found = curves(runs.root, "one", "reward_mean", **places)
-        seen += found["steps"]["values"]["reward_mean"]
-        places = going_on(found)
-        if not found["steps"]["has_more"]:
-            break
-    assert seen == [step / 10 for step in range(1, 101)]
-
-
-def test_a_line_longer_than_a_portion_is_skipped(board, runs, monkeypatch):
-    monkeypatch.setattr(growing, "MOST_BYTES", 1_000)
-    path = runs.make("one", runs.rows(1, 1))
-    with (path / "metrics.jsonl").open("a") as file:
-        file.write("x" * 5_000 + "\n")
-    runs.append(path, runs.rows(2, 2))
-    seen: list[float] = []
-    places: dict[str, Place] = {}
-    for _ in range(10):
-        found = curves(runs.root, "one", "reward_mean", **places)
-        seen += found["steps"]["values"]["reward_mean"]
-        places = going_on(found)
-    assert seen == [0.1, 0.2]
+    steps, losses = curve(runs.root, "one", "loss")
+    assert steps == [1, 2, 3, 8, 9]
+    assert [math.isnan(loss) for loss in losses] == [True, True, True, True, False]
+    assert losses[-1] == 2
 
 
 def test_evaluations_before_and_after_are_points_of_the_same_curve(board, runs):
     path = runs.make("one", runs.rows(1, 2))
-    line = {"low": 0.1, "high": 0.3, "greedy": None, "pass_at": {"4": 0.5}, "num_tokens_generated": 0, "problems": []}
-    (path / "evaluations.jsonl").write_text(
-        "".join(json.dumps(line | {"when": when, "step": step, "mean": mean}) + "\n" for when, step, mean in
-                [("before", 0, 0.2), ("after", 2, 0.9)])
-    )  # fmt: skip
-    found = curves(runs.root, "one", "evaluation_mean", "evaluation_pass_at_4", "step")["evaluations"]
-    assert found["values"] == {"evaluation_mean": [0.2, 0.9], "evaluation_pass_at_4": [0.5, 0.5], "step": [0, 2]}
-    assert "evaluation_greedy" not in found["names"]
+    made = [evaluation("before", 0, [problem("1+1", [0, 1, 0, 0])]), evaluation("after", 2, [problem("1+1", [1, 1])])]
+    lines = [json.dumps(asdict(one)) for one in made]
+    (path / "evaluations.jsonl").write_text("\n".join([*lines, '{"mean": 0.9}', ""]))
+    assert curve(runs.root, "one", "evaluation_mean") == ([0, 2], [0.25, 1.0])
+    assert curve(runs.root, "one", "evaluation_pass_at_2") == ([0, 2], [0.35, 1.0])
+    names = CurveReader(runs.root).read("one", ("one",), []).names
+    assert "evaluation_low" in names and "evaluation_greedy" not in names
 
 
 def test_a_chart_goes_on_with_its_run_and_starts_again_where_the_run_was_cut_back(board, runs):
@@ -216,7 +153,8 @@ def test_a_chart_goes_on_with_its_run_and_starts_again_where_the_run_was_cut_bac
         ("two", [9, 9]),
     ]
     assert found["latest"] == {"study/one": [0.4], "study/two": [9.0]}
-    assert found["charts"]["reward_mean"]["svg"].startswith("<svg")
+    html = found["charts"]["reward_mean"]["html"]
+    assert html.startswith("<svg") and '<td class="number">0.4</td><td class="number">–</td>' in html
     assert "num_tokens_generated" in found["metrics"]
     # A resumed run does some steps again: the later row counts.
     runs.append(path, runs.rows(3, 6, reward_mean=0.5))
@@ -291,8 +229,14 @@ def test_head_answers_as_get_does_without_the_body(board, runs, path: str):
     assert (asked.content, bool(whole.content)) == (b"", True)
 
 
-def test_without_script_the_board_still_leads_to_the_report_of_every_run(board, runs):
+def test_without_script_the_board_still_leads_to_the_report_of_every_run_and_study(board, runs):
     runs.make("a/one & two", runs.rows(1, 2))
+    for name in ("told", "untold"):
+        (runs.root / name).mkdir()
+        (runs.root / name / "study.json").write_text("{}")
+    (runs.root / "told" / "report.html").write_text("<p>")
     page = board.get("/").text
     assert '<a href="/report?run=a/one%20%26%20two">a/one &amp; two</a>' in page
     assert board.get("/report?run=a/one%20%26%20two").status_code == 200
+    assert '<a href="/open/told/report.html">told</a>' in page and "untold" not in page
+    assert board.get("/open/told/report.html").status_code == 200

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 When = Literal["before", "during", "after"]
 
@@ -68,6 +68,37 @@ class EvaluationRecord:
     def num_problems(self) -> int:
         """Problems asked."""
         return len(self.problems)
+
+
+def evaluation_of(line: Mapping[str, Any]) -> EvaluationRecord:
+    """Return the evaluation that a line of evaluations.jsonl holds.
+
+    Raises:
+        KeyError, TypeError: the line is not what a run writes.
+    """
+    problems = tuple(
+        ProblemRecord(
+            problem_id=problem["problem_id"],
+            question=problem["question"],
+            values=tuple(problem["values"]),
+            answers=tuple(problem["answers"]),
+        )
+        for problem in line["problems"]
+    )
+    return EvaluationRecord(**{**line, "problems": problems})
+
+
+def row_of(evaluation: EvaluationRecord) -> dict[str, float]:
+    """Return the evaluation under the names that metrics.jsonl has for it, with its place in the run."""
+    fields = ("mean", "low", "high", "greedy", "num_errors", "length_mean", "truncated_fraction")
+    values = {f"evaluation_{name}": getattr(evaluation, name) for name in fields}
+    return {
+        "step": evaluation.step,
+        "num_tokens_generated": evaluation.num_tokens_generated,
+        "elapsed_seconds": evaluation.elapsed_seconds,
+        **{name: value for name, value in values.items() if value is not None},
+        **{f"evaluation_pass_at_{k}": value for k, value in evaluation.pass_at.items()},
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

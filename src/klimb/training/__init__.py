@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     )
     from klimb.training.cloning import CLONING_OBJECTIVE, Pair, clone
     from klimb.training.critic import Critic
-    from klimb.training.evaluation import append_evaluation, evaluate, read_evaluations
+    from klimb.training.evaluation import append_evaluation, evaluate
     from klimb.training.guard.limits import (
         BaseMetrics,
         Flags,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         RolloutWorker,
         collect_rollouts,
     )
+    from klimb.training.run_folder import read_evaluations
     from klimb.training.settings import (
         AdvantageSettings,
         CheckpointSettings,

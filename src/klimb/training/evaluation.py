@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,6 +23,7 @@ from klimb.policies import Policy
 from klimb.samplers import Sampler
 from klimb.tasks import Problem, Response, Score
 from klimb.training.rollouts import ResponseScorer
+from klimb.training.run_folder import read_evaluations
 
 logger = logging.getLogger(__name__)
 
@@ -151,13 +151,6 @@ def write_evaluations(path: Path, records: Iterable[EvaluationRecord]) -> None:
     aside.replace(path)
 
 
-def read_evaluations(path: Path) -> list[EvaluationRecord]:
-    """Read the records in the order they were made; none without a file. A last line cut short is left out."""
-    if not path.exists():
-        return []
-    return [_record(json.loads(line)) for line in path.read_bytes().split(b"\n")[:-1]]
-
-
 def forget_evaluations_behind(path: Path, step: int) -> None:
     """Remove what was recorded after this step, and what was measured after the end: the run goes on from there."""
     records = read_evaluations(path)
@@ -175,16 +168,3 @@ def _line(record: EvaluationRecord) -> bytes:
 
 def _size_of_whole_lines(path: Path) -> int:
     return path.read_bytes().rfind(b"\n") + 1
-
-
-def _record(stored: dict[str, Any]) -> EvaluationRecord:
-    problems = tuple(
-        ProblemRecord(
-            problem_id=problem["problem_id"],
-            question=problem["question"],
-            values=tuple(problem["values"]),
-            answers=tuple(problem["answers"]),
-        )
-        for problem in stored.pop("problems")
-    )
-    return EvaluationRecord(**stored, problems=problems)

@@ -10,6 +10,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from klimb.training.json_lines import read_lines
+
 logger = logging.getLogger(__name__)
 
 
@@ -55,8 +57,7 @@ class MetricsLog:
 
 def read_metrics(path: Path) -> list[dict[str, float | None]]:
     """Return the lines of a metrics file; a last line that a crash cut short is left out."""
-    lines = path.read_bytes().split(b"\n")
-    return [json.loads(line) for line in lines[:-1]]
+    return read_lines(path)
 
 
 def without_wall_clock(metrics: Mapping[str, float | None]) -> dict[str, float | None]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from klimb.errors import ConfigError
-from klimb.findings.evaluations import EvaluationRecord
+from klimb.findings.evaluations import EvaluationRecord, evaluation_of
 from klimb.findings.run.record import Row, RunRecord
+from klimb.training.json_lines import read_lines
 from klimb.training.metrics import read_metrics
 
 MOST_NUMBERED = 10_000
@@ -153,25 +154,22 @@ def _tables(path: Path) -> dict[str, Any]:
 
 
 def _rows(path: Path) -> tuple[Row, ...]:
-    if not path.is_file():
-        return ()
     try:
-        rows = read_metrics(path)
+        return tuple(read_metrics(path)) if path.is_file() else ()
     except ValueError as error:
-        raise ConfigError(f"{path} has a line that is not valid JSON ({error}); was it edited?") from None
-    if not all(isinstance(row, dict) for row in rows):
-        raise ConfigError(f"{path} must hold one object a line")
-    return tuple(rows)
+        raise ConfigError(f"{path}: {error}; was it edited?") from None
+
+
+def read_evaluations(path: Path) -> list[EvaluationRecord]:
+    """Read the records in the order they were made; none without a file. A last line cut short is left out."""
+    return [evaluation_of(line) for line in read_lines(path)] if path.exists() else []
 
 
 def _evaluations(folder: RunFolder) -> tuple[EvaluationRecord, ...]:
-    from klimb.training.evaluation import read_evaluations  # loads torch, which a run's paths do not need
-
     try:
-        kept = read_evaluations(folder.evaluations)
+        return tuple(read_evaluations(folder.evaluations))
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder.evaluations} is not what a run writes ({error!r}); was it edited?") from None
-    return tuple(kept)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What a chart shows, apart from how it is drawn: curves, bars or a histogram, and the same in words.
+"""What a chart shows, apart from how it is drawn: curves, bars, a histogram or intervals, and the same in words.
 
 Long curves are made short enough for a page here, without losing their spikes.
 """
@@ -66,6 +66,46 @@ class Histogram:
 
     edges: Sequence[float]
     counts: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntervalRow:
+    """A value with its 95 % interval; its ends are nan where they are not known.
+
+    Attributes:
+        label: what has this value.
+        value: nan where there is none.
+        low: lower end.
+        high: upper end.
+        colour: number of the colour.
+        is_hollow: drawn as a circle: the question is open.
+        note: said behind the row.
+    """
+
+    label: str
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    colour: int = 0
+    is_hollow: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intervals:
+    """Values with their intervals, one a row, all on one scale: pictures in a table, or a forest plot.
+
+    Attributes:
+        title: what is shown.
+        axis: of the scale.
+        rows: from the top to the bottom.
+        has_zero: the scale includes zero and marks it.
+    """
+
+    title: str
+    axis: str
+    rows: tuple[IntervalRow, ...]
+    has_zero: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

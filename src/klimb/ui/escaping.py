@@ -15,6 +15,13 @@ LINE_SEPARATORS = frozenset({"Zl", "Zp"})
 WHITESPACE = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 
 
+_WHOLE = re.compile(
+    r"((?<![\w-])--[a-z]+(?:-[a-z]+)*"
+    r"|\[[−+-]?\d[\d.,]*, [−+-]?\d[\d.,]*\](?: %| points)?"
+    r"|(?:± |[−+-])?(?<![\w.])\d[\d.,]* (?:%|points))"
+)
+
+
 _CODE = re.compile(r"`([^`]+)`")
 
 
@@ -50,6 +57,15 @@ def cut(text: str, limit: int) -> str:
 def one_line(token: str, *, limit: int = 80) -> str:
     """One token on one line: spaces, line breaks and tabs are shown as ␣, ⏎ and ⇥."""
     return cut("".join(WHITESPACE.get(character, character) for character in token), limit)
+
+
+def whole_html(text: str) -> str:
+    """HTML of a sentence in which no line break tears an option, an interval, or a number from its per cent sign.
+
+    >>> whole_html("above 5 % with --model")
+    'above <span class="whole">5 %</span> with <span class="whole">--model</span>'
+    """
+    return _WHOLE.sub(r'<span class="whole">\1</span>', escaped(text))
 
 
 def markdown_html(text: str) -> str:

@@ -1,259 +1,290 @@
-"""Charts as files: the curves of a run as one figure, and the charts of a report for papers and slides."""
+"""Charts as files: what pages draw as SVG, drawn by matplotlib as SVG and PNG for papers and slides."""
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
 
-from klimb.ui.chart import Chart, Curve
+from klimb.findings.run.record import RunRecord
+from klimb.findings.study.analysis import MAIN, StudyStatistics
+from klimb.findings.study.verdicts import units_of
+from klimb.ui.chart import Bars, Chart, Curve, Histogram, Intervals, drawable
 from klimb.ui.grouping import Group
-from klimb.ui.run_charts import charts_of
+from klimb.ui.run_charts import charts_of, overview_charts
+from klimb.ui.study_charts import difference_intervals, learning_charts, profile_charts, score_intervals
+from klimb.ui.svg import nice_ticks, padded, tick_labels, whole_ticks
+from klimb.ui.tables import slug
+from klimb.ui.text import printable
 
-Row = Mapping[str, Any]
-
-
-BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
-"""Okabe and Ito's colours: told apart with every common colour blindness."""
-
-
-INK, FAINT = "#222222", "#D8D8D8"
+INK, FAINT, QUIET = "#222222", "#D8D8D8", "#777777"
 
 
-SMOOTHED_FROM = 60
-"""Curves with at least this many points also show a moving average."""
-
-
-@dataclass(frozen=True)
-class Series:
-    """One curve: the metric it shows, its name in the legend, colour and dash."""
-
-    key: str
-    label: str
-    colour: str
-    style: str = "-"
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One small plot. `floor` and `ceiling` are values the axis always includes."""
-
-    title: str
-    unit: str
-    series: tuple[Series, ...]
-    floor: float | None = None
-    ceiling: float | None = None
-    band: tuple[str, str] | None = None
-
-
-PANELS: tuple[Panel, ...] = (
-    Panel("Reward on training batches", "mean reward", (Series("reward_mean", "reward", BLUE),), 0.0),
-    Panel(
-        "Accuracy on held-out problems",
-        "share correct",
-        (
-            Series("evaluation_mean", "sampled, with 95 % interval", BLUE),
-            Series("evaluation_greedy", "greedy", ORANGE, "--"),
-        ),
-        0.0,
-        1.0,
-        ("evaluation_low", "evaluation_high"),
-    ),
-    Panel("Distance from the reference, KL(π‖ref)", "nats per token", (Series("kl_pi_ref", "KL(π‖ref)", BLUE),), 0.0),
-    Panel("Entropy of the policy", "nats per token", (Series("entropy", "entropy", BLUE),), 0.0),
-    Panel("Length of an answer", "tokens", (Series("length_mean", "mean", BLUE),), 0.0),
-    Panel(
-        "Effective sample size",
-        "share of the samples",
-        (
-            Series("ess_token", "token", BLUE),
-            Series("ess_normalised", "normalised", ORANGE, "--"),
-            Series("ess_sequence", "sequence", GREEN, ":"),
-        ),
-        0.0,
-        1.0,
-    ),
-    Panel(
-        "Clipped tokens",
-        "share of the tokens",
-        (
-            Series("clip_low_fraction", "low", BLUE),
-            Series("clip_high_fraction", "high", ORANGE, "--"),
-            Series("clip_ceiling_fraction", "ceiling", GREEN, ":"),
-        ),
-        0.0,
-    ),
-    Panel("Gradient norm before clipping", "norm", (Series("grad_norm", "norm", BLUE),), 0.0),
-)
-
-
-def plot_curves(rows: Iterable[Row], folder: Path, *, title: str) -> tuple[Path, Path]:
-    """Write `curves.png` and `curves.svg` of these metric rows into the folder and return their paths."""
-    figure = curves_figure(list(rows), title=title)
-    png, svg = folder / "curves.png", folder / "curves.svg"
-    figure.savefig(png, dpi=140)
-    figure.savefig(svg)
-    return png, svg
-
-
-def curves_figure(rows: Sequence[Row], *, title: str) -> Figure:
-    """Return the figure of `plot_curves`, not yet written. Metrics that no row has leave their panel saying so."""
-    figure = Figure(figsize=(14, 6.6), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=14, color=INK, x=0.01, ha="left", weight="bold")
-    for axes, panel in zip(figure.subplots(2, 4).flat, PANELS, strict=True):
-        _draw_panel(axes, panel, rows)
-    return figure
-
-
-def points(rows: Sequence[Row], key: str) -> tuple[list[float], list[float]]:
-    """Return the steps and values of one metric, where it is a finite number."""
-    found = [(row.get("step"), row.get(key)) for row in rows]
-    numbers = [(float(x), float(y)) for x, y in found if _is_number(x) and _is_number(y)]
-    return [x for x, _ in numbers], [y for _, y in numbers]
-
-
-def moving_average(values: Sequence[float], *, window: int) -> list[float]:
-    """Mean of each value and the ones before it, `window` at most."""
-    return [
-        math.fsum(part) / len(part) for part in (values[max(0, i + 1 - window) : i + 1] for i in range(len(values)))
-    ]
-
-
-def _draw_panel(axes: Axes, panel: Panel, rows: Sequence[Row]) -> None:
-    axes.set_title(panel.title, fontsize=11, color=INK, loc="left")
-    axes.set_ylabel(panel.unit, fontsize=9, color=INK)
-    axes.set_xlabel("step", fontsize=9, color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(True, axis="y", color=FAINT, linewidth=0.6)
-    axes.tick_params(labelsize=8, colors=INK)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    if panel.band is not None:
-        _draw_band(axes, panel.band, rows)
-    drawn = [series for series in panel.series if _draw_series(axes, series, rows)]
-    if not drawn:
-        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color="#777777", fontsize=9)
-        axes.set_yticks([])
-        axes.set_xticks([])
-        return
-    if len(panel.series) > 1:
-        axes.legend(fontsize=8, framealpha=0.85, edgecolor="none", loc="best")
-    _include_value(axes, panel)
-
-
-def _draw_series(axes: Axes, series: Series, rows: Sequence[Row]) -> bool:
-    steps, values = points(rows, series.key)
-    if not steps:
-        return False
-    is_long = len(steps) >= SMOOTHED_FROM
-    marker = "o" if len(steps) <= 3 else None
-    shown = moving_average(values, window=len(values) // 20) if is_long else values
-    if is_long:
-        axes.plot(steps, values, color=series.colour, linewidth=0.7, alpha=0.3)
-    axes.plot(steps, shown, series.style, color=series.colour, linewidth=1.8, label=series.label, marker=marker)
-    return True
-
-
-def _draw_band(axes: Axes, band: tuple[str, str], rows: Sequence[Row]) -> None:
-    (steps, low), (_, high) = points(rows, band[0]), points(rows, band[1])
-    if len(low) == len(high):
-        axes.fill_between(steps, low, high, color=BLUE, alpha=0.15, linewidth=0)
-
-
-def _include_value(axes: Axes, panel: Panel) -> None:
-    """Widen the axis to the panel's floor and ceiling, with a margin so that curves at them stay visible."""
-    low, high = axes.get_ylim()
-    floor = low if panel.floor is None else min(low, panel.floor)
-    ceiling = high if panel.ceiling is None else max(high, panel.ceiling)
-    margin = 0.03 * (ceiling - floor)
-    low_end = floor - margin if panel.floor is not None else floor
-    axes.set_ylim(low_end, ceiling + margin if panel.ceiling is not None else ceiling)
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, "#56B4E9", "#6B6B6B", "#7A4FA3")
-"""In the order of the page's own."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6B6B6B", "#7A4FA3")
+"""In the order of the page's own, most of them Okabe and Ito's: told apart with every common colour blindness."""
 
 
 DASHES = ("-", "--", ":", "-.")
 
 
 MOST_DOTS = 25
+"""A curve of at most this many points shows each of them."""
 
 
-DPI = 200
+MOST_COLUMNS = 4
 
 
-def write_figures(groups: Sequence[Group], folder: Path) -> list[Path]:
-    """Write each chart as SVG and PNG, `learning-accuracy-on-held-out-problems.svg`; returns the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
-    for section, charts in charts_of(groups).items():
-        for chart in charts:
-            figure = chart_figure(chart)
-            stem = folder / f"{section}-{_file_name(chart.title)}"
-            for path in (stem.with_suffix(".svg"), stem.with_suffix(".png")):
-                figure.savefig(path, dpi=DPI)
-                written.append(path)
-    return written
+LABEL_SIZE = 8.0
+
+
+LINE_HEIGHT = 1.5 * LABEL_SIZE
+"""Points that a line of the legend takes."""
 
 
 def chart_figure(chart: Chart) -> Figure:
-    """Return the chart, not yet written."""
-    figure = Figure(figsize=(4.2, 3.0), layout=ConstrainedLayoutEngine())
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    # Names of runs are anybody's text: a lone dollar sign must not begin a formula.
-    axes.set_title(_literal(chart.title), fontsize=10, color=INK, loc="left")
+    """Return one chart, not yet written; a longer legend makes it higher."""
+    width = 4.2
+    figure = _figure(width, 2.8 + _legend_lines(chart, _room(width)) * LINE_HEIGHT / 72)
+    draw_chart(figure.subplots(), chart, room=_room(width))
+    return figure
+
+
+def charts_figure(charts: Sequence[Chart], *, title: str, width: float, panel_height: float) -> Figure:
+    """Return several charts side by side, not yet written; where all have the same range, they share its axis.
+
+    Args:
+        charts: in reading order.
+        title: above them all.
+        width: of the whole in inches.
+        panel_height: of each chart without its legend.
+    """
+    columns = min(MOST_COLUMNS, len(charts))
+    rows, room = math.ceil(len(charts) / columns), _room(width / columns)
+    lines = max(_legend_lines(chart, room) for chart in charts)
+    figure = _figure(width, 0.4 + rows * (panel_height + lines * LINE_HEIGHT / 72))
+    is_shared = None not in (charts[0].floor, charts[0].ceiling) and len({(c.floor, c.ceiling) for c in charts}) == 1
+    grid = list(figure.subplots(rows, columns, sharey=is_shared, squeeze=False).flat)
+    for axes, chart in zip(grid, charts, strict=False):
+        draw_chart(axes, chart, room=room)
+    for at, axes in enumerate(grid):
+        axes.set_visible(at < len(charts))
+        if is_shared and at % columns:
+            axes.set_ylabel("")
+    _head(figure, title)
+    return figure
+
+
+def intervals_figure(parts: Sequence[Intervals], *, title: str) -> Figure:
+    """Return forest plots of the same rows side by side, not yet written."""
+    figure = _figure(11, 1.3 + 0.27 * max(4, len(parts[0].rows)))
+    grid = list(figure.subplots(1, len(parts), sharey=True, squeeze=False).flat)
+    for axes, part in zip(grid, parts, strict=True):
+        _draw_intervals(axes, part)
+        axes.set_title(_literal(part.title), fontsize=10, color=INK, loc="left")
+    _head(figure, title)
+    return figure
+
+
+def draw_chart(axes: Axes, chart: Chart, *, room: float) -> None:
+    """Draw the chart with its title, units and legend; `room` is how many points wide the legend may be."""
+    kept = drawable(chart)
+    _label(axes, kept, _legend_lines(kept, room))
+    if kept.bars is not None:
+        _draw_bars(axes, kept.bars)
+    elif kept.histogram is not None:
+        _draw_bins(axes, kept.histogram)
+    elif kept.curves:
+        _draw_curves(axes, kept, room)
+    else:
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=QUIET, fontsize=9)
+        axes.set_yticks([])
+        axes.set_xticks([])
+
+
+def _label(axes: Axes, chart: Chart, num_lines: int) -> None:
+    """Title, units and grid; the legend's lines fit between the title and the curves, so that it covers none."""
+    axes.set_title(_literal(chart.title), fontsize=10, color=INK, loc="left", pad=6 + num_lines * LINE_HEIGHT)
     axes.set_ylabel(_literal(chart.unit), fontsize=9, color=INK)
     axes.set_xlabel(_literal(chart.axis), fontsize=9, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, axis="y", color=FAINT, linewidth=0.6)
-    axes.tick_params(labelsize=8, colors=INK)
+    axes.tick_params(labelsize=LABEL_SIZE, colors=INK)
+
+
+def _draw_curves(axes: Axes, chart: Chart, room: float) -> None:
+    for curve in chart.curves:
+        _draw_curve(axes, curve)
     if chart.is_logarithmic:
         axes.set_yscale("log")
-    for curve in chart.curves:
-        _draw_chart(axes, curve)
-    _include(axes, chart)
+    else:
+        _include(axes, chart)
+        _mark_ticks(axes)
     if len(chart.curves) > 1:
-        axes.legend(fontsize=7.5, framealpha=0.85, edgecolor="none")
-    return figure
+        axes.legend(
+            **_PLAIN, fontsize=LABEL_SIZE, loc="lower left", bbox_to_anchor=(0, 1), ncols=_legend_columns(chart, room)
+        )
 
 
-def _draw_chart(axes: Axes, curve: Curve) -> None:
-    colour, style = COLOURS[curve.colour % len(COLOURS)], DASHES[curve.dash % len(DASHES)]
+_PLAIN = {
+    "frameon": False,
+    "borderaxespad": 0.2,
+    "borderpad": 0,
+    "labelspacing": 0.3,
+    "columnspacing": 1,
+    "handlelength": 1.6,
+}
+
+
+def _draw_curve(axes: Axes, curve: Curve) -> None:
+    colour, style, label = COLOURS[curve.colour % len(COLOURS)], DASHES[curve.dash % len(DASHES)], _literal(curve.label)
+    if curve.mark == "points":
+        axes.scatter(curve.x, curve.y, s=[8 + 4 * size for size in curve.sizes] or 8, color=colour, label=label)
+        return
     if curve.low:
         axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
     if curve.raw_y:
         axes.plot(curve.raw_x, curve.raw_y, color=colour, linewidth=0.6, alpha=0.3)
     marker = "o" if len(curve.y) <= MOST_DOTS else None
-    axes.plot(
-        curve.x, curve.y, style, color=colour, linewidth=1.6, marker=marker, markersize=3, label=_literal(curve.label)
-    )
+    axes.plot(curve.x, curve.y, style, color=colour, linewidth=1.6, marker=marker, markersize=2.5, label=label)
+
+
+def _draw_bars(axes: Axes, bars: Bars) -> None:
+    places = range(len(bars.values))
+    axes.barh(places, bars.values, color=COLOURS[0])
+    axes.set_yticks(places, [_literal(label) for label in bars.labels])
+    axes.invert_yaxis()
+
+
+def _draw_bins(axes: Axes, histogram: Histogram) -> None:
+    axes.stairs(histogram.counts, histogram.edges, fill=True, color=COLOURS[0])
 
 
 def _include(axes: Axes, chart: Chart) -> None:
     """Let the axis show the chart's floor and ceiling, with a little room so that a curve on them stays visible."""
-    if chart.is_logarithmic:
-        return
     low, high = axes.get_ylim()
-    low = low if chart.floor is None else min(low, chart.floor)
-    high = high if chart.ceiling is None else max(high, chart.ceiling)
-    axes.set_ylim(low, high + (0.02 * (high - low) if chart.ceiling is not None else 0.0))
+    low = low if chart.floor is None else min(chart.floor, axes.dataLim.y0)
+    high = high if chart.ceiling is None else max(chart.ceiling, axes.dataLim.y1)
+    low, high = padded(low, high)
+    room = 0.03 * (high - low)
+    # Charts that share an axis are drawn one after the other: its limits go on with what the next one adds.
+    axes.set_ylim(low if chart.floor is None else low - room, high if chart.ceiling is None else high + room, auto=None)
 
 
-def _literal(text: str) -> str:
-    return text.replace("$", r"\$")
+def _mark_ticks(axes: Axes) -> None:
+    """Put the ticks where pages have them, and write them as pages do."""
+    for span, mark in ((axes.get_xlim(), axes.set_xticks), (axes.get_ylim(), axes.set_yticks)):
+        ticks = whole_ticks(*span) if mark == axes.set_xticks else nice_ticks(*span)
+        mark(ticks, tick_labels(ticks))
+
+
+def _draw_intervals(axes: Axes, part: Intervals) -> None:
+    """Draw the first row at the top; hollow where the question is open."""
+    for at, row in enumerate(part.rows[::-1]):
+        colour = COLOURS[row.colour % len(COLOURS)]
+        if math.isfinite(row.low) and math.isfinite(row.high):
+            axes.plot([row.low, row.high], [at, at], color=colour, linewidth=1.8, solid_capstyle="butt")
+        face = "white" if row.is_hollow else colour
+        axes.plot([row.value], [at], "o", color=colour, markersize=5.5, markerfacecolor=face)
+        axes.text(
+            1.01, at, _literal(row.note), transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=INK
+        )
+    if part.has_zero:
+        axes.axvline(0, color=INK, linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(True, axis="x", color=FAINT, linewidth=0.6)
+    axes.tick_params(labelsize=LABEL_SIZE, colors=INK)
+    axes.set_xlabel(_literal(part.axis), fontsize=9, color=INK)
+    axes.set_yticks(range(len(part.rows)), [_literal(row.label) for row in part.rows[::-1]], fontsize=8)
+    axes.set_ylim(-0.7, len(part.rows) - 0.3)
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _head(figure: Figure, title: str) -> None:
+    figure.suptitle(_literal(title, limit=200), fontsize=12, color=INK, x=0.01, ha="left", weight="bold", wrap=True)
+
+
+def _room(width: float) -> float:
+    """Points beside the labels of the vertical axis, in a chart so many inches wide."""
+    return 72 * width - 50
+
+
+def _legend_columns(chart: Chart, room: float) -> int:
+    """As many as fit: a letter is about half as wide as it is high, and each name has a piece of its line."""
+    widths = [(0.54 * len(_literal(curve.label)) + 3.2) * LABEL_SIZE for curve in chart.curves]
+    return len(widths) if sum(widths) <= room else max(1, int(room / max(widths)))
+
+
+def _legend_lines(chart: Chart, room: float) -> int:
+    return math.ceil(len(chart.curves) / _legend_columns(chart, room)) if len(chart.curves) > 1 else 0
+
+
+def _literal(text: str, *, limit: int = 60) -> str:
+    """Make anybody's text short and printable; no dollar sign in it begins a formula."""
+    return printable(text, limit=limit).replace("$", r"\$")
+
+
+def plot_curves(record: RunRecord, *, title: str) -> tuple[Path, Path]:
+    """Write `curves.png` and `curves.svg` into the run's folder and return their paths."""
+    figure = charts_figure(overview_charts(record), title=title, width=14, panel_height=3.0)
+    svg, png = _save(figure, record.folder / "curves", dpi=140)
+    return png, svg
+
+
+def write_figures(groups: Sequence[Group], folder: Path) -> list[Path]:
+    """Write each chart as SVG and PNG, `learning-accuracy-on-held-out-problems.svg`; returns the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return [
+        path
+        for section, charts in charts_of(groups).items()
+        for chart in charts
+        for path in _save(chart_figure(chart), folder / f"{section}-{_file_name(chart.title)}", dpi=200)
+    ]
+
+
+def write_study_figures(statistics: StudyStatistics, folder: Path) -> tuple[Path, ...]:
+    """Write every figure of the study as `<name>.svg` and `<name>.png` into the folder; returns the SVGs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return tuple(_save(figure, folder / name, dpi=150)[0] for name, figure in study_figures(statistics).items())
+
+
+def study_figures(statistics: StudyStatistics) -> dict[str, Figure]:
+    """Figure by file name: `scores`, `differences`, `profiles`, and `curves-<task>` of each task."""
+    units = units_of(statistics.scores)
+    scores = [score_intervals(statistics, key=key) for key in (MAIN, "best")]
+    title = "Interquartile mean over tasks and seeds, 95 % stratified bootstrap intervals"
+    figures = {"scores": intervals_figure(scores, title=title)}
+    if statistics.main.comparisons:
+        title = "Paired differences when the budget is spent, 95 % intervals; p by Holm; hollow: not distinguishable"
+        figures["differences"] = intervals_figure([difference_intervals(statistics, statistics.main)], title=title)
+    panels = {"profiles": (profile_charts(statistics), "Share of runs above a score, 95 % pointwise bands")}
+    for task in statistics.scores.tasks:
+        title = f"{task}: score on held-out problems, {units.name}; interquartile mean over seeds, 95 % band"
+        panels[f"curves-{slug(task)}"] = (learning_charts(statistics, task=task), title)
+    drawn = {
+        name: charts_figure(charts, title=title, width=11, panel_height=2.2)
+        for name, (charts, title) in panels.items()
+        if charts
+    }
+    return figures | drawn
+
+
+def _save(figure: Figure, stem: Path, *, dpi: int) -> tuple[Path, Path]:
+    """Write the SVG and the PNG, without date and random ids: the same numbers give the same files."""
+    svg, png = (stem.with_name(f"{stem.name}.{ending}") for ending in ("svg", "png"))
+    with rc_context({"svg.hashsalt": "klimb"}):
+        figure.savefig(svg, metadata={"Date": None})
+    figure.savefig(png, dpi=dpi)
+    return svg, png
 
 
 def _file_name(title: str) -> str:

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from klimb.findings.evaluations import EvaluationRecord
 from klimb.findings.run.record import RunRecord
 from klimb.ui.chart import Chart, Curve, smoothed, spread, thinned
-from klimb.ui.grouping import Group
+from klimb.ui.grouping import Group, group_runs
 from klimb.ui.panels import LEARNING, LEFT_OUT, SECTIONS, Panel
 
 SMOOTHED_FROM = 60
@@ -175,8 +175,6 @@ def _mean_chart(groups: Sequence[Group], key: str, axis: str) -> Chart | None:
     if not curves:
         return None
     is_accuracy = _is_accuracy(groups)
-    is_single = len(groups) == 1 and len(groups[0].runs) == 1
-    band = "95 % interval over problems" if is_single else "lowest to highest of the seeds"
     has_band = any(curve.low for curve in curves)
     title = "Accuracy on held-out problems" if is_accuracy else "Reward on held-out problems"
     return Chart(
@@ -186,9 +184,16 @@ def _mean_chart(groups: Sequence[Group], key: str, axis: str) -> Chart | None:
         curves=tuple(curves),
         floor=0.0 if is_accuracy else None,
         ceiling=1.0 if is_accuracy else None,
-        note=f"Band: {band}." if has_band else "",
+        note=f"Band: {_band_text(groups)}." if has_band else "",
         metrics=("evaluation_mean", "evaluation_low", "evaluation_high"),
     )
+
+
+def _band_text(groups: Sequence[Group]) -> str:
+    """Say what the bands of `_mean_curves` are: a single run has an interval of its own, several have their spread."""
+    are_single = {len(group.runs) == 1 for group in groups}
+    parts = {True: "95 % interval over problems", False: "lowest to highest of the seeds"}
+    return parts[are_single.pop()] if len(are_single) == 1 else f"{parts[False]}; of a single run, {parts[True]}"
 
 
 def _mean_curves(groups: Sequence[Group], number: int, group: Group, key: str) -> list[Curve]:
@@ -289,3 +294,27 @@ def charts_of(groups: Sequence[Group]) -> dict[str, list[Chart]]:
         for key, listed in panels.items()
     }
     return drawn | {LEARNING.key: [*held_out_charts(groups), *drawn[LEARNING.key]]}
+
+
+OVERVIEW = (
+    "Reward on training batches",
+    "Accuracy on held-out problems",
+    "Divergence from the reference",
+    "Entropy",
+    "Length of a response",
+    "Effective sample size",
+    "Clipped, by branch",
+    "Gradient norm before it is cut",
+)
+"""Titles of the charts that tell a run at a glance."""
+
+
+def overview_charts(record: RunRecord) -> list[Chart]:
+    """Return the charts of `OVERVIEW`, in its order; one that the run did not measure is empty."""
+    held_out = {"Reward on held-out problems": "Accuracy on held-out problems"}
+    found = {
+        held_out.get(chart.title, chart.title): chart
+        for charts in charts_of(group_runs([record])).values()
+        for chart in charts
+    }
+    return [found.get(title, Chart(title=title, unit="")) for title in OVERVIEW]

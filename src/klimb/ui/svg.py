@@ -12,8 +12,18 @@ from typing import Any
 
 from markupsafe import Markup
 
-from klimb.findings.statistics import Interval
-from klimb.ui.chart import MOST_BARS, NUM_COLOURS, Chart, Curve, described, drawable, kept_bins, number_text
+from klimb.ui.chart import (
+    MOST_BARS,
+    NUM_COLOURS,
+    Chart,
+    Curve,
+    IntervalRow,
+    Intervals,
+    described,
+    drawable,
+    kept_bins,
+    number_text,
+)
 from klimb.ui.escaping import escaped
 
 WIDTH = 360.0
@@ -110,6 +120,13 @@ def nice_ticks(low: float, high: float, *, most: int = MOST_TICKS) -> list[float
     return [low]
 
 
+def whole_ticks(low: float, high: float) -> list[float]:
+    """Return nice ticks, at whole numbers where the axis is long enough for them."""
+    ticks = nice_ticks(low, high)
+    whole = [tick for tick in ticks if abs(tick - round(tick)) < 1e-9]
+    return whole if high - low >= 1 and whole else ticks
+
+
 def tick_labels(ticks: Sequence[float]) -> list[str]:
     """One label a tick, all with the decimals that tell neighbours apart; `1e+06` where digits would be too many."""
     largest = max(abs(tick) for tick in ticks)
@@ -194,30 +211,26 @@ def classes(colour: int, dash: int = 0) -> str:
 STRIP_WIDTH, STRIP_HEIGHT, STRIP_MARGIN = 140.0, 16.0, 6.0
 
 
-def strips(intervals: Sequence[Interval], *, css: Sequence[str], has_zero: bool = False) -> list[Markup]:
-    """Draw each interval as a small picture for a row of a table, all on one scale; empty where there is no value.
-
-    Args:
-        intervals: one for each row.
-        css: classes of each row: its colour, `hollow` for a hollow point.
-        has_zero: the scale includes zero and marks it.
-    """
-    ends = [end for one in intervals for end in (one.value, one.low, one.high) if math.isfinite(end)]
-    ends = [*ends, *([0.0] if has_zero else [])] or [0.0, 1.0]
+def strips(intervals: Intervals) -> list[Markup]:
+    """Draw each row as a small picture for a row of a table, all on one scale; empty where there is no value."""
+    rows = intervals.rows
+    ends = [end for row in rows for end in (row.value, row.low, row.high) if math.isfinite(end)]
+    ends = [*ends, *([0.0] if intervals.has_zero else [])] or [0.0, 1.0]
     low, high = min(ends), max(ends)
     place = Scale(low, high if high > low else low + 1, STRIP_MARGIN, STRIP_WIDTH - STRIP_MARGIN)
-    zero = _segment("axis", place(0), 0, place(0), STRIP_HEIGHT) if has_zero else ""
-    return [_strip(one, place, name, zero) for one, name in zip(intervals, css, strict=True)]
+    zero = _segment("axis", place(0), 0, place(0), STRIP_HEIGHT) if intervals.has_zero else ""
+    return [_strip(row, place, zero) for row in rows]
 
 
-def _strip(interval: Interval, place: Scale, css: str, zero: str) -> Markup:
-    if not math.isfinite(interval.value):
+def _strip(row: IntervalRow, place: Scale, zero: str) -> Markup:
+    if not math.isfinite(row.value):
         return Markup("")
-    middle = STRIP_HEIGHT / 2
-    reach = _segment("line", place(interval.low), middle, place(interval.high), middle) if interval.is_known else ""
+    middle, css = STRIP_HEIGHT / 2, f"{classes(row.colour)}{' hollow' if row.is_hollow else ''}"
+    is_known = math.isfinite(row.low) and math.isfinite(row.high)
+    reach = _segment("line", place(row.low), middle, place(row.high), middle) if is_known else ""
     return Markup(
         f'<svg class="strip {css}" viewBox="0 0 {STRIP_WIDTH:g} {STRIP_HEIGHT:g}" aria-hidden="true">{zero}{reach}'
-        f'<circle class="dot" cx="{place(interval.value):.1f}" cy="{middle:g}" r="4"/></svg>'
+        f'<circle class="dot" cx="{place(row.value):.1f}" cy="{middle:g}" r="4"/></svg>'
     )
 
 
@@ -232,7 +245,9 @@ def _plot(kept: Chart) -> tuple[str, float, str]:
     parts = [axes]
     if kept.histogram is not None:
         parts.append(_bins(kept, frame))
-    parts += [_curve(curve, frame) for curve in kept.curves]
+    # Beside clouds, a line only guides the eye.
+    has_dots = all(curve.mark == "line" for curve in kept.curves)
+    parts += [_curve(curve, frame, has_dots=has_dots) for curve in kept.curves]
     parts.append(f'<line class="cursor" y1="{TOP:g}" y2="{TOP + PLOT_HEIGHT:g}" x1="0" x2="0" visibility="hidden"/>')
     every = max([_every(curve) for curve in kept.curves], default=1)
     return "".join(parts), TOP + PLOT_HEIGHT + BOTTOM, f"; one in {every} is drawn" if every > 1 else ""
@@ -280,8 +295,8 @@ def _axes(kept: Chart) -> tuple[_Frame, str]:
     """Return the scales, and the axes with ticks, grid lines and labels as SVG."""
     ticks, labels = _y_ticks(kept)
     left = CHARACTER * max(map(len, labels)) + 9
-    x_low, x_high = _padded(*_x_span(kept))
-    x_ticks = _x_ticks(x_low, x_high)
+    x_low, x_high = padded(*_x_span(kept))
+    x_ticks = whole_ticks(x_low, x_high)
     x_labels = tick_labels(x_ticks)
     right = WIDTH - max(RIGHT, CHARACTER * len(x_labels[-1]) / 2)
     # Circles at the ends of the axes stay clear of their labels.
@@ -317,7 +332,7 @@ def _y_ticks(kept: Chart) -> tuple[list[float], list[str]]:
     low, high = min(*values, *included, values[0]), max(*values, *included, values[0])
     if kept.is_logarithmic:
         return _powers_of_ten(low, high)
-    low, high = _padded(low, high)
+    low, high = padded(low, high)
     if kept.floor is not None and low < kept.floor <= min(values):
         low = kept.floor
     ticks = _covering(low, high)
@@ -343,14 +358,7 @@ def _covering(low: float, high: float) -> list[float]:
     return [index * step for index in range(first, last + 1)]
 
 
-def _x_ticks(low: float, high: float) -> list[float]:
-    """Nice ticks, at whole numbers where the axis is long enough for them."""
-    ticks = nice_ticks(low, high)
-    whole = [tick for tick in ticks if abs(tick - round(tick)) < 1e-9]
-    return whole if high - low >= 1 and whole else ticks
-
-
-def _padded(low: float, high: float) -> tuple[float, float]:
+def padded(low: float, high: float) -> tuple[float, float]:
     """Return the span itself, or some room around values that are all equal up to rounding."""
     size = max(abs(low), abs(high))
     if high - low > max(1e-9 * size, SMALLEST):
@@ -359,7 +367,7 @@ def _padded(low: float, high: float) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _curve(curve: Curve, frame: _Frame) -> str:
+def _curve(curve: Curve, frame: _Frame, *, has_dots: bool) -> str:
     if curve.mark == "points":
         return _cloud(curve, frame)
     parts = [f'<g class="{classes(curve.colour, curve.dash)}">']
@@ -371,7 +379,7 @@ def _curve(curve: Curve, frame: _Frame) -> str:
         parts.append(_polyline("faint", curve.raw_x, curve.raw_y, frame))
     if len(curve.y) > 1:
         parts.append(_polyline("line", curve.x, curve.y, frame))
-    if len(curve.y) <= MOST_DOTS:
+    if has_dots and len(curve.y) <= MOST_DOTS:
         parts += [_circle("dot", frame, x, y, 2.4) for x, y in zip(curve.x, curve.y, strict=True)]
     return "".join([*parts, "</g>"])
 

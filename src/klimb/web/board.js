@@ -87,11 +87,13 @@ const figureOf = (metric) => {
 
 const drawFigure = (figure) => {
   const chart = drawn.charts[figure.dataset.metric];
-  if (!chart || figure.shown === chart.svg) return;
-  figure.shown = chart.svg;
+  if (!chart || figure.shown === chart.html) return;
+  figure.shown = chart.html;
+  const isOpen = figure.querySelector("details")?.open;
   while (figure.children.length > 1) figure.lastChild.remove();
   // The server has escaped every text in it, and the page's policy lets no markup run anything.
-  figure.insertAdjacentHTML("beforeend", chart.svg);
+  figure.insertAdjacentHTML("beforeend", chart.html);
+  if (isOpen) figure.querySelector("details")?.setAttribute("open", "");
   if (chart.values.curves.length) globalThis.klimb.attach(figure.querySelector("svg"), chart.values);
 };
 

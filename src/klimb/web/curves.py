@@ -1,16 +1,21 @@
 """The numbers of runs that grow: read from where the last reading ended, kept as columns, drawn as charts."""
 
 import math
+import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
+from klimb.findings.evaluations import evaluation_of, row_of
+from klimb.training.json_lines import NOTHING, START, Line, NewLines, Place, read_on
 from klimb.ui.chart import Chart, Curve, smoothed, thinned
-from klimb.ui.svg import chart_data, chart_svg
-from klimb.web.growing import NOT_FINITE, Cell, Columns, Place, evaluation_row, read_columns
+from klimb.ui.pages.frame import Drawing, picture_html
+from klimb.ui.svg import chart_data
+from klimb.web.files import number, open_beneath
 
 AXES = {"step": "step", "num_tokens_generated": "tokens generated", "elapsed_seconds": "seconds"}
 """What a chart may be drawn over, and its name."""
@@ -27,32 +32,36 @@ SMOOTHED_FROM = 30
 """Curves of fewer points, such as evaluations, are never smoothed."""
 
 
+Cell = float | None
+"""NaN for a number that was not finite, None for one that is not in the row."""
+
+
 @dataclass
 class Part:
-    """The columns of one file: a cell a row, None where the row has no such number."""
+    """The columns of one file: a cell a row."""
 
     columns: dict[str, list[Cell]] = field(default_factory=dict)
     num_rows: int = 0
-    place: Place = field(default_factory=Place)
+    place: Place = START
 
-    def append(self, found: Columns) -> None:
+    def append(self, found: NewLines, rows: Sequence[Line], names: Iterable[str]) -> None:
         """Add the new rows. A resumed run does some steps again: the later row counts."""
         if found.is_from_start:
             self.columns, self.num_rows = {}, 0
         self.place = found.place
-        if not found.num_rows:
+        if not rows:
             return
-        self._cut_back(found.values.get("step", [None])[0])
-        for name, values in found.values.items():
+        self._cut_back(_cell(rows[0], "step"))
+        for name in names:
             column = self.columns.setdefault(name, [])
-            column += [None] * (self.num_rows - len(column)) + values
-        self.num_rows += found.num_rows
+            column += [None] * (self.num_rows - len(column)) + [_cell(row, name) for row in rows]
+        self.num_rows += len(rows)
 
     def _cut_back(self, first: Cell) -> None:
         steps = self.columns.get("step", [])
-        while isinstance(first, float) and self.num_rows > 0:
+        while _is_known(first) and self.num_rows > 0:
             last = steps[self.num_rows - 1]
-            if not isinstance(last, float) or last < first:
+            if not _is_known(last) or last < first:
                 break
             self.num_rows -= 1
         for column in self.columns.values():
@@ -71,11 +80,11 @@ class RunColumns:
     def curve(self, metric: str, axis: str) -> tuple[list[float], list[float]]:
         """Return x and y of a metric; NaN where the number was not finite."""
         values = self.evaluations.columns.get(metric, [])
-        is_evaluation = metric.startswith(EVALUATION) and any(isinstance(value, float) for value in values)
+        is_evaluation = metric.startswith(EVALUATION) and any(_is_known(value) for value in values)
         part = self.evaluations if is_evaluation else self.steps
         along, values = part.columns.get(axis, []), part.columns.get(metric, [])
-        pairs = [(x, y) for x, y in zip(along, values, strict=False) if isinstance(x, float) and y is not None]
-        return [x for x, _ in pairs], [math.nan if y == NOT_FINITE else float(y) for _, y in pairs]
+        pairs = [(x, y) for x, y in zip(along, values, strict=False) if _is_known(x) and y is not None]
+        return [x for x, _ in pairs], [y for _, y in pairs]
 
 
 @dataclass
@@ -104,22 +113,53 @@ class CurveReader:
         return known
 
     def _read_on(self, parts: Sequence[str], known: RunColumns) -> None:
-        names = sorted(known.wanted)
-        of_evaluations = [name for name in names if name.startswith(EVALUATION) or name in AXES]
-        has_more = True
-        while has_more:
-            steps = read_columns(self.root, (*parts, "metrics.jsonl"), names=names, place=known.steps.place)
-            evaluations = read_columns(
-                self.root,
-                (*parts, "evaluations.jsonl"),
-                names=of_evaluations,
-                place=known.evaluations.place,
-                as_row=evaluation_row,
-            )
-            known.steps.append(steps)
-            known.evaluations.append(evaluations)
-            known.names |= {*steps.names, *evaluations.names}
-            has_more = steps.has_more or evaluations.has_more
+        of_evaluations = [name for name in known.wanted if name.startswith(EVALUATION) or name in AXES]
+        files: tuple[tuple[str, Part, Iterable[str], Callable[[Line], Line]], ...] = (
+            ("metrics.jsonl", known.steps, known.wanted, dict),
+            ("evaluations.jsonl", known.evaluations, of_evaluations, lambda line: row_of(evaluation_of(line))),
+        )
+        for name, part, wanted, as_row in files:
+            has_more = True
+            while has_more:
+                found = self._new_lines((*parts, name), part.place)
+                rows = _rows(found.lines, as_row)
+                part.append(found, rows, wanted)
+                known.names |= {name for row in rows for name, value in row.items() if _is_metric(value)}
+                has_more = found.has_more
+
+    def _new_lines(self, parts: Sequence[str], place: Place) -> NewLines:
+        """Return none for a file that is not there yet, or not any more."""
+        try:
+            descriptor = open_beneath(self.root, parts)
+        except OSError:
+            return NOTHING
+        with os.fdopen(descriptor, "rb", buffering=0):
+            return read_on(descriptor, place)
+
+
+def _rows(lines: Iterable[Line], as_row: Callable[[Line], Line]) -> list[Line]:
+    """Leave out lines that no run writes."""
+    rows: list[Line] = []
+    for line in lines:
+        with suppress(KeyError, TypeError):
+            rows.append(as_row(line))
+    return rows
+
+
+def _cell(row: Line, name: str) -> Cell:
+    if name not in row or not _is_metric(row[name]):
+        return None
+    value = number(row[name])
+    return math.nan if value is None else value
+
+
+def _is_metric(value: object) -> bool:
+    """Return True for numbers, and for null: metrics.jsonl has it for a number that is not finite."""
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _is_known(cell: Cell) -> TypeGuard[float]:
+    return cell is not None and not math.isnan(cell)
 
 
 def short_names(runs: Sequence[str]) -> dict[str, str]:
@@ -139,11 +179,12 @@ def board_charts(
     is_logarithmic: bool,
     weight: float,
 ) -> dict[str, dict[str, Any]]:
-    """Return the picture of each metric, with the values for the script under the pointer; see `board_chart`."""
+    """Return each metric as a picture with its numbers, and the values for the script under the pointer."""
     found: dict[str, dict[str, Any]] = {}
     for metric in dict.fromkeys(metrics):
         chart = board_chart(metric, runs, axis=axis, is_logarithmic=is_logarithmic, weight=weight)
-        found[metric] = {"svg": chart_svg(chart, name=f"chart-{len(found)}"), "values": chart_data(chart)}
+        drawing = Drawing(f"chart-{len(found)}", chart)
+        found[metric] = {"html": picture_html(drawing), "values": chart_data(chart)}
     return found
 
 

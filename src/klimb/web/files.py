@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from klimb.training.json_lines import Line, last_line
 from klimb.training.locks import process_identity
 
 MOST_PARTS = 32
@@ -69,10 +70,6 @@ def _is_plain(part: str) -> bool:
 LARGEST_FILE_BYTES = 2_000_000
 
 
-TAIL_BYTES = 64_000
-"""Of metrics.jsonl that are read for its last line."""
-
-
 LONGEST_TEXT = 200
 
 
@@ -114,23 +111,21 @@ def read_facts(root: Path, folder: str) -> Facts:
 
 def read_glance(root: Path, folder: str) -> Glance:
     """From the end of metrics.jsonl; a last line that is half written is left out."""
-    for line in reversed(_tail(root, folder).split(b"\n")[:-1]):
-        row = parsed(line)
-        step = _whole(row.get("step")) if isinstance(row, dict) else None
-        if isinstance(row, dict) and step is not None:
-            seconds = number(row.get("step_seconds"))
-            return Glance(
-                step=step,
-                reward=number(row.get("reward_mean")),
-                step_seconds=0.0 if seconds is None else max(0.0, seconds),
-            )
-    return Glance()
+    row: Line = {}
+    with suppress(OSError), os.fdopen(open_beneath(root, (*parts_of(folder), "metrics.jsonl")), "rb") as file:
+        row = last_line(file.fileno())
+    step, seconds = _whole(row.get("step")), number(row.get("step_seconds"))
+    if step is None:
+        return Glance()
+    return Glance(step=step, reward=number(row.get("reward_mean")), step_seconds=max(0.0, seconds or 0.0))
 
 
 def read_table(root: Path, folder: str, name: str) -> dict[str, Any]:
     """Return the JSON object in a file of the run; empty if there is none."""
     content = read_beneath(root, (*parts_of(folder), name), limit=LARGEST_FILE_BYTES)
-    found = parsed(content) if content else None
+    found: object = None
+    with suppress(ValueError, RecursionError):
+        found = json.loads(content or b"null")
     return found if isinstance(found, dict) else {}
 
 
@@ -144,14 +139,6 @@ def is_alive(root: Path, folder: str) -> bool | None:
     return holder == mine if holder.get("host") == mine["host"] else None
 
 
-def parsed(line: bytes) -> Any:
-    """Return the value that the JSON stands for; None for what is no JSON."""
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-
-
 def number(value: object) -> float | None:
     """Return the value if it is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -160,14 +147,6 @@ def number(value: object) -> float | None:
         return float(value) if math.isfinite(value) else None
     except OverflowError:  # a whole number beyond the floats
         return None
-
-
-def _tail(root: Path, folder: str) -> bytes:
-    with suppress(OSError), os.fdopen(open_beneath(root, (*parts_of(folder), "metrics.jsonl")), "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - TAIL_BYTES))
-        return file.read(TAIL_BYTES)
-    return b""
 
 
 def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -159,7 +159,7 @@ MOST_NAMES = 100
 
 
 MOST_LISTED = 200
-"""Runs whose reports are linked for a reader without script."""
+"""Runs, and studies, whose reports are linked for a reader without script."""
 
 
 REFRESH_SECONDS = 30
@@ -188,31 +188,65 @@ def make_app(folder: Path, *, names: frozenset[str] = frozenset(), poll_seconds:
         poll_seconds: between two looks of the page at runs that go on.
     """
     root = folder.resolve()
-    watcher = Watcher(root, seconds=poll_seconds / 2)
-    curves = CurveReader(root)
+    board = Board(root, Watcher(root, seconds=poll_seconds / 2), CurveReader(root), poll_seconds)
     app = FastAPI(title="klimb board", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(GZipMiddleware, minimum_size=2_000, compresslevel=3)
+    for path, answer in board.routes.items():
+        app.get(path)(answer)
+    return ReadOnlyApp(app, names)
 
-    @app.get("/")
-    def page() -> Response:
-        interval = round(poll_seconds * 1000)
-        title, runs = f"{root.name or '/'} · klimb board", [run.id for run in watcher.listing().runs[:MOST_LISTED]]
-        html = render("board.html", title=title, interval=interval, axes=AXES, runs=runs)
+
+@dataclass(frozen=True)
+class Board:
+    """What is asked of the board, a method for each address.
+
+    Attributes:
+        root: the folder that is served.
+        watcher: knows which runs there are.
+        curves: reads their numbers.
+        poll_seconds: between two looks of the page.
+    """
+
+    root: Path
+    watcher: Watcher
+    curves: CurveReader
+    poll_seconds: float
+
+    @property
+    def routes(self) -> dict[str, Callable[..., Response]]:
+        """Address -> what answers it."""
+        return {
+            "/": self.page,
+            "/static/{name}": self.static,
+            "/api/runs": self.runs,
+            "/api/charts": self.charts,
+            "/api/settings": self.settings,
+            "/report": self.report,
+            "/open/{path:path}": self.open_file,
+        }
+
+    def page(self) -> Response:
+        """Return the page itself, which asks for all the rest."""
+        listing = self.watcher.listing()
+        runs = [run.id for run in listing.runs[:MOST_LISTED]]
+        studies = [study for study in listing.studies[:MOST_LISTED] if study.report]
+        title, interval = f"{self.root.name or '/'} · klimb board", round(self.poll_seconds * 1000)
+        html = render("board.html", title=title, interval=interval, axes=AXES, runs=runs, studies=studies)
         return _answer(html.encode(), "text/html; charset=utf-8", policy=PAGE_POLICY)
 
-    @app.get("/static/{name}")
-    def static(name: str) -> Response:
+    def static(self, name: str) -> Response:
+        """Return a style sheet or script of the page."""
         if name not in STATIC:
             raise HTTPException(404, "no such file")
         package, kind = STATIC[name]
         return _answer(files(package).joinpath(name).read_bytes(), f"{kind}; charset=utf-8", policy=PAGE_POLICY)
 
-    @app.get("/api/runs")
-    def runs(request: Request) -> Response:
-        return _json_unless_known(watcher.listing().as_json(), request)
+    def runs(self, request: Request) -> Response:
+        """Return the runs and studies there are."""
+        return _json_unless_known(self.watcher.listing().as_json(), request)
 
-    @app.get("/api/charts")
     def charts(
+        self,
         run: Annotated[list[str], Query(default_factory=list, max_length=MOST_NAMES)],
         colour: Annotated[list[int], Query(default_factory=list, max_length=MOST_NAMES)],
         metric: Annotated[list[str], Query(default_factory=list, max_length=MOST_NAMES)],
@@ -220,11 +254,12 @@ def make_app(folder: Path, *, names: frozenset[str] = frozenset(), poll_seconds:
         log: bool = False,
         smooth: Annotated[float, Query(ge=0, le=0.98)] = 0.0,
     ) -> Response:
+        """Return these metrics of these runs as charts, the latest values, and the names of all metrics."""
         if x not in AXES or len(colour) != len(run):
             raise HTTPException(422, f"x is one of {', '.join(AXES)}; there are as many colours as runs")
-        names = short_names(run)
+        names, curves = short_names(run), self.curves
         with curves.lock:
-            read = {one: curves.read(one, _run_parts(root, one), metric) for one in run}
+            read = {one: curves.read(one, _run_parts(self.root, one), metric) for one in run}
             drawn = {names[one]: (read[one], number) for one, number in zip(run, colour, strict=True)}
             found = {
                 "charts": board_charts(metric, drawn, axis=x, is_logarithmic=log, weight=smooth),
@@ -234,9 +269,14 @@ def make_app(folder: Path, *, names: frozenset[str] = frozenset(), poll_seconds:
             }
         return _json(found)
 
-    @app.get("/report")
-    def report(run: str) -> Response:
-        folder = root.joinpath(*_run_parts(root, run))
+    def settings(self, run: str) -> Response:
+        """Return a run's settings with dotted keys."""
+        _run_parts(self.root, run)
+        return _json({"settings": flat_settings(read_table(self.root, run, "config.json"))})
+
+    def report(self, run: str) -> Response:
+        """Return the report of a run as it is now, asked for anew while it goes on."""
+        folder = self.root.joinpath(*_run_parts(self.root, run))
         if not _holds_plain_files(folder):
             raise HTTPException(404, "a file of this run is a link or no file: open its report from the disk")
         try:
@@ -248,20 +288,13 @@ def make_app(folder: Path, *, names: frozenset[str] = frozenset(), poll_seconds:
             answer.headers["Refresh"] = f"{REFRESH_SECONDS}"
         return answer
 
-    @app.get("/api/settings")
-    def settings(run: str) -> Response:
-        _run_parts(root, run)
-        return _json({"settings": flat_settings(read_table(root, run, "config.json"))})
-
-    @app.get("/open/{path:path}")
-    def open_file(path: str) -> Response:
+    def open_file(self, path: str) -> Response:
+        """Return a written page, figure or table of a run or a study."""
         parts = _parts(path)
         kind = SERVED.get(Path(path).suffix.lower())
-        if kind is None or not _is_of_a_run(root, parts):
+        if kind is None or not _is_of_a_run(self.root, parts):
             raise HTTPException(404, "only reports, figures and tables of runs and studies are opened")
-        return _answer(_content(root, parts), kind, policy=REPORT_POLICY)
-
-    return ReadOnlyApp(app, names)
+        return _answer(_content(self.root, parts), kind, policy=REPORT_POLICY)
 
 
 def _last(values: Sequence[float]) -> float | None:

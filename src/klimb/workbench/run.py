@@ -23,12 +23,11 @@ from klimb.training import (
     append_evaluation,
     clone,
     read_evaluations,
-    read_metrics,
     train,
 )
 from klimb.training.guard.measuring import Measurer, make_measurer
 from klimb.training.minibatches import tokens_at_once
-from klimb.training.run_folder import Finished, RunFolder, write_json
+from klimb.training.run_folder import Finished, RunFolder, read_run, write_json
 from klimb.ui.figures import plot_curves
 from klimb.ui.live import Glimpse, View, open_view
 from klimb.ui.pages.files import report_at_the_end
@@ -131,14 +130,6 @@ class WatchedScorer:
         return scores
 
 
-def draw_curves(folder: RunFolder, finished: Finished, *, title: str) -> None:
-    """Plot the run's metrics, with the evaluations before and after at its ends."""
-    rows: list[Mapping[str, Any]] = list(read_metrics(folder.metrics))
-    ends = ((finished.before, 0), (finished.after, finished.num_steps))
-    rows += [_as_row(measured, step) for measured, step in ends if measured is not None]
-    plot_curves(sorted(rows, key=lambda row: row["step"]), folder.path, title=title)
-
-
 def summary_of(finished: Finished, config: RunConfig) -> dict[str, Any]:
     """Return what summary.json holds."""
     summary: dict[str, Any] = {
@@ -171,16 +162,6 @@ def _as_summary(measured: EvaluationRecord) -> dict[str, Any]:
         "pass_at": dict(measured.pass_at),
         "num_errors": measured.num_errors,
     }
-
-
-def _as_row(measured: EvaluationRecord, step: int) -> dict[str, float]:
-    row = {
-        "step": float(step),
-        "evaluation_mean": measured.mean,
-        "evaluation_low": measured.low,
-        "evaluation_high": measured.high,
-    }
-    return row if measured.greedy is None else row | {"evaluation_greedy": measured.greedy}
 
 
 SAVING_SECONDS = 10.0
@@ -239,7 +220,7 @@ def run_training(
         total_seconds=0.0,
     )
     if session.config.run.report:
-        draw_curves(folder, finished, title=title)
+        plot_curves(read_run(folder.path), title=title)
     finished = replace(finished, total_seconds=session.load_seconds + time.monotonic() - started)
     write_json(folder.summary, summary_of(finished, session.config))
     if session.config.run.report:

@@ -11,9 +11,11 @@ from tests.ui.pages.folders import AFTER, BEFORE, evaluation, problem, write_run
 from klimb.findings.evaluations import ProblemRecord
 from klimb.findings.run.record import RunRecord
 from klimb.training.run_folder import read_run
-from klimb.ui.escaping import markdown_html
+from klimb.ui.escaping import markdown_html, whole_html
+from klimb.ui.grouping import group_runs
 from klimb.ui.pages.frame import html_page, is_page_of, json_for_script
 from klimb.ui.pages.run import report_page
+from klimb.ui.run_charts import held_out_charts
 
 SCRIPT = "<script>window.hacked = 1</script></script><img src=x onerror='window.hacked = 1'>"
 LONG_LINE = "x" * 100_000
@@ -222,3 +224,29 @@ def test_markdown_of_a_row_is_shown_as_meant():
     assert markdown_html(r"mean of |Δ| <b>, see [`w`](x.md#y) and *not* a*b*c") == (
         "mean of |Δ| &lt;b&gt;, see <code>w</code> and <em>not</em> a*b*c"
     )
+
+
+@pytest.mark.parametrize("whole", ["12.5 %", "5 %", "[56.0, 59.0] %", "[−7.7, +19.2] points", "± 3 %", "--max-age"])
+def test_no_line_break_tears_a_number_from_its_unit_an_interval_or_an_option(whole: str):
+    assert whole_html(f"<b> is {whole}, or") == f'&lt;b&gt; is <span class="whole">{whole}</span>, or'
+
+
+def test_what_is_neither_number_nor_option_may_be_broken():
+    assert whole_html("x5 %, a--b, 100 problems [see 3]") == "x5 %, a--b, 100 problems [see 3]"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "note"),
+    [
+        ({"grpo": 1, "dapo": 1}, "Band: 95 % interval over problems."),
+        ({"grpo": 2, "dapo": 2}, "Band: lowest to highest of the seeds."),
+        ({"grpo": 2, "dapo": 1}, "Band: lowest to highest of the seeds; of a single run, 95 % interval over problems."),
+    ],
+)
+def test_a_band_is_said_to_be_what_it_is(tmp_path: Path, seeds: dict[str, int], note: str):
+    records = [
+        read_run(write_run(tmp_path / f"{recipe}-{seed}", recipe=recipe, seed=seed))
+        for recipe, count in seeds.items()
+        for seed in range(count)
+    ]
+    assert {chart.note for chart in held_out_charts(group_runs(records)) if "Band" in chart.note} == {note}

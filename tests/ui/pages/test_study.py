@@ -9,8 +9,8 @@ from rich.console import Console
 from tests.findings.study.made import random_study
 
 from klimb.findings.study.analysis import analyse
+from klimb.ui.figures import study_figures, write_study_figures
 from klimb.ui.pages.study import study_page
-from klimb.ui.study_figures import study_figures, write_figures
 from klimb.ui.terminal.study import print_study
 from klimb.workbench.study.publishing import publish
 
@@ -70,7 +70,8 @@ def test_ids_are_unique(page):
 def test_page_says_what_the_statistics_say(page, statistics):
     (one,) = statistics.main.comparisons
     assert one.decision == "higher"
-    assert f"good is ahead of grpo: +{100 * one.difference.value:.1f} [" in page
+    text = re.sub(r"<[^>]+>", "", page)
+    assert f"good is ahead of grpo: +{100 * one.difference.value:.1f} [" in text
 
 
 def test_hostile_names_and_errors_stay_text():
@@ -103,7 +104,7 @@ def test_figures_of_the_same_study_are_the_same_file(statistics, tmp_path):
     arms = tuple(replace(one, profile=None) for one in statistics.arms)
     small = replace(statistics, curves=(), arms=arms, main=replace(statistics.main, comparisons=()))
     for name in ("a", "b"):
-        write_figures(small, tmp_path / name)
+        write_study_figures(small, tmp_path / name)
     written = sorted((tmp_path / "a").glob("*.svg"))
     assert [path.name for path in written] == ["scores.svg"]
     assert all(path.read_bytes() == (tmp_path / "b" / path.name).read_bytes() for path in written)

@@ -4,7 +4,6 @@ The rows that show what decided are among it: text, reward, and token by token l
 """
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,10 +28,6 @@ APART = math.log(2)
 
 NO_TEXT = "[no text]"
 """A control token, such as the one that ends a response, decodes to nothing."""
-
-
-_WHOLE = re.compile(r"((?<![\w-])--[a-z]+(?:-[a-z]+)*|\d[\d.,]* %)")
-"""An option such as --is-logging-model, or a percentage."""
 
 
 VERDICT_STATUS: dict[VerdictKind, Status] = {
@@ -133,17 +128,12 @@ def _finding(finding: Finding, *, is_decisive: bool) -> dict[str, Any]:
     return {
         "name": finding.name,
         "is_decisive": is_decisive,
-        "evidence": _pieces(finding.evidence),
+        "evidence": finding.evidence,
         "status": finding.status,
-        "threshold": _pieces(finding.threshold),
+        "threshold": finding.threshold,
         "source": finding.source,
-        "title": _pieces(finding.title),
+        "title": finding.title,
     }
-
-
-def _pieces(text: str) -> list[tuple[str, bool]]:
-    """Return the text in pieces, each with whether no line break may tear it apart."""
-    return [(piece, bool(at % 2)) for at, piece in enumerate(_WHOLE.split(text)) if piece]
 
 
 def _example(example: Example) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from markupsafe import Markup
 
 from klimb import __version__
 from klimb.ui.chart import Chart
-from klimb.ui.escaping import cut, markdown_html, one_line, visible
+from klimb.ui.chart_numbers import Numbers, numbers_of
+from klimb.ui.escaping import cut, markdown_html, one_line, visible, whole_html
 from klimb.ui.statuses import LOOKS
 from klimb.ui.svg import chart_data, chart_svg, legend
 
@@ -40,6 +41,11 @@ class Drawing:
     def legend(self) -> list[tuple[str, str]]:
         """Return classes and name of each line."""
         return legend(self.chart)
+
+    @property
+    def numbers(self) -> Numbers | None:
+        """Return the table below the picture; None where there is nothing to tell."""
+        return numbers_of(self.chart)
 
 
 def drawings(prefix: str, charts: Sequence[Chart]) -> list[Drawing]:
@@ -99,6 +105,12 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(version=__version__, **values)
 
 
+def picture_html(drawing: Drawing) -> Markup:
+    """Return a chart with its numbers, as every page has it, for a page that is put together in the browser."""
+    macros = vars(_environment().get_template("charts.html").module)
+    return Markup(macros["picture"](drawing).strip())
+
+
 def is_page_of(text: str, generator: str) -> bool:
     """Return True for a page that `html_page` made for this generator."""
     return text.startswith("<!DOCTYPE html>") and f'name="generator" content="{generator}"' in text[:1000]
@@ -144,6 +156,7 @@ def _environment() -> Environment:
         "one_line": one_line,
         "thousands": "{:,}".format,
         "markdown": lambda text: Markup(markdown_html(text)),
+        "whole": lambda text: Markup(whole_html(text)),
     }
     made.globals["looks"] = LOOKS
     return made

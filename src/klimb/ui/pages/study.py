@@ -3,15 +3,16 @@
 How the numbers of a study are made, for the reader of its page.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from klimb.findings.study.analysis import StudyStatistics
-from klimb.findings.study.scores import RunResult
+from klimb.findings.study.analysis import MAIN, StudyStatistics
+from klimb.findings.study.scores import Arm, RunResult
 from klimb.findings.study.verdicts import budget_text, counted, units_of, verdicts
 from klimb.ui.pages.frame import drawings, html_page, tooltip_script, values_of
-from klimb.ui.pages.study_charts import comparisons_table, learning_charts, profile_charts, scores_table, table
-from klimb.ui.tables import study_tables
+from klimb.ui.study_charts import difference_intervals, learning_charts, profile_charts, score_intervals
+from klimb.ui.svg import strips
+from klimb.ui.tables import StudyTable, study_tables
 
 EXPLANATIONS = (
     (
@@ -95,7 +96,7 @@ def study_page(statistics: StudyStatistics, *, reports: Mapping[str, str] | None
         verdicts=verdicts(statistics),
         main=scores_table(tables["main"], statistics),
         measures=[one for one in statistics.measures.values() if one.title in tables["main"].columns],
-        comparisons=comparisons_table(tables["comparisons"], statistics.main),
+        comparisons=comparisons_table(tables["comparisons"], statistics),
         learning=learning,
         profiles=profiles,
         further=[
@@ -129,3 +130,44 @@ def _run(run: RunResult, statistics: StudyStatistics, reports: Mapping[str, str]
         "address": reports.get(run.folder),
         "cells": [str(run.seed), run.status, *numbers, f"{run.budget_spent:,.0f}", f"{steps:,}"],
     }
+
+
+def table(
+    made: StudyTable, *, pictures: Sequence[str] = (), marked: Sequence[bool] = (), notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return heads and rows; a picture of each row's interval stands after its texts, `marked` rows are set off."""
+    at = made.num_texts
+    rows = [
+        {
+            "name": row[0],
+            "texts": row[1:at],
+            "picture": pictures[index] if pictures else None,
+            "numbers": row[at:],
+            "is_marked": bool(marked) and marked[index],
+        }
+        for index, row in enumerate(made.rows)
+    ]
+    texts = [*made.columns[:at], *(["interval"] if pictures else [])]
+    return {"title": made.title, "notes": notes, "texts": texts, "numbers": made.columns[at:], "rows": rows}
+
+
+def scores_table(made: StudyTable, statistics: StudyStatistics) -> dict[str, Any]:
+    """Return the main table with the interval of the last score, the baseline's rows marked."""
+    intervals = score_intervals(statistics, key=MAIN)
+    pictures = dict(zip((row.label for row in intervals.rows), strips(intervals), strict=True))
+    arms = [Arm(str(row[0]), str(row[1])) for row in made.full_rows]
+    marked = [arm.method == statistics.scores.baseline for arm in arms]
+    notes = [f"{made.title}. The picture shows the last score."]
+    return table(made, pictures=[pictures.get(arm.name, "") for arm in arms], marked=marked, notes=notes)
+
+
+def comparisons_table(made: StudyTable, statistics: StudyStatistics) -> dict[str, Any] | None:
+    """Return the comparisons with their intervals around zero; None without any."""
+    family = statistics.main
+    if not family.comparisons:
+        return None
+    note = (
+        "Hollow: not distinguishable. The intervals are not corrected for the number of comparisons; the verdicts are."
+    )
+    pictures = strips(difference_intervals(statistics, family))
+    return table(made, pictures=pictures, notes=[f"{made.title}. {made.note} {note}"])

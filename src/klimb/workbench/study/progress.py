@@ -1,6 +1,5 @@
 """How far a study has come: a live table in a terminal, a line per event elsewhere."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,13 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from klimb.training import read_evaluations
+from klimb.training.json_lines import last_line
 from klimb.training.run_folder import RunFolder
 from klimb.ui.text import duration, printable
 from klimb.workbench.study.cells import read_status, state_of
 from klimb.workbench.study.plan import Cell, StudyPlan
-
-LARGEST_ROW_BYTES = 100_000
-
 
 NAME_WIDTH = 52
 
@@ -182,12 +179,7 @@ def last_row(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - LARGEST_ROW_BYTES))
-        lines = file.read().split(b"\n")[:-1]
-    try:
-        return json.loads(lines[-1]) if lines else {}
-    except ValueError:
-        return {}
+        return last_line(file.fileno())
 
 
 def _pace(began: float, share: float) -> Text:

@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 from klimb.findings.study.analysis import StudyStatistics
 from klimb.findings.study.scores import StudyScores
+from klimb.ui.figures import write_study_figures
 from klimb.ui.pages.files import write_text
 from klimb.ui.pages.study import study_page
-from klimb.ui.study_figures import write_figures
 from klimb.ui.tables import StudyTable, as_csv, as_latex, as_markdown, study_tables
 
 PAGE, TABLES, FIGURES = "report.html", "tables", "figures"
@@ -33,7 +33,7 @@ def publish(statistics: StudyStatistics, folder: Path) -> Published:
     tables = study_tables(statistics)
     for table in tables:
         _write_table(table, folder / TABLES)
-    write_figures(statistics, folder / FIGURES)
+    write_study_figures(statistics, folder / FIGURES)
     write_text(folder / PAGE, study_page(statistics, reports=_reports(statistics.scores, folder)))
     return Published(folder / PAGE, folder / TABLES / f"{tables[0].name}.md", folder / TABLES, folder / FIGURES)
 

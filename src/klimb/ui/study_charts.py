@@ -1,22 +1,19 @@
-"""The curves of a study's page: a chart for each method, its baseline beside it in grey.
+"""The charts of a study, for its page and its figures: a chart for each method, its baseline beside it in grey.
 
-Tables of a study with a picture of each row's interval.
+Scores and differences with their intervals.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from klimb.findings.statistics import Array, Interval
-from klimb.findings.study.analysis import MAIN, StudyStatistics
-from klimb.findings.study.comparing import Decision, Family
+from klimb.findings.statistics import Array
+from klimb.findings.study.analysis import StudyStatistics
+from klimb.findings.study.comparing import Comparison, Decision, Family
 from klimb.findings.study.scores import Arm
-from klimb.findings.study.verdicts import Units, units_of
-from klimb.ui.chart import Chart
+from klimb.findings.study.verdicts import Units, against_text, p_text, units_of
+from klimb.ui.chart import Chart, IntervalRow, Intervals
 from klimb.ui.chart import Curve as Line
-from klimb.ui.svg import classes, strips
-from klimb.ui.tables import StudyTable
 
 GREY = 6
 
@@ -121,46 +118,41 @@ def _line(
     )
 
 
-DECISION_CLASSES: dict[Decision, str] = {"higher": "c0", "lower": "c1", "open": "c6 hollow", "untested": "c6 hollow"}
+DECISION_COLOURS: dict[Decision, int] = {"higher": 0, "lower": 1, "open": GREY, "untested": GREY}
 
 
-def table(
-    made: StudyTable, *, pictures: Sequence[str] = (), marked: Sequence[bool] = (), notes: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Return heads and rows; a picture of each row's interval stands after its texts, `marked` rows are set off."""
-    at = made.num_texts
-    rows = [
-        {
-            "name": row[0],
-            "texts": row[1:at],
-            "picture": pictures[index] if pictures else None,
-            "numbers": row[at:],
-            "is_marked": bool(marked) and marked[index],
-        }
-        for index, row in enumerate(made.rows)
-    ]
-    texts = [*made.columns[:at], *(["interval"] if pictures else [])]
-    return {"title": made.title, "notes": notes, "texts": texts, "numbers": made.columns[at:], "rows": rows}
-
-
-def scores_table(made: StudyTable, statistics: StudyStatistics) -> dict[str, Any]:
-    """Return the main table with the interval of the last score, the baseline's rows marked."""
-    summaries = {summary.arm: summary for summary in statistics.arms}
-    arms = [Arm(str(row[0]), str(row[1])) for row in made.full_rows]
-    pictures = strips(
-        [summaries[arm].scores[MAIN] for arm in arms], css=[classes(setting_colour(statistics, arm)) for arm in arms]
+def score_intervals(statistics: StudyStatistics, *, key: str) -> Intervals:
+    """Return the interquartile mean of each ranked arm over tasks and seeds, in one measure."""
+    units = units_of(statistics.scores)
+    scale = 100 if units.is_percent else 1
+    rows = (
+        IntervalRow(
+            label=summary.arm.name,
+            value=scale * summary.scores[key].value,
+            low=scale * summary.scores[key].low,
+            high=scale * summary.scores[key].high,
+            colour=setting_colour(statistics, summary.arm),
+        )
+        for summary in statistics.ranked
     )
-    marked = [arm.method == statistics.scores.baseline for arm in arms]
-    return table(made, pictures=pictures, marked=marked, notes=[f"{made.title}. The picture shows the last score."])
+    return Intervals(title=statistics.measures[key].title, axis=units.name, rows=tuple(rows))
 
 
-def comparisons_table(made: StudyTable, family: Family) -> dict[str, Any] | None:
-    """Return the comparisons with their intervals around zero; None without any."""
-    if not family.comparisons:
-        return None
-    intervals: list[Interval] = [one.difference for one in family.comparisons]
-    pictures = strips(intervals, css=[DECISION_CLASSES[one.decision] for one in family.comparisons], has_zero=True)
-    note = (
-        "Hollow: not distinguishable. The intervals are not corrected for the number of comparisons; the verdicts are."
+def difference_intervals(statistics: StudyStatistics, family: Family) -> Intervals:
+    """Return the paired differences around zero; hollow ones are not distinguishable from it."""
+    units = units_of(statistics.scores)
+    rows = tuple(_difference(one, 100 if units.is_percent else 1) for one in family.comparisons)
+    axis = f"difference{units.of_differences and f',{units.of_differences}'}"
+    return Intervals(title=family.title, axis=axis, rows=rows, has_zero=True)
+
+
+def _difference(one: Comparison, scale: float) -> IntervalRow:
+    return IntervalRow(
+        label=f"{one.question.arm.name} − {against_text(one.question)}",
+        value=scale * one.difference.value,
+        low=scale * one.difference.low,
+        high=scale * one.difference.high,
+        colour=DECISION_COLOURS[one.decision],
+        is_hollow=one.decision in ("open", "untested"),
+        note=p_text(one.p_adjusted),
     )
-    return table(made, pictures=pictures, notes=[f"{made.title}. {made.note} {note}"])
