@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,13 +25,14 @@ from klimb.training import (
     train,
 )
 from klimb.training.guard.measuring import Measurer
-from klimb.training.run_folder import Finished, RunFolder, write_json
+from klimb.training.run_folder import Finished, RunFolder, flat_settings, write_json
 from klimb.ui.figures import plot_curves
 from klimb.ui.live import Glimpse, View, open_view
 from klimb.ui.pages.files import report_at_the_end
 from klimb.ui.terminal.run import in_one_line, print_facts
 from klimb.ui.text import relative_to_working_directory
 from klimb.workbench.config import RunConfig, save_config
+from klimb.workbench.config.reading import resolved_tables
 from klimb.workbench.guard import make_measurer
 from klimb.workbench.loggers import check_loggers, open_trackers
 from klimb.workbench.loggers.tracker import Tracker
@@ -212,7 +213,7 @@ def run_training(
         if measurer is not None:
             stack.enter_context(measurer)
         folder = open_folder()
-        tracker = stack.enter_context(open_trackers(session.config, folder))
+        tracker = stack.enter_context(_open_trackers(session.config, folder))
         before = _measure_before(session, folder, console)
         settings = _within_time(session, make_loop_settings(session.config), before, started)
         try:
@@ -241,6 +242,10 @@ def run_training(
     if session.config.run.report:
         report_at_the_end(folder)
     return finished
+
+
+def _open_trackers(config: RunConfig, folder: RunFolder) -> AbstractContextManager[Tracker]:
+    return open_trackers(config.run.loggers, folder, settings=flat_settings(resolved_tables(config)))
 
 
 def _check_problems(session: Session) -> None:

@@ -16,7 +16,7 @@ from klimb.training.settings import (
     ReferenceSettings,
 )
 from klimb.training.sources.shares import ReplaySettings
-from klimb.workbench.config.bounds import PYTHON_NAME, SECTION, Loggers, RunName
+from klimb.workbench.config.bounds import PYTHON_NAME, SECTION, Loggers, OwnFindings, RunName
 from klimb.workbench.config.correction import CorrectionSection, NoCorrectionSection, check_correction
 from klimb.workbench.config.credit import check_credit
 from klimb.workbench.config.experience import SourcesSection, StoreSection
@@ -73,6 +73,8 @@ class RunSection(BaseModel):
     """Draw the curves and write report.html at the end."""
     loggers: Loggers = ("tensorboard",)
     """Where else each step's metrics go; [] for nowhere."""
+    findings: OwnFindings = ()
+    """Rules of your own, whose findings stand in the report among the others."""
 
 
 class RunConfig(BaseModel):
