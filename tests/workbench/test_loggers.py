@@ -1,3 +1,4 @@
+import importlib
 import json
 import logging
 import math
@@ -286,6 +287,7 @@ def test_loggers_that_are_not_known_are_refused(value: object, message: str):
 
 
 OWN = """
+import importlib
 import json
 
 class FileTracker:
@@ -320,8 +322,10 @@ number = 3
 
 
 @pytest.fixture
-def own(workplace) -> Iterator[Path]:
+def own(workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working directory, with loggers of the user's own in it."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    importlib.invalidate_caches()
     workplace.write("my_loggers.py", OWN)
     yield workplace.path
     sys.modules.pop("my_loggers", None)

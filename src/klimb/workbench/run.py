@@ -37,6 +37,7 @@ from klimb.workbench.guard import make_measurer
 from klimb.workbench.loggers import check_loggers, open_trackers
 from klimb.workbench.loggers.tracker import Tracker
 from klimb.workbench.measuring import measure
+from klimb.workbench.own_findings import check_findings, find_in
 from klimb.workbench.session import Session, describe, make_cloning, make_loop_settings
 
 
@@ -201,12 +202,13 @@ def run_training(
 
     Raises:
         ConfigError: the task has no problem to train on, or none to evaluate on though it should; a logger's package is
-            missing, or a logger cannot start.
+            missing, a logger cannot start, or a rule of the user's own is not there.
         Interrupted: a signal ended the run; its state is saved.
     """
     started = time.monotonic()
     _check_problems(session)
     check_loggers(session.config.run.loggers)
+    check_findings(session.config.run.findings)
     measurer = make_measurer(session.config, session.policy, session.sampler)
     print_facts(console, describe(session))
     with session.scorer, ExitStack() as stack:
@@ -240,7 +242,7 @@ def run_training(
     finished = replace(finished, total_seconds=session.load_seconds + time.monotonic() - started)
     write_json(folder.summary, summary_of(finished, session.config))
     if session.config.run.report:
-        report_at_the_end(folder)
+        report_at_the_end(folder, find_in)
     return finished
 
 

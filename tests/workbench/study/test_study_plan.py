@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from klimb.errors import ConfigError
 from klimb.declarations import MOST
+from klimb.errors import ConfigError
 from klimb.workbench.study.config import StudyConfig, read_study, ready_studies
 from klimb.workbench.study.plan import STUDY_OWNED, StudyPlan, laid_over, make_plan
 

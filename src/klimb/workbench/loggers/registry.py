@@ -8,8 +8,7 @@ from pkgutil import iter_modules
 from types import MappingProxyType
 from typing import Any
 
-from klimb.errors import ConfigError
-from klimb.own_parts import is_own, load_part
+from klimb.own_parts import is_own, load_function
 from klimb.workbench.loggers.logger import LoggedRun, Logger
 from klimb.workbench.loggers.tracker import Tracker
 
@@ -36,12 +35,8 @@ def logger_named(name: str) -> Logger:
     """
     if not is_own(name):
         return LOGGERS[name]
-    found = load_part(name, setting="run.loggers")
-    if not callable(found):
-        raise ConfigError(
-            f"run.loggers has {name!r}: expected a class or a function of a klimb.workbench.loggers.LoggedRun that "
-            f"returns a tracker, got {type(found).__name__}"
-        )
+    expected = "a class or a function of a klimb.workbench.loggers.LoggedRun that returns a tracker"
+    found = load_function(name, setting="run.loggers", expected=expected)
     return Logger(name=name, package="", install="", open=partial(_open_own, found), advice="it is your own code")
 
 
