@@ -4,10 +4,11 @@ One row to samples or ratings: users hashed, columns renamed, read by its kind, 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 
+from klimb.experience.feedback import Feedback
 from klimb.experience.importing.cells import first_of, listed, mapping
+from klimb.experience.importing.kind import Importer, ReadRow
 from klimb.experience.importing.kinds.feedback import SAMPLE_NAMES, VALUE_NAMES, rating_in, read_feedback
 from klimb.experience.importing.kinds.kto import label_in, read_kto
 from klimb.experience.importing.kinds.langfuse import read_langfuse
@@ -17,38 +18,13 @@ from klimb.experience.importing.kinds.prompt_completion import read_prompt_compl
 from klimb.experience.importing.kinds.table import COLUMNS, NEEDED, read_table
 from klimb.experience.importing.kinds.verl import read_verl
 from klimb.experience.importing.kinds.vllm import read_vllm
+from klimb.experience.importing.own_importer import load_importer
 from klimb.experience.importing.parsed_row import ParsedRow, as_sample
 from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
 from klimb.experience.importing.users import without_users
 from klimb.experience.samples import Sample
-from klimb.experience.store_feedback import Feedback
-
-ReadRow = Callable[[Row, ImportRules], Sequence[ParsedRow] | Sequence[Feedback]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Importer:
-    """One kind of row.
-
-    Attributes:
-        name: what `--as` takes.
-        read: what a row says; it raises RowError for a row that says nothing usable.
-        summary: one line for people.
-        looks_alike: whether a row is likely of this kind.
-        because: what `looks_alike` saw, for people.
-        needed: columns without which no row is of this kind, and which can be mapped.
-        rating_in: what a row rates and the rating as it stands there; None for a kind without ratings. Rewards are
-            none: they have no scale that could be mistaken for another.
-    """
-
-    name: str
-    read: ReadRow
-    summary: str
-    looks_alike: Callable[[Mapping[str, object]], bool]
-    because: str
-    needed: Sequence[str] = ()
-    rating_in: Callable[[Row], tuple[str, object]] | None = None
+from klimb.own_parts import PREFIX, is_own
 
 
 def _parts(values: Mapping[str, object]) -> Sequence[Mapping[str, object]]:
@@ -165,9 +141,15 @@ IMPORTERS: Mapping[str, Importer] = MappingProxyType({importer.name: importer fo
 
 
 def importer_named(name: str) -> Importer:
-    """Return the importer; raises ValueError with the names there are."""
+    """Return the importer of this name, or the user's own that `python:module.name` names.
+
+    Raises:
+        ValueError: there is none; the message has the names there are.
+    """
+    if is_own(name):
+        return load_importer(name)
     if name not in IMPORTERS:
-        raise ValueError(f"--as must be one of {', '.join(IMPORTERS)}, got {name!r}")
+        raise ValueError(f"--as must be one of {', '.join(IMPORTERS)} or {PREFIX}module.name, got {name!r}")
     return IMPORTERS[name]
 
 

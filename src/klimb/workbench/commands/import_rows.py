@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
+from klimb.experience.importing.registry import IMPORTERS
 from klimb.workbench.options import Pairs, PathOrNone, Switch, TextOrNone, check_is_there, check_model
 
 if TYPE_CHECKING:
@@ -20,12 +21,15 @@ NAME = "import"
 MEGABYTE = 1024**2
 
 
+KINDS = f"{', '.join(IMPORTERS)}, or `python:module.name` of your own; guessed without it."
+
+
 def import_rows(
     file: Path,
     /,
     *,
     into: Path,
-    kind: Annotated[str, Parameter(name="--as", show_default=False)] = "",
+    kind: Annotated[str, Parameter(name="--as", show_default=False, help=KINDS)] = "",
     columns: Pairs = (),
     scale: Annotated[tuple[float, float] | None, Parameter(negative="")] = None,
     value_map: Annotated[Pairs, Parameter(name="--map")] = (),
@@ -45,7 +49,7 @@ def import_rows(
     Args:
         file: .jsonl, .json or .csv (each also with .gz), or .parquet.
         into: The store's folder; it is made if it is not there.
-        kind: kto, openai, vllm, preference, prompt-completion, verl, table, langfuse or feedback; guessed without it.
+        kind: What its rows are; guessed without it.
         columns: Names of the file's columns, such as `prompt=question response=answer`.
         scale: Lowest and highest rating that can be given; ratings become 0 to 1.
         value_map: What texts stand for, such as `good=1 bad=0`.

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
+from klimb.experience.feedback import Feedback
 from klimb.experience.importing.cells import first_of, name_of, seconds
 from klimb.experience.importing.chat import user_of
 from klimb.experience.importing.parsed_row import hash_of
 from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules, rating
-from klimb.experience.store_feedback import Feedback
 
 SAMPLE_NAMES = ("completion_id", "sample_id", "observation_id", "observationId", "response_id")
 

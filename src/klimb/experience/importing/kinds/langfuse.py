@@ -7,9 +7,9 @@ from typing import cast
 from klimb.experience.importing.cells import first_of, listed, mapping, messages, name_of, seconds
 from klimb.experience.importing.chat import checked_message, user_of
 from klimb.experience.importing.parsed_row import ParsedRow
-from klimb.experience.importing.readers import DECODER
 from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
+from klimb.experience.importing.strict_json import DECODER
 from klimb.experience.samples import Message
 
 TRACE = "trace_id"
