@@ -30,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 
 from klimb.errors import Interrupted
 from klimb.findings.evaluations import Progress
+from klimb.own_parts import is_own, source_hash
 from klimb.training import RunFolderInUse, run_folder_lock
 from klimb.training.evaluation import write_evaluations
 from klimb.training.run_folder import RunFolder, is_run, write_json
@@ -60,6 +61,8 @@ def start_key(config: RunConfig) -> str:
         "max_batch": config.sampling.max_batch,
         "num_threads": config.training.num_threads,
     }
+    if is_own(config.task.reward):
+        parts["reward_source"] = source_hash(config.task.reward)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
