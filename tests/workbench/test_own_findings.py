@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.findings.run.synthetic import ramp, record
@@ -86,7 +87,7 @@ def finding_with(field: str, value: object) -> Finding:
         (finding_with("evidence", 3), "TypeError: what a finding says is text, got 3"),
     ],
 )
-def test_what_is_no_finding_is_a_finding_that_says_so(answer: object, evidence: str):
+def test_what_is_no_finding_is_a_finding_that_says_so(answer: Any, evidence: str):
     (found,) = (
         one for one in find(record({}), own={"python:a.rule": lambda *_: answer}) if one.name == "python:a.rule"
     )

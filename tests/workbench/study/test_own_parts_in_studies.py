@@ -12,7 +12,8 @@ from tests.workbench.study.tiny_study import cell_named, run_tiny, tiny_plan
 from klimb.errors import ConfigError
 from klimb.own_parts import source_hash
 from klimb.training import read_evaluations, read_metrics
-from klimb.training.run_folder import RunFolder
+from klimb.training.run_folder import RunFolder, read_run
+from klimb.workbench.own_findings import find_in
 from klimb.workbench.study.cells import state_of
 from klimb.workbench.study.collecting import result_of
 from klimb.workbench.study.compare import check_can_begin
@@ -43,6 +44,9 @@ ARMS = """
 [methods.own-clip.objective]
 recipe = "grpo"
 clip = "python:my_parts.narrow"
+[methods.own-clip.run]
+loggers = ["python:my_watchers.Lines"]
+findings = ["python:my_watchers.always"]
 
 [methods.own-divergence.objective]
 recipe = "rpg-rkl"
@@ -51,6 +55,23 @@ divergence = "python:my_parts.own"
 [methods.own-advantages]
 advantages = {kind = "python:my_parts.doubled"}
 objective = {recipe = "grpo"}
+"""
+
+WATCHERS = """
+from klimb.findings.finding import Finding
+
+class Lines:
+    def __init__(self, run):
+        self.path = run.folder / "lines.txt"
+
+    def write(self, step, metrics):
+        self.path.open("a").write(f"{step}\\n")
+
+    def close(self, *, is_finished):
+        pass
+
+def always(record, thresholds):
+    return Finding(status="note", title="Always", evidence=f"{record.num_steps} steps.")
 """
 
 OWN_OF = {
@@ -88,11 +109,12 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_model_path: Path):
         patch.setattr(sys, "path", [*sys.path])
         made = Place(path, tiny_model_path)
         made.write("my_parts.py", PARTS)
+        made.write("my_watchers.py", WATCHERS)
         made.write("my_reward.py", REWARD.format(value="sum(map(ord, response)) % 7 / 7"))
         check_can_begin(made.plan().cells)
         run_tiny(made.plan())
         yield made
-    for name in ("my_parts", "my_reward"):
+    for name in ("my_parts", "my_reward", "my_watchers"):
         sys.modules.pop(name, None)
 
 
@@ -125,6 +147,18 @@ def test_an_arm_that_differs_from_another_by_its_own_part_alone_has_other_losses
         for name in (method, "grpo")
     ]
     assert losses[0] != losses[1]
+
+
+def test_an_arm_has_loggers_and_findings_of_ones_own_and_their_edit_changes_no_run(place: Place):
+    plan = place.plan()
+    cell = of_method(plan, "own-clip")
+    folder = plan.folder_of(cell)
+    num_steps = len(read_metrics(RunFolder(folder).metrics))
+    assert (folder / "lines.txt").read_text().split() == [str(step + 1) for step in range(num_steps)]
+    (own,) = (finding for finding in find_in(read_run(folder)) if finding.name == "python:my_watchers.always")
+    assert own.evidence == f"{num_steps} steps."
+    place.write("my_watchers.py", WATCHERS + "# edited\n")
+    assert state_of(plan, cell) == "finished"
 
 
 def test_an_edit_of_a_part_runs_its_arms_anew_and_no_others(place: Place):
