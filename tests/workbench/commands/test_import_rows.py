@@ -223,9 +223,7 @@ def chat_export(row, rules):
 def rating_in(row):
     return "stars", row.values.get("stars")
 
-rated = Importer(
-    name="any", read=chat_export, summary="stars", looks_alike=lambda _: True, because="", rating_in=rating_in
-)
+rated = Importer(name="any", read=chat_export, summary="stars", rating_in=rating_in)
 
 def shapeless(row, rules):
     made = ParsedRow(prompt=messages(row.values["q"], what="q"), response="4")

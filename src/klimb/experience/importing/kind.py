@@ -11,6 +11,11 @@ from klimb.experience.importing.rules import ImportRules
 ReadRow = Callable[[Row, ImportRules], Sequence[ParsedRow | Feedback]]
 
 
+def is_never(values: Mapping[str, object]) -> bool:
+    """Tell of no row that it is of a kind."""
+    return False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Importer:
     """One kind of row.
@@ -19,7 +24,8 @@ class Importer:
         name: what `--as` takes.
         read: what a row says; it raises RowError for a row that says nothing usable.
         summary: one line for people.
-        looks_alike: whether a row is likely of this kind.
+        looks_alike: whether a row is likely of this kind; one that is never guessed leaves it out.
+        rank: where a row looks like several kinds, the one of the smallest rank is taken: the most telling.
         because: what `looks_alike` saw, for people.
         needed: columns without which no row is of this kind, and which can be mapped.
         rating_in: what a row rates and the rating as it stands there; None for a kind without ratings. Rewards are
@@ -29,7 +35,13 @@ class Importer:
     name: str
     read: ReadRow
     summary: str
-    looks_alike: Callable[[Mapping[str, object]], bool]
-    because: str
+    looks_alike: Callable[[Mapping[str, object]], bool] = is_never
+    rank: int = 0
+    because: str = ""
     needed: Sequence[str] = ()
     rating_in: Callable[[Row], tuple[str, object]] | None = None
+
+
+def has_columns(*names: str) -> Callable[[Mapping[str, object]], bool]:
+    """Return what tells whether a row has all of these columns."""
+    return lambda values: all(name in values for name in names)

@@ -38,7 +38,7 @@ def load_importer(location: str) -> Importer:
     if not isinstance(found, Importer):
         summary = next(iter((inspect.getdoc(found) or "").splitlines()), "") or WITHOUT_SUMMARY
         read = cast(ReadRow, found)
-        found = Importer(name=location, read=read, summary=summary, looks_alike=lambda _: False, because="")
+        found = Importer(name=location, read=read, summary=summary)
     return replace(found, name=location, read=partial(_read, found.read, location, source_hash(location)))
 
 

@@ -4,20 +4,14 @@ One row to samples or ratings: users hashed, columns renamed, read by its kind, 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pkgutil import iter_modules
 from types import MappingProxyType
 
 from klimb.experience.feedback import Feedback
-from klimb.experience.importing.cells import first_of, listed, mapping
+from klimb.experience.importing import kinds
 from klimb.experience.importing.kind import Importer, ReadRow
-from klimb.experience.importing.kinds.feedback import SAMPLE_NAMES, VALUE_NAMES, rating_in, read_feedback
-from klimb.experience.importing.kinds.kto import label_in, read_kto
-from klimb.experience.importing.kinds.langfuse import read_langfuse
-from klimb.experience.importing.kinds.openai import read_openai
-from klimb.experience.importing.kinds.preference import read_preference
-from klimb.experience.importing.kinds.prompt_completion import read_prompt_completion
-from klimb.experience.importing.kinds.table import COLUMNS, NEEDED, read_table
-from klimb.experience.importing.kinds.verl import read_verl
-from klimb.experience.importing.kinds.vllm import read_vllm
+from klimb.experience.importing.kinds.table import COLUMNS
 from klimb.experience.importing.own_importer import load_importer
 from klimb.experience.importing.parsed_row import ParsedRow, as_sample
 from klimb.experience.importing.rows import Row, RowError
@@ -27,117 +21,15 @@ from klimb.experience.samples import Sample
 from klimb.own_parts import PREFIX, is_own
 
 
-def _parts(values: Mapping[str, object]) -> Sequence[Mapping[str, object]]:
-    """Return the row, its response, the response's body and its first choice."""
-    response = mapping(first_of(values, "response", "completion"))
-    body = mapping(response.get("body")) or response or values
-    choices = listed(body.get("choices"))
-    return values, response, body, mapping(choices[0]) if choices else {}
+def _find_importers() -> Sequence[Importer]:
+    found: list[Importer] = [
+        import_module(f"{kinds.__name__}.{module.name}").IMPORTER for module in iter_modules(kinds.__path__)
+    ]
+    return sorted(found, key=lambda importer: (importer.rank, importer.name))
 
 
-def _has_choices(values: Mapping[str, object]) -> bool:
-    return any("choices" in part or "meta_info" in part for part in _parts(values))
-
-
-def _has_token_ids(values: Mapping[str, object]) -> bool:
-    names = ("token_ids", "prompt_token_ids", "meta_info", "output_ids")
-    return _has_choices(values) and any(part.get(name) is not None for part in _parts(values) for name in names)
-
-
-def _has(*names: str) -> Callable[[Mapping[str, object]], bool]:
-    return lambda values: all(name in values for name in names)
-
-
-def _is_kto(values: Mapping[str, object]) -> bool:
-    return _has("prompt", "completion", "label")(values)
-
-
-def _is_observation(values: Mapping[str, object]) -> bool:
-    has_trace = "traceId" in values or "trace_id" in values
-    return has_trace and "input" in values and "output" in values
-
-
-def _is_dialogue(values: Mapping[str, object]) -> bool:
-    return _has("prompt", "completion")(values) or "messages" in values
-
-
-def _is_feedback(values: Mapping[str, object]) -> bool:
-    is_named = any(name in values for name in (*SAMPLE_NAMES, "id"))
-    return is_named and any(name in values for name in VALUE_NAMES)
-
-
-_KINDS = (
-    Importer(
-        name="vllm",
-        read=read_vllm,
-        summary="requests and responses of vLLM or SGLang, with token ids",
-        looks_alike=_has_token_ids,
-        because="it has choices with token ids",
-    ),
-    Importer(
-        name="openai",
-        read=read_openai,
-        summary="requests and responses of OpenAI's chat completions",
-        looks_alike=_has_choices,
-        because="it has choices, without token ids",
-    ),
-    Importer(
-        name="kto",
-        read=read_kto,
-        summary="prompt, completion and a label: good or bad",
-        looks_alike=_is_kto,
-        because="it has prompt, completion and label",
-        rating_in=label_in,
-    ),
-    Importer(
-        name="preference",
-        read=read_preference,
-        summary="a chosen and a rejected response",
-        looks_alike=_has("chosen", "rejected"),
-        because="it has chosen and rejected",
-    ),
-    Importer(
-        name="verl",
-        read=read_verl,
-        summary="verl's rows, once they have responses",
-        looks_alike=_has("data_source", "prompt", "reward_model"),
-        because="it has data_source, prompt and reward_model",
-    ),
-    Importer(
-        name="langfuse",
-        read=read_langfuse,
-        summary="Langfuse's observations, with --scores its scores",
-        looks_alike=_is_observation,
-        because="it has a trace id, input and output",
-    ),
-    Importer(
-        name="table",
-        read=read_table,
-        summary="columns prompt, response, reward, ...; --columns maps other names",
-        looks_alike=_has("prompt", "response"),
-        because="it has prompt and response",
-        needed=NEEDED,
-    ),
-    Importer(
-        name="prompt-completion",
-        read=read_prompt_completion,
-        summary="prompt and completion, or messages; no rewards",
-        looks_alike=_is_dialogue,
-        because="it has prompt and completion, or messages",
-    ),
-    Importer(
-        name="feedback",
-        read=read_feedback,
-        summary="ratings of responses by their id",
-        looks_alike=_is_feedback,
-        because="it has an id and a rating, and no response",
-        rating_in=rating_in,
-    ),
-)
-
-
-IMPORTERS: Mapping[str, Importer] = MappingProxyType({importer.name: importer for importer in _KINDS})
-"""By name, in the order in which a row is compared with them: the more telling first."""
+IMPORTERS: Mapping[str, Importer] = MappingProxyType({importer.name: importer for importer in _find_importers()})
+"""By name, in the order in which a row is compared with them: the more telling first. Each file of `kinds` has one."""
 
 
 def importer_named(name: str) -> Importer:
