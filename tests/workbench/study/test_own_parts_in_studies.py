@@ -43,17 +43,17 @@ def digits(prompt, response, answer, metadata):
 ARMS = """
 [methods.own-clip.objective]
 recipe = "grpo"
-clip = "python:my_parts.narrow"
+clip = "python:my_study_parts.narrow"
 [methods.own-clip.run]
-loggers = ["python:my_watchers.Lines"]
-findings = ["python:my_watchers.always"]
+loggers = ["python:my_study_watchers.Lines"]
+findings = ["python:my_study_watchers.always"]
 
 [methods.own-divergence.objective]
 recipe = "rpg-rkl"
-divergence = "python:my_parts.own"
+divergence = "python:my_study_parts.own"
 
 [methods.own-advantages]
-advantages = {kind = "python:my_parts.doubled"}
+advantages = {kind = "python:my_study_parts.doubled"}
 objective = {recipe = "grpo"}
 """
 
@@ -76,9 +76,9 @@ def always(record, thresholds):
 
 OWN_OF = {
     "grpo": set(),
-    "own-clip": {"python:my_parts.narrow"},
-    "own-divergence": {"python:my_parts.own"},
-    "own-advantages": {"python:my_parts.doubled"},
+    "own-clip": {"python:my_study_parts.narrow"},
+    "own-divergence": {"python:my_study_parts.own"},
+    "own-advantages": {"python:my_study_parts.doubled"},
 }
 
 
@@ -95,7 +95,7 @@ class Place:
         importlib.invalidate_caches()
 
     def plan(self, more: str = ARMS) -> StudyPlan:
-        own_reward = ('kind = "arithmetic"', 'kind = "arithmetic"\nreward = "python:my_reward.digits"')
+        own_reward = ('kind = "arithmetic"', 'kind = "arithmetic"\nreward = "python:my_study_reward.digits"')
         plan = tiny_plan(self.path / "study", self._model, amount=20, more=more, change=own_reward)
         return StudyPlan(study=plan.study, folder=plan.folder, cells=plan.cells[: len(plan.cells) // 2], text=plan.text)
 
@@ -108,13 +108,13 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_model_path: Path):
         patch.chdir(path)
         patch.setattr(sys, "path", [*sys.path])
         made = Place(path, tiny_model_path)
-        made.write("my_parts.py", PARTS)
-        made.write("my_watchers.py", WATCHERS)
-        made.write("my_reward.py", REWARD.format(value="sum(map(ord, response)) % 7 / 7"))
+        made.write("my_study_parts.py", PARTS)
+        made.write("my_study_watchers.py", WATCHERS)
+        made.write("my_study_reward.py", REWARD.format(value="sum(map(ord, response)) % 7 / 7"))
         check_can_begin(made.plan().cells)
         run_tiny(made.plan())
         yield made
-    for name in ("my_parts", "my_reward", "my_watchers"):
+    for name in ("my_study_parts", "my_study_reward", "my_study_watchers"):
         sys.modules.pop(name, None)
 
 
@@ -133,7 +133,7 @@ def test_arms_of_ones_own_parts_run(place: Place):
 
 def test_the_source_of_an_arms_own_parts_is_kept_with_each_of_its_runs(place: Place):
     plan = place.plan()
-    reward = "python:my_reward.digits"
+    reward = "python:my_study_reward.digits"
     for method, names in OWN_OF.items():
         kept = json.loads(RunFolder(plan.folder_of(of_method(plan, method))).provenance.read_text())["own_parts"]
         assert kept == {name: source_hash(name) for name in {*names, reward}}
@@ -155,16 +155,16 @@ def test_an_arm_has_loggers_and_findings_of_ones_own_and_their_edit_changes_no_r
     folder = plan.folder_of(cell)
     num_steps = len(read_metrics(RunFolder(folder).metrics))
     assert (folder / "lines.txt").read_text().split() == [str(step + 1) for step in range(num_steps)]
-    (own,) = (finding for finding in find_in(read_run(folder)) if finding.name == "python:my_watchers.always")
+    (own,) = (finding for finding in find_in(read_run(folder)) if finding.name == "python:my_study_watchers.always")
     assert own.evidence == f"{num_steps} steps."
-    place.write("my_watchers.py", WATCHERS + "# edited\n")
+    place.write("my_study_watchers.py", WATCHERS + "# edited\n")
     assert state_of(plan, cell) == "finished"
 
 
 def test_an_edit_of_a_part_runs_its_arms_anew_and_no_others(place: Place):
     plan = place.plan()
     assert "0 of 5 runs to do" in run_tiny(plan)
-    place.write("my_parts.py", PARTS.replace("max=0.5", "max=0.6"))
+    place.write("my_study_parts.py", PARTS.replace("max=0.5", "max=0.6"))
     own = {method for method, names in OWN_OF.items() if names}
     assert {method for method, state in states(plan).items() if state == "changed"} == own
     assert all(result_of(plan, of_method(plan, method)).status == "missing" for method in own)
@@ -179,7 +179,7 @@ def test_an_interrupted_run_does_not_go_on_with_another_source(place: Place):
     cell = of_method(plan, "own-clip")
     RunFolder(plan.folder_of(cell)).summary.unlink()
     assert state_of(plan, cell) == "interrupted"
-    place.write("my_parts.py", PARTS.replace("max=0.5", "max=0.7"))
+    place.write("my_study_parts.py", PARTS.replace("max=0.5", "max=0.7"))
     assert state_of(plan, cell) == "changed"
 
 
@@ -187,7 +187,7 @@ def test_an_edited_reward_changes_every_run_and_the_shared_evaluation_before(pla
     plan = place.plan("")
     before = read_evaluations(RunFolder(plan.folder_of(plan.cells[0])).evaluations)[0]
     start = start_folder(plan.folder, plan.cells[0].config)
-    place.write("my_reward.py", REWARD.format(value="0.25"))
+    place.write("my_study_reward.py", REWARD.format(value="0.25"))
     assert states(plan) == {"grpo": "changed", "rloo": "changed"}
     assert start_folder(plan.folder, plan.cells[0].config) != start
     run_tiny(plan)
@@ -199,8 +199,14 @@ def test_an_edited_reward_changes_every_run_and_the_shared_evaluation_before(pla
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ('objective = {recipe = "grpo", clip = "python:my_parts.typo"}', "the module my_parts has no 'typo'"),
-        ('run = {loggers = ["python:my_parts.typo"]}', "run.loggers = 'python:my_parts.typo': the module my_parts"),
+        (
+            'objective = {recipe = "grpo", clip = "python:my_study_parts.typo"}',
+            "the module my_study_parts has no 'typo'",
+        ),
+        (
+            'run = {loggers = ["python:my_study_parts.typo"]}',
+            "run.loggers = 'python:my_study_parts.typo': the module my_study_parts",
+        ),
         ('run = {findings = ["python:no_such.one"]}', "run.findings = 'python:no_such.one': there is no module"),
     ],
 )
