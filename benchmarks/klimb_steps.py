@@ -8,18 +8,18 @@ from pathlib import Path
 import torch
 
 from benchmarks.workload import NEVER, Phases, Workload, make_task
-from klimb.experience import SamplingSettings
-from klimb.losses import Loss, recipe_named
+from klimb.losses import Loss
 from klimb.policies import Policy, keep_freed_memory, load_policy
 from klimb.samplers import LocalSampler
 from klimb.tasks import Scorer
 from klimb.training import (
+    AdvantageSettings,
     CheckpointSettings,
     LoopSettings,
     OptimizerSettings,
     RolloutSettings,
-    StepSettings,
-    UpdateSettings,
+    TrainingSettings,
+    recipe_named,
     reference_named,
     train,
 )
@@ -28,22 +28,22 @@ from klimb.training import (
 def make_objective(workload: Workload) -> Loss:
     """Return the recipe's loss, without its penalty where there is no reference."""
     recipe = recipe_named(workload.recipe)
-    return recipe.objective() if workload.reference == "fixed" else recipe.objective(beta=0.0)
+    return recipe.make_objective() if workload.reference == "fixed" else recipe.make_objective(beta=0.0)
 
 
 def make_loop_settings(workload: Workload, *, num_steps: int) -> LoopSettings:
     """Return the defaults but for what the workload says; nothing is saved at the end."""
-    step = StepSettings(micro_batch_tokens=workload.micro_batch_tokens) if workload.micro_batch_tokens else None
     return LoopSettings(
-        num_steps=num_steps,
-        seed=workload.seed,
-        collect=RolloutSettings(
-            num_prompts=workload.num_prompts,
-            num_samples=workload.group_size,
-            sampling=SamplingSettings(max_new_tokens=workload.response_tokens),
-            advantages=recipe_named(workload.recipe).advantages,
+        training=TrainingSettings(
+            num_steps=num_steps,
+            num_epochs=workload.num_epochs,
+            micro_batch_tokens=workload.micro_batch_tokens or "auto",
         ),
-        update=UpdateSettings(num_epochs=workload.num_epochs, step=step or StepSettings()),
+        advantages=AdvantageSettings(kind=recipe_named(workload.recipe).advantages.kind, group_filter=False),
+        sampling=RolloutSettings(
+            num_prompts=workload.num_prompts, num_samples=workload.group_size, max_new_tokens=workload.response_tokens
+        ),
+        seed=workload.seed,
         optimizer=OptimizerSettings(learning_rate=workload.learning_rate, weight_decay=0.0, warmup_steps=0),
         reference=reference_named(workload.reference),
         checkpoints=CheckpointSettings(every_steps=NEVER, at_end=False),

@@ -9,12 +9,18 @@ from tempfile import TemporaryDirectory
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from klimb.divergences import Divergence
-from klimb.experience import SamplingSettings
 from klimb.losses import Objective
 from klimb.policies import load_policy
 from klimb.samplers import LocalSampler
 from klimb.tasks import Scorer, arithmetic
-from klimb.training import LoopSettings, OptimizerSettings, RolloutSettings, train
+from klimb.training import (
+    AdvantageSettings,
+    LoopSettings,
+    OptimizerSettings,
+    RolloutSettings,
+    TrainingSettings,
+    train,
+)
 
 # Neyman's chi-squared. f and its derivative are all it takes; both are checked, the rest follows from them.
 neyman = Divergence("neyman", f=lambda r: (1 - r) ** 2 / r, df=lambda r: 1 - 1 / r**2)
@@ -22,8 +28,9 @@ neyman = Divergence("neyman", f=lambda r: (1 - r) ** 2 / r, df=lambda r: 1 - 1 /
 model = sys.argv[1] if len(sys.argv) > 1 else "smollm2-135m"
 policy, task = load_policy(model), arithmetic(digits=1)
 settings = LoopSettings(
-    num_steps=3,
-    collect=RolloutSettings(num_prompts=4, num_samples=8, sampling=SamplingSettings(max_new_tokens=16)),
+    training=TrainingSettings(num_steps=3),
+    sampling=RolloutSettings(num_prompts=4, num_samples=8, max_new_tokens=16),
+    advantages=AdvantageSettings(group_filter=False),
     optimizer=OptimizerSettings(learning_rate=1e-5, warmup_steps=0),
 )
 with Scorer(task) as scorer, TemporaryDirectory() as folder:

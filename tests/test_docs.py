@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from klimb.divergences import DIVERGENCES
-from klimb.experience import Sample, SamplingSettings, open_store
+from klimb.experience import Sample, open_store
 from klimb.findings.metrics import METRICS, metric_named
 from klimb.findings.metrics.of_losses import CORRECTIONS, OBJECTIVE, WITHOUT_RATIO
-from klimb.losses import RECIPES, Corrected, Inputs, Loss, Mask, Objective, recipe_named
+from klimb.losses import Corrected, Inputs, Loss, MaskedCorrection, Objective
 from klimb.policies import Policy
 from klimb.tasks import Problem, Response, Score
 from klimb.training import (
+    RECIPES,
     BaseMetrics,
     CreditSettings,
     EvaluationSettings,
@@ -28,6 +29,7 @@ from klimb.training import (
     OfflineSource,
     SourceSettings,
     read_metrics,
+    recipe_named,
 )
 from klimb.workbench.config import build_config
 from klimb.workbench.recipe_table import with_tables
@@ -122,10 +124,10 @@ def test_links_lead_somewhere(page: Path, target: str):
 OBJECTIVES = (
     Objective(),
     Objective(ratio="none", clip="none"),
-    recipe_named("dro").objective(),
-    recipe_named("kimi-pmd").objective(),
-    recipe_named("kto").objective(),
-    Corrected(objective=Objective(), rule=Mask(), off_policy_mask=0.5),
+    recipe_named("dro").make_objective(),
+    recipe_named("kimi-pmd").make_objective(),
+    recipe_named("kto").make_objective(),
+    Corrected(objective=Objective(), correction=MaskedCorrection(off_policy_mask=0.5)),
 )
 """Together they log every metric that an objective can."""
 
@@ -172,18 +174,25 @@ class Forgetful:
 
 
 def test_every_metric_of_a_run_has_a_row_and_no_row_claims_another(tiny_policy: Policy, tmp_path: Path):
-    evaluation = EvaluationSettings(every_steps=2, num_samples=2, sampling=SamplingSettings(max_new_tokens=4))
+    evaluation = EvaluationSettings(every_steps=2, num_samples=2)
     guard = GuardSettings(every_steps=1, action="rollback", rollback_learning_rate_factor=0.5)
-    settings = replace(BASE, num_steps=2, evaluation=evaluation, guard=guard, log_mu="auto")
+    settings = replace(
+        BASE, training=replace(BASE.training, num_steps=2, log_mu="auto"), evaluation=evaluation, guard=guard
+    )
     watched = {"scorer": ScorerOfParts(), "held_out": PROBLEMS[:3], "base_metrics": Forgetful()}
     run(tiny_policy, tmp_path / "run", settings, **watched)
     log = OfflineSource(open_store(tmp_path / "run"), tiny_policy, source="log")
-    mixed = SourceSettings(shares={"rollout": 0.5, "replay": 0.25, "log": 0.25})
-    run(tiny_policy, tmp_path / "mixed", replace(BASE, num_steps=2, sources=mixed), logs=[log])
+    mixed = SourceSettings(replay=0.25, log=0.25)
+    run(
+        tiny_policy,
+        tmp_path / "mixed",
+        replace(BASE, training=replace(BASE.training, num_steps=2), sources=mixed),
+        logs=[log],
+    )
     with_a_critic = replace(
         BASE,
-        num_steps=1,
-        collect=replace(BASE.collect, advantages="no-baseline"),
+        training=replace(BASE.training, num_steps=1),
+        advantages=replace(BASE.advantages, kind="no-baseline"),
         credit=CreditSettings(kind="gae"),
     )
     run(tiny_policy, tmp_path / "critic", with_a_critic)

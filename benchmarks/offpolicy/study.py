@@ -21,12 +21,13 @@ from typing import Any
 import torch
 from tables import print_tables
 
-from klimb.experience import SamplingSettings, Store
+from klimb.experience import Store
 from klimb.findings.evaluations import Progress
 from klimb.policies import Policy
 from klimb.samplers import LocalSampler
 from klimb.tasks import ProblemSet, Scorer
 from klimb.training import (
+    AdvantageSettings,
     PromptStream,
     RolloutContext,
     RolloutSettings,
@@ -189,9 +190,7 @@ def draw_log(bench: Bench, seed: int) -> None:
     if folder.exists():
         return
     bench.start_over()
-    settings = RolloutSettings(
-        num_prompts=len(bench.task.train), num_samples=8, sampling=SamplingSettings(max_new_tokens=16)
-    )
+    settings = RolloutSettings(num_prompts=len(bench.task.train), num_samples=8, max_new_tokens=16)
     collection = collect_rollouts(
         RolloutWorker(
             policy=bench.policy,
@@ -201,6 +200,7 @@ def draw_log(bench: Bench, seed: int) -> None:
         ),
         PromptStream(len(bench.task.train), seed=seed),
         settings=settings,
+        advantages=AdvantageSettings(group_filter=False),
         this_round=RolloutContext(seed=seed, step=0, policy_version=0, record_log_ref=False),
         sampling_generator=torch.Generator().manual_seed(10_000 + seed),
         shuffle_generator=torch.Generator(),

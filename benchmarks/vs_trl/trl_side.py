@@ -22,11 +22,11 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from benchmarks.vs_trl.settings import TrlSettings
 from benchmarks.vs_trl.turns import Turn
 from benchmarks.workload import NEVER, Phases, Workload, make_task
-from klimb.losses import recipe_named
 from klimb.policies import keep_freed_memory
 from klimb.policies.loading import resolve_source
 from klimb.policies.tokenizer import render_chat
 from klimb.tasks import ProblemSet, Response
+from klimb.training import recipe_named
 
 NO_TOKEN = -1
 """An id that is never drawn: where the trainer looks for the end of a response, it finds none."""
@@ -104,7 +104,7 @@ def make_config(workload: Workload, settings: TrlSettings, folder: str) -> GRPOC
         num_generations=workload.group_size,
         max_completion_length=workload.response_tokens,
         num_iterations=workload.num_epochs,
-        beta=recipe_named(workload.recipe).beta if workload.reference == "fixed" else 0.0,
+        beta=recipe_named(workload.recipe).objective.beta if workload.reference == "fixed" else 0.0,
         loss_type="grpo",
         cache_implementation=None if settings.cache == "dynamic" else settings.cache,
         learning_rate=workload.learning_rate,

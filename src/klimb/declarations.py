@@ -5,9 +5,13 @@ with pydantic and reads the meanings from the docstrings; nothing of that is imp
 checked by the class's own `__post_init__`.
 """
 
+import ast
 import difflib
+import inspect
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Annotated, Any, TypeVar, get_args
 
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
@@ -49,9 +53,33 @@ def configurable(cls: Class) -> Class:
         "strict": True,
         "allow_inf_nan": False,
         "use_attribute_docstrings": True,
+        "json_schema_extra": _describe_inherited,
     }
     cls.__get_pydantic_core_schema__ = classmethod(_from_a_table)  # pyright: ignore[reportAttributeAccessIssue]
     return cls
+
+
+def _describe_inherited(schema: dict[str, Any], cls: type) -> None:
+    """Give the fields of the classes that this one extends the meanings that stand there."""
+    for parent in cls.__mro__[1:-1]:
+        for name, meaning in _read_meanings(parent).items():
+            if name in schema.get("properties", {}):
+                schema["properties"][name].setdefault("description", meaning)
+
+
+def _read_meanings(cls: type) -> dict[str, str]:
+    """Return what stands in a docstring below each field of the class itself."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    return {
+        field.target.id: inspect.cleandoc(text.value.value)
+        for field, text in pairwise(tree.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
 
 
 def _from_a_table(cls: type, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
@@ -107,6 +135,18 @@ class Matching:
     def __get_pydantic_json_schema__(self, schema: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         """Put the words beside the type's own schema."""
         return {**handler(schema), "allowed": self.allowed}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Marks a text that a function looks at: it returns it, or raises a ValueError that says what is wrong."""
+
+    check: Callable[[str], str]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Check the text once it is known to be a short one."""
+        function = {"type": "no-info", "function": self.check}
+        return {"type": "function-after", "function": function, "schema": handler(ShortText)}
 
 
 PathText = Annotated[
@@ -187,6 +227,6 @@ def require_known(name: str, value: object, known: Sequence[str]) -> None:
         ValueError: the message lists them and the nearest.
     """
     if value not in known:
-        nearest = difflib.get_close_matches(str(value), known, n=1)
+        nearest = difflib.get_close_matches(str(value).lower(), known, n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
         raise ValueError(f"unknown {name} {value!r}{hint} There are: {', '.join(known)}")

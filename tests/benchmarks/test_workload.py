@@ -53,7 +53,7 @@ def test_a_workload_survives_the_way_to_another_process():
 
 def test_epochs_are_optimizer_steps_on_the_whole_batch():
     settings = make_loop_settings(Workload(num_epochs=4), num_steps=1)
-    assert (settings.update.num_epochs, settings.update.num_minibatches) == (4, 1)
+    assert (settings.training.num_epochs, settings.training.num_minibatches) == (4, 1)
 
 
 def test_phases_add_up_to_the_seconds_seen_from_outside():

@@ -52,11 +52,6 @@ def ids(samples) -> list[str]:
     return [sample.sample_id for sample in samples]
 
 
-def as_version_1(path: Path) -> None:
-    table = pq.read_table(path).drop_columns(["tokenizer", "raw"])
-    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"klimb.schema_version": b"1"}), path)
-
-
 def test_every_field_comes_back_equal(tmp_path: Path):
     Store(tmp_path).append([BASE, BARE])
     assert list(Store(tmp_path).samples()) == [BASE, BARE]
@@ -153,25 +148,6 @@ def test_a_killed_writer_leaves_the_store_readable(tmp_path: Path):
     assert store.count() == 300
     assert store.append([BASE]).num_added == 1
     assert store.count() == 301
-
-
-def test_both_schema_versions_are_one_store_with_the_later_columns_empty(tmp_path: Path):
-    write_samples(tmp_path / "a.parquet", numbered(3))
-    write_samples(tmp_path / "b.parquet", numbered(3, start=3))
-    write_samples(tmp_path / "c.parquet", numbered(3, start=6))
-    as_version_1(tmp_path / "a.parquet")
-    as_version_1(tmp_path / "c.parquet")
-    store = Store(tmp_path)
-    found = list(store.samples())
-    assert ids(found) == ids(numbered(9))
-    assert [sample.tokenizer for sample in found] == [""] * 3 + [BASE.tokenizer] * 3 + [""] * 3
-    assert ids(store.samples(where="raw = ''")) == ids(numbered(3)) + ids(numbered(3, start=6))
-
-
-def test_a_store_of_the_first_version_only_can_be_asked_for_later_columns(tmp_path: Path):
-    write_samples(tmp_path / "a.parquet", [BASE])
-    as_version_1(tmp_path / "a.parquet")
-    assert Store(tmp_path).count("tokenizer = ''") == 1
 
 
 def test_a_folder_name_of_wildcards_and_quotes_is_only_a_name(tmp_path: Path):

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from klimb.losses import RECIPES, Corrected, DualClip, Loss, Mask, Truncate
+from klimb.losses import Corrected, DualClip, Loss, MaskedCorrection, NoCorrection, Truncate, TruncatedCorrection
+from klimb.training import RECIPES
 
 trl = pytest.importorskip("trl", reason="the comparison needs trl (the extra `dev`)")
 
@@ -94,7 +95,7 @@ FIXED = {"dr-grpo": {"reduce": LONGEST}}
 @pytest.mark.parametrize("name", RIVALS)
 def test_a_recipe_has_trls_loss_and_gradient(name: str):
     loss_type, settings = RIVALS[name]
-    loss, gradient = of_klimb(RECIPES[name].objective(**FIXED.get(name, {})))
+    loss, gradient = of_klimb(RECIPES[name].make_objective(**FIXED.get(name, {})))
     theirs, their_gradient = of_trl(loss_type, **settings)
     torch.testing.assert_close(loss, theirs, **CLOSE)
     torch.testing.assert_close(gradient, their_gradient, **CLOSE)
@@ -111,7 +112,7 @@ def test_a_recipe_has_trls_loss_and_gradient(name: str):
 def test_they_agree_where_some_units_are_clipped_and_others_not(name, clip, bounds):
     """The recipes' own bounds are so narrow or so wide that all units, or none, would be."""
     loss_type, settings = RIVALS[name]
-    objective = RECIPES[name].objective(clip=clip)
+    objective = RECIPES[name].make_objective(clip=clip)
     loss, gradient = of_klimb(objective)
     theirs, their_gradient = of_trl(loss_type, **(settings | bounds))
     torch.testing.assert_close(loss, theirs, **CLOSE)
@@ -122,18 +123,18 @@ def test_they_agree_where_some_units_are_clipped_and_others_not(name, clip, boun
 
 
 @pytest.mark.parametrize(
-    ("rule", "theirs"),
+    ("correction", "theirs"),
     [
-        (Truncate(1.0, 1.0), lambda b: b.clamp(max=2.0)),
-        (Mask(0.5, 5.0), lambda b: torch.where((b < 0.5) | (b > 5.0), 0.0, b)),
+        (TruncatedCorrection(high=2.0), lambda b: b.clamp(max=2.0)),
+        (MaskedCorrection(low=0.5, high=5.0), lambda b: torch.where((b < 0.5) | (b > 5.0), 0.0, b)),
     ],
     ids=["truncate", "mask"],
 )
-def test_a_correction_is_trls_weight_of_sampler_mismatch(rule, theirs):
+def test_a_correction_is_trls_weight_of_sampler_mismatch(correction, theirs):
     """TRL: old (its trainer's policy at the start) over the sampler's, times the loss; here prox over μ."""
     _, log_mu, _, log_prox, _, _ = tensors()
     weight = theirs((log_prox - log_mu).exp())
-    loss, gradient = of_klimb(Corrected(objective=RECIPES["dapo"].objective(), rule=rule))
+    loss, gradient = of_klimb(Corrected(objective=RECIPES["dapo"].make_objective(), correction=correction))
     extra = {"importance_sampling_ratio": weight}
     expected, expected_gradient = of_trl("dapo", extra, old=log_prox, use_vllm=True, epsilon_high=0.28)
     torch.testing.assert_close(loss, expected, **CLOSE)
@@ -141,9 +142,9 @@ def test_a_correction_is_trls_weight_of_sampler_mismatch(rule, theirs):
 
 
 def test_the_off_policy_mask_leaves_out_the_responses_that_trls_does():
-    masked = Corrected(objective=RECIPES["dapo"].objective(), rule=None, off_policy_mask=0.05)
+    masked = Corrected(objective=RECIPES["dapo"].make_objective(), correction=NoCorrection(off_policy_mask=0.05))
     loss, gradient = of_klimb(masked)
     expected, expected_gradient = of_trl("dapo", off_policy_mask_threshold=0.05, epsilon_high=0.28)
     torch.testing.assert_close(loss, expected, **CLOSE)
     torch.testing.assert_close(gradient, expected_gradient, **CLOSE)
-    assert not torch.equal(gradient, of_klimb(RECIPES["dapo"].objective())[1])
+    assert not torch.equal(gradient, of_klimb(RECIPES["dapo"].make_objective())[1])

@@ -7,7 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from klimb.losses import RECIPES, Corrected, DualClip, Inputs, Loss, Mask, NoClip, Objective, SecondMoment, Truncate
+from klimb.losses import (
+    Corrected,
+    DecoupledCorrection,
+    DualClip,
+    Inputs,
+    Loss,
+    MaskedCorrection,
+    NoCorrection,
+    NormalisedCorrection,
+    Objective,
+    SecondMoment,
+    TruncatedCorrection,
+)
+from klimb.training import RECIPES
 from tests.losses.enumerated import BEHAVIOUR, POLICY, REFERENCE, log_of, log_probs
 from tests.oracle import world
 from tests.oracle.formulas import DIVERGENCES
@@ -15,7 +28,7 @@ from tests.oracle.formulas import DIVERGENCES
 LEVELS = ("token", "prefix", "sequence", "sequence-mean")
 BETA = 0.37
 PROX = world.conditionals(world.logits(15))
-RULES = {"decoupled": NoClip(), "truncate": Truncate(1.0, 1.0), "mask": Mask(0.5, 5.0)}
+KINDS = [DecoupledCorrection, TruncatedCorrection, NormalisedCorrection, MaskedCorrection]
 
 
 def batch(seed: int = 0, num_rows: int = 8):
@@ -39,12 +52,17 @@ def gradient(objective: Loss, log_pi, log_mu, log_ref, log_prox, advantages, mas
     return torch.autograd.grad(loss, leaf)[0]
 
 
-def expected_gradient(objective: Loss, advantages: np.ndarray, ref: np.ndarray) -> np.ndarray:
-    """E_μ of the gradient of a sequence's loss with respect to the logits, over all sequences there are."""
+def expected_gradient(
+    objective: Loss, advantages: np.ndarray, ref: np.ndarray, told_mu: np.ndarray = BEHAVIOUR
+) -> np.ndarray:
+    """E_μ of the gradient of a sequence's loss with respect to the logits, over all sequences there are.
+
+    `told_mu` is what the loss takes for μ.
+    """
     table = torch.from_numpy(POLICY).requires_grad_()
     out = objective(
         log_probs(table),
-        log_of(BEHAVIOUR),
+        log_of(told_mu),
         log_of(ref),
         torch.from_numpy(advantages),
         torch.from_numpy(world.MASK),
@@ -59,7 +77,9 @@ def expected_gradient(objective: Loss, advantages: np.ndarray, ref: np.ndarray) 
 def test_decoupled_sequence_weights_give_the_exact_gradient_under_mu(name, estimator):
     """b·(π/prox) = π/μ and b·(ref/prox) = ref/μ: E_μ of the corrected gradient is that of J, whoever prox is."""
     inner = Objective(divergence=name, beta=BETA, estimator=estimator, level="sequence", clip="none")
-    actual = expected_gradient(Corrected(objective=inner, level="sequence"), world.rewards(22), REFERENCE)
+    actual = expected_gradient(
+        Corrected(objective=inner, correction=DecoupledCorrection(level="sequence")), world.rewards(22), REFERENCE
+    )
     exact = world.gradient(
         lambda theta: world.sequence_objective(theta, REFERENCE, world.rewards(22), BETA, DIVERGENCES[name]), POLICY
     )
@@ -70,7 +90,9 @@ def test_decoupled_sequence_weights_give_the_exact_gradient_under_mu(name, estim
 def test_decoupled_prefix_weights_give_the_exact_gradient_of_rewards_per_token():
     inner = Objective(divergence="rkl", beta=BETA, level="prefix", clip="none")
     rewards = world.prefix_rewards(21)
-    actual = expected_gradient(Corrected(objective=inner, level="prefix"), rewards, REFERENCE)
+    actual = expected_gradient(
+        Corrected(objective=inner, correction=DecoupledCorrection(level="prefix")), rewards, REFERENCE
+    )
     exact = world.gradient(
         lambda theta: world.prefix_objective(theta, REFERENCE, rewards, BETA, DIVERGENCES["rkl"]), POLICY
     )
@@ -80,10 +102,10 @@ def test_decoupled_prefix_weights_give_the_exact_gradient_of_rewards_per_token()
 def test_without_the_correction_prox_in_the_place_of_mu_is_biased():
     """The test above would not notice a weight that is always 1; this one shows that it matters here."""
     inner = Objective(divergence="rkl", beta=BETA, level="sequence", clip="none")
-    with_weight = expected_gradient(Corrected(objective=inner, level="sequence"), world.rewards(22), REFERENCE)
-    without = expected_gradient(
-        Corrected(objective=inner, rule=Truncate(0.0, 0.0), level="sequence"), world.rewards(22), REFERENCE
+    with_weight = expected_gradient(
+        Corrected(objective=inner, correction=DecoupledCorrection(level="sequence")), world.rewards(22), REFERENCE
     )
+    without = expected_gradient(inner, world.rewards(22), REFERENCE, told_mu=PROX)
     assert np.abs(with_weight - without).max() > 0.01
 
 
@@ -92,19 +114,18 @@ def test_without_the_correction_prox_in_the_place_of_mu_is_biased():
 def test_decoupled_without_a_clip_is_the_objective_itself_row_by_row(level, estimator):
     rows = batch()
     inner = Objective(divergence="rkl", beta=BETA, estimator=estimator, level=level, clip="none")
-    with_prox = gradient(Corrected(objective=inner, level=level), *rows)
+    with_prox = gradient(Corrected(objective=inner, correction=DecoupledCorrection(level=level)), *rows)
     torch.testing.assert_close(with_prox, gradient(inner, *rows), atol=1e-12, rtol=1e-9)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("normalised", [False, True])
 @pytest.mark.parametrize("recipe", ["grpo", "rpg-reinforce-urkl", "gspo"])
-def test_where_mu_is_prox_every_correction_changes_nothing(recipe, rule, level, normalised):
+def test_where_mu_is_prox_every_correction_changes_nothing(recipe, kind, level):
     log_pi, log_mu, log_ref, _, advantages, mask = batch()
     rows = (log_pi, log_mu, log_ref, log_mu, advantages, mask)
-    inner = RECIPES[recipe].objective()
-    corrected = prepare(Corrected(objective=inner, rule=RULES[rule], level=level, normalised=normalised), *rows)
+    inner = RECIPES[recipe].make_objective()
+    corrected = prepare(Corrected(objective=inner, correction=kind(level=level)), *rows)
     torch.testing.assert_close(gradient(corrected, *rows), gradient(inner, *rows), atol=1e-14, rtol=0)
 
 
@@ -119,19 +140,19 @@ def test_the_clip_acts_on_pi_over_prox_and_not_on_pi_over_mu():
 
 
 @pytest.mark.parametrize(
-    ("rule", "weights"),
+    ("correction", "weights"),
     [
-        (NoClip(), [0.25, 1.0, 3.0, 8.0]),
-        (Truncate(1.0, 1.0), [0.25, 1.0, 2.0, 2.0]),
-        (Mask(0.5, 5.0), [0.0, 1.0, 3.0, 0.0]),
+        (DecoupledCorrection(), [0.25, 1.0, 3.0, 8.0]),
+        (TruncatedCorrection(high=2.0), [0.25, 1.0, 2.0, 2.0]),
+        (MaskedCorrection(low=0.5, high=5.0), [0.0, 1.0, 3.0, 0.0]),
     ],
 )
-def test_each_rule_makes_of_prox_over_mu_what_it_says(rule, weights):
+def test_each_rule_makes_of_prox_over_mu_what_it_says(correction, weights):
     """One token a row with b = ¼, 1, 3, 8 and π = prox: the gradient is −b̄·A over four sequences."""
     log_b = torch.tensor([[0.25], [1.0], [3.0], [8.0]], dtype=torch.float64).log()
     log_pi = torch.full((4, 1), -4.0, dtype=torch.float64)
     rows = (log_pi, log_pi - log_b, None, log_pi, torch.ones(4, dtype=torch.float64), torch.ones(4, 1).bool())
-    actual = gradient(Corrected(objective=Objective(beta=0.0, clip="none"), rule=rule), *rows)[:, 0]
+    actual = gradient(Corrected(objective=Objective(beta=0.0, clip="none"), correction=correction), *rows)[:, 0]
     torch.testing.assert_close(actual, -torch.tensor(weights, dtype=torch.float64) / 4)
 
 
@@ -140,7 +161,7 @@ def test_normalised_weights_have_mean_one_over_the_minibatch():
     log_b = torch.tensor([[0.25], [1.0], [3.0], [8.0]], dtype=torch.float64).log()
     log_pi = torch.full((4, 1), -4.0, dtype=torch.float64)
     rows = (log_pi, log_pi - log_b, None, log_pi, torch.ones(4, dtype=torch.float64), torch.ones(4, 1).bool())
-    made = Corrected(objective=Objective(beta=0.0, clip="none"), rule=Truncate(1.0, 1.0), normalised=True)
+    made = Corrected(objective=Objective(beta=0.0, clip="none"), correction=NormalisedCorrection(high=2.0))
     with pytest.raises(ValueError, match=r"call prepare\(…\) on it first"):
         gradient(made, *rows)
     actual = gradient(prepare(made, *rows), *rows)[:, 0]
@@ -152,7 +173,9 @@ def test_a_sequence_weight_is_the_product_over_its_counted_tokens():
     log_mu = log_prox - torch.tensor([[0.1, 0.2, 0.4], [0.3, math.nan, math.nan]], dtype=torch.float64)
     mask = torch.tensor([[True, True, True], [True, False, False]])
     rows = (log_prox, log_mu, None, log_prox, torch.ones(2, dtype=torch.float64), mask)
-    actual = gradient(Corrected(objective=Objective(beta=0.0, clip="none"), level="sequence"), *rows)
+    actual = gradient(
+        Corrected(objective=Objective(beta=0.0, clip="none"), correction=DecoupledCorrection(level="sequence")), *rows
+    )
     torch.testing.assert_close(actual, -torch.where(mask, torch.tensor([[0.7], [0.3]]).double().exp(), 0.0) / 4)
 
 
@@ -163,7 +186,7 @@ def test_the_off_policy_mask_drops_the_bad_responses_that_the_policy_no_longer_s
     advantages = torch.tensor([-1.0, 1.0, -1.0, 1.0], dtype=torch.float64)
     rows = (log_pi, log_mu, None, None, advantages, torch.ones(4, 2).bool())
     inner = Objective(beta=0.0, clip="none")
-    masked = Corrected(objective=inner, rule=None, off_policy_mask=0.5)
+    masked = Corrected(objective=inner, correction=NoCorrection(off_policy_mask=0.5))
     assert not masked.needs_log_prox
     kept = torch.tensor([[0.0], [1.0], [1.0], [1.0]], dtype=torch.float64)
     torch.testing.assert_close(gradient(masked, *rows), gradient(inner, *rows) * kept)
@@ -174,7 +197,7 @@ def test_with_advantages_per_token_the_mask_drops_the_bad_tokens_of_a_far_respon
     log_pi = torch.full((1, 3), -2.0, dtype=torch.float64)
     advantages = torch.tensor([[-1.0, 0.5, -2.0]], dtype=torch.float64)
     rows = (log_pi, log_pi + 1, None, None, advantages, torch.ones(1, 3).bool())
-    masked = Corrected(objective=Objective(beta=0.0, clip="none"), rule=None, off_policy_mask=0.5)
+    masked = Corrected(objective=Objective(beta=0.0, clip="none"), correction=NoCorrection(off_policy_mask=0.5))
     assert (gradient(masked, *rows) != 0).tolist() == [[False, True, False]]
 
 
@@ -182,7 +205,8 @@ def test_with_advantages_per_token_the_mask_drops_the_bad_tokens_of_a_far_respon
 def test_micro_batches_add_up_to_the_whole(clip):
     rows = batch(num_rows=9)
     inner = Objective(beta=BETA, divergence="rkl", clip=clip)
-    made = Corrected(objective=inner, rule=Truncate(1.0, 1.0), level="sequence", normalised=True, off_policy_mask=0.3)
+    correction = NormalisedCorrection(high=2.0, level="sequence", off_policy_mask=0.3)
+    made = Corrected(objective=inner, correction=correction)
     whole = prepare(made, *rows)
     parts = [tuple(values[start : start + 2] for values in rows) for start in range(0, 9, 2)]
     total = whole.normalizer(rows[-1])
@@ -193,7 +217,8 @@ def test_micro_batches_add_up_to_the_whole(clip):
 def test_metrics_say_of_which_two_policies_they_are():
     log_pi, log_mu, log_ref, log_prox, advantages, mask = batch()
     inner = Objective(beta=BETA, divergence="rkl", level="sequence")
-    out = Corrected(objective=inner, rule=Mask(0.5, 5.0))(log_pi, log_mu, log_ref, advantages, mask, log_prox=log_prox)
+    corrected = Corrected(objective=inner, correction=MaskedCorrection(low=0.5, high=5.0))
+    out = corrected(log_pi, log_mu, log_ref, advantages, mask, log_prox=log_prox)
     of_mu = inner(log_pi, log_mu, log_ref, advantages, mask).metrics
     of_prox = inner(log_pi, log_prox, log_ref, advantages, mask).metrics
     for name in ("kl_mu_pi", "kl_pi_ref", "ess_token", "ess_sequence", "w_mean", "w_p99"):
@@ -211,7 +236,7 @@ def test_extreme_weights_stay_finite_and_are_counted():
     log_pi = torch.full((2, 2), -1.0)
     log_mu = torch.tensor([[-301.0, -1.0], [299.0, -1.0]])
     mask = torch.ones(2, 2, dtype=torch.bool)
-    made = Corrected(objective=Objective(beta=0.0), level="token")
+    made = Corrected(objective=Objective(beta=0.0))
     out = made(log_pi.requires_grad_(), log_mu, None, torch.ones(2), mask, log_prox=torch.full((2, 2), -1.0))
     out.loss.backward()
     assert out.loss.isfinite()
@@ -222,7 +247,8 @@ def test_extreme_weights_stay_finite_and_are_counted():
 
 def test_what_is_masked_out_may_hold_anything():
     log_pi, log_mu, log_ref, log_prox, advantages, mask = batch()
-    made = Corrected(objective=Objective(beta=BETA), rule=Mask(), level="sequence", off_policy_mask=0.2)
+    correction = MaskedCorrection(high=2.0, level="sequence", off_policy_mask=0.2)
+    made = Corrected(objective=Objective(beta=BETA), correction=correction)
     clean = gradient(made, log_pi, log_mu, log_ref, log_prox, advantages, mask)
     dirty = (torch.where(mask, values, math.nan) for values in (log_pi, log_mu, log_ref, log_prox))
     torch.testing.assert_close(gradient(made, *dirty, advantages, mask), clean)
@@ -245,18 +271,16 @@ def test_what_is_missing_or_makes_no_sense_is_an_error():
     with pytest.raises(ValueError, match="log_prox is nan at row 0, position 0"):
         made(log_pi, log_mu, log_ref, advantages, mask, log_prox=log_prox * math.nan)
     with pytest.raises(ValueError, match="needs an objective that forms π/μ, got ratio = 'none'"):
-        Corrected(objective=RECIPES["asymre"].objective())
+        Corrected(objective=RECIPES["asymre"].make_objective())
     with pytest.raises(ValueError, match="off_policy_mask must be > 0 nats per token"):
-        Corrected(objective=Objective(), off_policy_mask=-1.0)
-    with pytest.raises(ValueError, match="normalised must be False without a rule"):
-        Corrected(objective=Objective(), rule=None, normalised=True)
+        MaskedCorrection(off_policy_mask=-1.0)
 
 
 def test_it_is_a_loss_and_takes_its_objectives_place():
-    inner = RECIPES["rpg-reinforce-urkl"].objective()
+    inner = RECIPES["rpg-reinforce-urkl"].make_objective()
     made = Corrected(objective=inner)
     assert isinstance(made, Loss)
     assert (made.beta, made.needs_log_ref, made.needs_log_prox) == (inner.beta, True, True)
     assert not made.needs_minibatch
-    assert Corrected(objective=inner, normalised=True).needs_minibatch
+    assert Corrected(objective=inner, correction=NormalisedCorrection()).needs_minibatch
     assert Corrected(objective=dataclasses.replace(inner, clip=SecondMoment())).needs_minibatch

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from klimb.losses import RECIPES, Inputs, KtoObjective
+from klimb.losses import Inputs, KtoObjective
+from klimb.training import RECIPES
 from tests.losses.enumerated import COUNTS, POLICY, REFERENCE, in_data, log_of, log_probs
 from tests.oracle import regression, world
 
@@ -33,7 +34,7 @@ def test_gradient_is_that_of_the_published_loss_over_the_enumerated_world(mass):
     table = torch.from_numpy(POLICY).requires_grad_()
     log_pi, log_ref = in_data(log_probs(table)), in_data(log_of(reference))
     mask = in_data(torch.from_numpy(world.MASK))
-    objective = RECIPES["kto"].objective(beta=BETA, desirable_weight=DESIRABLE, undesirable_weight=UNDESIRABLE)
+    objective = RECIPES["kto"].make_objective(beta=BETA, desirable_weight=DESIRABLE, undesirable_weight=UNDESIRABLE)
     groups = torch.arange(len(thumbs))
     objective, _ = objective.prepare(Inputs(log_pi.detach(), None, log_ref, thumbs, mask, groups=groups))
     loss = objective(log_pi, log_ref * math.nan, log_ref, thumbs, mask).loss

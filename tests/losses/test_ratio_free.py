@@ -8,8 +8,9 @@ import torch
 
 from klimb.divergences import DIVERGENCES
 from klimb.experience.advantages import compute_advantages
-from klimb.losses import RECIPES, Inputs, Objective, Taper, is_forward_kl, penalty_named, slope_at_reference
+from klimb.losses import Inputs, Objective, Taper, penalty_named, slope_at_reference
 from klimb.losses.objective import PENALTIES
+from klimb.training import RECIPES
 from tests.losses.enumerated import (
     BEHAVIOUR,
     COUNTS,
@@ -39,7 +40,7 @@ def gradient(objective, log_mu, log_ref, advantages) -> np.ndarray:
 def advantages_of(recipe) -> torch.Tensor:
     rewards = in_data(torch.from_numpy(REWARDS))
     one_group = [0] * len(rewards)
-    return compute_advantages(rewards, one_group, kind=recipe.advantages, offset=recipe.advantage_offset)
+    return compute_advantages(rewards, one_group, kind=recipe.advantages.kind, offset=recipe.advantages.offset)
 
 
 def log_likelihood(theta: np.ndarray, weights: np.ndarray) -> complex:
@@ -49,7 +50,7 @@ def log_likelihood(theta: np.ndarray, weights: np.ndarray) -> complex:
 def test_asymre_has_the_gradient_of_its_published_objective():
     """J = E_μ[(r − V)·log π] with V the mean reward less 0.1."""
     recipe = RECIPES["asymre"]
-    actual = gradient(recipe.objective(), NAN, None, advantages_of(recipe))
+    actual = gradient(recipe.make_objective(), NAN, None, advantages_of(recipe))
     value = (SHARES * REWARDS).sum() - 0.1
     expected = world.gradient(lambda theta: log_likelihood(theta, SHARES * (REWARDS - value)), POLICY)
     np.testing.assert_allclose(actual, -expected, atol=1e-12, rtol=0)
@@ -60,7 +61,7 @@ def test_asymre_rests_where_several_good_responses_keep_a_share():
     mu = np.array([0.3, 0.25, 0.2, 0.15, 0.1])
     rewards = np.array([0.0, 0.2, 1.0, 0.9, 0.5])
     recipe = RECIPES["asymre"]
-    push = mu * (rewards - (mu @ rewards + recipe.advantage_offset))
+    push = mu * (rewards - (mu @ rewards + recipe.advantages.offset))
     kept = np.array([False, False, True, True, False])
     c = (push[kept].sum() - 0.1) / 2  # the two shares sum to 1
     assert (push > c).tolist() == kept.tolist()
@@ -68,7 +69,7 @@ def test_asymre_rests_where_several_good_responses_keep_a_share():
     table = torch.from_numpy(np.log(resting)).requires_grad_()
     advantages = torch.from_numpy(push / mu)
     every = torch.ones(5, 1, dtype=torch.bool)
-    out = recipe.objective()(table.log_softmax(0)[:, None], NAN[:5, :1], None, advantages, every)
+    out = recipe.make_objective()(table.log_softmax(0)[:, None], NAN[:5, :1], None, advantages, every)
     (slope,) = torch.autograd.grad((torch.from_numpy(mu) * out.terms.sum(1)).sum(), table)
     drift = -slope.numpy()
     np.testing.assert_allclose(drift[kept], c, atol=1e-12)
@@ -78,7 +79,7 @@ def test_asymre_rests_where_several_good_responses_keep_a_share():
 def test_topr_has_the_gradient_of_its_published_objective():
     recipe = RECIPES["topr"]
     mu = data_conditionals()
-    actual = gradient(recipe.objective(), log_of(mu), None, advantages_of(recipe))
+    actual = gradient(recipe.make_objective(), log_of(mu), None, advantages_of(recipe))
     centred = REWARDS - (SHARES * REWARDS).sum()
     expected = world.gradient(lambda theta: regression.topr(theta, mu, centred), POLICY)
     np.testing.assert_allclose(actual, -expected, atol=1e-12, rtol=0)
@@ -90,7 +91,7 @@ def test_topr_has_the_gradient_of_its_published_objective():
 @pytest.mark.parametrize("name", ["bc", "bc-filtered"])
 def test_cloning_has_the_gradient_of_the_likelihood_of_the_tokens(name):
     recipe = RECIPES[name]
-    actual = gradient(recipe.objective(beta=0.3), NAN, None, advantages_of(recipe))
+    actual = gradient(recipe.make_objective(beta=0.3), NAN, None, advantages_of(recipe))
     num_tokens = (COUNTS * world.LENGTHS).sum()
     expected = world.gradient(lambda theta: 0.3 * log_likelihood(theta, COUNTS / num_tokens), POLICY)
     np.testing.assert_allclose(actual, -expected, atol=1e-12, rtol=0)
@@ -140,7 +141,7 @@ def test_without_a_ratio_and_with_ref_at_mu_a_divergence_is_a_constant_beside_th
     """The gradient is that of advantages A − β·f′(1): the constant raises, lowers or leaves the data."""
     objective = Objective(ratio="none", divergence=name, beta=0.4, clip="none")
     plain = Objective(ratio="none", beta=0.0, clip="none")
-    constant = slope_at_reference(penalty_named(name))
+    constant = slope_at_reference(penalty_named(name)).constant
     advantages = in_data(torch.from_numpy(REWARDS))
     actual = gradient(objective, None, None, advantages)
     np.testing.assert_allclose(actual, gradient(plain, None, None, advantages - 0.4 * constant), atol=1e-12)
@@ -150,7 +151,7 @@ def test_without_a_ratio_and_with_ref_at_mu_a_divergence_is_a_constant_beside_th
 
 @pytest.mark.parametrize("name", [*DIVERGENCES, *PENALTIES, "0.7*fkl + 0.3*rkl", "alpha:-1", "0.3*fkl"])
 def test_forward_kl_alone_has_a_slope_to_the_data_that_needs_no_ratio(name):
-    assert is_forward_kl(penalty_named(name)) == (name in ("fkl", "0.3*fkl"))
+    assert slope_at_reference(penalty_named(name)).is_forward_kl == (name in ("fkl", "0.3*fkl"))
 
 
 def test_without_a_ratio_no_metric_pretends_to_one():
@@ -170,7 +171,7 @@ def test_without_a_ratio_no_metric_pretends_to_one():
 
 @pytest.mark.parametrize("name", ["bc", "asymre", "topr"])
 def test_micro_batches_add_up(name):
-    objective = RECIPES[name].objective()
+    objective = RECIPES[name].make_objective()
     log_pi = log_probs(torch.from_numpy(POLICY))
     log_mu, advantages = log_of(BEHAVIOUR), torch.from_numpy(REWARDS)
     gradients = []

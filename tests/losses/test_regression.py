@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from klimb.experience.advantages import compute_advantages
-from klimb.losses import RECIPES, Inputs, SquaredResidual
+from klimb.losses import Inputs, SquaredResidual
+from klimb.training import RECIPES
 from tests.losses.enumerated import (
     BEHAVIOUR,
     COUNTS,
@@ -93,9 +94,9 @@ def test_sequence_mean_divides_the_log_ratio_by_the_length():
 def trained(recipe_name: str, anchor: np.ndarray, log_mu: torch.Tensor, log_ref: torch.Tensor | None) -> np.ndarray:
     """Where the recipe ends on the data set, a minibatch of everything: fitted anew for each gradient."""
     recipe = RECIPES[recipe_name]
-    objective = recipe.objective(beta=BETA)
+    objective = recipe.make_objective(beta=BETA)
     rewards = in_data(torch.from_numpy(REWARDS))
-    advantages = compute_advantages(rewards, ONE_GROUP.tolist(), kind=recipe.advantages, temperature=BETA)
+    advantages = compute_advantages(rewards, ONE_GROUP.tolist(), kind=recipe.advantages.kind, temperature=BETA)
     rows_mu, mask = in_data(log_mu), in_data(MASK)
     rows_ref = None if log_ref is None else in_data(log_ref)
 

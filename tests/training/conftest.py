@@ -80,7 +80,14 @@ def undisturbed(
         policy = load_policy(str(tiny_model_path), dtype="float32", device="cpu")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(jaxtyping.config, "jaxtyping_disable", False)
-            tiny_run.run(policy, folder, replace(tiny_run.VARIANTS[variant], num_steps=num_steps))
+            tiny_run.run(
+                policy,
+                folder,
+                replace(
+                    tiny_run.VARIANTS[variant],
+                    training=replace(tiny_run.VARIANTS[variant].training, num_steps=num_steps),
+                ),
+            )
         return folder
 
     return folder_of

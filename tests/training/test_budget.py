@@ -6,17 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from klimb.experience import SamplingSettings
 from klimb.training import EvaluationSettings, read_evaluations, read_metrics
 
-EVALUATION = EvaluationSettings(num_samples=2, sampling=SamplingSettings(max_new_tokens=4))
+EVALUATION = EvaluationSettings(num_samples=2)
 
 
 def test_a_run_ends_after_the_step_that_used_up_its_tokens_dropped_groups_included(
     tiny_run, tiny_policy, tmp_path: Path
 ):
-    collect = replace(tiny_run.BASE.collect, group_filter=True)
-    settings = replace(tiny_run.BASE, collect=collect, num_steps=50, max_generated_tokens=250)
+    settings = replace(
+        tiny_run.BASE,
+        advantages=replace(tiny_run.BASE.advantages, group_filter=True),
+        training=replace(tiny_run.BASE.training, num_steps=50, max_generated_tokens=250),
+    )
     result = tiny_run.run(tiny_policy, tmp_path, settings)
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert result.num_steps == len(rows) < 50
@@ -31,16 +33,20 @@ def test_tokens_of_before_the_interruption_count(tiny_run, tiny_model_path, tmp_
     def fresh():
         return load_policy(str(tiny_model_path), dtype="float32", device="cpu")
 
-    limited = replace(tiny_run.BASE, num_steps=50, max_generated_tokens=400)
+    limited = replace(tiny_run.BASE, training=replace(tiny_run.BASE.training, num_steps=50, max_generated_tokens=400))
     straight = tiny_run.run(fresh(), tmp_path / "straight", limited)
-    tiny_run.run(fresh(), tmp_path / "torn", replace(limited, num_steps=2))
+    tiny_run.run(fresh(), tmp_path / "torn", replace(limited, training=replace(limited.training, num_steps=2)))
     torn = tiny_run.run(fresh(), tmp_path / "torn", limited, resume=True)
     assert torn.num_steps == straight.num_steps > 2
     assert torn.progress.num_tokens_generated == straight.progress.num_tokens_generated
 
 
 def test_a_run_ends_after_the_step_that_used_up_its_training_time(tiny_run, tiny_policy, tmp_path: Path):
-    result = tiny_run.run(tiny_policy, tmp_path, replace(tiny_run.BASE, max_training_seconds=1e-9))
+    result = tiny_run.run(
+        tiny_policy,
+        tmp_path,
+        replace(tiny_run.BASE, training=replace(tiny_run.BASE.training, max_training_seconds=1e-9)),
+    )
     assert result.num_steps == 1
     assert result.progress.elapsed_seconds > 1e-9
 
@@ -80,7 +86,11 @@ def test_evaluations_behind_the_checkpoint_are_made_again_once(tiny_run, tiny_mo
     settings = replace(tiny_run.BASE, evaluation=replace(EVALUATION, every_steps=1))
     arguments = {"held_out": tiny_run.PROBLEMS[:2]}
     tiny_run.run(fresh(), tmp_path / "straight", settings, **arguments)
-    broken = replace(settings, num_steps=5, checkpoints=replace(settings.checkpoints, every_steps=4, at_end=False))
+    broken = replace(
+        settings,
+        training=replace(settings.training, num_steps=5),
+        checkpoints=replace(settings.checkpoints, every_steps=4, at_end=False),
+    )
     tiny_run.run(fresh(), tmp_path / "torn", broken, **arguments)
     path = tmp_path / "torn" / "evaluations.jsonl"
     assert [record.step for record in read_evaluations(path)] == [1, 2, 3, 4, 5]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from klimb.losses import Objective
-from klimb.training import CLONING_OBJECTIVE, CloningSettings, OptimizerSettings, StepSettings, clone
+from klimb.training import CLONING_OBJECTIVE, CloningSettings, OptimizerSettings, clone
 from klimb.training.cloning import cloning_batch, pair_as_sample
 
 PAIRS = [(({"role": "user", "content": str(number)},), "ab" * (number + 1)) for number in range(3)]
@@ -62,9 +62,12 @@ def test_cloning_learns_the_pairs(tiny_policy, kind: str):
     settings = CloningSettings(
         num_epochs=40,
         batch_size=2,
-        optimizer=OptimizerSettings(kind=kind, learning_rate=1e-2, weight_decay=0.0, warmup_steps=2),
+        learning_rate=1e-2,
+        warmup_steps=2,
     )
-    clone(tiny_policy, PAIRS, settings=settings, on_step=lambda metrics: losses.append(metrics["loss"]))
+    optimizer = OptimizerSettings(kind=kind, weight_decay=0.0)
+    record = lambda metrics: losses.append(metrics["loss"])  # noqa: E731
+    clone(tiny_policy, PAIRS, settings=settings, optimizer=optimizer, on_step=record)
     assert len(losses) == 80
     assert losses[0] > 3
     assert max(losses[-4:]) < 0.5
@@ -81,4 +84,4 @@ def test_a_loss_that_is_not_finite_stops_it(tiny_policy):
     with torch.no_grad():
         next(iter(tiny_policy.trainable().values())).fill_(math.nan)
     with pytest.raises(ValueError, match="the loss is not finite"):
-        clone(tiny_policy, PAIRS, settings=CloningSettings(step=StepSettings()))
+        clone(tiny_policy, PAIRS, settings=CloningSettings())

@@ -86,8 +86,8 @@ def test_states_that_predict_the_tokens_give_their_log_probabilities(tiny_policy
 
 
 def ppo(tiny_run):
-    collect = replace(tiny_run.BASE.collect, advantages="no-baseline")
-    return replace(tiny_run.BASE, collect=collect, credit=GAE, reference=reference_named("fixed"))
+    advantages = replace(tiny_run.BASE.advantages, kind="no-baseline")
+    return replace(tiny_run.BASE, advantages=advantages, credit=GAE, reference=reference_named("fixed"))
 
 
 PPO_LOSS = Objective(beta=0.0, estimator="differentiable")
@@ -110,7 +110,12 @@ def test_a_run_with_a_critic_stopped_and_resumed_is_the_uninterrupted_one(tiny_r
 
     settings = ppo(tiny_run)
     tiny_run.run(fresh(), tmp_path / "straight", settings, objective=PPO_LOSS)
-    tiny_run.run(fresh(), tmp_path / "torn", replace(settings, num_steps=3), objective=PPO_LOSS)
+    tiny_run.run(
+        fresh(),
+        tmp_path / "torn",
+        replace(settings, training=replace(settings.training, num_steps=3)),
+        objective=PPO_LOSS,
+    )
     tiny_run.run(fresh(), tmp_path / "torn", settings, objective=PPO_LOSS, resume=True)
     one, other = (load_checkpoint(newest_verified(tmp_path / name / "checkpoints")) for name in ("straight", "torn"))
     for stem in ("weights", "critic", "random"):
@@ -123,11 +128,10 @@ def test_a_run_with_a_critic_stopped_and_resumed_is_the_uninterrupted_one(tiny_r
 
 
 def test_credit_to_tokens_wants_rewards_as_they_are(tiny_run):
-    with pytest.raises(ValueError, match="use no-baseline"):
+    with pytest.raises(ValueError, match=r"gives one advantage a response, and credit\.kind = 'gae' one a token"):
         replace(tiny_run.BASE, credit=GAE)
 
 
-def test_a_kl_in_the_reward_wants_a_reference(tiny_run, tiny_policy, tmp_path: Path):
-    settings = replace(ppo(tiny_run), reference=reference_named("none"))
-    with pytest.raises(ValueError, match="the KL needs one"):
-        tiny_run.run(tiny_policy, tmp_path, settings, objective=PPO_LOSS)
+def test_a_kl_in_the_reward_wants_a_reference(tiny_run):
+    with pytest.raises(ValueError, match=r"kl_in_reward is 0\.01 but reference\.kind is 'none': the KL"):
+        replace(ppo(tiny_run), reference=reference_named("none"))

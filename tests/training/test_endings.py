@@ -17,7 +17,6 @@ from klimb.training import (
     CheckpointSettings,
     NonFiniteError,
     RunFolderInUse,
-    UpdateSettings,
     newest_verified,
     read_metrics,
     run_folder_lock,
@@ -32,7 +31,12 @@ class NoReward:
 
 def test_a_step_without_any_reward_is_no_update_and_no_crash(tiny_run, tiny_policy, tmp_path: Path):
     before = {name: parameter.detach().clone() for name, parameter in tiny_policy.trainable().items()}
-    metrics = tiny_run.run(tiny_policy, tmp_path, replace(tiny_run.BASE, num_steps=2), scorer=NoReward()).metrics
+    metrics = tiny_run.run(
+        tiny_policy,
+        tmp_path,
+        replace(tiny_run.BASE, training=replace(tiny_run.BASE.training, num_steps=2)),
+        scorer=NoReward(),
+    ).metrics
     assert metrics["num_errors"] == metrics["num_samples"] == 16
     assert metrics["num_optimizer_steps"] == 0
     assert "reward_mean" not in metrics
@@ -58,7 +62,9 @@ class NotFinite:
 
 
 def test_losses_that_stay_not_finite_end_the_run_with_their_batches_kept(tiny_run, tiny_policy, tmp_path: Path):
-    settings = replace(tiny_run.BASE, update=UpdateSettings(max_skipped_steps=3))
+    settings = replace(
+        tiny_run.BASE, training=replace(tiny_run.BASE.training, num_epochs=1, num_minibatches=1, max_skipped_steps=3)
+    )
     with pytest.raises(NonFiniteError, match="3 steps in a row had a loss that is not finite"):
         tiny_run.run(tiny_policy, tmp_path, settings, objective=NotFinite())
     assert len(list((tmp_path / "skipped").glob("step-*.parquet"))) == 3
@@ -92,7 +98,7 @@ def test_a_signal_during_preparation_ends_before_the_first_step(tiny_run, tiny_p
 
 
 def test_a_folder_with_a_run_is_not_written_over(tiny_run, tiny_policy, tmp_path: Path):
-    settings = replace(tiny_run.BASE, num_steps=1)
+    settings = replace(tiny_run.BASE, training=replace(tiny_run.BASE.training, num_steps=1))
     tiny_run.run(tiny_policy, tmp_path, settings)
     with pytest.raises(CheckpointError, match="holds a run already; resume it, or choose another folder"):
         tiny_run.run(tiny_policy, tmp_path, settings)
@@ -131,17 +137,23 @@ def test_a_disk_that_never_recovers_is_an_error_at_the_end(
 
     monkeypatch.setattr(loop_module, "save_checkpoint", failing)
     with pytest.raises(CheckpointError, match="its last state could not be saved"):
-        tiny_run.run(tiny_policy, tmp_path, replace(tiny_run.BASE, num_steps=3))
+        tiny_run.run(
+            tiny_policy, tmp_path, replace(tiny_run.BASE, training=replace(tiny_run.BASE.training, num_steps=3))
+        )
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 3
 
 
 def test_rollouts_that_cannot_be_kept_do_not_stop_training(tiny_run, tiny_policy, tmp_path: Path, caplog):
     (tmp_path / "rollouts").write_text("in the way")
-    tiny_run.run(tiny_policy, tmp_path, replace(tiny_run.BASE, num_steps=2))
+    tiny_run.run(tiny_policy, tmp_path, replace(tiny_run.BASE, training=replace(tiny_run.BASE.training, num_steps=2)))
     assert "rollouts of step 2 are NOT kept" in caplog.text
 
 
 def test_time_can_end_a_run_as_its_last_step_would(tiny_run, tiny_policy, tmp_path: Path):
-    result = tiny_run.run(tiny_policy, tmp_path, replace(tiny_run.BASE, num_steps=1000, max_seconds=0.5))
+    result = tiny_run.run(
+        tiny_policy,
+        tmp_path,
+        replace(tiny_run.BASE, training=replace(tiny_run.BASE.training, num_steps=1000, max_seconds=0.5)),
+    )
     assert 1 <= result.num_steps < 1000
     assert result.checkpoint is not None and result.checkpoint.name == f"step-{result.num_steps:06d}"

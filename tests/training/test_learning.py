@@ -3,15 +3,22 @@ from pathlib import Path
 
 import pytest
 
-from klimb.experience import SamplingSettings
-from klimb.losses import RECIPES
-from klimb.training import LoopSettings, OptimizerSettings, RolloutSettings, read_metrics, reference_named
+from klimb.training import (
+    RECIPES,
+    AdvantageSettings,
+    LoopSettings,
+    OptimizerSettings,
+    RolloutSettings,
+    TrainingSettings,
+    read_metrics,
+    reference_named,
+)
 
 SETTINGS = LoopSettings(
-    num_steps=12,
-    collect=RolloutSettings(num_prompts=6, num_samples=8, sampling=SamplingSettings(max_new_tokens=6)),
+    training=TrainingSettings(num_steps=12, num_mismatch_rows=0),
+    advantages=AdvantageSettings(group_filter=False),
+    sampling=RolloutSettings(num_prompts=6, num_samples=8, max_new_tokens=6),
     optimizer=OptimizerSettings(learning_rate=1e-2, weight_decay=0.0, warmup_steps=1),
-    num_mismatch_rows=0,
     save_rollouts=False,
 )
 
@@ -20,11 +27,11 @@ def rewards_of(tiny_run, policy, folder: Path, recipe: str, **changes) -> list[f
     named = RECIPES[recipe]
     settings = replace(
         SETTINGS,
-        collect=replace(SETTINGS.collect, advantages=named.advantages),
-        reference=reference_named(named.reference),
+        advantages=replace(SETTINGS.advantages, kind=named.advantages.kind),
+        reference=reference_named(named.reference.kind),
         **changes,
     )
-    tiny_run.run(policy, folder, settings, objective=named.objective())
+    tiny_run.run(policy, folder, settings, objective=named.make_objective())
     return [line["reward_mean"] or 0.0 for line in read_metrics(folder / "metrics.jsonl")]
 
 
@@ -42,8 +49,7 @@ def test_schedule_free_learns_too(tiny_run, tiny_policy, tmp_path: Path):
 
 
 def test_the_control_with_shuffled_rewards_learns_nothing(tiny_run, tiny_policy, tmp_path: Path):
-    shuffled = replace(SETTINGS.collect, shuffle_rewards=True)
-    settings = replace(SETTINGS, collect=shuffled)
-    tiny_run.run(tiny_policy, tmp_path, settings, objective=RECIPES["rpg-reinforce-urkl"].objective())
+    settings = replace(SETTINGS, advantages=replace(SETTINGS.advantages, shuffle_rewards=True))
+    tiny_run.run(tiny_policy, tmp_path, settings, objective=RECIPES["rpg-reinforce-urkl"].make_objective())
     rewards = [line["reward_mean"] or 0.0 for line in read_metrics(tmp_path / "metrics.jsonl")]
     assert max(rewards) < 0.2

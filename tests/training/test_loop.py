@@ -15,7 +15,6 @@ from klimb.training import (
     EvaluationSettings,
     Optimizer,
     OptimizerSettings,
-    UpdateSettings,
     clone,
     evaluate,
     newest_verified,
@@ -52,7 +51,11 @@ def test_a_run_leaves_metrics_rollouts_and_checkpoints(tiny_run, tiny_policy, tm
 
 
 def test_the_metrics_say_what_happened(tiny_run, tiny_policy, tmp_path: Path):
-    line = dict(tiny_run.run(tiny_policy, tmp_path, replace(tiny_run.BASE, num_steps=1)).metrics)
+    line = dict(
+        tiny_run.run(
+            tiny_policy, tmp_path, replace(tiny_run.BASE, training=replace(tiny_run.BASE.training, num_steps=1))
+        ).metrics
+    )
     wanted = "reward_mean reward_std accuracy length_mean truncated_fraction num_errors groups_dropped_fraction entropy"
     wanted += " loss grad_norm learning_rate kl_pi_ref kl_mu_pi ess_token w_max clip_low_fraction mismatch_max_abs"
     wanted += " mismatch_mean_abs mismatch_k3 num_optimizer_steps optimizer_steps num_skipped_steps reference_age epoch"
@@ -71,8 +74,8 @@ def test_on_policy_with_a_reference_refreshed_at_every_collection_log_ref_is_log
 def test_with_altered_sampling_log_ref_is_the_unaltered_policys_and_log_mu_what_was_drawn_from(
     tiny_run, tiny_policy, tmp_path: Path
 ):
-    sampling = SamplingSettings(temperature=0.7, top_k=20, max_new_tokens=6)
-    settings = replace(tiny_run.BASE, num_steps=1, collect=replace(tiny_run.BASE.collect, sampling=sampling))
+    sampling = replace(tiny_run.BASE.sampling, temperature=0.7, top_k=20)
+    settings = replace(tiny_run.BASE, training=replace(tiny_run.BASE.training, num_steps=1), sampling=sampling)
     before = []
 
     class Watching(LocalSampler):
@@ -97,7 +100,9 @@ def test_with_altered_sampling_log_ref_is_the_unaltered_policys_and_log_mu_what_
 def test_a_reference_that_is_another_model_is_scored_for_what_is_trained_on(tiny_run, tiny_policy, tmp_path: Path):
     start = {name: parameter.detach().clone() for name, parameter in tiny_policy.trainable().items()}
     rollouts = []
-    settings = replace(tiny_run.BASE, num_steps=3, reference=reference_named("fixed"))
+    settings = replace(
+        tiny_run.BASE, training=replace(tiny_run.BASE.training, num_steps=3), reference=reference_named("fixed")
+    )
     tiny_run.run(tiny_policy, tmp_path, settings, on_step=lambda _, samples: rollouts.append(samples))
     with torch.no_grad():
         for name, parameter in tiny_policy.trainable().items():
@@ -112,7 +117,7 @@ def test_recomputed_log_mu_is_the_trainers_and_says_so(tiny_run, tiny_policy, tm
     metrics = tiny_run.run(
         tiny_policy,
         tmp_path,
-        replace(tiny_run.BASE, num_steps=1, log_mu="recomputed"),
+        replace(tiny_run.BASE, training=replace(tiny_run.BASE.training, num_steps=1, log_mu="recomputed")),
         on_step=lambda _, samples: rollouts.append(samples),
     ).metrics
     assert {sample.log_mu_provenance for sample in rollouts[0]} == {"recomputed"}
@@ -122,9 +127,9 @@ def test_recomputed_log_mu_is_the_trainers_and_says_so(tiny_run, tiny_policy, tm
 
 @pytest.mark.parametrize("rule", ["recomputed", "auto"])
 def test_recomputing_what_was_not_plainly_drawn_is_refused(tiny_run, rule):
-    collect = replace(tiny_run.BASE.collect, sampling=SamplingSettings(top_p=0.9))
-    with pytest.raises(ValueError, match=f"log_mu = {rule}"):
-        replace(tiny_run.BASE, collect=collect, log_mu=rule)
+    sampling = replace(tiny_run.BASE.sampling, top_p=0.9)
+    with pytest.raises(ValueError, match=f"training.log_mu = '{rule}' scores at temperature 1"):
+        replace(tiny_run.BASE, sampling=sampling, training=replace(tiny_run.BASE.training, log_mu=rule))
 
 
 class FarOff:
@@ -150,7 +155,7 @@ def test_auto_takes_the_samplers_log_mu_up_to_the_largest_gap(
     metrics = tiny_run.run(
         tiny_policy,
         tmp_path,
-        replace(tiny_run.BASE, num_steps=1, log_mu="auto", max_mismatch=0.05),
+        replace(tiny_run.BASE, training=replace(tiny_run.BASE.training, num_steps=1, log_mu="auto", max_mismatch=0.05)),
         sampler=FarOff(LocalSampler(tiny_policy), nats),
         on_step=lambda _, samples: rollouts.append(samples),
     ).metrics
@@ -175,11 +180,10 @@ def test_the_gap_is_measured_on_neighbours_unless_it_decides(
     monkeypatch.setattr(mismatch_module, "score_samples", spied)
     settings = replace(
         tiny_run.BASE,
-        num_steps=2,
-        log_mu=log_mu,
-        num_mismatch_rows=2,
-        optimizer=OptimizerSettings(kind="schedule-free"),  # AdamW trains where it samples, and measures nothing
-        collect=replace(tiny_run.BASE.collect, num_prompts=2, num_samples=2, group_filter=False),
+        training=replace(tiny_run.BASE.training, num_steps=2, log_mu=log_mu, num_mismatch_rows=2),
+        advantages=replace(tiny_run.BASE.advantages, group_filter=False),
+        sampling=replace(tiny_run.BASE.sampling, num_prompts=2, num_samples=2),
+        optimizer=OptimizerSettings(kind="schedule-free"),
     )
     rollouts = []
     tiny_run.run(tiny_policy, tmp_path, settings, on_step=lambda _, samples: rollouts.append(samples))
@@ -197,7 +201,11 @@ def test_where_the_update_shows_the_gap_it_is_not_measured(tiny_run, tiny_policy
         raise AssertionError("a pass of its own")
 
     monkeypatch.setattr(mismatch_module, "score_samples", not_called)
-    settings = replace(tiny_run.BASE, num_steps=2, optimizer=OptimizerSettings(learning_rate=0.05, warmup_steps=0))
+    settings = replace(
+        tiny_run.BASE,
+        training=replace(tiny_run.BASE.training, num_steps=2),
+        optimizer=OptimizerSettings(learning_rate=0.05, warmup_steps=0),
+    )
     lines = []
     tiny_run.run(
         tiny_policy,
@@ -213,7 +221,11 @@ def test_where_the_update_shows_the_gap_it_is_not_measured(tiny_run, tiny_policy
         assert line["mismatch_mean_abs"] == pytest.approx(0.4, abs=1e-4)
         assert line["mismatch_max_abs"] == pytest.approx(0.4, abs=1e-4)
         assert line["mismatch_k3"] == pytest.approx(math.exp(-0.4) - 1 + 0.4, abs=1e-4)  # trainer less sampler is -0.4
-    silent = tiny_run.run(tiny_policy, tmp_path / "silent", replace(settings, num_steps=1, num_mismatch_rows=0)).metrics
+    silent = tiny_run.run(
+        tiny_policy,
+        tmp_path / "silent",
+        replace(settings, training=replace(settings.training, num_steps=1, num_mismatch_rows=0)),
+    ).metrics
     assert "mismatch_mean_abs" not in silent
 
 
@@ -227,7 +239,11 @@ def test_with_lagging_batches_the_gap_is_measured_on_what_was_just_drawn(
         return score_samples(policy, samples, max_tokens=max_tokens)
 
     monkeypatch.setattr(mismatch_module, "score_samples", spied)
-    settings = replace(tiny_run.BASE, num_steps=2, sources=replace(tiny_run.BASE.sources, lag=1))
+    settings = replace(
+        tiny_run.BASE,
+        training=replace(tiny_run.BASE.training, num_steps=2),
+        sampling=replace(tiny_run.BASE.sampling, lag=1),
+    )
     metrics = tiny_run.run(tiny_policy, tmp_path, settings).metrics
     assert versions == [{0}, {0}, {4}]
     assert metrics["mismatch_max_abs"] < 1e-4
@@ -235,14 +251,19 @@ def test_with_lagging_batches_the_gap_is_measured_on_what_was_just_drawn(
 
 def test_auto_without_a_measured_gap_is_refused(tiny_run):
     with pytest.raises(ValueError, match="num_mismatch_rows is 0"):
-        replace(tiny_run.BASE, log_mu="auto", num_mismatch_rows=0)
+        replace(tiny_run.BASE, training=replace(tiny_run.BASE.training, log_mu="auto", num_mismatch_rows=0))
 
 
 def test_a_divergence_without_a_reference_is_refused(tiny_run, tiny_policy, tmp_path: Path):
     settings = replace(tiny_run.BASE, reference=reference_named("none"))
-    with pytest.raises(ValueError, match=r"beta is 0.01 and the reference is none"):
+    with pytest.raises(ValueError, match=r"beta is 0.01 but reference.kind is 'none'"):
         tiny_run.run(tiny_policy, tmp_path, settings)
-    result = tiny_run.run(tiny_policy, tmp_path, replace(settings, num_steps=1), objective=Objective(beta=0.0))
+    result = tiny_run.run(
+        tiny_policy,
+        tmp_path,
+        replace(settings, training=replace(settings.training, num_steps=1)),
+        objective=Objective(beta=0.0),
+    )
     assert "kl_pi_ref" not in result.metrics
 
 
@@ -250,9 +271,8 @@ def test_schedule_free_samples_and_saves_x_and_its_first_ratio_is_y_over_x(tiny_
     # One minibatch a batch, so the logged kl_mu_pi is that of the first ratio: 0 if gradients were taken at x.
     settings = replace(
         tiny_run.BASE,
-        update=UpdateSettings(),
+        training=replace(tiny_run.BASE.training, num_epochs=1, num_minibatches=1, num_mismatch_rows=1000),
         optimizer=OptimizerSettings(kind="schedule-free", learning_rate=0.01, warmup_steps=0),
-        num_mismatch_rows=1000,
     )
     lines = []
     tiny_run.run(tiny_policy, tmp_path, settings, on_step=lambda metrics, _: lines.append(metrics))
@@ -296,7 +316,7 @@ def test_every_draw_for_training_or_evaluation_is_from_the_twins_x(
             from_y.append(max(float((weight - each.y).abs().max()) for weight, each in pairs))
             return super().stream(*arguments, **keywords)
 
-    evaluation = EvaluationSettings(every_steps=2, num_samples=2, sampling=SamplingSettings(max_new_tokens=4))
+    evaluation = EvaluationSettings(every_steps=2, num_samples=2)
     run_settings = replace(tiny_run.BASE, optimizer=settings, evaluation=evaluation)
     held_out = tiny_run.PROBLEMS[:2]
     tiny_run.run(tiny_policy, tmp_path, run_settings, sampler=Watching(tiny_policy), held_out=held_out)
@@ -307,11 +327,8 @@ def test_every_draw_for_training_or_evaluation_is_from_the_twins_x(
 
 
 def test_evaluations_come_at_intervals_and_change_nothing_else(tiny_run, tiny_policy, tiny_model_path, tmp_path: Path):
-    settings = replace(tiny_run.BASE, num_steps=4)
-    evaluating = replace(
-        settings,
-        evaluation=EvaluationSettings(every_steps=2, num_samples=4, sampling=SamplingSettings(max_new_tokens=6)),
-    )
+    settings = replace(tiny_run.BASE, training=replace(tiny_run.BASE.training, num_steps=4))
+    evaluating = replace(settings, evaluation=EvaluationSettings(every_steps=2, num_samples=4))
     tiny_run.run(tiny_policy, tmp_path / "with", evaluating, held_out=tiny_run.PROBLEMS[:2])
     other = load_policy(str(tiny_model_path), dtype="float32", device="cpu")
     tiny_run.run(other, tmp_path / "without", settings)
@@ -324,7 +341,7 @@ def test_evaluations_come_at_intervals_and_change_nothing_else(tiny_run, tiny_po
         LocalSampler(tiny_policy),
         tiny_run.LetterCounter(),
         tiny_run.PROBLEMS[:2],
-        settings=evaluating.evaluation.sampling,
+        settings=SamplingSettings(max_new_tokens=6),
         num_samples=4,
         generator=torch.Generator().manual_seed(0),
     )
@@ -342,13 +359,17 @@ def test_preparation_comes_before_the_first_step_and_its_result_is_the_fixed_ref
     tiny_run, tiny_policy, tmp_path: Path
 ):
     pairs = [(({"role": "user", "content": "Say 1"},), "aaa")]
-    settings = CloningSettings(num_epochs=30, optimizer=OptimizerSettings(learning_rate=1e-2, weight_decay=0.0))
+    settings = CloningSettings(num_epochs=30, learning_rate=1e-2, warmup_steps=10)
     lines = []
     tiny_run.run(
         tiny_policy,
         tmp_path,
-        replace(tiny_run.BASE, num_steps=1, reference=reference_named("fixed"), update=UpdateSettings()),
-        prepare=lambda: clone(tiny_policy, pairs, settings=settings),
+        replace(
+            tiny_run.BASE,
+            training=replace(tiny_run.BASE.training, num_steps=1, num_epochs=1, num_minibatches=1),
+            reference=reference_named("fixed"),
+        ),
+        prepare=lambda: clone(tiny_policy, pairs, settings=settings, optimizer=OptimizerSettings(weight_decay=0.0)),
         on_step=lambda metrics, samples: lines.append(metrics),
     )
     assert lines[0]["accuracy"] > 0.9
@@ -356,7 +377,7 @@ def test_preparation_comes_before_the_first_step_and_its_result_is_the_fixed_ref
 
 
 def test_the_metrics_file_is_json_on_every_line(tiny_run, tiny_policy, tmp_path: Path):
-    tiny_run.run(tiny_policy, tmp_path, replace(tiny_run.BASE, num_steps=2))
+    tiny_run.run(tiny_policy, tmp_path, replace(tiny_run.BASE, training=replace(tiny_run.BASE.training, num_steps=2)))
     for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
         assert all(isinstance(value, float) for value in json.loads(line).values())
 
@@ -379,9 +400,8 @@ class FiniteOnce:
 def test_the_gap_is_that_of_the_first_pass_also_when_later_ones_come_to_nothing(tiny_run, tiny_policy, tmp_path: Path):
     settings = replace(
         tiny_run.BASE,
-        num_steps=1,
+        training=replace(tiny_run.BASE.training, num_steps=1, max_skipped_steps=10),
         optimizer=OptimizerSettings(learning_rate=0.05, warmup_steps=0),
-        update=replace(tiny_run.BASE.update, max_skipped_steps=10),
     )
     metrics = tiny_run.run(
         tiny_policy,

@@ -123,7 +123,9 @@ def test_sigterm_saves_and_exits_with_143_and_the_resumed_run_is_the_same(
     newest = newest_verified(tmp_path / "torn" / "checkpoints")
     assert newest is not None and f"saved after step {int(newest.name[-6:])};" in errors
     policy = load_policy(str(tiny_model_path), dtype="float32", device="cpu")
-    settings = replace(tiny_run.VARIANTS[variant], num_steps=NUM_STEPS)
+    settings = replace(
+        tiny_run.VARIANTS[variant], training=replace(tiny_run.VARIANTS[variant].training, num_steps=NUM_STEPS)
+    )
     tiny_run.run(policy, tmp_path / "torn", settings, resume=True)
     assert not caplog.records  # the lock was given back
     assert_same_end(straight, tmp_path / "torn")

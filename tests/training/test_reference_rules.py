@@ -145,7 +145,7 @@ def test_a_state_with_a_copy_does_not_fit_a_rule_without(tiny_policy):
 
 
 def test_scores_are_those_of_each_sample_alone(tiny_policy):
-    samples = [replace(sample(), response_ids=(8,) * length, log_mu=(-1.0,) * length) for length in (1, 5, 3)]
+    samples = [replace(sample(), log_mu=(-1.0,) * length, response_ids=(8,) * length) for length in (1, 5, 3)]
     together = score_samples(tiny_policy, samples, max_tokens=1000)
     for one, values in zip(samples, together, strict=True):
         assert len(values) == len(one.response_ids)

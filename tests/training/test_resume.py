@@ -74,7 +74,7 @@ def test_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_run(
     tiny_run, fresh_policy, undisturbed, tmp_path: Path, variant
 ):
     settings = tiny_run.VARIANTS[variant]
-    tiny_run.run(fresh_policy(), tmp_path / "torn", replace(settings, num_steps=3))
+    tiny_run.run(fresh_policy(), tmp_path / "torn", replace(settings, training=replace(settings.training, num_steps=3)))
     result = tiny_run.run(fresh_policy(), tmp_path / "torn", settings, resume=True)
     assert result.num_steps == 6
     assert_same_run(undisturbed(variant), tmp_path / "torn")
@@ -88,7 +88,7 @@ def test_an_adapter_is_the_whole_of_a_checkpoint_and_of_its_reference(tiny_run, 
 
     settings = tiny_run.VARIANTS["schedule-free-ema"]
     tiny_run.run(fresh(0), tmp_path / "straight", settings)
-    tiny_run.run(fresh(0), tmp_path / "torn", replace(settings, num_steps=2))
+    tiny_run.run(fresh(0), tmp_path / "torn", replace(settings, training=replace(settings.training, num_steps=2)))
     tiny_run.run(fresh(1), tmp_path / "torn", settings, resume=True)
     assert_same_run(tmp_path / "straight", tmp_path / "torn")
     content = load_checkpoint(tmp_path / "torn" / "checkpoints" / "step-000006")
@@ -137,7 +137,7 @@ def test_a_damaged_checkpoint_gives_the_one_before_and_the_same_end(
     tiny_run, fresh_policy, undisturbed, tmp_path: Path, caplog
 ):
     settings = tiny_run.VARIANTS["schedule-free-ema"]
-    tiny_run.run(fresh_policy(), tmp_path / "torn", replace(settings, num_steps=4))
+    tiny_run.run(fresh_policy(), tmp_path / "torn", replace(settings, training=replace(settings.training, num_steps=4)))
     path = tmp_path / "torn" / "checkpoints" / "step-000004" / "optimizer.safetensors"
     data = bytearray(path.read_bytes())
     data[-100] ^= 16
@@ -158,7 +158,9 @@ def test_a_damaged_checkpoint_gives_the_one_before_and_the_same_end(
 
 
 def test_when_every_checkpoint_is_damaged_nothing_is_thrown_away(tiny_run, fresh_policy, tmp_path: Path):
-    tiny_run.run(fresh_policy(), tmp_path, replace(tiny_run.BASE, num_steps=2))
+    tiny_run.run(
+        fresh_policy(), tmp_path, replace(tiny_run.BASE, training=replace(tiny_run.BASE.training, num_steps=2))
+    )
     (tmp_path / "checkpoints" / "step-000002" / "numbers.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"none of the checkpoints .* is undamaged"):
         tiny_run.run(fresh_policy(), tmp_path, tiny_run.BASE, resume=True)
@@ -166,7 +168,9 @@ def test_when_every_checkpoint_is_damaged_nothing_is_thrown_away(tiny_run, fresh
 
 
 def test_resuming_without_a_checkpoint_begins_again(tiny_run, fresh_policy, tmp_path: Path):
-    settings = replace(tiny_run.VARIANTS["iterative"], num_steps=2)
+    settings = replace(
+        tiny_run.VARIANTS["iterative"], training=replace(tiny_run.VARIANTS["iterative"].training, num_steps=2)
+    )
     tiny_run.run(fresh_policy(), tmp_path / "straight", settings)
 
     def fail(metrics, samples) -> None:
@@ -184,12 +188,14 @@ def test_resuming_without_a_checkpoint_begins_again(tiny_run, fresh_policy, tmp_
 
 def test_preparation_is_left_out_on_resume(tiny_run, fresh_policy, tmp_path: Path):
     settings = tiny_run.VARIANTS["iterative"]
-    tiny_run.run(fresh_policy(), tmp_path, replace(settings, num_steps=2))
+    tiny_run.run(fresh_policy(), tmp_path, replace(settings, training=replace(settings.training, num_steps=2)))
     tiny_run.run(fresh_policy(), tmp_path, settings, resume=True, prepare=lambda: pytest.fail("prepared again"))
 
 
 def test_a_finished_run_resumed_does_nothing(tiny_run, fresh_policy, tmp_path: Path):
-    settings = replace(tiny_run.VARIANTS["iterative"], num_steps=2)
+    settings = replace(
+        tiny_run.VARIANTS["iterative"], training=replace(tiny_run.VARIANTS["iterative"].training, num_steps=2)
+    )
     tiny_run.run(fresh_policy(), tmp_path, settings)
     result = tiny_run.run(fresh_policy(), tmp_path, settings, resume=True)
     assert (result.num_steps, result.metrics) == (2, {})
@@ -205,14 +211,17 @@ def begun(undisturbed, tmp_path: Path):
 
 def test_other_settings_are_refused_with_both_values(tiny_run, fresh_policy, begun: Path):
     changed = replace(
-        tiny_run.BASE, seed=1, collect=replace(tiny_run.BASE.collect, num_samples=8, advantages="leave-one-out")
+        tiny_run.BASE,
+        advantages=replace(tiny_run.BASE.advantages, kind="leave-one-out"),
+        sampling=replace(tiny_run.BASE.sampling, num_samples=8),
+        seed=1,
     )
     with pytest.raises(CheckpointError) as raised:
         tiny_run.run(fresh_policy(), begun, changed, resume=True)
     for line in (
         "settings.seed: 0 in the checkpoint, 1 now",
-        "settings.collect.num_samples: 4 in the checkpoint, 8 now",
-        "settings.collect.advantages: 'group-mean' in the checkpoint, 'leave-one-out' now",
+        "settings.sampling.num_samples: 4 in the checkpoint, 8 now",
+        "settings.advantages.kind: 'group-mean' in the checkpoint, 'leave-one-out' now",
     ):
         assert line in str(raised.value)
 
@@ -226,7 +235,11 @@ def test_another_objective_or_other_data_is_refused(tiny_run, fresh_policy, begu
 
 
 def test_steps_and_learning_rate_may_change(tiny_run, fresh_policy, begun: Path):
-    changed = replace(tiny_run.BASE, num_steps=4, optimizer=OptimizerSettings(learning_rate=1e-5, warmup_steps=2))
+    changed = replace(
+        tiny_run.BASE,
+        training=replace(tiny_run.BASE.training, num_steps=4),
+        optimizer=OptimizerSettings(learning_rate=1e-5, warmup_steps=2),
+    )
     assert tiny_run.run(fresh_policy(), begun, changed, resume=True).metrics["learning_rate"] == 1e-5
 
 
@@ -257,9 +270,9 @@ def test_rollouts_of_different_runs_have_different_ids_and_those_of_a_continued_
     def ids(folder: Path) -> set[str]:
         return {sample.sample_id for path in (folder / "rollouts").iterdir() for sample in read_samples(path)}
 
-    short = replace(tiny_run.BASE, num_steps=1)
+    short = replace(tiny_run.BASE, training=replace(tiny_run.BASE.training, num_steps=1))
     tiny_run.run(fresh_policy(), tmp_path / "one", short)
     tiny_run.run(fresh_policy(), tmp_path / "other", short, objective=Objective(beta=0.02))
     assert not ids(tmp_path / "one") & ids(tmp_path / "other")
-    tiny_run.run(fresh_policy(), tmp_path / "longer", replace(short, num_steps=2))
+    tiny_run.run(fresh_policy(), tmp_path / "longer", replace(short, training=replace(short.training, num_steps=2)))
     assert ids(tmp_path / "one") < ids(tmp_path / "longer")

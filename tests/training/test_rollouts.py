@@ -1,6 +1,6 @@
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -8,7 +8,15 @@ import torch
 from klimb.experience import Sample, SamplingSettings
 from klimb.samplers import Completion
 from klimb.tasks import Problem, Response, Score, ScoringError
-from klimb.training import PromptStream, RolloutContext, RolloutSettings, RolloutWorker, collect_rollouts
+from klimb.training import (
+    AdvantageSettings,
+    LoopSettings,
+    PromptStream,
+    RolloutContext,
+    RolloutSettings,
+    RolloutWorker,
+    collect_rollouts,
+)
 from klimb.training.rollouts import compute_credits
 
 ROUND = RolloutContext(seed=5, step=3, policy_version=17, record_log_ref=True)
@@ -48,6 +56,9 @@ class DigitScorer:
         ]
 
 
+EVERY_GROUP = AdvantageSettings(group_filter=False)
+
+
 @pytest.fixture
 def draw(tiny_policy):
     """Collects what the script says: a text a group, a character a response."""
@@ -58,11 +69,14 @@ def draw(tiny_policy):
             for number in range(10)
         ]
         sampler = sampler_class(tiny_policy, script)
-        settings = replace(RolloutSettings(num_prompts=2, num_samples=len(script[0])), **changes)
+        named = {entry.name for entry in fields(AdvantageSettings)}
+        of_groups = {key: value for key, value in changes.items() if key in named}
+        of_rollouts = {key: value for key, value in changes.items() if key not in named}
         collection = collect_rollouts(
             RolloutWorker(policy=tiny_policy, sampler=sampler, scorer=scorer or DigitScorer(), problems=problems),
             PromptStream(len(problems), seed=0),
-            settings=settings,
+            settings=replace(RolloutSettings(num_prompts=2, num_samples=len(script[0])), **of_rollouts),
+            advantages=replace(EVERY_GROUP, **of_groups),
             this_round=ROUND,
             sampling_generator=torch.Generator(),
             shuffle_generator=torch.Generator().manual_seed(1),
@@ -103,6 +117,7 @@ def test_log_ref_is_left_open_when_the_reference_is_another_model(tiny_policy):
         actors,
         PromptStream(1, seed=0),
         settings=RolloutSettings(num_prompts=1, num_samples=2),
+        advantages=EVERY_GROUP,
         this_round=replace(ROUND, record_log_ref=False),
         sampling_generator=torch.Generator(),
         shuffle_generator=torch.Generator(),
@@ -113,12 +128,12 @@ def test_log_ref_is_left_open_when_the_reference_is_another_model(tiny_policy):
 def test_advantages_belong_to_their_samples(draw):
     collection, _ = draw(["19", "37"])
     assert texts(collection.used) == ["1", "9", "3", "7"]
-    assert compute_credits(collection.used, RolloutSettings()).tolist() == [-4, 4, -2, 2]
+    assert compute_credits(collection.used, EVERY_GROUP, beta=0.0).tolist() == [-4, 4, -2, 2]
 
 
 def test_without_the_filter_even_groups_are_trained_on_with_advantage_zero(draw):
     collection, sampler = draw(["33", "37"])
-    assert compute_credits(collection.used, RolloutSettings()).tolist() == [0, 0, -2, 2]
+    assert compute_credits(collection.used, EVERY_GROUP, beta=0.0).tolist() == [0, 0, -2, 2]
     assert sampler.num_prompts == [2]
     assert collection.metrics["groups_dropped_fraction"] == 0
 
@@ -158,7 +173,7 @@ def test_responses_without_a_reward_are_counted_and_never_averaged_in(draw):
     collection, _ = draw(["1x9", "xx7"])
     # Group 1 keeps two responses with mean 5; group 2 keeps one only, which cannot be compared with itself.
     assert texts(collection.used) == ["1", "9"]
-    assert compute_credits(collection.used, RolloutSettings()).tolist() == [-4, 4]
+    assert compute_credits(collection.used, EVERY_GROUP, beta=0.0).tolist() == [-4, 4]
     assert collection.metrics["num_errors"] == 3
     assert collection.metrics["reward_mean"] == pytest.approx((1 + 9 + 7) / 3)
     assert [sample.metadata["used"] for sample in collection.samples] == [
@@ -207,10 +222,8 @@ def test_shuffling_leaves_missing_rewards_where_they_are(draw):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_samples": 1}, "num_samples is 1; draw at least 2, or use batch-z-score"),
-        ({"advantages": "group-meen"}, "unknown advantages 'group-meen'"),
         ({"num_prompts": 0}, "num_prompts and num_samples must be >= 1"),
-        ({"sampling": SamplingSettings(temperature=0.0)}, "temperature is 0"),
+        ({"temperature": 0.0}, "temperature is 0"),
     ],
 )
 def test_bad_settings_are_named(changes: dict, message: str):
@@ -219,7 +232,12 @@ def test_bad_settings_are_named(changes: dict, message: str):
 
 
 def test_one_response_a_prompt_is_fine_without_a_group_baseline():
-    RolloutSettings(num_samples=1, advantages="batch-z-score")
+    single = RolloutSettings(num_samples=1)
+    LoopSettings(sampling=single, advantages=AdvantageSettings(kind="batch-z-score"))
+    with pytest.raises(ValueError, match=r"num_samples is 1; use at least 2, or advantages\.kind = 'batch-z-score'"):
+        LoopSettings(sampling=single)
+    with pytest.raises(ValueError, match="unknown advantages 'group-meen'"):
+        AdvantageSettings(kind="group-meen")
 
 
 @pytest.mark.parametrize("changes", [{}, {"shuffle_rewards": True}, {"group_filter": True}])
@@ -229,7 +247,7 @@ def test_groups_that_come_as_they_end_give_the_collection_of_those_that_come_tog
     assert [replace(sample, created_at=0.0) for sample in one_by_one.samples] == [
         replace(sample, created_at=0.0) for sample in together.samples
     ]
-    of_each = [compute_credits(rollouts.used, RolloutSettings()) for rollouts in (one_by_one, together)]
+    of_each = [compute_credits(rollouts.used, EVERY_GROUP, beta=0.0) for rollouts in (one_by_one, together)]
     assert torch.equal(*of_each)
 
 

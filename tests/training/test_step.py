@@ -10,7 +10,7 @@ from klimb.training.minibatches import score_samples
 from klimb.training.optimizers import (
     Optimizer,
 )
-from klimb.training.settings import OptimizerSettings, StepSettings
+from klimb.training.settings import OptimizerSettings, TrainingSettings
 from klimb.training.update import (
     StepOutcome,
     merge_metrics,
@@ -52,9 +52,11 @@ def batch_of(policy, *, advantages=(1.0, -0.5, 0.25, -2.0, 1.5, 0.5, -1.0, 0.75)
     return collate(samples, torch.tensor(advantages))
 
 
-def gradient_of(policy, objective, batch: Batch, **settings) -> tuple[dict[str, torch.Tensor], StepOutcome]:
+def gradient_of(
+    policy, objective, batch: Batch, max_grad_norm: float = math.inf, **portions
+) -> tuple[dict[str, torch.Tensor], StepOutcome]:
     """The gradient that the step used, caught on its way into the optimizer."""
-    optimizer = Optimizer(policy.trainable(), SGD_LIKE)
+    optimizer = Optimizer(policy.trainable(), replace(SGD_LIKE, max_grad_norm=max_grad_norm))
     caught: dict[str, torch.Tensor] = {}
 
     def catch(*_) -> None:
@@ -62,9 +64,7 @@ def gradient_of(policy, objective, batch: Batch, **settings) -> tuple[dict[str, 
 
     optimizer._inner.register_step_pre_hook(catch)
     with optimizer.gradient_point():
-        outcome = optimizer_step(
-            policy, optimizer, objective, batch, settings=StepSettings(**({"max_grad_norm": math.inf} | settings))
-        )
+        outcome = optimizer_step(policy, optimizer, objective, batch, **portions)
     return caught, outcome
 
 
@@ -129,14 +129,13 @@ def test_rows_of_advantage_zero_are_computed_when_the_divergence_pulls_on_them(t
 
 
 def test_nothing_to_learn_is_no_step(tiny_policy):
-    optimizer = Optimizer(tiny_policy.trainable(), OptimizerSettings())
+    optimizer = Optimizer(tiny_policy.trainable(), OptimizerSettings(warmup_steps=0))
     with optimizer.gradient_point():
         outcome = optimizer_step(
             tiny_policy,
             optimizer,
             Objective(beta=0.0),
             batch_of(tiny_policy, advantages=(0.0,) * 8),
-            settings=StepSettings(),
         )
     assert outcome == StepOutcome({}, 0)
     assert optimizer.num_steps == 0
@@ -162,11 +161,9 @@ def test_what_is_not_finite_is_no_step_and_leaves_no_trace(tiny_policy, where: s
     before = {name: parameter.detach().clone() for name, parameter in tiny_policy.trainable().items()}
     if where == "gradient":
         next(iter(tiny_policy.trainable().values())).register_hook(lambda gradient: gradient * math.inf)
-    optimizer = Optimizer(tiny_policy.trainable(), OptimizerSettings(learning_rate=0.1))
+    optimizer = Optimizer(tiny_policy.trainable(), OptimizerSettings(learning_rate=0.1, warmup_steps=10))
     with optimizer.gradient_point():
-        outcome = optimizer_step(
-            tiny_policy, optimizer, Objective(clip="none", beta=0.01), batch, settings=StepSettings()
-        )
+        outcome = optimizer_step(tiny_policy, optimizer, Objective(clip="none", beta=0.01), batch)
     assert outcome.not_finite == where
     assert optimizer.num_steps == 0
     for name, parameter in tiny_policy.trainable().items():
@@ -184,10 +181,12 @@ def test_metrics_merge_by_tokens_by_largest_and_by_sum():
     assert merge_metrics(outcomes) == {"kl_pi_ref": 3.25, "w_max": 5.0, "num_bound_hits": 3.0}
 
 
-@pytest.mark.parametrize("changes", [{"micro_batch_tokens": 0}, {"max_grad_norm": 0.0}, {"max_grad_norm": math.nan}])
-def test_bad_settings_are_named(changes: dict):
-    with pytest.raises(ValueError, match=next(iter(changes))):
-        StepSettings(**changes)
+@pytest.mark.parametrize("max_grad_norm", [0.0, math.nan])
+def test_bad_settings_are_named(max_grad_norm: float):
+    with pytest.raises(ValueError, match="max_grad_norm must be > 0"):
+        OptimizerSettings(max_grad_norm=max_grad_norm)
+    with pytest.raises(ValueError, match="micro_batch_tokens must be 'auto' or >= 1"):
+        TrainingSettings(micro_batch_tokens=0)
 
 
 @pytest.mark.parametrize(
@@ -201,12 +200,10 @@ def test_ess_scaling_multiplies_the_learning_rate_by_the_root_of_the_effective_s
         with torch.no_grad():
             for name, parameter in tiny_policy.trainable().items():
                 parameter.copy_(start[name])
-        optimizer = Optimizer(
-            tiny_policy.trainable(), OptimizerSettings(learning_rate=1e-4, weight_decay=0.0, warmup_steps=0)
-        )
+        settings = OptimizerSettings(learning_rate=1e-4, weight_decay=0.0, warmup_steps=0, ess_scaling=ess_scaling)
+        optimizer = Optimizer(tiny_policy.trainable(), settings)
         with optimizer.gradient_point():
-            settings = StepSettings(ess_scaling=ess_scaling)
-            metrics.append(optimizer_step(tiny_policy, optimizer, Objective(), batch, settings=settings).metrics)
+            metrics.append(optimizer_step(tiny_policy, optimizer, Objective(), batch).metrics)
         moved.append(
             torch.cat(
                 [(parameter.detach() - start[name]).flatten() for name, parameter in tiny_policy.trainable().items()]
@@ -219,15 +216,15 @@ def test_ess_scaling_multiplies_the_learning_rate_by_the_root_of_the_effective_s
 
 
 def test_schedule_free_takes_the_scaled_learning_rate_too(tiny_policy):
-    settings = OptimizerSettings(kind="schedule-free", learning_rate=1e-4, weight_decay=0.0, warmup_steps=0)
+    settings = OptimizerSettings(
+        kind="schedule-free", learning_rate=1e-4, weight_decay=0.0, warmup_steps=0, ess_scaling="sequence"
+    )
     optimizer = Optimizer(tiny_policy.trainable(), settings)
     with optimizer.gradient_point():
-        outcome = optimizer_step(
-            tiny_policy, optimizer, Objective(), batch_of(tiny_policy), settings=StepSettings(ess_scaling="sequence")
-        )
+        outcome = optimizer_step(tiny_policy, optimizer, Objective(), batch_of(tiny_policy))
     assert optimizer._inner.param_groups[0]["lr"] == outcome.metrics["learning_rate"] < 1e-4
 
 
 def test_an_unknown_ess_scaling_is_named(without_shape_checks):
     with pytest.raises(ValueError, match="there are none, token, sequence-mean, sequence"):
-        StepSettings(ess_scaling="prompt")
+        OptimizerSettings(ess_scaling="prompt")

@@ -10,7 +10,7 @@ from klimb.training import (
     Optimizer,
     OptimizerSettings,
     StepOutcome,
-    UpdateSettings,
+    TrainingSettings,
     score_samples,
     update,
 )
@@ -51,8 +51,8 @@ def run(policy, optimizer, settings, seen):
 
 def test_epochs_times_minibatches_are_the_steps(tiny_policy):
     seen: list = []
-    optimizer = Optimizer(tiny_policy.trainable(), OptimizerSettings(learning_rate=1e-3))
-    metrics = run(tiny_policy, optimizer, UpdateSettings(num_epochs=2, num_minibatches=3), seen)
+    optimizer = Optimizer(tiny_policy.trainable(), OptimizerSettings(learning_rate=1e-3, warmup_steps=10))
+    metrics = run(tiny_policy, optimizer, TrainingSettings(num_epochs=2, num_minibatches=3), seen)
     assert [name for name, _, _ in seen] == ["e0-m0", "e0-m1", "e0-m2", "e1-m0", "e1-m1", "e1-m2"]
     assert {rows for _, rows, _ in seen} == {2}
     assert optimizer.num_steps == metrics["num_optimizer_steps"] == 6
@@ -64,7 +64,7 @@ def test_epochs_times_minibatches_are_the_steps(tiny_policy):
 def test_the_policy_is_scored_at_y_inside_and_left_at_x(tiny_policy, kind: str):
     optimizer = Optimizer(tiny_policy.trainable(), OptimizerSettings(kind=kind, learning_rate=0.01, warmup_steps=0))
     seen: list = []
-    run(tiny_policy, optimizer, UpdateSettings(num_epochs=3), seen)
+    run(tiny_policy, optimizer, TrainingSettings(num_epochs=3), seen)
     at_x = score_samples(tiny_policy, batch_of(tiny_policy).samples, max_tokens=1000)
     with optimizer.gradient_point():
         at_y = score_samples(tiny_policy, batch_of(tiny_policy).samples, max_tokens=1000)
@@ -91,11 +91,11 @@ def test_too_many_in_a_row_end_the_run_with_where_to_look(tiny_policy, tmp_path:
 
 
 def test_skipped_steps_are_counted_and_left_out_of_the_means(tiny_policy):
-    optimizer = Optimizer(tiny_policy.trainable(), OptimizerSettings())
+    optimizer = Optimizer(tiny_policy.trainable(), OptimizerSettings(warmup_steps=10))
     weight = next(iter(tiny_policy.trainable().values()))
     calls = iter(range(10))
     weight.register_hook(lambda gradient: gradient * (float("nan") if next(calls) == 0 else 1.0))
-    metrics = run(tiny_policy, optimizer, UpdateSettings(num_minibatches=3), [])
+    metrics = run(tiny_policy, optimizer, TrainingSettings(num_minibatches=3), [])
     assert metrics["num_skipped_steps"] == 1
     assert metrics["num_optimizer_steps"] == 2
     assert metrics["grad_norm"] > 0
@@ -104,4 +104,4 @@ def test_skipped_steps_are_counted_and_left_out_of_the_means(tiny_policy):
 @pytest.mark.parametrize("name", ["num_epochs", "num_minibatches", "max_skipped_steps"])
 def test_bad_settings_are_named(name: str):
     with pytest.raises(ValueError, match=name):
-        UpdateSettings(**{name: -1})
+        TrainingSettings(**{name: -1})

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from klimb.errors import Interrupted
-from klimb.experience import SamplingSettings
 from klimb.losses import Objective
 from klimb.policies import load_policy
 from klimb.samplers import LocalSampler
 from klimb.tasks import Problem, Response, Score
 from klimb.training import (
+    AdvantageSettings,
     CheckpointSettings,
     IterativeReference,
     LoopSettings,
@@ -22,7 +22,7 @@ from klimb.training import (
     ReplaySettings,
     RolloutSettings,
     SourceSettings,
-    UpdateSettings,
+    TrainingSettings,
     reference_named,
     train,
 )
@@ -33,9 +33,9 @@ PROBLEMS = tuple(
 )
 
 BASE = LoopSettings(
-    num_steps=6,
-    collect=RolloutSettings(num_prompts=4, num_samples=4, sampling=SamplingSettings(max_new_tokens=6)),
-    update=UpdateSettings(num_epochs=2, num_minibatches=2),
+    training=TrainingSettings(num_steps=6, num_epochs=2, num_minibatches=2),
+    advantages=AdvantageSettings(group_filter=False),
+    sampling=RolloutSettings(num_prompts=4, num_samples=4, max_new_tokens=6),
     optimizer=OptimizerSettings(learning_rate=3e-3, warmup_steps=2),
     checkpoints=CheckpointSettings(every_steps=2, keep=2),
 )
@@ -47,27 +47,29 @@ VARIANTS = {
     ),
     "every-10-filtered": replace(
         BASE,
-        collect=replace(BASE.collect, group_filter=True, advantages="group-z-score"),
+        advantages=replace(BASE.advantages, group_filter=True, kind="group-z-score"),
         reference=IterativeReference(every_steps=10),
     ),
     "threshold-recomputed": replace(
-        BASE, reference=IterativeReference(every_steps=None, kl_threshold=0.1), log_mu="recomputed"
+        BASE,
+        training=replace(BASE.training, log_mu="recomputed"),
+        reference=IterativeReference(every_steps=None, kl_threshold=0.1),
     ),
     "fixed-shuffled-tempered": replace(
         BASE,
-        collect=replace(
-            BASE.collect, shuffle_rewards=True, sampling=SamplingSettings(temperature=0.7, top_p=0.9, max_new_tokens=6)
-        ),
+        advantages=replace(BASE.advantages, shuffle_rewards=True),
+        sampling=replace(BASE.sampling, temperature=0.7, top_p=0.9, max_new_tokens=6),
         reference=reference_named("fixed"),
     ),
     "replayed": replace(
         BASE,
-        sources=SourceSettings(
-            shares={"rollout": 0.5, "replay": 0.5}, replay=ReplaySettings(max_age=9, rule="hard", max_groups=7)
-        ),
+        sources=SourceSettings(rollout=0.5, replay=0.5),
+        replay=ReplaySettings(max_age=9, rule="hard", max_groups=7),
     ),
-    "delayed": replace(BASE, sources=SourceSettings(lag=2), reference=IterativeReference(every_steps=10)),
-    "delayed-recomputed": replace(BASE, sources=SourceSettings(lag=1), log_mu="recomputed"),
+    "delayed": replace(BASE, sampling=replace(BASE.sampling, lag=2), reference=IterativeReference(every_steps=10)),
+    "delayed-recomputed": replace(
+        BASE, training=replace(BASE.training, log_mu="recomputed"), sampling=replace(BASE.sampling, lag=1)
+    ),
 }
 
 
@@ -98,7 +100,7 @@ def run(policy: Any, folder: Path, settings: LoopSettings, **changes: Any) -> An
 
 def main() -> None:
     model_path, folder, variant, changes = sys.argv[1], Path(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4])
-    settings = replace(VARIANTS[variant], num_steps=changes["num_steps"])
+    settings = replace(VARIANTS[variant], training=replace(VARIANTS[variant].training, num_steps=changes["num_steps"]))
     policy = load_policy(model_path, dtype="float32", device="cpu")
 
     def tell(metrics: Any, samples: Any) -> None:

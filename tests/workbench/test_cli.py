@@ -4,9 +4,8 @@ import pytest
 from tests.workbench.logged import drawn, store_of
 from transformers import AutoModelForCausalLM
 
-from klimb.losses import RECIPES
 from klimb.samplers import LocalSampler
-from klimb.training import read_metrics
+from klimb.training import RECIPES, read_metrics
 from klimb.workbench import dry_run
 from klimb.workbench.config import build_config
 from klimb.workbench.dry_run import Cost, Trial, step_seconds

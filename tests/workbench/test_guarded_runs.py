@@ -72,10 +72,10 @@ def test_what_others_wrote_into_the_file_cannot_steer_the_terminal(tmp_path):
     event = {
         "step": 3,
         "action": "stop",
-        "metric": "m",
-        "value": None,
+        "name": "m",
+        "number": None,
         "limit": 0.1,
-        "reason": "bad \x1b[31m[red]\u202e",
+        "title": "bad \x1b[31m[red]\u202e",
     }
     content = {"before": {"guard/perplexity": 20.0}, "after": {"guard/perplexity": None}, "events": [event]}
     (tmp_path / "guard.json").write_text(json.dumps(content), encoding="utf-8")

@@ -5,7 +5,21 @@ import math
 import pytest
 
 from klimb.errors import ConfigError
-from klimb.losses import RECIPES, Corrected, DualClip, Mask, NoClip, Objective, SecondMoment, TotalVariation, Truncate
+from klimb.losses import (
+    Corrected,
+    DecoupledCorrection,
+    DualClip,
+    Mask,
+    MaskedCorrection,
+    NoClip,
+    NormalisedCorrection,
+    Objective,
+    SecondMoment,
+    TotalVariation,
+    Truncate,
+    TruncatedCorrection,
+)
+from klimb.training import RECIPES
 from klimb.workbench.config import build_config
 from klimb.workbench.session import make_objective
 
@@ -23,40 +37,40 @@ def objective_of(tables: dict):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_run_file_that_names_a_recipe_trains_with_its_objective(name: str):
     recipe = RECIPES[name]
-    overrides = {"reduce": 48} if recipe.reduce == "max-new-tokens" else {}
+    overrides = {"reduce": 48} if recipe.objective.reduce == "max-new-tokens" else {}
     made = objective_of({"objective": {"recipe": name}, "sampling": {"max_new_tokens": 48}})
-    assert made == recipe.objective(**overrides)
+    assert made == recipe.make_objective(**overrides)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_credit_is_the_recipes(name: str):
     recipe, credit = RECIPES[name], build_config({"objective": {"recipe": name}}, source="").credit
-    assert credit.kind == recipe.credit
-    for key in ("kl_in_reward", "gae_lambda", "discount", "whiten"):
-        assert getattr(credit, key) == getattr(recipe, key)
+    assert credit == recipe.credit
 
 
 @pytest.mark.parametrize(
-    ("section", "rule", "normalised"),
+    ("section", "correction", "rule"),
     [
-        ({"kind": "decoupled"}, NoClip(), False),
-        ({"kind": "truncate", "high": 3.0}, Truncate(1.0, 2.0), False),
-        ({"kind": "normalised"}, Truncate(1.0, 1.0), True),
-        ({"kind": "mask"}, Mask(0.5, 5.0), False),
+        ({"kind": "decoupled"}, DecoupledCorrection(level="sequence"), NoClip()),
+        ({"kind": "truncate", "high": 3.0}, TruncatedCorrection(level="sequence", high=3.0), Truncate(1.0, 2.0)),
+        ({"kind": "normalised"}, NormalisedCorrection(level="sequence"), Truncate(1.0, 1.0)),
+        ({"kind": "mask"}, MaskedCorrection(level="sequence"), Mask(0.5, 5.0)),
     ],
 )
-def test_a_correction_wraps_the_objective_of_the_recipe(section, rule, normalised):
+def test_a_correction_wraps_the_objective_of_the_recipe(section, correction, rule):
     made = objective_of({"objective": {"recipe": "grpo"}, "correction": {"level": "sequence", **section}})
-    assert made == Corrected(objective=RECIPES["grpo"].objective(), rule=rule, level="sequence", normalised=normalised)
+    assert made == Corrected(objective=RECIPES["grpo"].make_objective(), correction=correction)
+    assert correction.rule == rule
+    assert correction.normalised == (section["kind"] == "normalised")
 
 
 def test_the_off_policy_mask_goes_with_every_kind_and_with_none():
     alone = objective_of({"correction": {"off_policy_mask": 0.5}})
     assert isinstance(alone, Corrected)
-    assert (alone.rule, alone.off_policy_mask) == (None, 0.5)
+    assert (alone.correction.rule, alone.correction.off_policy_mask) == (None, 0.5)
     both = objective_of({"correction": {"kind": "mask", "off_policy_mask": 0.25}})
     assert isinstance(both, Corrected)
-    assert (both.rule, both.off_policy_mask) == (Mask(0.5, 5.0), 0.25)
+    assert (both.correction.rule, both.correction.off_policy_mask) == (Mask(0.5, 5.0), 0.25)
     assert isinstance(objective_of({"correction": "none"}), Objective)
 
 

@@ -59,17 +59,16 @@ def test_each_loss_becomes_its_own_objective_with_its_own_settings():
     assert (made("asymre").needs_log_mu, made("topr").needs_log_mu) == (False, True)
 
 
-def test_a_soft_value_takes_beta_as_its_temperature_and_filtered_cloning_its_least_reward():
-    def collect(recipe: str, **settings: object):
+def test_a_recipe_gives_the_advantages_with_their_offset_and_least_reward():
+    def advantages(recipe: str, **settings: object):
         config = build_config({"objective": {"recipe": recipe, **settings}}, source="test")
-        return make_loop_settings(config).collect
+        return make_loop_settings(config).advantages
 
-    assert (collect("oapl", beta=0.3).advantages, collect("oapl", beta=0.3).advantage_temperature) == (
-        "group-soft-value",
-        0.3,
-    )
-    assert collect("asymre").advantage_offset == -0.1
-    assert (collect("bc-filtered").min_reward, collect("bc").min_reward) == (0.5, None)
+    assert advantages("oapl", beta=0.3).kind == "group-soft-value"
+    with pytest.raises(ConfigError, match=r"objective.beta = 0.0: expected a number > 0"):
+        build_config({"objective": {"recipe": "oapl", "beta": 0.0}}, source="test")
+    assert advantages("asymre").offset == -0.1
+    assert (advantages("bc-filtered").min_reward, advantages("bc").min_reward) == (0.5, None)
 
 
 def test_a_run_on_logs_alone_evaluates_nothing_that_nobody_named():

@@ -198,17 +198,12 @@ def _message(error: Exception) -> str:
 
 
 def _scan_of_samples(files: SegmentFiles) -> str:
-    """All sample rows with `file` (number in the listing) and `row`; each version apart, as their columns differ."""
-    names = [field.name for field in fields(Sample)]
-    versions = sorted({segment.missing for segment in files.samples})
-    return " union all ".join(_scan_of_version(files, missing, names) for missing in versions) or _NO_SAMPLES
-
-
-def _scan_of_version(files: SegmentFiles, missing: tuple[str, ...], names: Sequence[str]) -> str:
-    numbers = [number for number, segment in enumerate(files.samples) if segment.missing == missing]
-    columns = ", ".join(f"'' as {name}" if name in missing else f'"{name}"' for name in names)
-    scan = _read_parquet([files.samples[number] for number in numbers])
-    return f"select {columns}, {numbers}[file_index::bigint + 1] as file, file_row_number as row from {scan}"
+    """All sample rows with `file` (number in the listing) and `row`."""
+    if not files.samples:
+        return _NO_SAMPLES
+    columns = ", ".join(f'"{field.name}"' for field in fields(Sample))
+    scan = _read_parquet(files.samples)
+    return f"select {columns}, file_index::bigint as file, file_row_number as row from {scan}"
 
 
 def _scan_of_feedback(files: SegmentFiles) -> str:

@@ -7,7 +7,11 @@ because a ratio computed from the wrong ones is silently wrong.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Annotated, Literal, TypedDict
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from klimb.declarations import configurable
 
 Provenance = Literal["sampler", "recomputed", "estimated", "absent"]
 """Where `log_mu` comes from: recorded while drawing, scored again by the same weights, guessed, or not known."""
@@ -28,23 +32,21 @@ class Message(TypedDict):
     content: str
 
 
+@configurable
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
-    """How tokens are drawn; together with the weights they define the behaviour policy μ.
+    """How tokens are drawn; together with the weights they define the behaviour policy μ."""
 
-    Attributes:
-        temperature: 0 draws the most likely token (a point mass: its log_mu is 0).
-        top_p: keep the smallest set of tokens whose probability reaches this; 1 keeps all.
-        top_k: keep this many most likely tokens; 0 keeps all.
-        min_p: keep tokens whose probability is at least this share of the most likely one's; 0 keeps all.
-        max_new_tokens: the response is cut after this many tokens.
-    """
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    max_new_tokens: int = 64
+    temperature: Annotated[float, Ge(0), Le(100)] = 1.0
+    """Softmax temperature; 0 draws the likeliest token (a point mass: its log_mu is 0), and training needs more."""
+    top_p: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Keep the smallest set of tokens whose probability reaches this; 1 keeps all."""
+    top_k: Annotated[int, Ge(0), Le(1_000_000)] = 0
+    """Keep this many most likely tokens; 0 keeps all."""
+    min_p: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Keep tokens at least this share as likely as the likeliest; 0 keeps all."""
+    max_new_tokens: Annotated[int, Ge(1), Le(1_000_000)] = 64
+    """An answer is cut after this many tokens."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):

@@ -67,10 +67,6 @@ SAMPLE_SCHEMA = pa.schema(
 """One column a field of `Sample`, in its order."""
 
 
-_ADDED = {"1": ("tokenizer", "raw"), SCHEMA_VERSION: ()}
-"""Readable version -> the columns that it did not have yet; they read as empty texts."""
-
-
 ROW_GROUP_SAMPLES = 2048
 
 
@@ -124,7 +120,7 @@ def stream_samples(path: str | Path, rows: Sequence[int] | None = None) -> Itera
         FileNotFoundError: there is no such file.
     """
     with _opened(path) as file:
-        missing = _check_schema(path, file.schema_arrow)
+        _check_schema(path, file.schema_arrow)
         first = 0
         for number in range(file.num_row_groups):
             num_rows = file.metadata.row_group(number).num_rows
@@ -132,24 +128,24 @@ def stream_samples(path: str | Path, rows: Sequence[int] | None = None) -> Itera
             if wanted is None or wanted:
                 table = _read_row_group(path, file, number)
                 table = table if wanted is None else table.take([row - first for row in wanted])
-                yield from _samples_of(table, missing)
+                yield from _samples_of(table)
             first += num_rows
 
 
-def columns_not_there_yet(path: str | Path) -> tuple[str, ...]:
-    """Return the columns that this segment's older version lacks, which stand for empty texts, from the file's end.
+def check_samples_schema(path: str | Path) -> None:
+    """Return if the file is a segment of samples that this version can read, as its end says.
 
     Raises:
         SegmentError: the file is truncated, not Parquet, not written as samples, or of another schema version.
         FileNotFoundError: there is no such file.
     """
     with _opened(path) as file:
-        return _check_schema(path, file.schema_arrow)
+        _check_schema(path, file.schema_arrow)
 
 
 def as_stored(samples: Sequence[Sample]) -> list[Sample]:
     """Return the samples as reading them back would give them, e.g. with a reward of 1.0 where 1 was given."""
-    return list(_samples_of(_table(samples), ()))
+    return list(_samples_of(_table(samples)))
 
 
 def kind_of(path: str | Path) -> str:
@@ -197,8 +193,8 @@ def _damaged(path: str | Path, error: Exception) -> SegmentError:
     )
 
 
-def _check_schema(path: str | Path, schema: pa.Schema) -> tuple[str, ...]:
-    """Return the columns that this older version lacks."""
+def _check_schema(path: str | Path, schema: pa.Schema) -> None:
+    """Return if a segment's columns are those of this version; reading versions released before would begin here."""
     metadata: Mapping[bytes, bytes] = schema.metadata or {}
     if metadata.get(KIND_KEY) != b"samples":
         raise SegmentError(
@@ -206,16 +202,13 @@ def _check_schema(path: str | Path, schema: pa.Schema) -> tuple[str, ...]:
             "import foreign data instead of reading it as a segment"
         )
     version = metadata.get(VERSION_KEY, b"none").decode(errors="replace")
-    if version not in _ADDED:
+    if version != SCHEMA_VERSION:
         raise SegmentError(
-            f"{path}: schema version {version}, and this klimb reads versions {', '.join(_ADDED)}; "
-            "read it with the klimb that wrote it"
+            f"{path}: samples of schema version {version}, expected version {SCHEMA_VERSION}; read it with the klimb "
+            "that wrote it, or import the data anew with `klimb import`"
         )
-    missing = _ADDED[version]
-    expected = pa.schema([field for field in SAMPLE_SCHEMA if field.name not in missing])
-    if not schema.equals(expected, check_metadata=False):
+    if not schema.equals(SAMPLE_SCHEMA, check_metadata=False):
         raise SegmentError(f"{path}: its columns are not those of schema version {version}: {schema.names}")
-    return missing
 
 
 def _row_groups(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
@@ -250,13 +243,10 @@ def _stored(name: str, value: Any) -> Any:
     return list(value.items()) if name in ("reward_parts", "metadata") else value
 
 
-def _samples_of(table: pa.Table, missing: Sequence[str]) -> Iterator[Sample]:
+def _samples_of(table: pa.Table) -> Iterator[Sample]:
     for start in range(0, len(table), _SLICE_SAMPLES):
         part = table.slice(start, _SLICE_SAMPLES)
-        columns = [
-            [""] * len(part) if name in missing else _values(name, part.column(name).combine_chunks())
-            for name in _FIELD_NAMES
-        ]
+        columns = [_values(name, part.column(name).combine_chunks()) for name in _FIELD_NAMES]
         for row in zip(*columns, strict=True):
             yield Sample(**dict(zip(_FIELD_NAMES, row, strict=True)))
 

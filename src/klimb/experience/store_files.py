@@ -5,7 +5,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from klimb.experience.segments import columns_not_there_yet, kind_of
+from klimb.experience.segments import check_samples_schema, kind_of
 from klimb.experience.store_feedback import check_feedback_schema
 
 _NUMBERED = re.compile(r"(?:samples|feedback)-(\d+)-[0-9a-f]+\.parquet")
@@ -18,14 +18,12 @@ class Segment:
     Attributes:
         path: where it is.
         kind: `samples` or `feedback`.
-        missing: columns that its older version lacks; they stand for empty texts.
         changed_at: time of its last change in ns; with the size it tells that the file is still the same.
         num_bytes: its size.
     """
 
     path: Path
     kind: str
-    missing: tuple[str, ...]
     changed_at: int
     num_bytes: int
 
@@ -88,10 +86,11 @@ class SegmentFolder:
         is_feedback = kind_of(path) == "feedback"
         if is_feedback:
             check_feedback_schema(path)
+        else:
+            check_samples_schema(path)
         return Segment(
             path=path,
             kind="feedback" if is_feedback else "samples",
-            missing=() if is_feedback else columns_not_there_yet(path),
             changed_at=status.st_mtime_ns,
             num_bytes=status.st_size,
         )

@@ -30,6 +30,7 @@ class Finding:
         threshold: the number it was held against, as people read it; empty where there is none.
         source: where that threshold comes from.
         number: the result as a number; None where it is none or unknown.
+        limit: the threshold in the unit of `number`, if it is one number that was worked out for this case.
         metrics: names of the logged numbers that were read.
         anchor: the heading of docs/metrics.md that explains them, such as `metrics.md#the-objective`.
         steps: where it shows; None if it is of the whole.
@@ -43,6 +44,7 @@ class Finding:
     threshold: str = ""
     source: str = ""
     number: float | None = None
+    limit: float | None = None
     metrics: tuple[str, ...] = ()
     anchor: str = ""
     steps: Steps | None = None

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from klimb.findings.audit.thresholds import Thresholds as AuditThresholds
+from klimb.findings.guard.thresholds import Thresholds as GuardThresholds
 from klimb.findings.metrics import TABLES, Metric
 from klimb.findings.run.thresholds import Thresholds as RunThresholds
+from klimb.findings.study.thresholds import Thresholds as StudyThresholds
 from klimb.findings.thresholds import rows_of
 
 _PLACE = re.compile(r"(<!-- table: ([^\n]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
@@ -54,6 +56,8 @@ def _table(name: str) -> str:
     makers |= {
         "thresholds of an audit": partial(threshold_table, AuditThresholds),
         "thresholds of a run": partial(threshold_table, RunThresholds),
+        "thresholds of a study": partial(threshold_table, StudyThresholds),
+        "thresholds of a guard": partial(threshold_table, GuardThresholds),
     }
     if name not in makers:
         raise ValueError(f"there is no table {name!r}; there are {', '.join(map(repr, makers))}")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from klimb.doors import open_lazily
 
 if TYPE_CHECKING:
+    from klimb.losses.build import build_loss
     from klimb.losses.clips import (
         CLIPS,
         Clip,
@@ -26,43 +27,57 @@ if TYPE_CHECKING:
         K2InLoss,
         K3InLoss,
         Objective,
-        Penalty,
-        is_forward_kl,
         penalty_named,
         slope_at_reference,
     )
-    from klimb.losses.recipe import Recipe
-    from klimb.losses.recipes import RECIPES, recipe_named
     from klimb.losses.regression import SquaredResidual
+    from klimb.losses.settings import (
+        DecoupledCorrection,
+        KtoSettings,
+        LossSettings,
+        MaskedCorrection,
+        NoCorrection,
+        NormalisedCorrection,
+        ObjectiveSettings,
+        Penalty,
+        SquaredResidualSettings,
+        TruncatedCorrection,
+    )
 
 __all__ = [
     "CLIPS",
-    "RECIPES",
     "Clip",
     "Clipped",
     "Corrected",
+    "DecoupledCorrection",
     "DualClip",
     "Inputs",
     "K2InLoss",
     "K3InLoss",
     "KtoObjective",
+    "KtoSettings",
     "Loss",
+    "LossSettings",
     "Mask",
+    "MaskedCorrection",
     "NoClip",
+    "NoCorrection",
+    "NormalisedCorrection",
     "Objective",
     "ObjectiveOutput",
+    "ObjectiveSettings",
     "Penalty",
-    "Recipe",
     "SecondMoment",
     "SquaredResidual",
+    "SquaredResidualSettings",
     "Taper",
     "TotalVariation",
     "Truncate",
+    "TruncatedCorrection",
+    "build_loss",
     "clip_named",
     "effective_sample_share",
-    "is_forward_kl",
     "penalty_named",
-    "recipe_named",
     "slope_at_reference",
 ]
 

@@ -11,9 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from klimb.declarations import require, require_known
 from klimb.divergences import bound
-from klimb.losses.clips import Mask, NoClip, Truncate
+from klimb.losses.clips import NoClip
 from klimb.losses.inputs import (
     Inputs,
     ObjectiveOutput,
@@ -26,10 +25,8 @@ from klimb.losses.inputs import (
     working_dtype,
 )
 from klimb.losses.measures import correction_metrics, ratio_metrics, rename_for_prox, unit_weight_metrics
-from klimb.losses.names import LEVELS, Level
 from klimb.losses.objective import Objective
-
-Rule = NoClip | Truncate | Mask
+from klimb.losses.settings import Correction, DecoupledCorrection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,41 +35,33 @@ class Corrected:
 
         loss = Σ b̄·term(π/prox, ref/prox, A) / normaliser,   b̄ = rule(prox/μ), without gradient
 
-    With no clip inside, `NoClip` as the rule and both at one level, b·(π/prox) = π/μ: the gradient is that of the
+    With no clip inside, b as it is and both at one level, b·(π/prox) = π/μ: the gradient is that of the
     objective itself. Every bound beyond that trades bias for variance. A penalty in the divergence's place is weighed
     like the rest. The normaliser is that of the objective: what is left out still counts in it.
 
     Attributes:
         objective: the policy gradient to correct.
-        rule: `NoClip()` takes b as it is: the decoupled proximal policy. `Truncate(low=1, high=1)` is min(b, 2):
-            truncated importance sampling. `Mask(0.5, 5)` keeps b inside of the band and drops the rest: IcePop at
-            token level, MIS at sequence level. None makes no correction: the objective sees μ itself.
-        level: what b is of: `token`, `prefix`, `sequence`, or `sequence-mean`.
-        normalised: b̄ is divided by its mean over the units of the minibatch.
-        off_policy_mask: δ in nats per token. Where A < 0, a response whose mean log(μ/π) exceeds δ is left out: what
-            is bad and what the policy no longer says teaches nothing. None leaves out nothing.
-        mean_weight: the mean that `normalised` divides by; None until `prepare` has seen the minibatch.
+        correction: how: `DecoupledCorrection()` takes b as it is. `TruncatedCorrection(high=2)` is min(b, 2):
+            truncated importance sampling. `NormalisedCorrection` divides that by its mean over the units of the
+            minibatch. `MaskedCorrection(low=0.5, high=5)` keeps b inside of the band and drops the rest: IcePop at
+            token level, MIS at sequence level. `NoCorrection` has no weight: the objective sees μ itself. With an
+            `off_policy_mask` δ, where A < 0 a response whose mean log(μ/π) exceeds δ is left out: what is bad and
+            what the policy no longer says teaches nothing.
+        mean_weight: the mean that the normalised one divides by; None until `prepare` has seen the minibatch.
 
     Raises:
-        ValueError: an objective that forms no ratio, or a setting out of its range.
+        ValueError: an objective that forms no ratio.
 
     Source: arXiv 2110.00641 (decoupled); fengyao.notion.site/off-policy-rl (truncated); arXiv 2510.18855 (IcePop);
     arXiv 2512.02556 (off-policy sequence mask).
     """
 
     objective: Objective
-    rule: Rule | None = field(default_factory=NoClip)
-    level: Level = "token"
-    normalised: bool = False
-    off_policy_mask: float | None = None
+    correction: Correction = field(default_factory=DecoupledCorrection)
     mean_weight: float | None = None
 
     def __post_init__(self) -> None:
-        require_known("level", self.level, LEVELS)
-        require(self.rule is not None or not self.normalised, "normalised", self.normalised, "False without a rule")
-        if self.off_policy_mask is not None:
-            require(self.off_policy_mask > 0, "off_policy_mask", self.off_policy_mask, "> 0 nats per token, or None")
-        if self.rule is not None and self.objective.ratio == "none":
+        if self.correction.rule is not None and self.objective.ratio == "none":
             raise ValueError(
                 "a correction by prox/μ needs an objective that forms π/μ, got ratio = 'none'; "
                 "leave the correction out, or use ratio = 'recorded'"
@@ -96,12 +85,12 @@ class Corrected:
     @property
     def needs_log_prox(self) -> bool:
         """Whether there is a weight prox/μ."""
-        return self.rule is not None
+        return self.correction.rule is not None
 
     @property
     def needs_minibatch(self) -> bool:
         """Whether the objective is still to be prepared, or the mean weight to be found."""
-        return self.objective.needs_minibatch or (self.normalised and self.mean_weight is None)
+        return self.objective.needs_minibatch or (self.correction.normalised and self.mean_weight is None)
 
     def normalizer(self, mask: Bool[Tensor, "batch time"]) -> float:
         """Return the denominator of the loss over a whole batch, to hand to each of its micro-batches."""
@@ -119,9 +108,9 @@ class Corrected:
         log_mu, log_inner = self._check(inputs)
         objective, inner = self.objective.prepare(replace(inputs, log_mu=log_inner))
         found = replace(self, objective=objective)
-        if self.normalised:
+        if self.correction.normalised:
             _, weights, _ = self._weights(log_mu, log_inner, inputs.mask)
-            counted = weights[unit_mask(inputs.mask, level=self.level)]
+            counted = weights[unit_mask(inputs.mask, level=self.correction.level)]
             found = replace(found, mean_weight=float(counted.mean()) if counted.numel() else 1.0)
         return found, replace(inner, log_mu=inputs.log_mu)
 
@@ -145,8 +134,8 @@ class Corrected:
         if not bool(mask.any()):
             return ObjectiveOutput(loss, terms)
         metrics = self._metrics(inner, inputs, log_mu)
-        counted = unit_mask(mask, level=self.level)
-        bounded = None if self.rule is None else self.objective.weight_bound
+        counted = unit_mask(mask, level=self.correction.level)
+        bounded = None if self.correction.rule is None else self.objective.weight_bound
         added = correction_metrics(raw, is_cut, dropped, counted, mask, weight_bound=bounded)
         return ObjectiveOutput(loss, terms, metrics | as_numbers(added))
 
@@ -155,34 +144,37 @@ class Corrected:
         log_mu, log_prox = inputs.log_mu, inputs.log_prox
         if log_mu is None:
             raise ValueError("log_mu is None, and a correction compares with it; pass what was recorded while drawing")
-        if self.rule is not None and log_prox is None:
+        if self.correction.rule is not None and log_prox is None:
             raise ValueError("log_prox is None, and the correction weighs by prox/μ; pass it as log_prox = …")
         inputs.check("log_mu", "log_prox")
-        return log_mu.detach(), log_mu.detach() if self.rule is None or log_prox is None else log_prox.detach()
+        return (
+            log_mu.detach(),
+            log_mu.detach() if self.correction.rule is None or log_prox is None else log_prox.detach(),
+        )
 
     def _weights(self, log_mu: Tensor, log_prox: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of each unit log b, b̄, and whether the rule changed it."""
         dtype = working_dtype(log_mu, log_prox)
         per_token = torch.where(mask, log_prox.to(dtype) - log_mu.to(dtype), 0.0)
-        log_b = to_units(per_token, mask, level=self.level)
+        log_b = to_units(per_token, mask, level=self.correction.level)
         b = bound(log_b, self.objective.weight_bound).exp()
-        clipped = (self.rule or NoClip())(b, torch.ones_like(b, dtype=torch.bool))
+        clipped = (self.correction.rule or NoClip())(b, torch.ones_like(b, dtype=torch.bool))
         return log_b, clipped.w, clipped.low | clipped.high
 
     def _find_dropped(self, inputs: Inputs, log_mu: Float[Tensor, "batch time"]) -> Bool[Tensor, "batch time"]:
         """Return True for the tokens of a bad response that the policy no longer says."""
         mask = inputs.mask
-        if self.off_policy_mask is None:
+        if self.correction.off_policy_mask is None:
             return torch.zeros_like(mask)
         dtype = working_dtype(inputs.log_pi, log_mu)
         gap = torch.where(mask, log_mu.to(dtype) - inputs.log_pi.detach().to(dtype), 0.0)
-        is_far = gap.sum(dim=1, keepdim=True) / num_tokens(mask) > self.off_policy_mask
+        is_far = gap.sum(dim=1, keepdim=True) / num_tokens(mask) > self.correction.off_policy_mask
         return is_far & (inputs.token_advantages < 0) & mask
 
     @torch.no_grad()
     def _metrics(self, inner: ObjectiveOutput, inputs: Inputs, log_mu: Float[Tensor, "batch time"]) -> dict[str, float]:
         """Return the objective's metrics with those of π/μ in their usual places and those of π/prox beside them."""
-        if self.rule is None:
+        if self.correction.rule is None:
             return inner.metrics
         mask, log_ref = inputs.mask, inputs.log_ref
         dtype = working_dtype(inputs.log_pi, log_mu, log_ref)

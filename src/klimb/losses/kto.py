@@ -19,11 +19,12 @@ from klimb.losses.inputs import (
     working_dtype,
 )
 from klimb.losses.measures import data_metrics, entropy_metrics
-from klimb.losses.names import Reduce, require_reduction
+from klimb.losses.names import require_reduction
+from klimb.losses.settings import KtoSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class KtoObjective:
+class KtoObjective(KtoSettings):
     """The prospect-theoretic loss of a response: x = Σ_t log(π/ref), σ the logistic function.
 
         desirable (A = +1)      λ_D·(1 − σ(β·(x − z₀)))
@@ -31,12 +32,10 @@ class KtoObjective:
 
     z₀ = max(0, mean of x over the minibatch), without gradient: what the policy already gives to everything.
 
+    Its settings are those of `KtoSettings`: β, the weights λ_D and λ_U, and the reduction.
+
     Attributes:
-        beta: how fast the utility saturates, per nat of x; > 0.
-        desirable_weight: λ_D ≥ 0.
-        undesirable_weight: λ_U ≥ 0. TRL's documentation asks for λ_D·n_D : λ_U·n_U between 1:1 and 4:3.
         reference_point: z₀; None until `prepare` has seen the minibatch.
-        reduce: as in `Objective`; the default is the mean over responses.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -45,30 +44,13 @@ class KtoObjective:
     prompt's response, which costs another forward pass; here it is the mean over the responses as they are paired.
     """
 
-    beta: float = 0.1
-    desirable_weight: float = 1.0
-    undesirable_weight: float = 1.0
     reference_point: float | None = None
-    reduce: Reduce = "sequence-mean-token-sum"
 
     def __post_init__(self) -> None:
-        require(math.isfinite(self.beta) and self.beta > 0, "beta", self.beta, "finite and > 0")
-        for name in ("desirable_weight", "undesirable_weight"):
-            weight = getattr(self, name)
-            require(math.isfinite(weight) and weight >= 0, name, weight, "finite and >= 0")
+        KtoSettings.__post_init__(self)
         if self.reference_point is not None:
             require(math.isfinite(self.reference_point), "reference_point", self.reference_point, "finite")
         require_reduction(self.reduce)
-
-    @property
-    def needs_log_mu(self) -> bool:
-        """False: log_mu is not read."""
-        return False
-
-    @property
-    def needs_log_ref(self) -> bool:
-        """True."""
-        return True
 
     @property
     def needs_log_prox(self) -> bool:

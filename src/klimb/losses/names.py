@@ -14,13 +14,20 @@ LEVELS: tuple[str, ...] = get_args(Level)
 SequenceLevel = Literal["sequence", "sequence-mean"]
 
 
+SEQUENCE_LEVELS: tuple[str, ...] = get_args(SequenceLevel)
+
+
 ReduceName = Literal["token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"]
 
 
 REDUCTIONS: tuple[str, ...] = get_args(ReduceName)
 
 
-Reduce = ReduceName | int
+MAX_NEW_TOKENS = "max-new-tokens"
+"""The reduction by the length that responses may have at most, which only a run knows: no loss is made with it."""
+
+
+Reduce = ReduceName | Literal["max-new-tokens"] | int
 
 
 Estimator = Literal["reinforce", "differentiable"]
@@ -38,17 +45,20 @@ RATIOS: tuple[str, ...] = get_args(Ratio)
 Anchor = Literal["mu", "ref"]
 
 
+ANCHORS: tuple[str, ...] = get_args(Anchor)
+
+
 Value = Literal["given", "group-optimal", "batch-optimal"]
 
 
-LossKind = Literal["policy-gradient", "squared-residual", "kto"]
+VALUES: tuple[str, ...] = get_args(Value)
 
 
 PenaltyName = Literal["k2-in-loss", "k3-in-loss"]
 """What may stand where a divergence does, though its gradient is not a divergence's."""
 
 
-def require_reduction(reduce: Reduce) -> None:
+def require_reduction(reduce: str | int) -> None:
     """Raise unless it is a reduction.
 
     Raises:

@@ -12,18 +12,17 @@ Penalties that stand where a divergence does, but whose gradient is not a diverg
 Kept for the baselines that use them, under a name that says what they are.
 """
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from klimb.declarations import require, require_known
+from klimb.declarations import require
 from klimb.divergences import Divergence, bound, divergence_named
-from klimb.losses.clips import Clip, ClipName, Clipped, DualClip, MinibatchClip, clip_named
+from klimb.divergences.names import SlopeAtReference
+from klimb.losses.clips import Clip, Clipped, MinibatchClip
 from klimb.losses.inputs import (
     WEIGHT_BOUND,
     Inputs,
@@ -47,28 +46,8 @@ from klimb.losses.measures import (
     ratio_metrics,
     weight_metrics,
 )
-from klimb.losses.names import ESTIMATORS, LEVELS, RATIOS, Estimator, Level, Ratio, Reduce, require_reduction
-
-
-@runtime_checkable
-class Penalty(Protocol):
-    """What an `Objective` subtracts, times β: a value in (w, v, x) and the weight of ∇log π in its gradient.
-
-    A `Divergence` is one whose gradient is that of its value under the policy.
-    """
-
-    @property
-    def name(self) -> str:
-        """Shown in logs and errors."""
-        ...
-
-    def perspective(self, w: Tensor, v: Tensor, x: Tensor, /) -> Tensor:
-        """Return the value per unit, differentiable in w and x."""
-        ...
-
-    def slope(self, w: Tensor, v: Tensor, x: Tensor, /) -> Tensor:
-        """Return the weight of ∇log π in its gradient."""
-        ...
+from klimb.losses.names import require_reduction
+from klimb.losses.settings import ObjectiveSettings, Penalty
 
 
 @dataclass(frozen=True)
@@ -128,24 +107,20 @@ def penalty_named(name: str) -> Divergence | K2InLoss | K3InLoss:
     return PENALTIES[name] if name in PENALTIES else divergence_named(name)
 
 
-def slope_at_reference(penalty: Penalty) -> float:
-    """f′(1), the weight of ∇log π in the penalty's gradient where π = ref = μ.
+def slope_at_reference(penalty: Penalty) -> SlopeAtReference:
+    """Return f′(1), the weight of ∇log π in the penalty's gradient where π = ref = μ, and whether it is forward KL's.
 
     Its expected gradient is 0 over samples of π. Over samples of another policy that are not weighed by w = π/μ it is
-    not: then −β·f′(1) is a constant beside every advantage.
-    """
-    one = torch.ones(1, dtype=torch.float64)
-    return float(penalty.slope(one, one, torch.zeros_like(one)))
-
-
-def is_forward_kl(penalty: Penalty) -> bool:
-    """Whether this is forward KL, or a multiple of it: the one divergence whose slope at ref = μ does not read w.
-
-    w·f′(w) is constant if f′(w) = c/w; then f = c·log w, which is convex for c ≤ 0.
+    not: then −β·f′(1) is a constant beside every advantage. Forward KL (or a multiple of it) is the one divergence
+    whose slope at ref = μ does not read w: w·f′(w) is constant if f′(w) = c/w; then f = c·log w, convex for c ≤ 0.
     """
     w = torch.tensor([0.1, 0.5, 1.0, 2.0, 10.0], dtype=torch.float64)
-    slopes = penalty.slope(w, torch.ones_like(w), w.log())
-    return bool(slopes[0] < 0) and bool(torch.allclose(slopes, slopes[0].expand_as(slopes)))
+    one = torch.ones_like(w)
+    slopes = penalty.slope(w, one, w.log())
+    return SlopeAtReference(
+        constant=float(penalty.slope(one, one, torch.zeros_like(one))[0]),
+        is_forward_kl=bool(slopes[0] < 0) and bool(torch.allclose(slopes, slopes[0].expand_as(slopes))),
+    )
 
 
 def differentiable(
@@ -191,28 +166,27 @@ def reinforce(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Objective:
+class Objective(ObjectiveSettings):
     """The KL-regularised policy-gradient objective, as a function of log-probabilities.
 
     With w = π/μ, v = ref/μ and x = log π/ref of each unit, and no clip, the gradient of the loss is exactly
 
         −E_μ[(w·A − β·slope(w, v, x))·∇log π] = −∇(E_π[A] − β·D(π, ref))
 
+    Its settings are those of `ObjectiveSettings`.
+
     Attributes:
         divergence: a name (`fkl`, `rkl`, `ufkl`, `urkl`, …, `0.5*fkl + 0.5*rkl`), a `Divergence`, or a `Penalty`.
-        beta: weight of the divergence, in units of the advantage per nat; 0 needs no reference.
-        estimator: `reinforce` (weight without gradient times log π) or `differentiable`.
         level: what a weight is of: `token`, `prefix` (for rewards per token: one advantage a response would count
             once a prefix), `sequence` (exact for a reward of the sequence), or `sequence-mean` (GSPO's geometric mean
             over tokens).
-        clip: `none`, `dual`, `truncate`, `mask`, `taper`, `total-variation`, `second-moment`, or a clip object with its
-            settings.
+        clip: a name in `CLIPS`, or a clip object with its settings.
         reduce: `token-mean`, `sequence-mean-token-mean`, `sequence-mean-token-sum` (the expectation over sequences),
             or a fixed length L (sum over sequences × L).
-        weight_bound: log-weights are bounded to ± this before exp, keeping their gradient.
         ratio: `recorded` forms w from log_mu. `none` forms no ratio to μ: w = 1 for every unit and log_mu is not
             read, log μ standing at sg(log π). Then v = ref/π, and without a log_ref ref = μ: v = 1 and x = 0, so that
             the divergence is but a constant −β·f′(1) beside each advantage; forward KL alone means that.
+        weight_bound: log-weights are bounded to ± this before exp, keeping their gradient.
 
     Raises:
         ValueError: a setting is unknown or out of its range.
@@ -220,46 +194,19 @@ class Objective:
     Source: arXiv 2505.17508; docs/exactness.md says where klimb departs from its Algorithm 1.
     """
 
-    divergence: str | Penalty = "urkl"
-    beta: float = 1e-4
-    estimator: Estimator = "reinforce"
-    level: Level = "token"
-    clip: ClipName | Clip = field(default_factory=DualClip)
-    reduce: Reduce = "token-mean"
     weight_bound: float = WEIGHT_BOUND
-    ratio: Ratio = "recorded"
 
     def __post_init__(self) -> None:
-        require(math.isfinite(self.beta) and self.beta >= 0, "beta", self.beta, "finite and >= 0")
+        ObjectiveSettings.__post_init__(self)
         require(self.weight_bound > 0, "weight_bound", self.weight_bound, "> 0")
-        require_known("estimator", self.estimator, ESTIMATORS)
-        require_known("level", self.level, LEVELS)
-        require_known("ratio", self.ratio, RATIOS)
         require_reduction(self.reduce)
         if isinstance(self.divergence, str):
             object.__setattr__(self, "divergence", penalty_named(self.divergence))
-        if isinstance(self.clip, str):
-            object.__setattr__(self, "clip", clip_named(self.clip))
-
-    @property
-    def needs_log_mu(self) -> bool:
-        """Whether log_mu is read."""
-        return self.ratio == "recorded"
-
-    @property
-    def needs_log_ref(self) -> bool:
-        """Whether a reference takes part; with `ratio = "none"` no log_ref still means ref = μ."""
-        return self.beta > 0
 
     @property
     def needs_log_prox(self) -> bool:
         """False: log_prox is not read."""
         return False
-
-    @property
-    def needs_minibatch(self) -> bool:
-        """Whether the clip's bounds come from the whole minibatch."""
-        return isinstance(self.clip, MinibatchClip)
 
     @torch.no_grad()
     def prepare(self, inputs: Inputs) -> "tuple[Objective, Inputs]":

@@ -4,15 +4,12 @@ The optimum of E_π[R] − β·KL(π‖anchor) is π* = anchor·exp(R/β)/Z, so 
 V* = β·log Z for every response. A loss that is 0 exactly there needs no importance weight, whatever drew the data.
 """
 
-import math
 from dataclasses import dataclass, replace
-from typing import get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from klimb.declarations import require, require_known
 from klimb.losses.inputs import (
     WEIGHT_BOUND,
     Inputs,
@@ -28,27 +25,20 @@ from klimb.losses.inputs import (
     working_dtype,
 )
 from klimb.losses.measures import bound_metrics, data_metrics, entropy_metrics, ratio_metrics, weight_metrics
-from klimb.losses.names import Anchor, Reduce, SequenceLevel, Value, require_reduction
-
-ANCHORS: tuple[str, ...] = get_args(Anchor)
-
-
-VALUES: tuple[str, ...] = get_args(Value)
-
-
-SEQUENCE_LEVELS: tuple[str, ...] = get_args(SequenceLevel)
+from klimb.losses.names import require_reduction
+from klimb.losses.settings import SquaredResidualSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class SquaredResidual:
+class SquaredResidual(SquaredResidualSettings):
     """½·(β·L − A)²/β for each sequence, L = Σ_t log(π/anchor).
 
     The division by β makes the gradient (β·L − A)·∇L: at π = anchor it is −A·∇log π, that of REINFORCE, so that a
     learning rate means the same for every β. The factor moves no minimum.
 
+    Its settings are those of `SquaredResidualSettings`.
+
     Attributes:
-        beta: weight of KL(π‖anchor) in the objective whose optimum is regressed onto, in units of reward per nat of
-            L; > 0.
         anchor: `mu`, the policy that the data was drawn from, or `ref`. Only that one is read.
         value: where A = r − V comes from. `given`: it is passed as the advantage. `group-optimal`: the reward r is
             passed, and V is the mean of r − β·L over the group under the present policy, which minimises the loss;
@@ -62,40 +52,14 @@ class SquaredResidual:
     Source: arXiv 2405.19107, 2501.12599, 2505.20686, 2602.05933, 2602.19362.
     """
 
-    beta: float
-    anchor: Anchor = "mu"
-    value: Value = "given"
-    level: SequenceLevel = "sequence"
-    reduce: Reduce = "sequence-mean-token-sum"
-
     def __post_init__(self) -> None:
-        require(
-            math.isfinite(self.beta) and self.beta > 0, "beta", self.beta, "finite and > 0 (the loss divides by it)"
-        )
-        require_known("anchor", self.anchor, ANCHORS)
-        require_known("value", self.value, VALUES)
-        require_known("level of a squared residual", self.level, SEQUENCE_LEVELS)
+        SquaredResidualSettings.__post_init__(self)
         require_reduction(self.reduce)
-
-    @property
-    def needs_log_mu(self) -> bool:
-        """Whether log_mu is read: where it is the anchor."""
-        return self.anchor == "mu"
-
-    @property
-    def needs_log_ref(self) -> bool:
-        """Whether log_ref is read: where it is the anchor."""
-        return self.anchor == "ref"
 
     @property
     def needs_log_prox(self) -> bool:
         """False: log_prox is not read."""
         return False
-
-    @property
-    def needs_minibatch(self) -> bool:
-        """Whether V is made from the whole minibatch."""
-        return self.value != "given"
 
     def normalizer(self, mask: Bool[Tensor, "batch time"]) -> float:
         """Return the denominator of the loss over a whole batch, to hand to each of its micro-batches."""

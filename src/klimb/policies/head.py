@@ -263,10 +263,9 @@ def token_log_probs(
         u = softcap * tanh(z / softcap) / temperature     (without softcap, u = z / temperature)
         log_pi = u[target] - logsumexp(u);   entropy = -sum(p * log p),  p = softmax(u)
 
-    Differentiable once in `hidden`, `weight` and `bias`, through both results. With g and e the gradients of the
-    loss in log_pi and entropy H, it is dL/du = g * (onehot(target) - p) - e * p * (log p + H). A weight that needs
-    no gradient costs none. The products run in the autocast dtype if autocast is on, else in `hidden`'s dtype; the
-    results are float32 (float64 for float64 inputs), and so are all sums over tiles.
+    Differentiable once in `hidden`, `weight` and `bias`, through both results; a weight that needs no gradient costs
+    none. The products run in the autocast dtype if autocast is on, else in `hidden`'s dtype; results and sums over
+    tiles are float32 (float64 for float64 inputs).
 
     Args:
         hidden: final hidden states, one row for each target.
@@ -284,19 +283,30 @@ def token_log_probs(
         ValueError: shapes disagree, a target is outside the vocabulary, or temperature or softcap is not positive.
     """
     _check_inputs(hidden, weight, targets, temperature, softcap)
-    on_cpu = hidden.device.type == "cpu"
     settings = HeadSettings(
         temperature=temperature,
         softcap=softcap,
         with_entropy=with_entropy,
         compute_dtype=_compute_dtype(hidden),
-        block_tokens=block_tokens or (CPU_BLOCK_TOKENS if on_cpu else GPU_BLOCK_TOKENS),
-        tile_vocab=tile_vocab or (CPU_TILE_VOCAB if on_cpu else GPU_TILE_VOCAB),
-        # Nothing is kept where no backward pass can come.
-        kept_bytes=kept_bytes if torch.is_grad_enabled() else 0,
+        block_tokens=block_tokens or _default_block_tokens(hidden.device),
+        tile_vocab=tile_vocab or _default_tile_vocab(hidden.device),
+        kept_bytes=_bytes_to_keep(kept_bytes),
     )
     log_pi, entropy = _TiledHead.apply(hidden, weight, bias, targets, settings)
     return TokenLogProbs(log_pi, entropy if with_entropy else None)
+
+
+def _default_block_tokens(device: torch.device) -> int:
+    return CPU_BLOCK_TOKENS if device.type == "cpu" else GPU_BLOCK_TOKENS
+
+
+def _default_tile_vocab(device: torch.device) -> int:
+    return CPU_TILE_VOCAB if device.type == "cpu" else GPU_TILE_VOCAB
+
+
+def _bytes_to_keep(allowed: int) -> int:
+    """Nothing is kept where no backward pass can come."""
+    return allowed if torch.is_grad_enabled() else 0
 
 
 def _check_inputs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, softcap: float | None) -> None:

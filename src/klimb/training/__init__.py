@@ -13,22 +13,24 @@ if TYPE_CHECKING:
         newest_verified,
         save_checkpoint,
     )
-    from klimb.training.cloning import CLONING_OBJECTIVE, CloningSettings, Pair, clone
+    from klimb.training.cloning import CLONING_OBJECTIVE, Pair, clone
     from klimb.training.critic import Critic
     from klimb.training.evaluation import append_evaluation, evaluate, read_evaluations
     from klimb.training.guard.limits import (
         BaseMetrics,
-        Breach,
         Flags,
         MeasuresBase,
         find_breaches,
     )
+    from klimb.training.guard.settings import GuardSettings
     from klimb.training.locks import RunFolderInUse, run_folder_lock
     from klimb.training.loop import OnStep, StopRequest, TrainResult, train
     from klimb.training.metrics import MetricsLog, read_metrics, without_wall_clock
     from klimb.training.minibatches import score_samples
     from klimb.training.optimizers import Optimizer
     from klimb.training.prompts import PromptStream
+    from klimb.training.recipe import Recipe
+    from klimb.training.recipes import RECIPES, recipe_named
     from klimb.training.reference_rules import Reference
     from klimb.training.rollouts import (
         ResponseScorer,
@@ -38,31 +40,32 @@ if TYPE_CHECKING:
         collect_rollouts,
     )
     from klimb.training.settings import (
+        AdvantageSettings,
         CheckpointSettings,
+        CloningSettings,
         CreditSettings,
         CriticSettings,
         EvaluationSettings,
-        GuardLimits,
-        GuardSettings,
         IterativeReference,
         LoopSettings,
         OptimizerSettings,
         ReferenceSettings,
+        ReplaySettings,
         RolloutSettings,
-        StepSettings,
-        UpdateSettings,
+        SourceSettings,
+        TrainingSettings,
         reference_named,
     )
     from klimb.training.sources.offline import GroupStore, OfflineSource
-    from klimb.training.sources.shares import ReplaySettings, SourceSettings
     from klimb.training.state import MAY_DIFFER, check_same_run
     from klimb.training.update import NonFiniteError, StepOutcome, optimizer_step, update
 
 __all__ = [
     "CLONING_OBJECTIVE",
     "MAY_DIFFER",
+    "RECIPES",
+    "AdvantageSettings",
     "BaseMetrics",
-    "Breach",
     "CheckpointContent",
     "CheckpointError",
     "CheckpointSettings",
@@ -73,7 +76,6 @@ __all__ = [
     "EvaluationSettings",
     "Flags",
     "GroupStore",
-    "GuardLimits",
     "GuardSettings",
     "IterativeReference",
     "LoopSettings",
@@ -86,6 +88,7 @@ __all__ = [
     "OptimizerSettings",
     "Pair",
     "PromptStream",
+    "Recipe",
     "Reference",
     "ReferenceSettings",
     "ReplaySettings",
@@ -97,10 +100,9 @@ __all__ = [
     "RunFolderInUse",
     "SourceSettings",
     "StepOutcome",
-    "StepSettings",
     "StopRequest",
     "TrainResult",
-    "UpdateSettings",
+    "TrainingSettings",
     "append_evaluation",
     "check_same_run",
     "clone",
@@ -113,6 +115,7 @@ __all__ = [
     "optimizer_step",
     "read_evaluations",
     "read_metrics",
+    "recipe_named",
     "reference_named",
     "run_folder_lock",
     "save_checkpoint",

@@ -5,7 +5,7 @@ know the μ of the data, and log μ = log ref = 0 stands for it; this is the one
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 
@@ -15,7 +15,7 @@ from klimb.policies import Policy
 from klimb.training.optimizers import (
     Optimizer,
 )
-from klimb.training.settings import OptimizerSettings, StepSettings
+from klimb.training.settings import CloningSettings, MicroBatchTokens, OptimizerSettings
 from klimb.training.update import (
     optimizer_step,
 )
@@ -30,26 +30,6 @@ METRICS = ("loss", "grad_norm", "learning_rate", "entropy")
 """What means something without a behaviour policy; ratios to a μ that stands for nothing do not."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CloningSettings:
-    """How the pairs are learnt.
-
-    Attributes:
-        num_epochs: passes over the pairs, each in a new order.
-        batch_size: pairs an optimiser step.
-    """
-
-    num_epochs: int = 1
-    batch_size: int = 32
-    optimizer: OptimizerSettings = field(default_factory=lambda: OptimizerSettings(learning_rate=1e-5))
-    step: StepSettings = field(default_factory=StepSettings)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.num_epochs < 1 or self.batch_size < 1:
-            raise ValueError(f"num_epochs and batch_size must be >= 1, got {self.num_epochs} and {self.batch_size}")
-
-
 Pair = tuple[Sequence[Message], str]
 """What was asked, and the response to imitate."""
 
@@ -59,6 +39,9 @@ def clone(
     pairs: Sequence[Pair],
     *,
     settings: CloningSettings,
+    optimizer: OptimizerSettings | None = None,
+    micro_batch_tokens: MicroBatchTokens = "auto",
+    seed: int = 0,
     on_step: Callable[[dict[str, float]], None] | None = None,
 ) -> None:
     """Trains the policy to give these responses, their end included.
@@ -67,6 +50,10 @@ def clone(
         policy: trained in place.
         pairs: what was asked, and the response to imitate.
         settings: how.
+        optimizer: how a gradient becomes a step, the default settings if None; the learning rate and the warm-up are
+            those of `settings`.
+        micro_batch_tokens: tokens that go through the model at once.
+        seed: orders the pairs.
         on_step: sees the metrics of each optimiser step.
 
     Raises:
@@ -75,19 +62,19 @@ def clone(
     if not pairs:
         raise ValueError("clone: no pairs to imitate; check the file they come from")
     samples = [pair_as_sample(policy, pair, number=number) for number, pair in enumerate(pairs)]
-    optimizer = Optimizer(policy.trainable(), settings.optimizer)
-    generator = torch.Generator().manual_seed(settings.seed)
+    steps = Optimizer(policy.trainable(), settings.optimizer(optimizer or OptimizerSettings(), num_pairs=len(pairs)))
+    generator = torch.Generator().manual_seed(seed)
     for epoch in range(settings.num_epochs):
         order = torch.randperm(len(samples), generator=generator).tolist()
         for start in range(0, len(order), settings.batch_size):
             batch = cloning_batch([samples[index] for index in order[start : start + settings.batch_size]])
-            with optimizer.gradient_point():
-                outcome = optimizer_step(policy, optimizer, CLONING_OBJECTIVE, batch, settings=settings.step)
+            with steps.gradient_point():
+                outcome = optimizer_step(policy, steps, CLONING_OBJECTIVE, batch, micro_batch_tokens=micro_batch_tokens)
             if outcome.not_finite:
                 raise ValueError(f"clone: the {outcome.not_finite} is not finite; lower the learning rate")
             if on_step is not None:
                 known = {name: outcome.metrics[name] for name in METRICS if name in outcome.metrics}
-                on_step(known | {"step": float(optimizer.num_steps), "epoch": float(epoch)})
+                on_step(known | {"step": float(steps.num_steps), "epoch": float(epoch)})
 
 
 def pair_as_sample(policy: Policy, pair: Pair, *, number: int) -> Sample:

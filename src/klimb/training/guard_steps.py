@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from klimb.experience import Sample
+from klimb.findings.finding import Finding
+from klimb.findings.guard.events import in_one_sentence
 from klimb.training.checkpoints import CheckpointContent, find_damage, load_checkpoint
-from klimb.training.guard.limits import (
-    Breach,
-    MeasuresBase,
-    metrics_of,
-)
+from klimb.training.guard.limits import MeasuresBase, metrics_of
+from klimb.training.guard.settings import GuardSettings
 from klimb.training.guard.watch import QualityGuard
-from klimb.training.settings import GuardSettings
 from klimb.training.state import RunState, roll_back
 
 logger = logging.getLogger(__name__)
@@ -95,8 +93,8 @@ def _check(state: RunState, guard: QualityGuard, rollouts: Sequence[Sample]) -> 
     return metrics | {"guard_seconds": time.monotonic() - started}
 
 
-def _act(state: RunState, guard: QualityGuard, breaches: Sequence[Breach]) -> dict[str, float]:
-    reasons = "; ".join(breach.reason for breach in breaches)
+def _act(state: RunState, guard: QualityGuard, breaches: Sequence[Finding]) -> dict[str, float]:
+    reasons = "; ".join(map(in_one_sentence, breaches))
     if guard.settings.action == "warn":
         guard.add_events(state.step, breaches, "warn")
         logger.warning("guard, step %d: %s", state.step, reasons)

@@ -39,7 +39,7 @@ def iterate(state: RunState, actors: RolloutWorker, objective: Loss, settings: L
     started = time.monotonic()
     state.step += 1
     state.reference.follow(state.policy, num_optimizer_steps=state.optimizer.num_steps)
-    gathered = next_batch(state, actors, settings)
+    gathered = next_batch(state, actors, settings, beta=objective.beta)
     metrics = dict(gathered.metrics)
     with _time_into(metrics, "reference_seconds"):
         used = _attach_log_ref(state, gathered.used, objective, settings)
@@ -69,9 +69,9 @@ def _attach_log_ref(
     if kind == "none" or not unscored:
         return tuple(used)
     needs_log_ref = objective.needs_log_ref or settings.credit.kl_in_reward > 0
-    if not (needs_log_ref or settings.sources.is_plain):  # a pass over old samples that nothing reads
+    if not (needs_log_ref or settings.is_fresh):  # a pass over old samples that nothing reads
         return tuple(replace(sample, log_ref=None) for sample in used)
-    max_tokens = settings.update.step.micro_batch_tokens
+    max_tokens = settings.training.micro_batch_tokens
     if state.reference.is_policy(num_optimizer_steps=state.optimizer.num_steps):
         values = score_samples(state.policy, unscored, max_tokens=max_tokens)
         scored = [replace(sample, log_ref=log_ref) for sample, log_ref in zip(unscored, values, strict=True)]
@@ -102,7 +102,7 @@ def _update(
         return {"num_optimizer_steps": 0.0, "num_skipped_steps": 0.0, "num_tokens_trained": 0.0}
 
     version = state.optimizer.num_steps
-    reads_gap = settings.num_mismatch_rows > 0 and is_measured_in_update(state, settings)
+    reads_gap = settings.training.num_mismatch_rows > 0 and is_measured_in_update(state, settings)
     gap: dict[str, float] = {}
 
     def observe(outcome: StepOutcome, part: Batch, name: str) -> None:
@@ -119,7 +119,7 @@ def _update(
         collate(used, allow_absent_log_mu=not objective.needs_log_mu),
         gathered.credits,
         settings.credit,
-        max_tokens=settings.update.step.micro_batch_tokens,
+        max_tokens=settings.training.micro_batch_tokens,
         generator=state.generators.get(CRITIC, state.generators["minibatches"]),
     )
     metrics = of_the_critic | update(
@@ -127,11 +127,11 @@ def _update(
         state.optimizer,
         objective,
         batch,
-        settings=settings.update,
+        settings=settings.training,
         generator=state.generators["minibatches"],
         on_outcome=observe,
     )
-    state.weights_watch.observe(metrics, has_old_samples=not settings.sources.is_plain)
+    state.weights_watch.observe(metrics, has_old_samples=not settings.is_fresh)
     return gap | metrics
 
 

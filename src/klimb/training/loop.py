@@ -15,10 +15,11 @@ from types import FrameType, TracebackType
 
 import torch
 
+from klimb.divergences.names import SlopeAtReference
 from klimb.errors import Interrupted
-from klimb.experience import Sample
+from klimb.experience import Sample, SamplingSettings
 from klimb.findings.evaluations import EvaluationRecord, Progress
-from klimb.losses import Loss
+from klimb.losses import Corrected, Loss, Objective, slope_at_reference
 from klimb.policies import Policy
 from klimb.samplers import Sampler
 from klimb.tasks import Problem
@@ -45,7 +46,7 @@ from klimb.training.iteration import Iteration, iterate, keep_rollouts
 from klimb.training.locks import run_folder_lock
 from klimb.training.metrics import MetricsLog
 from klimb.training.rollouts import ResponseScorer, RolloutWorker
-from klimb.training.settings import EvaluationSettings, LoopSettings, check_settings_fit
+from klimb.training.settings import EvaluationSettings, LoopSettings, check_evaluation_fits, check_loss_fits
 from klimb.training.sources.offline import OfflineSource, check_logs
 from klimb.training.state import RunState, capture, fresh_state, restore, run_identity
 
@@ -97,7 +98,7 @@ def evaluation_is_due(settings: EvaluationSettings, *, since: Progress, now: Pro
 
 
 def evaluate_and_record(
-    actors: RolloutWorker, held_out: Sequence[Problem], settings: EvaluationSettings, *, progress: Progress, path: Path
+    actors: RolloutWorker, held_out: Sequence[Problem], settings: LoopSettings, *, progress: Progress, path: Path
 ) -> dict[str, float]:
     """Evaluate, appends the record to the file, and returns what is logged of it."""
     started = time.monotonic()
@@ -106,9 +107,9 @@ def evaluate_and_record(
         actors.sampler,
         actors.scorer,
         held_out,
-        settings=settings.sampling,
-        num_samples=settings.num_samples,
-        generator=torch.Generator().manual_seed(settings.seed),
+        settings=SamplingSettings(max_new_tokens=settings.sampling.max_new_tokens),
+        num_samples=settings.evaluation.num_samples,
+        generator=torch.Generator().manual_seed(settings.evaluation.seed),
         progress=progress,
     )
     append_evaluation(path, evaluation)
@@ -211,7 +212,8 @@ def train(
         NonFiniteError: too many steps in a row were not finite.
         RunFolderInUse: another process trains in this folder.
     """
-    check_settings_fit(settings, objective, has_held_out=bool(held_out), has_base_metrics=base_metrics is not None)
+    check_loss_fits(settings, *_find_slope(objective))
+    check_evaluation_fits(settings, has_held_out=bool(held_out), has_base_metrics=base_metrics is not None)
     actors = RolloutWorker(policy=policy, sampler=sampler, scorer=scorer, problems=problems)
     check_logs(logs, settings.sources, needs_log_mu=objective.needs_log_mu)
     run = _Run(
@@ -225,12 +227,21 @@ def train(
         base_metrics=base_metrics,
     )
     with run_folder_lock(folder), StopRequest() as stop:
-        deadline = time.monotonic() + settings.max_seconds
+        deadline = time.monotonic() + settings.training.max_seconds
         state, log = _start_or_resume(run, prepare=prepare, resume=resume)
         try:
             return _loop(run, state, log, stop, deadline=deadline - seconds_of_end(state))
         finally:
             log.close()
+
+
+def _find_slope(objective: Loss) -> tuple[Loss, SlopeAtReference | None]:
+    """Return the loss without a correction, and the slope of its divergence where π = ref = μ if it has one."""
+    inner = objective.objective if isinstance(objective, Corrected) else objective
+    if not isinstance(inner, Objective):
+        return inner, None
+    assert not isinstance(inner.divergence, str)
+    return inner, slope_at_reference(inner.divergence)
 
 
 def _start_or_resume(run: _Run, *, prepare: Callable[[], None] | None, resume: bool) -> tuple[RunState, MetricsLog]:
@@ -316,9 +327,9 @@ def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest, *, dea
 
 def _goes_on(state: RunState, settings: LoopSettings, deadline: float) -> bool:
     return (
-        state.step < settings.num_steps
-        and state.num_tokens_generated < settings.max_generated_tokens
-        and state.elapsed_seconds < settings.max_training_seconds
+        state.step < settings.training.num_steps
+        and state.num_tokens_generated < settings.training.max_generated_tokens
+        and state.elapsed_seconds < settings.training.max_training_seconds
         and time.monotonic() < deadline
         and not guard_ending(state)
     )
@@ -336,9 +347,7 @@ def _record_step(
     metrics = dict(iteration.metrics)
     if is_evaluated:
         path = run.folder / "evaluations.jsonl"
-        metrics |= evaluate_and_record(
-            run.actors, run.held_out, run.settings.evaluation, progress=_progress(state), path=path
-        )
+        metrics |= evaluate_and_record(run.actors, run.held_out, run.settings, progress=_progress(state), path=path)
     if run.settings.save_rollouts and iteration.samples:
         keep_rollouts(run.folder / "rollouts", state.step, iteration.samples)
     # Last, since it may put another policy in the place of the one that the numbers above are of.

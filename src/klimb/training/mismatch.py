@@ -48,9 +48,9 @@ def sampler_trainer_mismatch(
 
 def is_measured_in_update(state: RunState, settings: LoopSettings) -> bool:
     """Return True if the update's first pass is over rows that were just drawn, by the very weights that drew them."""
-    is_recorded = settings.log_mu == "sampler" and settings.collect.sampling.is_plain
+    is_recorded = settings.training.log_mu == "sampler" and settings.sampling.is_plain
     # Schedule-Free updates at y and samples at x.
-    return is_recorded and not settings.sources.lag and state.optimizer.settings.kind == "adamw"
+    return is_recorded and not settings.sampling.lag and state.optimizer.settings.kind == "adamw"
 
 
 def mismatch_of_first_step(outcome: StepOutcome, part: Batch, *, policy_version: int) -> dict[str, float]:
@@ -76,15 +76,15 @@ def measure_mismatch(state: RunState, used: Sequence[Sample], settings: LoopSett
     their prompt and so cost least. Only the sampler's log-probabilities of the unaltered model can be compared:
     `log_mu` if the sampling is plain, else `log_ref` where the sampler recorded it there.
     """
-    count = min(settings.num_mismatch_rows, len(used))
-    if settings.log_mu == "auto":
+    count = min(settings.training.num_mismatch_rows, len(used))
+    if settings.training.log_mu == "auto":
         rows = used[:: -(-len(used) // count)]
     else:
         rows = [used[(state.step * count + offset) % len(used)] for offset in range(count)]
-    recorded = [sample.log_mu if settings.collect.sampling.is_plain else sample.log_ref for sample in rows]
+    recorded = [sample.log_mu if settings.sampling.is_plain else sample.log_ref for sample in rows]
     if None in recorded:
         return {}
-    scored = score_samples(state.policy, rows, max_tokens=settings.update.step.micro_batch_tokens)
+    scored = score_samples(state.policy, rows, max_tokens=settings.training.micro_batch_tokens)
     return mismatch_between(recorded, scored)
 
 

@@ -46,9 +46,16 @@ class StepData:
     metrics: dict[str, float]
 
 
-def next_batch(state: RunState, actors: RolloutWorker, settings: LoopSettings) -> StepData:
-    """Take each source's share of the batch. Where too little can be replayed, fresh rollouts stand in."""
-    num_groups = settings.sources.num_groups(settings.collect.num_prompts)
+def next_batch(state: RunState, actors: RolloutWorker, settings: LoopSettings, *, beta: float) -> StepData:
+    """Take each source's share of the batch. Where too little can be replayed, fresh rollouts stand in.
+
+    Args:
+        state: of the run.
+        actors: who samples and scores.
+        settings: of the run.
+        beta: weight of the divergence, the temperature of soft values.
+    """
+    num_groups = settings.sources.num_groups(settings.sampling.num_prompts)
     version = state.optimizer.num_steps
     replayed = state.replay.draw(num_groups["replay"], policy_version=version, generator=state.generators["replay"])
     num_fresh = num_groups["rollout"] + num_groups["replay"] - len(replayed)
@@ -59,14 +66,15 @@ def next_batch(state: RunState, actors: RolloutWorker, settings: LoopSettings) -
         **{logged.source: _take_offline(logged, num_groups[logged.source], settings) for logged in state.logs},
     }
     shares = {source: samples for source, samples in shares.items() if samples}
-    if not settings.sources.is_plain:
+    if not settings.is_fresh:
         for source, samples in shares.items():
             metrics |= _measure_share(source, samples, policy_version=version)
         metrics |= _measure_sources(state, settings)
+    credits = [compute_credits(share, settings.advantages, beta=beta) for share in shares.values()]
     return StepData(
         drawn=drawn,
         used=tuple(itertools.chain(*shares.values())),
-        credits=torch.cat([torch.zeros(0), *(compute_credits(share, settings.collect) for share in shares.values())]),
+        credits=torch.cat([torch.zeros(0), *credits]),
         metrics={"num_tokens_sampled": 0.0, **metrics},
     )
 
@@ -77,7 +85,7 @@ def _draw_rollouts(
     """Return all that was drawn, what of it (or of an earlier collection) is trained on now, and metrics."""
     if num_fresh == 0:
         return (), (), {}
-    lag = settings.sources.lag
+    lag = settings.sampling.lag
     drawn: list[Sample] = []
     metrics: dict[str, float] = {}
     used: tuple[Sample, ...] = ()
@@ -115,7 +123,8 @@ def _collect(
     return collect_rollouts(
         actors,
         state.stream,
-        settings=replace(settings.collect, num_prompts=num_prompts),
+        settings=replace(settings.sampling, num_prompts=num_prompts),
+        advantages=settings.advantages,
         this_round=RolloutContext(
             seed=settings.seed,
             step=state.step,
@@ -135,22 +144,22 @@ def _attach_log_mu(
     """Return fresh rollouts with the log_mu to train with, and the gap between sampler and trainer."""
     if not used:
         return (), {}
-    if settings.log_mu == "sampler":
-        is_measured = settings.num_mismatch_rows and not is_measured_in_update(state, settings)
+    if settings.training.log_mu == "sampler":
+        is_measured = settings.training.num_mismatch_rows and not is_measured_in_update(state, settings)
         return tuple(used), measure_mismatch(state, used, settings) if is_measured else {}
-    if settings.log_mu == "auto":
+    if settings.training.log_mu == "auto":
         gap = measure_mismatch(state, used, settings)
         # Not "larger": a gap that is no number is no reason to trust the sampler.
-        if gap["mismatch_mean_abs"] <= settings.max_mismatch:
+        if gap["mismatch_mean_abs"] <= settings.training.max_mismatch:
             return tuple(used), gap | {"log_mu_recomputed": 0.0}
         logger.warning(
             "step %d: the sampler's log-probabilities are %.2g nats a token from the trainer's, over "
             "max_mismatch = %g; this batch trains with the trainer's",
             state.step,
             gap["mismatch_mean_abs"],
-            settings.max_mismatch,
+            settings.training.max_mismatch,
         )
-    scored = score_samples(state.policy, used, max_tokens=settings.update.step.micro_batch_tokens)
+    scored = score_samples(state.policy, used, max_tokens=settings.training.micro_batch_tokens)
     gap = mismatch_between([sample.log_mu for sample in used], scored)
     rescored = [
         replace(
@@ -167,9 +176,9 @@ def _attach_log_mu(
 def _take_offline(logged: OfflineSource, count: int, settings: LoopSettings) -> tuple[Sample, ...]:
     """Take groups of a log that can be trained on; others are passed over, `max_refills` times at most."""
     kept: dict[str, tuple[Sample, ...]] = {}
-    for _ in range(settings.collect.max_refills + 1):
+    for _ in range(settings.advantages.max_refills + 1):
         if len(kept) < count:
-            filtered = [filter_group(group, settings.collect) for group in logged.take(count - len(kept)) if group]
+            filtered = [filter_group(group, settings.advantages) for group in logged.take(count - len(kept)) if group]
             kept |= {group.used[0].group_id: group.used for group in filtered if group.used}
     return tuple(itertools.chain(*kept.values()))
 

@@ -36,17 +36,20 @@ class Optimizer:
     def __init__(self, parameters: Mapping[str, nn.Parameter], settings: OptimizerSettings) -> None:
         if not parameters:
             raise ValueError("the policy has no trainable parameter; unfreeze some, or load it with LoRA")
+        if settings.warmup_steps == "auto":
+            raise ValueError("warmup_steps is 'auto', and an optimizer does not know how long a run is; give a number")
         self.settings = settings
+        self._warmup_steps = settings.warmup_steps
         self.num_steps = 0
         self.rate_factor = 1.0
         self._parameters = dict(parameters)
         self._at_gradient_point = False
-        self._inner = _inner_optimizer(self._parameters, settings)
+        self._inner = _inner_optimizer(self._parameters, settings, warmup_steps=settings.warmup_steps)
 
     @property
     def learning_rate(self) -> float:
         """Of the step that comes next, warm-up included."""
-        warm = min(1.0, (self.num_steps + 1) / max(1, self.settings.warmup_steps))
+        warm = min(1.0, (self.num_steps + 1) / max(1, self._warmup_steps))
         return self.settings.learning_rate * self.rate_factor * warm
 
     @contextmanager
@@ -122,7 +125,9 @@ class Optimizer:
         self.rate_factor = float(numbers["rate_factor"])
 
 
-def _inner_optimizer(parameters: Mapping[str, nn.Parameter], settings: OptimizerSettings) -> torch.optim.Optimizer:
+def _inner_optimizer(
+    parameters: Mapping[str, nn.Parameter], settings: OptimizerSettings, *, warmup_steps: int
+) -> torch.optim.Optimizer:
     groups = _groups(parameters, settings)
     betas = (settings.beta1, settings.beta2)
     if settings.kind == "adamw":
@@ -135,7 +140,7 @@ def _inner_optimizer(parameters: Mapping[str, nn.Parameter], settings: Optimizer
         )
     # The warm-up is the package's own: stacked on a second one, the first batch would train at a rate of almost 0.
     return schedulefree.AdamWScheduleFree(
-        groups, lr=settings.learning_rate, betas=betas, eps=settings.epsilon, warmup_steps=settings.warmup_steps
+        groups, lr=settings.learning_rate, betas=betas, eps=settings.epsilon, warmup_steps=warmup_steps
     )
 
 

@@ -16,12 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from klimb.declarations import narrow
 from klimb.experience import NEEDS_GROUPS, Sample, SamplingSettings, compute_advantages
 from klimb.policies import Policy
 from klimb.samplers import Completion, Sampler, StreamingSampler
 from klimb.tasks import Problem, Response, Score
 from klimb.training.prompts import PromptStream
-from klimb.training.settings import RolloutSettings
+from klimb.training.settings import AdvantageSettings, RolloutSettings
 
 
 @runtime_checkable
@@ -284,13 +285,13 @@ class FilteredGroup:
     used: tuple[Sample, ...]
 
 
-def filter_group(group: Sequence[Sample], settings: "RolloutSettings") -> FilteredGroup:
+def filter_group(group: Sequence[Sample], settings: AdvantageSettings) -> FilteredGroup:
     """Decide which of the scored responses to one prompt are trained on."""
     refusals = _find_refusals(
         group,
-        compare=settings.advantages in NEEDS_GROUPS,
+        compare=settings.kind in NEEDS_GROUPS,
         drop_even=settings.group_filter,
-        needs_reward=settings.advantages not in REWARDLESS or settings.min_reward is not None,
+        needs_reward=settings.kind not in REWARDLESS or settings.min_reward is not None,
         min_reward=settings.min_reward,
     )
     samples = tuple(
@@ -396,6 +397,7 @@ def collect_rollouts(
     stream: PromptStream,
     *,
     settings: RolloutSettings,
+    advantages: AdvantageSettings,
     this_round: RolloutContext,
     sampling_generator: torch.Generator,
     shuffle_generator: torch.Generator,
@@ -404,24 +406,24 @@ def collect_rollouts(
     groups: list[FilteredGroup] = []
     kept = num_rounds = 0
     seconds = {"sample_seconds": 0.0, "score_seconds": 0.0}
-    while kept < settings.num_prompts and num_rounds <= settings.max_refills:
+    while kept < settings.num_prompts and num_rounds <= advantages.max_refills:
         numbers = stream.take(settings.num_prompts - kept)
         drawn = sample_and_score(
             actors,
             [actors.problems[number] for number in numbers],
             replace(this_round, first_group=this_round.first_group + len(groups)),
             num_samples=settings.num_samples,
-            sampling=settings.sampling,
+            sampling=narrow(settings, SamplingSettings),
             generator=sampling_generator,
-            shuffle=shuffle_generator if settings.shuffle_rewards else None,
+            shuffle=shuffle_generator if advantages.shuffle_rewards else None,
         )
         seconds["sample_seconds"] += drawn.sample_seconds
         seconds["score_seconds"] += drawn.score_seconds
-        new_groups = [filter_group(group, settings) for group in drawn.groups]
+        new_groups = [filter_group(group, advantages) for group in drawn.groups]
         groups += new_groups
         kept += sum(bool(group.used) for group in new_groups)
         num_rounds += 1
-        if not settings.group_filter:
+        if not advantages.group_filter:
             break
     samples = tuple(sample for group in groups for sample in group.samples)
     used = tuple(sample for group in groups for sample in group.used)
@@ -429,8 +431,11 @@ def collect_rollouts(
     return Rollouts(samples=samples, used=used, metrics=metrics)
 
 
-def compute_credits(used: Sequence[Sample], settings: RolloutSettings) -> Float[Tensor, " batch"]:
-    """Return what each response is credited with: its reward less its baseline, which reads these samples alone."""
+def compute_credits(used: Sequence[Sample], settings: AdvantageSettings, *, beta: float) -> Float[Tensor, " batch"]:
+    """Return what each response is credited with: its reward less its baseline, which reads these samples alone.
+
+    `beta` is the temperature of soft values, in units of the reward.
+    """
     if not used:
         return torch.zeros(0)
     # Where no reward is needed, 0 stands for a missing one and is not read.
@@ -438,7 +443,7 @@ def compute_credits(used: Sequence[Sample], settings: RolloutSettings) -> Float[
     return compute_advantages(
         rewards,
         [sample.group_id for sample in used],
-        kind=settings.advantages,
-        offset=settings.advantage_offset,
-        temperature=settings.advantage_temperature,
+        kind=settings.kind,
+        offset=settings.offset,
+        temperature=beta,
     ).float()

@@ -32,17 +32,17 @@ from klimb.training.sources.replay import DelayQueue, ReplayBuffer
 from klimb.training.update import NonFiniteGuard
 
 MAY_DIFFER = (
-    "settings.num_steps",
-    "settings.max_seconds",
-    "settings.max_generated_tokens",
-    "settings.max_training_seconds",
+    "settings.training.num_steps",
+    "settings.training.max_seconds",
+    "settings.training.max_generated_tokens",
+    "settings.training.max_training_seconds",
+    "settings.training.max_skipped_steps",
+    "settings.training.micro_batch_tokens",
     "settings.save_rollouts",
     "settings.optimizer.learning_rate",
     "settings.checkpoints.*",
     "settings.evaluation.*",
     "settings.guard*",
-    "settings.update.max_skipped_steps",
-    "settings.update.step.micro_batch_tokens",
 )
 """What a resumed run may change. All else would make the numbers before and after two different experiments."""
 
@@ -204,10 +204,10 @@ def fresh_state(
         stream=PromptStream(num_problems, seed=settings.seed) if settings.sources.share("rollout") else None,
         generators=_generators(settings),
         critic=_critic(policy, settings),
-        guard=NonFiniteGuard(folder / "skipped", max_in_a_row=settings.update.max_skipped_steps),
+        guard=NonFiniteGuard(folder / "skipped", max_in_a_row=settings.training.max_skipped_steps),
         identity=identity,
         folder=folder,
-        replay=ReplayBuffer(settings.sources.replay),
+        replay=ReplayBuffer(settings.replay),
         logs=tuple(logs),
         quality=quality,
     )

@@ -19,7 +19,7 @@ from klimb.losses import Inputs, Loss
 from klimb.policies import Policy, gradients_in_place
 from klimb.training.minibatches import micro_batches_for, minibatches
 from klimb.training.optimizers import Optimizer
-from klimb.training.settings import ESS_METRICS, EssScaling, MicroBatchTokens, StepSettings, UpdateSettings
+from klimb.training.settings import ESS_METRICS, EssScaling, MicroBatchTokens, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,17 @@ class StepOutcome:
 
 
 def optimizer_step(
-    policy: Policy, optimizer: Optimizer, objective: Loss, batch: Batch, *, settings: StepSettings
+    policy: Policy,
+    optimizer: Optimizer,
+    objective: Loss,
+    batch: Batch,
+    *,
+    micro_batch_tokens: MicroBatchTokens = "auto",
 ) -> StepOutcome:
     """Take one step on a minibatch; call it at the gradient point.
+
+    `micro_batch_tokens` prompt and response tokens go through the model at once, with their padding where the policy
+    does not pack rows: it changes memory and speed, the gradient stays the same up to rounding.
 
     The loss of the minibatch is the sum of those of its micro-batches, each divided by the minibatch's normaliser.
     With beta = 0, rows whose advantage is exactly 0 have no gradient: they stay in the normaliser and skip the model,
@@ -53,7 +61,7 @@ def optimizer_step(
     An objective that needs numbers of the whole minibatch sees it first, which costs one more forward pass.
     """
     if objective.needs_minibatch:
-        objective, batch = prepare_minibatch(policy, objective, batch, max_tokens=settings.micro_batch_tokens)
+        objective, batch = prepare_minibatch(policy, objective, batch, max_tokens=micro_batch_tokens)
     is_idle = (batch.advantages.reshape(len(batch), -1) == 0).all(dim=1)
     rows = [row for row in range(len(batch)) if objective.beta > 0 or not bool(is_idle[row])]
     if not rows:
@@ -61,19 +69,19 @@ def optimizer_step(
     optimizer.zero_grad()
     inputs = _make_empty_inputs(objective, batch)
     loss = 0.0
-    for portion in micro_batches_for(policy, batch, rows, max_tokens=settings.micro_batch_tokens):
+    for portion in micro_batches_for(policy, batch, rows, max_tokens=micro_batch_tokens):
         part_loss = _backward(policy, objective, batch, portion, inputs)
         loss += part_loss
         if not math.isfinite(part_loss):
             optimizer.zero_grad()
             return StepOutcome({"loss": loss}, int(inputs.mask.sum()), not_finite="loss", inputs=inputs)
-    grad_norm = float(nn.utils.clip_grad_norm_(policy.trainable().values(), settings.max_grad_norm))
+    grad_norm = float(nn.utils.clip_grad_norm_(policy.trainable().values(), optimizer.settings.max_grad_norm))
     metrics = {"loss": loss, "grad_norm": grad_norm, "learning_rate": optimizer.learning_rate}
     if not math.isfinite(grad_norm):
         optimizer.zero_grad()
         return StepOutcome(metrics, int(inputs.mask.sum()), not_finite="gradient", inputs=inputs)
     metrics |= _measure(objective, inputs, [sample.source for sample in batch.samples])
-    scale = _learning_rate_scale(metrics, settings.ess_scaling)
+    scale = _learning_rate_scale(metrics, optimizer.settings.ess_scaling)
     metrics["learning_rate"] *= scale
     optimizer.step(scale=scale)
     optimizer.zero_grad()
@@ -209,7 +217,7 @@ def update(
     objective: Loss,
     batch: Batch,
     *,
-    settings: UpdateSettings,
+    settings: TrainingSettings,
     generator: torch.Generator,
     on_outcome: Callable[[StepOutcome, Batch, str], None],
 ) -> dict[str, float]:
@@ -220,7 +228,7 @@ def update(
         optimizer: of its parameters.
         objective: log-probabilities in, loss and metrics out.
         batch: what to train on.
-        settings: epochs, minibatches and steps.
+        settings: epochs, minibatches and portions.
         generator: orders the minibatches.
         on_outcome: sees each step's outcome, its minibatch and its name (`e0-m3`) before the next one.
     """
@@ -228,13 +236,15 @@ def update(
     steps_before = optimizer.num_steps
     with optimizer.gradient_point():
         if objective.needs_log_prox:
-            log_prox = score_batch(policy, batch, max_tokens=settings.step.micro_batch_tokens)
+            log_prox = score_batch(policy, batch, max_tokens=settings.micro_batch_tokens)
             batch = replace(batch, log_prox=log_prox)
         for epoch in range(settings.num_epochs):
             portions = minibatches(batch, num_minibatches=settings.num_minibatches, generator=generator)
             for number, rows in enumerate(portions):
                 part = batch.select(rows)
-                outcome = optimizer_step(policy, optimizer, objective, part, settings=settings.step)
+                outcome = optimizer_step(
+                    policy, optimizer, objective, part, micro_batch_tokens=settings.micro_batch_tokens
+                )
                 outcomes.append(outcome)
                 on_outcome(outcome, part, f"e{epoch}-m{number}")
     return merge_metrics(outcomes) | {

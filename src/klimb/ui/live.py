@@ -14,6 +14,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from klimb.ui.statuses import LOOKS
 from klimb.ui.text import duration, printable, sparkline
 
 REFRESHES_PER_SECOND = 4
@@ -215,7 +216,11 @@ class _RunPanel:
         row.add_column(ratio=1)
         row.add_column(justify="right", no_wrap=True)
         is_whole = self._is_whole()
-        sign = Text("✓" if is_whole else "■", style=_end_style(is_whole)) if self.is_finished else self._spinner
+        sign = (
+            Text(LOOKS["good"].sign if is_whole else "■", style=_end_style(is_whole))
+            if self.is_finished
+            else self._spinner
+        )
         total = self._num_steps if self._num_steps < ENDLESS else None
         bar = ProgressBar(total=total, completed=self._number, complete_style="cyan", finished_style="green")
         times = f"{_of(self._number, self._num_steps)} · {self._clock.elapsed()}"

@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
-
 from klimb.experience import NEEDS_GROUPS, Sample
 from klimb.findings.audit import AuditReport
-from klimb.losses import RECIPES
-from klimb.workbench.config import RunConfig, SamplingSection
-from klimb.workbench.config.learning import automatic_warmup
+from klimb.training import RECIPES
+from klimb.training.settings import automatic_warmup
+from klimb.workbench.config import RunConfig, SamplingConfig, table_of
 
 Tables = dict[str, Mapping[str, Any]]
 """Section -> key -> value; the section "" has the keys of the file itself and comes first."""
@@ -196,7 +194,7 @@ def _model(model: str, run: RunConfig | None, remarks: Remarks) -> dict[str, Any
 
 def _of_single_responses(recipe: str, remarks: Remarks) -> dict[str, Any]:
     """Return a baseline over the batch in place of one that compares the responses to one prompt."""
-    kind = RECIPES[recipe].advantages
+    kind = RECIPES[recipe].advantages.kind
     if kind not in NEEDS_GROUPS:
         return {}
     remarks["advantages.kind"] = "one response a prompt: there is no group to compare"
@@ -205,10 +203,7 @@ def _of_single_responses(recipe: str, remarks: Remarks) -> dict[str, Any]:
 
 def _has_automatic_warmup(run: RunConfig) -> bool:
     """Whether its warm-up is what the length of a run gives: then a run of another length has another."""
-    training = run.training
-    return run.optimizer.warmup_steps == automatic_warmup(
-        training.num_steps * training.num_epochs * training.num_minibatches
-    )
+    return run.optimizer.warmup_steps == automatic_warmup(run.training.num_optimizer_steps)
 
 
 def _settings(run: RunConfig | None, data: Logged, remarks: Remarks, *, collects: bool) -> Tables:
@@ -229,14 +224,14 @@ def _settings(run: RunConfig | None, data: Logged, remarks: Remarks, *, collects
     }
 
 
-def _sampling_of_run(section: SamplingSection, data: Logged, remarks: Remarks, *, collects: bool) -> dict[str, Any]:
+def _sampling_of_run(section: SamplingConfig, data: Logged, remarks: Remarks, *, collects: bool) -> dict[str, Any]:
     table = {"num_prompts": section.num_prompts, **_changed(section, but=("num_prompts",))}
     if not collects:
         table["num_prompts"] = min(section.num_prompts, data.num_groups)
         # A lag is one of rollouts: a run on a log takes none.
         table.pop("lag", None)
     if section.num_samples == 1:
-        table["num_samples"] = SamplingSection().num_samples
+        table["num_samples"] = SamplingConfig().num_samples
         remarks["sampling.num_samples"] = "was 1; answers to one prompt are compared with each other"
     return table
 
@@ -272,6 +267,6 @@ def _training(
     return {"num_steps": min(max(wanted, MIN_STEPS), MAX_STEPS)} | tokens
 
 
-def _changed(section: BaseModel, *, but: Sequence[str] = ()) -> Mapping[str, Any]:
+def _changed(section: Any, *, but: Sequence[str] = ()) -> Mapping[str, Any]:
     """Return the settings of a section that are not the defaults."""
-    return section.model_dump(mode="json", exclude_defaults=True, exclude_none=True, exclude=set(but))
+    return table_of(section, exclude_defaults=True, exclude_none=True, exclude=set(but))

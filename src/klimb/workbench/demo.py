@@ -8,7 +8,7 @@ from klimb.divergences import DIVERGENCES
 from klimb.training.run_folder import RunFolder, move_aside
 from klimb.ui.terminal.run import print_commands, print_run
 from klimb.ui.text import relative_to_working_directory
-from klimb.workbench.config import RunConfig
+from klimb.workbench.config import RunConfig, divergence_of
 from klimb.workbench.provenance import new_run_folder
 from klimb.workbench.run import run_training
 from klimb.workbench.session import make_session
@@ -25,7 +25,7 @@ def run_demo(config: RunConfig, path: Path, *, console: Console) -> None:
             console.print(f"the earlier run in {earlier} is now in {moved}", markup=False, highlight=False)
         return new_run_folder(path, config)
 
-    title = f"demo · {config.objective.recipe} · {config.objective.divergence}"
+    title = f"demo · {config.objective.recipe} · {divergence_of(config.objective)}"
     finished = run_training(session, open_folder, console=console, title=title, resume=False)
     print_run(console, finished)
     console.print()
@@ -34,7 +34,7 @@ def run_demo(config: RunConfig, path: Path, *, console: Console) -> None:
 
 def next_steps(config: RunConfig, folder: RunFolder) -> list[tuple[str, str]]:
     """Commands that follow on from the demo, each with what it is for."""
-    other = next(name for name in DIVERGENCES if name != config.objective.divergence)
+    other = next(name for name in DIVERGENCES if name != divergence_of(config.objective))
     model, settings = (relative_to_working_directory(path) for path in (folder.model, folder.config))
     return [
         (f"klimb demo --divergence {other}", "the same with another divergence"),

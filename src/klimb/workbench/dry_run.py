@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 import torch
 from rich.console import Console
 
-from klimb.experience import Batch, collate
+from klimb.declarations import narrow
+from klimb.experience import Batch, SamplingSettings, collate
 from klimb.training import (
     Optimizer,
     PromptStream,
@@ -27,7 +28,7 @@ from klimb.training.state import fresh_state
 from klimb.ui.terminal.run import print_facts
 from klimb.ui.text import duration, printable
 from klimb.workbench.config import RunConfig
-from klimb.workbench.session import Session, describe, make_loop_settings, make_sampling, make_session
+from klimb.workbench.session import Session, describe, make_loop_settings, make_session
 
 GIGABYTE = 1e9
 
@@ -87,12 +88,13 @@ def try_one_step(session: Session) -> Mapping[str, float]:
     """
     settings = make_loop_settings(session.config)
     actors = RolloutWorker(policy=session.policy, sampler=session.sampler, scorer=session.scorer, problems=())
-    warm_up = replace(settings.collect, num_prompts=min(settings.collect.num_prompts, settings.update.num_minibatches))
+    num_prompts = min(settings.sampling.num_prompts, settings.training.num_minibatches)
+    warm_up = replace(settings.sampling, num_prompts=num_prompts)
     with TemporaryDirectory() as folder:
         state = fresh_state(
             session.policy, settings, num_problems=0, folder=Path(folder), identity={}, logs=session.logs
         )
-        iterate(state, actors, session.objective, replace(settings, collect=warm_up))
+        iterate(state, actors, session.objective, replace(settings, sampling=warm_up))
         return iterate(state, actors, session.objective, settings).metrics
 
 
@@ -135,7 +137,8 @@ def try_one_group(session: Session) -> Trial:
     collection = collect_rollouts(
         actors,
         PromptStream(len(session.task.train), seed=settings.seed),
-        settings=replace(settings.collect, num_prompts=1, group_filter=False),
+        settings=replace(settings.sampling, num_prompts=1),
+        advantages=replace(settings.advantages, group_filter=False),
         this_round=RolloutContext(seed=settings.seed, step=1, policy_version=0, record_log_ref=True),
         sampling_generator=torch.Generator().manual_seed(settings.seed),
         shuffle_generator=torch.Generator().manual_seed(settings.seed),
@@ -157,7 +160,7 @@ def _sampling_cost(session: Session, prompt: Sequence[int]) -> Cost:
 
     def sample(num_samples: int) -> None:
         generator = torch.Generator().manual_seed(session.config.seed)
-        settings = make_sampling(session.config)
+        settings = narrow(session.config.sampling, SamplingSettings)
         session.sampler.sample([prompt], num_samples=num_samples, settings=settings, generator=generator)
 
     return Cost(one=_seconds(lambda: sample(1)), group=_seconds(lambda: sample(num_rows)), num_rows=num_rows)
@@ -168,7 +171,9 @@ def _learning_cost(session: Session, batch: Batch) -> Cost:
     optimizer = Optimizer(session.policy.trainable(), settings.optimizer)
 
     def learn(part: Batch) -> None:
-        optimizer_step(session.policy, optimizer, session.objective, part, settings=settings.update.step)
+        optimizer_step(
+            session.policy, optimizer, session.objective, part, micro_batch_tokens=settings.training.micro_batch_tokens
+        )
 
     with optimizer.gradient_point():
         learn(batch)  # the first step makes the optimizer's state; its time says nothing about the others
@@ -218,7 +223,7 @@ def step_seconds(config: RunConfig, trial: Trial) -> float:
     taken to be as large as drawn ones.
     """
     num_rows = config.sampling.num_prompts * config.sampling.num_samples
-    num_drawn = round(num_rows * config.sources.rollout)
+    num_drawn = round(num_rows * config.sources.share("rollout"))
     num_waves = math.ceil(num_drawn / config.sampling.max_batch)
     sampling = num_waves * trial.sampling.one + (num_drawn - num_waves) * trial.sampling.per_row
     num_updates = config.training.num_minibatches

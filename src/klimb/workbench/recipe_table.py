@@ -1,9 +1,12 @@
 """The table of docs/recipes.md, made from the recipes: `python -m klimb.workbench.recipe_table docs/recipes.md`."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from klimb.losses import RECIPES, Recipe
+from klimb.losses import ObjectiveSettings
+from klimb.training import RECIPES, Recipe
 from klimb.workbench.config import recipe_sections
 
 BEGIN = "<!-- recipes: made by `python -m klimb.workbench.recipe_table docs/recipes.md` -->"
@@ -45,17 +48,19 @@ def _row(recipe: Recipe) -> str:
 
 def _settings(recipe: Recipe) -> str:
     """Return what a reader compares first: β, level, clip, advantages, reduction, reference."""
-    clip = recipe_sections(recipe)["objective"]["clip"]
+    objective = recipe.objective
+    parts = [f"β {objective.beta:g}", getattr(objective, "level", "sequence")]
+    if isinstance(objective, ObjectiveSettings):
+        parts.append("no ratio" if objective.ratio == "none" else _clip(recipe_sections(recipe)["objective"]["clip"]))
+    credit = recipe.advantages.kind if recipe.credit.kind == "response" else recipe.credit.kind
+    return "; ".join([*parts, credit, str(objective.reduce), f"reference {recipe.reference.kind}"])
+
+
+def _clip(table: Mapping[str, Any]) -> str:
     bounds = ", ".join(
-        f"{value:g}" if isinstance(value, float) else value for key, value in clip.items() if key != "kind"
+        f"{value:g}" if isinstance(value, float) else value for key, value in table.items() if key != "kind"
     )
-    parts = [f"β {recipe.beta:g}", recipe.level]
-    if recipe.loss == "policy-gradient":
-        parts.append(
-            "no ratio" if recipe.ratio == "none" else f"clip {clip['kind']}" + (f" ({bounds})" if bounds else "")
-        )
-    credit = recipe.advantages if recipe.credit == "response" else recipe.credit
-    return "; ".join([*parts, credit, str(recipe.reduce), f"reference {recipe.reference}"])
+    return f"clip {table['kind']}" + (f" ({bounds})" if bounds else "")
 
 
 if __name__ == "__main__":

@@ -10,12 +10,14 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
+from klimb.declarations import narrow
 from klimb.errors import ConfigError, Interrupted
 from klimb.experience import Sample, SamplingSettings
 from klimb.findings.evaluations import EvaluationRecord, Progress, When
 from klimb.samplers import Completion, Sampler, StreamingSampler
 from klimb.tasks import Problem, Response, Score, Scorer
 from klimb.training import (
+    CloningSettings,
     LoopSettings,
     TrainResult,
     append_evaluation,
@@ -24,21 +26,21 @@ from klimb.training import (
     read_metrics,
     train,
 )
-from klimb.training.guard.measuring import Measurer
+from klimb.training.guard.measuring import Measurer, make_measurer
+from klimb.training.minibatches import tokens_at_once
 from klimb.training.run_folder import Finished, RunFolder, flat_settings, write_json
 from klimb.ui.figures import plot_curves
 from klimb.ui.live import Glimpse, View, open_view
 from klimb.ui.pages.files import report_at_the_end
 from klimb.ui.terminal.run import in_one_line, print_facts
 from klimb.ui.text import relative_to_working_directory
-from klimb.workbench.config import RunConfig, save_config
+from klimb.workbench.config import RunConfig, divergence_of, save_config
 from klimb.workbench.config.reading import resolved_tables
-from klimb.workbench.guard import make_measurer
 from klimb.workbench.loggers import check_loggers, open_trackers
 from klimb.workbench.loggers.tracker import Tracker
 from klimb.workbench.measuring import measure
 from klimb.workbench.own_findings import check_findings, find_in
-from klimb.workbench.session import Session, describe, make_cloning, make_loop_settings
+from klimb.workbench.session import Session, describe, make_loop_settings, read_pairs
 
 
 class StepRecorder:
@@ -145,7 +147,7 @@ def summary_of(finished: Finished, config: RunConfig) -> dict[str, Any]:
         "name": config.run.name,
         "task": finished.task_name,
         "recipe": config.objective.recipe,
-        "divergence": config.objective.divergence,
+        "divergence": divergence_of(config.objective),
         "seed": config.seed,
         "num_steps": finished.num_steps,
         "model_path": relative_to_working_directory(finished.folder.model) if config.run.save_model else None,
@@ -209,7 +211,7 @@ def run_training(
     _check_problems(session)
     check_loggers(session.config.run.loggers)
     check_findings(session.config.run.findings)
-    measurer = make_measurer(session.config, session.policy, session.sampler)
+    measurer = _measurer(session)
     print_facts(console, describe(session))
     with session.scorer, ExitStack() as stack:
         if measurer is not None:
@@ -223,9 +225,11 @@ def run_training(
         except Interrupted as error:
             _tell_how_to_go_on(console, folder, error)
             raise
-        if result.num_steps < settings.num_steps:
+        if result.num_steps < settings.training.num_steps:
             reason = result.ending or _reason_of_the_end(settings, result.progress)
-            console.print(f"stopped after step {result.num_steps} of {settings.num_steps}: {reason}", highlight=False)
+            console.print(
+                f"stopped after step {result.num_steps} of {settings.training.num_steps}: {reason}", highlight=False
+            )
         if session.config.run.save_model:
             session.policy.save(folder.model)
         after = None if before is None else _measure(session, folder, console, when="after", progress=result.progress)
@@ -251,7 +255,7 @@ def _open_trackers(config: RunConfig, folder: RunFolder) -> AbstractContextManag
 
 
 def _check_problems(session: Session) -> None:
-    if not session.task.train and session.config.sources.rollout > 0:
+    if not session.task.train and session.config.sources.share("rollout") > 0:
         raise ConfigError(f"task {session.task.name} has no training problem; lower task.held_out_fraction")
     asked = session.config.evaluation
     for key in ("every_steps", "every_tokens", "every_seconds"):
@@ -262,11 +266,24 @@ def _check_problems(session: Session) -> None:
             )
 
 
+def _measurer(session: Session) -> Measurer | None:
+    """Return what measures for the guard; None without `[guard]`."""
+    config, policy = session.config, session.policy
+    form = config.scoring.format
+    return make_measurer(
+        config.guard,
+        policy,
+        session.sampler,
+        max_tokens=tokens_at_once(config.training.micro_batch_tokens, policy.device),
+        scoring_format="" if form is None else form.pattern,
+    )
+
+
 def _reason_of_the_end(settings: LoopSettings, progress: Progress) -> str:
-    if progress.num_tokens_generated >= settings.max_generated_tokens:
-        return f"training.max_generated_tokens = {settings.max_generated_tokens:g}"
-    if progress.elapsed_seconds >= settings.max_training_seconds:
-        return f"training.max_training_seconds = {settings.max_training_seconds:g}"
+    if progress.num_tokens_generated >= settings.training.max_generated_tokens:
+        return f"training.max_generated_tokens = {settings.training.max_generated_tokens:g}"
+    if progress.elapsed_seconds >= settings.training.max_training_seconds:
+        return f"training.max_training_seconds = {settings.training.max_training_seconds:g}"
     return "training.max_seconds is used up"
 
 
@@ -305,8 +322,8 @@ def _within_time(
     """Return the settings with the loop's share of the run's time: what is left after the other parts."""
     evaluation_seconds = 0.0 if before is None else before.seconds
     spent = session.load_seconds + time.monotonic() - started
-    share = settings.max_seconds - spent - evaluation_seconds - SAVING_SECONDS
-    return replace(settings, max_seconds=max(0.0, share))
+    share = settings.training.max_seconds - spent - evaluation_seconds - SAVING_SECONDS
+    return replace(settings, training=replace(settings.training, max_seconds=max(0.0, share)))
 
 
 def _train(
@@ -320,7 +337,7 @@ def _train(
     title: str,
     resume: bool,
 ) -> TrainResult:
-    view = open_view(console, title=title, num_steps=settings.num_steps)
+    view = open_view(console, title=title, num_steps=settings.training.num_steps)
     try:
         return train(
             session.policy,
@@ -350,11 +367,18 @@ def _cloning(session: Session, view: View) -> Callable[[], None] | None:
     section = session.config.cloning
     if section is None:
         return None
-    pairs, settings = make_cloning(session.config, section)
+    pairs = read_pairs(section)
 
     def prepare() -> None:
         view.phase("cloning")
-        clone(session.policy, pairs, settings=settings, on_step=None)
+        clone(
+            session.policy,
+            pairs,
+            settings=narrow(section, CloningSettings),
+            optimizer=session.config.optimizer,
+            micro_batch_tokens=session.config.training.micro_batch_tokens,
+            seed=session.config.seed,
+        )
         view.note(f"cloned {len(pairs)} answers from {section.path}")
 
     return prepare

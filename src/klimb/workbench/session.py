@@ -1,6 +1,5 @@
 """Assemble a run from its configuration: policy, task, loss and settings. The only translation between the two."""
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,24 +8,10 @@ from typing import Literal
 
 import torch
 
-from klimb.divergences import Divergence
-from klimb.divergences.names import SlopeAtReference
 from klimb.errors import ConfigError
-from klimb.experience import Message, SamplingSettings, open_store
-from klimb.losses import (
-    Clip,
-    Corrected,
-    KtoObjective,
-    Loss,
-    Mask,
-    NoClip,
-    Objective,
-    SquaredResidual,
-    Truncate,
-    is_forward_kl,
-    slope_at_reference,
-)
-from klimb.own_parts import is_own, load_part, source_hash
+from klimb.experience import Message, open_store
+from klimb.losses import Corrected, Loss, NoCorrection, Objective, build_loss, slope_at_reference
+from klimb.own_parts import is_own, source_hash
 from klimb.policies import Policy, keep_freed_memory, load_policy
 from klimb.samplers import LocalSampler
 from klimb.tasks import (
@@ -44,125 +29,37 @@ from klimb.tasks import (
 )
 from klimb.tasks.file import read_rows
 from klimb.training import (
-    CloningSettings,
-    EvaluationSettings,
     LoopSettings,
     OfflineSource,
     OptimizerSettings,
-    RolloutSettings,
-    SourceSettings,
-    StepSettings,
-    UpdateSettings,
 )
+from klimb.training.settings import SOURCES
 from klimb.training.sources.offline import check_logs
-from klimb.training.sources.shares import SOURCES
+from klimb.training.state import flatten
 from klimb.ui.terminal.run import guard_facts
-from klimb.workbench.config import CloningSection, ModelSection, RunConfig, TaskSection
-from klimb.workbench.config.correction import CorrectionSection
-from klimb.workbench.config.experience import StoreSection
-from klimb.workbench.config.learning import ClipSettings, OptimizerSection, OwnClip, automatic_warmup
-from klimb.workbench.guard import make_guard_settings
+from klimb.workbench.config import CloningConfig, ModelSection, RunConfig, StoreSection, TaskSection
+from klimb.workbench.config.reading import resolved_tables
 
 
 def make_objective(config: RunConfig) -> Loss:
-    """Return the objective, with a divergence of the user's own if the configuration names one, and its correction."""
-    section = config.objective
-    reduce = config.sampling.max_new_tokens if section.reduce == "max-new-tokens" else section.reduce
-    if section.loss == "squared-residual":
-        assert section.level in ("sequence", "sequence-mean")
-        return SquaredResidual(
-            beta=section.beta, anchor=section.anchor, value=section.value, level=section.level, reduce=reduce
-        )
-    if section.loss == "kto":
-        return KtoObjective(
-            beta=section.beta,
-            desirable_weight=section.desirable_weight,
-            undesirable_weight=section.undesirable_weight,
-            reduce=reduce,
-        )
-    divergence = load_divergence(section.divergence)
-    if not isinstance(divergence, str):
-        _check_own_divergence(config, divergence)
-    objective = Objective(
-        divergence=divergence,
-        beta=section.beta,
-        estimator=section.estimator,
-        level=section.level,
-        clip=load_clip(section.clip),
-        reduce=reduce,
-        ratio=section.ratio,
-    )
-    return _correct(objective, config.correction)
-
-
-def _check_own_divergence(config: RunConfig, divergence: Divergence) -> None:
-    try:
-        config.check_divergence(
-            SlopeAtReference(constant=slope_at_reference(divergence), is_forward_kl=is_forward_kl(divergence))
-        )
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-
-
-def _correct(objective: Objective, section: CorrectionSection) -> Loss:
-    """Return the objective under the correction, or as it is where there is none."""
-    mask = None if section.off_policy_mask == "none" else section.off_policy_mask
-    if section.kind == "none":
-        return objective if mask is None else Corrected(objective=objective, rule=None, off_policy_mask=mask)
-    if section.kind == "decoupled":
-        rule = NoClip()
-    elif section.kind == "mask":
-        rule = Mask(section.low, section.high)
-    else:
-        rule = Truncate(low=1.0, high=section.high - 1)
-    return Corrected(
-        objective=objective,
-        rule=rule,
-        level=section.level,
-        normalised=section.kind == "normalised",
-        off_policy_mask=mask,
-    )
-
-
-def load_divergence(name: str) -> str | Divergence:
-    """Return the name itself, or the `Divergence` that `python:module.name` names, found from the working directory.
-
-    Raises:
-        ConfigError: there is no such module or name, or it isn't a Divergence.
-    """
-    if not is_own(name):
-        return name
-    found = load_part(name, setting="objective.divergence")
-    if not isinstance(found, Divergence):
-        raise ConfigError(
-            f"objective.divergence = {name!r}: expected a klimb.divergences.Divergence of that name, "
-            f"got {type(found).__name__}"
-        )
-    return found
-
-
-def load_clip(settings: ClipSettings) -> Clip:
-    """Return the clip itself, or the user's own that `python:module.name` names: an object, or a class of them.
-
-    Raises:
-        ConfigError: there is no such module or name, or it isn't a clip.
-    """
-    if not isinstance(settings, OwnClip):
-        return settings
-    found = load_part(settings.kind, setting="objective.clip")
-    clip = found() if isinstance(found, type) else found
-    if not isinstance(clip, Clip):
-        raise ConfigError(
-            f"objective.clip = {settings.kind!r}: expected a function of (w, is_good, log_pi) that returns a "
-            f"klimb.losses.Clipped, got {type(clip).__name__}"
-        )
-    return clip
+    """Return the loss, with the parts of the user's own that the configuration names, and its correction."""
+    loss = build_loss(config.objective, max_new_tokens=config.sampling.max_new_tokens)
+    if not isinstance(loss, Objective):
+        return loss
+    if is_own(str(getattr(config.objective, "divergence", ""))):
+        assert not isinstance(loss.divergence, str)
+        try:
+            config.check_objective(slope_at_reference(loss.divergence))
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+    return loss if config.correction == NoCorrection() else Corrected(objective=loss, correction=config.correction)
 
 
 def own_parts(config: RunConfig) -> dict[str, str]:
     """Return every part of the user's own that the run is made of, with the hash of its source."""
-    named = (config.objective.divergence, config.objective.clip.kind, config.advantages.kind, config.task.reward)
-    return {name: source_hash(name) for name in named if is_own(name)}
+    tables = flatten(resolved_tables(config))
+    named = {value for value in tables.values() if isinstance(value, str) and is_own(value)}
+    return {name: source_hash(name) for name in sorted(named)}
 
 
 TASKS_OWN_REWARD = "task"
@@ -224,80 +121,9 @@ def make_scorer(config: RunConfig, task: ProblemSet) -> Scorer:
     )
 
 
-def make_sampling(config: RunConfig) -> SamplingSettings:
-    """How training answers are drawn."""
-    section = config.sampling
-    return SamplingSettings(
-        temperature=section.temperature,
-        top_p=section.top_p,
-        top_k=section.top_k,
-        min_p=section.min_p,
-        max_new_tokens=section.max_new_tokens,
-    )
-
-
 def make_loop_settings(config: RunConfig) -> LoopSettings:
-    """Everything that the training loop is told."""
-    training, evaluation = config.training, config.evaluation
-    return LoopSettings(
-        num_steps=training.num_steps,
-        seed=config.seed,
-        collect=RolloutSettings(
-            num_prompts=config.sampling.num_prompts,
-            num_samples=config.sampling.num_samples,
-            sampling=make_sampling(config),
-            advantages=config.advantages.kind,
-            advantage_offset=config.advantages.offset,
-            advantage_temperature=soft_value_temperature(config),
-            min_reward=None if config.advantages.min_reward == "none" else config.advantages.min_reward,
-            group_filter=config.advantages.group_filter,
-            max_refills=config.advantages.max_refills,
-            shuffle_rewards=config.advantages.shuffle_rewards,
-        ),
-        credit=config.credit,
-        critic=config.critic,
-        sources=SourceSettings(
-            shares={name: share for name in SOURCES if (share := getattr(config.sources, name))},
-            replay=config.replay,
-            lag=config.sampling.lag,
-        ),
-        update=UpdateSettings(
-            num_epochs=training.num_epochs,
-            num_minibatches=training.num_minibatches,
-            step=make_step_settings(config),
-            max_skipped_steps=training.max_skipped_steps,
-        ),
-        optimizer=make_optimizer_settings(config),
-        reference=config.reference,
-        checkpoints=config.checkpoints,
-        evaluation=EvaluationSettings(
-            every_steps=evaluation.every_steps,
-            every_tokens=evaluation.every_tokens,
-            every_seconds=evaluation.every_seconds,
-            num_samples=evaluation.num_samples,
-            sampling=SamplingSettings(max_new_tokens=config.sampling.max_new_tokens),
-            seed=evaluation.seed,
-        ),
-        log_mu=training.log_mu,
-        num_mismatch_rows=training.num_mismatch_rows,
-        max_mismatch=training.max_mismatch,
-        max_seconds=_limit(training.max_seconds),
-        max_generated_tokens=_limit(training.max_generated_tokens),
-        max_training_seconds=_limit(training.max_training_seconds),
-        save_rollouts=config.run.save_rollouts,
-        guard=make_guard_settings(config.guard),
-        own_parts=own_parts(config),
-    )
-
-
-def soft_value_temperature(config: RunConfig) -> float:
-    """Return beta; where it is 0, which no soft value takes, the default that the other advantages do not read."""
-    beta = config.objective.beta
-    return beta if beta > 0 else RolloutSettings.advantage_temperature
-
-
-def _limit(value: float | Literal["none"]) -> float:
-    return math.inf if value == "none" else value
+    """Everything that the training loop is told, the source of the user's own parts included."""
+    return replace(config.loop_settings(), own_parts=own_parts(config))
 
 
 def make_logs(config: RunConfig, policy: Policy) -> tuple[OfflineSource, ...]:
@@ -317,24 +143,12 @@ def make_logs(config: RunConfig, policy: Policy) -> tuple[OfflineSource, ...]:
     )
 
 
-def make_step_settings(config: RunConfig) -> StepSettings:
-    """How a minibatch becomes one step."""
-    return StepSettings(
-        micro_batch_tokens=config.training.micro_batch_tokens,
-        max_grad_norm=config.optimizer.max_grad_norm,
-        ess_scaling=config.optimizer.ess_scaling,
-    )
+def read_pairs(section: CloningConfig) -> list[tuple[tuple[Message, ...], str]]:
+    """Return the pairs to imitate.
 
-
-def make_optimizer_settings(config: RunConfig) -> OptimizerSettings:
-    """Return the optimizer's own settings; the gradient norm belongs to the step."""
-    return OptimizerSettings(**config.optimizer.model_dump(exclude={"max_grad_norm", "ess_scaling"}))
-
-
-def make_cloning(
-    config: RunConfig, section: CloningSection
-) -> tuple[list[tuple[tuple[Message, ...], str]], CloningSettings]:
-    """Return the pairs to imitate, and how."""
+    Raises:
+        ConfigError: a row has no text in one of the two columns.
+    """
     pairs = []
     for row in read_rows(Path(section.path)):
         missing = [
@@ -344,18 +158,7 @@ def make_cloning(
             raise ConfigError(f"{row.place}: column {missing[0]!r} must hold a text; see cloning.prompt and .response")
         message: Message = {"role": "user", "content": str(row.values[section.prompt])}
         pairs.append(((message,), str(row.values[section.response])))
-    warmup_steps = section.warmup_steps
-    if warmup_steps == "auto":
-        warmup_steps = automatic_warmup(section.num_epochs * math.ceil(len(pairs) / section.batch_size))
-    optimizer = replace(make_optimizer_settings(config), learning_rate=section.learning_rate, warmup_steps=warmup_steps)
-    settings = CloningSettings(
-        num_epochs=section.num_epochs,
-        batch_size=section.batch_size,
-        optimizer=optimizer,
-        step=make_step_settings(config),
-        seed=config.seed,
-    )
-    return pairs, settings
+    return pairs
 
 
 INERT = (
@@ -423,7 +226,7 @@ def describe(session: Session) -> list[tuple[str, str]]:
         ("model", f"{session.policy.describe()}; {session.sampler.describe()}"),
         *_task_in_words(session),
         ("objective", f"{_objective_in_words(config)} · reference {config.reference.kind}"),
-        *([("experience", _sources_in_words(session))] if config.sources.rollout < 1 else []),
+        *([("experience", _sources_in_words(session))] if config.sources.share("rollout") < 1 else []),
         (
             "steps",
             f"{training.num_steps} of {_batch_in_words(config)} · {config.optimizer.kind}, learning rate "
@@ -437,7 +240,7 @@ def describe(session: Session) -> list[tuple[str, str]]:
 
 def _task_in_words(session: Session) -> list[tuple[str, str]]:
     config, task = session.config, session.task
-    if config.sources.rollout > 0:
+    if config.sources.share("rollout") > 0:
         return [("task", f"{task.name} · {len(task.train)} training problems, {len(session.held_out)} held out")]
     if config.evaluation.at_ends or make_loop_settings(config).evaluation.is_on:
         return [("evaluated on", f"{task.name} · {len(session.held_out)} held-out problems")]
@@ -455,7 +258,7 @@ def _objective_in_words(config: RunConfig) -> str:
     ratio = "" if objective.ratio == "recorded" else ", no ratio"
     return (
         f"{objective.recipe} · {objective.divergence}, β = {objective.beta:g} · {objective.estimator}, "
-        f"{objective.level}{ratio} · clip {objective.clip.kind}"
+        f"{objective.level}{ratio} · clip {getattr(objective.clip, 'kind', objective.clip)}"
     )
 
 
@@ -469,7 +272,7 @@ def _batch_in_words(config: RunConfig) -> str:
     return f"{drawn}, others for those that teach nothing" if config.advantages.group_filter else drawn
 
 
-def _warmup_in_words(section: OptimizerSection) -> str:
+def _warmup_in_words(section: OptimizerSettings) -> str:
     # The first of so many steps has that share of the learning rate, so 1 is none.
     if section.warmup_steps in (0, 1):
         return "from the first step on"
@@ -477,15 +280,14 @@ def _warmup_in_words(section: OptimizerSection) -> str:
 
 
 def _sources_in_words(session: Session) -> str:
-    shares = session.config.sources.model_dump()
+    sources = session.config.sources
     groups = {logged.source: f" ({logged.num_groups} groups)" for logged in session.logs}
-    return " · ".join(f"{share:.0%} {name}{groups.get(name, '')}" for name, share in shares.items() if share)
+    return " · ".join(f"{share:.0%} {name}{groups.get(name, '')}" for name in SOURCES if (share := sources.share(name)))
 
 
 def is_inert(config: RunConfig) -> bool:
     """Return True if every step is taken at the policy that sampled and that is its own reference: w = 1 and x = 0."""
-    is_fresh = config.sources.rollout == 1 and config.sampling.lag == 0
-    return is_fresh and _stays_at_reference(config) and make_sampling(config).is_plain
+    return config.loop_settings().is_fresh and _stays_at_reference(config) and config.sampling.is_plain
 
 
 def is_inert_on_logs(config: RunConfig) -> bool:

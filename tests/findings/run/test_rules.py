@@ -229,14 +229,14 @@ def test_before_the_end_the_newest_guarded_row_counts():
 
 
 def test_what_the_guard_did_is_told():
-    event = {"step": 7, "action": "stop", "metric": "guard/perplexity", "reason": "perplexity doubled"}
+    event = {"step": 7, "action": "stop", "name": "guard/perplexity", "title": "perplexity doubled"}
     finding = only(record(guard={"events": [event]}), "forgetting")
     assert finding.status == "bad"
     assert "step 7 was stop: perplexity doubled" in finding.evidence
 
 
 def test_a_warning_of_the_guard_is_told_only_where_its_cause_is_not():
-    warned = {"step": 7, "action": "warn", "metric": "guard/perplexity", "reason": "perplexity doubled"}
+    warned = {"step": 7, "action": "warn", "name": "guard/perplexity", "title": "perplexity doubled"}
     alone = only(record(guard={"events": [warned]}), "forgetting")
     assert "perplexity doubled" in alone.evidence
     values = {"before": {"guard/perplexity": 10.0}, "after": {"guard/perplexity": 20.0}}

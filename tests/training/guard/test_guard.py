@@ -19,9 +19,9 @@ from klimb.training.guard.limits import (
     BaseMetrics,
     Flags,
 )
-from klimb.training.settings import GuardLimits, GuardSettings
+from klimb.training.guard.settings import GuardSettings
 
-EVERY_2 = GuardSettings(every_steps=2, limits=GuardLimits(max_perplexity_ratio=None))
+EVERY_2 = GuardSettings(every_steps=2, max_perplexity_ratio=None)
 
 
 class Distance:
@@ -66,8 +66,8 @@ def distances(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -
 def limited(between: Sequence[float], **settings: Any) -> GuardSettings:
     """Breaks between the measurements of steps 2 and 4; the untrained policy measures 1."""
     assert between[1] < between[3]
-    limits = GuardLimits(max_perplexity_ratio=(between[1] + between[3]) / 2, max_empty_fraction=None)
-    return replace(EVERY_2, limits=limits, **settings)
+    limits = {"max_perplexity_ratio": (between[1] + between[3]) / 2, "max_empty_fraction": None}
+    return replace(EVERY_2, **limits, **settings)
 
 
 def guard_file(folder: Path) -> dict[str, Any]:
@@ -80,8 +80,10 @@ def guarded_run(policy: Policy, folder: Path, settings: LoopSettings, **changes:
 
 def test_watching_changes_nothing(fresh_policy, tmp_path: Path):
     policy, watched = fresh_policy(), fresh_policy()
-    run(policy, tmp_path / "plain", replace(BASE, num_steps=3))
-    guarded_run(watched, tmp_path / "watched", replace(BASE, num_steps=3, guard=EVERY_2))
+    run(policy, tmp_path / "plain", replace(BASE, training=replace(BASE.training, num_steps=3)))
+    guarded_run(
+        watched, tmp_path / "watched", replace(BASE, training=replace(BASE.training, num_steps=3), guard=EVERY_2)
+    )
     assert all(torch.equal(value, watched.trainable()[name]) for name, value in policy.trainable().items())
     rows = [
         [
@@ -96,7 +98,12 @@ def test_watching_changes_nothing(fresh_policy, tmp_path: Path):
 def test_it_measures_before_at_its_steps_and_at_the_end(fresh_policy, tmp_path: Path):
     policy = fresh_policy()
     distance = Distance(policy)
-    run(policy, tmp_path, replace(BASE, num_steps=3, guard=EVERY_2), base_metrics=distance)
+    run(
+        policy,
+        tmp_path,
+        replace(BASE, training=replace(BASE.training, num_steps=3), guard=EVERY_2),
+        base_metrics=distance,
+    )
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert ["guard/perplexity" in row for row in rows] == [False, True, False]
     assert distance.num_measured == 3
@@ -109,7 +116,7 @@ def test_it_measures_before_at_its_steps_and_at_the_end(fresh_policy, tmp_path: 
 def test_rollouts_are_compared_with_the_first_ones_of_the_run(fresh_policy, tmp_path: Path):
     drawn: list[Sequence[Sample]] = []
     policy = fresh_policy()
-    settings = replace(BASE, num_steps=2, guard=EVERY_2)
+    settings = replace(BASE, training=replace(BASE.training, num_steps=2), guard=EVERY_2)
     guarded_run(policy, tmp_path, settings, on_step=lambda metrics, samples: drawn.append(samples))
     without = [sum("a" not in sample.response for sample in samples) / len(samples) for samples in drawn]
     assert guard_file(tmp_path)["before"]["guard/rollout_empty_fraction"] == without[0]
@@ -166,7 +173,9 @@ def test_a_rollback_is_bit_for_bit_the_good_checkpoint(fresh_policy, tmp_path: P
 
 def test_after_a_rollback_it_may_go_on_with_smaller_steps_a_few_times(fresh_policy, tmp_path: Path, distances):
     guard = limited(distances["iterative"], action="rollback", rollback_learning_rate_factor=0.9, max_rollbacks=2)
-    result = guarded_run(fresh_policy(), tmp_path, replace(BASE, num_steps=12, guard=guard))
+    result = guarded_run(
+        fresh_policy(), tmp_path, replace(BASE, training=replace(BASE.training, num_steps=12), guard=guard)
+    )
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert rows[4]["learning_rate"] == pytest.approx(0.9 * BASE.optimizer.learning_rate, rel=1e-12)
     back = [(int(row["step"] or 0), row["guard/rolled_back_to"]) for row in rows if "guard/rolled_back_to" in row]
@@ -204,8 +213,13 @@ def test_a_run_that_rolls_back_is_resumed_bit_for_bit(fresh_policy, tmp_path: Pa
 
 
 def test_a_guard_that_begins_on_resume_measures_the_untrained_policy(fresh_policy, tmp_path: Path):
-    guarded_run(fresh_policy(), tmp_path, replace(BASE, num_steps=2, guard=None))
-    guarded_run(fresh_policy(), tmp_path, replace(BASE, num_steps=4, guard=EVERY_2), resume=True)
+    guarded_run(fresh_policy(), tmp_path, replace(BASE, training=replace(BASE.training, num_steps=2), guard=None))
+    guarded_run(
+        fresh_policy(),
+        tmp_path,
+        replace(BASE, training=replace(BASE.training, num_steps=4), guard=EVERY_2),
+        resume=True,
+    )
     kept = guard_file(tmp_path)
     assert kept["before"]["guard/perplexity"] == 1
     assert kept["after"]["guard/perplexity"] > 1

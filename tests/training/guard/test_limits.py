@@ -15,9 +15,9 @@ from klimb.training.guard.limits import (
     find_breaches,
     metrics_of,
 )
-from klimb.training.settings import GuardLimits, GuardSettings
+from klimb.training.guard.settings import LIMITS, GuardSettings
 
-NO_LIMITS = GuardLimits(**{name: None for name in asdict(GuardLimits())})
+NO_LIMITS = GuardSettings(**dict.fromkeys(LIMITS))
 
 
 def general(*scores: float | None) -> BaseMetrics:
@@ -29,7 +29,7 @@ def drawn(num_empty: int, of: int) -> BaseMetrics:
 
 
 def broken(before: BaseMetrics, now: BaseMetrics, **limits: float) -> list[str]:
-    return [breach.metric for breach in find_breaches(before, now, replace(NO_LIMITS, **limits))]
+    return [breach.name for breach in find_breaches(before, now, replace(NO_LIMITS, **limits))]
 
 
 @pytest.mark.parametrize(("num_worse", "num_better"), [(0, 0), (1, 0), (5, 0), (4, 1), (0, 7), (30, 12)])
@@ -81,8 +81,35 @@ def test_perplexity_is_compared_with_the_one_before_in_its_own_unit():
     breaches = find_breaches(
         BaseMetrics(perplexity=20.0), BaseMetrics(perplexity=31.0), replace(NO_LIMITS, max_perplexity_ratio=1.5)
     )
-    assert [(breach.metric, breach.value, breach.limit) for breach in breaches] == [("guard/perplexity", 31.0, 30.0)]
+    assert [(breach.name, breach.number, breach.limit) for breach in breaches] == [("guard/perplexity", 31.0, 30.0)]
     assert broken(BaseMetrics(perplexity=20.0), BaseMetrics(perplexity=30.0), max_perplexity_ratio=1.5) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "limits", "expected"),
+    [
+        (
+            BaseMetrics(perplexity=20.0),
+            BaseMetrics(perplexity=31.0),
+            {"max_perplexity_ratio": 1.5},
+            "at most 1.5 times the perplexity before training",
+        ),
+        (general(*[1.0] * 9), general(*[0.0] * 9), {"max_general_drop": 0.25}, "at most 0.25 below the mean score "),
+        (drawn(0, 50), drawn(50, 50), {"max_empty_fraction": 0.1}, "at most 0.1 of the responses"),
+        (
+            BaseMetrics(rollouts=Flags(format_valid=(True,) * 9)),
+            BaseMetrics(rollouts=Flags(format_valid=(False,) * 9)),
+            {"min_format_fraction": 0.9},
+            "at least 0.9 of the rollouts",
+        ),
+    ],
+)
+def test_a_broken_limit_says_what_is_allowed_and_which_key_allows_it(
+    before: BaseMetrics, now: BaseMetrics, limits: dict[str, float], expected: str
+):
+    (breach,) = find_breaches(before, now, replace(NO_LIMITS, **limits))
+    assert breach.threshold.startswith(expected)
+    assert (breach.status, breach.source) == ("warning", f"guard.{next(iter(limits))}")
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
@@ -126,8 +153,8 @@ def test_what_was_measured_only_once_is_not_judged():
         answers=Flags(empty=(True,) * 9),
         rollouts=Flags(empty=(True,) * 9),
     )
-    assert find_breaches(BaseMetrics(), full, GuardLimits()) == ()
-    assert find_breaches(full, BaseMetrics(), GuardLimits()) == ()
+    assert find_breaches(BaseMetrics(), full, GuardSettings()) == ()
+    assert find_breaches(full, BaseMetrics(), GuardSettings()) == ()
 
 
 def test_the_general_mean_weighs_sets_alike_and_names_each():
@@ -149,9 +176,9 @@ def test_a_measurement_comes_back_from_json_as_it_was():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: GuardLimits(max_perplexity_ratio=0.9), "max_perplexity_ratio must be finite and >= 1"),
-        (lambda: GuardLimits(max_empty_fraction=math.nan), "max_empty_fraction must be finite and >= 0"),
-        (lambda: GuardSettings(every_steps=0), "every_steps and max_rollbacks must be >= 1"),
+        (lambda: GuardSettings(max_perplexity_ratio=0.9), "max_perplexity_ratio must be finite and >= 1"),
+        (lambda: GuardSettings(max_empty_fraction=math.nan), "max_empty_fraction must be finite and >= 0"),
+        (lambda: GuardSettings(every_steps=0), "every_steps must be >= 1, got 0"),
         (
             lambda: GuardSettings(rollback_learning_rate_factor=0.0),
             r"rollback_learning_rate_factor must be in \(0, 1\]",

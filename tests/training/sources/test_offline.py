@@ -6,23 +6,24 @@ import pytest
 import torch
 
 from klimb.experience import Sample, read_samples
-from klimb.losses import Objective, recipe_named
+from klimb.losses import Objective
 from klimb.policies import Policy, load_policy
 from klimb.training import (
+    AdvantageSettings,
     CheckpointError,
     OfflineSource,
     OptimizerSettings,
     ReplaySettings,
     RolloutSettings,
     SourceSettings,
-    UpdateSettings,
     read_metrics,
+    recipe_named,
     reference_named,
     score_samples,
     without_wall_clock,
 )
 
-LOG_ONLY = SourceSettings(shares={"log": 1.0})
+LOG_ONLY = SourceSettings(log=1.0)
 
 
 class Shelf:
@@ -50,8 +51,8 @@ def rollouts(tiny_run, tiny_policy, tmp_path: Path) -> list[Sample]:
     """What the untrained policy drew at one step: 8 groups of 4."""
     settings = replace(
         tiny_run.BASE,
-        num_steps=1,
-        collect=replace(tiny_run.BASE.collect, num_prompts=7),
+        training=replace(tiny_run.BASE.training, num_steps=1),
+        sampling=replace(tiny_run.BASE.sampling, num_prompts=7),
         optimizer=OptimizerSettings(learning_rate=1e-12),
     )
     tiny_run.run(tiny_policy, tmp_path / "earlier", settings)
@@ -60,7 +61,7 @@ def rollouts(tiny_run, tiny_policy, tmp_path: Path) -> list[Sample]:
 
 def as_text(sample: Sample) -> Sample:
     return replace(
-        sample, prompt_ids=(), response_ids=(), log_mu=None, log_mu_provenance="absent", log_ref=None, tokenizer=""
+        sample, log_mu=None, prompt_ids=(), response_ids=(), log_mu_provenance="absent", log_ref=None, tokenizer=""
     )
 
 
@@ -74,9 +75,8 @@ class NoSampler:
 def log_settings(tiny_run, **changes):
     return replace(
         tiny_run.BASE,
-        num_steps=4,
+        training=replace(tiny_run.BASE.training, num_steps=4, num_epochs=1, num_minibatches=2),
         sources=LOG_ONLY,
-        update=UpdateSettings(num_minibatches=2),
         **changes,
     )
 
@@ -88,7 +88,9 @@ def test_a_run_on_logs_alone_draws_nothing_and_raises_the_likelihood_of_what_was
     best = [sample for sample in scored if sample.reward > sum(each.reward for each in scored) / len(scored)]
     before = score_samples(tiny_policy, best, max_tokens=4096)
     logs = [OfflineSource(Shelf(rollouts), tiny_policy, source="log")]
-    settings = replace(log_settings(tiny_run), update=UpdateSettings())
+    settings = replace(
+        log_settings(tiny_run), training=replace(log_settings(tiny_run).training, num_epochs=1, num_minibatches=1)
+    )
     tiny_run.run(tiny_policy, tmp_path / "run", settings, logs=logs, sampler=NoSampler())
     after = score_samples(tiny_policy, best, max_tokens=4096)
     gains = [sum(late) - sum(early) for late, early in zip(after, before, strict=True)]
@@ -117,17 +119,15 @@ def test_recipes_without_a_ratio_learn_from_text_alone(tiny_run, tiny_policy, ro
     texts = [replace(as_text(sample), reward=float("a" in sample.response)) for sample in rollouts]
     settings = log_settings(
         tiny_run,
-        collect=RolloutSettings(
-            num_prompts=4,
-            advantages=recipe.advantages,
-            advantage_offset=recipe.advantage_offset,
-            min_reward=recipe.min_reward,
-        ),
-        reference=reference_named(recipe.reference),
+        sampling=RolloutSettings(num_prompts=4),
+        advantages=recipe.advantages,
+        reference=recipe.reference,
     )
     logs = [OfflineSource(Shelf(texts), tiny_policy, source="log")]
     before = {name: parameter.detach().clone() for name, parameter in tiny_policy.trainable().items()}
-    metrics = tiny_run.run(tiny_policy, tmp_path / "run", settings, logs=logs, objective=recipe.objective()).metrics
+    metrics = tiny_run.run(
+        tiny_policy, tmp_path / "run", settings, logs=logs, objective=recipe.make_objective()
+    ).metrics
     assert metrics["num_optimizer_steps"] == 2
     assert metrics["log/num_refused"] == 0
     assert "ess_token" not in metrics and "log/ess_token" not in metrics
@@ -139,11 +139,12 @@ def test_cloning_needs_no_reward_and_every_other_recipe_does(tiny_run, tiny_poli
     for advantages, num_steps in (("zero", 2), ("batch-mean", 0)):
         settings = log_settings(
             tiny_run,
-            collect=RolloutSettings(num_prompts=4, advantages=advantages),
+            sampling=RolloutSettings(num_prompts=4),
+            advantages=AdvantageSettings(kind=advantages, group_filter=False),
             reference=reference_named("behaviour"),
         )
         logs = [OfflineSource(Shelf(unrated), tiny_policy, source="log")]
-        objective = recipe_named("bc").objective()
+        objective = recipe_named("bc").make_objective()
         result = tiny_run.run(tiny_policy, tmp_path / advantages, settings, logs=logs, objective=objective)
         assert result.metrics["num_optimizer_steps"] == num_steps
 
@@ -155,7 +156,11 @@ def test_samples_whose_ids_are_of_another_text_are_refused_counted_and_left_out(
         replace(sample, response="something else") if index == 0 else sample for index, sample in enumerate(rollouts)
     ]
     logs = [OfflineSource(Shelf(spoilt), tiny_policy, source="log")]
-    settings = replace(log_settings(tiny_run), num_steps=1, collect=replace(tiny_run.BASE.collect, num_prompts=7))
+    settings = replace(
+        log_settings(tiny_run),
+        training=replace(log_settings(tiny_run).training, num_steps=1),
+        sampling=replace(log_settings(tiny_run).sampling, num_prompts=7),
+    )
     metrics = tiny_run.run(tiny_policy, tmp_path / "run", settings, logs=logs).metrics
     assert metrics["log/num_refused"] == 1
     assert spoilt[0].sample_id in caplog.text
@@ -166,10 +171,9 @@ def test_logged_and_fresh_groups_are_told_apart_and_never_compared(tiny_run, tin
     constant = [replace(sample, reward=100.0) for sample in rollouts]
     settings = replace(
         tiny_run.BASE,
-        num_steps=1,
-        collect=replace(tiny_run.BASE.collect, advantages="batch-mean"),
-        sources=SourceSettings(shares={"rollout": 0.5, "log": 0.5}),
-        update=UpdateSettings(),
+        training=replace(tiny_run.BASE.training, num_steps=1, num_epochs=1, num_minibatches=1),
+        advantages=replace(tiny_run.BASE.advantages, kind="batch-mean"),
+        sources=SourceSettings(rollout=0.5, log=0.5),
     )
     logs = [OfflineSource(Shelf(constant), tiny_policy, source="log")]
     metrics = tiny_run.run(tiny_policy, tmp_path / "run", settings, logs=logs).metrics
@@ -198,11 +202,12 @@ def test_cloning_is_maximum_likelihood_whether_or_not_the_log_knows_its_log_mu(
         policy = load_policy(str(tiny_model_path), dtype="float32", device="cpu")
         settings = log_settings(
             tiny_run,
-            collect=RolloutSettings(num_prompts=7, advantages="zero"),
+            sampling=RolloutSettings(num_prompts=7),
+            advantages=AdvantageSettings(kind="zero", group_filter=False),
             reference=reference_named("behaviour"),
         )
         logs = [OfflineSource(Shelf(samples), policy, source="log")]
-        objective = recipe_named("bc").objective()
+        objective = recipe_named("bc").make_objective()
         tiny_run.run(policy, tmp_path / name, settings, logs=logs, objective=objective)
         weights.append(policy.trainable())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -226,8 +231,9 @@ def test_an_empty_log_is_refused(tiny_policy):
 def test_replay_uses_earlier_groups_and_says_how_old_they_are(tiny_run, tiny_policy, tmp_path: Path):
     settings = replace(
         tiny_run.BASE,
-        sources=SourceSettings(shares={"rollout": 0.5, "replay": 0.5}, replay=ReplaySettings(max_age=8)),
-        update=UpdateSettings(num_minibatches=2),
+        training=replace(tiny_run.BASE.training, num_epochs=1, num_minibatches=2),
+        sources=SourceSettings(rollout=0.5, replay=0.5),
+        replay=ReplaySettings(max_age=8),
     )
     tiny_run.run(tiny_policy, tmp_path, settings)
     lines = read_metrics(tmp_path / "metrics.jsonl")
@@ -241,7 +247,11 @@ def test_replay_uses_earlier_groups_and_says_how_old_they_are(tiny_run, tiny_pol
 
 
 def test_a_lag_trains_each_batch_that_many_collections_late(tiny_run, tiny_policy, tmp_path: Path):
-    settings = replace(tiny_run.BASE, sources=SourceSettings(lag=2), update=UpdateSettings(num_minibatches=2))
+    settings = replace(
+        tiny_run.BASE,
+        training=replace(tiny_run.BASE.training, num_epochs=1, num_minibatches=2),
+        sampling=replace(tiny_run.BASE.sampling, lag=2),
+    )
     tiny_run.run(tiny_policy, tmp_path, settings)
     lines = read_metrics(tmp_path / "metrics.jsonl")
     # Three batches of version 0 wait at first; from then on a batch is 2 collections of 2 optimiser steps old.
@@ -254,14 +264,20 @@ def test_a_lag_trains_each_batch_that_many_collections_late(tiny_run, tiny_polic
 def test_a_run_on_a_log_resumes_bit_for_bit(tiny_run, tiny_model_path, rollouts, tmp_path: Path):
     settings = replace(
         log_settings(tiny_run),
-        num_steps=6,
-        sources=SourceSettings(shares={"rollout": 0.25, "replay": 0.25, "log": 0.5}),
+        training=replace(log_settings(tiny_run).training, num_steps=6),
+        sources=SourceSettings(rollout=0.25, replay=0.25, log=0.5),
     )
 
     def go(name: str, num_steps: int, *, resume: bool = False) -> Policy:
         policy = load_policy(str(tiny_model_path), dtype="float32", device="cpu")
         logs = [OfflineSource(Shelf(rollouts), policy, source="log")]
-        tiny_run.run(policy, tmp_path / name, replace(settings, num_steps=num_steps), logs=logs, resume=resume)
+        tiny_run.run(
+            policy,
+            tmp_path / name,
+            replace(settings, training=replace(settings.training, num_steps=num_steps)),
+            logs=logs,
+            resume=resume,
+        )
         return policy
 
     straight = go("straight", 6).trainable()
@@ -277,9 +293,15 @@ def test_a_run_on_a_log_resumes_bit_for_bit(tiny_run, tiny_model_path, rollouts,
 
 
 def test_a_log_that_changed_since_cannot_be_resumed(tiny_run, tiny_policy, rollouts, tmp_path: Path):
-    settings = replace(log_settings(tiny_run), num_steps=2)
+    settings = replace(log_settings(tiny_run), training=replace(log_settings(tiny_run).training, num_steps=2))
     logs = [OfflineSource(Shelf(rollouts), tiny_policy, source="log")]
     tiny_run.run(tiny_policy, tmp_path, settings, logs=logs)
     fewer = [OfflineSource(Shelf(rollouts[4:]), tiny_policy, source="log")]
     with pytest.raises(CheckpointError, match=r"logs\.log: '7 groups, .* in the checkpoint, '6 groups"):
-        tiny_run.run(tiny_policy, tmp_path, replace(settings, num_steps=4), logs=fewer, resume=True)
+        tiny_run.run(
+            tiny_policy,
+            tmp_path,
+            replace(settings, training=replace(settings.training, num_steps=4)),
+            logs=fewer,
+            resume=True,
+        )

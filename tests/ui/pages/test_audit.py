@@ -13,11 +13,13 @@ from rich.console import Console
 from klimb.findings.audit.report import AuditReport, Block, Example, Figure, Verdict, VerdictKind
 from klimb.findings.finding import Finding, Status
 from klimb.ui.escaping import cut, escaped, one_line
-from klimb.ui.pages.audit import STATUS_WORDS, audit_page, chart_of, interval_text, worst_status
+from klimb.ui.pages.audit import audit_page, chart_of, interval_text, worst_status
+from klimb.ui.statuses import LOOKS
 from klimb.ui.svg import PLOT_HEIGHT, TOP, WIDTH, chart_svg, nice_ticks, tick_labels
 from klimb.ui.terminal.audit import NAME_WIDTH, STATUS_WIDTH, VALUE_ROOM, print_audit
 
 VOID = {"meta"}
+WORDS = [look.word for look in LOOKS.values()]
 HOSTILE = "<script>alert(1)</script>\"'&\x1b[31m\u202eevil\u2066\u200b\x00\ud800"
 
 FIGURES = (
@@ -147,7 +149,7 @@ def test_every_finding_and_the_verdict_are_on_the_page_and_in_the_terminal(kind:
     print_audit(console, shown)
     for text in (Structure(page_of(shown)).text, console.export_text()):
         for each in (each for block in shown.blocks for each in block.findings):
-            assert each.name in text and STATUS_WORDS[each.status] in text and each.threshold in text
+            assert each.name in text and LOOKS[each.status].word in text and each.threshold in text
             assert each.status == "good" or each.title in text
         verdict = shown.verdict
         for part in (kind, verdict.title, verdict.reason, verdict.decided_by, verdict.next_action, "± 0.052"):
@@ -194,7 +196,7 @@ def test_a_narrow_terminal_keeps_every_status_name_and_number(width: int):
     print_audit(console, shown)
     lines = console.export_text().splitlines()
     assert all(len(line) <= width for line in lines[1:])
-    assert [word for line in lines if (word := line[2:12].strip()) in STATUS_WORDS.values()] == [*STATUS_WORDS.values()]
+    assert [word for line in lines if (word := line[2:12].strip()) in WORDS] == WORDS
     assert not any("…" in line for line in lines)
     # The cells stand side by side: what was said is all there, in the order of its column.
     rows = lines[3 : lines.index("", 3)]

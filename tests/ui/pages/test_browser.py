@@ -19,7 +19,7 @@ GUARD = {
     "before": {"guard/perplexity": 20.0},
     "after": {"guard/perplexity": 30.0},
     "events": [
-        {"step": 4, "action": "stop", "metric": "guard/perplexity", "value": 30.0, "limit": 25.0, "reason": HOSTILE}
+        {"step": 4, "action": "stop", "name": "guard/perplexity", "number": 30.0, "limit": 25.0, "title": HOSTILE}
     ],
 }
 

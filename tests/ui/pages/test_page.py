@@ -77,7 +77,9 @@ def hostile(tmp_path: Path) -> RunRecord:
     rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     named = [row | {f"reward_part_{SCRIPT}": 1.0, f"x{SCRIPT}": 2.0} for row in rows]
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in named))
-    (path / "guard.json").write_text(json.dumps({"before": {SCRIPT: 1.0}, "events": [{"reason": SCRIPT}, SCRIPT]}))
+    event = {"step": 1, "to_step": SCRIPT, "number": SCRIPT, "status": SCRIPT}
+    event |= dict.fromkeys(("action", "name", "title", "evidence", "threshold", "source"), SCRIPT)
+    (path / "guard.json").write_text(json.dumps({"before": {SCRIPT: 1.0}, "events": [event, SCRIPT]}))
     return read_run(path)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from klimb.findings.evaluations import EvaluationRecord
 from klimb.findings.finding import Finding
+from klimb.findings.guard.events import events_of, in_one_sentence
 from klimb.findings.run.evidence import (
     Change,
     at,
@@ -92,13 +93,12 @@ def _rate(name: str, before: Mapping[str, float], after: Mapping[str, float], li
 
 def _events(record: RunRecord, *, are_warnings_told: bool) -> list[Loss]:
     """Return what the guard did: the newest few. Its warnings say again what was measured."""
-    events = [event for event in record.guard.get("events") or () if isinstance(event, Mapping)]
-    told = [event for event in events if are_warnings_told or event.get("action") != "warn"]
+    events = events_of(record.guard)
+    told = [event for event in events if are_warnings_told or event.action != "warn"]
     return [
         Loss(
-            f"the guard's action at step {event.get('step', '?')} was {event.get('action', '?')}: "
-            f"{event.get('reason') or event.get('metric', 'no reason given')}",
-            is_bad=event.get("action") == "stop",
+            f"the guard's action at step {event.step} was {event.action}: {in_one_sentence(event.finding)}",
+            is_bad=event.action == "stop",
         )
         for event in told[-MOST_EVENTS:]
     ]

@@ -20,8 +20,7 @@ class RunRecord:
         config: the resolved configuration as tables.
         provenance: commit, seed, versions.
         rows: one a step, as in metrics.jsonl; None stands for a number that was not finite.
-        evaluations: in the order they were made, before and after training included. A run without evaluations.jsonl
-            has what its other files know: `problems` then holds few or none.
+        evaluations: in the order they were made, before and after training included.
         guard: `before`, `after` and `events` of guard.json; empty if nothing was guarded.
         summary: the results; empty until the run has finished.
     """

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from klimb.findings.guard.thresholds import THRESHOLDS as GUARD
 from klimb.findings.thresholds import OWN, check_values, limit
 
 
@@ -47,9 +48,11 @@ class Thresholds:
 
     progress: float = limit(0.05, "accuracy", OWN)
     max_drop: float = limit(0.05, "accuracy, or of the range of rewards", OWN)
-    perplexity_ratio: float = limit(1.2, "times the perplexity before", "the default limit of [guard]")
+    perplexity_ratio: float = limit(
+        GUARD.max_perplexity_ratio, "times the perplexity before", "the default limit of [guard]"
+    )
     perplexity_ratio_bad: float = limit(2.0, "times the perplexity before", OWN)
-    general_drop: float = limit(0.1, "accuracy", "the default limit of [guard]")
+    general_drop: float = limit(GUARD.max_general_drop, "accuracy", "the default limit of [guard]")
     rate_change: float = limit(0.1, "fraction of responses", OWN)
     hoped_gain: float = limit(0.1, "accuracy, half width of an interval", "the audit's, see audit.md")
     memory_gap: float = limit(0.2, "accuracy", OWN)

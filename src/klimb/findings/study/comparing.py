@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from klimb.findings.pairing import (
-    ALPHA,
+from klimb.findings.statistics import Array, Interval, probability_of_improvement
+from klimb.findings.study.pairing import (
     PairedTest,
     SeedsNeeded,
     holm,
@@ -17,8 +17,8 @@ from klimb.findings.pairing import (
     seeds_needed,
     sign_flip_p,
 )
-from klimb.findings.statistics import Array, Interval, probability_of_improvement
 from klimb.findings.study.scores import Arm, Measure, StudyScores
+from klimb.findings.study.thresholds import THRESHOLDS
 
 Decision = Literal["higher", "lower", "open", "untested"]
 """`open`: not distinguishable. `untested`: fewer than two pairs on a task, or pairs that do not differ at all."""
@@ -107,7 +107,7 @@ def decision_of(test: PairedTest, *, p_adjusted: float) -> Decision:
     """`higher` or `lower` where the corrected p is below 5 %."""
     if not math.isfinite(p_adjusted):
         return "untested"
-    if p_adjusted >= ALPHA:
+    if p_adjusted >= THRESHOLDS.alpha:
         return "open"
     return "higher" if test.difference.value > 0 else "lower"
 
@@ -178,5 +178,5 @@ def _answer(case: _Case, *, p_adjusted: float, alpha: float) -> Comparison:
 
 def _next_alpha(adjusted: Sequence[float]) -> float:
     """Return what p the best of the open comparisons would have to fall below: 5 % over their number."""
-    num_open = sum(p >= ALPHA for p in adjusted)
-    return ALPHA / max(1, num_open)
+    num_open = sum(p >= THRESHOLDS.alpha for p in adjusted)
+    return THRESHOLDS.alpha / max(1, num_open)

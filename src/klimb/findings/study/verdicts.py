@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from klimb.findings.finding import Finding, Status
-from klimb.findings.pairing import MOST_SEEDS
 from klimb.findings.statistics import Interval
 from klimb.findings.study.analysis import MAIN, StudyStatistics
 from klimb.findings.study.comparing import Comparison, Family, Question
 from klimb.findings.study.scores import StudyScores
+from klimb.findings.study.thresholds import THRESHOLDS
 
 UNKNOWN = "–"
 
@@ -115,7 +115,7 @@ def needed_text(comparison: Comparison) -> str:
         return f"about {needed.more} more {'seed' if needed.more == 1 else 'seeds'} would tell"
     if needed.for_problems:
         return "more seeds would not tell, more held-out problems are needed"
-    return f"more than {MOST_SEEDS} more seeds would be needed to tell"
+    return f"more than {THRESHOLDS.most_seeds} more seeds would be needed to tell"
 
 
 def needed_short(comparison: Comparison) -> str:
@@ -124,7 +124,7 @@ def needed_short(comparison: Comparison) -> str:
         return ""
     if comparison.needed.more is not None:
         return f"about {counted(comparison.needed.more, 'more seed')}"
-    return "more problems" if comparison.needed.for_problems else f"over {MOST_SEEDS} more seeds"
+    return "more problems" if comparison.needed.for_problems else f"over {THRESHOLDS.most_seeds} more seeds"
 
 
 def budget_text(scores: StudyScores) -> str:
@@ -250,7 +250,7 @@ def _open_sentences(undecided: Sequence[Comparison], statistics: StudyStatistics
     none = [one for one in undecided if one.needed.more is None and one.needed.for_problems]
     parts = (
         ("about so many more would tell", [f"{one.question.arm.name} {one.needed.more}" for one in some]),
-        (f"more than {MOST_SEEDS} more would be needed", [one.question.arm.name for one in many]),
+        (f"more than {THRESHOLDS.most_seeds} more would be needed", [one.question.arm.name for one in many]),
         ("only more held-out problems would tell", [one.question.arm.name for one in none]),
     )
     return [f"{start}; {what}: {_listed(names)}." for what, names in parts if names]

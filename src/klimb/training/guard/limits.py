@@ -1,7 +1,8 @@
 """Base metrics: what a model could do before training and should still do, their limits, and when one is broken.
 
 A limit counts only if two things hold: the number is beyond it, and it has become worse than before training by more
-than chance explains (p < 0.05, one-sided). So a model that was beyond a limit from the start is not stopped for it.
+than chance explains (one-sided p below `THRESHOLDS.chance`). So a model that was beyond a limit from the start is not
+stopped for it.
 """
 
 import statistics
@@ -10,10 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from klimb.experience import Sample
+from klimb.findings.finding import Finding
+from klimb.findings.guard.thresholds import THRESHOLDS, Thresholds
 from klimb.findings.statistics import paired_chance, unpaired_chance
-from klimb.training.settings import GuardLimits
+from klimb.findings.thresholds import Threshold, rows_of
+from klimb.training.guard.settings import GuardSettings
 
-SIGNIFICANCE = 0.05
+UNITS = {name: row.unit for name, row in rows_of(Thresholds).items()} | {"min_format_fraction": "of the rollouts"}
+"""Key of `[guard]` -> what its limit counts."""
 
 
 RATES = ("refusal", "empty", "repetition")
@@ -67,23 +72,6 @@ class MeasuresBase(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Breach:
-    """A broken limit, in the unit of its metric.
-
-    Attributes:
-        metric: its name, as it is logged.
-        value: now.
-        limit: what it may be at worst.
-        reason: one sentence for people.
-    """
-
-    metric: str
-    value: float
-    limit: float
-    reason: str
-
-
 def metrics_of(measured: BaseMetrics) -> dict[str, float]:
     """Return the measurement as metrics of a step; what was not measured is left out."""
     metrics: dict[str, float] = {}
@@ -101,19 +89,25 @@ def metrics_of(measured: BaseMetrics) -> dict[str, float]:
     return metrics
 
 
-def find_breaches(before: BaseMetrics, now: BaseMetrics, limits: GuardLimits) -> tuple[Breach, ...]:
+def find_breaches(before: BaseMetrics, now: BaseMetrics, settings: GuardSettings) -> tuple[Finding, ...]:
     """Return the limits that `now` breaks; what was measured only once is not judged."""
-    found = [_of_perplexity(before, now, limits.max_perplexity_ratio), _of_general(before, now, limits)]
+    found = [_of_perplexity(before, now, settings), _of_general(before, now, settings)]
     for rate in RATES:
-        limit = getattr(limits, f"max_{rate}_fraction")
+        limit = threshold_of(f"max_{rate}_fraction", settings)
         found.append(_of_answers(getattr(before.answers, rate), getattr(now.answers, rate), rate, limit))
         if before.rollouts is not None and now.rollouts is not None:
             pair = getattr(before.rollouts, rate), getattr(now.rollouts, rate)
             found.append(_of_rollouts(*pair, metric=f"guard/rollout_{rate}_fraction", limit=limit))
     if before.rollouts is not None and now.rollouts is not None:
         pair = before.rollouts.format_valid, now.rollouts.format_valid
-        found.append(_of_format(*pair, limit=limits.min_format_fraction))
+        found.append(_of_format(*pair, limit=threshold_of("min_format_fraction", settings)))
     return tuple(breach for breach in found if breach is not None)
+
+
+def threshold_of(name: str, settings: GuardSettings) -> Threshold | None:
+    """Return the limit of this name with its unit, and the key that sets it; None if there is no such limit."""
+    value = getattr(settings, name)
+    return None if value is None else Threshold(value, UNITS[name], f"guard.{name}")
 
 
 def base_metrics_from(stored: Mapping[str, Any]) -> BaseMetrics:
@@ -130,25 +124,28 @@ def base_metrics_from(stored: Mapping[str, Any]) -> BaseMetrics:
     )
 
 
-def _of_perplexity(before: BaseMetrics, now: BaseMetrics, limit: float | None) -> Breach | None:
+def _of_perplexity(before: BaseMetrics, now: BaseMetrics, settings: GuardSettings) -> Finding | None:
+    limit = threshold_of("max_perplexity_ratio", settings)
     if limit is None or before.perplexity is None or now.perplexity is None:
         return None
     ratio = now.perplexity / before.perplexity
-    if ratio <= limit:  # nan, which a broken model gives, is not
+    if ratio <= limit.value:  # nan, which a broken model gives, is not
         return None
-    return Breach(
-        metric="guard/perplexity",
-        value=now.perplexity,
-        limit=limit * before.perplexity,
-        reason=f"perplexity of the held-out text is {now.perplexity:.4g}, {ratio:.3g} times the "
-        f"{before.perplexity:.4g} before training; the limit is {limit:g} times",
+    return _breach(
+        "guard/perplexity",
+        title=f"perplexity of the held-out text is {ratio:.3g} times what it was before training",
+        evidence=f"{now.perplexity:.4g} now, {before.perplexity:.4g} before training",
+        number=now.perplexity,
+        limit=limit.value * before.perplexity,
+        threshold=limit,
     )
 
 
-def _of_general(before: BaseMetrics, now: BaseMetrics, limits: GuardLimits) -> Breach | None:
+def _of_general(before: BaseMetrics, now: BaseMetrics, settings: GuardSettings) -> Finding | None:
     """Compare means over sets, and tests over problems that were scored both times."""
+    limit = threshold_of("max_general_drop", settings)
     first, last = metrics_of(before).get("guard/general_mean"), metrics_of(now).get("guard/general_mean")
-    if limits.max_general_drop is None or first is None or last is None or first - last <= limits.max_general_drop:
+    if limit is None or first is None or last is None or first - last <= limit.value:
         return None
     pairs = [
         (one, other)
@@ -157,55 +154,79 @@ def _of_general(before: BaseMetrics, now: BaseMetrics, limits: GuardLimits) -> B
         if one is not None and other is not None
     ]
     num_worse, num_better = sum(last < first for first, last in pairs), sum(last > first for first, last in pairs)
-    if paired_chance(num_worse=num_worse, num_better=num_better) >= SIGNIFICANCE:
+    chance = paired_chance(num_worse=num_worse, num_better=num_better)
+    if chance >= THRESHOLDS.chance:
         return None
-    return Breach(
-        metric="guard/general_mean",
-        value=last,
-        limit=first - limits.max_general_drop,
-        reason=f"the score on general problems fell from {first:.3f} to {last:.3f} ({num_worse} problems worse, "
-        f"{num_better} better); the limit is a fall of {limits.max_general_drop:g}",
+    return _breach(
+        "guard/general_mean",
+        title=f"the score on general problems fell from {first:.3f} to {last:.3f}",
+        evidence=f"{num_worse} problems worse, {num_better} better, p = {chance:.2g}",
+        number=last,
+        limit=first - limit.value,
+        threshold=limit,
     )
 
 
-def _of_answers(before: Sequence[bool], now: Sequence[bool], rate: str, limit: float | None) -> Breach | None:
+def _of_answers(before: Sequence[bool], now: Sequence[bool], rate: str, limit: Threshold | None) -> Finding | None:
     """Return the same problems were answered both times, so the test is paired."""
-    if limit is None or not before or not now or statistics.fmean(now) <= limit:
+    if limit is None or not before or not now or statistics.fmean(now) <= limit.value:
         return None
     pairs = list(zip(before, now, strict=True))
     num_worse, num_better = sum(last > first for first, last in pairs), sum(last < first for first, last in pairs)
-    if paired_chance(num_worse=num_worse, num_better=num_better) >= SIGNIFICANCE:
-        return None
-    return _of_rate(f"guard/{rate}_fraction", before, now, limit)
+    chance = paired_chance(num_worse=num_worse, num_better=num_better)
+    return _of_rate(f"guard/{rate}_fraction", before, now, limit, chance=chance)
 
 
-def _of_rollouts(before: Sequence[bool], now: Sequence[bool], *, metric: str, limit: float | None) -> Breach | None:
+def _of_rollouts(
+    before: Sequence[bool], now: Sequence[bool], *, metric: str, limit: Threshold | None
+) -> Finding | None:
     """Other prompts each time, so the test is of two shares, responses taken as independent."""
-    if limit is None or not before or not now or statistics.fmean(now) <= limit:
+    if limit is None or not before or not now or statistics.fmean(now) <= limit.value:
         return None
-    is_chance = _shares_p(before, now) >= SIGNIFICANCE
-    return None if is_chance else _of_rate(metric, before, now, limit)
+    return _of_rate(metric, before, now, limit, chance=_shares_p(before, now))
 
 
-def _of_format(before: Sequence[bool], now: Sequence[bool], *, limit: float | None) -> Breach | None:
-    if limit is None or not before or not now or statistics.fmean(now) >= limit:
+def _of_format(before: Sequence[bool], now: Sequence[bool], *, limit: Threshold | None) -> Finding | None:
+    if limit is None or not before or not now or statistics.fmean(now) >= limit.value:
         return None
-    is_chance = _shares_p(now, before) >= SIGNIFICANCE
-    return None if is_chance else _of_rate("guard/format_valid_fraction", before, now, limit)
+    return _of_rate("guard/format_valid_fraction", before, now, limit, chance=_shares_p(now, before))
 
 
 def _shares_p(lower: Sequence[bool], higher: Sequence[bool]) -> float:
     return unpaired_chance(num_first=sum(lower), of_first=len(lower), num_last=sum(higher), of_last=len(higher))
 
 
-def _of_rate(metric: str, before: Sequence[bool], now: Sequence[bool], limit: float) -> Breach:
+def _of_rate(
+    metric: str, before: Sequence[bool], now: Sequence[bool], limit: Threshold, *, chance: float
+) -> Finding | None:
+    """Return the share beyond its limit; None if chance explains how much worse it has become."""
+    if chance >= THRESHOLDS.chance:
+        return None
     words = metric.removeprefix("guard/").replace("_", " ")
-    first, last = statistics.fmean(before), statistics.fmean(now)
-    return Breach(
-        metric=metric,
-        value=last,
+    last = statistics.fmean(now)
+    return _breach(
+        metric,
+        title=f"the {words} is {last:.3f}, after {statistics.fmean(before):.3f} before training",
+        evidence=f"{sum(now)} of {len(now)} now, {sum(before)} of {len(before)} before training, p = {chance:.2g}",
+        number=last,
+        limit=limit.value,
+        threshold=limit,
+    )
+
+
+def _breach(
+    metric: str, *, title: str, evidence: str, number: float, limit: float | None, threshold: Threshold
+) -> Finding:
+    bound = "at least" if threshold.source.startswith("guard.min_") else "at most"
+    return Finding(
+        name=metric,
+        status="warning",
+        title=title,
+        evidence=evidence,
+        threshold=f"{bound} {threshold.value:g} {threshold.unit}",
+        source=threshold.source,
+        number=number,
         limit=limit,
-        reason=f"the {words} is {last:.3f}, after {first:.3f} before training; the limit is {limit:g}",
     )
 
 

@@ -12,16 +12,20 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
 from types import TracebackType
 
 import torch
 
+from klimb.errors import ConfigError
 from klimb.experience import Sample, SamplingSettings
 from klimb.policies import Policy
 from klimb.samplers import Sampler
 from klimb.tasks import ProblemSet, Response, Scorer
-from klimb.training.guard.general import SET, format_problem
+from klimb.training.guard.general import SET, format_problem, general_problems
 from klimb.training.guard.limits import BaseMetrics, Flags
+from klimb.training.guard.settings import GuardSettings
 
 HIGHEST_COMPRESSION = 2.4
 """Source: arXiv 2212.04356 (Whisper), section 4.5: above this ratio a decoded text is taken for a repetition loop."""
@@ -219,3 +223,59 @@ def flags_of(texts: Sequence[str], *, format_valid: Sequence[bool] = ()) -> Flag
         repetition=tuple(is_repetition(text) for text in texts),
         format_valid=tuple(format_valid),
     )
+
+
+def make_measurer(
+    settings: GuardSettings | None, policy: Policy, sampler: Sampler, *, max_tokens: int, scoring_format: str = ""
+) -> Measurer | None:
+    """Return what measures the base metrics, not yet entered; None without settings.
+
+    Args:
+        settings: what is to be measured.
+        policy: whose weights are measured.
+        sampler: draws from it.
+        max_tokens: that go through the model at once.
+        scoring_format: the regular expression by which rollouts are scored, used where the guard has none of its own.
+
+    Raises:
+        ConfigError: the text cannot be read, a limit has nothing to be measured on, or there is no such set.
+    """
+    if settings is None:
+        return None
+    pattern = settings.format or scoring_format
+    if settings.min_format_fraction is not None and not pattern:
+        raise ConfigError(
+            "guard.min_format_fraction is set, and there is no format to check: give guard.format, a regular expression"
+        )
+    try:
+        general = general_problems(settings.general, num_problems=settings.num_problems, pattern=pattern)
+    except ValueError as error:
+        raise ConfigError(f"guard.general: {error}; the set that is shipped is everyday") from error
+    return Measurer(
+        policy=policy,
+        sampler=sampler,
+        text=_ids(policy, settings.text),
+        general=general,
+        has_format=bool(pattern),
+        max_new_tokens=settings.max_new_tokens,
+        max_tokens=max_tokens,
+    )
+
+
+def _ids(policy: Policy, text: str) -> tuple[int, ...]:
+    if text == "none":
+        return ()
+    content = _content(text)
+    try:
+        return text_ids(policy, content)
+    except ValueError as error:
+        raise ConfigError(f"guard.text: {error}") from error
+
+
+def _content(text: str) -> str:
+    if text == "built-in":
+        return (files("klimb.training.guard") / "text.txt").read_text(encoding="utf-8")
+    try:
+        return Path(text).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"guard.text = {text!r} cannot be read as UTF-8 text: {error}") from error

@@ -7,23 +7,21 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from klimb.experience import Sample
+from klimb.findings.finding import Finding
+from klimb.findings.guard.events import GuardEvent, events_of
 from klimb.training.guard.limits import (
     BaseMetrics,
-    Breach,
     MeasuresBase,
     base_metrics_from,
     find_breaches,
     metrics_of,
 )
-from klimb.training.settings import GuardSettings
+from klimb.training.guard.settings import Action, GuardSettings
 
 logger = logging.getLogger(__name__)
-
-
-Action = Literal["warn", "stop", "rollback"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +42,7 @@ class QualityGuard:
         before: the first measurement, to which the flags of the first rollouts are added.
         now: the newest measurement of the policy as it stands.
         good: the point that a rollback goes to.
-        events: what was done about broken limits, as it is written.
+        events: what was done about broken limits.
         num_rollbacks: so far.
         ending: why the run is over; empty while it goes on.
         measured_at: step of the newest measurement.
@@ -56,7 +54,7 @@ class QualityGuard:
     before: BaseMetrics = field(default_factory=BaseMetrics)
     now: BaseMetrics = field(default_factory=BaseMetrics)
     good: GoodPoint | None = None
-    events: list[dict[str, Any]] = field(default_factory=list)
+    events: list[GuardEvent] = field(default_factory=list)
     num_rollbacks: int = 0
     ending: str = ""
     measured_at: int = 0
@@ -92,11 +90,11 @@ class QualityGuard:
         """Return True at the steps between which `every_steps` lie."""
         return step % self.settings.every_steps == 0
 
-    def check(self, step: int, rollouts: Sequence[Sample]) -> tuple[Breach, ...]:
+    def check(self, step: int, rollouts: Sequence[Sample]) -> tuple[Finding, ...]:
         """Measures the policy and returns the limits it breaks; where it breaks none, a rollback may go to."""
         flags = self.measurer.flag(rollouts) if rollouts else None
         self.now, self.measured_at = replace(self.measurer.measure(), rollouts=flags), step
-        breaches = find_breaches(self.before, self.now, self.settings.limits)
+        breaches = find_breaches(self.before, self.now, self.settings)
         if not breaches:
             self.mark_good(step)
         return breaches
@@ -121,18 +119,16 @@ class QualityGuard:
             self.settings.rollback_learning_rate_factor is not None and self.num_rollbacks < self.settings.max_rollbacks
         )
 
-    def add_events(self, step: int, breaches: Sequence[Breach], action: Action, *, to_step: int | None = None) -> None:
+    def add_events(self, step: int, breaches: Sequence[Finding], action: Action, *, to_step: int | None = None) -> None:
         """Keep what was done, an event for each broken limit."""
-        for breach in breaches:
-            event = {"step": step, "action": action, **asdict(breach)}
-            self.events.append(event if to_step is None else event | {"to_step": to_step})
+        self.events += [GuardEvent(step=step, action=action, finding=breach, to_step=to_step) for breach in breaches]
 
     def content(self) -> dict[str, Any]:
         """Return what guard.json holds: measured before and last, and the events; null for what is not finite."""
         return {
             "before": _finite(metrics_of(self.before)),
             "after": _finite(metrics_of(self.now)),
-            "events": [_finite(event) for event in self.events],
+            "events": [event.row() for event in self.events],
         }
 
     def write(self, path: Path) -> None:
@@ -151,7 +147,7 @@ class QualityGuard:
             "before": asdict(self.before),
             "now": asdict(self.now),
             "good": None if self.good is None else asdict(self.good),
-            "events": list(self.events),
+            "events": [event.row() for event in self.events],
             "num_rollbacks": self.num_rollbacks,
             "ending": self.ending,
             "measured_at": self.measured_at,
@@ -162,13 +158,11 @@ class QualityGuard:
         self.before, self.now = base_metrics_from(state["before"]), base_metrics_from(state["now"])
         good = state["good"]
         self.good = good and GoodPoint(step=int(good["step"]), measured=base_metrics_from(good["measured"]))
-        self.events = list(state["events"])
+        self.events = list(events_of(state))
         self.num_rollbacks = int(state["num_rollbacks"])
         self.ending = str(state["ending"])
         self.measured_at = int(state["measured_at"])
 
 
-def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
-    }
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from klimb.experience import Sample
-from klimb.losses import RECIPES
 from klimb.policies import Policy
 from klimb.policies.tokenizing import TokenMismatch, with_token_ids
 from klimb.training.prompts import PromptStream
-from klimb.training.sources.shares import SourceSettings
+from klimb.training.recipes import RECIPES
+from klimb.training.settings import SourceSettings
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import torch
 
 from klimb.experience import Sample, read_samples
 from klimb.training.checkpoints import CheckpointError
-from klimb.training.sources.shares import ReplaySettings
+from klimb.training.settings import ReplaySettings
 
 
 @dataclass(frozen=True, kw_only=True)

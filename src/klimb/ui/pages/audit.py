@@ -6,7 +6,6 @@ The rows that show what decided are among it: text, reward, and token by token l
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from klimb.findings.audit.report import AuditReport, Block, Example, Figure, Verdict, VerdictKind
@@ -32,18 +31,6 @@ NO_TEXT = "[no text]"
 """A control token, such as the one that ends a response, decodes to nothing."""
 
 
-STATUS_WORDS: dict[Status, str] = {
-    "bad": "bad",
-    "warning": "warning",
-    "unknown": "not known",
-    "note": "note",
-    "good": "good",
-}
-
-
-STATUS_SIGNS: dict[Status, str] = {"bad": "✗", "warning": "!", "unknown": "?", "note": "·", "good": "✓"}
-
-
 _WHOLE = re.compile(r"((?<![\w-])--[a-z]+(?:-[a-z]+)*|\d[\d.,]* %)")
 """An option such as --is-logging-model, or a percentage."""
 
@@ -56,15 +43,6 @@ VERDICT_STATUS: dict[VerdictKind, Status] = {
     "collect-more": "bad",
 }
 """How far the data carries: fully, in part, not yet. The verdict's title always stands beside the colour."""
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A status: its colour, its sign and its word."""
-
-    css: Status
-    sign: str
-    word: str
 
 
 def audit_page(
@@ -89,7 +67,7 @@ def audit_page(
         title=f"Audit of {report.data}",
         generator=GENERATOR,
         report=report,
-        verdict_status=_shown(VERDICT_STATUS[report.verdict.kind]),
+        verdict_status=VERDICT_STATUS[report.verdict.kind],
         interval=interval_text(report.verdict),
         blocks=[_block(block, decided_by=report.verdict.decided_by) for block in report.blocks],
         examples=[_example(example) for example in report.verdict.examples],
@@ -137,10 +115,6 @@ def chart_of(figure: Figure) -> Chart:
     )
 
 
-def _shown(status: Status) -> Shown:
-    return Shown(status, STATUS_SIGNS[status], STATUS_WORDS[status])
-
-
 def _block(block: Block, *, decided_by: str) -> dict[str, Any]:
     anchor = "block-" + "".join(
         character if character.isascii() and character.isalnum() else "-" for character in block.name
@@ -148,7 +122,7 @@ def _block(block: Block, *, decided_by: str) -> dict[str, Any]:
     return {
         "anchor": anchor,
         "title": block.title,
-        "status": _shown(worst_status(block.findings)),
+        "status": worst_status(block.findings),
         "findings": [_finding(finding, is_decisive=finding.name == decided_by) for finding in block.findings],
         "notes": block.notes,
         "drawings": drawings(anchor, [chart_of(figure) for figure in block.figures]),
@@ -160,7 +134,7 @@ def _finding(finding: Finding, *, is_decisive: bool) -> dict[str, Any]:
         "name": finding.name,
         "is_decisive": is_decisive,
         "evidence": _pieces(finding.evidence),
-        "status": _shown(finding.status),
+        "status": finding.status,
         "threshold": _pieces(finding.threshold),
         "source": finding.source,
         "title": _pieces(finding.title),

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from klimb import __version__
 from klimb.ui.chart import Chart
 from klimb.ui.escaping import cut, markdown_html, one_line, visible
+from klimb.ui.statuses import LOOKS
 from klimb.ui.svg import chart_data, chart_svg, legend
 
 _UNSAFE_IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -144,6 +145,7 @@ def _environment() -> Environment:
         "thousands": "{:,}".format,
         "markdown": lambda text: Markup(markdown_html(text)),
     }
+    made.globals["looks"] = LOOKS
     return made
 
 

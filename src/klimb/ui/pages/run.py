@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from klimb.findings.finding import STATUSES, Finding, Status
+from klimb.findings.guard.events import GuardEvent, events_of, in_one_sentence
 from klimb.findings.metrics import explain
 from klimb.findings.run.changes import prompt_changes
 from klimb.findings.run.record import RunRecord, is_number
@@ -23,20 +24,6 @@ from klimb.ui.panels import GUARD, LEARNING, SECTIONS, TIME
 from klimb.ui.run_charts import OTHER, charts_of
 from klimb.ui.svg import classes
 
-SIGNS: dict[Status, str] = {
-    "bad": "✗ bad",
-    "warning": "! warning",
-    "unknown": "? not known",
-    "note": "· note",
-    "good": "✓ good",
-}
-
-
-def cards(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    """All findings, the most severe first."""
-    ordered = sorted(findings, key=lambda finding: STATUSES.index(finding.status))
-    return [{"sign": SIGNS[finding.status], "finding": finding} for finding in ordered]
-
 
 def lines(found: Sequence[Sequence[Finding]]) -> list[dict[str, Any]]:
     """Each finding of runs that differ by their seed, with how many of the runs have it."""
@@ -47,7 +34,6 @@ def lines(found: Sequence[Sequence[Finding]]) -> list[dict[str, Any]]:
     return [
         {
             "status": status,
-            "sign": SIGNS[status],
             "title": title,
             "seeds": f"{count} of {len(found)} seeds" if len(found) > 1 else "",
         }
@@ -64,7 +50,7 @@ def guard(record: RunRecord) -> dict[str, Any] | None:
     names = list(dict.fromkeys([*before, *after]))
     if not names and not record.guard.get("events"):
         return None
-    events = [event for event in record.guard.get("events") or [] if isinstance(event, Mapping)]
+    events = events_of(record.guard)
     return {
         "name": record.name,
         "rows": [(name, _text(before.get(name)), _text(after.get(name))) for name in names],
@@ -72,14 +58,15 @@ def guard(record: RunRecord) -> dict[str, Any] | None:
     }
 
 
-def _event(event: Mapping[str, Any]) -> dict[str, str]:
+def _event(event: GuardEvent) -> dict[str, str]:
+    finding = event.finding
     return {
-        "action": str(event.get("action", "event")),
-        "step": str(event.get("step", "?")),
-        "metric": str(event.get("metric", "")),
-        "value": _text(event.get("value")),
-        "limit": _text(event.get("limit")),
-        "reason": str(event.get("reason") or ""),
+        "action": event.action,
+        "step": str(event.step),
+        "metric": finding.name,
+        "value": _text(finding.number),
+        "limit": _text(finding.limit),
+        "reason": in_one_sentence(finding),
     }
 
 
@@ -254,7 +241,7 @@ def _findings(
             }
             for number, group in enumerate(groups)
         ],
-        "runs": [(record.name, cards(of_run[id(record)])) for record in records],
+        "runs": [(record.name, of_run[id(record)]) for record in records],
     }
 
 

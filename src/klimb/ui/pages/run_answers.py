@@ -26,6 +26,7 @@ from klimb.findings.run.changes import (
 from klimb.ui.chart import Chart, Curve
 from klimb.ui.escaping import cut
 from klimb.ui.pages.run_tiles import change_text, is_clear
+from klimb.ui.statuses import LOOKS
 
 SHOWN: tuple[tuple[Kind, int], ...] = (("learned", 3), ("lost", 3), ("never", 2), ("between", 1), ("always", 1))
 """How many problems of each kind are shown."""
@@ -113,7 +114,8 @@ def _answers(problem: ProblemRecord, when: str, *, is_accuracy: bool) -> dict[st
 def _mark(value: float, *, is_accuracy: bool) -> Score:
     if not is_accuracy:
         return Score(f"{value:.3g}", "quiet")
-    return Score("✓ correct", "good") if value > 0 else Score("✗ wrong", "bad")
+    status, word = ("good", "correct") if value > 0 else ("bad", "wrong")
+    return Score(f"{LOOKS[status].sign} {word}", status)
 
 
 MOST_ROWS = 120

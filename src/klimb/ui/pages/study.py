@@ -58,9 +58,6 @@ EXPLANATIONS = (
 GENERATOR = "klimb compare"
 
 
-TONES = {"good": "✓ a difference", "note": "• finding", "warning": "! mind this", "bad": "✗ problem"}
-
-
 SECTIONS = (
     ("verdicts", "What it says"),
     ("scores", "Scores"),
@@ -95,7 +92,6 @@ def study_page(statistics: StudyStatistics, *, reports: Mapping[str, str] | None
         scores=scores,
         matrix=_matrix(statistics),
         titles=SECTIONS,
-        tones=TONES,
         verdicts=verdicts(statistics),
         main=scores_table(tables["main"], statistics),
         measures=[one for one in statistics.measures.values() if one.title in tables["main"].columns],

@@ -8,8 +8,8 @@ from rich.text import Text
 
 from klimb.findings.audit.report import AuditReport, Block, Example, Verdict
 from klimb.findings.finding import Finding
-from klimb.ui.pages.audit import STATUS_WORDS, VERDICT_STATUS, interval_text
-from klimb.ui.terminal.statuses import STATUS_STYLES
+from klimb.ui.pages.audit import VERDICT_STATUS, interval_text
+from klimb.ui.statuses import LOOKS
 from klimb.ui.text import printable
 
 STATUS_WIDTH = 12
@@ -59,7 +59,7 @@ def finding_row(finding: Finding, *, name_width: int) -> Table:
     row.add_column(width=name_width + 2, overflow="fold")
     row.add_column(overflow="fold")
     row.add_row(
-        Text(f"  {STATUS_WORDS[finding.status]}", style=STATUS_STYLES[finding.status]),
+        Text(f"  {LOOKS[finding.status].word}", style=LOOKS[finding.status].style),
         Padding(Text(printable(finding.name, limit=LONG), overflow="fold"), (0, 2, 0, 0)),
         Text(printable(finding.evidence, limit=LONG), style="bold", overflow="fold"),
     )
@@ -77,7 +77,7 @@ def _detail(finding: Finding) -> str:
 
 def verdict_panel(verdict: Verdict, *, run_path: str = "") -> Panel:
     """Return what the data is good for: reason, deciding check, rows that show it, interval, what to type."""
-    style = STATUS_STYLES[VERDICT_STATUS[verdict.kind]]
+    style = LOOKS[VERDICT_STATUS[verdict.kind]].style
     facts = Table.grid(padding=(0, 2, 0, 0))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")

@@ -17,8 +17,10 @@ from rich.text import Text
 
 from klimb.findings.evaluations import EvaluationRecord, ProblemRecord, pass_intervals
 from klimb.findings.finding import Finding
+from klimb.findings.guard.events import GuardEvent, events_of, in_one_sentence
+from klimb.training.guard.settings import GuardSettings
 from klimb.training.run_folder import Finished
-from klimb.ui.terminal.statuses import STATUS_STYLES
+from klimb.ui.statuses import LOOKS
 from klimb.ui.text import duration, printable, relative_to_working_directory
 
 NAMES = {
@@ -60,17 +62,17 @@ def print_guard(console: Console, path: Path) -> None:
         table.add_row(Text(label), _guard_number(metric, before), _guard_number(metric, after))
     if table.row_count:
         console.print(table)
-    for event in stored["events"]:
+    for event in events_of(stored):
         console.print(Text(_in_words(event), style="yellow"), soft_wrap=True)
 
 
-def guard_facts(section: Any) -> list[tuple[str, str]]:
-    """Return the guard in one labelled line, for the beginning of a run; none without the section `[guard]`."""
-    if section is None:
+def guard_facts(settings: GuardSettings | None) -> list[tuple[str, str]]:
+    """Return the guard in one labelled line, for the beginning of a run; none where nothing is guarded."""
+    if settings is None:
         return []
-    sets = ", ".join(section.general) or "no general problems"
-    text = "no text" if section.text == "none" else f"text {section.text}"
-    return [("guard", f"{text}, {sets} · every {section.every_steps} steps · beyond a limit: {section.action}")]
+    sets = ", ".join(settings.general) or "no general problems"
+    text = "no text" if settings.text == "none" else f"text {settings.text}"
+    return [("guard", f"{text}, {sets} · every {settings.every_steps} steps · beyond a limit: {settings.action}")]
 
 
 def _rows(before: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -90,13 +92,13 @@ def _guard_number(metric: str, values: Mapping[str, Any]) -> str:
     return f"{value:.2f}" if metric == "guard/perplexity" else f"{value:.1%}"
 
 
-def _in_words(event: Mapping[str, Any]) -> str:
+def _in_words(event: GuardEvent) -> str:
     done = {
         "warn": "a warning",
         "stop": "the run was stopped",
-        "rollback": f"went back to step {event.get('to_step')}",
-    }.get(event["action"], str(event["action"]))
-    return f"guard, step {event['step']}: {done}: {printable(str(event['reason']), limit=LONGEST_REASON)}"
+        "rollback": f"went back to step {event.to_step}",
+    }.get(event.action, event.action)
+    return f"guard, step {event.step}: {done}: {printable(in_one_sentence(event.finding), limit=LONGEST_REASON)}"
 
 
 ANSWER_WIDTH = 120
@@ -229,7 +231,8 @@ def _mark(value: float | None, measured: EvaluationRecord) -> Text:
         return Text("?", style="yellow")
     if not measured.is_accuracy:
         return Text(f"{value:.2f}", style="cyan")
-    return Text("✓", style="green") if value > 0 else Text("✗", style="red")
+    look = LOOKS["good" if value > 0 else "bad"]
+    return Text(look.sign, style=look.style)
 
 
 LABEL_WIDTH = 10
@@ -245,7 +248,8 @@ def print_findings(console: Console, findings: Sequence[Finding]) -> None:
         console.print(Text("no findings: too few steps, or nothing out of the ordinary", style="dim"), soft_wrap=True)
         return
     for finding in findings:
-        label = Text(f"  {finding.status}".ljust(LABEL_WIDTH), style=STATUS_STYLES[finding.status])
+        look = LOOKS[finding.status]
+        label = Text(f"  {look.word} ".ljust(LABEL_WIDTH), style=look.style)
         title = Text(printable(finding.title, limit=LONG), style="bold" if finding.advice else "")
         console.print(Text.assemble(label, title, (f"  {finding.name}", "dim")), soft_wrap=not console.is_terminal)
         _below(console, finding.evidence, style="")

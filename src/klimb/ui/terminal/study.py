@@ -8,7 +8,7 @@ from rich.text import Text
 from klimb.findings.study.analysis import MAIN, StudyStatistics
 from klimb.findings.study.comparing import Comparison
 from klimb.findings.study.verdicts import Units, budget_text, decision_text, units_of, verdicts
-from klimb.ui.terminal.statuses import STATUS_STYLES
+from klimb.ui.statuses import LOOKS
 from klimb.ui.text import printable
 
 LONG = 2000
@@ -22,7 +22,7 @@ def print_study(console: Console, statistics: StudyStatistics) -> None:
     console.print(main_table(statistics))
     for verdict in verdicts(statistics):
         console.print()
-        console.print(Text(printable(verdict.title, limit=LONG), style=STATUS_STYLES[verdict.status]))
+        console.print(Text(printable(verdict.title, limit=LONG), style=LOOKS[verdict.status].style))
         for sentence in verdict.evidence.splitlines():
             console.print(Padding(Text(printable(sentence, limit=LONG)), (0, 0, 0, 2)))
 

@@ -21,7 +21,7 @@ def config(key: str = "", /) -> None:
 def _entry(facts: "FieldFacts") -> str:
     from klimb.workbench.config.document import default_in_words
 
-    kind = f"   (kind {', '.join(facts.kinds)})" if facts.kinds and not facts.path.endswith(".kind") else ""
+    kind = f"   ({facts.kinds[-1]})" if facts.kinds and not facts.path.endswith(".kind") else ""
     default = default_in_words(facts)
     takes = facts.allowed + (f"; default {default}" if default else "")
     return f"{facts.path}{kind}\n    {takes}\n    {facts.meaning}"

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from klimb.losses import Recipe
+    from klimb.training import Recipe
 
 recipes = App(name="recipes", help="The algorithms there are; `klimb recipes show NAME` for one in full.")
 
@@ -26,14 +26,14 @@ def recipes_show(name: str, /) -> None:
     Args:
         name: As `klimb recipes` lists it.
     """
-    from klimb.losses import recipe_named
+    from klimb.training import recipe_named
 
     show_recipe(Console(), recipe_named(name))
 
 
 def list_recipes(console: Console) -> None:
     """One line a recipe, under the headings of their families."""
-    from klimb.losses import RECIPES
+    from klimb.training import RECIPES
 
     width = max(map(len, RECIPES)) + 2
     for family in dict.fromkeys(recipe.family for recipe in RECIPES.values()):

@@ -2,30 +2,32 @@
 
 from klimb.workbench.config.errors import nearest_keys
 from klimb.workbench.config.fields import FieldFacts, known_fields
-from klimb.workbench.config.learning import CloningSection, ObjectiveSection, OptimizerSection
+from klimb.workbench.config.objective import divergence_of
 from klimb.workbench.config.reading import build_config, read_config, read_tables, save_config, with_overrides
-from klimb.workbench.config.recipe import DEFAULT_RECIPE, recipe_sections
-from klimb.workbench.config.run import EvaluationSection, RunConfig
-from klimb.workbench.config.world import ModelSection, SamplingSection, ScoringSection, TaskSection
+from klimb.workbench.config.recipe import DEFAULT_RECIPE, recipe_sections, table_of
+from klimb.workbench.config.run import RunConfig
+from klimb.workbench.config.sections import CloningConfig, EvaluationConfig, SamplingConfig, StoreSection
+from klimb.workbench.config.world import ModelSection, ScoringSection, TaskSection
 
 __all__ = [
     "DEFAULT_RECIPE",
-    "CloningSection",
-    "EvaluationSection",
+    "CloningConfig",
+    "EvaluationConfig",
     "FieldFacts",
     "ModelSection",
-    "ObjectiveSection",
-    "OptimizerSection",
     "RunConfig",
-    "SamplingSection",
+    "SamplingConfig",
     "ScoringSection",
+    "StoreSection",
     "TaskSection",
     "build_config",
+    "divergence_of",
     "known_fields",
     "nearest_keys",
     "read_config",
     "read_tables",
     "recipe_sections",
     "save_config",
+    "table_of",
     "with_overrides",
 ]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from klimb.errors import ConfigError
+from klimb.losses.settings import LOSSES
 from klimb.workbench.config.errors import nearest_keys
 from klimb.workbench.config.fields import TABLE, FieldFacts, known_fields
 from klimb.workbench.config.recipe import DEFAULT_RECIPE
@@ -46,7 +47,7 @@ def default_in_words(facts: FieldFacts) -> str:
     """Return the default as TOML, or where it comes from."""
     if facts.path == "objective.recipe":
         return f'"{DEFAULT_RECIPE}"'
-    if facts.path.partition(".")[0] in OF_THE_RECIPE and not facts.kinds:
+    if facts.path.partition(".")[0] in OF_THE_RECIPE and not {*facts.kinds} - {*LOSSES}:
         return "the recipe's"
     return facts.default
 
@@ -85,7 +86,7 @@ def _section_table(name: str, meaning: str, rows: list[FieldFacts]) -> str:
 
 def _row(facts: FieldFacts, section: str) -> str:
     key = facts.path.removeprefix(f"{section}.")
-    kind = f" ({', '.join(facts.kinds)})" if facts.kinds and not facts.path.endswith(".kind") else ""
+    kind = f" ({facts.kinds[-1]})" if facts.kinds and not facts.path.endswith((".kind", ".recipe")) else ""
     default = default_in_words(facts)
     cells = (f"`{key}`{kind}", facts.allowed, f"`{default}`" if facts.default else default, facts.meaning)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

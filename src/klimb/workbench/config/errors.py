@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from klimb.errors import ConfigError
+from klimb.losses.settings import LOSSES
 from klimb.workbench.config.fields import TABLE, FieldFacts, known_fields
 from klimb.workbench.config.run import RunConfig
 
@@ -43,7 +44,8 @@ def nearest_keys(path: str, kinds: Iterable[str] = (), *, model: type[BaseModel]
     """
     section, _, leaf = path.rpartition(".")
     known = known_fields(model)
-    fitting = [facts.path for facts in known if not facts.kinds or set(facts.kinds) <= set(kinds)]
+    chosen = {*kinds} if {*kinds} & {*LOSSES} else {*kinds, *LOSSES}
+    fitting = list(dict.fromkeys(facts.path for facts in known if {*facts.kinds} <= chosen))
     neighbours = [each for each in fitting if each.rpartition(".")[0] == section]
     for choices, cutoff in ((neighbours, 0.75), (fitting, 0.8), (neighbours, 0.5)):
         found = difflib.get_close_matches(leaf, [_leaf(each) for each in choices], n=1, cutoff=cutoff)
@@ -76,6 +78,11 @@ class _Words:
         facts = self._facts(path, kinds)
         shown = _shown(detail["input"])
         if detail["type"] in UNKNOWN_KEY:
+            loss = next((kind for kind in kinds if kind in LOSSES), "")
+            if loss and any(facts.path == path for facts in known_fields(self.model)):
+                read = ", ".join(self._keys_beside(path, kinds))
+                advice = "leave it out, or take another recipe"
+                return f"{path} = {shown} does nothing: the loss {loss} reads {read}; {advice}"
             near = " or ".join(nearest_keys(path, kinds, model=self.model))
             hint = f"did you mean {near}?" if near else "known keys here: " + ", ".join(self._keys_beside(path, kinds))
             return f"{path} = {shown}: unknown key; {hint}"

@@ -23,7 +23,7 @@ class FieldFacts:
 
     Attributes:
         path: dotted, e.g. `objective.clip.low`; `*` stands for a name of the user's own.
-        kinds: the kinds of the sections on the way, e.g. `("dual",)`; empty outside of unions.
+        kinds: the kinds (and the loss) of the sections on the way, e.g. `("dual",)`; empty outside of unions.
         allowed: the values it takes, in words.
         meaning: the field's docstring.
         default: as TOML; empty where there is none.
@@ -44,7 +44,9 @@ def known_fields(model: type[BaseModel] = RunConfig) -> tuple[FieldFacts, ...]:
 
 
 def _walk(schema: Schema, definitions: Schema, *, path: str, kinds: tuple[str, ...]) -> Iterator[FieldFacts]:
-    for name, field in sorted(schema.get("properties", {}).items(), key=lambda item: item[0] != "kind"):
+    for name, field in sorted(
+        schema.get("properties", {}).items(), key=lambda item: item[0] not in ("kind", "recipe", "loss")
+    ):
         here = f"{path}.{name}" if path else name
         tables = list(_tables(field, definitions))
         # Where a field's docstring is word for word that of its section, pydantic leaves it to the section.
@@ -78,7 +80,8 @@ def _tables(field: Schema, definitions: Schema) -> Iterator[tuple[str, Schema]]:
     for option in (field, *field.get("oneOf", ()), *field.get("anyOf", ()), *field.get("allOf", ())):
         table = definitions.get(str(option.get("$ref", "")).removeprefix("#/$defs/"))
         if table is not None and "properties" in table:
-            yield str(table["properties"].get("kind", {}).get("const", "")), table
+            told_by = next((table["properties"][key] for key in ("kind", "loss") if key in table["properties"]), {})
+            yield str(told_by.get("const", "")), table
 
 
 def in_words(field: Schema) -> str:

@@ -2,24 +2,18 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from klimb.losses.recipe import Recipe
-from klimb.losses.recipes import RECIPES
-from klimb.workbench.config.learning import ObjectiveSection, TrainingSection, automatic_warmup
+from klimb.losses.settings import LOSSES
+from klimb.training.recipe import Recipe
+from klimb.training.recipes import RECIPES
+from klimb.training.settings import TrainingSettings, automatic_warmup
 
 DEFAULT_RECIPE = "rpg-reinforce-urkl"
-
-
-READ_BY: Mapping[str, tuple[str, ...]] = {
-    "policy-gradient": ("divergence", "estimator", "level", "clip", "ratio"),
-    "squared-residual": ("anchor", "value", "level"),
-    "kto": ("desirable_weight", "undesirable_weight"),
-}
-"""Loss -> the keys of [objective] that it reads, besides recipe, loss, beta and reduce, which all of them read."""
 
 
 def with_recipe_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,8 +49,7 @@ def _with_warmup(given: dict[str, Any]) -> dict[str, Any]:
     if isinstance(cloning := given.get("cloning"), Mapping):
         filled["cloning"] = {"warmup_steps": warmup, **cloning}
     counts = [
-        training.get(key, TrainingSection.model_fields[key].default)
-        for key in ("num_steps", "num_epochs", "num_minibatches")
+        training.get(key, getattr(TrainingSettings, key)) for key in ("num_steps", "num_epochs", "num_minibatches")
     ]
     if warmup == "auto" and all(type(count) is int for count in counts):
         filled["optimizer"] = {**optimizer, "warmup_steps": automatic_warmup(math.prod(counts))}
@@ -74,58 +67,16 @@ def _draws_nothing(sources: Any) -> bool:
 def recipe_sections(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Return a recipe in the words of the configuration: section -> field -> value."""
     return {
-        "objective": {
-            "recipe": recipe.name,
-            "divergence": recipe.divergence,
-            "beta": float(recipe.beta),
-            "estimator": recipe.estimator,
-            "level": recipe.level,
-            "reduce": recipe.reduce,
-            "clip": table_of(recipe.clip),
-            "loss": recipe.loss,
-            "ratio": recipe.ratio,
-            "anchor": recipe.anchor,
-            "value": recipe.value,
-            "desirable_weight": float(recipe.desirable_weight),
-            "undesirable_weight": float(recipe.undesirable_weight),
-        },
-        "advantages": {
-            "kind": recipe.advantages,
-            "group_filter": recipe.group_filter,
-            "offset": float(recipe.advantage_offset),
-            "min_reward": "none" if recipe.min_reward is None else float(recipe.min_reward),
-        },
-        "credit": {
-            "kind": recipe.credit,
-            "kl_in_reward": float(recipe.kl_in_reward),
-            "gae_lambda": float(recipe.gae_lambda),
-            "discount": float(recipe.discount),
-            "whiten": recipe.whiten,
-        },
-        "reference": {"kind": recipe.reference},
+        "objective": {"recipe": recipe.name, **table_of(recipe.objective)},
+        "advantages": table_of(recipe.advantages),
+        "credit": table_of(recipe.credit),
+        "reference": table_of(recipe.reference),
     }
 
 
-def check_is_read(section: ObjectiveSection) -> None:
-    """Return if no key was changed that the loss does not read.
-
-    Raises:
-        ValueError: one was; a setting that does nothing would be a result that says something else.
-    """
-    untouched = recipe_sections(RECIPES[section.recipe])["objective"]
-    present = section.model_dump(mode="json")
-    read = READ_BY[section.loss]
-    for key in sorted({key for keys in READ_BY.values() for key in keys} - {*read}):
-        if present[key] != untouched[key] and section.loss == untouched["loss"]:
-            raise ValueError(
-                f"objective.{key} = {present[key]!r} does nothing: the loss {section.loss} of recipe {section.recipe} "
-                f"reads {', '.join(('beta', 'reduce', *read))}; leave it out, or take another recipe"
-            )
-
-
-def table_of(settings: Any) -> dict[str, Any]:
-    """Return a settings class's values as a file would hold them."""
-    return _adapter(type(settings)).dump_python(settings)
+def table_of(settings: Any, **options: Any) -> dict[str, Any]:
+    """Return a settings class's values as a file would hold them; options as pydantic's `exclude_defaults`."""
+    return _adapter(type(settings)).dump_python(settings, mode="json", **options)
 
 
 @cache
@@ -141,8 +92,17 @@ def lay_over(defaults: Mapping[str, Any], given: Any) -> Any:
         return given
     if given.get("kind", defaults.get("kind")) != defaults.get("kind"):
         return dict(given)
-    merged = {**defaults, **given}
+    merged = {**_shared_with_another_loss(defaults, given), **given}
     for key, default in defaults.items():
         if isinstance(default, Mapping) and key in given:
             merged[key] = lay_over(default, given[key])
     return merged
+
+
+def _shared_with_another_loss(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what of a recipe's objective a loss that is not the recipe's has too."""
+    loss = given.get("loss", defaults.get("loss"))
+    if loss == defaults.get("loss") or loss not in LOSSES:
+        return defaults
+    shared = {entry.name for entry in fields(LOSSES[loss])} | {"recipe"}
+    return {key: value for key, value in defaults.items() if key in shared and key != "loss"}

@@ -8,7 +8,7 @@ from typing import Any
 
 from klimb.declarations import MOST
 from klimb.errors import ConfigError
-from klimb.losses import RECIPES
+from klimb.training import RECIPES
 from klimb.workbench.config import RunConfig, build_config, known_fields
 from klimb.workbench.study.config import StudyConfig, Tables
 

@@ -34,7 +34,7 @@ from klimb.own_parts import is_own, source_hash
 from klimb.training import RunFolderInUse, run_folder_lock
 from klimb.training.evaluation import write_evaluations
 from klimb.training.run_folder import RunFolder, is_run, write_json
-from klimb.workbench.config import RunConfig
+from klimb.workbench.config import RunConfig, table_of
 from klimb.workbench.config.reading import save_config
 from klimb.workbench.measuring import measure
 from klimb.workbench.provenance import provenance
@@ -56,7 +56,7 @@ def start_key(config: RunConfig) -> str:
         "model": config.model.model_dump(mode="json"),
         "task": config.task.model_dump(mode="json"),
         "scoring": config.scoring.model_dump(mode="json"),
-        "evaluation": config.evaluation.model_dump(mode="json", exclude=INTERVALS),
+        "evaluation": table_of(config.evaluation, exclude=INTERVALS),
         "max_new_tokens": config.sampling.max_new_tokens,
         "max_batch": config.sampling.max_batch,
         "num_threads": config.training.num_threads,

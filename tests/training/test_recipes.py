@@ -4,11 +4,12 @@ import dataclasses
 
 import pytest
 import torch
-
-from klimb.experience.advantages import ADVANTAGES, TAKES_OFFSET
-from klimb.losses import RECIPES, DualClip, Inputs, KtoObjective, Loss, Objective, SquaredResidual, Taper, recipe_named
 from tests.losses.enumerated import log_of, log_probs
 from tests.oracle import world
+
+from klimb.experience.advantages import ADVANTAGES, TAKES_OFFSET
+from klimb.losses import DualClip, Inputs, KtoObjective, Loss, Objective, SquaredResidual, Taper
+from klimb.training import RECIPES, recipe_named
 
 PAIRS = ["fkl", "rkl", "ufkl", "urkl"]
 
@@ -37,7 +38,7 @@ def test_grpo_has_the_gradient_of_its_published_loss():
         per_token = torch.where(mask, -surrogate + 0.04 * k3, 0.0)
         return (per_token.sum(1) / mask.sum(1)).mean()
 
-    objective = RECIPES["grpo"].objective()
+    objective = RECIPES["grpo"].make_objective()
     ours = gradient_of(lambda lp: objective(lp, log_mu, log_ref, advantages, mask).loss, log_pi)
     torch.testing.assert_close(ours, gradient_of(published, log_pi), atol=1e-12, rtol=0)
     assert float(objective(log_pi, log_mu, log_ref, advantages, mask).loss) == pytest.approx(float(published(log_pi)))
@@ -52,14 +53,14 @@ def test_dapo_has_the_gradient_of_its_published_loss():
         surrogate = torch.minimum(w * a, w.clamp(1 - 0.2, 1 + 0.28) * a)
         return -surrogate[mask].mean()
 
-    objective = RECIPES["dapo"].objective()
+    objective = RECIPES["dapo"].make_objective()
     ours = gradient_of(lambda lp: objective(lp, log_mu, None, advantages, mask).loss, log_pi)
     torch.testing.assert_close(ours, gradient_of(published, log_pi), atol=1e-12, rtol=0)
 
 
 def ours(name: str, lp, rows, **overrides):
     log_mu, log_ref, advantages, mask = rows
-    objective = RECIPES[name].objective(**overrides)
+    objective = RECIPES[name].make_objective(**overrides)
     groups = torch.zeros(len(lp), dtype=torch.int64)
     objective, _ = objective.prepare(Inputs(lp.detach(), log_mu, log_ref, advantages, mask, groups=groups))
     return objective(lp, log_mu, log_ref, advantages, mask).loss
@@ -104,7 +105,7 @@ PUBLISHED = ["ppo", "reinforce++", "reinforce++-baseline", "dr-grpo", "gspo", "c
 def test_a_recipe_has_the_gradient_of_its_published_loss(name, spread):
     """Near μ, where nothing is clipped but by GSPO, and far from it, where every branch is taken."""
     log_pi, log_mu, log_ref, advantages, mask = tensors()
-    if RECIPES[name].credit != "response":
+    if RECIPES[name].credit.kind != "response":
         advantages = advantages[:, None] * torch.linspace(-0.5, 1, 4, dtype=torch.float64)  # one a token
     log_pi = log_mu + spread * (log_pi - log_pi.mean())
     overrides = {"reduce": 12} if name == "dr-grpo" else {}
@@ -125,7 +126,7 @@ def test_rloo_has_the_expected_gradient_of_its_source_on_policy():
     rewards = torch.from_numpy(world.rewards(32))
     log_ref = log_of(world.conditionals(world.logits(33)))
     pi = torch.where(mask, log_pi, 0.0).sum(1).exp().detach()
-    out = RECIPES["rloo"].objective(beta=0.4)(log_pi, log_pi.detach(), log_ref, rewards, mask)
+    out = RECIPES["rloo"].make_objective(beta=0.4)(log_pi, log_pi.detach(), log_ref, rewards, mask)
     actual = torch.autograd.grad((pi * out.terms.sum(1)).sum(), table, retain_graph=True)[0]
     log_y, ref = (torch.where(mask, values, 0.0).sum(1) for values in (log_pi, log_ref))
     weight = rewards - 0.4 * (log_y.detach() - ref) - 0.7
@@ -135,31 +136,36 @@ def test_rloo_has_the_expected_gradient_of_its_source_on_policy():
 
 
 def test_a_recipe_that_divides_by_the_longest_response_must_be_told_how_long_that_is():
-    with pytest.raises(ValueError, match=r"dr-grpo divides by .* pass that number, e\.g\. objective\(reduce=512\)"):
-        RECIPES["dr-grpo"].objective()
-    assert RECIPES["dr-grpo"].objective(reduce=512).reduce == 512
+    with pytest.raises(ValueError, match=r"dr-grpo divides by .* that number, e\.g\. make_objective\(reduce=512\)"):
+        RECIPES["dr-grpo"].make_objective()
+    assert RECIPES["dr-grpo"].make_objective(reduce=512).reduce == 512
     assert RECIPES["dr-grpo"].needs_log_mu
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_credit_of_tokens_comes_with_rewards_as_they_are(name):
     recipe = RECIPES[name]
-    if recipe.credit == "response":
-        assert (recipe.kl_in_reward, recipe.gae_lambda, recipe.discount, recipe.whiten) == (0.0, 1.0, 1.0, False)
+    if recipe.credit.kind == "response":
+        assert (recipe.credit.kl_in_reward, recipe.credit.gae_lambda, recipe.credit.discount, recipe.credit.whiten) == (
+            0.0,
+            1.0,
+            1.0,
+            False,
+        )
     else:
-        assert recipe.advantages == "no-baseline"
-        assert recipe.level == "token"
-        assert recipe.kl_in_reward == 0 or recipe.reference != "none"
+        assert recipe.advantages.kind == "no-baseline"
+        assert recipe.objective.level == "token"
+        assert recipe.credit.kl_in_reward == 0 or recipe.reference.kind != "none"
 
 
 def test_behaviour_cloning_is_maximum_likelihood_whatever_mu_is():
     log_pi, log_mu, _, _, mask = tensors()
-    objective = RECIPES["bc"].objective()
+    objective = RECIPES["bc"].make_objective()
     zero = torch.zeros(6, dtype=torch.float64)
     ours = gradient_of(lambda lp: objective(lp, log_mu, None, zero, mask).loss, log_pi)
     likelihood = gradient_of(lambda lp: -lp[mask].mean(), log_pi)
     torch.testing.assert_close(ours, likelihood, atol=1e-15, rtol=0)
-    with_ratio = RECIPES["bc"].objective(ratio="recorded")  # v = ref/μ = 1 and the slope is −v: no w in it either
+    with_ratio = RECIPES["bc"].make_objective(ratio="recorded")  # v = ref/μ = 1 and the slope is −v: no w in it either
     recorded = gradient_of(lambda lp: with_ratio(lp, log_mu, log_mu, zero, mask).loss, log_pi)
     torch.testing.assert_close(ours, recorded, atol=1e-15, rtol=0)
 
@@ -170,7 +176,7 @@ def test_the_two_rpg_estimators_of_a_divergence_agree_once_the_clip_is_open(key)
     gradients = [
         gradient_of(
             lambda lp, name=name: (
-                RECIPES[name].objective(clip="none", beta=0.3)(lp, log_mu, log_ref, advantages, mask).loss
+                RECIPES[name].make_objective(clip="none", beta=0.3)(lp, log_mu, log_ref, advantages, mask).loss
             ),
             log_pi,
         )
@@ -185,27 +191,33 @@ def test_a_recipe_states_its_name_source_and_formula(name):
     assert recipe.name == name
     assert recipe.source.startswith("arXiv ")
     assert recipe.formula and recipe.summary
-    objective = recipe.objective(**({"reduce": 7} if recipe.reduce == "max-new-tokens" else {}))
+    objective = recipe.make_objective(**({"reduce": 7} if recipe.objective.reduce == "max-new-tokens" else {}))
     assert isinstance(objective, Loss)
-    assert not isinstance(objective, Objective) or objective.divergence.name == recipe.divergence
-    assert objective.beta == recipe.beta
-    assert recipe.advantages in ADVANTAGES
-    assert recipe.advantage_offset == 0 or recipe.advantages in TAKES_OFFSET
+    assert not isinstance(objective, Objective) or objective.divergence.name == recipe.objective.divergence
+    assert objective.beta == recipe.objective.beta
+    assert recipe.advantages.kind in ADVANTAGES
+    assert recipe.advantages.offset == 0 or recipe.advantages.kind in TAKES_OFFSET
 
 
 def test_paper_settings_of_the_rpg_recipes():
     for name in [f"rpg-{key}" for key in PAIRS] + [f"rpg-reinforce-{key}" for key in PAIRS]:
         recipe = RECIPES[name]
-        assert (recipe.beta, recipe.clip, recipe.advantages) == (1e-4, DualClip(0.2, 0.28, 3.0), "group-mean")
-        assert (recipe.reduce, recipe.reference) == ("token-mean", "iterative")
+        assert (recipe.objective.beta, recipe.objective.clip, recipe.advantages.kind) == (
+            1e-4,
+            DualClip(0.2, 0.28, 3.0),
+            "group-mean",
+        )
+        assert (recipe.objective.reduce, recipe.reference.kind) == ("token-mean", "iterative")
 
 
 def test_overrides_replace_settings_and_unknown_ones_are_errors():
     recipe = RECIPES["rpg-reinforce-urkl"]
-    assert recipe.objective(beta=0.5).beta == 0.5
-    assert dataclasses.replace(recipe, beta=0.5).objective() == recipe.objective(beta=0.5)
+    assert recipe.make_objective(beta=0.5).beta == 0.5
+    assert dataclasses.replace(
+        recipe, objective=dataclasses.replace(recipe.objective, beta=0.5)
+    ).make_objective() == recipe.make_objective(beta=0.5)
     with pytest.raises(ValueError, match="no setting 'betta'; it has beta, clip"):
-        recipe.objective(betta=0.5)
+        recipe.make_objective(betta=0.5)
 
 
 def test_an_unknown_recipe_names_the_nearest():
@@ -215,7 +227,7 @@ def test_an_unknown_recipe_names_the_nearest():
 
 def test_what_each_recipe_for_logged_data_needs():
     needs = {
-        name: (recipe.needs_log_mu, recipe.objective().needs_log_ref, recipe.objective().needs_minibatch)
+        name: (recipe.needs_log_mu, recipe.make_objective().needs_log_ref, recipe.make_objective().needs_minibatch)
         for name, recipe in RECIPES.items()
         if recipe.usable_offline
     }
@@ -233,10 +245,10 @@ def test_what_each_recipe_for_logged_data_needs():
 
 
 def test_a_recipe_makes_the_objective_of_its_loss():
-    assert RECIPES["topr"].objective() == Objective(
+    assert RECIPES["topr"].make_objective() == Objective(
         beta=0.0, level="sequence", clip=Taper(), reduce="sequence-mean-token-sum"
     )
-    assert RECIPES["dro"].objective(beta=2.0) == SquaredResidual(beta=2.0, anchor="ref", value="group-optimal")
-    assert RECIPES["kto"].objective(undesirable_weight=0.5) == KtoObjective(undesirable_weight=0.5)
-    with pytest.raises(ValueError, match="a squared-residual objective has no setting 'clip'; it has anchor, beta"):
-        RECIPES["oapl"].objective(clip="none")
+    assert RECIPES["dro"].make_objective(beta=2.0) == SquaredResidual(beta=2.0, anchor="ref", value="group-optimal")
+    assert RECIPES["kto"].make_objective(undesirable_weight=0.5) == KtoObjective(undesirable_weight=0.5)
+    with pytest.raises(ValueError, match="the loss squared-residual has no setting 'clip'; it has anchor, beta"):
+        RECIPES["oapl"].make_objective(clip="none")

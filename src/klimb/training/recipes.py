@@ -1,18 +1,20 @@
 """Algorithms as data. Adding one means adding a row here, not a branch anywhere.
 
-Recipes for data that is not drawn anew: logs of other policies, and people's feedback.
-
-The field's recipes for fresh rollouts, with a learned value or without, each with its source's own trust region.
+First those for data that is not drawn anew: logs of other policies, and people's feedback. Then the field's recipes
+for fresh rollouts, with a learned value or without, each with its source's own trust region. Then the paper's own.
 """
 
-import dataclasses
-import difflib
 from collections.abc import Mapping
+from dataclasses import replace
 from math import inf
 
+from klimb.declarations import require_known
 from klimb.losses.clips import DualClip, NoClip, SecondMoment, Taper, TotalVariation, Truncate
 from klimb.losses.names import Estimator
-from klimb.losses.recipe import Recipe
+from klimb.losses.settings import KtoSettings, ObjectiveSettings, SquaredResidualSettings
+from klimb.training.recipe import Recipe
+from klimb.training.settings.advantages import AdvantageSettings, CreditSettings
+from klimb.training.settings.reference import BehaviourReference, FixedReference, IterativeReference, NoReference
 
 _CLONING = Recipe(
     name="bc",
@@ -20,26 +22,27 @@ _CLONING = Recipe(
     summary="behaviour cloning: forward KL to the data with no reward, maximum likelihood",
     source="arXiv 2505.17508 (RPG), remark E.2",
     formula="−β·log π (ref = μ, A = 0; no ratio)",
-    divergence="fkl",
-    beta=1.0,
-    estimator="reinforce",
-    level="token",
-    clip=NoClip(),
-    advantages="zero",
-    reduce="token-mean",
-    reference="behaviour",
-    group_filter=False,
-    ratio="none",
+    objective=ObjectiveSettings(
+        divergence="fkl",
+        beta=1.0,
+        estimator="reinforce",
+        level="token",
+        clip=NoClip(),
+        reduce="token-mean",
+        ratio="none",
+    ),
+    advantages=AdvantageSettings(kind="zero", group_filter=False),
+    reference=BehaviourReference(),
 )
 
 
-_FILTERED_CLONING = dataclasses.replace(
+_FILTERED_CLONING = replace(
     _CLONING,
     name="bc-filtered",
     summary="reward-filtered cloning: maximum likelihood on the good samples alone, what offline RL must beat",
     source="arXiv 2203.14465 (STaR) and 2308.01825 (RFT)",
     formula="−β·log π on samples with R ≥ min_reward (ref = μ, A = 0; no ratio)",
-    min_reward=0.5,
+    advantages=replace(_CLONING.advantages, min_reward=0.5),
     departs="one pass of filtering over the data that is there; STaR and RFT draw new samples in rounds",
 )
 
@@ -50,17 +53,11 @@ _TOPR = Recipe(
     summary="TOPR: the good at full weight, the bad at min(w, 1), over whole responses",
     source="arXiv 2503.14286 (TOPR)",
     formula="−sg(w̄)·A·log π, w̄ = 1 if A ≥ 0, else min(w, 1), w = π/μ of the response",
-    beta=0.0,
-    level="sequence",
-    clip=Taper(),
-    advantages="group-mean",
-    reduce="sequence-mean-token-sum",
-    reference="none",
-    group_filter=False,
-    departs=(
-        "the source takes rewards of ±1 less a constant baseline that it tunes; here the baseline is the group's "
-        "mean, and advantages.kind = 'no-baseline' on rewards of ±1 is the source"
-    ),
+    objective=ObjectiveSettings(beta=0.0, level="sequence", clip=Taper(), reduce="sequence-mean-token-sum"),
+    advantages=AdvantageSettings(kind="group-mean", group_filter=False),
+    reference=NoReference(),
+    departs="the source takes rewards of ±1 less a constant baseline that it tunes; here the baseline is the group's "
+    "mean, and advantages.kind = 'no-baseline' on rewards of ±1 is the source",
 )
 
 
@@ -70,15 +67,9 @@ _ASYMRE = Recipe(
     summary="AsymRE: REINFORCE without a ratio, on a baseline a little below the mean",
     source="arXiv 2506.20520 (AsymRE)",
     formula="−A·log π, A = R − (mean_g + δ), δ = −0.1; no ratio",
-    beta=0.0,
-    level="token",
-    clip=NoClip(),
-    advantages="group-mean",
-    reduce="sequence-mean-token-sum",
-    reference="none",
-    group_filter=False,
-    ratio="none",
-    advantage_offset=-0.1,
+    objective=ObjectiveSettings(beta=0.0, level="token", clip=NoClip(), reduce="sequence-mean-token-sum", ratio="none"),
+    advantages=AdvantageSettings(kind="group-mean", group_filter=False, offset=-0.1),
+    reference=NoReference(),
 )
 
 
@@ -88,19 +79,12 @@ _KIMI = Recipe(
     summary="Kimi k1.5's mirror descent (PMD-mean): regress β·log π/μ onto R − mean",
     source="arXiv 2501.12599, section 2.3.2; arXiv 2602.05933",
     formula="½·(β·Σ log(π/μ) − A)²/β, A = R − mean_g",
-    loss="squared-residual",
-    beta=0.1,
-    level="sequence",
-    advantages="group-mean",
-    reduce="sequence-mean-token-sum",
-    reference="none",
-    group_filter=False,
-    anchor="mu",
-    departs=(
-        "β is our choice, for many passes over one set of data: the code released with arXiv 2602.05933 has 0.01, "
-        "and divides each response by its length (reduce = 'sequence-mean-token-mean'). Length penalties belong to "
-        "the reward"
-    ),
+    objective=SquaredResidualSettings(beta=0.1, level="sequence", reduce="sequence-mean-token-sum", anchor="mu"),
+    advantages=AdvantageSettings(kind="group-mean", group_filter=False),
+    reference=NoReference(),
+    departs="β is our choice, for many passes over one set of data: the code released with arXiv 2602.05933 has 0.01, "
+    "and divides each response by its length (reduce = 'sequence-mean-token-mean'). Length penalties belong to "
+    "the reward",
 )
 
 
@@ -110,14 +94,9 @@ _OAPL = Recipe(
     summary="OAPL: regress β·log π/μ onto the optimal advantage R − V*, V* from the group",
     source="arXiv 2602.19362; arXiv 2505.20686",
     formula="½·(β·Σ log(π/μ) − A)²/β, A = R − β·log mean_g exp(R/β)",
-    loss="squared-residual",
-    beta=0.1,
-    level="sequence",
-    advantages="group-soft-value",
-    reduce="sequence-mean-token-sum",
-    reference="none",
-    group_filter=False,
-    anchor="mu",
+    objective=SquaredResidualSettings(beta=0.1, level="sequence", reduce="sequence-mean-token-sum", anchor="mu"),
+    advantages=AdvantageSettings(kind="group-soft-value", group_filter=False),
+    reference=NoReference(),
     departs="one β for V* and for the square, so that the optimum is exact (A*-PO has two); its size is our choice",
 )
 
@@ -128,19 +107,13 @@ _DRO = Recipe(
     summary="DRO: regress β·log π/ref onto R − V, one response a prompt is enough",
     source="arXiv 2405.19107 (DRO)",
     formula="½·(β·Σ log(π/ref) − A)²/β, A = R − V, V = mean of R − β·Σ log(π/ref)",
-    loss="squared-residual",
-    beta=0.1,
-    level="sequence",
-    advantages="no-baseline",
-    reduce="sequence-mean-token-sum",
-    reference="fixed",
-    group_filter=False,
-    anchor="ref",
-    value="group-optimal",
-    departs=(
-        "the source learns V(prompt) with a network; here V is the least-squares optimum on the minibatch, of the "
-        "group, or of the whole minibatch for a prompt with one response"
+    objective=SquaredResidualSettings(
+        beta=0.1, level="sequence", reduce="sequence-mean-token-sum", anchor="ref", value="group-optimal"
     ),
+    advantages=AdvantageSettings(kind="no-baseline", group_filter=False),
+    reference=FixedReference(),
+    departs="the source learns V(prompt) with a network; here V is the least-squares optimum on the minibatch, of the "
+    "group, or of the whole minibatch for a prompt with one response",
 )
 
 
@@ -150,13 +123,9 @@ _KTO = Recipe(
     summary="KTO: thumbs up and down, one response each, against a fixed reference",
     source="arXiv 2402.01306 (KTO)",
     formula="λ_D·(1 − σ(β·(x − z₀))) if R > 0.5, else λ_U·(1 − σ(β·(z₀ − x))), x = Σ log(π/ref)",
-    loss="kto",
-    beta=0.1,
-    level="sequence",
-    advantages="binary-feedback",
-    reduce="sequence-mean-token-sum",
-    reference="fixed",
-    group_filter=False,
+    objective=KtoSettings(beta=0.1, reduce="sequence-mean-token-sum"),
+    advantages=AdvantageSettings(kind="binary-feedback", group_filter=False),
+    reference=FixedReference(),
     departs="z₀ is max(0, mean of x) over the minibatch as it is; the source pairs prompts with others' responses",
 )
 
@@ -178,28 +147,22 @@ _PPO = Recipe(
     family="with a critic",
     summary="PPO: clipped ratio, learned value, GAE, KL to a fixed reference in each token's reward",
     source="arXiv 1707.06347, equation 7; arXiv 1506.02438, equation 16 (GAE); arXiv 2203.02155, equation 2 (KL)",
-    formula=(
-        "−min(w·A_t, clip(w, 1−ε, 1+ε)·A_t), A_t = Σ_k (γλ)^k·δ_{t+k}, δ_t = r_t − β_r·log(μ/ref) + γ·V_{t+1} − V_t, "
-        "β_r = kl_in_reward"
+    formula="−min(w·A_t, clip(w, 1−ε, 1+ε)·A_t), A_t = Σ_k (γλ)^k·δ_{t+k}, "
+    "δ_t = r_t − β_r·log(μ/ref) + γ·V_{t+1} − V_t, "
+    "β_r = kl_in_reward",
+    objective=ObjectiveSettings(
+        divergence="urkl",
+        beta=0.0,
+        estimator="differentiable",
+        level="token",
+        clip=DualClip(low=0.2, high=0.2, ceiling=inf),
+        reduce="token-mean",
     ),
-    divergence="urkl",
-    beta=0.0,
-    estimator="differentiable",
-    level="token",
-    clip=DualClip(low=0.2, high=0.2, ceiling=inf),
-    advantages="no-baseline",
-    reduce="token-mean",
-    reference="fixed",
-    group_filter=False,
-    credit="gae",
-    kl_in_reward=0.02,
-    gae_lambda=0.95,
-    discount=1.0,
-    whiten=True,
-    departs=(
-        "the value is a small head on the policy's hidden states that sends no gradient into them, not a network of "
-        "its own; no entropy bonus and no pretraining loss beside it; the KL coefficient is fixed"
-    ),
+    advantages=AdvantageSettings(kind="no-baseline", group_filter=False),
+    credit=CreditSettings(kind="gae", kl_in_reward=0.02, gae_lambda=0.95, discount=1.0, whiten=True),
+    reference=FixedReference(),
+    departs="the value is a small head on the policy's hidden states that sends no gradient into them, not a "
+    "network of its own; no entropy bonus and no pretraining loss beside it; the KL coefficient is fixed",
 )
 
 
@@ -208,22 +171,19 @@ _REINFORCE_PP = Recipe(
     family="without a critic",
     summary="REINFORCE++: PPO clip, KL in each token's reward, advantages scaled over the whole batch",
     source="arXiv 2501.03262, equations 8 to 10",
-    formula=(
-        "−min(w·A_t, clip(w, 1−ε, 1+ε)·A_t), A_t = z-score over the batch's tokens of R − β_r·Σ_{s≥t} log(μ/ref), "
-        "β_r = kl_in_reward"
+    formula="−min(w·A_t, clip(w, 1−ε, 1+ε)·A_t), A_t = z-score over the batch's tokens of R − β_r·Σ_{s≥t} log(μ/ref), "
+    "β_r = kl_in_reward",
+    objective=ObjectiveSettings(
+        divergence="urkl",
+        beta=0.0,
+        estimator="differentiable",
+        level="token",
+        clip=DualClip(low=0.2, high=0.2, ceiling=inf),
+        reduce="token-mean",
     ),
-    divergence="urkl",
-    beta=0.0,
-    estimator="differentiable",
-    level="token",
-    clip=DualClip(low=0.2, high=0.2, ceiling=inf),
-    advantages="no-baseline",
-    reduce="token-mean",
-    reference="fixed",
-    group_filter=False,
-    credit="reward-to-go",
-    kl_in_reward=0.01,
-    whiten=True,
+    advantages=AdvantageSettings(kind="no-baseline", group_filter=False),
+    credit=CreditSettings(kind="reward-to-go", kl_in_reward=0.01, whiten=True),
+    reference=FixedReference(),
     departs="the size of β_r is our choice: published runs differ by task",
 )
 
@@ -234,19 +194,18 @@ _REINFORCE_PP_BASELINE = Recipe(
     summary="REINFORCE++ with baseline: the group's mean off, scaled over the batch, k2 in the loss",
     source="arXiv 2501.03262, the variant with baseline",
     formula="−min(w·A, clip(w, 1−ε, 1+ε)·A) + β·½·log²(π/ref), A = (R − mean_g) / std_batch",
-    divergence="k2-in-loss",
-    beta=0.01,
-    estimator="differentiable",
-    level="token",
-    clip=DualClip(low=0.2, high=0.2, ceiling=inf),
-    advantages="group-mean-batch-z-score",
-    reduce="token-mean",
-    reference="fixed",
-    group_filter=False,
-    departs=(
-        "the penalty is kept as published: k2's gradient is reverse KL's on-policy alone; for KL's own off-policy "
-        "take divergence = 'rkl'. The size of β is our choice"
+    objective=ObjectiveSettings(
+        divergence="k2-in-loss",
+        beta=0.01,
+        estimator="differentiable",
+        level="token",
+        clip=DualClip(low=0.2, high=0.2, ceiling=inf),
+        reduce="token-mean",
     ),
+    advantages=AdvantageSettings(kind="group-mean-batch-z-score", group_filter=False),
+    reference=FixedReference(),
+    departs="the penalty is kept as published: k2's gradient is reverse KL's on-policy alone; for KL's own off-policy "
+    "take divergence = 'rkl'. The size of β is our choice",
 )
 
 
@@ -256,20 +215,19 @@ _RLOO = Recipe(
     summary="RLOO: REINFORCE on whole responses, baseline of the group's others, KL to a fixed reference",
     source="arXiv 2402.14740 (RLOO)",
     formula="−sg(w̄·A − β·w·(x + 1))·log π, w = π/μ and x = log(π/ref) of the response, A = R − mean of the others",
-    divergence="rkl",
-    beta=0.05,
-    estimator="reinforce",
-    level="sequence",
-    clip=DualClip(low=0.2, high=0.2, ceiling=inf),
-    advantages="leave-one-out",
-    reduce="sequence-mean-token-sum",
-    reference="fixed",
-    group_filter=False,
-    departs=(
-        "the source puts −β·x into the reward, and so into the baseline too; here the divergence stands beside the "
-        "advantage, with the same expected gradient. The ratio and its clip are those of TRL's trainer; on-policy, "
-        "where the source stays, they do nothing. β is TRL's"
+    objective=ObjectiveSettings(
+        divergence="rkl",
+        beta=0.05,
+        estimator="reinforce",
+        level="sequence",
+        clip=DualClip(low=0.2, high=0.2, ceiling=inf),
+        reduce="sequence-mean-token-sum",
     ),
+    advantages=AdvantageSettings(kind="leave-one-out", group_filter=False),
+    reference=FixedReference(),
+    departs="the source puts −β·x into the reward, and so into the baseline too; here the divergence stands beside the "
+    "advantage, with the same expected gradient. The ratio and its clip are those of TRL's trainer; on-policy, "
+    "where the source stays, they do nothing. β is TRL's",
 )
 
 
@@ -279,15 +237,16 @@ _GRPO = Recipe(
     summary="GRPO: PPO clip on group z-scores, unweighted k3 penalty to a fixed reference",
     source="arXiv 2402.03300, equations 3 and 4",
     formula="−min(w·A, clip(w, 1−ε, 1+ε)·A) + β·(ref/π − 1 − log(ref/π))",
-    divergence="k3-in-loss",
-    beta=0.04,
-    estimator="differentiable",
-    level="token",
-    clip=DualClip(low=0.2, high=0.2, ceiling=inf),
-    advantages="group-z-score",
-    reduce="sequence-mean-token-mean",
-    reference="fixed",
-    group_filter=False,
+    objective=ObjectiveSettings(
+        divergence="k3-in-loss",
+        beta=0.04,
+        estimator="differentiable",
+        level="token",
+        clip=DualClip(low=0.2, high=0.2, ceiling=inf),
+        reduce="sequence-mean-token-mean",
+    ),
+    advantages=AdvantageSettings(kind="group-z-score", group_filter=False),
+    reference=FixedReference(),
     departs="none: the penalty is kept as published, although its gradient is forward KL's (docs/exactness.md)",
 )
 
@@ -298,86 +257,83 @@ _DAPO = Recipe(
     summary="DAPO: clip-higher, token mean, dynamic sampling, no reference",
     source="arXiv 2503.14476, equation 8",
     formula="−min(w·A, clip(w, 1−ε_low, 1+ε_high)·A)",
-    divergence="urkl",
-    beta=0.0,
-    estimator="differentiable",
-    level="token",
-    clip=DualClip(low=0.2, high=0.28, ceiling=inf),
-    advantages="group-z-score",
-    reduce="token-mean",
-    reference="none",
-    group_filter=True,
+    objective=ObjectiveSettings(
+        divergence="urkl",
+        beta=0.0,
+        estimator="differentiable",
+        level="token",
+        clip=DualClip(low=0.2, high=0.28, ceiling=inf),
+        reduce="token-mean",
+    ),
+    advantages=AdvantageSettings(kind="group-z-score", group_filter=True),
+    reference=NoReference(),
     departs="overlong shaping belongs to the reward and is set with the task: [scoring.overlong]",
 )
 
 
-_DR_GRPO = dataclasses.replace(
+_DR_GRPO = replace(
     _DAPO,
     name="dr-grpo",
     summary="Dr. GRPO: no division by the deviation, one fixed length for all responses, no reference",
     source="arXiv 2503.20783 (Dr. GRPO)",
     formula="−min(w·A, clip(w, 1−ε, 1+ε)·A) / L, A = R − mean_g, L the most tokens that a response may have",
-    clip=DualClip(low=0.2, high=0.2, ceiling=inf),
-    advantages="group-mean",
-    reduce="max-new-tokens",
-    group_filter=False,
+    objective=replace(_DAPO.objective, clip=DualClip(low=0.2, high=0.2, ceiling=inf), reduce="max-new-tokens"),
+    advantages=replace(_DAPO.advantages, kind="group-mean", group_filter=False),
     departs="",
 )
 
 
-_GSPO = dataclasses.replace(
+_GSPO = replace(
     _DAPO,
     name="gspo",
     summary="GSPO: the ratio of a response, length-normalised, clipped as a whole and very narrowly",
     source="arXiv 2507.18071, equations 5 and 7",
     formula="−min(s·A, clip(s, 1−ε_low, 1+ε_high)·A), s = (π/μ)^(1/length) of the response",
-    level="sequence-mean",
-    clip=DualClip(low=3e-4, high=4e-4, ceiling=inf),
-    reduce="sequence-mean-token-sum",
-    group_filter=False,
+    objective=replace(
+        _DAPO.objective,
+        level="sequence-mean",
+        clip=DualClip(low=3e-4, high=4e-4, ceiling=inf),
+        reduce="sequence-mean-token-sum",
+    ),
+    advantages=replace(_DAPO.advantages, group_filter=False),
     departs="",
 )
 
 
-_CISPO = dataclasses.replace(
+_CISPO = replace(
     _DAPO,
     name="cispo",
     summary="CISPO: the weight is capped and no token loses its gradient",
     source="arXiv 2506.13585, equations 4 and 5",
     formula="−sg(min(w, 1+ε_high))·A·log π",
-    estimator="reinforce",
-    clip=Truncate(low=1.0, high=4.0),
-    group_filter=False,
+    objective=replace(_DAPO.objective, estimator="reinforce", clip=Truncate(low=1.0, high=4.0)),
+    advantages=replace(_DAPO.advantages, group_filter=False),
     departs="the source names no ε_high; the cap of 5 is that of arXiv 2510.13786 (ScaleRL)",
 )
 
 
-_DPPO_TV = dataclasses.replace(
+_DPPO_TV = replace(
     _DAPO,
     name="dppo-tv",
     summary="DPPO: tokens whose probability moved too far in the advantage's direction are left out",
     source="arXiv 2602.04879, the binary total-variation variant",
     formula="−sg(M·min(w, 20))·A·log π, M = 0 if A ≥ 0 and π − μ > δ_high, or A < 0 and π − μ < −δ_low, else 1",
-    estimator="reinforce",
-    clip=TotalVariation(low=0.2, high=0.2, ceiling=20.0),
-    advantages="group-mean",
-    group_filter=False,
+    objective=replace(_DAPO.objective, estimator="reinforce", clip=TotalVariation(low=0.2, high=0.2, ceiling=20.0)),
+    advantages=replace(_DAPO.advantages, kind="group-mean", group_filter=False),
     departs="δ is prime-rl's default and the cap on w is that of verl's dppo_tv; advantages are our choice",
 )
 
 
-_M2PO = dataclasses.replace(
+_M2PO = replace(
     _DAPO,
     name="m2po",
     summary="M2PO: the most extreme tokens are left out until the mean of log²w is small",
     source="arXiv 2510.01161",
     formula="−M·w·A, M = 0 for the largest |log w| until the mean of log²w over the rest is at most τ",
-    clip=SecondMoment(threshold=0.04),
-    group_filter=False,
-    departs=(
-        "the bound is found for each minibatch under the present policy, at the cost of one more forward pass; "
-        "AReaL, whose τ this is, finds it once a batch"
-    ),
+    objective=replace(_DAPO.objective, clip=SecondMoment(threshold=0.04)),
+    advantages=replace(_DAPO.advantages, group_filter=False),
+    departs="the bound is found for each minibatch under the present policy, at the cost of one more forward pass; "
+    "AReaL, whose τ this is, finds it once a batch",
 )
 
 
@@ -425,20 +381,19 @@ def _rpg(key: str, estimator: Estimator) -> Recipe:
         family="RPG",
         summary=f"RPG, {estimator}, {title}, {'RPG-style' if is_reinforce else 'PPO'} dual clip",
         source=f"{_PAPER}, propositions {propositions}, algorithm {2 if is_reinforce else 1}",
-        formula=(
-            f"−sg(w̄·A − β·({_SLOPES[key]}))·log π"
-            if is_reinforce
-            else f"dual-clip(w·A) + β·({_PERSPECTIVES[key]}), dual-clip as in PPO"
+        formula=f"−sg(w̄·A − β·({_SLOPES[key]}))·log π"
+        if is_reinforce
+        else f"dual-clip(w·A) + β·({_PERSPECTIVES[key]}), dual-clip as in PPO",
+        objective=ObjectiveSettings(
+            divergence=key,
+            beta=1e-4,
+            estimator=estimator,
+            level="token",
+            clip=DualClip(low=0.2, high=0.28, ceiling=3.0),
+            reduce="token-mean",
         ),
-        divergence=key,
-        beta=1e-4,
-        estimator=estimator,
-        level="token",
-        clip=DualClip(low=0.2, high=0.28, ceiling=3.0),
-        advantages="group-mean",
-        reduce="token-mean",
-        reference="iterative",
-        group_filter=True,
+        advantages=AdvantageSettings(kind="group-mean", group_filter=True),
+        reference=IterativeReference(),
         departs="" if is_reinforce else differentiable_departs,
     )
 
@@ -460,8 +415,5 @@ def recipe_named(name: str) -> Recipe:
     Raises:
         ValueError: no such recipe; the message lists those there are and the nearest.
     """
-    if name in RECIPES:
-        return RECIPES[name]
-    nearest = difflib.get_close_matches(name.lower(), RECIPES, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-    raise ValueError(f"unknown recipe {name!r}{hint} There are: {', '.join(RECIPES)}")
+    require_known("recipe", name, list(RECIPES))
+    return RECIPES[name]

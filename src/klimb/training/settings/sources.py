@@ -1,11 +1,10 @@
 """How much of each batch comes from where: fresh rollouts, replayed ones, logs, and feedback."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, get_args
 
-from klimb.declarations import Count, configurable
+from klimb.declarations import Count, Fraction, configurable
 from klimb.experience.samples import Source
 
 SOURCES: tuple[Source, ...] = get_args(Source)
@@ -36,38 +35,35 @@ class ReplaySettings:
             raise ValueError(f"unknown replay rule {self.rule!r}; there are {', '.join(RULES)}")
 
 
+@configurable
 @dataclass(frozen=True, kw_only=True)
 class SourceSettings:
-    """The shares of a batch's groups.
+    """The shares of each batch's groups; they add up to 1. A baseline never compares across sources."""
 
-    Attributes:
-        shares: source -> share; they add up to 1.
-        replay: which earlier rollouts may be used again.
-        lag: collections between drawing a batch and training on it, as between asynchronous actors and a learner.
-            The first `lag` batches are all drawn by the untrained policy.
-    """
-
-    shares: Mapping[Source, float] = field(default_factory=lambda: {"rollout": 1.0})
-    replay: ReplaySettings = field(default_factory=ReplaySettings)
-    lag: int = 0
+    rollout: Fraction | None = None
+    """Drawn now by the policy. Without this key: what the other shares leave."""
+    replay: Fraction = 0.0
+    """Rollouts of earlier steps of this run, as [replay] says; fresh ones stand in where there are too few."""
+    log: Fraction = 0.0
+    """Logged samples from [log]."""
+    feedback: Fraction = 0.0
+    """Rated samples from [feedback]."""
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.shares if name not in SOURCES]
-        if unknown:
-            raise ValueError(f"unknown source {unknown[0]!r}; there are {', '.join(SOURCES)}")
-        values = list(self.shares.values())
-        if not all(math.isfinite(value) and value >= 0 for value in values) or not math.isclose(sum(values), 1):
-            raise ValueError(f"the shares must be >= 0 and add up to 1, got {dict(self.shares)}")
-        if self.share("replay") > 0 and self.share("rollout") == 0:
-            raise ValueError("a share of replay needs a share of rollouts: without them there is nothing to replay")
-        if self.lag < 0:
-            raise ValueError(f"lag must be >= 0 collections, got {self.lag}")
-        if self.lag and self.share("rollout") < 1:
-            raise ValueError("lag delays every batch as a whole; use it with rollouts only")
+        if self.rollout is None:
+            left = round(1.0 - self.replay - self.log - self.feedback, 12)
+            object.__setattr__(self, "rollout", max(0.0, left))
+        shares = {name: self.share(name) for name in SOURCES}
+        total = sum(shares.values())
+        if not all(share >= 0 for share in shares.values()) or not math.isclose(total, 1.0, abs_tol=1e-9):
+            named = ", ".join(f"{name} = {share:g}" for name, share in shares.items())
+            raise ValueError(f"the shares add up to {total:g}, expected 1, each from 0 to 1: {named}")
+        if self.replay > 0 and self.rollout == 0:
+            raise ValueError("sources.replay needs a share of sources.rollout: without it there is nothing to replay")
 
     def share(self, source: Source) -> float:
         """Return the share of one source."""
-        return self.shares.get(source, 0.0)
+        return getattr(self, source) or 0.0
 
     def num_groups(self, total: int) -> dict[Source, int]:
         """How many of a batch's groups each source gives: largest remainders, the first source winning ties.
@@ -80,8 +76,3 @@ class SourceSettings:
         for source in by_remainder[: total - sum(counts.values())]:
             counts[source] += 1
         return counts
-
-    @property
-    def is_plain(self) -> bool:
-        """True if all that is trained on was drawn at the same step."""
-        return self.share("rollout") == 1 and self.lag == 0

@@ -1,0 +1,59 @@
+"""All that a run can be told, as plain frozen values; each is also a table of a run file. Read without torch."""
+
+from typing import TYPE_CHECKING
+
+from klimb.doors import open_lazily
+
+if TYPE_CHECKING:
+    from klimb.training.settings.advantages import AdvantageSettings, CreditSettings, CriticSettings
+    from klimb.training.settings.fit import check_evaluation_fits, check_loss_fits
+    from klimb.training.settings.loop import (
+        CheckpointSettings,
+        EvaluationSettings,
+        LoopSettings,
+        MicroBatchTokens,
+        RolloutSettings,
+        TrainingSettings,
+    )
+    from klimb.training.settings.optimizer import (
+        ESS_METRICS,
+        CloningSettings,
+        EssScaling,
+        OptimizerSettings,
+        automatic_warmup,
+    )
+    from klimb.training.settings.reference import (
+        REFERENCES,
+        IterativeReference,
+        ReferenceSettings,
+        reference_named,
+    )
+    from klimb.training.settings.sources import SOURCES, ReplaySettings, SourceSettings
+
+__all__ = [
+    "ESS_METRICS",
+    "REFERENCES",
+    "SOURCES",
+    "AdvantageSettings",
+    "CheckpointSettings",
+    "CloningSettings",
+    "CreditSettings",
+    "CriticSettings",
+    "EssScaling",
+    "EvaluationSettings",
+    "IterativeReference",
+    "LoopSettings",
+    "MicroBatchTokens",
+    "OptimizerSettings",
+    "ReferenceSettings",
+    "ReplaySettings",
+    "RolloutSettings",
+    "SourceSettings",
+    "TrainingSettings",
+    "automatic_warmup",
+    "check_evaluation_fits",
+    "check_loss_fits",
+    "reference_named",
+]
+
+open_lazily(__name__)

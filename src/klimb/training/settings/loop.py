@@ -1,0 +1,237 @@
+"""All that a run can be told, in the sections of a run file. Read without torch."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal, TypeVar, get_args
+
+from annotated_types import Ge, Gt, Le
+
+from klimb.declarations import (
+    Count,
+    CountOrZero,
+    OrWord,
+    Seconds,
+    Seed,
+    configurable,
+    narrow,
+    require,
+    require_known,
+)
+from klimb.experience.advantages import NEEDS_GROUPS
+from klimb.experience.samples import SamplingSettings
+from klimb.training.guard.settings import GuardSettings
+from klimb.training.settings.advantages import AdvantageSettings, CreditSettings, CriticSettings
+from klimb.training.settings.optimizer import OptimizerSettings, automatic_warmup
+from klimb.training.settings.reference import IterativeReference, ReferenceSettings
+from klimb.training.settings.sources import ReplaySettings, SourceSettings
+
+LogMuRule = Literal["sampler", "recomputed", "auto"]
+
+
+Amount = TypeVar("Amount")
+
+
+Limit = Annotated[Amount | float, OrWord("none", math.inf)]
+"""A number, or inf for no limit, for which a file says `none`."""
+
+
+MicroBatchTokens = Count | Literal["auto"]
+"""Most tokens that go through the model at once. `auto` takes whole groups, in portions as near to `tokens_at_once` of
+the device as they come: torn apart, a group needs its prompt twice, and pieces of unlike size leave holes in the blocks
+of attention."""
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How long and in which portions it trains."""
+
+    num_steps: Count = 100
+    """Collections: each samples, scores and trains on one batch."""
+    num_epochs: Annotated[int, Ge(1), Le(1_000)] = 1
+    """Passes over each batch."""
+    num_minibatches: Annotated[int, Ge(1), Le(100_000)] = 1
+    """Optimiser steps per pass; fewer when there are fewer groups."""
+    micro_batch_tokens: MicroBatchTokens = "auto"
+    """Tokens (prompt and answer) that go through the model at once; changes memory and speed, not the result. `auto`
+    takes whole groups, in portions near 1,024 on a CPU (more with many threads) and 8,192 on a GPU."""
+    max_skipped_steps: CountOrZero = 5
+    """The run stops after this many steps in a row with a non-finite loss or gradient."""
+    max_seconds: Limit[Seconds] = math.inf
+    """Stop training early, as if the last step were done, so that the whole run with its evaluations fits into this."""
+    max_generated_tokens: Limit[Annotated[int, Ge(1), Le(10**15)]] = math.inf
+    """Stop after the step in which this many answer tokens were drawn in all, dropped groups included."""
+    max_training_seconds: Limit[Seconds] = math.inf
+    """Stop after the step in which the steps alone, without evaluations, have taken this long."""
+    log_mu: LogMuRule = "sampler"
+    """`recomputed` scores each batch again with the trainer, which removes the gap to the sampler and costs a pass;
+    `auto` does so where the measured gap is larger than `max_mismatch`."""
+    num_mismatch_rows: Annotated[int, Ge(0), Le(100_000)] = 8
+    """Answers per step that the trainer scores to measure that gap, where the update does not show it at no cost; 0
+    leaves it out."""
+    max_mismatch: Annotated[float, Gt(0), Le(1_000)] = 0.05
+    """Mean difference in nats a token above which `auto` does not take the sampler's log-probabilities."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_epochs", "num_minibatches"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
+        for name in ("num_steps", "max_skipped_steps", "num_mismatch_rows"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
+        if self.micro_batch_tokens != "auto" and self.micro_batch_tokens < 1:
+            raise ValueError(f"micro_batch_tokens must be 'auto' or >= 1, got {self.micro_batch_tokens}")
+        require_known("log_mu", self.log_mu, get_args(LogMuRule))
+        require(self.max_mismatch > 0, "max_mismatch", self.max_mismatch, "> 0")
+        if self.log_mu == "auto" and not self.num_mismatch_rows:
+            raise ValueError("log_mu = auto needs a measured gap, and num_mismatch_rows is 0; set it to 8, say")
+
+    @property
+    def num_optimizer_steps(self) -> int:
+        """Of the whole run, if every batch has groups enough for its minibatches."""
+        return self.num_steps * self.num_epochs * self.num_minibatches
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class RolloutSettings(SamplingSettings):
+    """How much is sampled per collection, and the behaviour policy it is drawn from."""
+
+    temperature: Annotated[float, Gt(0), Le(100)] = 1.0
+    """Softmax temperature; training needs it above 0."""
+    num_prompts: Annotated[int, Ge(1), Le(100_000)] = 16
+    """Prompts per collection."""
+    num_samples: Annotated[int, Ge(1), Le(10_000)] = 8
+    """Answers per prompt: the group that shares a baseline."""
+    lag: Annotated[int, Ge(0), Le(100_000)] = 0
+    """Collections between drawing a batch and training on it, as with asynchronous actors; 0 trains at once."""
+
+    def __post_init__(self) -> None:
+        SamplingSettings.__post_init__(self)
+        if self.num_prompts < 1 or self.num_samples < 1:
+            raise ValueError(f"num_prompts and num_samples must be >= 1, got {self.num_prompts} and {self.num_samples}")
+        require(self.lag >= 0, "lag", self.lag, ">= 0 collections")
+        if self.temperature == 0:
+            raise ValueError("temperature is 0: a policy that always answers the same cannot learn from itself; use 1")
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSettings:
+    """When the whole state of the run is saved."""
+
+    every_steps: Count = 20
+    """Collections between two checkpoints."""
+    keep: Annotated[int, Ge(1), Le(1_000)] = 2
+    """The newest this many are kept."""
+    at_end: bool = True
+    """Also save after the last step, so that the run can be continued. A signal saves in any case."""
+
+    def __post_init__(self) -> None:
+        if self.every_steps < 1 or self.keep < 1:
+            raise ValueError(f"every_steps and keep must be >= 1, got {self.every_steps} and {self.keep}")
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """How the held-out problems are answered."""
+
+    every_steps: CountOrZero = 0
+    """Collections between two evaluations during training; 0 means none."""
+    every_tokens: Annotated[int, Ge(0), Le(10**15)] = 0
+    """Also evaluate each time that this many more answer tokens were drawn; 0 means not so."""
+    every_seconds: Annotated[float, Ge(0), Le(10_000_000)] = 0.0
+    """Also evaluate each time that the steps have taken this much longer; 0 means not so."""
+    num_samples: Annotated[int, Ge(1), Le(10_000)] = 8
+    """Answers per problem at temperature 1, nothing cut off."""
+    seed: Seed = 0
+    """Of the answers; two evaluations differ by the policy alone."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("every_steps", 0), ("every_tokens", 0), ("every_seconds", 0), ("num_samples", 1)):
+            require(getattr(self, name) >= least, name, getattr(self, name), f">= {least}")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there are evaluations while training."""
+        return bool(self.every_steps or self.every_tokens or self.every_seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """One run, in the sections of a run file; a warm-up of `auto` becomes the number of this run's steps.
+
+    Attributes:
+        seed: of all random numbers; each purpose draws from its own stream.
+        replay: which earlier rollouts may be used again.
+        save_rollouts: keep all that was drawn, as Parquet.
+        guard: watches what the model could do before; None watches nothing.
+        own_parts: `python:module.name` of each part of the user's own -> hash of its source, so that a run is not
+            resumed with another.
+
+    Raises:
+        ValueError: two sections do not fit together.
+    """
+
+    seed: int = 0
+    sampling: RolloutSettings = field(default_factory=RolloutSettings)
+    advantages: AdvantageSettings = field(default_factory=AdvantageSettings)
+    credit: CreditSettings = field(default_factory=CreditSettings)
+    critic: CriticSettings = field(default_factory=CriticSettings)
+    sources: SourceSettings = field(default_factory=SourceSettings)
+    replay: ReplaySettings = field(default_factory=ReplaySettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    reference: ReferenceSettings = field(default_factory=IterativeReference)
+    checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    save_rollouts: bool = True
+    guard: GuardSettings | None = None
+    own_parts: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.optimizer.warmup_steps == "auto":
+            number = automatic_warmup(self.training.num_optimizer_steps)
+            object.__setattr__(self, "optimizer", replace(self.optimizer, warmup_steps=number))
+        self._check_credit()
+        self._check_sources()
+        if self.sampling.num_samples == 1 and self.advantages.kind in NEEDS_GROUPS:
+            raise ValueError(
+                f"advantages.kind = {self.advantages.kind!r} compares the answers to one prompt, but "
+                "sampling.num_samples is 1; use at least 2, or advantages.kind = 'batch-z-score'"
+            )
+        if self.training.log_mu != "sampler" and not self.sampling.is_plain:
+            raise ValueError(
+                f"training.log_mu = {self.training.log_mu!r} scores at temperature 1 without truncation, and the "
+                f"sampling is {narrow(self.sampling, SamplingSettings)}; what it computed would not be μ. Use "
+                "training.log_mu = 'sampler', or plain sampling"
+            )
+
+    @property
+    def is_fresh(self) -> bool:
+        """True if all that is trained on was drawn at the same step."""
+        return self.sources.share("rollout") == 1 and self.sampling.lag == 0
+
+    def _check_credit(self) -> None:
+        credit = self.credit
+        if credit.kind == "response":
+            return
+        if self.advantages.kind != "no-baseline":
+            raise ValueError(
+                f"advantages.kind = {self.advantages.kind!r} gives one advantage a response, and credit.kind = "
+                f"{credit.kind!r} one a token; set advantages.kind = 'no-baseline', or credit.kind = 'response'"
+            )
+        if credit.kl_in_reward > 0 and self.reference.kind == "none":
+            raise ValueError(
+                f"credit.kl_in_reward is {credit.kl_in_reward:g} but reference.kind is 'none': the KL needs a "
+                "reference; set credit.kl_in_reward = 0 or another reference.kind"
+            )
+
+    def _check_sources(self) -> None:
+        if self.sampling.lag and self.sources.share("rollout") < 1:
+            raise ValueError("sampling.lag delays every batch as a whole; use it with sources.rollout = 1")
+        if not self.save_rollouts and (self.sources.replay > 0 or self.sampling.lag):
+            raise ValueError(
+                "run.save_rollouts is off, and a run that replays or delays rollouts reads them back when it is "
+                "resumed; turn it on"
+            )

@@ -1,0 +1,92 @@
+"""The sections of a run file that say more than the settings they extend, or what the workbench alone reads."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Le
+from pydantic import BaseModel, StringConstraints
+
+from klimb.declarations import Count, PathText, ShortText, configurable
+from klimb.training.settings import CloningSettings, EvaluationSettings, RolloutSettings, TrainingSettings
+from klimb.workbench.config.bounds import SECTION, Loggers, OwnFindings, RunName, in_plain_words
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig(RolloutSettings):
+    """How much is sampled per collection, and the behaviour policy it is drawn from."""
+
+    max_batch: Annotated[int, Ge(1), Le(100_000)] = 128
+    """Answers generated at the same time."""
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(TrainingSettings):
+    """How long and in which portions it trains."""
+
+    num_threads: Annotated[int, Ge(0), Le(4_096)] = 0
+    """CPU threads; 0 leaves PyTorch's choice."""
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig(EvaluationSettings):
+    """How the held-out problems are answered."""
+
+    at_ends: bool = True
+    """Evaluate before the first step and after the last one."""
+    num_problems: Count = 100
+    """Held-out problems at most."""
+    greedy: bool = True
+    """Before and after, also answer each problem once with the likeliest tokens."""
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class CloningConfig(CloningSettings):
+    """A warm-up by behaviour cloning before the first collection."""
+
+    path: PathText
+    """JSONL, Parquet or CSV file with one example per row."""
+    prompt: ShortText = "prompt"
+    """Column that holds what is asked."""
+    response: ShortText = "response"
+    """Column that holds the answer to imitate."""
+
+
+Condition = Annotated[
+    str, StringConstraints(max_length=2_000), in_plain_words("a condition such as \"reward >= 0.5 and model = 'm'\"")
+]
+
+
+class StoreSection(BaseModel):
+    """Samples that this run did not draw."""
+
+    model_config = SECTION
+
+    path: PathText
+    """A store that `klimb import` made, a run's folder, or one of its Parquet files."""
+    where: Condition = ""
+    """Take only samples for which this holds: SQL over their columns, e.g. `reward is not null`."""
+
+
+class RunSection(BaseModel):
+    """Where the results go."""
+
+    model_config = SECTION
+
+    name: RunName = "run"
+    """Name of the run; letters, digits, dot, dash and underscore."""
+    folder: PathText = "runs"
+    """Folder in which the run's own folder is made."""
+    save_rollouts: bool = True
+    """Keep every sampled answer as Parquet."""
+    save_model: bool = True
+    """Write the trained model as a Hugging Face folder."""
+    report: bool = True
+    """Draw the curves and write report.html at the end."""
+    loggers: Loggers = ("tensorboard",)
+    """Where else each step's metrics go; [] for nowhere."""
+    findings: OwnFindings = ()
+    """Rules of your own, whose findings stand in the report among the others."""
