@@ -1,21 +1,27 @@
-"""A clip and advantages from the user's own file, in a run file, and their source in the settings of the run."""
+"""Parts from the user's own file, in a run file, and their source in the settings of the run."""
 
 import importlib
+import re
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from klimb.errors import ConfigError
 from klimb.experience import compute_advantages
 from klimb.losses import Objective
 from klimb.own_parts import source_hash
+from klimb.training import Optimizer, OptimizerSettings, read_metrics
 from klimb.workbench.config import build_config
 from klimb.workbench.session import make_loop_settings, make_objective
 
 PARTS = """
+import torch
+
 from klimb.losses import Clipped
+from klimb.samplers import LocalSampler
 
 def huber_clip(w, is_good, log_pi=None):
     never = is_good & False
@@ -28,6 +34,38 @@ class Half:
 
 def doubled(rewards, group_ids):
     return 2 * rewards
+
+def plain_sgd(groups, settings):
+    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.beta1)
+
+def every_third_step(standing):
+    return standing.steps_since_refresh >= 3
+
+class Counted(LocalSampler):
+    num_calls = 0
+
+    def sample(self, *arguments, **keywords):
+        Counted.num_calls += 1
+        return super().sample(*arguments, **keywords)
+
+def counted(policy, max_batch):
+    return Counted(policy, max_batch=max_batch)
+
+def plain_sgd(groups, settings):
+    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.beta1)
+
+def every_third_step(standing):
+    return standing.steps_since_refresh >= 3
+
+class Counted(LocalSampler):
+    num_calls = 0
+
+    def stream(self, *arguments, **keywords):
+        Counted.num_calls += 1
+        return super().stream(*arguments, **keywords)
+
+def counted(policy, max_batch):
+    return Counted(policy, max_batch=max_batch)
 
 number = 3
 """
@@ -58,7 +96,7 @@ def test_a_clip_of_ones_own_is_the_objectives(name):
 
 def test_advantages_of_ones_own_are_computed_by_their_function():
     config = build_config({"advantages": {"kind": "python:my_parts.doubled"}}, source="run.toml")
-    kind = make_loop_settings(config).collect.advantages
+    kind = make_loop_settings(config).advantages.kind
     assert compute_advantages(torch.tensor([1.0, 3.0]), ["a", "b"], kind=kind).tolist() == [2.0, 6.0]
 
 
@@ -109,3 +147,61 @@ def test_a_resume_refuses_a_part_of_ones_own_that_was_edited(workplace):
     sys.modules.pop("my_parts", None)
     workplace.write("my_parts.py", PARTS)
     assert workplace.klimb("train", "--resume", "own", "--set", "training.num_steps=2").status == 0
+
+
+OWN_RUN = (
+    "optimizer.kind=python:my_parts.plain_sgd",
+    "reference=python:my_parts.every_third_step",
+    "sampling.sampler=python:my_parts.counted",
+    "training.num_minibatches=2",
+)
+
+
+def test_a_run_with_optimizer_reference_rule_and_sampler_of_ones_own_resumes_bit_for_bit(workplace):
+    workplace.write("my_parts.py", PARTS)
+    straight = workplace.klimb("train", "run.toml", "--folder", "straight", "--set", *OWN_RUN, "training.num_steps=4")
+    assert straight.status == 0, straight.err
+    assert "drawn by python:my_parts.counted" in " ".join(straight.out.split())
+    assert sys.modules["my_parts"].Counted.num_calls >= 4
+    rows = list(read_metrics(workplace.path / "straight" / "metrics.jsonl"))
+    # Two optimiser steps a collection: a rule that waits for three acts before every second one.
+    assert [row["num_reference_refreshes"] for row in rows] == [0, 0, 1, 1]
+    assert [row["reference_age"] for row in rows] == [2, 4, 2, 4]
+    begun = workplace.klimb("train", "run.toml", "--folder", "torn", "--set", *OWN_RUN, "training.num_steps=2")
+    assert begun.status == 0, begun.err
+    assert workplace.klimb("train", "--resume", "torn", "--set", "training.num_steps=4").status == 0
+    whole, torn = (
+        load_file(workplace.path / folder / "model" / "model.safetensors") for folder in ("straight", "torn")
+    )
+    assert all(torch.equal(whole[name], torn[name]) for name in whole)
+
+
+def test_sgd_of_ones_own_takes_the_steps_of_sgd_with_the_warm_up_of_the_settings():
+    weight = torch.nn.Parameter(torch.ones(2))
+    settings = OptimizerSettings(
+        kind="python:my_parts.plain_sgd", learning_rate=0.5, beta1=0.0, weight_decay=0.0, warmup_steps=2
+    )
+    optimizer = Optimizer({"weight": weight}, settings)
+    for _ in range(2):
+        weight.grad = torch.tensor([1.0, -2.0])
+        with optimizer.gradient_point():
+            optimizer.step()
+    # The first step has half of the learning rate: 1 - 0.25 - 0.5 and 1 + 0.5 + 1.
+    assert weight.tolist() == [0.25, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("key", "part", "message"),
+    [
+        ("optimizer.kind", "number", "expected a function of .* returns a torch.optim.Optimizer, got int"),
+        ("reference.kind", "number", "expected a function of a klimb.training.ReferenceStanding .* got int"),
+        ("sampling.sampler", "number", "returns a klimb.samplers.Sampler, got int"),
+        ("sampling.sampler", "nobody", "the module my_parts has no 'nobody'"),
+    ],
+)
+def test_another_own_part_that_cannot_be_is_told(key, part, message, workplace):
+    workplace.write("my_parts.py", PARTS)
+    sys.modules.pop("my_parts", None)
+    ended = workplace.klimb("train", "run.toml", "--set", f"{key}=python:my_parts.{part}")
+    assert ended.status == 2
+    assert re.search(f"{key} = 'python:my_parts.{part}': .*({message})", " ".join(ended.err.split()))

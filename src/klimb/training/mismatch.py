@@ -50,7 +50,7 @@ def is_measured_in_update(state: RunState, settings: LoopSettings) -> bool:
     """Return True if the update's first pass is over rows that were just drawn, by the very weights that drew them."""
     is_recorded = settings.training.log_mu == "sampler" and settings.sampling.is_plain
     # Schedule-Free updates at y and samples at x.
-    return is_recorded and not settings.sampling.lag and state.optimizer.settings.kind == "adamw"
+    return is_recorded and not settings.sampling.lag and state.optimizer.settings.kind != "schedule-free"
 
 
 def mismatch_of_first_step(outcome: StepOutcome, part: Batch, *, policy_version: int) -> dict[str, float]:

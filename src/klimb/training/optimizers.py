@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from klimb.errors import ConfigError
+from klimb.own_parts import is_own, load_part
 from klimb.training.settings import OptimizerSettings
 
 try:
@@ -71,9 +73,8 @@ class Optimizer:
         """
         if not self._at_gradient_point:
             raise ValueError("step: the parameters are not at the gradient point; use `with gradient_point():`")
-        # Schedule-Free has the warm-up inside.
-        is_adamw = self.settings.kind == "adamw"
-        rate = self.learning_rate if is_adamw else self.settings.learning_rate * self.rate_factor
+        has_warmup_inside = self.settings.kind == "schedule-free"
+        rate = self.settings.learning_rate * self.rate_factor if has_warmup_inside else self.learning_rate
         for group in self._inner.param_groups:
             group["lr"] = rate * scale
         self._inner.step()
@@ -97,11 +98,13 @@ class Optimizer:
         if self._at_gradient_point:
             raise ValueError("state: the parameters are at the gradient point; save outside of it")
         saved = self._inner.state_dict()["state"]
-        tensors = {f"{index}.{key}": value for index, entry in saved.items() for key, value in entry.items()}
+        values = {f"{index}.{key}": value for index, entry in saved.items() for key, value in entry.items()}
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        plain = {name: value for name, value in values.items() if name not in tensors}
         counters = [
             {key: group[key] for key in _SCHEDULE_FREE_COUNTERS if key in group} for group in self._inner.param_groups
         ]
-        numbers = {"num_steps": self.num_steps, "rate_factor": self.rate_factor}
+        numbers = {"num_steps": self.num_steps, "rate_factor": self.rate_factor, "plain": plain}
         return tensors, numbers | {"names": list(self._parameters), "counters": counters}
 
     def load_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
@@ -113,10 +116,10 @@ class Optimizer:
         if list(numbers["names"]) != list(self._parameters):
             differing = sorted(set(numbers["names"]) ^ set(self._parameters))[:3]
             raise ValueError(f"the saved optimizer state is of other parameters (differing: {differing}); same model?")
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
+        state: dict[int, dict[str, Any]] = {}
+        for name, value in {**tensors, **numbers["plain"]}.items():
             index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = tensor
+            state.setdefault(int(index), {})[key] = value
         groups = self._inner.state_dict()["param_groups"]
         for group, counters in zip(groups, numbers["counters"], strict=True):
             group.update(counters)
@@ -133,6 +136,8 @@ def _inner_optimizer(
     if settings.kind == "adamw":
         fused = all(parameter.device.type in _FUSED_DEVICES for parameter in parameters.values())
         return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.epsilon, fused=fused)
+    if is_own(settings.kind):
+        return _own_optimizer(groups, settings)
     if schedulefree is None:
         raise ImportError(
             "the optimizer schedule-free needs the package schedulefree: pip install schedulefree, "
@@ -142,6 +147,17 @@ def _inner_optimizer(
     return schedulefree.AdamWScheduleFree(
         groups, lr=settings.learning_rate, betas=betas, eps=settings.epsilon, warmup_steps=warmup_steps
     )
+
+
+def _own_optimizer(groups: list[dict[str, Any]], settings: OptimizerSettings) -> torch.optim.Optimizer:
+    make = load_part(settings.kind, setting="optimizer.kind")
+    made = make(groups, settings) if callable(make) else make
+    if not isinstance(made, torch.optim.Optimizer):
+        raise ConfigError(
+            f"optimizer.kind = {settings.kind!r}: expected a function of (parameter groups, OptimizerSettings) that "
+            f"returns a torch.optim.Optimizer, got {type(made).__name__}"
+        )
+    return made
 
 
 def _groups(parameters: Mapping[str, nn.Parameter], settings: OptimizerSettings) -> list[dict[str, Any]]:

@@ -6,16 +6,42 @@ with plain sampling it is `log_mu` exactly. Otherwise one frozen copy of the tra
 is swapped in for a scoring pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
+from klimb.errors import ConfigError
 from klimb.experience import Sample
+from klimb.own_parts import load_part
 from klimb.policies import Policy, Snapshot
 from klimb.training.minibatches import score_samples
-from klimb.training.settings import IterativeReference, MicroBatchTokens, ReferenceSettings
+from klimb.training.settings import (
+    EmaReference,
+    IterativeReference,
+    MicroBatchTokens,
+    OwnReference,
+    ReferenceSettings,
+    ReferenceStanding,
+)
+
+Rule = Callable[[ReferenceStanding], bool]
+
+
+def load_rule(settings: OwnReference) -> Rule:
+    """Return the rule of the user's own.
+
+    Raises:
+        ConfigError: there is no such module or name, or it cannot be called.
+    """
+    rule: Any = load_part(settings.kind, setting="reference.kind")
+    if not callable(rule):
+        raise ConfigError(
+            f"reference.kind = {settings.kind!r}: expected a function of a klimb.training.ReferenceStanding that "
+            f"returns True for a refresh, got {type(rule).__name__}"
+        )
+    return cast("Rule", rule)
 
 
 class Reference:
@@ -34,6 +60,7 @@ class Reference:
         self.num_refreshes = 0
         self._followed_until = 0
         self._copy = Snapshot.of(policy) if settings.needs_copy else None
+        self._own_rule = load_rule(settings) if isinstance(settings, OwnReference) else None
 
     def follow(self, policy: Policy, *, num_optimizer_steps: int) -> None:
         """Refresh or move the reference if its rule says so; called between two batches."""
@@ -41,9 +68,9 @@ class Reference:
         self._followed_until = num_optimizer_steps
         if steps == 0:
             return
-        if self.settings.kind == "ema" and self._copy is not None:
+        if isinstance(self.settings, EmaReference) and self._copy is not None:
             self._copy.lerp_from(policy, self.settings.decay**steps)
-        elif self.settings.kind == "iterative" and self._refresh_is_due(self.settings, num_optimizer_steps):
+        elif self._refresh_is_due(num_optimizer_steps):
             if self._copy is not None:
                 self._copy.update_from(policy)
             self.synced_at = num_optimizer_steps
@@ -57,7 +84,7 @@ class Reference:
     def observe(self, kl_pi_ref: float) -> None:
         """Take the token KL of one optimiser step into the moving average."""
         # The other kinds read no average: it is a metric there, over about ten steps.
-        decay = self.settings.kl_decay if self.settings.kind == "iterative" else IterativeReference.kl_decay
+        decay = self.settings.kl_decay if isinstance(self.settings, IterativeReference) else IterativeReference.kl_decay
         self.kl_average = kl_pi_ref if self.kl_average is None else decay * self.kl_average + (1 - decay) * kl_pi_ref
 
     def score(self, policy: Policy, samples: Sequence[Sample], *, max_tokens: MicroBatchTokens) -> list[Sample]:
@@ -68,9 +95,20 @@ class Reference:
             log_refs = score_samples(policy, samples, max_tokens=max_tokens)
         return [replace(sample, log_ref=log_ref) for sample, log_ref in zip(samples, log_refs, strict=True)]
 
-    def _refresh_is_due(self, settings: IterativeReference, num_optimizer_steps: int) -> bool:
-        every, threshold = settings.every_steps, settings.kl_threshold
-        if every is not None and num_optimizer_steps - self.synced_at >= every:
+    def _refresh_is_due(self, num_optimizer_steps: int) -> bool:
+        steps = num_optimizer_steps - self.synced_at
+        if self._own_rule is not None:
+            standing = ReferenceStanding(
+                num_optimizer_steps=num_optimizer_steps,
+                steps_since_refresh=steps,
+                num_refreshes=self.num_refreshes,
+                kl_average=self.kl_average,
+            )
+            return bool(self._own_rule(standing))
+        if not isinstance(self.settings, IterativeReference):
+            return False
+        every, threshold = self.settings.every_steps, self.settings.kl_threshold
+        if every is not None and steps >= every:
             return True
         return threshold is not None and self.kl_average is not None and self.kl_average > threshold
 

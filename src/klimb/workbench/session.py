@@ -11,9 +11,9 @@ import torch
 from klimb.errors import ConfigError
 from klimb.experience import Message, open_store
 from klimb.losses import Corrected, Loss, NoCorrection, Objective, build_loss, slope_at_reference
-from klimb.own_parts import is_own, source_hash
+from klimb.own_parts import is_own, load_part, source_hash
 from klimb.policies import Policy, keep_freed_memory, load_policy
-from klimb.samplers import LocalSampler
+from klimb.samplers import LocalSampler, Sampler
 from klimb.tasks import (
     FormatReward,
     OverlongShaping,
@@ -33,11 +33,11 @@ from klimb.training import (
     OfflineSource,
     OptimizerSettings,
 )
-from klimb.training.settings import SOURCES
+from klimb.training.settings import SOURCES, IterativeReference
 from klimb.training.sources.offline import check_logs
 from klimb.training.state import flatten
 from klimb.ui.terminal.run import guard_facts
-from klimb.workbench.config import CloningConfig, ModelSection, RunConfig, StoreSection, TaskSection
+from klimb.workbench.config import CloningConfig, ModelSection, RunConfig, SamplingConfig, StoreSection, TaskSection
 from klimb.workbench.config.reading import resolved_tables
 
 
@@ -77,6 +77,24 @@ def make_policy(section: ModelSection) -> Policy:
     )
     policy.activation_checkpointing = section.activation_checkpointing
     return policy
+
+
+def make_sampler(policy: Policy, section: SamplingConfig) -> Sampler:
+    """Return who draws: klimb's own sampler, or the user's.
+
+    Raises:
+        ConfigError: there is no such module or name, or what it returns cannot draw.
+    """
+    if not is_own(section.sampler):
+        return LocalSampler(policy, max_batch=section.max_batch)
+    make = load_part(section.sampler, setting="sampling.sampler")
+    made = make(policy, section.max_batch) if callable(make) else make
+    if not isinstance(made, Sampler):
+        raise ConfigError(
+            f"sampling.sampler = {section.sampler!r}: expected a function of (policy, max_batch) that returns a "
+            f"klimb.samplers.Sampler, got {type(made).__name__}"
+        )
+    return made
 
 
 def make_task(config: RunConfig) -> ProblemSet:
@@ -179,7 +197,7 @@ class Session:
     config: RunConfig
     objective: Loss
     policy: Policy
-    sampler: LocalSampler
+    sampler: Sampler
     logs: tuple[OfflineSource, ...]
     task: ProblemSet
     scorer: Scorer
@@ -206,7 +224,7 @@ def make_session(config: RunConfig) -> Session:
     policy = make_policy(config.model)
     logs = make_logs(config, policy)
     check_logs(logs, make_loop_settings(config).sources, needs_log_mu=objective.needs_log_mu)
-    sampler = LocalSampler(policy, max_batch=config.sampling.max_batch)
+    sampler = make_sampler(policy, config.sampling)
     return Session(
         config=config,
         objective=objective,
@@ -223,7 +241,7 @@ def describe(session: Session) -> list[tuple[str, str]]:
     """Return the run in a few labelled lines, for people."""
     config, training = session.config, session.config.training
     return [
-        ("model", f"{session.policy.describe()}; {session.sampler.describe()}"),
+        ("model", f"{session.policy.describe()}; {_sampler_in_words(session)}"),
         *_task_in_words(session),
         ("objective", f"{_objective_in_words(config)} · reference {config.reference.kind}"),
         *([("experience", _sources_in_words(session))] if config.sources.share("rollout") < 1 else []),
@@ -236,6 +254,11 @@ def describe(session: Session) -> list[tuple[str, str]]:
         *([("note", INERT)] if is_inert(config) else []),
         *([("note", INERT_ON_LOGS)] if is_inert_on_logs(config) else []),
     ]
+
+
+def _sampler_in_words(session: Session) -> str:
+    sampler = session.sampler
+    return sampler.describe() if isinstance(sampler, LocalSampler) else f"drawn by {session.config.sampling.sampler}"
 
 
 def _task_in_words(session: Session) -> list[tuple[str, str]]:
@@ -299,5 +322,5 @@ def is_inert_on_logs(config: RunConfig) -> bool:
 def _stays_at_reference(config: RunConfig) -> bool:
     one_step = config.training.num_epochs * config.training.num_minibatches == 1
     reference = config.reference
-    follows = reference.kind == "iterative" and reference.every_steps in (0, 1)
+    follows = isinstance(reference, IterativeReference) and reference.every_steps in (0, 1)
     return one_step and follows and config.objective.beta > 0

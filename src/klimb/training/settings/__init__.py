@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     )
     from klimb.training.settings.reference import (
         REFERENCES,
+        EmaReference,
         IterativeReference,
+        OwnReference,
         ReferenceSettings,
+        ReferenceStanding,
         reference_named,
     )
     from klimb.training.settings.sources import SOURCES, ReplaySettings, SourceSettings
@@ -39,13 +42,16 @@ __all__ = [
     "CloningSettings",
     "CreditSettings",
     "CriticSettings",
+    "EmaReference",
     "EssScaling",
     "EvaluationSettings",
     "IterativeReference",
     "LoopSettings",
     "MicroBatchTokens",
     "OptimizerSettings",
+    "OwnReference",
     "ReferenceSettings",
+    "ReferenceStanding",
     "ReplaySettings",
     "RolloutSettings",
     "SourceSettings",

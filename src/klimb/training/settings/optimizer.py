@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from klimb.declarations import CountOrZero, configurable, require_known
+from klimb.declarations import CountOrZero, OwnName, configurable, require_known
+from klimb.own_parts import is_own
 
 EssScaling = Literal["none", "token", "sequence-mean", "sequence"]
 
@@ -28,8 +29,9 @@ class OptimizerSettings:
     optimizers is usually scaled with the batch size.
     """
 
-    kind: Literal["adamw", "schedule-free"] = "adamw"
-    """AdamW, or Schedule-Free AdamW."""
+    kind: Literal["adamw", "schedule-free"] | OwnName = "adamw"
+    """AdamW, Schedule-Free AdamW, or a function of your own: of parameter groups and these settings, returning a
+    `torch.optim.Optimizer`. The learning rate of each step, warm-up included, is set for it."""
     learning_rate: Annotated[float, Gt(0), Le(1)] = 1e-6
     """Step size after the warm-up."""
     warmup_steps: WarmupSteps = "auto"
@@ -52,7 +54,8 @@ class OptimizerSettings:
     tokens, or of its responses (`sequence-mean`: by their geometric mean)."""
 
     def __post_init__(self) -> None:
-        require_known("optimizer", self.kind, ("adamw", "schedule-free"))
+        if not is_own(self.kind):
+            require_known("optimizer", self.kind, ("adamw", "schedule-free"))
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ValueError(f"learning_rate must be finite and > 0, got {self.learning_rate}")
         for name in ("beta1", "beta2"):

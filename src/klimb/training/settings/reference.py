@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from klimb.declarations import CountOrZero, OrWord, configurable, require_known
+from klimb.declarations import CountOrZero, OrWord, OwnName, configurable, require_known
+from klimb.own_parts import is_own
 
 
 @configurable
@@ -89,10 +90,39 @@ class NoReference:
     needs_copy: ClassVar[bool] = False
 
 
-ReferenceSettings = IterativeReference | FixedReference | EmaReference | BehaviourReference | NoReference
+@dataclass(frozen=True, kw_only=True)
+class ReferenceStanding:
+    """What a rule of the user's own sees between two batches.
+
+    Attributes:
+        num_optimizer_steps: taken so far.
+        steps_since_refresh: of them, those since the reference last was the policy.
+        num_refreshes: so far.
+        kl_average: moving average of KL(pi||ref) since the last refresh, in nats a token; None before the first value.
+    """
+
+    num_optimizer_steps: int
+    steps_since_refresh: int
+    num_refreshes: int
+    kl_average: float | None
 
 
-REFERENCES: Mapping[str, type[ReferenceSettings]] = {rule.kind: rule for rule in get_args(ReferenceSettings)}
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class OwnReference:
+    """The reference is the policy as it was when a rule of your own last said so."""
+
+    kind: OwnName
+    """Where it is: a function of a `klimb.training.ReferenceStanding` that returns True for a refresh."""
+    needs_copy: ClassVar[bool] = True
+
+
+ReferenceSettings = IterativeReference | FixedReference | EmaReference | BehaviourReference | NoReference | OwnReference
+
+
+REFERENCES: Mapping[str, type[ReferenceSettings]] = {
+    rule.kind: rule for rule in get_args(ReferenceSettings) if rule is not OwnReference
+}
 """Every rule of the reference by its kind."""
 
 
@@ -102,5 +132,7 @@ def reference_named(kind: str = "iterative", **settings: Any) -> ReferenceSettin
     Raises:
         ValueError: no such kind.
     """
+    if is_own(kind):
+        return OwnReference(kind=kind, **settings)
     require_known("reference", kind, list(REFERENCES))
     return REFERENCES[kind](**settings)

@@ -19,6 +19,7 @@ from klimb.training.settings import (
     EvaluationSettings,
     LoopSettings,
     OptimizerSettings,
+    OwnReference,
     ReferenceSettings,
     ReplaySettings,
     RolloutSettings,
@@ -75,7 +76,7 @@ class RunConfig(BaseModel):
     """What is done about samples that another policy drew."""
     critic: CriticSettings = CriticSettings()
     """The value head, where credit.kind is 'gae'."""
-    reference: Annotated[ReferenceSettings, OneOf(REFERENCES)]
+    reference: Annotated[ReferenceSettings, OneOf(REFERENCES, own=OwnReference)]
     """The anchor of the divergence."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """How a gradient becomes a step."""

@@ -1,12 +1,12 @@
 """The sections of a run file that say more than the settings they extend, or what the workbench alone reads."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 from pydantic import BaseModel, StringConstraints
 
-from klimb.declarations import Count, PathText, ShortText, configurable
+from klimb.declarations import Count, OwnName, PathText, ShortText, configurable
 from klimb.training.settings import CloningSettings, EvaluationSettings, RolloutSettings, TrainingSettings
 from klimb.workbench.config.bounds import SECTION, Loggers, OwnFindings, RunName, in_plain_words
 
@@ -16,6 +16,9 @@ from klimb.workbench.config.bounds import SECTION, Loggers, OwnFindings, RunName
 class SamplingConfig(RolloutSettings):
     """How much is sampled per collection, and the behaviour policy it is drawn from."""
 
+    sampler: Literal["local"] | OwnName = "local"
+    """Who draws: klimb's own sampler, or a function of your own: of the policy and max_batch, returning a
+    `klimb.samplers.Sampler`."""
     max_batch: Annotated[int, Ge(1), Le(100_000)] = 128
     """Answers generated at the same time."""
 
