@@ -196,6 +196,16 @@ def test_an_edited_reward_changes_every_run_and_the_shared_evaluation_before(pla
     assert before.mean != 0.25
 
 
+def test_an_arm_with_a_sampler_of_ones_own_has_an_evaluation_before_of_its_own(place: Place):
+    arm = '[methods.own-sampler]\nobjective = {recipe = "grpo"}\nsampling = {sampler = "python:my_study_parts.any"}\n'
+    plan = place.plan(arm)
+    own, theirs = (start_folder(plan.folder, of_method(plan, name).config) for name in ("own-sampler", "grpo"))
+    assert own != theirs
+    place.write("my_study_parts.py", PARTS + "# edited\n")
+    assert start_folder(plan.folder, of_method(plan, "own-sampler").config) != own
+    assert start_folder(plan.folder, of_method(plan, "grpo").config) == theirs
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [

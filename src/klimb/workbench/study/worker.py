@@ -61,8 +61,8 @@ def start_key(config: RunConfig) -> str:
         "max_batch": config.sampling.max_batch,
         "num_threads": config.training.num_threads,
     }
-    if is_own(config.task.reward):
-        parts["reward_source"] = source_hash(config.task.reward)
+    for name in filter(is_own, (config.task.reward, config.sampling.sampler)):
+        parts[name] = source_hash(name)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
