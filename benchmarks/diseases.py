@@ -13,14 +13,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from rich.console import Console
 
 from klimb.experience import SamplingSettings
 from klimb.findings.run.rules import find
-from klimb.samplers import Completion, LocalSampler
+from klimb.samplers import Completion, Sampler
 from klimb.training.run_folder import read_run, write_json
 from klimb.ui.terminal.run import print_findings
 from klimb.workbench.config import RunConfig, build_config
@@ -52,7 +52,7 @@ UNEVALUATED: Mapping[str, Any] = {"every_steps": 0, "at_ends": False}
 class WrongTemperature:
     """Draws at another temperature than it is told, as a server with settings of its own does."""
 
-    sampler: LocalSampler
+    sampler: Sampler
     temperature: float
 
     def sample(
@@ -70,8 +70,7 @@ class WrongTemperature:
 
 def mistuned(session: Session) -> Session:
     """Return the session with a sampler whose temperature is not the one recorded."""
-    # All that a run calls is `sample`; a LocalSampler is only what the command line makes.
-    return replace(session, sampler=cast(LocalSampler, WrongTemperature(session.sampler, temperature=0.8)))
+    return replace(session, sampler=WrongTemperature(session.sampler, temperature=0.8))
 
 
 @dataclass(frozen=True, kw_only=True)

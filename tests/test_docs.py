@@ -100,7 +100,9 @@ def test_configurations_of_the_guard_are_valid(text: str):
     build_config(tomllib.loads(text), source="docs/guard.md")
 
 
-@pytest.mark.parametrize("name", ["sums.toml", "logs.toml", "my_divergences.py", "my_rewards.py", "capitals.toml"])
+@pytest.mark.parametrize(
+    "name", ["sums.toml", "logs.toml", "my_divergences.py", "my_rewards.py", "my_tasks.py", "capitals.toml"]
+)
 def test_examples_are_what_the_tutorial_shows(name: str):
     tutorial = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
     example = (ROOT / "examples" / name).read_text(encoding="utf-8")

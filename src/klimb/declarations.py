@@ -8,8 +8,9 @@ checked by the class's own `__post_init__`.
 import ast
 import difflib
 import inspect
+import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Annotated, Any, TypeVar, get_args
@@ -149,6 +150,12 @@ class Checked:
         return {"type": "function-after", "function": function, "schema": handler(ShortText)}
 
 
+def one_of(words: Iterable[str]) -> Matching:
+    """Mark a text that must be one of these words; where it is checked when it is used, and not by its type."""
+    listed = tuple(words)
+    return Matching(f"^({'|'.join(map(re.escape, listed))})$", f"one of {', '.join(map(repr, listed))}")
+
+
 PathText = Annotated[
     str,
     MinLen(1),
@@ -159,6 +166,35 @@ PathText = Annotated[
 
 OWN_KIND = "python:module.name"
 """What stands for the kind of a part of the user's own where kinds are listed."""
+
+
+NONE_OF_UNION = "none_of_union"
+"""The type of the error that `Otherwise` makes."""
+
+
+@dataclass(frozen=True)
+class Otherwise:
+    """Marks a union with the one thing to say of a value that is none of it."""
+
+    expected: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Say one thing in place of one for each type of the union."""
+        error = {"custom_error_type": NONE_OF_UNION, "custom_error_message": f"expected {self.expected}"}
+        return {**handler(source), **error}
+
+
+Parameter = bool | int | float | ShortText
+
+
+Parameters = Annotated[
+    dict[
+        ShortText,
+        Annotated[Parameter | list[Parameter], Otherwise("true, false, a number, a short text, or a list of those")],
+    ],
+    MaxLen(100),
+]
+"""What a part with settings of its own is told, by name."""
 
 
 OwnName = Annotated[str, MinLen(1), MaxLen(200), Matching(LOCATION.pattern, repr(OWN_KIND))]

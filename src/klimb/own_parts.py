@@ -25,6 +25,11 @@ def is_own(name: str) -> bool:
     return LOCATION.fullmatch(name) is not None
 
 
+def sources_of(*names: str) -> dict[str, str]:
+    """Return those of the names that are parts of the user's own, with the hash of their source."""
+    return {name: source_hash(name) for name in names if is_own(name)}
+
+
 def load_part(location: str, *, setting: str) -> Any:
     """Return what `python:module.name` names, found from the working directory; `setting` is named in errors.
 

@@ -166,13 +166,13 @@ def test_code_that_comes_with_a_model_does_not_run_unless_asked(tiny_model_path,
 )
 def test_unknown_dtypes_and_devices_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        choose_placement(**settings)
+        choose_placement(**{"dtype": "auto", "device": "auto", **settings})
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match=r"'cuda:0' is not available .* found: cpu"):
-        choose_placement(device="cuda:0")
+        choose_placement("auto", "cuda:0")
 
 
 @pytest.mark.parametrize(

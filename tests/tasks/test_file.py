@@ -174,12 +174,12 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path, name, message):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"verifier": "math_verify"}, "got 'math_verify'; did you mean 'math-verify'?"),
-        ({"verifier": "python:reward"}, "written python:module.function, got 'python:reward'"),
-        ({"verifier": lambda **_: 1.0}, "cannot be imported by the process that runs it"),
+        ({"reward": "math_verify"}, "got 'math_verify'; did you mean 'math-verify'?"),
+        ({"reward": "python:reward"}, "written python:module.function, got 'python:reward'"),
+        ({"reward": lambda **_: 1.0}, "cannot be imported by the process that runs it"),
         ({"template": "no slot"}, "must contain {question}"),
         ({"held_out_fraction": -0.1}, r"must be in \[0, 1\], got -0.1"),
-        ({"answer": None}, "needs an answer column"),
+        ({"answer": ""}, "needs an answer column"),
     ],
 )
 def test_a_bad_parameter_is_named(tmp_path, parameters, message):
@@ -198,12 +198,12 @@ def test_one_question_cannot_be_divided(tmp_path):
 def test_the_integer_verifier_wants_integer_answers(tmp_path):
     path = write_jsonl(tmp_path / "d.jsonl", [{"question": "a", "answer": "7"}, {"question": "b", "answer": "1/2"}])
     with pytest.raises(ValueError, match=r"d.jsonl:2: the verifier 'integer' needs integer answers, got '1/2'"):
-        from_file(path, verifier="integer", held_out_fraction=0)
+        from_file(path, reward="integer", held_out_fraction=0)
 
 
 @pytest.mark.parametrize(("verifier", "trusted"), [("integer", True), ("exact", True), ("math-verify", False)])
 def test_verifiers_score_right_1_and_wrong_0(tmp_path, verifier, trusted):
-    task = from_file(write_jsonl(tmp_path / "d.jsonl", ROWS[:1]), verifier=verifier, held_out_fraction=0)
+    task = from_file(write_jsonl(tmp_path / "d.jsonl", ROWS[:1]), reward=verifier, held_out_fraction=0)
     right, wrong = (Response(text=text, num_tokens=1, finish_reason="stop") for text in ("1", "2"))
     assert task.score(task.train[0], right).reward == 1.0
     assert task.score(task.train[0], wrong).reward == 0.0
@@ -215,14 +215,14 @@ OWN_REWARD = "python:my_rewards.short"
 
 def test_a_reward_of_ones_own_gets_an_empty_text_where_the_answer_is_empty(tmp_path):
     path = write_jsonl(tmp_path / "d.jsonl", [{"question": "a", "answer": None}, {"question": "b", "answer": "c"}])
-    task = from_file(path, verifier=OWN_REWARD, held_out_fraction=0)
+    task = from_file(path, reward=OWN_REWARD, held_out_fraction=0)
     assert {problem.messages[-1]["content"]: problem.answer for problem in task.train} == {"a": "", "b": "c"}
 
 
 def test_a_reward_of_ones_own_needs_no_answer_column_and_its_absence_is_told(tmp_path):
     path = write_jsonl(tmp_path / "d.jsonl", [{"question": "a", "topic": "x"}, {"question": "b", "topic": "y"}])
     with pytest.warns(UserWarning, match="has no column 'answer': your reward gets an empty answer"):
-        task = from_file(path, verifier=OWN_REWARD, held_out_fraction=0)
+        task = from_file(path, reward=OWN_REWARD, held_out_fraction=0)
     assert [problem.answer for problem in task.train] == ["", ""]
 
 
@@ -232,4 +232,4 @@ def test_a_reward_of_ones_own_needs_no_answer_column_and_its_absence_is_told(tmp
 def test_an_answer_column_that_is_misspelt_or_was_named_is_still_missed(tmp_path, columns, answer):
     path = write_jsonl(tmp_path / "d.jsonl", [dict(zip(columns, ("a", "b"), strict=True))])
     with pytest.raises(ValueError, match=f"has no column '{answer}'"):
-        from_file(path, verifier=OWN_REWARD, answer=answer)
+        from_file(path, reward=OWN_REWARD, answer=answer)

@@ -2,7 +2,7 @@ import signal
 
 import pytest
 
-from klimb.tasks import Response, Scorer, from_file
+from klimb.tasks import Response, Scorer, ScorerSettings, from_file
 from klimb.tasks.math_answers import LONGEST_RESPONSE, verify_math
 
 
@@ -53,7 +53,7 @@ def test_a_hostile_expression_costs_one_response(tmp_path):
     task = from_file(tmp_path / "data.jsonl", held_out_fraction=0)
     texts = ["$2$", "$10^{10^{10^{10}}}$", "it is 2"]
     responses = [Response(text=text, num_tokens=1, finish_reason="stop") for text in texts]
-    with Scorer(task, timeout_seconds=2) as scorer:
+    with Scorer(task, ScorerSettings(timeout_seconds=2)) as scorer:
         scores = scorer.score_many([task.train[0]] * 3, responses)
     assert [score.reward for score in scores] == [1.0, None, 1.0]
     assert scores[1].reason == "timed out after 2 s"

@@ -61,8 +61,8 @@ def test_the_function_gets_prompt_response_answer_and_metadata(folder):
     (folder / "d.jsonl").write_text('{"question": "Where?", "hint": "there"}\n')
     task = from_file(
         "d.jsonl",
-        answer=None,
-        verifier="python:seen_reward.reward",
+        answer="",
+        reward="python:seen_reward.reward",
         template="{question} Say it.",
         system_prompt="not the prompt",
         held_out_fraction=0,
@@ -122,6 +122,11 @@ def test_a_location_of_another_form_is_refused(location):
 
 def test_a_function_at_the_top_of_a_module_is_named_by_its_location():
     assert with_reward(arithmetic(), math.isqrt).score == PythonReward("python:math.isqrt")
+    assert arithmetic(reward=math.isqrt) == with_reward(arithmetic(), math.isqrt)
+
+
+def test_the_tasks_own_reward_leaves_the_task_as_it_is():
+    assert with_reward(arithmetic(), "task") == arithmetic()
 
 
 def test_a_function_of_the_script_or_within_another_is_refused():

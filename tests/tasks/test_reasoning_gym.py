@@ -1,6 +1,6 @@
 import pytest
 
-from klimb.tasks import Response, Scorer, make_task, reasoning_gym
+from klimb.tasks import Response, Scorer, ScorerSettings, make_task, reasoning_gym
 
 pytest.importorskip("reasoning_gym", reason="the extra reasoning-gym needs a C compiler to install")
 
@@ -31,7 +31,7 @@ def test_neighbouring_seeds_share_no_problems():
 def test_the_reward_is_the_datasets_own_score_in_a_worker():
     task = reasoning_gym("chain_sum", parameters=SMALL_SUMS, num_train=1, num_held_out=1, extract="last-number")
     problem = task.train[0]
-    with Scorer(task, timeout_seconds=30) as scorer:
+    with Scorer(task, ScorerSettings(timeout_seconds=30)) as scorer:
         scores = scorer.score_many([problem] * 2, [reply(f"I say {problem.answer}."), reply("none")])
     assert [(score.reward, score.correct, dict(score.parts)) for score in scores] == [
         (1.0, True, {"score": 1.0}),

@@ -7,7 +7,17 @@ import time
 
 import pytest
 
-from klimb.tasks import Problem, ProblemSet, Response, Score, Scorer, ScoringError, arithmetic, with_reward
+from klimb.tasks import (
+    Problem,
+    ProblemSet,
+    Response,
+    Score,
+    Scorer,
+    ScorerSettings,
+    ScoringError,
+    arithmetic,
+    with_reward,
+)
 
 REWARD = '''
 import ctypes, os, re, sys, time
@@ -78,7 +88,7 @@ def score_texts(scorer, texts):
 
 @pytest.mark.parametrize("hang", ["loop", "sleep", "big integer", "regex", "fork and loop"])
 def test_a_hang_costs_one_response_even_in_c_code(task, hang):
-    with Scorer(task, timeout_seconds=1) as scorer:
+    with Scorer(task, ScorerSettings(timeout_seconds=1)) as scorer:
         before, hung, after = score_texts(scorer, ["0.5", hang, "0.75"])
     assert (before.reward, hung.reward, after.reward) == (0.5, None, 0.75)
     assert hung.reason == "timed out after 1 s"
@@ -87,7 +97,7 @@ def test_a_hang_costs_one_response_even_in_c_code(task, hang):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 def test_children_of_a_hung_worker_end_with_it(task, tmp_path):
-    with Scorer(task, timeout_seconds=1) as scorer:
+    with Scorer(task, ScorerSettings(timeout_seconds=1)) as scorer:
         score_texts(scorer, ["fork and loop"])
         wait_until(lambda: not is_running(int((tmp_path / "pid").read_text())))
 
@@ -144,7 +154,7 @@ def test_what_a_reward_prints_reaches_nobody(task, capfd):
 def test_scores_keep_the_order_of_the_responses_with_several_workers(task):
     texts = [str(n / 10) for n in range(30)]
     texts[4] = "loop"
-    with Scorer(task, num_workers=3, timeout_seconds=1) as scorer:
+    with Scorer(task, ScorerSettings(num_workers=3, timeout_seconds=1)) as scorer:
         scores = score_texts(scorer, texts)
     assert [score.reward for score in scores] == [None if n == 4 else n / 10 for n in range(30)]
 
@@ -172,15 +182,15 @@ def test_too_many_errors_stop_the_run_with_the_first_traceback(task):
 
 
 def test_errors_up_to_the_allowed_fraction_do_not_stop_the_run(task):
-    with Scorer(task, max_error_fraction=1) as scorer:
+    with Scorer(task, ScorerSettings(max_error_fraction=1)) as scorer:
         scores = score_texts(scorer, ["raise"] * 20)
         assert {score.reward for score in scores} == {None}
-    with Scorer(task, max_error_fraction=0.5) as scorer:
+    with Scorer(task, ScorerSettings(max_error_fraction=0.5)) as scorer:
         assert len(score_texts(scorer, ["1", "raise"] * 10)) == 20
 
 
 def test_workers_end_with_the_scorer(task):
-    with Scorer(task, num_workers=2) as scorer:
+    with Scorer(task, ScorerSettings(num_workers=2)) as scorer:
         processes = [worker._process for worker in scorer._workers]
     assert all(process.returncode is not None for process in processes)
 
@@ -190,7 +200,7 @@ def test_a_hanging_worker_does_not_outlive_a_killed_training_process(task, tmp_p
     program = (
         "from klimb.tasks import *\n"
         "task = with_reward(arithmetic(), 'python:disaster_reward.reward')\n"
-        "with Scorer(task, timeout_seconds=60) as scorer:\n"
+        "with Scorer(task, ScorerSettings(timeout_seconds=60)) as scorer:\n"
         "    scorer.score_many(task.train[:1], [Response(text='pid', num_tokens=1, finish_reason='stop')])\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", program])
@@ -282,4 +292,4 @@ def test_a_response_without_its_problem_is_refused(task):
 )
 def test_a_bad_setting_is_named(setting, value):
     with pytest.raises(ValueError, match=f"{setting} must be .*got {value}"):
-        Scorer(arithmetic(), **{setting: value})
+        ScorerSettings(**{setting: value})

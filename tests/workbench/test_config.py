@@ -138,6 +138,26 @@ def test_a_key_of_another_kind_is_not_suggested():
     assert "task.path" not in nearest_keys("task.path", ("arithmetic",))
 
 
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"task": {"operators": "++"}}, "task = {…}: operators must be some of '+-*', each once, got '++'"),
+        ({"task": {"kind": "file", "path": "a.csv", "answer": ""}}, "task = {…}: the reward 'math-verify' needs an"),
+        ({"reference": {"kind": "iterative", "every_steps": "never"}}, "reference = {…}: an iterative reference needs"),
+        ({"scoring": {"format": {"pattern": "("}}}, "scoring.format = {…}: pattern '(' is not a regular expression"),
+    ],
+)
+def test_what_is_wrong_with_a_table_as_a_whole_is_told_by_its_key(tables, message):
+    assert message in message_of(tables)
+
+
+def test_a_parameter_that_a_task_cannot_take_is_told_once_and_by_name():
+    gym = {"kind": "reasoning-gym", "dataset": "gcd", "parameters": {"min_value": {"a": 1}}}
+    message = message_of({"task": gym})
+    assert "1 setting is not right" in message
+    assert "task.parameters.min_value = {…}: expected true, false, a number, a short text" in message
+
+
 def test_texts_are_not_numbers():
     assert "training.num_steps = '5': expected a whole number" in message_of({"training": {"num_steps": "5"}})
 

@@ -45,3 +45,10 @@ def test_a_reward_and_a_divergence_of_ones_own_are_found_by_name(beside_the_exam
     own = ["task.reward=python:my_rewards.short_and_right", "objective.divergence=python:my_divergences.triangular"]
     outcome = beside_the_examples.klimb("train", "sums.toml", "--set", *settings, *own, "run.report=false")
     assert outcome.status == 0, outcome.err
+
+
+def test_a_task_of_ones_own_is_found_by_name(beside_the_examples):
+    settings = [f"model.path={beside_the_examples.model}", *ONE_STEP]
+    own = ["task=python:my_tasks.reversals", "run.report=false"]
+    outcome = beside_the_examples.klimb("train", "sums.toml", "--set", *settings, *own)
+    assert outcome.status == 0, outcome.err

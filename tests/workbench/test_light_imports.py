@@ -24,6 +24,7 @@ def loaded_by(code: str) -> list[str]:
         "from klimb.losses import CLIPS, DualClip",
         "from klimb.training import RECIPES",
         "from klimb.experience import ADVANTAGES",
+        "from klimb.policies import ModelSettings; from klimb.tasks import TASKS, ArithmeticSettings, ScoringSettings",
         "import klimb.training, klimb.policies, klimb.tasks, klimb.samplers",
     ],
 )

@@ -7,18 +7,19 @@ from klimb.doors import open_lazily
 if TYPE_CHECKING:
     from klimb.policies.gradients import gradients_in_place
     from klimb.policies.head import TokenLogProbs, token_log_probs
-    from klimb.policies.loading import cache_folder, load_policy
+    from klimb.policies.loading import cache_folder, load_model, load_policy
     from klimb.policies.memory import keep_freed_memory
     from klimb.policies.model_names import EMBEDDED_MODELS
     from klimb.policies.policy import Policy, ScoredTokens
     from klimb.policies.reference import Snapshot
-    from klimb.policies.settings import LoraSettings
+    from klimb.policies.settings import LoraSettings, ModelSettings
     from klimb.policies.tokenizing import TokenMismatch, ids_of_tokens, with_token_ids
     from klimb.policies.value_head import ValueHead
 
 __all__ = [
     "EMBEDDED_MODELS",
     "LoraSettings",
+    "ModelSettings",
     "Policy",
     "ScoredTokens",
     "Snapshot",
@@ -29,6 +30,7 @@ __all__ = [
     "gradients_in_place",
     "ids_of_tokens",
     "keep_freed_memory",
+    "load_model",
     "load_policy",
     "token_log_probs",
     "with_token_ids",

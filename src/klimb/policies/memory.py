@@ -8,10 +8,11 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
+
+from klimb.policies.settings import ActivationCheckpointing
 
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
 """Numbers of these settings in glibc's malloc.h."""
@@ -34,10 +35,6 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     return mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD) == 1 and mallopt(M_TRIM_THRESHOLD, 2**31 - 1) == 1
-
-
-ActivationCheckpointing = Literal["auto", "never", "always"]
-"""`auto`: as many layers as are needed to stay within the budget; `always`: all of them."""
 
 
 SHARE_OF_MEMORY = 0.4

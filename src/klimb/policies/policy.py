@@ -19,9 +19,9 @@ from klimb.policies.adapters import merged_state
 from klimb.policies.head import token_log_probs
 from klimb.policies.llama.packed import packed_hidden
 from klimb.policies.llama.rows import pack_rows
-from klimb.policies.memory import ActivationCheckpointing
 from klimb.policies.padded import predicting_hidden
 from klimb.policies.saving import save_plain_model
+from klimb.policies.settings import ActivationCheckpointing
 from klimb.policies.tokenizer import fingerprint_of, render_chat
 
 

@@ -1,11 +1,20 @@
 """What a policy can be told when it is loaded. Read without torch."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 
-from klimb.declarations import FromList, InWords, ShortText, configurable
+from klimb.declarations import (
+    FromList,
+    InWords,
+    Matching,
+    PathText,
+    ShortText,
+    configurable,
+    one_of,
+    require_known,
+)
 
 ALL_LINEAR = "all-linear"
 
@@ -38,3 +47,29 @@ class LoraSettings:
             raise ValueError(
                 f"dropout must be 0, got {self.dropout}: with dropout log-probabilities are random and pi/mu is wrong"
             )
+
+
+ActivationCheckpointing = Literal["auto", "never", "always"]
+"""`auto`: as many layers as are needed to stay within the budget; `always`: all of them."""
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """The language model that is trained."""
+
+    path: PathText = "smollm2-135m"
+    """A Hugging Face folder, a .gguf file, or the embedded model `smollm2-135m`."""
+    dtype: Annotated[str, one_of(("auto", "float32", "bfloat16"))] = "auto"
+    """Number format of the computation; trained weights always stay in float32."""
+    device: Annotated[str, Matching(r"^(auto|cpu|mps|cuda(:\d{1,3})?)$", "auto, cpu, mps, cuda or cuda:0")] = "auto"
+    """Where it runs; auto takes the best there is."""
+    activation_checkpointing: ActivationCheckpointing = "auto"
+    """Save memory by computing layers again in the backward pass: as many as needed, none, or all; packed rows only."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model folder. Leave it off unless you have read that code."""
+    lora: LoraSettings | None = None
+    """Settings of a low-rank adapter; without this section all weights are trained."""
+
+    def __post_init__(self) -> None:
+        require_known("activation_checkpointing", self.activation_checkpointing, get_args(ActivationCheckpointing))

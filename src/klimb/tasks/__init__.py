@@ -6,29 +6,48 @@ from klimb.doors import open_lazily
 
 if TYPE_CHECKING:
     from klimb.tasks.answers import VERIFIERS
-    from klimb.tasks.arithmetic import arithmetic
-    from klimb.tasks.catalogue import TASKS, make_task, reasoning_gym
-    from klimb.tasks.file import from_file
+    from klimb.tasks.arithmetic import ArithmeticSettings, arithmetic
+    from klimb.tasks.catalogue import TASKS, OwnTask, TaskSettings, make_task
+    from klimb.tasks.file import FileSettings, from_file
     from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, ScoreFunction, Task, chat
     from klimb.tasks.python_rewards import PythonReward, with_reward
+    from klimb.tasks.reasoning_gym import ReasoningGymSettings, reasoning_gym
     from klimb.tasks.scorer import Scorer, ScoringError
-    from klimb.tasks.shaping import FormatReward, OverlongShaping, Shaping, shape, with_shaping
+    from klimb.tasks.settings import ScorerSettings, ScoringSettings
+    from klimb.tasks.shaping import (
+        FormatReward,
+        FormatSettings,
+        OverlongSettings,
+        OverlongShaping,
+        Shaping,
+        shape,
+        with_shaping,
+    )
 
 __all__ = [
     "TASKS",
     "VERIFIERS",
+    "ArithmeticSettings",
+    "FileSettings",
     "FormatReward",
+    "FormatSettings",
+    "OverlongSettings",
     "OverlongShaping",
+    "OwnTask",
     "Problem",
     "ProblemSet",
     "PythonReward",
+    "ReasoningGymSettings",
     "Response",
     "Score",
     "ScoreFunction",
     "Scorer",
+    "ScorerSettings",
     "ScoringError",
+    "ScoringSettings",
     "Shaping",
     "Task",
+    "TaskSettings",
     "arithmetic",
     "chat",
     "from_file",

@@ -10,9 +10,14 @@ import random
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
+from annotated_types import Ge, Le, MaxLen
+
+from klimb.declarations import Fraction, LongText, Matching, Seed, configurable, require
 from klimb.tasks.answers import verify_integer
 from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, chat, right_or_wrong
+from klimb.tasks.python_rewards import TASKS_OWN, RewardOrTask, as_written, with_reward
 from klimb.tasks.splits import split
 
 EXPRESSION_SLOT = "{expression}"
@@ -42,49 +47,73 @@ CommutationClass = tuple[tuple[str, tuple[int, ...]], ...]
 """Sorted (sign, sorted factors): equal for expressions that differ only in the order of sums and products."""
 
 
-def arithmetic(
-    *,
-    operators: str = "+",
-    digits: int = 1,
-    num_terms: int = 2,
-    num_problems: int = 1000,
-    held_out_fraction: float = 0.2,
-    seed: int = 0,
-    wording: str = "What is {expression}?",
-    system_prompt: str | None = None,
-) -> ProblemSet:
-    """Return arithmetic problems with integer answers, split so that 3+5 and 5+3 are on the same side.
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class ArithmeticSettings:
+    """Problems such as `What is 3+4?`, generated; 3+4 and 4+3 are on the same side of the split."""
 
-    One-digit addition has 100 problems in 55 classes; the fraction counts classes.
+    subject: ClassVar[str] = ""
 
-    Args:
-        operators: some of `+`, `-`, `*`; `*` binds tighter, as usual.
-        digits: of every term, without leading zeros: 1 means 0 to 9, 2 means 10 to 99.
-        num_terms: terms per problem.
-        num_problems: at most this many problems, both sides together; a small space has fewer.
-        held_out_fraction: share of the classes that is kept from training; 1 keeps all (evaluation only).
-        seed: draws the problems and the split.
-        wording: the user's message; `{expression}` stands for `3+4`.
-        system_prompt: None leaves the system message to the model's chat template.
-    """
-    check_arithmetic(operators, digits, num_terms, num_problems, wording)
-    generator = random.Random(seed)
-    classes = list(commutation_classes(operators, digits, num_terms, num_problems, generator).values())
-    generator.shuffle(classes)
-    train, held_out = split(list(within(classes, num_problems)), held_out_fraction)
+    kind: Literal["arithmetic"] = "arithmetic"
+    """Generated arithmetic."""
+    operators: Annotated[str, Matching(r"^[-+*]{1,3}$", "some of + - *, e.g. '+-'")] = "+"
+    """Some of + - *."""
+    digits: Annotated[int, Ge(1), Le(MOST_DIGITS)] = 1
+    """Digits of every term."""
+    num_terms: Annotated[int, Ge(2), Le(MOST_TERMS)] = 2
+    """Terms per problem."""
+    num_problems: Annotated[int, Ge(2), Le(100_000)] = 1_000
+    """At most this many problems, both sides together; a small space has fewer."""
+    held_out_fraction: Fraction = 0.2
+    """Share of the problems kept out of training."""
+    seed: Seed = 0
+    """Draws the problems and the split."""
+    wording: Annotated[str, MaxLen(20_000), Matching(r"\{expression\}", "a text with {expression} in it")] = (
+        "What is {expression}?"
+    )
+    """The user's message; {expression} stands for 3+4."""
+    reward: RewardOrTask = TASKS_OWN
+    """`task` is the task's own reward; `python:module.function` calls yours, in a process of its own."""
+    system_prompt: LongText | None = None
+    """System message; without it the model's chat template decides."""
 
-    def problems(side: list[list[Expression]]) -> tuple[Problem, ...]:
+    def __post_init__(self) -> None:
+        if not set(self.operators) <= set(OPERATORS) or not 0 < len(self.operators) == len(set(self.operators)):
+            raise ValueError(f"operators must be some of '{OPERATORS}', each once, got {self.operators!r}")
+        require(1 <= self.digits <= MOST_DIGITS, "digits", self.digits, f"in [1, {MOST_DIGITS}]")
+        require(2 <= self.num_terms <= MOST_TERMS, "num_terms", self.num_terms, f"in [2, {MOST_TERMS}]")
+        require(self.num_problems >= 2, "num_problems", self.num_problems, ">= 2 (one to learn from, one to hold out)")
+        if EXPRESSION_SLOT not in self.wording:
+            raise ValueError(f"wording must contain {EXPRESSION_SLOT}, got {self.wording!r}")
+
+    def make_task(self) -> ProblemSet:
+        """Return the problems with integer answers, split so that 3+5 and 5+3 are on the same side.
+
+        One-digit addition has 100 problems in 55 classes; the fraction counts classes, and 1 keeps all from training.
+        """
+        generator = random.Random(self.seed)
+        found = commutation_classes(self.operators, self.digits, self.num_terms, self.num_problems, generator)
+        classes = list(found.values())
+        generator.shuffle(classes)
+        train, held_out = split(list(within(classes, self.num_problems)), self.held_out_fraction)
+        task = ProblemSet(
+            name=f"arithmetic({self.operators}, digits={self.digits}, num_terms={self.num_terms})",
+            train=self._problems(train, generator),
+            held_out=self._problems(held_out, generator),
+            score=ArithmeticScore(),
+            trusted=True,
+        )
+        return with_reward(task, self.reward)
+
+    def _problems(self, side: list[list[Expression]], generator: random.Random) -> tuple[Problem, ...]:
         flat = [expression for members in side for expression in members]
         generator.shuffle(flat)
-        return tuple(as_problem(expression, wording, system_prompt) for expression in flat)
+        return tuple(as_problem(expression, self.wording, self.system_prompt) for expression in flat)
 
-    return ProblemSet(
-        name=f"arithmetic({operators}, digits={digits}, num_terms={num_terms})",
-        train=problems(train),
-        held_out=problems(held_out),
-        score=ArithmeticScore(),
-        trusted=True,
-    )
+
+def arithmetic(**settings: Any) -> ProblemSet:
+    """Return arithmetic problems as `ArithmeticSettings` with these settings describes them."""
+    return ArithmeticSettings(**as_written(**settings)).make_task()
 
 
 @dataclass(frozen=True)
@@ -102,20 +131,6 @@ def without_echo(text: str, expression: str) -> str:
     parts = re.split(r"([-+*])", expression)
     spaced = r"\s*".join(r"[*x\u00d7]" if part == "*" else re.escape(part) for part in parts)
     return re.sub(rf"(?<![0-9]){spaced}(?![0-9])", "", text)
-
-
-def check_arithmetic(operators: str, digits: int, num_terms: int, num_problems: int, wording: str) -> None:
-    """Raise ValueError for a parameter out of its range."""
-    if not operators or not set(operators) <= set(OPERATORS) or len(set(operators)) < len(operators):
-        raise ValueError(f"operators must be some of '{OPERATORS}', each once, got {operators!r}")
-    for name, value, most in (("digits", digits, MOST_DIGITS), ("num_terms", num_terms, MOST_TERMS)):
-        least = 2 if name == "num_terms" else 1
-        if not least <= value <= most:
-            raise ValueError(f"{name} must be in [{least}, {most}], got {value}")
-    if num_problems < 2:
-        raise ValueError(f"num_problems must be >= 2 (one to learn from, one to hold out), got {num_problems}")
-    if EXPRESSION_SLOT not in wording:
-        raise ValueError(f"wording must contain {EXPRESSION_SLOT}, got {wording!r}")
 
 
 def as_problem(expression: Expression, wording: str, system_prompt: str | None) -> Problem:

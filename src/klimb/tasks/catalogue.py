@@ -1,102 +1,171 @@
-"""Tasks by name, for configurations."""
+"""Tasks by kind, for configurations: klimb's, and those of the user's own."""
 
 from __future__ import annotations
 
 import inspect
+import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping
-from importlib import import_module
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
-from klimb.tasks.arithmetic import arithmetic
-from klimb.tasks.file import from_file
-from klimb.tasks.protocol import QUESTION_SLOT, ProblemSet, did_you_mean
+from klimb.declarations import OWN_KIND, OwnName, Parameters, Seed, configurable
+from klimb.own_parts import is_own, load_part
+from klimb.tasks.arithmetic import ArithmeticSettings
+from klimb.tasks.file import FileSettings
+from klimb.tasks.protocol import ProblemSet, did_you_mean
+from klimb.tasks.python_rewards import TASKS_OWN, RewardOrTask, as_written, with_reward
+from klimb.tasks.reasoning_gym import ReasoningGymSettings
 
 
-def reasoning_gym(
-    dataset: str,
-    *,
-    parameters: Mapping[str, Any] | None = None,
-    num_train: int = 500,
-    num_held_out: int = 100,
-    seed: int = 0,
-    extract: str = "text",
-    template: str = QUESTION_SLOT,
-    system_prompt: str | None = None,
-) -> ProblemSet:
-    """Return problems of a reasoning-gym dataset, held-out ones from other seeds and with no question in common.
+class TaskSettings(Protocol):
+    """What a task is made from: the table `[task]` of a run file.
 
-    The reward is the dataset's own score, from 0 to 1, which may give something for a partly right answer.
-
-    Args:
-        dataset: such as `chain_sum`.
-        parameters: of that dataset, such as `{"min_terms": 2, "max_terms": 2}`.
-        num_train: different training questions.
-        num_held_out: different held-out questions.
-        seed: of the generator.
-        extract: what of the response is the answer: `text` (all), `last-line`, `last-number`, `answer-tag`
-            (`<answer>...</answer>`).
-        template: the user's message; `{question}` stands for the question.
-        system_prompt: None leaves the system message to the model's chat template.
-
-    Raises:
-        ImportError: if the package is missing.
+    Attributes:
+        subject: the setting that `KIND:SUBJECT` gives; empty where there is none.
     """
-    try:
-        adapter = import_module("klimb.tasks.reasoning_gym")
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != "reasoning_gym":
-            raise
-        raise ImportError(
-            "reasoning-gym tasks need a package that is not installed: pip install 'klimb[reasoning-gym]' "
-            "(a C compiler must be there, for its dependency pycosat)"
-        ) from error
-    return adapter.reasoning_gym_problems(
-        dataset,
-        parameters=parameters or {},
-        num_train=num_train,
-        num_held_out=num_held_out,
-        seed=seed,
-        extract=extract,
-        template=template,
-        system_prompt=system_prompt,
-    )
+
+    subject: ClassVar[str]
+
+    @property
+    def kind(self) -> str:
+        """Its name in a file."""
+        ...
+
+    @property
+    def reward(self) -> str:
+        """The name of its reward, or where one's own is."""
+        ...
+
+    def make_task(self) -> ProblemSet:
+        """Return the problems with their reward."""
+        ...
 
 
-TASKS: dict[str, Callable[..., ProblemSet]] = {
-    "arithmetic": arithmetic,
-    "reasoning-gym": reasoning_gym,
-    "file": from_file,
+TASKS: Mapping[str, type[TaskSettings]] = {
+    settings.kind: settings for settings in (ArithmeticSettings, ReasoningGymSettings, FileSettings)
 }
+"""Every task by its kind. A run file's `[task]` takes each of them, and one of the user's own."""
 
 
-def make_task(kind: str, **parameters: Any) -> ProblemSet:
-    """Return a task by kind and parameters.
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class OwnTask:
+    """A task of your own."""
+
+    subject: ClassVar[str] = ""
+
+    kind: OwnName
+    """Where it is: a function of (seed, and what `parameters` names) that returns a `klimb.tasks.ProblemSet`."""
+    parameters: Parameters = field(default_factory=dict)
+    """What your function is told besides the seed, by name."""
+    seed: Seed = 0
+    """Handed to your function, which should draw the problems and the split from it alone."""
+    reward: RewardOrTask = TASKS_OWN
+    """`task` is the task's own reward; `python:module.function` calls another, in a process of its own."""
+
+    def make_task(self) -> ProblemSet:
+        """Return the problems that the function gives, with their reward.
+
+        Raises:
+            ValueError: there is no such function, it takes other arguments or raises, or what it returns is no task.
+        """
+        function = self._load()
+        try:
+            task = function(seed=self.seed, **self.parameters)
+        # The user's own code, which may raise anything.
+        except Exception as error:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            raise ValueError(
+                f"task.kind = {self.kind!r}: the function raised {type(error).__name__}: {error} "
+                f"({Path(frame.filename).name}, line {frame.lineno})"
+            ) from error
+        return with_reward(self._check_task(task), self.reward)
+
+    def _load(self) -> Callable[..., object]:
+        """Return the function, which takes what it will be called with."""
+        function = load_part(self.kind, setting="task.kind")
+        if not callable(function):
+            raise ValueError(
+                f"task.kind = {self.kind!r}: expected a function that returns a klimb.tasks.ProblemSet, "
+                f"got {type(function).__name__}"
+            )
+        if "seed" in self.parameters:
+            raise ValueError("task.parameters.seed: write it as task.seed, which your function gets as its seed")
+        signature = inspect.signature(function)
+        try:
+            signature.bind(seed=self.seed, **self.parameters)
+        except TypeError as error:
+            raise ValueError(
+                f"task.kind = {self.kind!r} is called with {', '.join(('seed', *self.parameters))} (task.seed and "
+                f"task.parameters) by name, but its signature is {signature}: {error}"
+            ) from error
+        return function
+
+    def _check_task(self, task: object) -> ProblemSet:
+        """Return the task if it is one."""
+        here = f"task.kind = {self.kind!r}"
+        if not isinstance(task, ProblemSet):
+            raise ValueError(
+                f"{here}: the function returned {type(task).__name__}, expected a klimb.tasks.ProblemSet(name=…, "
+                "train=…, held_out=…, score=…)"
+            )
+        counts = Counter(problem.problem_id for problem in (*task.train, *task.held_out))
+        repeated = next((name for name, count in counts.items() if count > 1), None)
+        if repeated is not None:
+            raise ValueError(
+                f"{here}: {counts[repeated]} problems have the problem_id {repeated!r}; each needs its own, and none "
+                "may be in both train and held_out"
+            )
+        return task
+
+
+def make_task(kind: str, **settings: Any) -> ProblemSet:
+    """Return a task by kind and settings.
 
     Args:
-        kind: `arithmetic`, `reasoning-gym:DATASET` or `file:PATH`; what follows the colon may also be given as the
-            parameter `dataset` or `path`.
-        parameters: of the function that makes the task, by name.
+        kind: `arithmetic`, `reasoning-gym:DATASET`, `file:PATH` or `python:module.function`; what follows the colon of
+            the first ones may also be given as the setting `dataset` or `path`.
+        settings: of the task, by name.
 
     Raises:
-        ValueError: naming an unknown kind or parameter, and the nearest known one.
+        ValueError: naming an unknown kind or setting, and the nearest known one.
     """
-    name, _, subject = kind.partition(":")
-    make = TASKS.get(name)
-    if make is None:
-        raise ValueError(f"tasks are {', '.join(TASKS)}; got {name!r}{did_you_mean(name, TASKS)}")
-    signature = inspect.signature(make)
-    for parameter in parameters:
-        if parameter not in signature.parameters:
+    given = as_written(**{**task_table(kind), **settings})
+    row = OwnTask if is_own(kind) else TASKS[given["kind"]]
+    signature = inspect.signature(row)
+    for name in settings:
+        if name not in signature.parameters:
             raise ValueError(
-                f"the parameters of task {name!r} are {', '.join(signature.parameters)}; got {parameter!r}"
-                f"{did_you_mean(parameter, signature.parameters)}"
+                f"the settings of task {kind!r} are {', '.join(signature.parameters)}; got {name!r}"
+                f"{did_you_mean(name, signature.parameters)}"
             )
-    positional = [subject] if subject else []
     try:
-        signature.bind(*positional, **parameters)
+        signature.bind(**given)
     except TypeError as error:
-        raise ValueError(f"task {kind!r}: {error}; write it as {name}{SUBJECTS[name]}") from error
-    return make(*positional, **parameters)
+        raise ValueError(f"task {kind!r}: {error}; write it as {_in_short(given['kind'])}") from error
+    return row(**given).make_task()
 
 
-SUBJECTS = {"arithmetic": "", "reasoning-gym": ":DATASET", "file": ":PATH"}
+def task_table(task: str) -> dict[str, str]:
+    """Return the table that `KIND`, `KIND:SUBJECT` or `python:module.function` stands for: its kind, and a key.
+
+    Raises:
+        ValueError: there is no such kind, or it takes nothing behind a colon.
+    """
+    if is_own(task):
+        return {"kind": task}
+    kind, _, subject = task.partition(":")
+    if kind not in TASKS:
+        raise ValueError(f"tasks are {', '.join((*TASKS, OWN_KIND))}; got {kind!r}{did_you_mean(kind, TASKS)}")
+    key = TASKS[kind].subject
+    if subject and not key:
+        ways = ", ".join(_in_short(name) for name in TASKS)
+        raise ValueError(f"task {task!r}: {kind!r} takes nothing behind a colon; use {ways}")
+    return {"kind": kind, key: subject} if subject else {"kind": kind}
+
+
+def _in_short(kind: str) -> str:
+    subject = TASKS[kind].subject
+    return f"{kind}:{subject.upper()}" if subject else kind

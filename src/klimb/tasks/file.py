@@ -11,14 +11,27 @@ import json
 import math
 import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
+from annotated_types import MaxLen
+
+from klimb.declarations import Fraction, LongText, Matching, PathText, Seed, ShortText, configurable
+from klimb.own_parts import LOCATION, PREFIX
 from klimb.tasks.answers import TRUSTED_VERIFIERS, VERIFIERS, VerifierScore, as_integer
-from klimb.tasks.protocol import QUESTION_SLOT, Problem, ProblemSet, ScoreFunction, chat, did_you_mean
-from klimb.tasks.python_rewards import PREFIX, PythonReward, location_of
+from klimb.tasks.protocol import (
+    QUESTION_SLOT,
+    Problem,
+    ProblemSet,
+    QuestionTemplate,
+    ScoreFunction,
+    chat,
+    did_you_mean,
+)
+from klimb.tasks.python_rewards import PythonReward, as_written
 from klimb.tasks.splits import split
 
 UTF8_BOM = b"\xef\xbb\xbf"
@@ -129,87 +142,116 @@ USUAL_ANSWER = "answer"
 """The name of the answer column where none is given."""
 
 
-def from_file(
-    path: str | Path,
-    *,
-    question: str = "question",
-    answer: str | None = "answer",
-    answer_after: str = "",
-    verifier: str | Callable[..., object] = "math-verify",
-    template: str = QUESTION_SLOT,
-    system_prompt: str | None = None,
-    held_out_path: str | Path | None = None,
-    held_out_fraction: float = 0.1,
-    seed: int = 0,
-) -> ProblemSet:
-    """Return the problems of a JSONL, CSV or Parquet file. The columns not named here become metadata.
-
-    A question is never on both sides. Rows that repeat an earlier question and its answer are left out with a warning.
-
-    Args:
-        path: ends in `.jsonl`, `.csv` or `.parquet`.
-        question: the column with the question.
-        answer: the column with the reference answer; None if a reward of your own needs none. Such a reward gets an
-            empty text where a cell is empty, and everywhere if no row has the column `answer`.
-        answer_after: keep of the answer only what follows the last occurrence of this mark (`####` for GSM8K).
-        verifier: `math-verify`, `exact` (the whole response), `integer` (the last number of the response), or a reward
-            of your own: `python:module.function` or the function itself.
-        template: the user's message; `{question}` stands for the question.
-        system_prompt: None leaves the system message to the model's chat template.
-        held_out_path: a second file with the held-out problems; the whole first file is then for training.
-        held_out_fraction: share of the questions held out when there is no second file; 1 keeps all (evaluation only).
-        seed: draws the split.
-
-    Raises:
-        ValueError: naming the file, the line or the column, for anything that cannot be read.
-    """
-    path = Path(path)
-    score = score_function(verifier)
-    if answer is None and not isinstance(score, PythonReward):
-        raise ValueError(f"the verifier {verifier!r} needs an answer column; only a reward of your own can do without")
-
-    needs_answer = not isinstance(score, PythonReward)
-
-    def read(file: Path) -> list[Problem]:
-        rows = read_rows(file)
-        column = answer if needs_answer else column_if_there(rows, answer, file)
-        check_columns(rows, file, [question] if column is None else [question, column])
-        problems = [
-            as_problem(row, question, column, answer_after, template, system_prompt, needs_answer=needs_answer)
-            for row in rows
-        ]
-        if verifier == "integer":
-            check_integers(problems)
-        return without_repetitions(problems, file)
-
-    problems = read(path)
-    if held_out_path is None:
-        random.Random(seed).shuffle(problems)
-        train, held_out = split(problems, held_out_fraction)
-    else:
-        train, held_out = problems, read(Path(held_out_path))
-        check_disjoint(train, held_out)
-    return ProblemSet(
-        name=f"file:{path.name}",
-        train=tuple(train),
-        held_out=tuple(held_out),
-        score=score,
-        trusted=isinstance(score, VerifierScore) and score.verifier in TRUSTED_VERIFIERS,
-    )
+FileReward = Annotated[
+    str,
+    MaxLen(200),
+    Matching(
+        rf"^({'|'.join(VERIFIERS)})$|{LOCATION.pattern}",
+        f"{', '.join(repr(name) for name in VERIFIERS)} or 'python:module.function'",
+    ),
+]
 
 
-def score_function(verifier: str | Callable[..., object]) -> ScoreFunction:
-    """Return the score function a verifier's name (or a reward function) stands for."""
-    if not isinstance(verifier, str):
-        return PythonReward(location_of(verifier))
-    if verifier.startswith(PREFIX):
-        return PythonReward(verifier)
-    if verifier not in VERIFIERS:
-        raise ValueError(
-            f"verifier must be one of {', '.join(VERIFIERS)} or python:module.function, got {verifier!r}"
-            f"{did_you_mean(verifier, VERIFIERS)}"
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class FileSettings:
+    """Your own questions from a .jsonl, .csv or .parquet file."""
+
+    subject: ClassVar[str] = "path"
+
+    kind: Literal["file"] = "file"
+    """A data file."""
+    path: PathText
+    """The data file, relative to the working directory."""
+    question: ShortText = "question"
+    """Column with the question."""
+    answer: Annotated[str, MaxLen(200)] = USUAL_ANSWER
+    """Column with the reference answer; a reward of your own may do without. Empty if there is none."""
+    answer_after: Annotated[str, MaxLen(200)] = ""
+    """Keep of the answer only what follows this mark (`####` for GSM8K); empty keeps all."""
+    reward: FileReward = "math-verify"
+    """How a response is compared with the answer, or `python:module.function` for a reward of your own."""
+    template: QuestionTemplate = QUESTION_SLOT
+    """The user's message; {question} stands for the question."""
+    system_prompt: LongText | None = None
+    """System message; without it the model's chat template decides."""
+    held_out_path: PathText | None = None
+    """A second file with the held-out problems; without it a share of the first is held out."""
+    held_out_fraction: Fraction = 0.1
+    """Share of the questions held out when there is no second file."""
+    seed: Seed = 0
+    """Draws the split."""
+
+    def __post_init__(self) -> None:
+        score_function(self.reward)
+        if not self.answer and self.needs_answer:
+            raise ValueError(
+                f"the reward {self.reward!r} needs an answer column; only a reward of your own can do without"
+            )
+
+    @property
+    def needs_answer(self) -> bool:
+        """True unless the reward is one's own."""
+        return not self.reward.startswith(PREFIX)
+
+    def make_task(self) -> ProblemSet:
+        """Return the problems of the file. The columns not named here become metadata.
+
+        A question is never on both sides. Rows that repeat an earlier question and its answer are left out with a
+        warning. A reward of one's own gets an empty text where an answer's cell is empty, and everywhere if no row has
+        the column `answer`.
+
+        Raises:
+            ValueError: naming the file, the line or the column, for anything that cannot be read.
+        """
+        train, held_out = self._sides()
+        return ProblemSet(
+            name=f"file:{Path(self.path).name}",
+            train=tuple(train),
+            held_out=tuple(held_out),
+            score=score_function(self.reward),
+            trusted=self.reward in TRUSTED_VERIFIERS,
         )
-    return VerifierScore(verifier)
+
+    def _sides(self) -> tuple[list[Problem], list[Problem]]:
+        problems = read_problems(Path(self.path), self)
+        if self.held_out_path is None:
+            random.Random(self.seed).shuffle(problems)
+            return split(problems, self.held_out_fraction)
+        held_out = read_problems(Path(self.held_out_path), self)
+        check_disjoint(problems, held_out)
+        return problems, held_out
+
+
+def from_file(path: str | Path, **settings: Any) -> ProblemSet:
+    """Return the problems of a JSONL, CSV or Parquet file; the other settings are those of `FileSettings`.
+
+    Paths may be given as such, and a reward of one's own as the function itself.
+    """
+    return FileSettings(**as_written(path=path, **settings)).make_task()
+
+
+def read_problems(path: Path, settings: FileSettings) -> list[Problem]:
+    """Return the problems of one file, each question once."""
+    rows = read_rows(path)
+    column = answer_column(rows, path, settings)
+    check_columns(rows, path, [settings.question] if column is None else [settings.question, column])
+    problems = [as_problem(row, column, settings) for row in rows]
+    if settings.reward == "integer":
+        check_integers(problems)
+    return without_repetitions(problems, path)
+
+
+def score_function(reward: str) -> ScoreFunction:
+    """Return the score function that a reward's name stands for."""
+    if reward.startswith(PREFIX):
+        return PythonReward(reward)
+    if reward not in VERIFIERS:
+        raise ValueError(
+            f"reward must be one of {', '.join(VERIFIERS)} or python:module.function, got {reward!r}"
+            f"{did_you_mean(reward, VERIFIERS)}"
+        )
+    return VerifierScore(reward)
 
 
 def check_columns(rows: list[Row], path: Path, wanted: Sequence[str]) -> list[Row]:
@@ -225,50 +267,51 @@ def check_columns(rows: list[Row], path: Path, wanted: Sequence[str]) -> list[Ro
     return rows
 
 
-def column_if_there(rows: Sequence[Row], answer: str | None, path: Path) -> str | None:
-    """Return the answer column for a reward of one's own; None, with a warning, if no row has the usual one.
+def answer_column(rows: Sequence[Row], path: Path, settings: FileSettings) -> str | None:
+    """Return the answer column, or None where there is none; for a reward of one's own it may be missing.
 
-    Another name was given on purpose, and one that is nearly there is a slip: those are left to `check_columns`.
+    Without the usual name in any row, there is a warning. Another name was given on purpose, and one that is nearly
+    there is a slip: those are left to `check_columns`.
     """
-    if answer != USUAL_ANSWER or any(answer in row.values for row in rows):
-        return answer
+    answer = settings.answer
+    if settings.needs_answer or answer != USUAL_ANSWER or any(answer in row.values for row in rows):
+        return answer or None
     if any(did_you_mean(answer, [name for name in row.values if name is not None]) for row in rows):
         return answer
     warnings.warn(
         f"{path} has no column {answer!r}: your reward gets an empty answer (task.answer names another column, and "
         '"" says that there is none)',
-        stacklevel=4,
+        stacklevel=6,
     )
     return None
 
 
-def as_problem(
-    row: Row,
-    question: str,
-    answer: str | None,
-    answer_after: str,
-    template: str,
-    system_prompt: str | None,
-    *,
-    needs_answer: bool = True,
-) -> Problem:
-    """Return the problem of one row."""
-    if answer is None or (not needs_answer and is_empty(row.values[answer])):
-        reference = ""
-    else:
-        reference = as_text(row.values[answer], answer, row.place)
-    if answer_after and answer_after in reference:
-        reference = reference.rpartition(answer_after)[2].strip()
-    elif answer_after and (needs_answer or reference):
-        raise ValueError(f"{row.place}: the answer has no {answer_after!r} (answer_after); it is {reference[-60:]!r}")
-    text = as_text(row.values[question], question, row.place)
+def as_problem(row: Row, answer: str | None, settings: FileSettings) -> Problem:
+    """Return the problem of one row, with the answer of this column."""
+    text = as_text(row.values[settings.question], settings.question, row.place)
     metadata = {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         for name, value in row.values.items()
-        if name not in (question, answer)
+        if name not in (settings.question, answer)
     }
-    messages = chat(text, system_prompt=system_prompt, template=template)
-    return Problem(problem_id=row.place, messages=messages, answer=reference, metadata=metadata)
+    return Problem(
+        problem_id=row.place,
+        messages=chat(text, system_prompt=settings.system_prompt, template=settings.template),
+        answer=reference_answer(row, answer, settings),
+        metadata=metadata,
+    )
+
+
+def reference_answer(row: Row, answer: str | None, settings: FileSettings) -> str:
+    """Return the answer of one row; empty where there is none and the reward needs none."""
+    if answer is None or (not settings.needs_answer and is_empty(row.values[answer])):
+        return ""
+    reference, mark = as_text(row.values[answer], answer, row.place), settings.answer_after
+    if not mark:
+        return reference
+    if mark not in reference:
+        raise ValueError(f"{row.place}: the answer has no {mark!r} (answer_after); it is {reference[-60:]!r}")
+    return reference.rpartition(mark)[2].strip()
 
 
 def is_empty(cell: object) -> bool:
@@ -312,7 +355,7 @@ def without_repetitions(problems: Sequence[Problem], path: Path) -> list[Problem
             )
     num_repeated = len(problems) - len(first)
     if num_repeated:
-        warnings.warn(f"{path}: {num_repeated} rows repeat an earlier question and were left out", stacklevel=4)
+        warnings.warn(f"{path}: {num_repeated} rows repeat an earlier question and were left out", stacklevel=6)
     return list(first.values())
 
 

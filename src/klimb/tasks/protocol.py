@@ -9,13 +9,20 @@ import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Protocol, runtime_checkable
+
+from annotated_types import MaxLen
+
+from klimb.declarations import Matching
 
 if TYPE_CHECKING:  # for annotations only: klimb.experience imports torch, which a scoring process must not wait for
     from klimb.experience.samples import FinishReason, Message
 
 
 QUESTION_SLOT = "{question}"
+
+
+QuestionTemplate = Annotated[str, MaxLen(20_000), Matching(r"\{question\}", f"a text with {QUESTION_SLOT} in it")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,14 +18,27 @@ from functools import cache
 from importlib import import_module
 from numbers import Real
 from pathlib import Path
+from typing import Annotated, Any
 
-from klimb.own_parts import PREFIX, is_own
+from annotated_types import MaxLen
+
+from klimb.declarations import Matching
+from klimb.own_parts import LOCATION, PREFIX, is_own
 from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, Task, did_you_mean
 
 ARGUMENTS = ("prompt", "response", "answer", "metadata")
 
 
 RewardFunction = Callable[..., object]
+
+
+TASKS_OWN = "task"
+"""The reward that a task comes with."""
+
+
+RewardOrTask = Annotated[
+    str, MaxLen(200), Matching(rf"^{TASKS_OWN}$|{LOCATION.pattern}", f"{TASKS_OWN!r} or 'python:module.function'")
+]
 
 
 @dataclass(frozen=True)
@@ -54,14 +67,15 @@ class PythonReward:
 
 
 def with_reward(task: Task, reward: str | RewardFunction) -> ProblemSet:
-    """Return the task with its problems scored by `reward`: `python:module.function`, or such a function itself."""
+    """Return the task with its problems scored by `reward`: `python:module.function`, or such a function itself.
+
+    The reward `task` is the one that the task has.
+    """
+    train, held_out = tuple(task.train), tuple(task.held_out)
+    if reward == TASKS_OWN:
+        return ProblemSet(name=task.name, train=train, held_out=held_out, score=task.score, trusted=task.trusted)
     location = reward if isinstance(reward, str) else location_of(reward)
-    return ProblemSet(
-        name=f"{task.name} with {location}",
-        train=tuple(task.train),
-        held_out=tuple(task.held_out),
-        score=PythonReward(location),
-    )
+    return ProblemSet(name=f"{task.name} with {location}", train=train, held_out=held_out, score=PythonReward(location))
 
 
 def location_of(function: RewardFunction) -> str:
@@ -78,6 +92,12 @@ def location_of(function: RewardFunction) -> str:
             f"and name it '{PREFIX}my_reward.{name if name.isidentifier() else 'reward'}'"
         )
     return f"{PREFIX}{module}.{name}"
+
+
+def as_written(**settings: Any) -> dict[str, Any]:
+    """Return settings as a run file writes them: a path as text, a reward function as `python:module.function`."""
+    written = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
+    return {name: location_of(value) if callable(value) else value for name, value in written.items()}
 
 
 @cache

@@ -1,153 +1,74 @@
-"""Adapter to reasoning-gym: generated problems with their own scoring. Imported only when such a task is asked for."""
+"""Tasks of the package reasoning-gym, which is imported only when such a task is made."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Annotated, Any, ClassVar, Literal
 
-from reasoning_gym.dataset import ProceduralDataset
-from reasoning_gym.factory import DATASETS, create_dataset
-
-from klimb.tasks.answers import EXTRACTIONS, shown
-from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, chat, did_you_mean
-
-SEED_BITS = 30
-"""reasoning-gym generates entry i from seed + i, so seeds 1 and 2 would share nearly all entries. Ours is therefore
-spread over this many bits, and the held-out seeds lie beyond: those of the two sides never meet."""
+from klimb.declarations import Count, LongText, Parameters, Seed, ShortText, configurable, one_of
+from klimb.tasks.answers import EXTRACTIONS
+from klimb.tasks.protocol import QUESTION_SLOT, ProblemSet, QuestionTemplate
+from klimb.tasks.python_rewards import TASKS_OWN, RewardOrTask, as_written, with_reward
 
 
-DRAWS_PER_PROBLEM = 4
-"""Entries looked at per problem asked for, at most; repeated questions use them up."""
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class ReasoningGymSettings:
+    """A generated task of the package `reasoning-gym`."""
 
+    subject: ClassVar[str] = "dataset"
 
-OWN_PARAMETERS = ("seed", "size")
+    kind: Literal["reasoning-gym"] = "reasoning-gym"
+    """A dataset of reasoning-gym."""
+    dataset: ShortText
+    """Its name there, e.g. `leg_counting`."""
+    parameters: Parameters = field(default_factory=dict)
+    """Parameters of that dataset."""
+    num_train: Count = 500
+    """Training problems."""
+    num_held_out: Count = 100
+    """Problems kept out of training."""
+    seed: Seed = 0
+    """Of the generator."""
+    extract: Annotated[str, one_of(EXTRACTIONS)] = "text"
+    """What of the response is the answer: all, its last line, its last number, or what is in <answer>...</answer>."""
+    reward: RewardOrTask = TASKS_OWN
+    """`task` is the task's own reward; `python:module.function` calls yours, in a process of its own."""
+    template: QuestionTemplate = QUESTION_SLOT
+    """The user's message; {question} stands for the question."""
+    system_prompt: LongText | None = None
+    """System message; without it the model's chat template decides."""
 
+    def __post_init__(self) -> None:
+        # A run file asks for at least one of each; from Python a side may stay empty.
+        for name in ("num_train", "num_held_out"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if self.extract not in EXTRACTIONS:
+            raise ValueError(f"extract must be one of {', '.join(EXTRACTIONS)}, got {self.extract!r}")
 
-Entry = dict[str, Any]
-"""What reasoning-gym calls an entry: question, answer, and the metadata its scoring needs."""
+    def make_task(self) -> ProblemSet:
+        """Return the problems, held-out ones from other seeds and with no question in common.
 
+        The task's own reward is the dataset's score, from 0 to 1, which may give something for a partly right answer.
 
-@dataclass(frozen=True, eq=False)
-class ReasoningGymScore:
-    """Scores with the dataset's own `score_answer`, on the part of the response that `extract` names.
-
-    The entries travel with it, since some datasets generate other ones in another process.
-    """
-
-    dataset: str
-    parameters: Mapping[str, Any]
-    extract: str
-    entries: Mapping[str, Entry]
-
-    @cached_property
-    def scoring(self) -> ProceduralDataset:
-        """The dataset whose `score_answer` is used; its own entries are not."""
-        return create_dataset(self.dataset, **self.parameters, seed=0, size=1)
-
-    def prepare(self) -> None:
-        """Create the dataset."""
-        _ = self.scoring
-
-    def __call__(self, problem: Problem, response: Response) -> Score:
-        """Return the dataset's score, from 0 to 1; correct means 1."""
-        answer = EXTRACTIONS[self.extract](response.text)
+        Raises:
+            ImportError: if the package is missing.
+            ValueError: there is no such dataset or parameter, or too few different questions.
+        """
         try:
-            value = float(self.scoring.score_answer(answer, self.entries[problem.problem_id]))
-        except ValueError as error:  # several datasets let int(answer) raise: the answer has not the form asked for
-            return Score(reward=0.0, correct=False, parts={"score": 0.0}, reason=f"unreadable answer: {error}")
-        reason = f"{self.dataset} scores {shown(answer)!r} with {value:g}, expected {shown(problem.answer)!r}"
-        return Score(reward=value, correct=value == 1, parts={"score": value}, reason=reason)
+            adapter = import_module("klimb.tasks.gym_problems")
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] != "reasoning_gym":
+                raise
+            raise ImportError(
+                "reasoning-gym tasks need a package that is not installed: pip install 'klimb[reasoning-gym]' "
+                "(a C compiler must be there, for its dependency pycosat)"
+            ) from error
+        return with_reward(adapter.reasoning_gym_problems(self), self.reward)
 
 
-def reasoning_gym_problems(
-    dataset: str,
-    *,
-    parameters: Mapping[str, Any],
-    num_train: int,
-    num_held_out: int,
-    seed: int,
-    extract: str,
-    template: str,
-    system_prompt: str | None,
-) -> ProblemSet:
-    """Return problems of a reasoning-gym dataset; `klimb.tasks.reasoning_gym` documents the parameters."""
-    check_parameters(dataset, parameters, extract)
-    for name, num in (("num_train", num_train), ("num_held_out", num_held_out)):
-        if num < 0:
-            raise ValueError(f"{name} must be >= 0, got {num}")
-    first_seed = random.Random(seed).getrandbits(SEED_BITS)
-    held_out = draw(dataset, parameters, first_seed + (1 << SEED_BITS), num_held_out, "num_held_out", frozenset())
-    held_out_questions = frozenset(entry["question"] for entry in held_out.values())
-    train = draw(dataset, parameters, first_seed, num_train, "num_train", held_out_questions)
-
-    def problems(entries: Mapping[str, Entry]) -> tuple[Problem, ...]:
-        return tuple(
-            Problem(
-                problem_id=problem_id,
-                messages=chat(entry["question"], system_prompt=system_prompt, template=template),
-                answer="" if entry["answer"] is None else str(entry["answer"]),
-            )
-            for problem_id, entry in entries.items()
-        )
-
-    return ProblemSet(
-        name=f"reasoning-gym:{dataset}",
-        train=problems(train),
-        held_out=problems(held_out),
-        score=ReasoningGymScore(dataset, dict(parameters), extract, {**held_out, **train}),
-    )
-
-
-def check_parameters(dataset: str, parameters: Mapping[str, Any], extract: str) -> None:
-    """Raise ValueError for a dataset, a parameter or an extraction that does not exist, with the nearest name."""
-    if dataset not in DATASETS:
-        raise ValueError(
-            f"reasoning-gym has {len(DATASETS)} datasets (python -c 'from reasoning_gym.factory import DATASETS as d; "
-            f"print(*d)' lists them), but no {dataset!r}{did_you_mean(dataset, DATASETS)}"
-        )
-    known = [field.name for field in fields(DATASETS[dataset][1]) if field.name not in OWN_PARAMETERS]
-    for name in parameters:
-        if name in OWN_PARAMETERS:
-            raise ValueError(
-                f"{name} is not a parameter of the dataset here: set seed, num_train and num_held_out instead"
-            )
-        if name not in known:
-            raise ValueError(
-                f"the parameters of {dataset} are {', '.join(known)}; got {name!r}{did_you_mean(name, known)}"
-            )
-    if extract not in EXTRACTIONS:
-        raise ValueError(f"extract must be one of {', '.join(EXTRACTIONS)}, got {extract!r}")
-
-
-def draw(
-    dataset: str, parameters: Mapping[str, Any], seed: int, num_wanted: int, wanted: str, excluded: frozenset[str]
-) -> dict[str, Entry]:
-    """Return `num_wanted` entries with different questions, none of them excluded, by problem id."""
-    if num_wanted == 0:
-        return {}
-    size = DRAWS_PER_PROBLEM * num_wanted
-    entries: dict[str, Entry] = {}
-    seen = set(excluded)
-    source = generated(dataset, parameters, seed, size)
-    for index in range(size):
-        entry = source[index]
-        if entry["question"] not in seen:
-            seen.add(entry["question"])
-            entries[f"{dataset}:{seed}:{index}"] = entry
-        if len(entries) == num_wanted:
-            return entries
-    raise ValueError(
-        f"{dataset} gave only {len(entries)} questions for {wanted}={num_wanted} in {size} draws, the rest being "
-        f"repetitions or held out; lower {wanted}, or choose parameters with more variety"
-    )
-
-
-def generated(dataset: str, parameters: Mapping[str, Any], seed: int, size: int) -> ProceduralDataset:
-    """Return the dataset; its complaint about a parameter becomes a ValueError."""
-    try:
-        return create_dataset(dataset, **parameters, seed=seed, size=size)
-    except (AssertionError, TypeError) as error:
-        raise ValueError(f"reasoning-gym does not accept {dict(parameters)} for {dataset}: {error}") from error
+def reasoning_gym(dataset: str, **settings: Any) -> ProblemSet:
+    """Return problems of a reasoning-gym dataset, such as `chain_sum`; the others are `ReasoningGymSettings`."""
+    return ReasoningGymSettings(**as_written(dataset=dataset, **settings)).make_task()

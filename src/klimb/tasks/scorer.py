@@ -22,6 +22,7 @@ from typing import Any
 
 from klimb.tasks import worker as scoring_program
 from klimb.tasks.protocol import Problem, Response, Score, Task
+from klimb.tasks.settings import ScorerSettings
 
 READ_SIZE = 1 << 16
 
@@ -135,6 +136,9 @@ MOST_ATTEMPTS = 2
 BYTES_PER_GIGABYTE = 1e9
 
 
+DEFAULTS = ScorerSettings()
+
+
 class ScoringError(ValueError):
     """The score function cannot be loaded, or fails for too many responses to go on."""
 
@@ -163,42 +167,22 @@ class Scorer:
         first_traceback: of the first exception that a score function raised, or None.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        *,
-        timeout_seconds: float = 5.0,
-        num_workers: int = 1,
-        max_error_fraction: float = 0.5,
-        memory_limit_gigabytes: float | None = 8.0,
-    ) -> None:
+    def __init__(self, task: Task, settings: ScorerSettings = DEFAULTS) -> None:
         """Prepare; processes start on entering.
 
         Args:
             task: whose score function is called.
-            timeout_seconds: wall time for one response.
-            num_workers: worker processes.
-            max_error_fraction: above this fraction of errors, once 16 responses are scored, `ScoringError` stops it;
-                1 never stops.
-            memory_limit_gigabytes: address space of a worker; None sets no limit (a reward that uses a GPU needs that).
+            settings: the processes and their limits. The memory limit is on their address space: a reward that uses a
+                GPU needs none. The share of errors counts once 16 responses are scored, and 1 never stops.
         """
-        if not timeout_seconds > 0:
-            raise ValueError(f"timeout_seconds must be > 0, got {timeout_seconds}")
-        if num_workers < 1:
-            raise ValueError(f"num_workers must be >= 1, got {num_workers}")
-        if not 0 <= max_error_fraction <= 1:
-            raise ValueError(f"max_error_fraction must be in [0, 1], got {max_error_fraction}")
-        if memory_limit_gigabytes is not None and not memory_limit_gigabytes > 0:
-            raise ValueError(f"memory_limit_gigabytes must be > 0, or None for no limit, got {memory_limit_gigabytes}")
         self.task = task
-        self.timeout_seconds = timeout_seconds
-        self.num_workers = num_workers
-        self.max_error_fraction = max_error_fraction
+        self.settings = settings
         self.num_scored = 0
         self.num_errors = 0
         self.num_timeouts = 0
         self.first_traceback: str | None = None
-        self._memory_limit_bytes = memory_limit_gigabytes and int(memory_limit_gigabytes * BYTES_PER_GIGABYTE)
+        memory = settings.memory_limit_gigabytes
+        self._memory_limit_bytes = None if memory is None else int(memory * BYTES_PER_GIGABYTE)
         self._start = b""
         self._workers: list[WorkerProcess] = []
 
@@ -211,7 +195,7 @@ class Scorer:
         if not self.task.trusted:
             self._start = self._start_request()
             try:
-                for _ in range(self.num_workers):
+                for _ in range(self.settings.num_workers):
                     self._workers.append(self._new_worker())
                 while not all(worker.is_ready for worker in self._workers):
                     for _ in self._events():
@@ -287,7 +271,7 @@ class Scorer:
         for worker in self._workers:
             if queue and worker.is_ready and worker.job is None:
                 job = queue.popleft()
-                worker.begin(job, job.request, timeout_seconds=self.timeout_seconds)
+                worker.begin(job, job.request, timeout_seconds=self.settings.timeout_seconds)
 
     def _events(self) -> Iterator[tuple[Job, Score | None]]:
         """Wait for something to happen; yields finished jobs. None for a score means: try again."""
@@ -366,7 +350,7 @@ class Scorer:
         job = worker.job
         self._replace(worker)
         self.num_timeouts += 1
-        yield job, Score(reward=None, reason=f"timed out after {self.timeout_seconds:g} s")
+        yield job, Score(reward=None, reason=f"timed out after {self.settings.timeout_seconds:g} s")
 
     def _score_of(self, reply: dict[str, Any]) -> Score:
         """Return the score a reply holds; one without a reward if the score function raised."""
@@ -379,11 +363,12 @@ class Scorer:
         """Return the score after counting it; raises ScoringError when too many were errors."""
         self.num_scored += 1
         self.num_errors += score.reward is None
-        too_many = self.num_errors > self.max_error_fraction * self.num_scored
+        most = self.settings.max_error_fraction
+        too_many = self.num_errors > most * self.num_scored
         if self.num_scored >= MIN_SCORED_TO_STOP and too_many:
             details = f"\nfirst traceback:\n{self.first_traceback}" if self.first_traceback else ""
             raise ScoringError(
                 f"{self.num_errors} of {self.num_scored} responses to task {self.task.name!r} have no reward, more "
-                f"than max_error_fraction={self.max_error_fraction:g}; the last reason: {score.reason}{details}"
+                f"than max_error_fraction={most:g}; the last reason: {score.reason}{details}"
             )
         return score

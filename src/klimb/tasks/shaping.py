@@ -6,8 +6,11 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
+from annotated_types import Ge, Gt, Le, MaxLen, MinLen
+
+from klimb.declarations import Count, configurable, require
 from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, ScoreFunction, Task
 
 BUILT_IN_PARTS = ("correct", "reward")
@@ -32,6 +35,21 @@ class Shaping(Protocol):
         ...
 
 
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class OverlongSettings:
+    """DAPO's soft punishment of answers that come close to the length limit."""
+
+    buffer_tokens: Count
+    """The punishment grows from 0 to `factor` over the last this many tokens before the limit."""
+    factor: Annotated[float, Gt(0), Le(1_000)] = 1.0
+    """The punishment at the limit."""
+
+    def __post_init__(self) -> None:
+        require(self.buffer_tokens >= 1, "buffer_tokens", self.buffer_tokens, ">= 1")
+        require(math.isfinite(self.factor) and self.factor > 0, "factor", self.factor, "finite and > 0")
+
+
 @dataclass(frozen=True, kw_only=True)
 class OverlongShaping:
     """Soft overlong punishment: long responses lose up to `factor`, and not all at once.
@@ -40,54 +58,61 @@ class OverlongShaping:
     0 if n <= L - B;  (L - B - n) / B if L - B < n <= L;  -1 if n > L;  times `factor`.
 
     Attributes:
+        settings: B and the factor.
         max_tokens: where the full penalty is reached; usually the sampler's max_new_tokens.
-        buffer_tokens: over this many tokens before it the penalty grows.
-        factor: the full penalty.
 
     Source: DAPO, arXiv 2503.14476, equation 13 (L_max, L_cache).
     """
 
+    settings: OverlongSettings
     max_tokens: int
-    buffer_tokens: int
-    factor: float = 1.0
     part: str = "overlong"
     trusted: bool = True
 
     def __post_init__(self) -> None:
-        if not 1 <= self.buffer_tokens <= self.max_tokens:
-            raise ValueError(f"buffer_tokens must be in [1, max_tokens={self.max_tokens}], got {self.buffer_tokens}")
-        if not (math.isfinite(self.factor) and self.factor > 0):
-            raise ValueError(f"factor must be finite and > 0, got {self.factor}")
+        buffer = self.settings.buffer_tokens
+        require(buffer <= self.max_tokens, "buffer_tokens", buffer, f"in [1, max_tokens={self.max_tokens}]")
 
     def amount(self, response: Response) -> float:
         """Return the penalty: 0, or less."""
-        num_over = response.num_tokens - (self.max_tokens - self.buffer_tokens)
-        return -self.factor * min(max(num_over / self.buffer_tokens, 0.0), 1.0)
+        buffer = self.settings.buffer_tokens
+        num_over = response.num_tokens - (self.max_tokens - buffer)
+        return -self.settings.factor * min(max(num_over / buffer, 0.0), 1.0)
 
 
+@configurable
 @dataclass(frozen=True, kw_only=True)
-class FormatReward:
-    """Adds `weight` when the regular expression is found in the response (`.` also matches line ends).
+class FormatSettings:
+    """A bonus for answers that match a pattern."""
 
-    Not trusted: a pattern may take exponential time on some text, so it runs where a deadline holds.
-    """
-
-    pattern: str
-    weight: float
-    part: str = "format"
-    trusted: bool = False
+    pattern: Annotated[str, MinLen(1), MaxLen(1_000)]
+    """Regular expression that is searched in the answer."""
+    weight: Annotated[float, Ge(-1_000), Le(1_000)] = 0.1
+    """Added to the reward when it matches."""
 
     def __post_init__(self) -> None:
         try:
             re.compile(self.pattern, re.DOTALL)
         except re.error as error:
             raise ValueError(f"pattern {self.pattern!r} is not a regular expression: {error}") from error
-        if not math.isfinite(self.weight):
-            raise ValueError(f"weight must be finite, got {self.weight}")
+        require(math.isfinite(self.weight), "weight", self.weight, "finite")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormatReward:
+    """Adds the weight when the regular expression is found in the response (`.` also matches line ends).
+
+    Not trusted: a pattern may take exponential time on some text, so it runs where a deadline holds.
+    """
+
+    settings: FormatSettings
+    part: str = "format"
+    trusted: bool = False
 
     def amount(self, response: Response) -> float:
         """Return the weight or 0."""
-        return self.weight if re.search(self.pattern, response.text, re.DOTALL) else 0.0
+        is_found = re.search(self.settings.pattern, response.text, re.DOTALL) is not None
+        return self.settings.weight if is_found else 0.0
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,13 @@ from klimb.ui.terminal.run import print_facts
 from klimb.ui.text import relative_to_working_directory
 from klimb.workbench.audit_run_file import logged, run_file
 from klimb.workbench.config import RunConfig, build_config, read_config
-from klimb.workbench.evaluation_config import task_table
+from klimb.workbench.evaluation_config import evaluated_task
 from klimb.workbench.log_scoring import Rows, draw_fresh, foreign_ids, read_rows, score_rows
 from klimb.workbench.model_path import model_path
 from klimb.workbench.options import AuditOptions
 from klimb.workbench.session import make_task
 
-EVALUATION = "--eval TASK, one of arithmetic, reasoning-gym:NAME and file:PATH"
+EVALUATION = "--eval TASK, one of arithmetic, reasoning-gym:NAME, file:PATH and python:module.function"
 
 
 MODEL = "--model MODEL"
@@ -226,7 +226,7 @@ def evaluation_prompts(task: str) -> tuple[str, ...]:
     Raises:
         ConfigError: there is no such task, or it holds no problem out.
     """
-    questions = held_out_questions(build_config({"task": task_table(task)}, source="--eval"))
+    questions = held_out_questions(build_config({"task": evaluated_task(task, option="--eval")}, source="--eval"))
     if not questions:
         raise ConfigError(f"--eval {task}: the task has no held-out problems to compare with")
     return questions

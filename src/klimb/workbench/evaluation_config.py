@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from klimb.errors import ConfigError
+from klimb.tasks.catalogue import task_table
 from klimb.training.run_folder import RunFolder, is_run
 from klimb.workbench.config import RunConfig, build_config, read_tables, with_overrides
 from klimb.workbench.model_path import model_path
-
-SUBJECT_KEYS = {"reasoning-gym": "dataset", "file": "path"}
 
 
 def evaluation_config(model: str, *, task: str, config: Path | None, overrides: list[str]) -> RunConfig:
@@ -16,7 +15,7 @@ def evaluation_config(model: str, *, task: str, config: Path | None, overrides: 
 
     Args:
         model: what `model.path` takes, or a run's folder: then its model and, if nothing else is named, its task.
-        task: `arithmetic`, `reasoning-gym:NAME` or `file:PATH`; empty if `config` says it.
+        task: `arithmetic`, `reasoning-gym:NAME`, `file:PATH` or `python:module.function`; empty if `config` says it.
         config: a run's TOML or config.json.
         overrides: `key=value` pairs.
 
@@ -29,10 +28,13 @@ def evaluation_config(model: str, *, task: str, config: Path | None, overrides: 
         model = model_path(model)
     if bool(task) == (config is not None):
         raise ConfigError(
-            "say what to evaluate on: either --task (arithmetic, reasoning-gym:NAME, file:PATH) or --config"
+            "say what to evaluate on: either --task (arithmetic, reasoning-gym:NAME, file:PATH, "
+            "python:module.function) or --config"
         )
     tables = (
-        {"task": task_table(task), "evaluation": {"num_problems": 1_000}} if config is None else read_tables(config)
+        {"task": evaluated_task(task, option="--task"), "evaluation": {"num_problems": 1_000}}
+        if config is None
+        else read_tables(config)
     )
     model_table = tables.get("model", {})
     # The saved model holds the trained weights: an adapter of the run is already in them.
@@ -41,17 +43,17 @@ def evaluation_config(model: str, *, task: str, config: Path | None, overrides: 
     return build_config(with_overrides(tables, overrides), source=str(config or "--task"))
 
 
-def task_table(task: str) -> dict[str, Any]:
-    """Return the task section that `kind` or `kind:subject` stands for."""
-    kind, _, subject = task.partition(":")
-    table: dict[str, Any] = {"kind": kind}
-    if subject and kind not in SUBJECT_KEYS:
-        raise ConfigError(
-            f"--task {task}: {kind!r} takes nothing behind a colon; use arithmetic, reasoning-gym:NAME or file:PATH"
-        )
-    if subject:
-        table[SUBJECT_KEYS[kind]] = subject
-    if kind == "file":
+def evaluated_task(task: str, *, option: str) -> dict[str, Any]:
+    """Return the task section that an option such as `--task` stands for.
+
+    Raises:
+        ConfigError: there is no such task.
+    """
+    try:
+        table: dict[str, Any] = {**task_table(task)}
+    except ValueError as error:
+        raise ConfigError(f"{option} {task}: {error}") from None
+    if table["kind"] == "file":
         # Asked for by name, the file is what to evaluate on: all of it.
         table["held_out_fraction"] = 1.0
     return table

@@ -49,7 +49,8 @@ class AuditOptions:
 
     Attributes:
         model: The model to train: scores the logged answers. What `eval` takes.
-        evaluation: `arithmetic`, `reasoning-gym:NAME` or `file:PATH`: prompts that must not be in the data.
+        evaluation: `arithmetic`, `reasoning-gym:NAME`, `file:PATH` or `python:module.function`: prompts that
+            must not be in the data.
         where: A DuckDB condition on samples, such as "reward is not null".
         html: Where the page goes; without it, DATA-audit.html here.
         config: Where the run file goes; without it, DATA-audit.toml here.

@@ -11,22 +11,10 @@ import torch
 from klimb.errors import ConfigError
 from klimb.experience import Message, open_store
 from klimb.losses import Corrected, Loss, NoCorrection, Objective, build_loss, slope_at_reference
-from klimb.own_parts import is_own, load_part, source_hash
-from klimb.policies import Policy, keep_freed_memory, load_policy
+from klimb.own_parts import is_own, load_part, sources_of
+from klimb.policies import ModelSettings, Policy, keep_freed_memory, load_model
 from klimb.samplers import LocalSampler, Sampler
-from klimb.tasks import (
-    FormatReward,
-    OverlongShaping,
-    Problem,
-    ProblemSet,
-    Scorer,
-    Shaping,
-    arithmetic,
-    from_file,
-    reasoning_gym,
-    with_reward,
-    with_shaping,
-)
+from klimb.tasks import Problem, ProblemSet, Scorer, with_shaping
 from klimb.tasks.file import read_rows
 from klimb.training import (
     LoopSettings,
@@ -37,7 +25,7 @@ from klimb.training.settings import SOURCES, IterativeReference
 from klimb.training.sources.offline import check_logs
 from klimb.training.state import flatten
 from klimb.ui.terminal.run import guard_facts
-from klimb.workbench.config import CloningConfig, ModelSection, RunConfig, SamplingConfig, StoreSection, TaskSection
+from klimb.workbench.config import CloningConfig, RunConfig, SamplingConfig, StoreSection
 from klimb.workbench.config.reading import resolved_tables
 
 
@@ -57,26 +45,13 @@ def make_objective(config: RunConfig) -> Loss:
 
 def own_parts(config: RunConfig) -> dict[str, str]:
     """Return every part of the user's own that the run is made of, with the hash of its source."""
-    tables = flatten(resolved_tables(config))
-    named = {value for value in tables.values() if isinstance(value, str) and is_own(value)}
-    return {name: source_hash(name) for name in sorted(named)}
+    return sources_of(*(value for value in flatten(resolved_tables(config)).values() if isinstance(value, str)))
 
 
-TASKS_OWN_REWARD = "task"
-
-
-def make_policy(section: ModelSection) -> Policy:
+def make_policy(settings: ModelSettings) -> Policy:
     """Return the language model, on its device."""
     keep_freed_memory()
-    policy = load_policy(
-        section.path,
-        dtype=section.dtype,
-        device=section.device,
-        lora=section.lora,
-        trust_remote_code=section.trust_remote_code,
-    )
-    policy.activation_checkpointing = section.activation_checkpointing
-    return policy
+    return load_model(settings)
 
 
 def make_sampler(policy: Policy, section: SamplingConfig) -> Sampler:
@@ -99,44 +74,14 @@ def make_sampler(policy: Policy, section: SamplingConfig) -> Sampler:
 
 def make_task(config: RunConfig) -> ProblemSet:
     """Return the problems, with the reward and the shaping that the configuration asks for."""
-    scoring = config.scoring
-    task = _problems(config.task)
-    shapings: list[Shaping] = []
-    if scoring.overlong is not None:
-        shapings.append(
-            OverlongShaping(
-                max_tokens=config.sampling.max_new_tokens,
-                buffer_tokens=scoring.overlong.buffer_tokens,
-                factor=scoring.overlong.factor,
-            )
-        )
-    if scoring.format is not None:
-        shapings.append(FormatReward(pattern=scoring.format.pattern, weight=scoring.format.weight))
+    shapings = config.scoring.shapings(max_tokens=config.sampling.max_new_tokens)
+    task = config.task.make_task()
     return with_shaping(task, shapings) if shapings else task
-
-
-def _problems(section: TaskSection) -> ProblemSet:
-    settings = section.model_dump(exclude={"kind", "reward"})
-    if section.kind == "file":
-        settings["answer"] = section.answer or None
-        return from_file(settings.pop("path"), verifier=section.reward, **settings)
-    if section.kind == "arithmetic":
-        task = arithmetic(**settings)
-    else:
-        task = reasoning_gym(settings.pop("dataset"), **settings)
-    return task if section.reward == TASKS_OWN_REWARD else with_reward(task, section.reward)
 
 
 def make_scorer(config: RunConfig, task: ProblemSet) -> Scorer:
     """Return the scorer of the task, not yet entered."""
-    limit = config.scoring.memory_limit_gigabytes
-    return Scorer(
-        task,
-        timeout_seconds=config.scoring.timeout_seconds,
-        num_workers=config.scoring.num_workers,
-        max_error_fraction=config.scoring.max_error_fraction,
-        memory_limit_gigabytes=None if limit == "none" else limit,
-    )
+    return Scorer(task, config.scoring)
 
 
 def make_loop_settings(config: RunConfig) -> LoopSettings:
@@ -258,7 +203,8 @@ def describe(session: Session) -> list[tuple[str, str]]:
 
 def _sampler_in_words(session: Session) -> str:
     sampler = session.sampler
-    return sampler.describe() if isinstance(sampler, LocalSampler) else f"drawn by {session.config.sampling.sampler}"
+    own = session.config.sampling.sampler
+    return f"drawn by {own}" if is_own(own) or not isinstance(sampler, LocalSampler) else sampler.describe()
 
 
 def _task_in_words(session: Session) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from klimb.tasks import Problem, Response, Scorer
+from klimb.tasks import Problem, Response, Scorer, ScorerSettings
 from klimb.training.guard.general import EASY, everyday, format_problem, general_problems
 
 
@@ -68,7 +68,7 @@ def test_a_pattern_that_hangs_costs_seconds_and_no_run():
     assert not general.trusted
     assert pickle.loads(pickle.dumps(general.score)).functions.keys() == {"format"}
     problem = format_problem()
-    with Scorer(general, timeout_seconds=2, max_error_fraction=1.0) as scorer:
+    with Scorer(general, ScorerSettings(timeout_seconds=2, max_error_fraction=1.0)) as scorer:
         scores = scorer.score_many([problem] * 3, [said("aaa"), said("a" * 60 + "b"), said("b")])
     assert [score.reward for score in scores] == [1, None, 0]
 

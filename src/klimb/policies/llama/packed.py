@@ -18,7 +18,8 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2Model
 from klimb.policies.llama.attention import HeadShape, SharedAttention
 from klimb.policies.llama.ops import embedded, gated_linear, joint_linear, rms_norm_of_sum
 from klimb.policies.llama.rows import PackedRows
-from klimb.policies.memory import ActivationCheckpointing, num_checkpointed
+from klimb.policies.memory import num_checkpointed
+from klimb.policies.settings import ActivationCheckpointing
 
 KNOWN_DECODERS = (LlamaModel, MistralModel, Qwen2Model)
 """Exactly these classes: their forward passes are the computation below, and a subclass may change it."""

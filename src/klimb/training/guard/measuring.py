@@ -22,7 +22,7 @@ from klimb.errors import ConfigError
 from klimb.experience import Sample, SamplingSettings
 from klimb.policies import Policy
 from klimb.samplers import Sampler
-from klimb.tasks import ProblemSet, Response, Scorer
+from klimb.tasks import ProblemSet, Response, Scorer, ScorerSettings
 from klimb.training.guard.general import SET, format_problem, general_problems
 from klimb.training.guard.limits import BaseMetrics, Flags
 from klimb.training.guard.settings import GuardSettings
@@ -153,7 +153,7 @@ class Measurer:
 
     def __post_init__(self) -> None:
         # A response that cannot be scored has no score; it never ends a run.
-        object.__setattr__(self, "_scorer", Scorer(self.general, max_error_fraction=1.0))
+        object.__setattr__(self, "_scorer", Scorer(self.general, ScorerSettings(max_error_fraction=1.0)))
 
     def __enter__(self) -> "Measurer":
         """Start the scoring."""

@@ -20,7 +20,7 @@ def evaluate(
 
     Args:
         model: A Hugging Face folder, a .gguf file, `smollm2-135m`, or a run's folder.
-        task: `arithmetic`, `reasoning-gym:NAME` or `file:PATH`.
+        task: `arithmetic`, `reasoning-gym:NAME`, `file:PATH` or `python:module.function`.
         config: Instead of a task: a run's TOML or config.json, whose held-out problems are taken.
         settings: Overrides such as `task.digits=2` or `evaluation.num_samples=32`.
         output: Also write the result to this JSON file.

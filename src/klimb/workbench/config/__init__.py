@@ -7,19 +7,15 @@ from klimb.workbench.config.reading import build_config, read_config, read_table
 from klimb.workbench.config.recipe import DEFAULT_RECIPE, recipe_sections, table_of
 from klimb.workbench.config.run import RunConfig
 from klimb.workbench.config.sections import CloningConfig, EvaluationConfig, SamplingConfig, StoreSection
-from klimb.workbench.config.world import ModelSection, ScoringSection, TaskSection
 
 __all__ = [
     "DEFAULT_RECIPE",
     "CloningConfig",
     "EvaluationConfig",
     "FieldFacts",
-    "ModelSection",
     "RunConfig",
     "SamplingConfig",
-    "ScoringSection",
     "StoreSection",
-    "TaskSection",
     "build_config",
     "divergence_of",
     "known_fields",

@@ -26,32 +26,6 @@ RunName = Annotated[
 ]
 
 
-OwnOrTask = Annotated[
-    str,
-    StringConstraints(pattern=r"^task$|^python:[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$", max_length=200),
-    in_plain_words("'task' or 'python:module.function'"),
-]
-
-
-FileReward = Annotated[
-    str,
-    StringConstraints(pattern=r"^(math-verify|exact|integer)$|^python:[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$", max_length=200),
-    in_plain_words("'math-verify', 'exact', 'integer' or 'python:module.function'"),
-]
-
-
-QuestionTemplate = Annotated[
-    str, StringConstraints(pattern=r"\{question\}", max_length=20_000), in_plain_words("a text with {question} in it")
-]
-
-
-ExpressionTemplate = Annotated[
-    str,
-    StringConstraints(pattern=r"\{expression\}", max_length=20_000),
-    in_plain_words("a text with {expression} in it"),
-]
-
-
 def _without_repetition(names: tuple[str, ...]) -> tuple[str, ...]:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:

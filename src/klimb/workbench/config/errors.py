@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from klimb.declarations import NONE_OF_UNION
 from klimb.errors import ConfigError
 from klimb.losses.settings import LOSSES
 from klimb.workbench.config.fields import TABLE, FieldFacts, known_fields
@@ -20,6 +21,10 @@ UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 MISSING_KEY = ("missing", "missing_argument", "missing_keyword_only_argument")
+
+
+SAYS_ALL = ("value_error", "assertion_error", NONE_OF_UNION)
+"""Errors whose message is for people."""
 
 
 WRONG_NAME = "[key]"
@@ -68,9 +73,15 @@ class _Words:
         for index, part in enumerate(rest):
             here = ".".join([*parts, part])
             is_last = index == len(rest) - 1
-            if here in known or (is_last and not self._is_leaf(".".join(parts))):
+            if here in known or (is_last and not self._is_leaf(".".join(parts)) and not self._is_tag(rest, parts)):
                 parts.append(part)
         return ".".join(parts)
+
+    def _is_tag(self, location: list[str], parts: list[str]) -> bool:
+        # Of a table as a whole: the kind stands right behind the table's own key.
+        key = ".".join([*parts, "kind"])
+        kinds = {kind for facts in known_fields(self.model) if facts.path == key for kind in facts.kinds[-1:]}
+        return location[-2:-1] == parts[-1:] and location[-1] in kinds
 
     def line(self, detail: ErrorDetails, path: str) -> str:
         """Return one error as one line."""
@@ -88,7 +99,7 @@ class _Words:
             return f"{path} = {shown}: unknown key; {hint}"
         if detail["type"] in MISSING_KEY:
             return f"{path}: missing; expected {facts.allowed if facts else 'a value'}"
-        if detail["type"] in ("value_error", "assertion_error"):
+        if detail["type"] in SAYS_ALL:
             message = str(detail["msg"]).removeprefix("Value error, ")
             return f"{path} = {shown}: {message}" if path else message
         if detail["type"] == "union_tag_invalid":

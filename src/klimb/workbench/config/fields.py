@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from klimb.declarations import OWN_KIND
 from klimb.workbench.config.run import RunConfig
 
 Schema = Mapping[str, Any]
@@ -80,8 +81,13 @@ def _tables(field: Schema, definitions: Schema) -> Iterator[tuple[str, Schema]]:
     for option in (field, *field.get("oneOf", ()), *field.get("anyOf", ()), *field.get("allOf", ())):
         table = definitions.get(str(option.get("$ref", "")).removeprefix("#/$defs/"))
         if table is not None and "properties" in table:
-            told_by = next((table["properties"][key] for key in ("kind", "loss") if key in table["properties"]), {})
-            yield str(told_by.get("const", "")), table
+            yield _kind_of(table), table
+
+
+def _kind_of(table: Schema) -> str:
+    """Return the kind (or the loss) that a table must have to be this one; empty where there is one kind only."""
+    told_by = next((table["properties"][key] for key in ("kind", "loss") if key in table["properties"]), {})
+    return OWN_KIND if told_by.get("allowed") == repr(OWN_KIND) else str(told_by.get("const", ""))
 
 
 def in_words(field: Schema) -> str:

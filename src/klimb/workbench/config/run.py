@@ -9,6 +9,10 @@ from klimb.divergences.names import SlopeAtReference
 from klimb.losses.names import slope_of_penalty
 from klimb.losses.settings import CORRECTIONS, Correction, NoCorrection, ObjectiveSettings
 from klimb.own_parts import is_own
+from klimb.policies.settings import ModelSettings
+from klimb.tasks.arithmetic import ArithmeticSettings
+from klimb.tasks.catalogue import TASKS, OwnTask, TaskSettings
+from klimb.tasks.settings import ScoringSettings
 from klimb.training.guard.settings import GuardSettings
 from klimb.training.settings import (
     REFERENCES,
@@ -38,7 +42,6 @@ from klimb.workbench.config.sections import (
     StoreSection,
     TrainingConfig,
 )
-from klimb.workbench.config.world import ArithmeticSection, ModelSection, ScoringSection, TaskSection
 
 
 class RunConfig(BaseModel):
@@ -48,11 +51,11 @@ class RunConfig(BaseModel):
 
     seed: Seed = 0
     """Seed of all random numbers; each purpose draws from its own stream."""
-    model: ModelSection = ModelSection()
+    model: ModelSettings = ModelSettings()
     """The language model."""
-    task: TaskSection = ArithmeticSection()
+    task: Annotated[TaskSettings, OneOf(TASKS, own=OwnTask)] = ArithmeticSettings()
     """What it is trained on."""
-    scoring: ScoringSection = ScoringSection()
+    scoring: ScoringSettings = ScoringSettings()
     """How answers are scored."""
     sampling: SamplingConfig = SamplingConfig()
     """How answers are drawn."""

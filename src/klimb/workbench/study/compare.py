@@ -93,7 +93,7 @@ def check_can_begin(cells: Sequence[Cell]) -> None:
 
 def _task_key(cell: Cell) -> str:
     config = cell.config
-    return f"{config.task.model_dump_json()} {config.scoring.model_dump_json()} {config.sampling.max_new_tokens}"
+    return f"{config.model_dump_json(include={'task', 'scoring'})} {config.sampling.max_new_tokens}"
 
 
 def _chosen(plan: StudyPlan, only: Sequence[str]) -> tuple[Cell, ...]:

@@ -30,7 +30,7 @@ from transformers.utils import logging as transformers_logging
 
 from klimb.errors import Interrupted
 from klimb.findings.evaluations import Progress
-from klimb.own_parts import is_own, source_hash
+from klimb.own_parts import sources_of
 from klimb.training import RunFolderInUse, run_folder_lock
 from klimb.training.evaluation import write_evaluations
 from klimb.training.run_folder import RunFolder, is_run, write_json
@@ -52,17 +52,16 @@ INTERVALS = {"every_steps", "every_tokens", "every_seconds"}
 
 def start_key(config: RunConfig) -> str:
     """Name all that this evaluation depends on; a fresh adapter changes nothing, so the run's seed is no part."""
+    tables = config.model_dump(mode="json", include={"model", "task", "scoring"})
+    own = sources_of(config.task.kind, config.task.reward, config.sampling.sampler)
     parts = {
-        "model": config.model.model_dump(mode="json"),
-        "task": config.task.model_dump(mode="json"),
-        "scoring": config.scoring.model_dump(mode="json"),
+        **tables,
+        **({"own_parts": own} if own else {}),
         "evaluation": table_of(config.evaluation, exclude=INTERVALS),
         "max_new_tokens": config.sampling.max_new_tokens,
         "max_batch": config.sampling.max_batch,
         "num_threads": config.training.num_threads,
     }
-    for name in filter(is_own, (config.task.reward, config.sampling.sampler)):
-        parts[name] = source_hash(name)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
