@@ -34,6 +34,7 @@ EXPECTED: tuple[Expected, ...] = (
         reason="an id begins with a hash of the names of all settings, and some settings are new or have new names",
     ),
     Expected(case="*", aspect="settings", path="cloning.warmup_steps", reason="a new setting"),
+    Expected(case="*", aspect="settings", path="*run.findings", reason="a new setting"),
     Expected(
         case="example-*",
         aspect="settings",
@@ -50,6 +51,8 @@ EXPECTED: tuple[Expected, ...] = (
         for case in ("audit-*", "report-*", "study")
     ),
     Expected(case="import-refused", aspect="text", path="nothing.jsonl*", reason="a missing file has one wording"),
+    Expected(case="import-refused", aspect="text", path="*--as ktoo*", reason="an importer may be the user's own"),
+    Expected(case="refusals", aspect="text", path="run.loggers*", reason="a logger may be the user's own"),
     Expected(case="estimate-*", aspect="numbers", path="*.unusable", reason="a new field"),
     Expected(
         case="refusals",

@@ -4,6 +4,8 @@ import hashlib
 import os
 import re
 import sys
+import traceback
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,7 +34,7 @@ def load_part(location: str, *, setting: str) -> Any:
     """Return what `python:module.name` names, found from the working directory; `setting` is named in errors.
 
     Raises:
-        ConfigError: there is no such module, or no such name in it.
+        ConfigError: there is no such module, it cannot be imported, or there is no such name in it.
     """
     module_name, _, name = location.removeprefix(PREFIX).rpartition(".")
     _look_in_working_directory()
@@ -42,9 +44,27 @@ def load_part(location: str, *, setting: str) -> Any:
         raise ConfigError(
             f"{setting} = {location!r}: there is no module {error.name!r} in {os.getcwd()} or installed"
         ) from error
+    # The user's own code, which may do anything when it is imported.
+    except Exception as error:
+        raise ConfigError(
+            f"{setting} = {location!r}: the module {module_name} cannot be imported: {type(error).__name__}: {error}"
+            f"{_place_of(error)}"
+        ) from error
     if not hasattr(module, name):
         raise ConfigError(f"{setting} = {location!r}: the module {module_name} has no {name!r}")
     return getattr(module, name)
+
+
+def load_function(location: str, *, setting: str, expected: str) -> Callable[..., Any]:
+    """Return the function, or class, that `python:module.name` names; `expected` says in an error what it should be.
+
+    Raises:
+        ConfigError: there is no such module or name, or it cannot be called.
+    """
+    found = load_part(location, setting=setting)
+    if not callable(found):
+        raise ConfigError(f"{setting} = {location!r}: expected {expected}, got {type(found).__name__}")
+    return found
 
 
 def source_hash(location: str) -> str:
@@ -61,6 +81,14 @@ def source_hash(location: str) -> str:
     if spec is None or spec.origin is None:
         raise ConfigError(f"{location!r}: there is no module {module_name!r} in {os.getcwd()} or installed")
     return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()[:16]
+
+
+def _place_of(error: Exception) -> str:
+    """Return ` (my_parts.py, line 3)`; nothing where the error says it itself."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SyntaxError) or not frames:
+        return ""
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
 
 
 def _look_in_working_directory() -> None:

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from klimb.experience import Sample, SamplingSettings, SegmentError, write_samples
+from klimb.experience.feedback import Feedback
 from klimb.experience.segments import stream_samples
 from klimb.experience.store import Store, open_store
-from klimb.experience.store_feedback import Feedback
 
 BASE = Sample(
     sample_id="a-0",

@@ -5,8 +5,8 @@ import pytest
 from tests.experience.test_store import BARE, BASE
 
 from klimb.experience import SegmentError
+from klimb.experience.feedback import Feedback
 from klimb.experience.store import Store
-from klimb.experience.store_feedback import Feedback
 
 
 def rating(number: int, value: float | None, *, sample_id: str = "a-0", **fields) -> Feedback:

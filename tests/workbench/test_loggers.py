@@ -1,10 +1,14 @@
+import importlib
 import json
 import logging
 import math
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -13,9 +17,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer import event_file_writer
 
 from klimb.errors import ConfigError
-from klimb.training.run_folder import RunFolder
-from klimb.workbench.config import build_config
-from klimb.workbench.loggers import LOGGERS, check_loggers, open_trackers
+from klimb.training.run_folder import RunFolder, flat_settings
+from klimb.workbench.config import RunConfig, build_config
+from klimb.workbench.config.reading import resolved_tables
+from klimb.workbench.loggers import LOGGERS, Tracker, check_loggers, open_trackers
 from klimb.workbench.loggers.tracker import LONGEST_REST, AllTrackers, FailSafeTracker
 
 Rows = list[tuple[int, Mapping[str, float]]]
@@ -114,6 +119,10 @@ def config_with(*loggers: str, **training: int):
     return build_config({"run": {"loggers": list(loggers)}, "training": training}, source="")
 
 
+def opened(config: RunConfig, folder: RunFolder) -> AbstractContextManager[Tracker]:
+    return open_trackers(config.run.loggers, folder, settings=flat_settings(resolved_tables(config)))
+
+
 def the_rows(service: Service) -> Rows:
     (rows,) = service.rows.values()
     return rows
@@ -122,7 +131,7 @@ def the_rows(service: Service) -> Rows:
 @pytest.mark.parametrize("name", EXTERNAL)
 def test_a_logger_gets_the_settings_and_every_finite_number_of_every_step(services, tmp_path, name: str):
     folder = RunFolder(tmp_path)
-    with open_trackers(config_with(name), folder) as tracker:
+    with opened(config_with(name), folder) as tracker:
         tracker.write(1, {"step": 1.0, "reward_mean": 0.5, "grad_norm": math.nan})
         tracker.write(2, {"step": 2.0, "reward_mean": 0.75, "grad_norm": math.inf, "entropy": 1.0})
     assert the_rows(services[name]) == [
@@ -137,7 +146,7 @@ def test_a_logger_gets_the_settings_and_every_finite_number_of_every_step(servic
 @pytest.mark.parametrize("name", EXTERNAL)
 def test_a_resumed_run_goes_on_as_the_same_run_of_the_logger(services, tmp_path, name: str):
     for first, last in ((1, 3), (3, 4)):  # killed after step 3 with a checkpoint at step 2: step 3 comes again
-        with open_trackers(config_with(name, num_steps=last), RunFolder(tmp_path)) as tracker:
+        with opened(config_with(name, num_steps=last), RunFolder(tmp_path)) as tracker:
             for step in range(first, last + 1):
                 tracker.write(step, {"step": float(step), "reward_mean": step / 10})
     expected = [1, 2, 3, 3, 4] if name == "trackio" else [1, 2, 3, 4]
@@ -145,13 +154,13 @@ def test_a_resumed_run_goes_on_as_the_same_run_of_the_logger(services, tmp_path,
 
 
 def test_a_run_that_an_error_ends_is_not_called_finished(services, tmp_path):
-    with pytest.raises(KeyboardInterrupt), open_trackers(config_with("wandb", "mlflow"), RunFolder(tmp_path)):
+    with pytest.raises(KeyboardInterrupt), opened(config_with("wandb", "mlflow"), RunFolder(tmp_path)):
         raise KeyboardInterrupt
     assert [list(services[name].endings.values()) for name in ("wandb", "mlflow")] == [[[False]], [[False]]]
 
 
 def test_a_name_that_mlflow_does_not_take_is_written_with_underscores(services, tmp_path):
-    with open_trackers(config_with("mlflow"), RunFolder(tmp_path)) as tracker:
+    with opened(config_with("mlflow"), RunFolder(tmp_path)) as tracker:
         tracker.write(1, {"reward_part_ä!": 1.0, "guard/general/sum of digits": 0.5})
     assert the_rows(services["mlflow"]) == [(1, {"reward_part___": 1.0, "guard/general/sum of digits": 0.5})]
 
@@ -160,7 +169,7 @@ def test_tensorboard_has_the_numbers_and_a_resumed_run_hides_what_was_behind_its
     # Files of the same second are read in the order of their counter as text, where 10 comes before 9.
     monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     for first, last, factor in ((1, 3, 10.0), (3, 4, 1.0)):
-        with open_trackers(config_with("tensorboard"), RunFolder(tmp_path)) as tracker:
+        with opened(config_with("tensorboard"), RunFolder(tmp_path)) as tracker:
             for step in range(first, last + 1):
                 tracker.write(step, {"reward_mean": step * factor})
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
@@ -266,11 +275,130 @@ def test_a_run_outlives_its_loggers(workplace, services, caplog):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (["wnadb"], "expected a list of 'tensorboard', 'wandb', 'mlflow' and 'trackio'"),
-        ("wandb", "expected a list of 'tensorboard'"),
+        (["wnadb"], "expected a list of 'mlflow', 'tensorboard', 'trackio', 'wandb' or 'python:module.name'"),
+        ("wandb", "expected a list of 'mlflow'"),
+        (["python:alone"], "expected a list of 'mlflow'"),
         (["wandb", "wandb"], "wandb is there more than once"),
     ],
 )
 def test_loggers_that_are_not_known_are_refused(value: object, message: str):
     with pytest.raises(ConfigError, match=message):
         build_config({"run": {"loggers": value}}, source="")
+
+
+OWN = """
+import importlib
+import json
+
+class FileTracker:
+    def __init__(self, run):
+        self.path = run.folder / "own.jsonl"
+        self.lr = run.settings["optimizer.learning_rate"]
+
+    def write(self, step, metrics):
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, "lr": self.lr, "loss": metrics["loss"]}) + "\\n")
+
+    def close(self, *, is_finished):
+        self.path.with_suffix(".end").write_text(str(is_finished))
+
+class Broken(FileTracker):
+    def write(self, step, metrics):
+        raise ConnectionError("no line")
+
+def named(run):
+    tracker = FileTracker(run)
+    tracker.path = run.folder / f"own-{run.known_id or 'new'}.jsonl"
+    return tracker, "number-7"
+
+def nothing(run):
+    return None
+
+def refuses(run):
+    raise PermissionError("no key")
+
+number = 3
+"""
+
+
+@pytest.fixture
+def own(workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working directory, with loggers of the user's own in it."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    importlib.invalidate_caches()
+    workplace.write("my_loggers.py", OWN)
+    yield workplace.path
+    sys.modules.pop("my_loggers", None)
+
+
+def test_a_logger_of_ones_own_gets_every_step_the_settings_and_the_end(workplace, own):
+    outcome = workplace.klimb(
+        "train", "run.toml", "--set", "run.loggers=['python:my_loggers.FileTracker']", "optimizer.learning_rate=0.25"
+    )
+    assert outcome.status == 0, outcome.err
+    rows = [json.loads(line) for line in (own / "runs/run/own.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["lr"]) for row in rows] == [(1, 0.25), (2, 0.25), (3, 0.25)]
+    assert (own / "runs/run/own.end").read_text() == "True"
+
+
+def test_a_logger_of_ones_own_stands_in_a_run_file_and_goes_on_under_its_id(workplace, own):
+    run = (own / "run.toml").read_text()
+    workplace.write("run.toml", run.replace("loggers = []", 'loggers = ["python:my_loggers.named"]'))
+    assert workplace.klimb("train", "run.toml", "--set", "training.num_steps=2").status == 0
+    resumed = workplace.klimb("train", "--resume", "runs/run", "--set", "training.num_steps=3")
+    assert resumed.status == 0, resumed.err
+    steps = {
+        name: (own / "runs/run" / name).read_text().count("step") for name in ("own-new.jsonl", "own-number-7.jsonl")
+    }
+    assert steps == {"own-new.jsonl": 2, "own-number-7.jsonl": 1}
+
+
+def test_a_run_outlives_a_logger_of_ones_own_and_is_the_same_run_without_it(workplace, own, caplog):
+    broken = "run.loggers=['python:my_loggers.Broken']"
+    outcome = workplace.klimb("train", "run.toml", "--set", broken, "training.num_steps=2")
+    assert outcome.status == 0, outcome.err
+    assert "python:my_loggers.Broken failed: ConnectionError: no line" in caplog.text
+    assert "2 steps are missing in python:my_loggers.Broken" in caplog.text
+    (own / "my_loggers.py").write_text("# edited: loggers do not change the numbers of a run\n")
+    resumed = workplace.klimb("train", "--resume", "runs/run", "--set", "run.loggers=[]", "training.num_steps=3")
+    assert resumed.status == 0, resumed.err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("python:no_such_file.logger", "run.loggers = 'python:no_such_file.logger': there is no module 'no_such_file'"),
+        ("python:my_loggers.typo", "the module my_loggers has no 'typo'"),
+        ("python:my_loggers.number", "expected a class or a function of a klimb.workbench.loggers.LoggedRun"),
+    ],
+)
+def test_a_logger_of_ones_own_that_cannot_be_is_told_before_anything_is_made(workplace, own, name: str, message: str):
+    outcome = workplace.klimb("train", "run.toml", "--set", f"run.loggers=[{name!r}]")
+    assert (outcome.status, message in outcome.err) == (2, True), outcome.err
+    assert not (own / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nothing", "TypeError: expected a tracker with write(step, metrics) and close(is_finished=...)"),
+        ("refuses", "PermissionError: no key"),
+    ],
+)
+def test_a_logger_of_ones_own_that_cannot_start_ends_the_run_before_training(workplace, own, name: str, message: str):
+    outcome = workplace.klimb("train", "run.toml", "--set", f"run.loggers=['python:my_loggers.{name}']")
+    assert outcome.status == 2 and message in outcome.err and "--resume runs/run" in outcome.err
+    assert workplace.klimb("train", "--resume", "runs/run", "--set", "run.loggers=[]").status == 0
+
+
+def test_the_page_of_loggers_has_a_row_for_each():
+    page = (Path(__file__).parents[2] / "docs/board.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1].strip(" `") for line in page.splitlines() if line.startswith("| `")]
+    assert sorted(rows) == sorted(LOGGERS)
+
+
+def test_a_name_is_found_without_its_library():
+    assert LOGGERS.keys() == {"mlflow", "tensorboard", "trackio", "wandb"}
+    code = "from klimb.workbench.loggers.registry import LOGGERS; import sys; print('torch' in sys.modules, *LOGGERS)"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.split() == ["False", *LOGGERS]

@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from klimb.experience.feedback import Feedback
 from klimb.experience.queries import Database, translate_errors
 from klimb.experience.samples import Sample
 from klimb.experience.segments import as_stored, kind_of, stream_samples, write_samples
-from klimb.experience.store_feedback import FEEDBACK_SCHEMA, Feedback, feedback_of_row, with_floats, write_feedback
+from klimb.experience.store_feedback import FEEDBACK_SCHEMA, feedback_of_row, with_floats, write_feedback
 from klimb.experience.store_files import SegmentFiles, SegmentFolder
 
 Row = TypeVar("Row")

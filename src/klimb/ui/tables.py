@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from klimb.findings.statistics import Interval
 from klimb.findings.study.analysis import MAIN, ArmSummary, StudyStatistics
-from klimb.findings.study.comparing import Family
+from klimb.findings.study.comparing import Comparison, Family
 from klimb.findings.study.verdicts import (
     MINUS,
     UNKNOWN,
@@ -182,58 +182,56 @@ def task_table(statistics: StudyStatistics, task: str, units: Units) -> StudyTab
     )
 
 
+COMPARISON_TITLES = (
+    *("method", "against", "verdict"),
+    *("difference [95 %]", "p, Holm", "P(improvement)", "what would tell"),
+)
+
+
+COMPARISON_COLUMNS = (
+    *("method", "setting", "against_method", "against_setting", "measure"),
+    *("difference", "low", "high", "bootstrap_low", "bootstrap_high"),
+    *("p", "p_holm", "p_sign_flip"),
+    *("improvement", "improvement_low", "improvement_high", "pairs_by_task", "verdict", "more_seeds_needed"),
+)
+
+
 def comparison_table(family: Family, units: Units, *, name: str, more_is_better: bool = True) -> StudyTable:
     """Every comparison of a family."""
     found = family.comparisons
-    rows = tuple(
-        (
-            one.question.arm.name,
-            against_text(one.question),
-            decision_text(one, more_is_better=more_is_better),
-            units.differences(one.difference),
-            p_number(one.p_adjusted),
-            share_text(one.improvement),
-            needed_short(one),
-        )
-        for one in found
-    )
-    full_rows = tuple(
-        (
-            *(one.question.arm.method, one.question.arm.setting),
-            *(one.question.against.method, one.question.against.setting),
-            one.measure,
-            *_ends(one.difference),
-            *(one.bootstrap.low, one.bootstrap.high),
-            *(one.p_value, one.p_adjusted, one.p_sign_flip),
-            *_ends(one.improvement),
-            " ".join(map(str, one.num_pairs)),
-            decision_text(one, more_is_better=more_is_better),
-            math.nan if one.needed.more is None else one.needed.more,
-        )
-        for one in found
-    )
+    decisions = [decision_text(one, more_is_better=more_is_better) for one in found]
     return StudyTable(
         name=name,
         title=f"Paired differences: {family.title}{f', {units.of_differences.strip()}' if units.is_percent else ''}",
-        columns=(
-            "method",
-            "against",
-            "verdict",
-            "difference [95 %]",
-            "p, Holm",
-            "P(improvement)",
-            "what would tell",
-        ),
-        rows=rows,
-        full_columns=(
-            *("method", "setting", "against_method", "against_setting", "measure"),
-            *("difference", "low", "high", "bootstrap_low", "bootstrap_high"),
-            *("p", "p_holm", "p_sign_flip"),
-            *("improvement", "improvement_low", "improvement_high", "pairs_by_task", "verdict", "more_seeds_needed"),
-        ),
-        full_rows=full_rows,
+        columns=COMPARISON_TITLES,
+        rows=tuple(_comparison_texts(one, decision, units) for one, decision in zip(found, decisions, strict=True)),
+        full_columns=COMPARISON_COLUMNS,
+        full_rows=tuple(_comparison_cells(one, decision) for one, decision in zip(found, decisions, strict=True)),
         num_texts=3,
         note=f"Holm's correction over {len(found)} comparisons.",
+    )
+
+
+def _comparison_texts(one: Comparison, decision: str, units: Units) -> tuple[str, ...]:
+    """Return a comparison's row for people, under `COMPARISON_TITLES`."""
+    return (
+        *(one.question.arm.name, against_text(one.question), decision),
+        *(units.differences(one.difference), p_number(one.p_adjusted), share_text(one.improvement), needed_short(one)),
+    )
+
+
+def _comparison_cells(one: Comparison, decision: str) -> tuple[Cell, ...]:
+    """Return a comparison's row for programs, under `COMPARISON_COLUMNS`."""
+    return (
+        *(one.question.arm.method, one.question.arm.setting),
+        *(one.question.against.method, one.question.against.setting),
+        one.measure,
+        *_ends(one.difference),
+        *(one.bootstrap.low, one.bootstrap.high),
+        *(one.p_value, one.p_adjusted, one.p_sign_flip),
+        *_ends(one.improvement),
+        *(" ".join(map(str, one.num_pairs)), decision),
+        math.nan if one.needed.more is None else one.needed.more,
     )
 
 

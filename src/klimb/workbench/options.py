@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from klimb.errors import ConfigError
+from klimb.experience.importing.registry import IMPORTERS
 
 SETTINGS = Parameter(name="--set", consume_multiple=True, negative="", show_default=False)
 Overrides = Annotated[tuple[str, ...], SETTINGS]
@@ -16,6 +17,7 @@ Pairs = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="",
 TextOrNone = Annotated[str, Parameter(show_default=False)]
 PathOrNone = Annotated[Path | None, Parameter(show_default=False)]
 ScoreKind = Literal["log-mu", "log-ref"]
+ROW_KINDS = f"{', '.join(IMPORTERS)}, or `python:module.name` of your own; guessed without it."
 
 
 def check_is_there(path: Path, what: str) -> None:
@@ -138,6 +140,48 @@ class ScoreOptions:
     assume_plain: Switch = False
     is_logging_model: Switch = False
     dtype: str = "float32"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """What `klimb import` is asked.
+
+    Attributes:
+        into: The store's folder; it is made if it is not there.
+        kind: What the rows are; guessed without it.
+        columns: Names of the file's columns, such as `prompt=question response=answer`.
+        scale: Lowest and highest rating that can be given; ratings become 0 to 1.
+        value_map: What texts stand for, such as `good=1 bad=0`.
+        sampling: Settings that the requests do not say and you know, such as `temperature=1 top_p=1`.
+        log_probs: What the recorded log-probabilities are of: the model itself, or its distribution after temperature
+            and truncation.
+        model: Whose tokenizer turns logged token strings into ids, and bounds ids and lengths; log_mu stays the logged
+            model's.
+        max_reward: Reject rewards of larger magnitude.
+        max_tokens: Reject rows with more prompt and response tokens; without it, as many as the model takes.
+        scores: Langfuse's scores of these observations.
+        score_name: Import the ratings of this name alone.
+        keep_users: Keep user ids as they are; else they are hashed.
+        max_line_megabytes: Reject longer lines.
+        strict: Stop at the first row that cannot be imported.
+    """
+
+    into: Path
+    kind: Annotated[str, Parameter(name="--as", show_default=False, help=ROW_KINDS)] = ""
+    columns: Pairs = ()
+    scale: Annotated[tuple[float, float] | None, Parameter(negative="")] = None
+    value_map: Annotated[Pairs, Parameter(name="--map")] = ()
+    sampling: Pairs = ()
+    log_probs: Literal["raw", "processed"] = "raw"
+    model: TextOrNone = ""
+    max_reward: float = math.inf
+    max_tokens: int | None = None
+    scores: PathOrNone = None
+    score_name: TextOrNone = ""
+    keep_users: Switch = False
+    max_line_megabytes: int = 16
+    strict: Switch = False
 
 
 @Parameter(name="*")

@@ -9,6 +9,7 @@ from typing import Any
 
 from klimb.training.run_folder import RunFolder, check_is_free, write_json
 from klimb.workbench.config import RunConfig, save_config
+from klimb.workbench.session import own_parts
 
 
 def new_run_folder(path: Path, config: RunConfig) -> RunFolder:
@@ -35,6 +36,7 @@ def provenance(config: RunConfig) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "packages": {name: _version(name) for name in PACKAGES},
+        "own_parts": own_parts(config),
     }
 
 

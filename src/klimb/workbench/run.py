@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,16 +27,18 @@ from klimb.training import (
 )
 from klimb.training.guard.measuring import Measurer, make_measurer
 from klimb.training.minibatches import tokens_at_once
-from klimb.training.run_folder import Finished, RunFolder, read_run, write_json
+from klimb.training.run_folder import Finished, RunFolder, flat_settings, read_run, write_json
 from klimb.ui.figures import plot_curves
 from klimb.ui.live import Glimpse, View, open_view
 from klimb.ui.pages.files import report_at_the_end
 from klimb.ui.terminal.run import in_one_line, print_facts
 from klimb.ui.text import relative_to_working_directory
 from klimb.workbench.config import RunConfig, divergence_of, save_config
+from klimb.workbench.config.reading import resolved_tables
 from klimb.workbench.loggers import check_loggers, open_trackers
 from klimb.workbench.loggers.tracker import Tracker
 from klimb.workbench.measuring import measure
+from klimb.workbench.own_findings import check_findings, find_in
 from klimb.workbench.session import Session, describe, make_loop_settings, read_pairs
 
 
@@ -183,19 +185,20 @@ def run_training(
 
     Raises:
         ConfigError: the task has no problem to train on, or none to evaluate on though it should; a logger's package is
-            missing, or a logger cannot start.
+            missing, a logger cannot start, or a rule of the user's own is not there.
         Interrupted: a signal ended the run; its state is saved.
     """
     started = time.monotonic()
     _check_problems(session)
     check_loggers(session.config.run.loggers)
+    check_findings(session.config.run.findings)
     measurer = _measurer(session)
     print_facts(console, describe(session))
     with session.scorer, ExitStack() as stack:
         if measurer is not None:
             stack.enter_context(measurer)
         folder = open_folder()
-        tracker = stack.enter_context(open_trackers(session.config, folder))
+        tracker = stack.enter_context(_open_trackers(session.config, folder))
         before = _measure_before(session, folder, console)
         settings = _within_time(session, make_loop_settings(session.config), before, started)
         try:
@@ -224,8 +227,12 @@ def run_training(
     finished = replace(finished, total_seconds=session.load_seconds + time.monotonic() - started)
     write_json(folder.summary, summary_of(finished, session.config))
     if session.config.run.report:
-        report_at_the_end(folder)
+        report_at_the_end(folder, find_in)
     return finished
+
+
+def _open_trackers(config: RunConfig, folder: RunFolder) -> AbstractContextManager[Tracker]:
+    return open_trackers(config.run.loggers, folder, settings=flat_settings(resolved_tables(config)))
 
 
 def _check_problems(session: Session) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from klimb.experience import Sample
+from klimb.experience.feedback import Feedback
 from klimb.experience.importing import ImportRules, Row, RowError, importer_named
 from klimb.experience.importing.registry import anonymise, convert_row
-from klimb.experience.store_feedback import Feedback
 
 QUESTION = [{"role": "user", "content": "2 + 2?"}]
 

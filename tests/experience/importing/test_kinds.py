@@ -12,8 +12,8 @@ from tests.experience.importing.importing_rows import (
     samples_of,
 )
 
+from klimb.experience.feedback import Feedback
 from klimb.experience.importing import IMPORTERS, guess_importer
-from klimb.experience.store_feedback import Feedback
 
 ANSWER = [{"role": "assistant", "content": "4"}]
 KTO = {"prompt": "2 + 2?", "completion": "4", "label": True}

@@ -9,8 +9,8 @@ from rich.cells import cell_len
 
 from klimb.errors import ConfigError
 from klimb.experience import Sample, SamplingSettings, read_samples, write_samples
+from klimb.experience.feedback import Feedback
 from klimb.experience.store import Store
-from klimb.experience.store_feedback import Feedback
 from klimb.experience.store_summary import summarise
 from klimb.policies import TokenMismatch, load_policy
 from klimb.training import score_samples

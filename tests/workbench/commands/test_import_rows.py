@@ -1,5 +1,9 @@
+import hashlib
+import importlib
 import json
-from collections.abc import Iterable, Mapping
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +193,117 @@ def test_what_cannot_be_meant_is_an_error(place: Workplace, arguments: list[str]
     assert not list((place.path / "store").glob("*.parquet"))
 
 
-def test_the_help_names_every_kind():
-    (line,) = (line for line in (import_rows.__doc__ or "").splitlines() if line.strip().startswith("kind:"))
-    named = line.partition(":")[2].partition(";")[0].replace(" or ", ", ")
-    assert sorted(name.strip() for name in named.split(",")) == sorted(IMPORTERS)
+def test_the_help_names_every_kind(capsys: pytest.CaptureFixture[str]):
+    app(["import", "--help"], result_action="return_value")
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"--as STR {', '.join(IMPORTERS)}, or python:module.name of your own" in shown
+
+
+def test_the_names_of_importers_are_read_without_what_reads_files():
+    code = "from klimb.experience.importing import IMPORTERS; import sys; print({'pyarrow', 'duckdb'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+OWN = """
+from klimb.experience.importing import Importer, ParsedRow, RowError
+from klimb.experience.importing.cells import messages
+from klimb.experience.importing.rules import reward
+
+def chat_export(row, rules):
+    \"\"\"Question and answer of the house's own export.
+
+    More words.
+    \"\"\"
+    if not row.values["a"]:
+        raise RowError("no answer", "it is empty")
+    stars = reward(row.values["stars"], rules, row)
+    prompt = messages(row.values["q"], what="q")
+    return [ParsedRow(prompt=prompt, response=row.values["a"], reward=stars, metadata={"shift": "night"})]
+
+def rating_in(row):
+    return "stars", row.values.get("stars")
+
+rated = Importer(name="any", read=chat_export, summary="stars", rating_in=rating_in)
+
+def shapeless(row, rules):
+    made = ParsedRow(prompt=messages(row.values["q"], what="q"), response="4")
+    object.__setattr__(made, "reward", "high")
+    return [made]
+
+def strings(row, rules):
+    return [row.values["a"]]
+
+number = 3
+"""
+
+ROWS = [{"q": "2 + 2?", "a": "4", "stars": 5}, {"q": "2 + 2?", "a": "", "stars": 1}, {"q": "2 + 2?", "stars": 1}]
+
+
+@pytest.fixture
+def own(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workplace]:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    importlib.invalidate_caches()
+    (place.path / "my_importers.py").write_text(OWN, encoding="utf-8")
+    place.write("a.jsonl", ROWS)
+    yield place
+    sys.modules.pop("my_importers", None)
+
+
+def test_an_importer_of_ones_own_makes_samples_that_name_it_and_its_source(own: Workplace):
+    name = "python:my_importers.chat_export"
+    shown = own.run("a.jsonl", "--into", "store", "--as", name)
+    assert f"kind {name}: Question and answer of the house's own export." in shown and "guessed" not in shown
+    assert "rewards as your importer gives them" in shown
+    (sample,) = own.store.samples()
+    assert (sample.prompt[0]["content"], sample.response, sample.reward) == ("2 + 2?", "4", 5.0)
+    source = hashlib.sha256((own.path / "my_importers.py").read_bytes()).hexdigest()[:16]
+    assert sample.metadata == {"shift": "night", "imported_as": name, "importer_source": source}
+
+
+def test_an_edited_importer_of_ones_own_is_another_reading_and_the_store_keeps_the_first(own: Workplace):
+    name = "python:my_importers.chat_export"
+    own.run("a.jsonl", "--into", "store", "--as", name)
+    (first,) = own.store.samples()
+    assert "0 added, 1 were there already" in own.run("a.jsonl", "--into", "store", "--as", name)
+    (own.path / "my_importers.py").write_text(OWN.replace("night", "day"), encoding="utf-8")
+    sys.modules.pop("my_importers")
+    shown = own.run("a.jsonl", "--into", "store", "--as", name)
+    assert "1 conflict with what is there" in shown and "--into NEW" in shown
+    assert list(own.store.samples()) == [first]
+
+
+def test_a_row_for_which_an_importer_of_ones_own_fails_is_put_aside_with_what_it_raised(own: Workplace):
+    name = "python:my_importers.chat_export"
+    shown = own.run("a.jsonl", "--into", "store", "--as", name)
+    assert "1 × no answer a.jsonl:2: it is empty" in shown
+    assert f"1 × {name} raised KeyError a.jsonl:3: 'a'" in shown
+    with pytest.raises(ValueError, match=r"a.jsonl:2: no answer"):
+        own.run("a.jsonl", "--into", "other", "--as", name, "--strict")
+
+
+def test_an_importer_of_ones_own_may_say_what_it_rates(own: Workplace):
+    with pytest.raises(ValueError, match="the rating 5 is not in 0 to 1"):
+        own.run("a.jsonl", "--into", "store", "--as", "python:my_importers.rated")
+    own.run("a.jsonl", "--into", "store", "--as", "python:my_importers.rated", "--scale", "1", "5")
+    (sample,) = own.store.samples()
+    assert (sample.reward, sample.metadata["imported_as"]) == (1.0, "python:my_importers.rated")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("python:no_such_file.one", "--as = 'python:no_such_file.one': there is no module 'no_such_file'"),
+        ("python:my_importers.typo", "the module my_importers has no 'typo'"),
+        ("python:my_importers.number", r"expected a function of \(row, rules\) that returns a list of ParsedRow"),
+        (
+            "python:my_importers.strings",
+            "returned no ParsedRow; .* expected a list of ParsedRow, and one .* is str",
+        ),
+        ("python:my_importers.shapeless", "shapeless returned another reward; .* expected a number or None, got str"),
+        ("python:alone", "--as must be one of vllm, .*, feedback or python:module.name, got 'python:alone'"),
+    ],
+)
+def test_an_importer_of_ones_own_that_cannot_be_is_told(own: Workplace, name: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        own.run("a.jsonl", "--into", "store", "--as", name)
+    assert not list((own.path / "store").glob("*.parquet"))

@@ -26,7 +26,7 @@ def test_a_run_without_a_report_was_asked_for_has_none(workplace: Workplace):
 def test_a_report_that_fails_is_logged_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    def broken(records: object) -> str:
+    def broken(records: object, found: object) -> str:
         raise ZeroDivisionError("a defect of the page")
 
     monkeypatch.setattr(files, "report_page", broken)

@@ -1,10 +1,17 @@
 """Foreign logs and data sets to samples: one reader a format, one small module a kind of row, one gate for all."""
 
-from klimb.experience.importing.importer import ImportReport, Tally, import_file
-from klimb.experience.importing.readers import read_records
-from klimb.experience.importing.registry import IMPORTERS, Importer, guess_importer, importer_named
-from klimb.experience.importing.rows import CutOff, ReadLimits, Reject, Row, RowError
-from klimb.experience.importing.rules import ImportRules
+from typing import TYPE_CHECKING
+
+from klimb.doors import open_lazily
+
+if TYPE_CHECKING:
+    from klimb.experience.importing.importer import ImportReport, Tally, import_file
+    from klimb.experience.importing.kind import Importer
+    from klimb.experience.importing.parsed_row import ParsedRow
+    from klimb.experience.importing.readers import read_records
+    from klimb.experience.importing.registry import IMPORTERS, guess_importer, importer_named
+    from klimb.experience.importing.rows import CutOff, ReadLimits, Reject, Row, RowError
+    from klimb.experience.importing.rules import ImportRules
 
 __all__ = [
     "IMPORTERS",
@@ -12,6 +19,7 @@ __all__ = [
     "ImportReport",
     "ImportRules",
     "Importer",
+    "ParsedRow",
     "ReadLimits",
     "Reject",
     "Row",
@@ -22,3 +30,5 @@ __all__ = [
     "importer_named",
     "read_records",
 ]
+
+open_lazily(__name__)

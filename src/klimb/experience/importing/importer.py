@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from klimb.experience.feedback import Feedback
 from klimb.experience.importing.cells import number
+from klimb.experience.importing.kind import Importer, ReadRow
 from klimb.experience.importing.kinds.feedback import rating_in, read_score
 from klimb.experience.importing.kinds.langfuse import TRACE
 from klimb.experience.importing.readers import read_records
 from klimb.experience.importing.registry import (
-    Importer,
-    ReadRow,
     anonymise,
     check_columns,
     convert_row,
@@ -41,7 +41,6 @@ from klimb.experience.importing.rules import ImportRules
 from klimb.experience.importing.users import user_salt
 from klimb.experience.samples import Sample
 from klimb.experience.store import AppendResult, Store
-from klimb.experience.store_feedback import Feedback
 
 RatingOf = Callable[[Row], tuple[str, object]]
 """What a row rates, and the rating as it stands there."""
@@ -221,6 +220,7 @@ class ImportReport:
 
     Attributes:
         kind: of the rows.
+        summary: what rows of this kind are, for people.
         why_kind: why, if it was guessed; empty if it was given.
         tally: the counts.
         rejected: rejects by reason, the most frequent first.
@@ -230,6 +230,7 @@ class ImportReport:
     """
 
     kind: str
+    summary: str
     why_kind: str
     tally: Tally
     rejected: Mapping[str, int]
@@ -277,7 +278,7 @@ def import_file(
     Args:
         store: need not exist yet.
         path: .jsonl, .json, .csv (each also with .gz) or .parquet.
-        kind: one of `IMPORTERS`; empty to guess it from the first row.
+        kind: one of `IMPORTERS`, or `python:module.name`; empty to guess it from the first row.
         rules: what the user states; user ids are hashed with the store's own salt unless it gives one.
         limits: bounds of reading.
         scores: of Langfuse, the file with the scores of these observations.
@@ -313,6 +314,7 @@ def report_of(
     """Return the counts of a finished import, in one value that no longer changes."""
     return ImportReport(
         kind=importer.name,
+        summary=importer.summary,
         why_kind=importer.because if is_guessed else "",
         tally=tally,
         rejected=dict(rejects.counts.most_common()),

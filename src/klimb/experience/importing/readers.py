@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from klimb.experience.importing.rows import CutOff, ReadLimits, Record, Reject, Row, RowError
+from klimb.experience.importing.strict_json import DECODER
 
 BLOCK_BYTES = 1024**2
 
@@ -163,19 +164,6 @@ def _is_encodable(parsed: object) -> bool:
     except RecursionError as error:
         raise RowError("JSON nested too deep", str(error)) from error
     return True
-
-
-def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Python keeps the last of two equal names silently: a second `reward` would win."""
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise RowError("a name twice in one object", f"{twice!r}")
-    return values
-
-
-DECODER = json.JSONDecoder(object_pairs_hook=_without_repetition)
 
 
 def read_csv(path: Path, limits: ReadLimits) -> Iterator[Record]:

@@ -4,170 +4,44 @@ One row to samples or ratings: users hashed, columns renamed, read by its kind, 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import iter_modules
 from types import MappingProxyType
 
-from klimb.experience.importing.cells import first_of, listed, mapping
-from klimb.experience.importing.kinds.feedback import SAMPLE_NAMES, VALUE_NAMES, rating_in, read_feedback
-from klimb.experience.importing.kinds.kto import label_in, read_kto
-from klimb.experience.importing.kinds.langfuse import read_langfuse
-from klimb.experience.importing.kinds.openai import read_openai
-from klimb.experience.importing.kinds.preference import read_preference
-from klimb.experience.importing.kinds.prompt_completion import read_prompt_completion
-from klimb.experience.importing.kinds.table import COLUMNS, NEEDED, read_table
-from klimb.experience.importing.kinds.verl import read_verl
-from klimb.experience.importing.kinds.vllm import read_vllm
+from klimb.experience.feedback import Feedback
+from klimb.experience.importing import kinds
+from klimb.experience.importing.kind import Importer, ReadRow
+from klimb.experience.importing.kinds.table import COLUMNS
+from klimb.experience.importing.own_importer import load_importer
 from klimb.experience.importing.parsed_row import ParsedRow, as_sample
 from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
 from klimb.experience.importing.users import without_users
 from klimb.experience.samples import Sample
-from klimb.experience.store_feedback import Feedback
-
-ReadRow = Callable[[Row, ImportRules], Sequence[ParsedRow] | Sequence[Feedback]]
+from klimb.own_parts import PREFIX, is_own
 
 
-@dataclass(frozen=True, kw_only=True)
-class Importer:
-    """One kind of row.
-
-    Attributes:
-        name: what `--as` takes.
-        read: what a row says; it raises RowError for a row that says nothing usable.
-        summary: one line for people.
-        looks_alike: whether a row is likely of this kind.
-        because: what `looks_alike` saw, for people.
-        needed: columns without which no row is of this kind, and which can be mapped.
-        rating_in: what a row rates and the rating as it stands there; None for a kind without ratings. Rewards are
-            none: they have no scale that could be mistaken for another.
-    """
-
-    name: str
-    read: ReadRow
-    summary: str
-    looks_alike: Callable[[Mapping[str, object]], bool]
-    because: str
-    needed: Sequence[str] = ()
-    rating_in: Callable[[Row], tuple[str, object]] | None = None
+def _find_importers() -> Sequence[Importer]:
+    found: list[Importer] = [
+        import_module(f"{kinds.__name__}.{module.name}").IMPORTER for module in iter_modules(kinds.__path__)
+    ]
+    return sorted(found, key=lambda importer: (importer.rank, importer.name))
 
 
-def _parts(values: Mapping[str, object]) -> Sequence[Mapping[str, object]]:
-    """Return the row, its response, the response's body and its first choice."""
-    response = mapping(first_of(values, "response", "completion"))
-    body = mapping(response.get("body")) or response or values
-    choices = listed(body.get("choices"))
-    return values, response, body, mapping(choices[0]) if choices else {}
-
-
-def _has_choices(values: Mapping[str, object]) -> bool:
-    return any("choices" in part or "meta_info" in part for part in _parts(values))
-
-
-def _has_token_ids(values: Mapping[str, object]) -> bool:
-    names = ("token_ids", "prompt_token_ids", "meta_info", "output_ids")
-    return _has_choices(values) and any(part.get(name) is not None for part in _parts(values) for name in names)
-
-
-def _has(*names: str) -> Callable[[Mapping[str, object]], bool]:
-    return lambda values: all(name in values for name in names)
-
-
-def _is_kto(values: Mapping[str, object]) -> bool:
-    return _has("prompt", "completion", "label")(values)
-
-
-def _is_observation(values: Mapping[str, object]) -> bool:
-    has_trace = "traceId" in values or "trace_id" in values
-    return has_trace and "input" in values and "output" in values
-
-
-def _is_dialogue(values: Mapping[str, object]) -> bool:
-    return _has("prompt", "completion")(values) or "messages" in values
-
-
-def _is_feedback(values: Mapping[str, object]) -> bool:
-    is_named = any(name in values for name in (*SAMPLE_NAMES, "id"))
-    return is_named and any(name in values for name in VALUE_NAMES)
-
-
-_KINDS = (
-    Importer(
-        name="vllm",
-        read=read_vllm,
-        summary="requests and responses of vLLM or SGLang, with token ids",
-        looks_alike=_has_token_ids,
-        because="it has choices with token ids",
-    ),
-    Importer(
-        name="openai",
-        read=read_openai,
-        summary="requests and responses of OpenAI's chat completions",
-        looks_alike=_has_choices,
-        because="it has choices, without token ids",
-    ),
-    Importer(
-        name="kto",
-        read=read_kto,
-        summary="prompt, completion and a label: good or bad",
-        looks_alike=_is_kto,
-        because="it has prompt, completion and label",
-        rating_in=label_in,
-    ),
-    Importer(
-        name="preference",
-        read=read_preference,
-        summary="a chosen and a rejected response",
-        looks_alike=_has("chosen", "rejected"),
-        because="it has chosen and rejected",
-    ),
-    Importer(
-        name="verl",
-        read=read_verl,
-        summary="verl's rows, once they have responses",
-        looks_alike=_has("data_source", "prompt", "reward_model"),
-        because="it has data_source, prompt and reward_model",
-    ),
-    Importer(
-        name="langfuse",
-        read=read_langfuse,
-        summary="Langfuse's observations, with --scores its scores",
-        looks_alike=_is_observation,
-        because="it has a trace id, input and output",
-    ),
-    Importer(
-        name="table",
-        read=read_table,
-        summary="columns prompt, response, reward, ...; --columns maps other names",
-        looks_alike=_has("prompt", "response"),
-        because="it has prompt and response",
-        needed=NEEDED,
-    ),
-    Importer(
-        name="prompt-completion",
-        read=read_prompt_completion,
-        summary="prompt and completion, or messages; no rewards",
-        looks_alike=_is_dialogue,
-        because="it has prompt and completion, or messages",
-    ),
-    Importer(
-        name="feedback",
-        read=read_feedback,
-        summary="ratings of responses by their id",
-        looks_alike=_is_feedback,
-        because="it has an id and a rating, and no response",
-        rating_in=rating_in,
-    ),
-)
-
-
-IMPORTERS: Mapping[str, Importer] = MappingProxyType({importer.name: importer for importer in _KINDS})
-"""By name, in the order in which a row is compared with them: the more telling first."""
+IMPORTERS: Mapping[str, Importer] = MappingProxyType({importer.name: importer for importer in _find_importers()})
+"""By name, in the order in which a row is compared with them: the more telling first. Each file of `kinds` has one."""
 
 
 def importer_named(name: str) -> Importer:
-    """Return the importer; raises ValueError with the names there are."""
+    """Return the importer of this name, or the user's own that `python:module.name` names.
+
+    Raises:
+        ValueError: there is none; the message has the names there are.
+    """
+    if is_own(name):
+        return load_importer(name)
     if name not in IMPORTERS:
-        raise ValueError(f"--as must be one of {', '.join(IMPORTERS)}, got {name!r}")
+        raise ValueError(f"--as must be one of {', '.join(IMPORTERS)} or {PREFIX}module.name, got {name!r}")
     return IMPORTERS[name]
 
 

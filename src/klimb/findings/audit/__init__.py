@@ -68,26 +68,49 @@ def audit(
     if not samples:
         raise ValueError("audit: no samples; check the path and the filter")
     limits = thresholds or Thresholds()
-    pairs = _paired(samples, log_pi, "log_pi")
     same_scores = log_same if log_same is not None else (log_pi if is_logging_model else None)
-    same = _paired(samples, same_scores, "log_same", only_plain=True)
-    alignment = check_alignment(samples, _first_with_rows(same, pairs), decode, limits)
-    blocks = (
-        provenance_block(samples, limits),
-        alignment.block,
-        same_model_block(same, limits),
-        overlap_block(pairs, limits),
-        coverage_block(samples, fresh, evaluation_prompts, limits),
-        *_blocks_of_texts(samples, evaluation_prompts, limits),
-    )
-    scores = same_scores if log_pi is None else log_pi
-    evidence = Evidence(samples=samples, scores=scores, pairs=pairs, same=same, alignment=alignment)
+    evidence = _gather_evidence(samples, log_pi, same_scores, decode, limits)
+    blocks = _check_all(evidence, fresh, evaluation_prompts, limits)
     return AuditReport(
         data=data,
         num_samples=len(samples),
         num_groups=len({sample.group_id for sample in samples}),
         blocks=blocks,
         verdict=_verdict(blocks, evidence, decode, limits),
+    )
+
+
+def _gather_evidence(
+    samples: Sequence[Sample],
+    log_pi: Scores | None,
+    log_same: Scores | None,
+    decode: Decode | None,
+    limits: Thresholds,
+) -> Evidence:
+    """Return samples and scores token by token, and whether they are of one another."""
+    pairs = _paired(samples, log_pi, "log_pi")
+    same = _paired(samples, log_same, "log_same", only_plain=True)
+    return Evidence(
+        samples=samples,
+        scores=log_same if log_pi is None else log_pi,
+        pairs=pairs,
+        same=same,
+        alignment=check_alignment(samples, _first_with_rows(same, pairs), decode, limits),
+    )
+
+
+def _check_all(
+    evidence: Evidence, fresh: Sequence[Sample] | None, evaluation_prompts: Sequence[str], limits: Thresholds
+) -> tuple[Block, ...]:
+    """Return every check, in the order of the report."""
+    samples = evidence.samples
+    return (
+        provenance_block(samples, limits),
+        evidence.alignment.block,
+        same_model_block(evidence.same, limits),
+        overlap_block(evidence.pairs, limits),
+        coverage_block(samples, fresh, evaluation_prompts, limits),
+        *_blocks_of_texts(samples, evaluation_prompts, limits),
     )
 
 

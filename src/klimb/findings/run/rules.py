@@ -1,12 +1,16 @@
 """The rules in one table, and what they find in a run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from klimb.findings.finding import STATUSES, Finding
 from klimb.findings.run import outcome_rules, policy_rules, reward_rules
 from klimb.findings.run.record import RunRecord
 from klimb.findings.run.thresholds import THRESHOLDS, Thresholds
+
+Look = Callable[[RunRecord, Thresholds], Finding | None]
+"""What a rule sees in a run; None if there is nothing to say."""
 
 
 @dataclass(frozen=True)
@@ -15,14 +19,14 @@ class Rule:
 
     Attributes:
         key: its name, a heading in docs/findings.md.
-        look: what it sees in a run; None if there is nothing to say.
+        look: what it sees in a run.
         heading: of docs/metrics.md, where its metrics are explained.
         metrics: those it reads.
         unless: keys of earlier rules that, once found, explain what this one would say.
     """
 
     key: str
-    look: Callable[[RunRecord, Thresholds], Finding | None]
+    look: Look
     heading: str
     metrics: tuple[str, ...]
     unless: tuple[str, ...] = ()
@@ -124,8 +128,24 @@ RULES: tuple[Rule, ...] = (
 """Asked in this order: causes before what follows from them."""
 
 
-def find(record: RunRecord, thresholds: Thresholds = THRESHOLDS) -> tuple[Finding, ...]:
-    """Return what the rules find in a run, the worst first; of equal severity in the order of the table."""
+NO_OWN_RULES: Mapping[str, Look] = MappingProxyType({})
+
+
+def find(
+    record: RunRecord, thresholds: Thresholds = THRESHOLDS, *, own: Mapping[str, Look] = NO_OWN_RULES
+) -> tuple[Finding, ...]:
+    """Return what the rules find in a run, the worst first; of equal severity in the order of the table.
+
+    Args:
+        record: of the run.
+        thresholds: what the rules hold its numbers against.
+        own: rules of the user's own by name, asked last. One that fails is a finding of its name that says so.
+    """
+    found = [*_of_rules(record, thresholds), *_of_own(own, record, thresholds)]
+    return tuple(sorted(found, key=lambda finding: STATUSES.index(finding.status)))
+
+
+def _of_rules(record: RunRecord, thresholds: Thresholds) -> Iterable[Finding]:
     found: dict[str, Finding] = {}
     for rule in RULES:
         if any(key in found for key in rule.unless):
@@ -134,4 +154,35 @@ def find(record: RunRecord, thresholds: Thresholds = THRESHOLDS) -> tuple[Findin
         if seen is not None:
             anchor = f"metrics.md#{rule.heading}"
             found[rule.key] = replace(seen, name=rule.key, metrics=rule.metrics, anchor=anchor)
-    return tuple(sorted(found.values(), key=lambda finding: STATUSES.index(finding.status)))
+    return found.values()
+
+
+def _of_own(own: Mapping[str, Look], record: RunRecord, thresholds: Thresholds) -> Iterator[Finding]:
+    for name, look in own.items():
+        try:
+            seen = _checked(look(record, thresholds))
+        # Other people's code: whatever it raises, the other findings stand.
+        except Exception as error:
+            seen = Finding(
+                status="unknown",
+                title=f"{name} could not be asked",
+                evidence=f"{type(error).__name__}: {error}",
+                advice=f"Mend {name}, then klimb report asks it again.",
+            )
+        if seen is not None:
+            yield replace(seen, name=seen.name or name)
+
+
+def _checked(seen: object) -> Finding | None:
+    """Return what a rule of the user's own found, if a report can show it."""
+    if seen is None:
+        return None
+    if not isinstance(seen, Finding):
+        raise TypeError(f"expected a klimb.findings.finding.Finding or None, got {type(seen).__name__}")
+    if seen.status not in STATUSES:
+        raise ValueError(f"the status of a finding is one of {', '.join(STATUSES)}, got {seen.status!r}")
+    texts = (seen.name, seen.title, seen.evidence, seen.advice, seen.anchor, *seen.metrics)
+    wrong = next((text for text in texts if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise TypeError(f"what a finding says is text, got {wrong!r}")
+    return seen

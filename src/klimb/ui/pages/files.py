@@ -5,12 +5,14 @@ The report as a file: never over something that klimb did not write.
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from klimb.errors import ConfigError
 from klimb.experience.atomic import replace_atomically
+from klimb.findings.finding import Finding
 from klimb.findings.run.record import RunRecord
+from klimb.findings.run.rules import find
 from klimb.training.run_folder import RunFolder, read_run
 from klimb.ui.pages.audit import GENERATOR as AUDIT
 from klimb.ui.pages.frame import is_page_of
@@ -84,21 +86,24 @@ def write_report(folders: Sequence[Path], output: Path) -> Path:
     return write_report_of([read_run(folder) for folder in folders], output)
 
 
-def write_report_of(records: Sequence[RunRecord], output: Path) -> Path:
-    """Return the same for runs that are read already."""
+def write_report_of(
+    records: Sequence[RunRecord], output: Path, found: Sequence[Sequence[Finding]] | None = None
+) -> Path:
+    """Return the same for runs that are read already, and with these findings of each if they are given."""
     if output.exists() and not _is_report(output):
         raise ConfigError(f"{output} is there already and no page of klimb report; choose another name with --output")
-    write_text(output, report_page(records))
+    write_text(output, report_page(records, found))
     return output
 
 
-def report_at_the_end(folder: RunFolder) -> Path | None:
+def report_at_the_end(folder: RunFolder, look: Callable[[RunRecord], Sequence[Finding]] = find) -> Path | None:
     """Write a finished run's own report.html and returns its path; None if that failed, which is logged.
 
     The run's results are all on the disk by then, and no defect of a page may take them back.
     """
     try:
-        return write_report([folder.path], folder.report)
+        record = read_run(folder.path)
+        return write_report_of([record], folder.report, [look(record)])
     except Exception:
         logger.exception(
             "the run is complete, but its report could not be made; klimb report %s tries again", folder.path

@@ -130,8 +130,12 @@ MOST_SAMPLED = 6
 """Runs of which a page about several shows answers."""
 
 
-def report_page(records: Sequence[RunRecord]) -> str:
+def report_page(records: Sequence[RunRecord], found: Sequence[Sequence[Finding]] | None = None) -> str:
     """Return the whole page about one run or several.
+
+    Args:
+        records: of the runs.
+        found: the findings of each run; None asks klimb's own rules.
 
     Raises:
         ValueError: there is no run.
@@ -140,7 +144,7 @@ def report_page(records: Sequence[RunRecord]) -> str:
         raise ValueError("report_page needs at least one run, got none")
     groups = group_runs(records)
     charts = {key: drawings(key, found) for key, found in charts_of(groups).items()}
-    found = [find(record) for record in records]
+    found = [find(record) for record in records] if found is None else found
     shown = [drawing for listed in charts.values() for drawing in listed]
     named = {name for drawing in shown for name in drawing.chart.metrics}
     named |= {name for findings in found for finding in findings for name in finding.metrics}

@@ -7,10 +7,11 @@ from textwrap import wrap
 from rich.console import Console
 from rich.text import Text
 
-from klimb.experience.importing import IMPORTERS, ImportReport, ImportRules
+from klimb.experience.importing import ImportReport, ImportRules
 from klimb.experience.importing.log_probs import UNKNOWN_TEMPERATURE
 from klimb.experience.importing.parsed_row import WITHOUT_IDS
 from klimb.experience.importing.users import SALT_FILE
+from klimb.own_parts import is_own
 from klimb.ui.terminal.run import print_commands
 from klimb.ui.text import printable, relative_to_working_directory
 
@@ -61,7 +62,7 @@ def _print_wrapped(console: Console, label: str, text: str, *, label_style: str 
 
 def _kind(report: ImportReport) -> str:
     guessed = f"; guessed: {report.why_kind}. If that is wrong, say --as KIND" if report.why_kind else ""
-    return f"{report.kind}: {IMPORTERS[report.kind].summary}{guessed}"
+    return f"{report.kind}: {report.summary}{guessed}"
 
 
 def _reward_map(kind: str, rules: ImportRules) -> str:
@@ -75,6 +76,8 @@ def _reward_map(kind: str, rules: ImportRules) -> str:
         return f"{rules.scale[0]:g} to {rules.scale[1]:g} → 0 to 1; no rating stays unrated"
     if kind in RATED_KINDS:
         return "true and up → 1, false and down → 0, numbers from 0 to 1 as they are; no rating stays unrated"
+    if is_own(kind):
+        return "as your importer gives them; none stays unrated"
     return "as they are; none stays unrated"
 
 

@@ -5,12 +5,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
 from rich.console import Console
 
-from klimb.workbench.options import Pairs, PathOrNone, Switch, TextOrNone, check_is_there, check_model
+from klimb.workbench.options import ImportOptions, check_is_there, check_model
 
 if TYPE_CHECKING:
     from klimb.experience.importing import ImportRules
@@ -20,70 +19,49 @@ NAME = "import"
 MEGABYTE = 1024**2
 
 
-def import_rows(
-    file: Path,
-    /,
-    *,
-    into: Path,
-    kind: Annotated[str, Parameter(name="--as", show_default=False)] = "",
-    columns: Pairs = (),
-    scale: Annotated[tuple[float, float] | None, Parameter(negative="")] = None,
-    value_map: Annotated[Pairs, Parameter(name="--map")] = (),
-    sampling: Pairs = (),
-    log_probs: Literal["raw", "processed"] = "raw",
-    model: TextOrNone = "",
-    max_reward: float = math.inf,
-    max_tokens: int | None = None,
-    scores: PathOrNone = None,
-    score_name: TextOrNone = "",
-    keep_users: Switch = False,
-    max_line_megabytes: int = 16,
-    strict: Switch = False,
-) -> None:
+def import_rows(file: Path, /, *, options: ImportOptions) -> None:
     """Import a log or a data set into a store. The same file twice adds nothing.
 
     Args:
         file: .jsonl, .json or .csv (each also with .gz), or .parquet.
-        into: The store's folder; it is made if it is not there.
-        kind: kto, openai, vllm, preference, prompt-completion, verl, table, langfuse or feedback; guessed without it.
-        columns: Names of the file's columns, such as `prompt=question response=answer`.
-        scale: Lowest and highest rating that can be given; ratings become 0 to 1.
-        value_map: What texts stand for, such as `good=1 bad=0`.
-        sampling: Settings that the requests do not say and you know, such as `temperature=1 top_p=1`.
-        log_probs: What the recorded log-probabilities are of: the model itself, or its distribution after temperature
-            and truncation.
-        model: Whose tokenizer turns logged token strings into ids, and bounds ids and lengths; log_mu stays the logged
-            model's.
-        max_reward: Reject rewards of larger magnitude.
-        max_tokens: Reject rows with more prompt and response tokens; without it, as many as the model takes.
-        scores: Langfuse's scores of these observations.
-        score_name: Import the ratings of this name alone.
-        keep_users: Keep user ids as they are; else they are hashed.
-        max_line_megabytes: Reject longer lines.
-        strict: Stop at the first row that cannot be imported.
+        options: What it is asked.
     """
     check_is_there(file, "a log or a data set")
-    check_model(model)
-    from klimb.experience.importing import ImportRules, ReadLimits, import_file
+    check_model(options.model)
+    from klimb.experience.importing import ReadLimits, import_file
     from klimb.experience.store import Store
     from klimb.ui.terminal.imports import print_import
 
+    rules = _rules_of(options)
+    report = import_file(
+        Store(options.into),
+        file,
+        kind=options.kind,
+        rules=rules,
+        limits=ReadLimits(max_line_bytes=options.max_line_megabytes * MEGABYTE),
+        scores=options.scores,
+        is_strict=options.strict,
+    )
+    print_import(Console(), report, rules, options.into, model=options.model)
+
+
+def _rules_of(options: ImportOptions) -> "ImportRules":
+    """Return what the user states about the file, with the model's tokenizer and bounds if one is named."""
+    from klimb.experience.importing import ImportRules
+
     rules = ImportRules(
-        columns=_texts(columns, "--columns"),
-        scale=scale,
-        value_map=_numbers(value_map, "--map"),
-        sampling=_numbers(sampling, "--sampling"),
-        log_probs=log_probs,
-        max_reward=max_reward,
-        max_tokens=max_tokens,
-        keep_users=keep_users,
-        score_name=score_name,
+        columns=_texts(options.columns, "--columns"),
+        scale=options.scale,
+        value_map=_numbers(options.value_map, "--map"),
+        sampling=_numbers(options.sampling, "--sampling"),
+        log_probs=options.log_probs,
+        max_reward=options.max_reward,
+        max_tokens=options.max_tokens,
+        keep_users=options.keep_users,
+        score_name=options.score_name,
         now=time.time(),
     )
-    rules = _with_model(rules, model) if model else rules
-    limits = ReadLimits(max_line_bytes=max_line_megabytes * MEGABYTE)
-    report = import_file(Store(into), file, kind=kind, rules=rules, limits=limits, scores=scores, is_strict=strict)
-    print_import(Console(), report, rules, into, model=model)
+    return _with_model(rules, options.model) if options.model else rules
 
 
 def _with_model(rules: "ImportRules", name: str) -> "ImportRules":

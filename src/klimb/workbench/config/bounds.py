@@ -1,10 +1,12 @@
 """Bounded field types that every section uses: finite numbers, texts with a longest length."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
+from klimb.declarations import OWN_KIND, OwnName
 from klimb.own_parts import LOCATION
+from klimb.workbench.loggers.registry import LOGGERS
 
 SECTION = ConfigDict(
     frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
@@ -27,18 +29,23 @@ RunName = Annotated[
 def _without_repetition(names: tuple[str, ...]) -> tuple[str, ...]:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise ValueError(f"{', '.join(repeated)} is there more than once; name each logger once")
+        raise ValueError(f"{', '.join(repeated)} is there more than once; name each once")
     return names
 
 
-LoggerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
-
-
 Loggers = Annotated[
-    tuple[LoggerName, ...],
+    tuple[Annotated[str, StringConstraints(pattern=rf"^({'|'.join(LOGGERS)})$|{LOCATION.pattern}")], ...],
     Field(strict=False),
     AfterValidator(_without_repetition),
-    in_plain_words("a list of 'tensorboard', 'wandb', 'mlflow' and 'trackio'; [] for none"),
+    in_plain_words(f"a list of {', '.join(map(repr, LOGGERS))} or {OWN_KIND!r}; [] for none"),
+]
+
+
+OwnFindings = Annotated[
+    tuple[OwnName, ...],
+    Field(strict=False),
+    AfterValidator(_without_repetition),
+    in_plain_words(f"a list of {OWN_KIND!r}; [] for none"),
 ]
 
 

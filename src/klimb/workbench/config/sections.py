@@ -8,7 +8,7 @@ from pydantic import BaseModel, StringConstraints
 
 from klimb.declarations import Count, OwnName, PathText, ShortText, configurable
 from klimb.training.settings import CloningSettings, EvaluationSettings, RolloutSettings, TrainingSettings
-from klimb.workbench.config.bounds import SECTION, Loggers, RunName, in_plain_words
+from klimb.workbench.config.bounds import SECTION, Loggers, OwnFindings, RunName, in_plain_words
 
 
 @configurable
@@ -91,3 +91,5 @@ class RunSection(BaseModel):
     """Draw the curves and write report.html at the end."""
     loggers: Loggers = ("tensorboard",)
     """Where else each step's metrics go; [] for nowhere."""
+    findings: OwnFindings = ()
+    """Rules of your own, whose findings stand in the report among the others."""

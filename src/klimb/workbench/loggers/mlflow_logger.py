@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from klimb.workbench.loggers.opening import LoggedRun, project_from
+from klimb.workbench.loggers.logger import LoggedRun, Logger, project_from
 from klimb.workbench.loggers.tracker import Tracker
 
 MOST_METRICS, MOST_PARAMS = 1_000, 100
@@ -69,3 +69,12 @@ def open_mlflow(run: LoggedRun) -> tuple[Tracker, str]:
 def _portions(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+LOGGER = Logger(
+    name="mlflow",
+    package="mlflow",
+    install="'klimb[mlflow]'",
+    open=open_mlflow,
+    advice="look at MLFLOW_TRACKING_URI",
+)

@@ -1,11 +1,11 @@
 """Event files for TensorBoard."""
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
-from klimb.workbench.loggers.opening import LoggedRun
+from klimb.workbench.loggers.logger import LoggedRun, Logger
 from klimb.workbench.loggers.tracker import Tracker
 
 
@@ -14,12 +14,12 @@ class TensorBoardTracker:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._writer: SummaryWriter | None = None
+        self._writer: Any = None
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """One point per metric."""
         if self._writer is None:
-            self._writer = SummaryWriter(str(self._folder), purge_step=step)
+            self._writer = import_module("torch.utils.tensorboard").SummaryWriter(str(self._folder), purge_step=step)
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, global_step=step)
 
@@ -32,3 +32,6 @@ class TensorBoardTracker:
 def open_tensorboard(run: LoggedRun) -> tuple[Tracker, str]:
     """Into `tensorboard/` of the run's folder; it needs no id."""
     return TensorBoardTracker(run.folder / "tensorboard"), ""
+
+
+LOGGER = Logger(name="tensorboard", package="tensorboard", install="tensorboard", open=open_tensorboard)

@@ -4,7 +4,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +17,7 @@ MOST_WAITING = 100_000
 """Steps that are kept for a tracker that fails; older ones are dropped and counted."""
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Takes the numbers of each step."""
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from klimb.workbench.loggers.opening import LoggedRun, new_id, project_from
+from klimb.workbench.loggers.logger import LoggedRun, Logger, new_id, project_from
 from klimb.workbench.loggers.tracker import Tracker
 
 
@@ -37,3 +37,12 @@ def open_trackio(run: LoggedRun) -> tuple[Tracker, str]:
         auto_log_cpu=False,
     )
     return TrackioTracker(started), name
+
+
+LOGGER = Logger(
+    name="trackio",
+    package="trackio",
+    install="'klimb[trackio]'",
+    open=open_trackio,
+    advice="look at TRACKIO_SPACE_ID and TRACKIO_SERVER_URL",
+)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from klimb.workbench.loggers.opening import LoggedRun, new_id, project_from
+from klimb.workbench.loggers.logger import LoggedRun, Logger, new_id, project_from
 from klimb.workbench.loggers.tracker import Tracker
 
 
@@ -42,3 +42,12 @@ def open_wandb(run: LoggedRun) -> tuple[Tracker, str]:
         settings=wandb.Settings(console="off"),  # it would swallow the live view
     )
     return WandbTracker(started), identity
+
+
+LOGGER = Logger(
+    name="wandb",
+    package="wandb",
+    install="'klimb[wandb]'",
+    open=open_wandb,
+    advice="log in with `wandb login` or WANDB_API_KEY, or keep it on this machine with WANDB_MODE=offline",
+)

@@ -10,10 +10,11 @@ from klimb.errors import ConfigError
 from klimb.training.locks import process_identity
 from klimb.training.run_folder import RunFolder, free_folder, is_run, write_json
 from klimb.workbench.config import RunConfig, build_config, read_tables
+from klimb.workbench.session import own_parts
 from klimb.workbench.study.plan import Cell, StudyPlan
 
 CellState = Literal["missing", "interrupted", "failed", "changed", "finished"]
-"""`interrupted` was begun and can go on; `changed` holds a run of other settings."""
+"""`interrupted` was begun and can go on; `changed` holds a run of other settings, or of other source of own parts."""
 
 
 STATUS_NAME, LOG_NAME = "status.json", "log.txt"
@@ -32,7 +33,7 @@ def state_of(plan: StudyPlan, cell: Cell) -> CellState:
     has_failed = read_status(path).get("state") == "failed"
     if not is_run(path):
         return "failed" if has_failed else "missing"
-    if not _is_of(RunFolder(path).config, cell.config):
+    if not (_is_of(RunFolder(path).config, cell.config) and _is_of_source(path, cell.config)):
         return "changed"
     if RunFolder(path).summary.is_file():
         return "finished"
@@ -97,6 +98,11 @@ def _is_of(stored: Path, config: RunConfig) -> bool:
     except ConfigError:
         return False
     return _result_part(found) == _result_part(config)
+
+
+def _is_of_source(path: Path, config: RunConfig) -> bool:
+    """Whether the parts of the user's own have the source with which the run was begun."""
+    return read_json(RunFolder(path).provenance).get("own_parts", {}) == own_parts(config)
 
 
 def _result_part(config: RunConfig) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from klimb.training.run_folder import write_json
 from klimb.ui.terminal.run import print_facts
 from klimb.ui.terminal.study import print_study
 from klimb.ui.text import printable, relative_to_working_directory
+from klimb.workbench.loggers import check_loggers
 from klimb.workbench.options import CompareOptions
+from klimb.workbench.own_findings import check_findings
 from klimb.workbench.provenance import provenance
 from klimb.workbench.session import make_loop_settings, make_objective, make_task
 from klimb.workbench.study.cells import LOG_NAME, read_status, state_of
@@ -62,7 +64,7 @@ def run_compare(name: str, study: StudyConfig, text: str, request: CompareOption
 
 
 def check_can_begin(cells: Sequence[Cell]) -> None:
-    """Return if every cell's objective, task and settings can be made; each distinct one is tried once.
+    """Return if every cell's objective, task, settings and loggers can be made; each distinct one is tried once.
 
     Raises:
         ConfigError: one can't, naming the cell.
@@ -76,6 +78,8 @@ def check_can_begin(cells: Sequence[Cell]) -> None:
         try:
             make_objective(config)
             make_loop_settings(config)
+            check_loggers(config.run.loggers)
+            check_findings(config.run.findings)
             task = None if _task_key(cell) in tried else make_task(config)
         except (ValueError, ImportError) as error:
             raise ConfigError(f"{arm}: {error}") from error

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+from klimb.experience.feedback import Feedback
 from klimb.experience.importing.cells import first_of, name_of, seconds
 from klimb.experience.importing.chat import user_of
+from klimb.experience.importing.kind import Importer
 from klimb.experience.importing.parsed_row import hash_of
 from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules, rating
-from klimb.experience.store_feedback import Feedback
 
 SAMPLE_NAMES = ("completion_id", "sample_id", "observation_id", "observationId", "response_id")
 
@@ -89,3 +90,19 @@ def _stated(row: Row) -> tuple[str, object]:
     kind = name_of(first_of(row.values, "dataType", "data_type")).upper()
     text = first_of(row.values, "stringValue", "string_value")
     return kind, text if kind == "CATEGORICAL" and text is not None else first_of(row.values, *VALUE_NAMES)
+
+
+def _is_feedback(values: Mapping[str, object]) -> bool:
+    is_named = any(name in values for name in (*SAMPLE_NAMES, "id"))
+    return is_named and any(name in values for name in VALUE_NAMES)
+
+
+IMPORTER = Importer(
+    name="feedback",
+    read=read_feedback,
+    summary="ratings of responses by their id",
+    looks_alike=_is_feedback,
+    rank=90,
+    because="it has an id and a rating, and no response",
+    rating_in=rating_in,
+)

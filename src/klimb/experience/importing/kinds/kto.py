@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from klimb.experience.importing.cells import first_of, from_json_cell, messages, name_of
 from klimb.experience.importing.chat import response_text, with_group_and_user
+from klimb.experience.importing.kind import Importer, has_columns
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rows import Row
 from klimb.experience.importing.rules import ImportRules, rating
@@ -29,3 +30,14 @@ def read_kto(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
 def label_in(row: Row) -> tuple[str, object]:
     """Return what is rated, and the label as it stands there."""
     return "label", row.values.get("label")
+
+
+IMPORTER = Importer(
+    name="kto",
+    read=read_kto,
+    summary="prompt, completion and a label: good or bad",
+    looks_alike=has_columns("prompt", "completion", "label"),
+    rank=30,
+    because="it has prompt, completion and label",
+    rating_in=label_in,
+)

@@ -6,10 +6,11 @@ from typing import cast
 
 from klimb.experience.importing.cells import first_of, listed, mapping, messages, name_of, seconds
 from klimb.experience.importing.chat import checked_message, user_of
+from klimb.experience.importing.kind import Importer
 from klimb.experience.importing.parsed_row import ParsedRow
-from klimb.experience.importing.readers import DECODER
 from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
+from klimb.experience.importing.strict_json import DECODER
 from klimb.experience.samples import Message
 
 TRACE = "trace_id"
@@ -77,3 +78,18 @@ def _metadata(values: Mapping[str, object]) -> dict[str, str]:
         "name": first_of(values, "name"),
     }
     return {name: str(value) for name, value in named.items() if value is not None}
+
+
+def _is_observation(values: Mapping[str, object]) -> bool:
+    has_trace = "traceId" in values or "trace_id" in values
+    return has_trace and "input" in values and "output" in values
+
+
+IMPORTER = Importer(
+    name="langfuse",
+    read=read_langfuse,
+    summary="Langfuse's observations, with --scores its scores",
+    looks_alike=_is_observation,
+    rank=60,
+    because="it has a trace id, input and output",
+)

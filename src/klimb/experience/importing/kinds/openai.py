@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
-from klimb.experience.importing.cells import listed, mapping
+from klimb.experience.importing.cells import first_of, listed, mapping
 from klimb.experience.importing.chat import exchange_of, found_in
+from klimb.experience.importing.kind import Importer
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
@@ -55,3 +56,26 @@ def _with_token_strings(found: ParsedRow, choice: Mapping[str, object]) -> Parse
     if response not in (b"".join(texts), b"".join(texts[:-1])):
         raise RowError("logged tokens do not spell the response", f"{b''.join(texts)[:60]!r}")
     return replace(found, tokens=texts, log_probs=[value for _, value in tokens])
+
+
+def parts_of(values: Mapping[str, object]) -> Sequence[Mapping[str, object]]:
+    """Return the row, its response, the response's body and its first choice."""
+    response = mapping(first_of(values, "response", "completion"))
+    body = mapping(response.get("body")) or response or values
+    choices = listed(body.get("choices"))
+    return values, response, body, mapping(choices[0]) if choices else {}
+
+
+def has_choices(values: Mapping[str, object]) -> bool:
+    """Tell whether a row has what a server returns, with token ids or without."""
+    return any("choices" in part or "meta_info" in part for part in parts_of(values))
+
+
+IMPORTER = Importer(
+    name="openai",
+    read=read_openai,
+    summary="requests and responses of OpenAI's chat completions",
+    looks_alike=has_choices,
+    rank=20,
+    because="it has choices, without token ids",
+)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from klimb.experience.importing.cells import from_json_cell, messages, name_of
 from klimb.experience.importing.chat import response_text, split_dialogue, with_group_and_user
+from klimb.experience.importing.kind import Importer, has_columns
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
@@ -45,3 +46,13 @@ def _side(name: str, row: Row) -> tuple[tuple[Message, ...], str]:
     if row.values.get("prompt") is None:
         return split_dialogue(value, what=name)
     return messages(from_json_cell(row.values["prompt"], row), what="prompt"), response_text(value, what=name)
+
+
+IMPORTER = Importer(
+    name="preference",
+    read=read_preference,
+    summary="a chosen and a rejected response",
+    looks_alike=has_columns("chosen", "rejected"),
+    rank=40,
+    because="it has chosen and rejected",
+)

@@ -1,9 +1,10 @@
 """Rows for supervised fine-tuning: prompt and completion, or a whole dialogue in `messages`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from klimb.experience.importing.cells import first_of, from_json_cell, messages, name_of
 from klimb.experience.importing.chat import response_text, split_dialogue, with_group_and_user
+from klimb.experience.importing.kind import Importer, has_columns
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rows import Row
 from klimb.experience.importing.rules import ImportRules
@@ -27,3 +28,17 @@ def read_prompt_completion(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
         model=name_of(first_of(values, "model")),
     )
     return [with_group_and_user(found, row)]
+
+
+def _is_dialogue(values: Mapping[str, object]) -> bool:
+    return has_columns("prompt", "completion")(values) or "messages" in values
+
+
+IMPORTER = Importer(
+    name="prompt-completion",
+    read=read_prompt_completion,
+    summary="prompt and completion, or messages; no rewards",
+    looks_alike=_is_dialogue,
+    rank=80,
+    because="it has prompt and completion, or messages",
+)

@@ -12,6 +12,7 @@ from klimb.experience.importing.cells import (
     whole_number,
 )
 from klimb.experience.importing.chat import finish_reason_of, response_text, with_group_and_user
+from klimb.experience.importing.kind import Importer, has_columns
 from klimb.experience.importing.log_probs import ALIASES
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rows import Row, RowError
@@ -48,3 +49,14 @@ def read_table(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
         policy_version=whole_number(values.get("policy_version") or 0, what="policy_version", row=row),
     )
     return [with_group_and_user(found, row)]
+
+
+IMPORTER = Importer(
+    name="table",
+    read=read_table,
+    summary="columns prompt, response, reward, ...; --columns maps other names",
+    looks_alike=has_columns("prompt", "response"),
+    rank=70,
+    because="it has prompt and response",
+    needed=NEEDED,
+)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from klimb.experience.importing.cells import first_of, from_json_cell, listed, mapping, messages, name_of
 from klimb.experience.importing.chat import response_text, with_group_and_user
+from klimb.experience.importing.kind import Importer, has_columns
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules, reward
@@ -53,3 +54,13 @@ def _metadata(values: Mapping[str, object], row: Row) -> dict[str, str]:
     index = mapping(from_json_cell(values.get("extra_info"), row)).get("index")
     named = {"data_source": values.get("data_source"), "answer": truth, "problem_id": index}
     return {name: str(value) for name, value in named.items() if isinstance(value, str | int | float)}
+
+
+IMPORTER = Importer(
+    name="verl",
+    read=read_verl,
+    summary="verl's rows, once they have responses",
+    looks_alike=has_columns("data_source", "prompt", "reward_model"),
+    rank=50,
+    because="it has data_source, prompt and reward_model",
+)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from klimb.experience.importing.cells import first_of, listed, mapping, token_ids
 from klimb.experience.importing.chat import Exchange, exchange_of, found_in
-from klimb.experience.importing.kinds.openai import logged_tokens
+from klimb.experience.importing.kind import Importer
+from klimb.experience.importing.kinds.openai import has_choices, logged_tokens, parts_of
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
@@ -55,3 +56,18 @@ def _ids_in_texts(tokens: Sequence[tuple[bytes, object]]) -> tuple[int, ...]:
     """Ids that the server wrote in place of the tokens' texts: `token_id:123`."""
     matches = [_TOKEN_ID.fullmatch(text) for text, _ in tokens]
     return tuple(int(match[1]) for match in matches if match) if all(matches) else ()
+
+
+def _has_token_ids(values: Mapping[str, object]) -> bool:
+    names = ("token_ids", "prompt_token_ids", "meta_info", "output_ids")
+    return has_choices(values) and any(part.get(name) is not None for part in parts_of(values) for name in names)
+
+
+IMPORTER = Importer(
+    name="vllm",
+    read=read_vllm,
+    summary="requests and responses of vLLM or SGLang, with token ids",
+    looks_alike=_has_token_ids,
+    rank=10,
+    because="it has choices with token ids",
+)

@@ -1,0 +1,47 @@
+"""A kind of row: what reads it, and how it is told from others."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from klimb.experience.feedback import Feedback
+from klimb.experience.importing.parsed_row import ParsedRow
+from klimb.experience.importing.rows import Row
+from klimb.experience.importing.rules import ImportRules
+
+ReadRow = Callable[[Row, ImportRules], Sequence[ParsedRow | Feedback]]
+
+
+def is_never(values: Mapping[str, object]) -> bool:
+    """Tell of no row that it is of a kind."""
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importer:
+    """One kind of row.
+
+    Attributes:
+        name: what `--as` takes.
+        read: what a row says; it raises RowError for a row that says nothing usable.
+        summary: one line for people.
+        looks_alike: whether a row is likely of this kind; one that is never guessed leaves it out.
+        rank: where a row looks like several kinds, the one of the smallest rank is taken: the most telling.
+        because: what `looks_alike` saw, for people.
+        needed: columns without which no row is of this kind, and which can be mapped.
+        rating_in: what a row rates and the rating as it stands there; None for a kind without ratings. Rewards are
+            none: they have no scale that could be mistaken for another.
+    """
+
+    name: str
+    read: ReadRow
+    summary: str
+    looks_alike: Callable[[Mapping[str, object]], bool] = is_never
+    rank: int = 0
+    because: str = ""
+    needed: Sequence[str] = ()
+    rating_in: Callable[[Row], tuple[str, object]] | None = None
+
+
+def has_columns(*names: str) -> Callable[[Mapping[str, object]], bool]:
+    """Return what tells whether a row has all of these columns."""
+    return lambda values: all(name in values for name in names)
