@@ -109,7 +109,14 @@ def _compare_aspect(case: str, aspect: str, old: Any, new: Any, expected: Sequen
     reasons: dict[str, int] = {}
     undeclared: list[Difference] = []
     for difference in differences:
-        reason = next((row.reason for row in expected if row.covers(case, aspect, difference.path)), None)
+        reason = next(
+            (
+                row.reason
+                for row in expected
+                if row.covers(case, aspect, difference.path, is_gone=difference.new == ABSENT)
+            ),
+            None,
+        )
         if reason is None:
             undeclared.append(difference)
         else:

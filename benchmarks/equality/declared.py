@@ -13,18 +13,20 @@ class Expected:
         case: pattern of the case's name, as in file names.
         aspect: pattern of the aspect's name.
         path: pattern of the value's place in the aspect.
+        is_gone: only where the new state has no such value.
         reason: why it differs.
     """
 
     case: str
     aspect: str
     path: str = "*"
+    is_gone: bool = False
     reason: str
 
-    def covers(self, case: str, aspect: str, path: str) -> bool:
-        """Tell whether a difference at this place is meant."""
+    def covers(self, case: str, aspect: str, path: str, *, is_gone: bool) -> bool:
+        """Tell whether a difference at this place is meant; `is_gone`: the new state has no value there."""
         pairs = ((case, self.case), (aspect, self.aspect), (path, self.path))
-        return all(fnmatchcase(name, pattern) for name, pattern in pairs)
+        return (is_gone or not self.is_gone) and all(fnmatchcase(name, pattern) for name, pattern in pairs)
 
 
 EXPECTED: tuple[Expected, ...] = (
@@ -35,6 +37,29 @@ EXPECTED: tuple[Expected, ...] = (
     ),
     Expected(case="*", aspect="settings", path="cloning.warmup_steps", reason="a new setting"),
     Expected(case="*", aspect="settings", path="*run.findings", reason="a new setting"),
+    Expected(case="*", aspect="settings", path="*sampling.sampler", reason="a new setting"),
+    *(
+        Expected(
+            case="*",
+            aspect=aspect,
+            path="*objective.*",
+            is_gone=True,
+            reason="[objective] holds what its loss reads, and no key besides",
+        )
+        for aspect in ("settings", "shown settings")
+    ),
+    *(
+        Expected(
+            case="recipe-*",
+            aspect="shown settings",
+            path=path,
+            reason="a recipe holds its advantages, credit and reference with every key",
+        )
+        for path in ("advantages.max_refills", "advantages.shuffle_rewards", "reference.every_steps", "reference.kl_*")
+    ),
+    Expected(case="kto", aspect="summary", path="divergence", reason="a loss without a divergence names none"),
+    Expected(case="audit-*", aspect="text", reason="a task may be the user's own; percentages are not torn"),
+    Expected(case="refusals", aspect="text", path="credit.gae_lambda*", reason="the settings themselves refuse it"),
     Expected(
         case="example-*",
         aspect="settings",
