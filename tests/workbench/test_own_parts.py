@@ -77,6 +77,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "my_parts.py").write_text(PARTS, encoding="utf-8")
     importlib.invalidate_caches()
+    sys.modules.pop("my_parts", None)
     yield tmp_path / "my_parts.py"
     sys.modules.pop("my_parts", None)
 

@@ -57,6 +57,7 @@ def own_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "my_tasks.py").write_text(TASK, encoding="utf-8")
     importlib.invalidate_caches()
+    sys.modules.pop("my_tasks", None)  # an example of that name may have been imported before
     yield tmp_path / "my_tasks.py"
     sys.modules.pop("my_tasks", None)
 

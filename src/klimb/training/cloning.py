@@ -16,6 +16,7 @@ from klimb.training.optimizers import (
     Optimizer,
 )
 from klimb.training.settings import CloningSettings, MicroBatchTokens, OptimizerSettings
+from klimb.training.streams import open_stream
 from klimb.training.update import (
     optimizer_step,
 )
@@ -63,7 +64,7 @@ def clone(
         raise ValueError("clone: no pairs to imitate; check the file they come from")
     samples = [pair_as_sample(policy, pair, number=number) for number, pair in enumerate(pairs)]
     steps = Optimizer(policy.trainable(), settings.optimizer(optimizer or OptimizerSettings(), num_pairs=len(pairs)))
-    generator = torch.Generator().manual_seed(seed)
+    generator = open_stream(seed, "cloning")
     for epoch in range(settings.num_epochs):
         order = torch.randperm(len(samples), generator=generator).tolist()
         for start in range(0, len(order), settings.batch_size):

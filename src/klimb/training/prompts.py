@@ -4,21 +4,21 @@ from typing import Any
 
 import torch
 
-_EPOCH_STRIDE = 1_000_003
-"""Keeps the seeds of different epochs apart for any seed a person types; a prime, so that runs do not share orders."""
+from klimb.training.streams import open_stream
 
 
 class PromptStream:
     """Every problem once an epoch, in a new order each epoch.
 
-    The order is a function of the seed and the epoch, so (epoch, position) is all there is to save.
+    The order is a function of the seed, the purpose and the epoch, so (epoch, position) is all there is to save.
     """
 
-    def __init__(self, num_problems: int, *, seed: int) -> None:
+    def __init__(self, num_problems: int, *, seed: int, purpose: str = "prompts") -> None:
         if num_problems < 1:
             raise ValueError("the task has no training problem; check its settings or its file")
         self._num_problems = num_problems
         self._seed = seed
+        self._purpose = purpose
         self.epoch = 0
         self.position = 0
         self._order = self._order_of(0)
@@ -54,5 +54,5 @@ class PromptStream:
         self._order = self._order_of(self.epoch)
 
     def _order_of(self, epoch: int) -> list[int]:
-        generator = torch.Generator().manual_seed(self._seed * _EPOCH_STRIDE + epoch)
+        generator = open_stream(self._seed, self._purpose, epoch)
         return torch.randperm(self._num_problems, generator=generator).tolist()

@@ -29,6 +29,7 @@ from klimb.training.reference_rules import Reference
 from klimb.training.settings import LoopSettings
 from klimb.training.sources.offline import OfflineSource
 from klimb.training.sources.replay import DelayQueue, ReplayBuffer
+from klimb.training.streams import derive_seed, open_stream
 from klimb.training.update import NonFiniteGuard
 
 MAY_DIFFER = (
@@ -138,7 +139,6 @@ PURPOSES = ("sampling", "rewards", "minibatches", "replay")
 
 
 CRITIC = "critic"
-"""Each draws its random numbers from a generator of its own, so that a change in one leaves the others alone."""
 
 
 @dataclass
@@ -196,7 +196,7 @@ def fresh_state(
     Raises:
         ValueError: there is no problem, and some are to be asked.
     """
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(derive_seed(settings.seed, "global"))
     return RunState(
         policy=policy,
         optimizer=Optimizer(policy.trainable(), settings.optimizer),
@@ -214,20 +214,15 @@ def fresh_state(
 
 
 def _generators(settings: LoopSettings) -> dict[str, torch.Generator]:
-    generators = {
-        purpose: torch.Generator().manual_seed(settings.seed * len(PURPOSES) + number)
-        for number, purpose in enumerate(PURPOSES)
-    }
-    if settings.credit.kind == "gae":
-        generators[CRITIC] = torch.Generator().manual_seed(settings.seed)
-    return generators
+    purposes = (*PURPOSES, CRITIC) if settings.credit.kind == "gae" else PURPOSES
+    return {purpose: open_stream(settings.seed, purpose) for purpose in purposes}
 
 
 def _critic(policy: Policy, settings: LoopSettings) -> Critic | None:
     if settings.credit.kind != "gae":
         return None
     num_features = policy.causal_lm.config.get_text_config().hidden_size
-    return Critic(num_features, settings.critic, seed=settings.seed)
+    return Critic(num_features, settings.critic, seed=derive_seed(settings.seed, "value head"))
 
 
 def capture(state: RunState, *, metrics_bytes: int) -> CheckpointContent:

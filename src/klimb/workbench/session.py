@@ -24,6 +24,7 @@ from klimb.training import (
 from klimb.training.settings import SOURCES, IterativeReference
 from klimb.training.sources.offline import check_logs
 from klimb.training.state import flatten
+from klimb.training.streams import derive_seed
 from klimb.ui.terminal.run import guard_facts
 from klimb.workbench.config import CloningConfig, RunConfig, SamplingConfig, StoreSection
 from klimb.workbench.config.reading import resolved_tables
@@ -163,7 +164,7 @@ def make_session(config: RunConfig) -> Session:
     if config.training.num_threads:
         torch.set_num_threads(config.training.num_threads)
     # A fresh adapter is drawn from the global random state; everything else has a generator of its own.
-    torch.manual_seed(config.seed)
+    torch.manual_seed(derive_seed(config.seed, "adapter"))
     objective = make_objective(config)
     task = make_task(config)
     policy = make_policy(config.model)

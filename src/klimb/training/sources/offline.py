@@ -66,7 +66,7 @@ class OfflineSource:
         if not self._group_ids:
             condition = f" where {where}" if where else ""
             raise ValueError(f"the {source} holds no sample{condition}; import some, or widen the condition")
-        self._stream = PromptStream(len(self._group_ids), seed=seed)
+        self._stream = PromptStream(len(self._group_ids), seed=seed, purpose=source)
 
     @property
     def num_groups(self) -> int:
