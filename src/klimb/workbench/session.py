@@ -21,9 +21,9 @@ from klimb.training import (
     OfflineSource,
     OptimizerSettings,
 )
+from klimb.training.run_folder import flat_settings
 from klimb.training.settings import SOURCES, IterativeReference
 from klimb.training.sources.offline import check_logs
-from klimb.training.state import flatten
 from klimb.training.streams import derive_seed
 from klimb.ui.terminal.run import guard_facts
 from klimb.workbench.config import CloningConfig, RunConfig, SamplingConfig, StoreSection
@@ -46,7 +46,7 @@ def make_objective(config: RunConfig) -> Loss:
 
 def own_parts(config: RunConfig) -> dict[str, str]:
     """Return every part of the user's own that the run is made of, with the hash of its source."""
-    return sources_of(*(value for value in flatten(resolved_tables(config)).values() if isinstance(value, str)))
+    return sources_of(*(value for value in flat_settings(resolved_tables(config)).values() if isinstance(value, str)))
 
 
 def make_policy(settings: ModelSettings) -> Policy:

@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from klimb.workbench.options import Overrides, PathOrNone, TextOrNone, check_is_there, check_model
+from klimb.workbench.options import Overrides, PathOrNone, TextOrNone, check_is_there
 
 NAME = "eval"
 
@@ -27,10 +27,11 @@ def evaluate(
     """
     if config is not None:
         check_is_there(config, "a run's TOML or config.json")
+    from klimb.workbench.config.paths import check_paths
     from klimb.workbench.evaluation_config import evaluation_config
 
     run = evaluation_config(model, task=task, config=config, overrides=list(settings))
-    check_model(run.model.path)
+    check_paths(run, sections=("task",))
     from klimb.workbench.evaluating import run_evaluation
 
     run_evaluation(run, console=Console(), output=output)

@@ -45,11 +45,11 @@ def train(
 
 def _begin(path: Path, overrides: list[str], folder: Path | None, *, is_dry: bool) -> None:
     check_is_there(path, "the run's TOML file")
-    from klimb.policies.model_names import check_model_exists
     from klimb.training.run_folder import check_is_free, free_folder
+    from klimb.workbench.config.paths import check_paths
 
     run = _name_after(path, overrides)
-    check_model_exists(run.model.path)
+    check_paths(run)
     if is_dry:
         from klimb.workbench.dry_run import run_dry
 
@@ -78,7 +78,6 @@ def _name_after(path: Path, overrides: list[str]) -> "RunConfig":
 
 
 def _resume(path: Path, overrides: list[str], *, is_alone: bool) -> None:
-    from klimb.policies.model_names import check_model_exists
     from klimb.training.run_folder import RunFolder, is_run
 
     if not is_alone:
@@ -86,10 +85,11 @@ def _resume(path: Path, overrides: list[str], *, is_alone: bool) -> None:
     if not is_run(path):
         raise ConfigError(f"{path} holds no run: there is no {RunFolder(path).config}")
     from klimb.workbench.config import build_config, read_tables, with_overrides
+    from klimb.workbench.config.paths import check_paths
 
     folder = RunFolder(path)
     run = build_config(with_overrides(read_tables(folder.config), overrides), source=str(folder.config))
-    check_model_exists(run.model.path)
+    check_paths(run)
     _run(run, path, lambda: folder, resume=True)
 
 

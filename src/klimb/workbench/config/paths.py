@@ -1,0 +1,57 @@
+"""Whether what a run file points at is there: told before anything is loaded."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from klimb.errors import ConfigError
+from klimb.own_parts import is_own, source_hash
+from klimb.policies.model_names import check_model_exists
+from klimb.training.run_folder import flat_settings
+from klimb.workbench.config.reading import resolved_tables
+from klimb.workbench.config.run import RunConfig
+
+FILES = ("task.path", "task.held_out_path", "cloning.path")
+"""Keys that name a file of rows."""
+
+
+STORES = ("log.path", "feedback.path")
+"""Keys that name a store, a run's folder or a segment."""
+
+
+def check_paths(config: RunConfig, *, sections: Collection[str] = ()) -> None:
+    """Return if the model, the files, the stores and the modules of own parts that the run names are there.
+
+    Args:
+        config: of the run.
+        sections: look at these alone; at all of them where none is named.
+
+    Raises:
+        ConfigError: one is not, or is a folder where a file is expected; with its key.
+        ValueError: there is no such model.
+    """
+    check_model_exists(config.model.path)
+    tables = resolved_tables(config)
+    named = flat_settings({name: tables[name] for name in sections or tables if name in tables})
+    for key in FILES:
+        if key in named and not Path(str(named[key])).is_file():
+            raise ConfigError(f"{key} = {named[key]!r}: expected a file, and {_found_instead(str(named[key]))}")
+    for key in STORES:
+        if key in named and not Path(str(named[key])).exists():
+            found = _found_instead(str(named[key]))
+            raise ConfigError(f"{key} = {named[key]!r}: expected a store or a run's folder, and {found}")
+    for key, value in named.items():
+        if isinstance(value, str) and is_own(value):
+            _check_module(key, value)
+
+
+def _found_instead(path: str) -> str:
+    if Path(path).is_dir():
+        return "it is a folder"
+    return f"there is nothing of that name in {Path(path).absolute().parent}"
+
+
+def _check_module(key: str, location: str) -> None:
+    try:
+        source_hash(location)
+    except ConfigError as error:
+        raise ConfigError(f"{key} = {error}") from None
