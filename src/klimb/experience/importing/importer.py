@@ -20,6 +20,7 @@ from klimb.experience.importing.kinds.feedback import rating_in, read_score
 from klimb.experience.importing.kinds.langfuse import TRACE
 from klimb.experience.importing.readers import read_records
 from klimb.experience.importing.registry import (
+    COLUMNS,
     anonymise,
     check_columns,
     convert_row,
@@ -73,10 +74,11 @@ def check_columns_there(path: Path, needed: Sequence[str], rules: ImportRules, l
             return
         columns = columns or [str(name) for name in record.values]
     if columns:
-        example = " ".join(f"{name}=NAME" for name in needed or rules.columns)
+        known = [name for name in needed or rules.columns if name in COLUMNS]
+        example = " ".join(f"{name}=NAME" for name in known)
         raise ValueError(
             f"{path}: no row has all of the columns {', '.join(wanted)}; there are {', '.join(columns)}. "
-            f"Say which is which: --columns {example}"
+            + (f"Say which is which: --columns {example}" if known else "Is it a file of another kind? See --as")
         )
 
 
