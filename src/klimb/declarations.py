@@ -13,7 +13,8 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Annotated, Any, TypeVar, get_args
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 
@@ -96,9 +97,11 @@ class OrWord:
     value: float | None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """Take the word besides what the type takes, and give it back."""
-        kept = [option for option in get_args(source) if option is not type(None)]
-        inner = handler(kept[0] if type(None) in get_args(source) else source)
+        """Take the word besides what the type takes, and give it back.
+
+        Of a union a file gives the first type: the others hold the value that the word stands for.
+        """
+        inner = handler(get_args(source)[0] if get_origin(source) in (Union, UnionType) else source)
         word = {"type": "literal", "expected": [self.word]}
         as_value = {"type": "function", "function": {"type": "no-info", "function": lambda _: self.value}}
         return {

@@ -229,7 +229,7 @@ def advantage_named(name: str) -> AdvantageFunction:
         ValueError: no such name, or nothing there that can be called.
     """
     if is_own(name):
-        found = load_part(name, setting="advantages")
+        found = load_part(name, setting="advantages.kind")
         if not callable(found):
             raise ValueError(f"advantages {name!r} must be a function of (rewards, group_ids), got {found!r}")
         return cast("AdvantageFunction", found)
