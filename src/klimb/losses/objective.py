@@ -202,6 +202,8 @@ class Objective(ObjectiveSettings):
         require_reduction(self.reduce)
         if isinstance(self.divergence, str):
             object.__setattr__(self, "divergence", penalty_named(self.divergence))
+        require(isinstance(self.divergence, Penalty), "divergence", self.divergence, "a divergence, or the name of one")
+        require(callable(self.clip), "clip", self.clip, "a clip, or the name of one")
 
     @property
     def needs_log_prox(self) -> bool:
