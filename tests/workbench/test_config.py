@@ -194,6 +194,14 @@ def test_an_error_that_names_its_key_itself_is_not_told_under_the_table_again(ta
     assert message in message_of(tables)
 
 
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [("reference.every_step", "reference.every_steps"), ("objective.clip.treshold", "objective.clip.threshold")],
+)
+def test_a_key_that_is_asked_for_without_a_kind_may_be_of_any(key: str, nearest: str):
+    assert nearest_keys(key) == [nearest]
+
+
 def test_a_key_of_another_kind_is_not_suggested():
     assert "task.path" not in nearest_keys("task.path", ("arithmetic",))
 

@@ -43,14 +43,14 @@ def config_error(error: ValidationError, *, source: str, model: type[BaseModel] 
 
 
 def nearest_keys(path: str, kinds: Iterable[str] = (), *, model: type[BaseModel] = RunConfig) -> list[str]:
-    """Return the right keys that a wrong one was probably meant to be.
+    """Return the right keys that a wrong one was probably meant to be; of the tables of these kinds, or of any.
 
     In this order: a much alike neighbour, keys of (almost) that name in other sections, a somewhat alike neighbour.
     """
     section, _, leaf = path.rpartition(".")
     known = known_fields(model)
     chosen = {*kinds} if {*kinds} & {*LOSSES} else {*kinds, *LOSSES}
-    fitting = list(dict.fromkeys(facts.path for facts in known if {*facts.kinds} <= chosen))
+    fitting = list(dict.fromkeys(facts.path for facts in known if not kinds or {*facts.kinds} <= chosen))
     neighbours = [each for each in fitting if each.rpartition(".")[0] == section]
     for choices, cutoff in ((neighbours, 0.75), (fitting, 0.8), (neighbours, 0.5)):
         found = difflib.get_close_matches(leaf, [_leaf(each) for each in choices], n=1, cutoff=cutoff)
