@@ -124,10 +124,9 @@ def slope_at_reference(penalty: Penalty) -> SlopeAtReference:
     )
 
 
-def _clipped(clip: Clip, w: Tensor, is_good: Tensor, log_pi: Tensor) -> Clipped:
+def _clipped(clip: Callable[..., object], w: Tensor, is_good: Tensor, log_pi: Tensor) -> Clipped:
     """Return what the clip says; what a function of the user's own returns is anybody's guess."""
-    rule: Callable[..., object] = clip
-    found = rule(w, is_good, log_pi.detach())
+    found = clip(w, is_good, log_pi.detach())
     if not isinstance(found, Clipped):
         raise ConfigError(f"the clip {clip!r} must return a klimb.losses.Clipped, got {type(found).__name__}")
     return found
