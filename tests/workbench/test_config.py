@@ -194,6 +194,13 @@ def test_an_error_that_names_its_key_itself_is_not_told_under_the_table_again(ta
     assert message in message_of(tables)
 
 
+@pytest.mark.parametrize("warmup_steps", ["x", -2])
+def test_a_wrong_warm_up_of_the_optimizer_is_not_told_of_the_cloning_too(warmup_steps: object):
+    message = message_of({"cloning": {"path": "a.csv"}, "optimizer": {"warmup_steps": warmup_steps}})
+    assert "1 setting is not right" in message
+    assert f"optimizer.warmup_steps = {warmup_steps!r}" in message
+
+
 @pytest.mark.parametrize(
     ("key", "nearest"),
     [("reference.every_step", "reference.every_steps"), ("objective.clip.treshold", "objective.clip.threshold")],

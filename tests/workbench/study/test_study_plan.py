@@ -1,5 +1,6 @@
 """The matrix: what is in it, in which order, laid over what, and what is refused before anything runs."""
 
+import math
 import tomllib
 from collections import Counter
 from itertools import combinations
@@ -125,7 +126,7 @@ def test_a_budget_of_seconds_limits_training_time_alone():
     config = plan_of(STUDY.replace('"tokens", amount = 1000', '"seconds", amount = 90')).cells[0].config
     assert config.training.max_training_seconds == 90
     assert config.evaluation.every_seconds == 22.5
-    assert config.training.max_generated_tokens == "none"
+    assert config.training.max_generated_tokens == math.inf
 
 
 def test_runs_of_one_seed_differ_by_what_the_matrix_says_and_nothing_else():

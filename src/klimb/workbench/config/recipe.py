@@ -46,7 +46,7 @@ def _with_warmup(given: dict[str, Any]) -> dict[str, Any]:
         return given
     warmup = optimizer.get("warmup_steps", "auto")
     filled = dict(given)
-    if isinstance(cloning := given.get("cloning"), Mapping):
+    if isinstance(cloning := given.get("cloning"), Mapping) and type(warmup) is int and warmup >= 0:
         filled["cloning"] = {"warmup_steps": warmup, **cloning}
     counts = [
         training.get(key, getattr(TrainingSettings, key)) for key in ("num_steps", "num_epochs", "num_minibatches")
