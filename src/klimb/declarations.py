@@ -2,7 +2,7 @@
 
 `@configurable` marks a frozen dataclass whose fields may also come from a file. Whoever reads files checks the bounds
 with pydantic and reads the meanings from the docstrings; nothing of that is imported here. Callers from Python are
-checked by the class's own `__post_init__`.
+checked by the class's own `__post_init__`, and told where they say what only a file can say.
 """
 
 import ast
@@ -12,8 +12,10 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache, wraps
 from itertools import pairwise
-from typing import Annotated, Any, TypeVar, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 
@@ -57,7 +59,38 @@ def configurable(cls: Class) -> Class:
         "json_schema_extra": _describe_inherited,
     }
     cls.__get_pydantic_core_schema__ = classmethod(_from_a_table)  # pyright: ignore[reportAttributeAccessIssue]
+    _check_callers(cls)
     return cls
+
+
+def _check_callers(cls: type) -> None:
+    """Let the constructor refuse a file's word for a value, and a kind that is another class's."""
+    construct = cls.__init__
+    by_position = [entry.name for entry in fields(cls) if entry.init and not entry.kw_only]
+
+    # Whoever reads files fills the fields without the constructor.
+    @wraps(construct)
+    def check_and_construct(self: Any, *values: Any, **named: Any) -> None:
+        for name, value in (*zip(by_position, values, strict=False), *named.items()):
+            _check_given(cls.__name__, name, value, _hints(cls).get(name))
+        construct(self, *values, **named)
+
+    cls.__init__ = check_and_construct
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls, include_extras=True)
+
+
+def _check_given(owner: str, name: str, value: object, hint: Any) -> None:
+    for word in (mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, OrWord)):
+        if value == word.word:
+            meant = "None" if word.value is None else f"math.{word.value}"
+            raise ValueError(f"{name} = {value!r} is the word of a run file; from Python write {name} = {meant}")
+    if get_origin(hint) is Literal and len(get_args(hint)) == 1 and value != get_args(hint)[0]:
+        only = get_args(hint)[0]
+        raise ValueError(f"{name} of {owner} is always {only!r}, got {value!r}; take the class of the other {name}")
 
 
 def _describe_inherited(schema: dict[str, Any], cls: type) -> None:
@@ -96,9 +129,11 @@ class OrWord:
     value: float | None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """Take the word besides what the type takes, and give it back."""
-        kept = [option for option in get_args(source) if option is not type(None)]
-        inner = handler(kept[0] if type(None) in get_args(source) else source)
+        """Take the word besides what the type takes, and give it back.
+
+        Of a union a file gives the first type: the others hold the value that the word stands for.
+        """
+        inner = handler(get_args(source)[0] if get_origin(source) in (Union, UnionType) else source)
         word = {"type": "literal", "expected": [self.word]}
         as_value = {"type": "function", "function": {"type": "no-info", "function": lambda _: self.value}}
         return {

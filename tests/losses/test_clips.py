@@ -13,11 +13,13 @@ from klimb.losses import (
     Mask,
     NoClip,
     Objective,
+    ObjectiveSettings,
     SecondMoment,
     TotalVariation,
     Truncate,
     clip_named,
 )
+from klimb.losses.settings import OwnClip
 from tests.oracle.formulas import KL_COMPONENT, algorithm_2, ppo_dual_clip
 
 LOW, HIGH, CEILING = 0.2, 0.28, 3.0
@@ -215,6 +217,10 @@ def test_a_clip_is_found_by_name(name):
     assert Objective(clip=name).clip == clip_named(name)
 
 
+def test_settings_name_a_clip_of_ones_own_as_a_file_does():
+    assert ObjectiveSettings(clip="python:my_parts.huber").clip == OwnClip(kind="python:my_parts.huber")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -230,6 +236,8 @@ def test_a_clip_is_found_by_name(name):
         (lambda: TotalVariation(ceiling=1.0), "clip ceiling"),
         (lambda: SecondMoment(0.0), "second moment threshold must be > 0, got 0.0"),
         (lambda: clip_named("duel"), "did you mean 'dual'"),
+        (lambda: Objective(clip=None), "clip must be a clip, or the name of one, got None"),  # pyright: ignore[reportArgumentType]
+        (lambda: Objective(clip="python:my_parts.huber"), "clip must be a clip, .* got OwnClip"),
     ],
 )
 def test_settings_out_of_range_are_errors(make, message):

@@ -276,6 +276,19 @@ def test_what_is_missing_or_makes_no_sense_is_an_error():
         MaskedCorrection(off_policy_mask=-1.0)
 
 
+@pytest.mark.parametrize("kind", [TruncatedCorrection, NormalisedCorrection, MaskedCorrection])
+@pytest.mark.parametrize("high", [1.0, 0.5, -1.0, math.nan])
+def test_a_largest_weight_is_above_one(kind, high: float):
+    with pytest.raises(ValueError, match="correction high must be > 1"):
+        kind(high=high)
+
+
+@pytest.mark.parametrize("low", [1.0, -0.1, math.nan])
+def test_a_smallest_weight_is_below_one(low: float):
+    with pytest.raises(ValueError, match=r"correction low must be in \[0, 1\)"):
+        MaskedCorrection(low=low)
+
+
 def test_it_is_a_loss_and_takes_its_objectives_place():
     inner = RECIPES["rpg-reinforce-urkl"].make_objective()
     made = Corrected(objective=inner)

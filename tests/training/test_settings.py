@@ -1,5 +1,6 @@
 """What settings refuse whoever gives them, and what they resolve: the same from Python as from a run file."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,19 @@ from klimb.training.settings import CreditSettings, automatic_warmup
 def test_a_warm_up_of_auto_is_a_tenth_of_the_run_and_at_most_ten_steps(num_steps, warmup_steps):
     assert LoopSettings(training=TrainingSettings(num_steps=num_steps)).optimizer.warmup_steps == warmup_steps
     assert automatic_warmup(num_steps) == warmup_steps
+
+
+@pytest.mark.parametrize("name", ["max_seconds", "max_generated_tokens", "max_training_seconds"])
+@pytest.mark.parametrize("value", [-1.0, math.nan])
+def test_a_limit_below_zero_or_no_number_is_an_error(name: str, value: float):
+    with pytest.raises(ValueError, match=rf"{name} must be >= 0, or inf for no limit"):
+        TrainingSettings(**{name: value})
+
+
+@pytest.mark.parametrize("epsilon", [0.0, -1e-8, math.nan])
+def test_an_epsilon_that_is_not_above_zero_is_an_error(epsilon: float):
+    with pytest.raises(ValueError, match="epsilon must be > 0"):
+        OptimizerSettings(epsilon=epsilon)
 
 
 def test_the_length_of_a_run_counts_every_epoch_and_minibatch():

@@ -134,6 +134,81 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one(key: str, nearest: s
     )
 
 
+@pytest.mark.parametrize(
+    ("tables", "key", "known"),
+    [
+        ({"reference": {"kind": "ema", "every_steps": 3}}, "reference.every_steps", "kind, decay"),
+        ({"objective": {"recipe": "grpo"}, "reference": {"every_steps": 3}}, "reference.every_steps", "kind"),
+        ({"objective": {"clip": {"kind": "none", "low": 3}}}, "objective.clip.low", "kind"),
+        ({"task": {"kind": "file", "path": "a.csv", "digits": 3}}, "task.digits", "kind, path, question"),
+    ],
+)
+def test_a_key_of_another_kind_is_told_with_the_kind_that_the_table_is_of(tables, key: str, known: str):
+    message = message_of(tables)
+    assert f"{key} = 3: unknown key; known keys here: {known}" in message
+    table = key.rpartition(".")[0]
+    assert f"they are those of {table}.kind = " in message
+
+
+@pytest.mark.parametrize("value", [0, -1, -0.5, 1e300, True, "never"])
+@pytest.mark.parametrize("key", ["max_seconds", "max_generated_tokens", "max_training_seconds"])
+def test_a_limit_is_a_number_within_its_bounds_or_none(key: str, value: object):
+    message = message_of({"training": {key: value}})
+    assert f"training.{key} = {value!r}: expected a" in message
+    assert "or 'none'" in message
+    assert "or a number or" not in message
+    assert math.isinf(getattr(build_config({"training": {key: "none"}}, source="").training, key))
+
+
+def test_a_limit_on_tokens_is_a_whole_number():
+    assert "training.max_generated_tokens = 1.5: expected a whole number" in message_of(
+        {"training": {"max_generated_tokens": 1.5}}
+    )
+
+
+@pytest.mark.parametrize("value", ["x", 3, [1], {"a": 1}])
+def test_a_loss_that_is_none_is_told_by_its_key(value: object):
+    assert "objective.loss = " in message_of({"objective": {"loss": value}})
+    assert "expected one of 'policy-gradient', 'squared-residual', 'kto'" in message_of({"objective": {"loss": value}})
+
+
+def test_a_kind_in_a_table_that_has_none_is_an_unknown_key():
+    assert "objective.kind = 'dual': unknown key" in message_of({"objective": {"kind": "dual"}})
+
+
+@pytest.mark.parametrize("key", ["num_steps", "num_epochs", "num_minibatches"])
+def test_a_count_below_its_bound_is_told_alone(key: str):
+    message = message_of({"training": {key: -1}})
+    assert "1 setting is not right" in message
+    assert f"training.{key} = -1" in message
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"credit": {"whiten": True}}, "\n  credit.whiten = True does nothing with credit.kind = 'response'"),
+        ({"advantages": "python:no_such_module.f"}, "\n  advantages.kind = 'python:no_such_module.f': there is no"),
+    ],
+)
+def test_an_error_that_names_its_key_itself_is_not_told_under_the_table_again(tables, message: str):
+    assert message in message_of(tables)
+
+
+@pytest.mark.parametrize("warmup_steps", ["x", -2])
+def test_a_wrong_warm_up_of_the_optimizer_is_not_told_of_the_cloning_too(warmup_steps: object):
+    message = message_of({"cloning": {"path": "a.csv"}, "optimizer": {"warmup_steps": warmup_steps}})
+    assert "1 setting is not right" in message
+    assert f"optimizer.warmup_steps = {warmup_steps!r}" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [("reference.every_step", "reference.every_steps"), ("objective.clip.treshold", "objective.clip.threshold")],
+)
+def test_a_key_that_is_asked_for_without_a_kind_may_be_of_any(key: str, nearest: str):
+    assert nearest_keys(key) == [nearest]
+
+
 def test_a_key_of_another_kind_is_not_suggested():
     assert "task.path" not in nearest_keys("task.path", ("arithmetic",))
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from klimb.errors import ConfigError
 from klimb.experience import compute_advantages
-from klimb.losses import Objective
+from klimb.losses import Inputs, Objective
 from klimb.own_parts import source_hash
 from klimb.training import Optimizer, OptimizerSettings, read_metrics
 from klimb.workbench.config import build_config
@@ -44,28 +44,28 @@ def every_third_step(standing):
 class Counted(LocalSampler):
     num_calls = 0
 
-    def sample(self, *arguments, **keywords):
-        Counted.num_calls += 1
-        return super().sample(*arguments, **keywords)
-
-def counted(policy, max_batch):
-    return Counted(policy, max_batch=max_batch)
-
-def plain_sgd(groups, settings):
-    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.beta1)
-
-def every_third_step(standing):
-    return standing.steps_since_refresh >= 3
-
-class Counted(LocalSampler):
-    num_calls = 0
-
     def stream(self, *arguments, **keywords):
         Counted.num_calls += 1
         return super().stream(*arguments, **keywords)
 
 def counted(policy, max_batch):
     return Counted(policy, max_batch=max_batch)
+
+class Steep:
+    def __init__(self, slope):
+        self.slope = slope
+
+    def __call__(self, w, is_good, log_pi=None):
+        return huber_clip(w, is_good, log_pi)
+
+def weight_alone(w, is_good, log_pi=None):
+    return w.clamp(max=2.0)
+
+def first_alone(rewards, group_ids):
+    return rewards[:1]
+
+def as_list(rewards, group_ids):
+    return rewards.tolist()
 
 number = 3
 """
@@ -101,6 +101,29 @@ def test_advantages_of_ones_own_are_computed_by_their_function():
     assert compute_advantages(torch.tensor([1.0, 3.0]), ["a", "b"], kind=kind).tolist() == [2.0, 6.0]
 
 
+@pytest.mark.parametrize(("name", "got"), [("first_alone", r"one of shape \(1,\)"), ("as_list", r"\[1.0, 3.0\]")])
+def test_advantages_of_ones_own_are_one_number_a_reward(name: str, got: str):
+    kind = f"python:my_parts.{name}"
+    with pytest.raises(ConfigError, match=f"advantages.kind = '{kind}': expected a tensor of 2 numbers, .* got {got}"):
+        compute_advantages(torch.tensor([1.0, 3.0]), ["a", "b"], kind=kind)
+
+
+@pytest.mark.parametrize("estimator", ["reinforce", "differentiable"])
+def test_a_clip_of_ones_own_that_returns_no_clipped_weights_is_told(estimator: str):
+    objective = make_objective(run_with(clip="python:my_parts.weight_alone", estimator=estimator))
+    log_pi = torch.tensor([[-1.0, -2.0]], requires_grad=True)
+    with pytest.raises(ConfigError, match=r"weight_alone .* must return a klimb\.losses\.Clipped, got Tensor"):
+        objective(
+            Inputs(
+                log_pi=log_pi,
+                log_mu=log_pi.detach(),
+                log_ref=log_pi.detach(),
+                advantages=torch.ones(1),
+                mask=torch.ones(1, 2, dtype=torch.bool),
+            )
+        )
+
+
 def test_the_source_of_own_parts_is_in_the_settings_and_an_edit_changes_it(parts):
     config = run_with(clip="python:my_parts.huber_clip")
     before = make_loop_settings(config).own_parts
@@ -119,6 +142,7 @@ def test_a_run_without_own_parts_has_none_in_its_settings():
         ("python:no_such_file.clip", "objective.clip = 'python:no_such_file.clip': there is no module 'no_such_file'"),
         ("python:my_parts.hubert", "the module my_parts has no 'hubert'"),
         ("python:my_parts.number", "expected a function of .* got int"),
+        ("python:my_parts.Steep", "Steep': the class cannot be made without arguments: .* 'slope'"),
     ],
 )
 def test_an_own_clip_that_cannot_be_is_told(clip, message):

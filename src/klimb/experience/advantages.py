@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
+from klimb.errors import ConfigError
 from klimb.own_parts import is_own, load_part
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ def advantage_named(name: str) -> AdvantageFunction:
         ValueError: no such name, or nothing there that can be called.
     """
     if is_own(name):
-        found = load_part(name, setting="advantages")
+        found = load_part(name, setting="advantages.kind")
         if not callable(found):
             raise ValueError(f"advantages {name!r} must be a function of (rewards, group_ids), got {found!r}")
         return cast("AdvantageFunction", found)
@@ -259,6 +260,7 @@ def compute_advantages(
     Raises:
         ValueError: an unknown kind, an offset for a kind without a baseline in units of the reward, or what the kind
             itself refuses.
+        ConfigError: a function of the user's own does not return one number a reward.
     """
     function = advantage_named(kind)
     if not math.isfinite(offset) or (offset != 0 and kind not in TAKES_OFFSET):
@@ -270,7 +272,16 @@ def compute_advantages(
         advantages = SOFT_VALUES[kind](rewards, group_ids, temperature=temperature)
     else:
         advantages = function(rewards, group_ids)
+        if getattr(advantages, "shape", None) != rewards.shape:
+            raise ConfigError(
+                f"advantages.kind = {kind!r}: expected a tensor of {len(rewards)} numbers, one a reward, got "
+                f"{_shape_of(advantages)}"
+            )
     return advantages - offset if offset != 0 else advantages
+
+
+def _shape_of(value: object) -> str:
+    return f"one of shape {tuple(shape)}" if (shape := getattr(value, "shape", None)) is not None else repr(value)
 
 
 def _checked(

@@ -62,12 +62,17 @@ def load_clip(clip: Any) -> Clip:
     """Return the clip itself, or the user's own that `python:module.name` names: an object, or a class of them.
 
     Raises:
-        ConfigError: there is no such module or name, or it isn't a clip.
+        ConfigError: there is no such module or name, it isn't a clip, or its class wants arguments.
     """
     if not isinstance(clip, OwnClip):
         return clip
     found = load_part(clip.kind, setting="objective.clip")
-    made = found() if isinstance(found, type) else found
+    try:
+        made = found() if isinstance(found, type) else found
+    except TypeError as error:
+        raise ConfigError(
+            f"objective.clip = {clip.kind!r}: the class cannot be made without arguments: {error}"
+        ) from error
     if not isinstance(made, Clip):
         raise ConfigError(
             f"objective.clip = {clip.kind!r}: expected a function of (w, is_good, log_pi) that returns a "

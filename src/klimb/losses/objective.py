@@ -12,7 +12,7 @@ Penalties that stand where a divergence does, but whose gradient is not a diverg
 Kept for the baselines that use them, under a name that says what they are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 from klimb.declarations import require
 from klimb.divergences import Divergence, bound, divergence_named
 from klimb.divergences.names import SlopeAtReference
+from klimb.errors import ConfigError
 from klimb.losses.clips import Clip, Clipped, MinibatchClip
 from klimb.losses.inputs import (
     WEIGHT_BOUND,
@@ -123,6 +124,14 @@ def slope_at_reference(penalty: Penalty) -> SlopeAtReference:
     )
 
 
+def _clipped(clip: Callable[..., object], w: Tensor, is_good: Tensor, log_pi: Tensor) -> Clipped:
+    """Return what the clip says; what a function of the user's own returns is anybody's guess."""
+    found = clip(w, is_good, log_pi.detach())
+    if not isinstance(found, Clipped):
+        raise ConfigError(f"the clip {clip!r} must return a klimb.losses.Clipped, got {type(found).__name__}")
+    return found
+
+
 def differentiable(
     units: Units, penalty: Penalty, *, beta: float, clip: Clip, weight_bound: float
 ) -> tuple[Float[Tensor, "batch units"], Clipped]:
@@ -133,7 +142,7 @@ def differentiable(
     """
     w = bound(units.log_w, weight_bound).exp()
     detached = w.detach()
-    clipped = clip(detached, units.advantages >= 0, units.log_pi.detach())
+    clipped = _clipped(clip, detached, units.advantages >= 0, units.log_pi)
     log_w = units.log_w
     live = torch.where(clipped.keep, log_w, log_w.detach())
     bounded = clipped.w * (1 + live - live.detach())
@@ -159,7 +168,7 @@ def reinforce(
     if beta != 0:
         v = bound(units.log_v, weight_bound).exp()
         regularisation = -beta * penalty.slope(w, v, log_w - units.log_v)
-    clipped = clip(w, w * units.advantages + regularisation >= 0, units.log_pi.detach())
+    clipped = _clipped(clip, w, w * units.advantages + regularisation >= 0, units.log_pi)
     weight = clipped.w * units.advantages + clipped.slope_share * regularisation
     live = torch.where(clipped.keep, units.log_pi, units.log_pi.detach())
     return -weight * live, clipped
@@ -202,6 +211,8 @@ class Objective(ObjectiveSettings):
         require_reduction(self.reduce)
         if isinstance(self.divergence, str):
             object.__setattr__(self, "divergence", penalty_named(self.divergence))
+        require(isinstance(self.divergence, Penalty), "divergence", self.divergence, "a divergence, or the name of one")
+        require(callable(self.clip), "clip", self.clip, "a clip, or the name of one")
 
     @property
     def needs_log_prox(self) -> bool:

@@ -119,7 +119,8 @@ class ObjectiveSettings:
         if isinstance(self.divergence, str):
             check_penalty(self.divergence)
         if isinstance(self.clip, str):
-            object.__setattr__(self, "clip", clip_named(self.clip))
+            clip = OwnClip(kind=self.clip) if is_own(self.clip) else clip_named(self.clip)
+            object.__setattr__(self, "clip", clip)
 
     @property
     def needs_log_mu(self) -> bool:
@@ -252,10 +253,15 @@ OffPolicyMask = Annotated[Annotated[float, Gt(0), Le(1_000)] | None, OrWord("non
 LargestWeight = Annotated[float, Gt(1), Le(1_000_000)]
 
 
-def _check_correction(level: str, off_policy_mask: float | None) -> None:
-    require_known("level", level, LEVELS)
-    if off_policy_mask is not None:
-        require(off_policy_mask > 0, "off_policy_mask", off_policy_mask, "> 0 nats per token, or None")
+def _check_correction(correction: "Correction") -> None:
+    require_known("level", correction.level, LEVELS)
+    mask = correction.off_policy_mask
+    if mask is not None:
+        require(mask > 0, "off_policy_mask", mask, "> 0 nats per token, or None")
+    if isinstance(correction, TruncatedCorrection | NormalisedCorrection | MaskedCorrection):
+        require(correction.high > 1, "correction high", correction.high, "> 1")
+    if isinstance(correction, MaskedCorrection):
+        require(0 <= correction.low < 1, "correction low", correction.low, "in [0, 1)")
 
 
 @configurable
@@ -273,7 +279,7 @@ class NoCorrection:
     level: ClassVar[Level] = "token"
 
     def __post_init__(self) -> None:
-        _check_correction(self.level, self.off_policy_mask)
+        _check_correction(self)
 
 
 @configurable
@@ -291,7 +297,7 @@ class DecoupledCorrection:
     normalised: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check_correction(self.level, self.off_policy_mask)
+        _check_correction(self)
 
     @property
     def rule(self) -> NoClip:
@@ -316,7 +322,7 @@ class TruncatedCorrection:
     normalised: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check_correction(self.level, self.off_policy_mask)
+        _check_correction(self)
 
     @property
     def rule(self) -> Truncate:
@@ -341,7 +347,7 @@ class NormalisedCorrection:
     normalised: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check_correction(self.level, self.off_policy_mask)
+        _check_correction(self)
 
     @property
     def rule(self) -> Truncate:
@@ -368,7 +374,7 @@ class MaskedCorrection:
     normalised: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check_correction(self.level, self.off_policy_mask)
+        _check_correction(self)
 
     @property
     def rule(self) -> Mask:

@@ -78,6 +78,8 @@ class TrainingSettings:
             require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
         for name in ("num_steps", "max_skipped_steps", "num_mismatch_rows"):
             require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
+        for name in ("max_seconds", "max_generated_tokens", "max_training_seconds"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0, or inf for no limit")
         if self.micro_batch_tokens != "auto" and self.micro_batch_tokens < 1:
             raise ValueError(f"micro_batch_tokens must be 'auto' or >= 1, got {self.micro_batch_tokens}")
         require_known("log_mu", self.log_mu, get_args(LogMuRule))

@@ -65,6 +65,8 @@ class OptimizerSettings:
             raise ValueError("beta1 must be > 0 for schedule-free: x is found from y by dividing by it")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise ValueError(f"weight_decay must be finite and >= 0, got {self.weight_decay}")
+        if not self.epsilon > 0:
+            raise ValueError(f"epsilon must be > 0, got {self.epsilon}")
         if not self.max_grad_norm > 0:
             raise ValueError(f"max_grad_norm must be > 0, got {self.max_grad_norm}; use inf for no clip")
         if self.ess_scaling != "none" and self.ess_scaling not in ESS_METRICS:

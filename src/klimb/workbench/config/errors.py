@@ -43,14 +43,14 @@ def config_error(error: ValidationError, *, source: str, model: type[BaseModel] 
 
 
 def nearest_keys(path: str, kinds: Iterable[str] = (), *, model: type[BaseModel] = RunConfig) -> list[str]:
-    """Return the right keys that a wrong one was probably meant to be.
+    """Return the right keys that a wrong one was probably meant to be; of the tables of these kinds, or of any.
 
     In this order: a much alike neighbour, keys of (almost) that name in other sections, a somewhat alike neighbour.
     """
     section, _, leaf = path.rpartition(".")
     known = known_fields(model)
     chosen = {*kinds} if {*kinds} & {*LOSSES} else {*kinds, *LOSSES}
-    fitting = list(dict.fromkeys(facts.path for facts in known if {*facts.kinds} <= chosen))
+    fitting = list(dict.fromkeys(facts.path for facts in known if not kinds or {*facts.kinds} <= chosen))
     neighbours = [each for each in fitting if each.rpartition(".")[0] == section]
     for choices, cutoff in ((neighbours, 0.75), (fitting, 0.8), (neighbours, 0.5)):
         found = difflib.get_close_matches(leaf, [_leaf(each) for each in choices], n=1, cutoff=cutoff)
@@ -89,25 +89,40 @@ class _Words:
         facts = self._facts(path, kinds)
         shown = _shown(detail["input"])
         if detail["type"] in UNKNOWN_KEY:
-            loss = next((kind for kind in kinds if kind in LOSSES), "")
-            if loss and any(facts.path == path for facts in known_fields(self.model)):
-                read = ", ".join(self._keys_beside(path, kinds))
-                advice = "leave it out, or take another recipe"
-                return f"{path} = {shown} does nothing: the loss {loss} reads {read}; {advice}"
-            near = " or ".join(nearest_keys(path, kinds, model=self.model))
-            hint = f"did you mean {near}?" if near else "known keys here: " + ", ".join(self._keys_beside(path, kinds))
-            return f"{path} = {shown}: unknown key; {hint}"
+            return self._unknown_key(path, kinds, shown)
         if detail["type"] in MISSING_KEY:
             return f"{path}: missing; expected {facts.allowed if facts else 'a value'}"
         if detail["type"] in SAYS_ALL:
             message = str(detail["msg"]).removeprefix("Value error, ")
-            return f"{path} = {shown}: {message}" if path else message
+            says_where = not path or message.startswith(f"{path}.")
+            return message if says_where else f"{path} = {shown}: {message}"
         if detail["type"] == "union_tag_invalid":
             context = detail.get("ctx", {})
-            return f"{path}.kind = {context.get('tag')!r}: expected one of {context.get('expected_tags')}"
+            return f"{self._told_by(path)} = {context.get('tag')!r}: expected one of {context.get('expected_tags')}"
         allowed = facts.allowed if facts else str(detail["msg"])
         meaning = f" ({facts.meaning})" if facts and facts.meaning else ""
         return f"{path} = {shown}: expected {allowed}{meaning}"
+
+    def _unknown_key(self, path: str, kinds: tuple[str, ...], shown: str) -> str:
+        """Return one line about a key that its table does not have; tables of another kind may have it."""
+        beside = ", ".join(self._keys_beside(path, kinds))
+        if any(facts.path == path for facts in known_fields(self.model)):
+            kind = kinds[-2]
+            if kind in LOSSES:
+                return (
+                    f"{path} = {shown} does nothing: the loss {kind} reads {beside}; leave it out, or take another "
+                    "recipe"
+                )
+            told_by = self._told_by(path.rpartition(".")[0])
+            return f"{path} = {shown}: unknown key; known keys here: {beside}; they are those of {told_by} = {kind!r}"
+        near = " or ".join(nearest_keys(path, kinds, model=self.model))
+        hint = f"did you mean {near}?" if near else f"known keys here: {beside}"
+        return f"{path} = {shown}: unknown key; {hint}"
+
+    def _told_by(self, path: str) -> str:
+        """Return the key that tells the tables apart that may stand at this one."""
+        loss = f"{path}.loss"
+        return loss if any(facts.path == loss for facts in known_fields(self.model)) else f"{path}.kind"
 
     def _facts(self, path: str, kinds: tuple[str, ...]) -> FieldFacts | None:
         own_name = f"{path.rpartition('.')[0]}.*"

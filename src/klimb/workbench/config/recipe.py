@@ -46,12 +46,12 @@ def _with_warmup(given: dict[str, Any]) -> dict[str, Any]:
         return given
     warmup = optimizer.get("warmup_steps", "auto")
     filled = dict(given)
-    if isinstance(cloning := given.get("cloning"), Mapping):
+    if isinstance(cloning := given.get("cloning"), Mapping) and type(warmup) is int and warmup >= 0:
         filled["cloning"] = {"warmup_steps": warmup, **cloning}
     counts = [
         training.get(key, getattr(TrainingSettings, key)) for key in ("num_steps", "num_epochs", "num_minibatches")
     ]
-    if warmup == "auto" and all(type(count) is int for count in counts):
+    if warmup == "auto" and all(type(count) is int and count >= 1 for count in counts):
         filled["optimizer"] = {**optimizer, "warmup_steps": automatic_warmup(math.prod(counts))}
     return filled
 
@@ -90,7 +90,7 @@ def lay_over(defaults: Mapping[str, Any], given: Any) -> Any:
         given = {"kind": given}
     if not isinstance(given, Mapping):
         return given
-    if given.get("kind", defaults.get("kind")) != defaults.get("kind"):
+    if "kind" in defaults and given.get("kind", defaults["kind"]) != defaults["kind"]:
         return dict(given)
     merged = {**_shared_with_another_loss(defaults, given), **given}
     for key, default in defaults.items():
@@ -102,7 +102,7 @@ def lay_over(defaults: Mapping[str, Any], given: Any) -> Any:
 def _shared_with_another_loss(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what of a recipe's objective a loss that is not the recipe's has too."""
     loss = given.get("loss", defaults.get("loss"))
-    if loss == defaults.get("loss") or loss not in LOSSES:
+    if loss == defaults.get("loss") or not isinstance(loss, str) or loss not in LOSSES:
         return defaults
     shared = {entry.name for entry in fields(LOSSES[loss])} | {"recipe"}
     return {key: value for key, value in defaults.items() if key in shared and key != "loss"}
