@@ -91,6 +91,16 @@ def _place_of(error: Exception) -> str:
     return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
 
 
+_FOLDERS: set[str] = set()
+"""Working directories that were put into the search path here."""
+
+
 def _look_in_working_directory() -> None:
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    """Search the present working directory last, and none that was one before: its files could stand in the way."""
+    here = os.getcwd()
+    for folder in _FOLDERS - {here}:
+        if folder in sys.path:
+            sys.path.remove(folder)
+    if here not in sys.path:
+        sys.path.append(here)
+        _FOLDERS.add(here)

@@ -98,8 +98,11 @@ def test_a_run_on_logs_alone_draws_nothing_and_raises_the_likelihood_of_what_was
     assert not (tmp_path / "run" / "rollouts").exists()
     lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert {line["num_tokens_sampled"] for line in lines} == {0}
-    # 7 groups, 4 a step: the second step ends the first epoch, and no group is in a batch twice.
-    assert [line["log/num_groups"] for line in lines] == [4, 4, 4, 4]
+    # 7 groups, 4 a step: every second step ends an epoch, and no group is in a batch twice. Where the next epoch begins
+    # with one that the batch holds already, that is left out.
+    counts = [line["log/num_groups"] for line in lines]
+    assert counts[::2] == [4, 4]
+    assert set(counts[1::2]) <= {3, 4}
     assert lines[0]["log/w_p50"] == pytest.approx(1.0, abs=1e-4)  # the policy that drew the log
 
 
