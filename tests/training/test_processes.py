@@ -68,7 +68,7 @@ def wait_for_step(process: subprocess.Popen[str], step: int) -> None:
         assert line, process.stderr.read()
 
 
-@pytest.mark.parametrize("variant", ["schedule-free-ema", "replayed"])
+@pytest.mark.parametrize("variant", [pytest.param("schedule-free-ema", marks=pytest.mark.slow), "replayed"])
 def test_killed_and_resumed_is_bit_for_bit_the_undisturbed_run(start, straight: Path, tmp_path: Path):
     process = start(sleep_seconds=0.2)
     wait_for_step(process, 3)

@@ -40,7 +40,7 @@ def test_a_data_file_that_cannot_be_used(workplace, name: str, content: str, wor
 
 def test_a_missing_data_file(workplace):
     message = refused(workplace.klimb("train", "run.toml", "--set", "task.kind=file", "task.path=nothing.jsonl"))
-    assert "nothing.jsonl does not exist" in message
+    assert "task.path = 'nothing.jsonl': expected a file, and there is nothing of that name in" in message
 
 
 @pytest.mark.parametrize(
