@@ -9,7 +9,7 @@ import ast
 import difflib
 import inspect
 import re
-import textwrap
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache, wraps
@@ -55,8 +55,7 @@ def configurable(cls: Class) -> Class:
         "extra": "forbid",
         "strict": True,
         "allow_inf_nan": False,
-        "use_attribute_docstrings": True,
-        "json_schema_extra": _describe_inherited,
+        "json_schema_extra": _describe_fields,
     }
     cls.__get_pydantic_core_schema__ = classmethod(_from_a_table)  # pyright: ignore[reportAttributeAccessIssue]
     _check_callers(cls)
@@ -93,18 +92,25 @@ def _check_given(owner: str, name: str, value: object, hint: Any) -> None:
         raise ValueError(f"{name} of {owner} is always {only!r}, got {value!r}; take the class of the other {name}")
 
 
-def _describe_inherited(schema: dict[str, Any], cls: type) -> None:
-    """Give the fields of the classes that this one extends the meanings that stand there."""
-    for parent in cls.__mro__[1:-1]:
-        for name, meaning in _read_meanings(parent).items():
+def _describe_fields(schema: dict[str, Any], cls: type) -> None:
+    """Give each field the meaning that stands below it, in this class or in one that it extends.
+
+    Sources are read here, when somebody asks for words, and not when a file is checked: reading them takes a while.
+    """
+    for owner in cls.__mro__[:-1]:
+        for name, meaning in _meanings_in(owner.__module__).get(owner.__qualname__, {}).items():
             if name in schema.get("properties", {}):
                 schema["properties"][name].setdefault("description", meaning)
 
 
-def _read_meanings(cls: type) -> dict[str, str]:
-    """Return what stands in a docstring below each field of the class itself."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-    assert isinstance(tree, ast.ClassDef)
+@cache
+def _meanings_in(module: str) -> dict[str, dict[str, str]]:
+    """Return what stands in a docstring below each field, by the classes of a module."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: _meanings_of(node) for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _meanings_of(tree: ast.ClassDef) -> dict[str, str]:
     return {
         field.target.id: inspect.cleandoc(text.value.value)
         for field, text in pairwise(tree.body)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from klimb.errors import ConfigError
-from klimb.experience.importing.registry import IMPORTERS
+from klimb.experience.importing.kinds import NAMES
 
 SETTINGS = Parameter(name="--set", consume_multiple=True, negative="", show_default=False)
 Overrides = Annotated[tuple[str, ...], SETTINGS]
@@ -17,7 +17,7 @@ Pairs = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="",
 TextOrNone = Annotated[str, Parameter(show_default=False)]
 PathOrNone = Annotated[Path | None, Parameter(show_default=False)]
 ScoreKind = Literal["log-mu", "log-ref"]
-ROW_KINDS = f"{', '.join(IMPORTERS)}, or `python:module.name` of your own; guessed without it."
+ROW_KINDS = f"{', '.join(NAMES)}, or `python:module.name` of your own; guessed without it."
 
 
 def check_is_there(path: Path, what: str) -> None:

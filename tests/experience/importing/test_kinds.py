@@ -14,6 +14,7 @@ from tests.experience.importing.importing_rows import (
 
 from klimb.experience.feedback import Feedback
 from klimb.experience.importing import IMPORTERS, guess_importer
+from klimb.experience.importing.kinds import NAMES
 
 ANSWER = [{"role": "assistant", "content": "4"}]
 KTO = {"prompt": "2 + 2?", "completion": "4", "label": True}
@@ -281,3 +282,7 @@ def test_only_scores_of_the_name_asked_for_are_taken():
     row = {"id": "chatcmpl-1", "name": "toxicity", "value": 1}
     assert made_of("feedback", row, score_name="helpfulness") == []
     assert len(made_of("feedback", row, score_name="toxicity")) == 1
+
+
+def test_an_importer_is_named_as_its_file_is():
+    assert sorted(IMPORTERS) == sorted(NAMES)
