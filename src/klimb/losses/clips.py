@@ -26,10 +26,6 @@ else:
     Values = Flags = LogWeights = Any
 
 
-ClipName = str
-"""A key of `CLIPS`."""
-
-
 Width = Annotated[float, Ge(0), Le(1_000)]
 
 

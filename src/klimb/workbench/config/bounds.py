@@ -47,7 +47,3 @@ OwnFindings = Annotated[
     AfterValidator(_without_repetition),
     in_plain_words(f"a list of {OWN_KIND!r}; [] for none"),
 ]
-
-
-PYTHON_NAME = LOCATION
-"""`python:module.name`: something of the user's own, imported from the working directory."""
