@@ -196,7 +196,7 @@ def test_what_cannot_be_meant_is_an_error(place: Workplace, arguments: list[str]
 def test_the_help_names_every_kind(capsys: pytest.CaptureFixture[str]):
     app(["import", "--help"], result_action="return_value")
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert f"--as STR {', '.join(IMPORTERS)}, or python:module.name of your own" in shown
+    assert f"--as STR {', '.join(sorted(IMPORTERS))}, or python:module.name of your own" in shown
 
 
 def test_the_names_of_importers_are_read_without_what_reads_files():
