@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from klimb.declarations import OWN_KIND, OwnName, Parameters, Seed, configurable
-from klimb.own_parts import is_own, load_part
+from klimb.own_parts import is_own, load_function
 from klimb.tasks.arithmetic import ArithmeticSettings
 from klimb.tasks.file import FileSettings
 from klimb.tasks.protocol import ProblemSet, did_you_mean
@@ -85,12 +85,8 @@ class OwnTask:
 
     def _load(self) -> Callable[..., object]:
         """Return the function, which takes what it will be called with."""
-        function = load_part(self.kind, setting="task.kind")
-        if not callable(function):
-            raise ValueError(
-                f"task.kind = {self.kind!r}: expected a function that returns a klimb.tasks.ProblemSet, "
-                f"got {type(function).__name__}"
-            )
+        expected = "a function that returns a klimb.tasks.ProblemSet"
+        function = load_function(self.kind, setting="task.kind", expected=expected)
         if "seed" in self.parameters:
             raise ValueError("task.parameters.seed: write it as task.seed, which your function gets as its seed")
         signature = inspect.signature(function)

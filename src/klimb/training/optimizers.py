@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from klimb.errors import ConfigError
-from klimb.own_parts import is_own, load_part
+from klimb.own_parts import is_own, load_function
 from klimb.training.settings import OptimizerSettings
 
 try:
@@ -150,13 +150,10 @@ def _inner_optimizer(
 
 
 def _own_optimizer(groups: list[dict[str, Any]], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    make = load_part(settings.kind, setting="optimizer.kind")
-    made = make(groups, settings) if callable(make) else make
+    expected = "a function of (parameter groups, OptimizerSettings) that returns a torch.optim.Optimizer"
+    made = load_function(settings.kind, setting="optimizer.kind", expected=expected)(groups, settings)
     if not isinstance(made, torch.optim.Optimizer):
-        raise ConfigError(
-            f"optimizer.kind = {settings.kind!r}: expected a function of (parameter groups, OptimizerSettings) that "
-            f"returns a torch.optim.Optimizer, got {type(made).__name__}"
-        )
+        raise ConfigError(f"optimizer.kind = {settings.kind!r}: expected {expected}; it returned {type(made).__name__}")
     return made
 
 

@@ -8,13 +8,12 @@ is swapped in for a scoring pass.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor
 
-from klimb.errors import ConfigError
 from klimb.experience import Sample
-from klimb.own_parts import load_part
+from klimb.own_parts import load_function
 from klimb.policies import Policy, Snapshot
 from klimb.training.minibatches import score_samples
 from klimb.training.settings import (
@@ -35,13 +34,8 @@ def load_rule(settings: OwnReference) -> Rule:
     Raises:
         ConfigError: there is no such module or name, or it cannot be called.
     """
-    rule: Any = load_part(settings.kind, setting="reference.kind")
-    if not callable(rule):
-        raise ConfigError(
-            f"reference.kind = {settings.kind!r}: expected a function of a klimb.training.ReferenceStanding that "
-            f"returns True for a refresh, got {type(rule).__name__}"
-        )
-    return cast("Rule", rule)
+    expected = "a function of a klimb.training.ReferenceStanding that returns True for a refresh"
+    return load_function(settings.kind, setting="reference.kind", expected=expected)
 
 
 class Reference:

@@ -11,7 +11,7 @@ import torch
 from klimb.errors import ConfigError
 from klimb.experience import Message, open_store
 from klimb.losses import Corrected, Loss, NoCorrection, Objective, build_loss, slope_at_reference
-from klimb.own_parts import is_own, load_part, sources_of
+from klimb.own_parts import is_own, load_function, sources_of
 from klimb.policies import ModelSettings, Policy, keep_freed_memory, load_model
 from klimb.samplers import LocalSampler, Sampler
 from klimb.tasks import Problem, ProblemSet, Scorer, with_shaping
@@ -63,13 +63,11 @@ def make_sampler(policy: Policy, section: SamplingConfig) -> Sampler:
     """
     if not is_own(section.sampler):
         return LocalSampler(policy, max_batch=section.max_batch)
-    make = load_part(section.sampler, setting="sampling.sampler")
-    made = make(policy, section.max_batch) if callable(make) else make
+    expected = "a function of (policy, max_batch) that returns a klimb.samplers.Sampler"
+    made = load_function(section.sampler, setting="sampling.sampler", expected=expected)(policy, section.max_batch)
     if not isinstance(made, Sampler):
-        raise ConfigError(
-            f"sampling.sampler = {section.sampler!r}: expected a function of (policy, max_batch) that returns a "
-            f"klimb.samplers.Sampler, got {type(made).__name__}"
-        )
+        found = type(made).__name__
+        raise ConfigError(f"sampling.sampler = {section.sampler!r}: expected {expected}; it returned {found}")
     return made
 
 
