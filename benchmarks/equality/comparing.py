@@ -113,7 +113,7 @@ def _compare_aspect(case: str, aspect: str, old: Any, new: Any, expected: Sequen
             (
                 row.reason
                 for row in expected
-                if row.covers(case, aspect, difference.path, is_gone=difference.new == ABSENT)
+                if row.covers(case, aspect, difference.path, old=difference.old, is_gone=difference.new == ABSENT)
             ),
             None,
         )

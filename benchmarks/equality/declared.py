@@ -13,6 +13,7 @@ class Expected:
         case: pattern of the case's name, as in file names.
         aspect: pattern of the aspect's name.
         path: pattern of the value's place in the aspect.
+        old: pattern of the value in the old state, as text.
         is_gone: only where the new state has no such value.
         reason: why it differs.
     """
@@ -20,12 +21,13 @@ class Expected:
     case: str
     aspect: str
     path: str = "*"
+    old: str = "*"
     is_gone: bool = False
     reason: str
 
-    def covers(self, case: str, aspect: str, path: str, *, is_gone: bool) -> bool:
+    def covers(self, case: str, aspect: str, path: str, *, old: object, is_gone: bool) -> bool:
         """Tell whether a difference at this place is meant; `is_gone`: the new state has no value there."""
-        pairs = ((case, self.case), (aspect, self.aspect), (path, self.path))
+        pairs = ((case, self.case), (aspect, self.aspect), (path, self.path), (str(old), self.old))
         return (is_gone or not self.is_gone) and all(fnmatchcase(name, pattern) for name, pattern in pairs)
 
 
@@ -58,7 +60,7 @@ EXPECTED: tuple[Expected, ...] = (
         for path in ("advantages.max_refills", "advantages.shuffle_rewards", "reference.every_steps", "reference.kl_*")
     ),
     Expected(case="kto", aspect="summary", path="divergence", reason="a loss without a divergence names none"),
-    Expected(case="audit-*", aspect="text", reason="a task may be the user's own; percentages are not torn"),
+    Expected(case="audit-*", aspect="text", old="*(type --eval TASK, one of *", reason="a task may be the user's own"),
     Expected(case="refusals", aspect="text", path="credit.gae_lambda*", reason="the settings themselves refuse it"),
     Expected(
         case="example-*",
