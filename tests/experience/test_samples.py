@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from klimb.experience import Sample, SamplingSettings
@@ -19,10 +21,18 @@ def test_sampling_settings_out_of_range_are_named(changes: dict, message: str):
         SamplingSettings(**changes)
 
 
-@pytest.mark.parametrize("changes", [{"temperature": 0.7}, {"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}])
-def test_sampling_is_plain_only_when_nothing_is_altered(changes: dict):
-    assert SamplingSettings().is_plain
-    assert not SamplingSettings(**changes).is_plain
+@pytest.mark.parametrize("changes", [{"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}, {"temperature": 0.0}])
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_a_policy_is_drawn_from_only_at_its_own_temperature_with_nothing_cut_off(changes: dict, temperature: float):
+    drawn = SamplingSettings(temperature=temperature)
+    assert drawn.is_untruncated and drawn.draws_at(temperature)
+    assert not drawn.draws_at(1.3)
+    cut = replace(drawn, **changes)
+    assert not cut.is_untruncated and not cut.draws_at(temperature) and not cut.draws_at(0.0)
+
+
+def test_a_point_mass_is_compared_with_at_temperature_one():
+    assert [SamplingSettings(temperature=t).scoring_temperature for t in (0.0, 0.7, 1.0)] == [1.0, 0.7, 1.0]
 
 
 def sample(**changes) -> Sample:

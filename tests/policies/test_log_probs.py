@@ -306,3 +306,17 @@ def test_plain_transformers_leaves_the_row_of_a_padding_token_out_of_the_gradien
     torch.testing.assert_close(ours[others], theirs[others], rtol=1e-3, atol=1e-5)
     assert (ours[end] - theirs[end]).abs().max() > 1e-2
     assert bool((theirs[end] == 0).all()) is not is_tied
+
+
+def test_a_policy_scores_at_its_own_temperature_unless_another_is_named(tiny_policy):
+    prompts, index = [[1, 2, 3], [4, 5]], torch.tensor([0, 1, 1])
+    ids = torch.tensor([[3, 4, 5], [6, 7, 8], [9, 10, 11]])
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    named = tiny_policy.log_probs(prompts, index, ids, mask, temperature=0.7, with_entropy=True)
+    at_one = tiny_policy.log_probs(prompts, index, ids, mask, with_entropy=True)
+    tiny_policy.temperature = 0.7
+    own = tiny_policy.log_probs(prompts, index, ids, mask, with_entropy=True)
+    assert torch.equal(own.log_pi, named.log_pi) and torch.equal(own.entropy, named.entropy)
+    assert float((own.log_pi - at_one.log_pi).abs().max()) > 1e-3
+    again = tiny_policy.log_probs(prompts, index, ids, mask, temperature=1.0)
+    assert torch.equal(again.log_pi, at_one.log_pi)

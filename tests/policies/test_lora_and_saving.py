@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from klimb.policies import LoraSettings, load_policy
 
@@ -102,6 +102,26 @@ def test_a_saved_folder_is_plain(tiny_model_path, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(tiny_model_path).chat_template
     assert filecmp.cmp(tmp_path / "model" / "config.json", tiny_model_path / "config.json", shallow=False)
+
+
+def test_a_saved_folder_draws_from_the_policy_whatever_the_base_model_cut_off(tiny_model_path, tmp_path):
+    policy = load(tiny_model_path)
+    policy.temperature = 0.7
+    policy.causal_lm.generation_config.update(do_sample=True, temperature=0.6, top_p=0.9, top_k=20)
+    policy.save(tmp_path)
+    saved = GenerationConfig.from_pretrained(tmp_path)
+    assert (saved.do_sample, saved.temperature, saved.top_p, saved.top_k, saved.min_p) == (True, 0.7, 1.0, 0, None)
+    assert saved.eos_token_id == policy.causal_lm.generation_config.eos_token_id
+    assert policy.causal_lm.generation_config.temperature == 0.6
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    drawn = plain.generate(
+        torch.tensor([[1, 2, 3]]),
+        max_new_tokens=1,
+        return_dict_in_generate=True,
+        output_logits=True,
+        output_scores=True,
+    )
+    torch.testing.assert_close(drawn.scores[0], drawn.logits[0] / 0.7)
 
 
 def test_a_saved_adapter_goes_back_onto_the_base_model(tiny_model_path, tmp_path):

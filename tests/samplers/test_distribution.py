@@ -192,12 +192,27 @@ def test_a_filtered_token_is_never_drawn(data: st.DataObject):
     logits = random_logits(1, vocab, scale=scale, seed=data.draw(st.integers(0, 2**31)))
     edges = [0.0, 2**-60, 0.5, 1 - 1e-9, LARGEST_QUANTILE]
     quantiles = torch.tensor([*edges, *data.draw(st.lists(st.floats(0, LARGEST_QUANTILE), max_size=5))]).double()
-    drawn = draw(logits.expand(len(quantiles), -1), chosen, quantiles=quantiles)
+    policy = data.draw(st.sampled_from([0.3, 1.0, 2.0]))
+    drawn = draw(logits.expand(len(quantiles), -1), chosen, quantiles=quantiles, policy_temperature=policy)
     expected = processed_log_probs(logits, chosen)[0]
     assert expected[drawn.token_ids].isfinite().all()
-    assert torch.equal(expected[drawn.token_ids], drawn.log_mu) or chosen.is_plain
-    torch.testing.assert_close(drawn.log_mu, expected[drawn.token_ids], rtol=0, atol=1e-5)
-    torch.testing.assert_close(drawn.log_model, logits[0].log_softmax(-1)[drawn.token_ids], rtol=0, atol=1e-5)
+    assert torch.equal(expected[drawn.token_ids], drawn.log_mu) or chosen.draws_at(policy)
+    torch.testing.assert_close(drawn.log_mu, expected[drawn.token_ids], rtol=0, atol=1e-4)
+    of_policy = (logits[0] / policy).log_softmax(-1)[drawn.token_ids]
+    torch.testing.assert_close(drawn.log_model, of_policy, rtol=1e-6, atol=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 0.7, 1.3])
+def test_at_the_policys_own_temperature_mu_is_the_policy_and_the_draw_that_of_any_other_way(temperature: float):
+    logits = random_logits(64, 700, scale=3.0, seed=5)
+    quantiles = torch.rand(64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    settings = SamplingSettings(temperature=temperature)
+    own = draw(logits, settings, quantiles=quantiles, policy_temperature=temperature)
+    other = draw(logits, settings, quantiles=quantiles, policy_temperature=1.0)
+    assert torch.equal(own.token_ids, other.token_ids)
+    assert torch.equal(own.log_mu, own.log_model)
+    torch.testing.assert_close(own.log_mu, other.log_mu, rtol=0, atol=1e-5)
+    assert float((other.log_mu - other.log_model).abs().max()) > 0.1
 
 
 @pytest.mark.parametrize("position", [0, 1, 255, 256, 511, 700, 999])

@@ -30,7 +30,9 @@ SIZES |= {"num_key_value_heads": 2, "head_dim": 8, "initializer_range": 0.3, "pa
 
 
 def stand_in(model: torch.nn.Module) -> SimpleNamespace:
-    return SimpleNamespace(model=model, device=torch.device("cpu"), compute_dtype=torch.float32, end_ids=(7, 8, 9))
+    return SimpleNamespace(
+        model=model, device=torch.device("cpu"), compute_dtype=torch.float32, end_ids=(7, 8, 9), temperature=1.0
+    )
 
 
 def sample(policy, prompts=PROMPTS, *, num_samples=2, settings=SETTINGS, **options):

@@ -61,9 +61,18 @@ class SamplingSettings:
             raise ValueError(f"max_new_tokens must be >= 1, got {self.max_new_tokens}")
 
     @property
-    def is_plain(self) -> bool:
-        """True when tokens are drawn from the model's own distribution: temperature 1, nothing cut off."""
-        return self.temperature == 1 and self.top_p == 1 and self.top_k == 0 and self.min_p == 0
+    def is_untruncated(self) -> bool:
+        """True when any token can be drawn: a temperature above 0, nothing cut off."""
+        return self.temperature > 0 and self.top_p == 1 and self.top_k == 0 and self.min_p == 0
+
+    @property
+    def scoring_temperature(self) -> float:
+        """The temperature at which a model's log-probability compares with μ: its own, and 1 for a point mass."""
+        return self.temperature or 1.0
+
+    def draws_at(self, temperature: float) -> bool:
+        """Return True when μ is softmax(logits / temperature) itself: π, for a policy of that temperature."""
+        return self.is_untruncated and self.temperature == temperature
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,6 +43,7 @@ class EvaluationRecord:
         length_mean: tokens of a response.
         truncated_fraction: share of responses that were cut off.
         problems: what came of each of them.
+        temperature: that the responses of `mean` were drawn at.
         seconds: what the evaluation took; two evaluations are equal whatever they took.
     """
 
@@ -62,6 +63,7 @@ class EvaluationRecord:
     length_mean: float
     truncated_fraction: float
     problems: tuple[ProblemRecord, ...]
+    temperature: float = 1.0
     seconds: float = field(default=0.0, compare=False)
 
     @property

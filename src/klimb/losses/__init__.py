@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from klimb.losses.regression import SquaredResidual
     from klimb.losses.settings import (
+        AutomaticCorrection,
         DecoupledCorrection,
         KtoSettings,
         LossSettings,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLIPS",
+    "AutomaticCorrection",
     "Clip",
     "Clipped",
     "Corrected",

@@ -9,7 +9,7 @@ The rules use the methods of the tensors they get, so that a clip's settings are
 import difflib
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -57,7 +57,11 @@ class Clipped:
 
 @runtime_checkable
 class Clip(Protocol):
-    """A rule for weights far from 1. `is_good` is True where the advantage is not negative."""
+    """A rule for weights far from 1. `is_good` is True where the advantage is not negative.
+
+    One with `is_trust_region = False` bounds weights whoever drew the sample; any other is a trust region about the
+    policy before the batch, and means nothing about a distribution that the policy never was.
+    """
 
     def __call__(self, w: Values, is_good: Flags, log_pi: Values | None = None) -> Clipped:
         """Return the weights to use, and where the gradient flows. `log_pi` is that of the units, without gradient."""
@@ -80,6 +84,8 @@ class NoClip:
 
     kind: Literal["none"] = field(default="none", kw_only=True, repr=False)
     """No clip."""
+
+    is_trust_region: ClassVar[bool] = False
 
     def __call__(self, w: Values, is_good: Flags, log_pi: Values | None = None) -> Clipped:
         """Everything kept."""
@@ -140,6 +146,8 @@ class Truncate:
     high: Width = 0.28
     """Largest weight is 1 + high."""
 
+    is_trust_region: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         require(0 <= self.low <= 1, "clip low", self.low, "in [0, 1]")
         require(self.high >= 0, "clip high", self.high, ">= 0")
@@ -166,6 +174,8 @@ class Mask:
     high: Largest = 2.0
     """Largest weight that counts."""
 
+    is_trust_region: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         require(0 <= self.low < 1, "mask low", self.low, "in [0, 1)")
         require(self.high > 1, "mask high", self.high, "> 1")
@@ -191,6 +201,8 @@ class Taper:
 
     kind: Literal["taper"] = field(default="taper", kw_only=True, repr=False)
     """Tapering."""
+
+    is_trust_region: ClassVar[bool] = False
 
     def __call__(self, w: Values, is_good: Flags, log_pi: Values | None = None) -> Clipped:
         """Weight 1 or min(w, 1); nothing loses its gradient."""

@@ -382,8 +382,40 @@ class MaskedCorrection:
         return Mask(self.low, self.high)
 
 
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class AutomaticCorrection:
+    """`decoupled` where the policy is not mu before the first step on a batch and the clip would act on that alone.
+
+    That is where answers are drawn at another temperature than the policy's or with top-p, top-k or min-p, and, for a
+    clip that is a trust region, where a share comes from a log or from feedback. Elsewhere `none`.
+    """
+
+    kind: Literal["auto"] = field(default="auto", repr=False)
+    """Decoupled where the policy is not mu from the start, none elsewhere."""
+    off_policy_mask: OffPolicyMask = None
+    """Leave out responses with a negative advantage whose mean log(mu/pi) exceeds this, in nats per token."""
+
+    def __post_init__(self) -> None:
+        if self.off_policy_mask is not None:
+            require(self.off_policy_mask > 0, "off_policy_mask", self.off_policy_mask, "> 0 nats per token, or None")
+
+    def choose(self, objective: "ObjectiveSettings", *, is_centred: bool) -> "Correction":
+        """Return the correction that it stands for; `is_centred` centres the clip on the policy before the batch."""
+        if is_centred:
+            return DecoupledCorrection(level=objective.level, off_policy_mask=self.off_policy_mask)
+        return NoCorrection(off_policy_mask=self.off_policy_mask)
+
+
 Correction = NoCorrection | DecoupledCorrection | TruncatedCorrection | NormalisedCorrection | MaskedCorrection
 
 
 CORRECTIONS: Mapping[str, type[Correction]] = {row.kind: row for row in get_args(Correction)}
 """Every correction by its kind."""
+
+
+AnyCorrection = Correction | AutomaticCorrection
+
+
+CORRECTION_CHOICES: Mapping[str, type[AnyCorrection]] = {"auto": AutomaticCorrection, **CORRECTIONS}
+"""What `correction.kind` may be in a run file."""

@@ -85,6 +85,6 @@ class _Probe:
     def gap(self, policy: Policy, expected: Tensor) -> float:
         """Largest difference in nats; infinite if a value is not a number."""
         mask = torch.ones_like(self.response_ids, dtype=torch.bool)
-        log_pi = policy.log_probs(self.prompts, self.prompt_index, self.response_ids, mask).log_pi
+        log_pi = policy.log_probs(self.prompts, self.prompt_index, self.response_ids, mask, temperature=1.0).log_pi
         gap = (log_pi - expected).abs().max()
         return float(gap.nan_to_num(nan=torch.inf))

@@ -64,8 +64,8 @@ class TileLogits:
     def logits(self, products: Tensor, tile: slice, shift: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return new tensors: the logits u less `shift`, and (1 - tanh²) where there is a softcap."""
         settings, slope = self.settings, None
-        if self.bias is None and settings.softcap is None and settings.temperature == 1 and shift is not None:
-            return torch.sub(products, shift[:, None]), None
+        if self.bias is None and settings.softcap is None:
+            return self._scaled(products, shift), None
         u = products.to(self.sum_dtype, copy=True)
         if self.bias is not None:
             u += self.bias[tile]
@@ -76,6 +76,16 @@ class TileLogits:
         if settings.temperature != 1:
             u.div_(settings.temperature)
         return u if shift is None else u.sub_(shift[:, None]), slope
+
+    def _scaled(self, products: Tensor, shift: Tensor | None) -> Tensor:
+        """Return the products over the temperature, less `shift`; the division costs no pass of its own."""
+        temperature = self.settings.temperature
+        if shift is None:
+            u = products.to(self.sum_dtype, copy=True)
+            return u if temperature == 1 else u.div_(temperature)
+        if temperature == 1:
+            return torch.sub(products, shift[:, None])
+        return torch.add(-shift[:, None], products, alpha=1 / temperature)
 
 
 def _slices(length: int, size: int) -> list[slice]:

@@ -129,6 +129,8 @@ class Policy:
         device: of the weights.
         compute_dtype: of matrix products: float32, or bfloat16 by autocast around the float32 weights.
         end_ids: tokens that end a response, the one of the chat template first.
+        temperature: τ of π = softmax(logits / τ): of the policy that is scored, trained, evaluated and saved. What is
+            drawn at another temperature is drawn from another policy.
         packs_rows: prompts and responses go through klimb's own forward pass of the decoder, once and without padding;
             otherwise through transformers'.
         shares_prompts: in transformers' forward pass, a prompt goes through the model once for all its responses.
@@ -144,6 +146,7 @@ class Policy:
     device: torch.device
     compute_dtype: torch.dtype
     end_ids: tuple[int, ...]
+    temperature: float = 1.0
     packs_rows: bool = False
     shares_prompts: bool = True
     activation_checkpointing: ActivationCheckpointing = "auto"
@@ -196,7 +199,7 @@ class Policy:
         response_ids: Int[Tensor, "batch time"],
         mask: Bool[Tensor, "batch time"],
         *,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         with_entropy: bool = False,
     ) -> ScoredTokens:
         """Log-probabilities of response tokens given their prompts; differentiable in the weights.
@@ -211,7 +214,7 @@ class Policy:
             prompt_index: row -> prompt.
             response_ids: padded on the right with anything.
             mask: True where a token counts; tokens before a counted one are read even where it is False.
-            temperature: > 0; that of the distribution whose log-probability is wanted.
+            temperature: > 0; that of the distribution whose log-probability is wanted, the policy's own if None.
             with_entropy: also return entropies.
 
         Raises:
@@ -221,7 +224,12 @@ class Policy:
         ids, counted = self._read(prompts, prompt_index, response_ids, mask)
         with self._autocast():
             log_pi, entropy = self._score(
-                prompts, prompt_index.to(self.device), ids, counted, temperature, with_entropy
+                prompts,
+                prompt_index.to(self.device),
+                ids,
+                counted,
+                self.temperature if temperature is None else temperature,
+                with_entropy,
             )
         width = mask.shape[1]
         return ScoredTokens(
@@ -309,8 +317,9 @@ class Policy:
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
 
     def save(self, folder: str | Path, *, adapter_only: bool = False) -> None:
-        """Write a Hugging Face folder that plain transformers loads and that scores the same.
+        """Write a Hugging Face folder that plain transformers loads, that scores the same and draws from the policy.
 
+        Its `generation_config` samples at the policy's temperature with nothing cut off.
         A LoRA adapter is merged into the written weights, not into the policy's own.
 
         Args:
@@ -321,7 +330,8 @@ class Policy:
             ValueError: `adapter_only` without an adapter.
         """
         if not adapter_only:
-            save_plain_model(self.causal_lm, merged_state(self.causal_lm), self.tokenizer, Path(folder))
+            state = merged_state(self.causal_lm)
+            save_plain_model(self.causal_lm, state, self.tokenizer, Path(folder), temperature=self.temperature)
             return
         if not isinstance(self.model, PeftModel):
             raise ValueError(f"{self.name} has no adapter to save; save the whole model with adapter_only=False")

@@ -1,5 +1,6 @@
 """What a policy can be told when it is loaded. Read without torch."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
@@ -53,6 +54,21 @@ ActivationCheckpointing = Literal["auto", "never", "always"]
 """`auto`: as many layers as are needed to stay within the budget; `always`: all of them."""
 
 
+def require_temperature(temperature: float | str) -> None:
+    """Return if a policy can have this temperature.
+
+    Raises:
+        ValueError: it is no number above 0, nor `auto`.
+    """
+    if temperature == "auto":
+        return
+    if isinstance(temperature, str) or not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"the temperature of the policy must be 'auto' or finite and > 0, got {temperature!r}")
+
+
+PolicyTemperature = Annotated[float, Gt(0), Le(100)] | Literal["auto"]
+
+
 @configurable
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
@@ -66,10 +82,15 @@ class ModelSettings:
     """Where it runs; auto takes the best there is."""
     activation_checkpointing: ActivationCheckpointing = "auto"
     """Save memory by computing layers again in the backward pass: as many as needed, none, or all; packed rows only."""
+    temperature: PolicyTemperature = "auto"
+    """Softmax temperature of the policy, softmax(logits / temperature): of what is trained, evaluated and saved. `auto`
+    is sampling.temperature, and in a run that draws nothing the one recorded with its samples. Another one than
+    sampling.temperature means that another policy than the trained one explores."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model folder. Leave it off unless you have read that code."""
     lora: LoraSettings | None = None
     """Settings of a low-rank adapter; without this section all weights are trained."""
 
     def __post_init__(self) -> None:
+        require_temperature(self.temperature)
         require_known("activation_checkpointing", self.activation_checkpointing, get_args(ActivationCheckpointing))

@@ -30,7 +30,7 @@ CPU_ROWS = 8
 
 @dataclass(frozen=True)
 class Drawn:
-    """One token per row. `log_mu`: under the distribution drawn from. `log_model`: under softmax(logits)."""
+    """One token per row. `log_mu`: under the distribution drawn from. `log_model`: under the policy's own."""
 
     token_ids: Int[Tensor, " batch"]
     log_mu: Float[Tensor, " batch"]
@@ -47,11 +47,7 @@ def processed_log_probs(
     if settings.temperature == 0:
         best = logits.argmax(dim=-1, keepdim=True)
         return torch.full_like(logits, -math.inf, dtype=torch.float32).scatter(-1, best, 0.0)
-    log_probs = logits.float()
-    if settings.temperature != 1:
-        # The largest logit becomes 0 first: a tiny temperature then sends the others to −inf, and none to +inf.
-        log_probs = (log_probs - log_probs.amax(dim=-1, keepdim=True)) / settings.temperature
-    log_probs = log_probs.log_softmax(dim=-1)
+    log_probs = _tempered(logits, settings.temperature).log_softmax(dim=-1)
     if 0 < settings.top_k < log_probs.shape[-1]:
         log_probs = _keep_from(log_probs, log_probs.topk(settings.top_k).values[..., -1:])
     if settings.top_p < 1:
@@ -59,6 +55,13 @@ def processed_log_probs(
     if settings.min_p > 0:
         log_probs = _keep_from(log_probs, log_probs.amax(dim=-1, keepdim=True) + math.log(settings.min_p))
     return log_probs
+
+
+def _tempered(logits: Tensor, temperature: float) -> Tensor:
+    """Return logits over the temperature up to a constant a row, in float32."""
+    logits = logits.float()
+    # The largest logit becomes 0 first: a tiny temperature then sends the others to −inf, and none to +inf.
+    return logits if temperature == 1 else (logits - logits.amax(dim=-1, keepdim=True)) / temperature
 
 
 def tokens_at(
@@ -83,40 +86,49 @@ def tokens_at(
 
 
 def draw(
-    logits: Float[Tensor, "batch vocab"], settings: SamplingSettings, *, quantiles: Float[Tensor, " batch"]
+    logits: Float[Tensor, "batch vocab"],
+    settings: SamplingSettings,
+    *,
+    quantiles: Float[Tensor, " batch"],
+    policy_temperature: float = 1.0,
 ) -> Drawn:
     """One token per row at the given quantiles (uniform in [0, 1), float64), with its log-probabilities.
+
+    `log_model` is that of softmax(logits / policy_temperature).
 
     Raises:
         FloatingPointError: a row's logits hold nan or +inf, or nothing but −inf, and so define no distribution.
     """
-    if settings.is_plain:
-        drawn = _draw_plain(logits, quantiles)
+    if settings.draws_at(policy_temperature):
+        drawn = _draw_plain(logits, quantiles, temperature=policy_temperature)
     else:
         log_mu = processed_log_probs(logits, settings)
         # A point mass needs no search: at temperature 0 every quantile gives the same token.
         token_ids = logits.argmax(dim=-1) if settings.temperature == 0 else tokens_at(log_mu.exp(), quantiles)
-        drawn = Drawn(token_ids, _at(log_mu, token_ids), _at(logits.float().log_softmax(dim=-1), token_ids))
+        log_model = _tempered(logits, policy_temperature).log_softmax(dim=-1)
+        drawn = Drawn(token_ids, _at(log_mu, token_ids), _at(log_model, token_ids))
     _check_is_distribution(logits, drawn)
     return drawn
 
 
-def _draw_plain(logits: Tensor, quantiles: Tensor, *, block: int = CDF_BLOCK) -> Drawn:
-    """From softmax(logits), as `tokens_at` would; the whole vocabulary's probabilities are never in memory."""
+def _draw_plain(logits: Tensor, quantiles: Tensor, *, temperature: float = 1.0, block: int = CDF_BLOCK) -> Drawn:
+    """From softmax(logits / temperature) as `tokens_at` would, without all its probabilities in memory."""
     logits = logits.detach()
     vocab = logits.shape[1]
-    peaks, sums = _block_masses(logits, block)
+    peaks, sums = _block_masses(logits, block, temperature)
     chosen, within = _find(sums, quantiles)
     columns = chosen[:, None] * block + torch.arange(block, device=logits.device)
     # The last block may reach past the vocabulary.
     relative = logits.gather(1, columns.clamp(max=vocab - 1)).float() - peaks
+    if temperature != 1:
+        relative /= temperature
     token, _ = _find(relative.exp().masked_fill(columns >= vocab, 0), within)
     log_model = _at(relative, token) - sums.double().sum(dim=-1).log().float()
     return Drawn(chosen * block + token, log_model, log_model)
 
 
-def _block_masses(logits: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """Each row's largest logit `[batch, 1]`, and the sums of exp(logit − largest) over blocks of tokens."""
+def _block_masses(logits: Tensor, block: int, temperature: float) -> tuple[Tensor, Tensor]:
+    """Each row's largest logit `[batch, 1]`, and the sums of exp((logit − largest) / temperature) over blocks."""
     batch, vocab = logits.shape
     num_blocks = math.ceil(vocab / block)
     rows = min(batch, CPU_ROWS) if logits.device.type == "cpu" else batch
@@ -127,7 +139,10 @@ def _block_masses(logits: Tensor, block: int) -> tuple[Tensor, Tensor]:
         filled = buffer[: part.stop - part.start]
         mass = filled[:, :vocab].copy_(logits[part])
         torch.amax(mass, dim=-1, keepdim=True, out=peaks[part])
-        mass.sub_(peaks[part]).exp_()
+        mass.sub_(peaks[part])
+        if temperature != 1:
+            mass.div_(temperature)
+        mass.exp_()
         torch.sum(filled.view(-1, num_blocks, block), dim=-1, out=sums[part])
     return peaks, sums
 

@@ -2,15 +2,16 @@
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from klimb.experience.samples import SamplingSettings
 from klimb.samplers.decoder import LlamaDecoder, PromptStates
-from klimb.samplers.distribution import draw
+from klimb.samplers.distribution import Drawn, draw
 from klimb.samplers.sampler import Completion, Results
 
 REFILL_FRACTION = 1 / 16
@@ -34,6 +35,7 @@ class LaneRun:
         prompts: token ids; at least one prompt.
         num_samples: for each prompt.
         settings: how tokens are drawn.
+        policy_temperature: of the policy whose log-probabilities are recorded beside μ's.
         quantiles: `[max_new_tokens, samples]`, uniform in [0, 1): the random number of each token. The samples of the
             first prompt come first.
         end_ids: tokens that end a response.
@@ -47,6 +49,7 @@ class LaneRun:
         *,
         num_samples: int,
         settings: SamplingSettings,
+        policy_temperature: float,
         quantiles: Tensor,
         end_ids: Sequence[int],
         limits: LaneLimits,
@@ -55,7 +58,8 @@ class LaneRun:
         self._num_open = [num_samples] * len(prompts)
         self._num_incomplete = len(prompts)
         waiting = _Waiting(decoder, prompts, num_samples, limits.max_prefill_tokens)
-        self._lanes = _Lanes(decoder, settings, quantiles, torch.tensor(end_ids, dtype=torch.long), limits, waiting)
+        drawing = partial(draw, settings=settings, policy_temperature=policy_temperature)
+        self._lanes = _Lanes(decoder, drawing, quantiles, torch.tensor(end_ids, dtype=torch.long), limits, waiting)
         self._has_begun = False
 
     @property
@@ -137,7 +141,7 @@ class _Lanes:
     def __init__(
         self,
         decoder: LlamaDecoder,
-        settings: SamplingSettings,
+        drawing: Callable[..., Drawn],
         quantiles: Tensor,
         end_ids: Tensor,
         limits: LaneLimits,
@@ -147,7 +151,7 @@ class _Lanes:
         num_lanes = min(limits.max_batch, num_slots)
         self.results = Results(num_slots, num_steps, torch.device("cpu"))
         self.is_open = torch.zeros(num_lanes, dtype=torch.bool)
-        self._decoder, self._settings, self._limits, self._waiting = decoder, settings, limits, waiting
+        self._decoder, self._drawing, self._limits, self._waiting = decoder, drawing, limits, waiting
         self._quantiles, self._end_ids = quantiles, end_ids
         self._cache = decoder.empty_cache(num_lanes)
         self._closed_slots: list[int] = []
@@ -192,7 +196,7 @@ class _Lanes:
     def _draw(self, logits: Tensor, lanes: Tensor) -> None:
         """Draw the next token of these lanes from their logits."""
         slots, steps = self._slots[lanes], self._steps[lanes]
-        drawn = draw(logits, self._settings, quantiles=self._quantiles[steps, slots])
+        drawn = self._drawing(logits, quantiles=self._quantiles[steps, slots])
         self.results.record(slots, steps, drawn)
         ends = torch.isin(drawn.token_ids, self._end_ids)
         self.results.finish(slots[ends], steps[ends] + 1)

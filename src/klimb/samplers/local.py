@@ -95,6 +95,7 @@ class CausalModel(Protocol):
     device: torch.device
     compute_dtype: torch.dtype
     end_ids: tuple[int, ...]
+    temperature: float
 
 
 class LocalSampler:
@@ -221,6 +222,7 @@ class LocalSampler:
             prompts,
             num_samples=num_samples,
             settings=settings,
+            policy_temperature=self.policy.temperature,
             quantiles=quantiles.cpu(),
             end_ids=self.policy.end_ids,
             limits=limits,
@@ -242,6 +244,7 @@ class LocalSampler:
             model=self._model,
             device=policy.device,
             compute_dtype=policy.compute_dtype,
+            policy_temperature=policy.temperature,
             attention=self._attention,
             end_ids=policy.end_ids,
             max_batch=self.max_batch,

@@ -22,8 +22,8 @@ class Completion:
     Attributes:
         response_ids: the drawn tokens, the end token included when `finish_reason` is `stop`.
         log_mu: log-probability in nats of each token under the distribution it was really drawn from.
-        log_model: log-probability in nats under the model itself: temperature 1, nothing cut off. It equals `log_mu`
-            when the settings are plain, and is the one to compare with a trainer's log-probabilities.
+        log_model: log-probability in nats under the policy itself: at its own temperature, nothing cut off. It equals
+            `log_mu` when that is what is drawn from, and is the one to compare with a trainer's log-probabilities.
         finish_reason: `stop` when the model ended its text, `length` when `max_new_tokens` cut it.
     """
 

@@ -162,6 +162,7 @@ class TransformersDecoding:
 
     Attributes:
         model: with its adapter, if any, in its layers.
+        policy_temperature: of the policy whose log-probabilities are recorded beside μ's.
         attention: name of the implementation to decode with.
         max_batch: rows decoded at once.
         compact_fraction: finished rows are dropped when they make up at least this share of the batch.
@@ -171,6 +172,7 @@ class TransformersDecoding:
     model: PreTrainedModel
     device: torch.device
     compute_dtype: torch.dtype
+    policy_temperature: float
     attention: str
     end_ids: tuple[int, ...]
     max_batch: int
@@ -244,7 +246,12 @@ class TransformersDecoding:
         batch.slots = torch.arange(num_rows, device=device)
         for step in range(num_steps):
             slots = batch.slots
-            drawn = draw(batch.logits, settings, quantiles=quantiles[step, slots])
+            drawn = draw(
+                batch.logits,
+                settings,
+                quantiles=quantiles[step, slots],
+                policy_temperature=self.policy_temperature,
+            )
             results.record(slots, torch.full_like(slots, step), drawn)
             ends_now = torch.isin(drawn.token_ids, end_ids) & ~results.is_finished[slots]
             results.finish(slots[ends_now], step + 1)

@@ -9,7 +9,7 @@ from torch import Tensor
 from klimb.experience import Batch, generalised_advantages, rewards_to_go, token_rewards, whitened
 from klimb.policies import Policy
 from klimb.training.critic import Critic
-from klimb.training.minibatches import micro_batches_for
+from klimb.training.minibatches import micro_batches_for, score_batch
 from klimb.training.settings import CreditSettings, MicroBatchTokens
 
 
@@ -22,6 +22,7 @@ def assign_advantages(
     *,
     max_tokens: MicroBatchTokens,
     generator: torch.Generator,
+    is_of_policy: bool = True,
 ) -> tuple[Batch, dict[str, float]]:
     """Return the batch with its advantages, and metrics.
 
@@ -37,11 +38,18 @@ def assign_advantages(
         settings: which token it is credited to.
         max_tokens: that go through the policy at once.
         generator: orders the critic's minibatches.
+        is_of_policy: whether log_mu is the policy's own, of the weights that drew; else the KL in the reward, which is
+            the policy's, is taken with the policy as it is now.
     """
     if settings.kind == "response":
         return replace(batch, advantages=credits.float()), {}
+    is_read = settings.kl_in_reward > 0 and not is_of_policy
     rewards = token_rewards(
-        credits, batch.mask, log_mu=batch.log_mu, log_ref=batch.log_ref, kl_in_reward=settings.kl_in_reward
+        credits,
+        batch.mask,
+        log_policy=score_batch(policy, batch, max_tokens=max_tokens) if is_read else batch.log_mu,
+        log_ref=batch.log_ref,
+        kl_in_reward=settings.kl_in_reward,
     )
     metrics: dict[str, float] = {}
     if critic is None:

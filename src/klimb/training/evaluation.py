@@ -67,7 +67,7 @@ def evaluate(
     ]
     scores = scorer.score_many(asked, responses)
     evaluation = summarise_scores(problems, responses, scores, when=when, progress=progress)
-    return replace(evaluation, seconds=time.monotonic() - started)
+    return replace(evaluation, temperature=settings.temperature, seconds=time.monotonic() - started)
 
 
 def summarise_scores(

@@ -121,6 +121,7 @@ def _update(
         settings.credit,
         max_tokens=settings.training.micro_batch_tokens,
         generator=state.generators.get(CRITIC, state.generators["minibatches"]),
+        is_of_policy=not settings.has_other_policies,
     )
     metrics = of_the_critic | update(
         state.policy,

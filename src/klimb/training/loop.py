@@ -49,6 +49,7 @@ from klimb.training.rollouts import ResponseScorer, RolloutWorker
 from klimb.training.settings import EvaluationSettings, LoopSettings, check_evaluation_fits, check_loss_fits
 from klimb.training.sources.offline import OfflineSource, check_logs
 from klimb.training.state import RunState, capture, fresh_state, restore, run_identity
+from klimb.training.temperature import find_temperature
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -107,7 +108,9 @@ def evaluate_and_record(
         actors.sampler,
         actors.scorer,
         held_out,
-        settings=SamplingSettings(max_new_tokens=settings.sampling.max_new_tokens),
+        settings=SamplingSettings(
+            temperature=actors.policy.temperature, max_new_tokens=settings.sampling.max_new_tokens
+        ),
         num_samples=settings.evaluation.num_samples,
         generator=torch.Generator().manual_seed(settings.evaluation.seed),
         progress=progress,
@@ -183,7 +186,7 @@ def train(
     prepare: Callable[[], None] | None = None,
     resume: bool = False,
 ) -> TrainResult:
-    """Trains the policy in place and keeps the run in `folder`.
+    """Trains the policy in place, at the temperature that the settings give it, and keeps the run in `folder`.
 
     There: `metrics.jsonl` (a line a step), `evaluations.jsonl` (a line an evaluation, with every problem),
     `rollouts/step-XXXXXX.parquet` (all that was drawn), `checkpoints/`, and `skipped/` (batches of steps that were not
@@ -216,6 +219,7 @@ def train(
     check_evaluation_fits(settings, has_held_out=bool(held_out), has_base_metrics=base_metrics is not None)
     actors = RolloutWorker(policy=policy, sampler=sampler, scorer=scorer, problems=problems)
     check_logs(logs, settings.sources, needs_log_mu=objective.needs_log_mu)
+    policy.temperature = find_temperature(settings, logs, needs_log_mu=objective.needs_log_mu)
     run = _Run(
         actors=actors,
         objective=objective,

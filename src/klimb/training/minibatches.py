@@ -7,6 +7,8 @@ import itertools
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from klimb.experience import Batch, Sample, collate
 from klimb.policies import Policy
@@ -128,10 +130,21 @@ class _Sizes:
 
 
 @torch.no_grad()
+def score_batch(policy: Policy, batch: Batch, *, max_tokens: MicroBatchTokens) -> Float[Tensor, "batch time"]:
+    """Return the log π of the batch's tokens under the present weights, without gradient, on the batch's own shape."""
+    log_pi = torch.zeros(batch.mask.shape)
+    for rows in micro_batches_for(policy, batch, range(len(batch)), max_tokens=max_tokens):
+        part = batch.select(rows).to(policy.device)
+        scored = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask)
+        log_pi[rows, : part.mask.shape[1]] = scored.log_pi.float().cpu()
+    return log_pi
+
+
+@torch.no_grad()
 def score_samples(
     policy: Policy, samples: Sequence[Sample], *, max_tokens: MicroBatchTokens
 ) -> list[tuple[float, ...]]:
-    """Log-probability in nats of each response token at temperature 1, one tuple a sample."""
+    """Log-probability in nats of each response token under the policy, at its temperature; one tuple a sample."""
     batch = collate(samples, allow_absent_log_mu=True)
     scored: dict[int, tuple[float, ...]] = {}
     for rows in micro_batches_for(policy, batch, range(len(samples)), max_tokens=max_tokens):

@@ -28,7 +28,7 @@ def sampler_trainer_mismatch(
     average over the tokens that were drawn. A nan or inf at a counted token shows in the result.
 
     Args:
-        log_model: the sampler's log-probabilities under the untempered, untruncated model.
+        log_model: the sampler's log-probabilities under the policy itself, at its temperature with nothing cut off.
         log_pi: the trainer's, scored at the same weights before any update.
         mask: True counts. Masked positions may hold anything.
 
@@ -48,7 +48,7 @@ def sampler_trainer_mismatch(
 
 def is_measured_in_update(state: RunState, settings: LoopSettings) -> bool:
     """Return True if the update's first pass is over rows that were just drawn, by the very weights that drew them."""
-    is_recorded = settings.training.log_mu == "sampler" and settings.sampling.is_plain
+    is_recorded = settings.training.log_mu == "sampler" and settings.draws_from_policy
     # Schedule-Free updates at y and samples at x.
     return is_recorded and not settings.sampling.lag and state.optimizer.settings.kind != "schedule-free"
 
@@ -73,15 +73,15 @@ def measure_mismatch(state: RunState, used: Sequence[Sample], settings: LoopSett
     """Return the gap on a few rows, which costs a pass over them.
 
     Where it decides, they are spread evenly over the batch; else they are the next neighbours at each step, which share
-    their prompt and so cost least. Only the sampler's log-probabilities of the unaltered model can be compared:
-    `log_mu` if the sampling is plain, else `log_ref` where the sampler recorded it there.
+    their prompt and so cost least. Only the sampler's log-probabilities of the policy itself can be compared:
+    `log_mu` if that is what it draws from, else `log_ref` where the sampler recorded it there.
     """
     count = min(settings.training.num_mismatch_rows, len(used))
     if settings.training.log_mu == "auto":
         rows = used[:: -(-len(used) // count)]
     else:
         rows = [used[(state.step * count + offset) % len(used)] for offset in range(count)]
-    recorded = [sample.log_mu if settings.sampling.is_plain else sample.log_ref for sample in rows]
+    recorded = [sample.log_mu if settings.draws_from_policy else sample.log_ref for sample in rows]
     if None in recorded:
         return {}
     scored = score_samples(state.policy, rows, max_tokens=settings.training.micro_batch_tokens)

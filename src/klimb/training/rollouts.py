@@ -59,7 +59,7 @@ class RolloutContext:
         seed: of the run.
         step: of the loop, from 1.
         policy_version: optimiser steps that the sampling weights have seen.
-        record_log_ref: take the sampler's log-probabilities under the unaltered model as `log_ref`, because the
+        record_log_ref: take the sampler's log-probabilities under the policy itself as `log_ref`, because the
             reference has the same weights.
         first_group: number of the first group, if others were drawn at the same step before.
         run_key: begins every id, so that two runs' rollouts can be kept in one store.

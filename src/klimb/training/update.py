@@ -11,15 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from klimb.experience import Batch, write_samples
 from klimb.losses import Inputs, Loss
 from klimb.policies import Policy, gradients_in_place
-from klimb.training.minibatches import micro_batches_for, minibatches
+from klimb.training.minibatches import micro_batches_for, minibatches, score_batch
 from klimb.training.optimizers import Optimizer
 from klimb.training.settings import ESS_METRICS, EssScaling, MicroBatchTokens, TrainingSettings
+
+CLIP_FRACTIONS = ("clip_low_fraction", "clip_high_fraction", "clip_ceiling_fraction")
 
 
 @dataclass(frozen=True)
@@ -94,17 +95,6 @@ def _learning_rate_scale(metrics: Mapping[str, float], ess_scaling: EssScaling) 
     return 1.0 if ess_scaling == "none" else math.sqrt(metrics.get(ESS_METRICS[ess_scaling], 1.0))
 
 
-@torch.no_grad()
-def score_batch(policy: Policy, batch: Batch, *, max_tokens: MicroBatchTokens) -> Float[Tensor, "batch time"]:
-    """Return the log π of the batch's tokens under the present weights, without gradient, on the batch's own shape."""
-    log_pi = torch.zeros(batch.mask.shape)
-    for rows in micro_batches_for(policy, batch, range(len(batch)), max_tokens=max_tokens):
-        part = batch.select(rows).to(policy.device)
-        scored = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask)
-        log_pi[rows, : part.mask.shape[1]] = scored.log_pi.float().cpu()
-    return log_pi
-
-
 def prepare_minibatch(
     policy: Policy, objective: Loss, batch: Batch, *, max_tokens: MicroBatchTokens
 ) -> tuple[Loss, Batch]:
@@ -153,6 +143,13 @@ def _measure(objective: Loss, inputs: Inputs, sources: Sequence[str]) -> dict[st
             rows = [row for row, other in enumerate(sources) if other == source]
             metrics |= {f"{source}/{name}": value for name, value in objective(inputs.select(rows)).metrics.items()}
     return metrics
+
+
+def _measure_start(outcomes: Sequence[StepOutcome]) -> dict[str, float]:
+    """Return the share of units that the clip touched before the first step on the batch; empty without a clip."""
+    first = next((outcome.metrics for outcome in outcomes if outcome.metrics), {})
+    touched = [first[name] for name in CLIP_FRACTIONS if name in first]
+    return {"clip_at_start_fraction": sum(touched)} if touched else {}
 
 
 def merge_metrics(outcomes: Sequence[StepOutcome]) -> dict[str, float]:
@@ -247,8 +244,12 @@ def update(
                 )
                 outcomes.append(outcome)
                 on_outcome(outcome, part, f"e{epoch}-m{number}")
-    return merge_metrics(outcomes) | {
-        "num_optimizer_steps": float(optimizer.num_steps - steps_before),
-        "num_skipped_steps": float(sum(bool(outcome.not_finite) for outcome in outcomes)),
-        "num_tokens_trained": float(sum(outcome.num_tokens for outcome in outcomes)),
-    }
+    return (
+        merge_metrics(outcomes)
+        | _measure_start(outcomes)
+        | {
+            "num_optimizer_steps": float(optimizer.num_steps - steps_before),
+            "num_skipped_steps": float(sum(bool(outcome.not_finite) for outcome in outcomes)),
+            "num_tokens_trained": float(sum(outcome.num_tokens for outcome in outcomes)),
+        }
+    )

@@ -25,7 +25,7 @@ from klimb.ui.text import relative_to_working_directory
 from klimb.workbench.audit_run_file import logged, run_file
 from klimb.workbench.config import RunConfig, build_config, read_config
 from klimb.workbench.evaluation_config import evaluated_task
-from klimb.workbench.log_scoring import Rows, draw_fresh, foreign_ids, read_rows, score_rows
+from klimb.workbench.log_scoring import Rows, draw_fresh, foreign_ids, read_rows, recorded_temperature, score_rows
 from klimb.workbench.model_path import model_path
 from klimb.workbench.options import AuditOptions
 from klimb.workbench.session import make_task
@@ -57,6 +57,12 @@ NEEDS_SCORES = (
 
 
 NEEDS_LOGGING_MODEL = ("k3 against the logging model",)
+
+
+UNKNOWN_TEMPERATURE = (
+    "The samples were drawn at several temperatures, or do not say at which: the model is taken at temperature 1; "
+    "--temperature names another."
+)
 
 
 NEEDS_FRESH = ("the policy's own answers look like logged ones",)
@@ -140,6 +146,10 @@ def run_audit(path: Path, request: AuditOptions, *, console: Console) -> AuditRe
         rows = read_rows(open_store(path), where=request.where, max_rows=request.max_rows, seed=request.seed)
     model = model_path(request.model)
     policy = load_policy(model) if model else None
+    recorded = recorded_temperature(rows.samples)
+    temperature = request.temperature or recorded or 1.0
+    if policy is not None:
+        policy.temperature = temperature
     asked = _Asked() if policy is None else _ask(policy, rows.samples, request, console=console)
     with console.status(f"auditing {len(rows.samples):,} samples"):
         report = audit(
@@ -152,6 +162,7 @@ def run_audit(path: Path, request: AuditOptions, *, console: Console) -> AuditRe
             thresholds=thresholds,
             decode=policy.decode if policy is not None and asked.knows_tokens else None,
             is_logging_model=request.is_logging_model,
+            temperature=temperature,
         )
     names = {"RUN.toml": str(config), "DATA": relative_to_working_directory(path)}
     report = _with_commands(report, rows, request, known, names)
@@ -164,6 +175,8 @@ def run_audit(path: Path, request: AuditOptions, *, console: Console) -> AuditRe
         run=known.run,
     )
     notes = [*_reading_notes(rows, request), *known.notes, *asked.notes]
+    if policy is not None and request.temperature is None and recorded is None:
+        notes.append(UNKNOWN_TEMPERATURE)
     facts = _facts(request, asked, known)
     run = stamped(run)
     write_text(page, audit_page(report, run_file=run, run_path=str(config), facts=facts, notes=notes))

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from klimb.declarations import narrow
 from klimb.experience import Batch, SamplingSettings, collate
+from klimb.losses import Inputs
 from klimb.training import (
     Optimizer,
     PromptStream,
@@ -24,7 +25,9 @@ from klimb.training import (
     optimizer_step,
 )
 from klimb.training.iteration import iterate
+from klimb.training.minibatches import score_batch
 from klimb.training.state import fresh_state
+from klimb.training.update import CLIP_FRACTIONS
 from klimb.ui.terminal.run import print_facts
 from klimb.ui.text import duration, printable
 from klimb.workbench.config import RunConfig
@@ -56,7 +59,11 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What came of one group, and what it cost. There is no batch if no answer could be scored."""
+    """What came of one group, and what it cost. There is no batch if no answer could be scored.
+
+    `touched` is the share of units that the clip changes before anything was learnt, good answers and bad ones alike;
+    None without a clip.
+    """
 
     batch: Batch | None
     rewards: tuple[float | None, ...]
@@ -65,6 +72,7 @@ class Trial:
     score_seconds: float
     sampling: Cost
     learning: Cost
+    touched: float | None
 
 
 def run_dry(config: RunConfig, *, console: Console) -> None:
@@ -113,6 +121,7 @@ def estimates_of_step(session: Session, metrics: Mapping[str, float]) -> list[tu
             f"{num_samples:.0f} answers in {num_groups:.0f} groups, {metrics['num_tokens_trained']:.0f} tokens learnt "
             f"from in {training.num_epochs} epochs of {training.num_minibatches} optimiser steps",
         ),
+        *_touched_in_words(metrics.get("clip_at_start_fraction")),
         *_memory(session),
         ("loading", duration(session.load_seconds)),
         (
@@ -144,6 +153,7 @@ def try_one_group(session: Session) -> Trial:
         shuffle_generator=torch.Generator().manual_seed(settings.seed),
     )
     batch = _with_every_answer(collection)
+    touched = None if batch is None else touched_at_start(session, batch)
     return Trial(
         batch=batch,
         rewards=tuple(sample.reward for sample in collection.samples),
@@ -152,7 +162,28 @@ def try_one_group(session: Session) -> Trial:
         score_seconds=collection.metrics["score_seconds"],
         sampling=_sampling_cost(session, collection.samples[0].prompt_ids),
         learning=Cost(one=0.0, group=0.0, num_rows=0) if batch is None else _learning_cost(session, batch),
+        touched=touched,
     )
+
+
+@torch.no_grad()
+def touched_at_start(session: Session, batch: Batch) -> float | None:
+    """Return the share of units that the clip changes before the first step, the mean over good and bad advantages."""
+    max_tokens = session.config.training.micro_batch_tokens
+    log_pi = score_batch(session.policy, batch, max_tokens=max_tokens)
+    shares: list[float] = []
+    for advantage in (1.0, -1.0):
+        part = replace(batch, advantages=torch.full((len(batch),), advantage), log_prox=log_pi)
+        objective, inputs = session.objective, Inputs.of(part, log_pi, groups=part.groups)
+        if objective.needs_minibatch:
+            objective, inputs = objective.prepare(inputs)
+        metrics = objective(inputs).metrics
+        shares += [sum(metrics[name] for name in CLIP_FRACTIONS)] if CLIP_FRACTIONS[0] in metrics else []
+    return sum(shares) / len(shares) if shares else None
+
+
+def _touched_in_words(touched: float | None) -> list[tuple[str, str]]:
+    return [] if touched is None else [("clip", f"touches {touched:.1%} of the units before the first step")]
 
 
 def _sampling_cost(session: Session, prompt: Sequence[int]) -> Cost:
@@ -208,6 +239,7 @@ def estimates(session: Session, trial: Trial) -> list[tuple[str, str]]:
             f"{sampling.num_prompts * sampling.num_samples} answers, {training.num_epochs} epochs of "
             f"{training.num_minibatches} optimiser steps",
         ),
+        *_touched_in_words(trial.touched),
         *_memory(session),
         ("loading", duration(session.load_seconds)),
         ("one group", f"{trial.sampling.group:.2f} s to sample, {trial.learning.group:.2f} s to learn from"),

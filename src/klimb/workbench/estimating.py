@@ -25,7 +25,7 @@ from klimb.findings.off_policy_evaluation import (
 from klimb.policies import load_policy
 from klimb.training.run_folder import write_json
 from klimb.ui.text import printable
-from klimb.workbench.log_scoring import Refusals, read_rows, scored_rows
+from klimb.workbench.log_scoring import Refusals, read_rows, recorded_temperature, scored_rows
 from klimb.workbench.model_path import model_path
 from klimb.workbench.options import EstimateOptions
 
@@ -70,9 +70,18 @@ def run_estimate(path: Path, request: EstimateOptions, *, console: Console) -> E
     refusals = Refusals()
     if not any(usable):
         logged_data(rows.samples, [(0.0,) * len(sample.response_ids) for sample in rows.samples])
+    readable = [sample for sample, use in zip(rows.samples, usable, strict=True) if use]
+    temperature = request.temperature or recorded_temperature(readable)
+    if temperature is None:
+        raise ConfigError(
+            f"the samples of {path} were drawn at several temperatures, greedily, or at one that was not recorded, so "
+            "which policy of the model is to be estimated is not known; say it: --temperature 1, or take those of one "
+            'temperature with --where "sampling.temperature = 1"'
+        )
     policy = load_policy(model_path(request.model), dtype=request.dtype)
+    policy.temperature = temperature
     with console.status(f"scoring {sum(usable)} samples"):
-        scored = scored_rows(policy, [s for s, use in zip(rows.samples, usable, strict=True) if use], refusals)
+        scored = scored_rows(policy, readable, refusals)
     if not scored:
         raise ConfigError(f"{request.model} can score none of the samples. {' '.join(refusals.in_words())}")
     useless = [sample for sample, use in zip(rows.samples, usable, strict=True) if not use]

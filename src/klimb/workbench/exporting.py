@@ -95,7 +95,8 @@ def _json(sample_id: str, value: Any) -> str:
 
 
 def score_tokens(policy: Policy, sample: Sample) -> TokenRows:
-    """Return the token view under a policy, which must have the sample's tokenizer."""
+    """Return the token view under a policy of the sample's temperature, which must have its tokenizer."""
+    policy.temperature = 1.0 if sample.sampling is None else sample.sampling.scoring_temperature
     whole = with_token_ids(policy, sample)
     # What is recorded plays no part in scoring, and a damaged log_mu is what one wants to look at here.
     bare = replace(whole, log_mu=None, log_mu_provenance="absent", log_ref=None)

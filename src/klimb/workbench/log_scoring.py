@@ -23,6 +23,16 @@ PORTION = 256
 """Groups read from the store at once."""
 
 
+def recorded_temperature(samples: Sequence[Sample]) -> float | None:
+    """Return the temperature that all samples with a log_mu were drawn at; None if there are several or it is unknown.
+
+    Samples that were drawn greedily have no temperature that a policy could have.
+    """
+    compared = [sample for sample in samples if sample.log_mu is not None]
+    found = {None if sample.sampling is None else sample.sampling.temperature for sample in compared}
+    return next(iter(found)) or None if len(found) == 1 else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rows:
     """What was read.
@@ -90,7 +100,7 @@ DEFAULT_NEW_TOKENS = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """Log-probabilities under the policy to train, at temperature 1.
+    """Log-probabilities under the policy to train.
 
     Attributes:
         log_pi: one entry a sample; None where it was not scored.
@@ -164,7 +174,7 @@ def foreign_ids(policy: Policy, samples: Sequence[Sample]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Fresh:
-    """Answers of the policy itself to logged prompts, at temperature 1, and what had to be left out."""
+    """Answers of the policy itself to logged prompts, and what had to be left out."""
 
     samples: tuple[Sample, ...]
     notes: tuple[str, ...]
@@ -187,7 +197,7 @@ def draw_fresh(policy: Policy, samples: Sequence[Sample], *, num_answers: int, s
         )
     if not asked:
         return Fresh(samples=(), notes=tuple(notes))
-    settings = SamplingSettings(max_new_tokens=longest)
+    settings = SamplingSettings(temperature=policy.temperature, max_new_tokens=longest)
     drawn = LocalSampler(policy).sample(
         [sample.prompt_ids for sample in asked],
         num_samples=max(1, num_answers // len(asked)),
@@ -264,7 +274,7 @@ class Refusals:
 def scored_rows(
     policy: Policy, samples: Sequence[Sample], refusals: Refusals
 ) -> list[tuple[Sample, tuple[float, ...]]]:
-    """Score the samples in order: token ids, and the log-probability of each response token at temperature 1.
+    """Score the samples in order: token ids, and the log-probability of each response token under the policy.
 
     Those whose ids and text do not fit the policy's tokenizer, or that are longer than its context, are left out and
     counted in `refusals`.

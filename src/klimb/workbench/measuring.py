@@ -44,7 +44,7 @@ def measure(
             progress=progress,
         )
 
-    sampled = at(1.0)
+    sampled = at(policy.temperature)
     if not section.greedy:
         return sampled
     greedy = at(0.0)

@@ -30,6 +30,16 @@ def check_is_there(path: Path, what: str) -> None:
         raise ConfigError(f"there is nothing at {path}: give {what}")
 
 
+def check_temperature(temperature: float | None) -> None:
+    """Return if a policy can have this temperature, or none is named.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
+        raise ConfigError(f"--temperature must be finite and > 0, got {temperature}: the policy's, as log π is taken")
+
+
 def check_model(name: str) -> None:
     """Return if there is a model of this name, or none is named; asked before what loads it is imported.
 
@@ -59,6 +69,7 @@ class AuditOptions:
         fresh: Draw this many answers from the model to see whether the data holds what it would do.
         hoped_gain: The improvement of the mean reward that should be visible.
         is_logging_model: The model is the one that drew the data.
+        temperature: Softmax temperature of the policy to train; without it, the one recorded with the samples.
         seed: Of every random choice.
     """
 
@@ -72,9 +83,11 @@ class AuditOptions:
     fresh: int = 0
     hoped_gain: float = 0.1
     is_logging_model: Switch = False
+    temperature: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_temperature(self.temperature)
         if self.max_samples < 1 or self.max_rows < 1 or self.fresh < 0:
             raise ConfigError(
                 f"--max-samples and --max-rows must be >= 1 and --fresh >= 0, got {self.max_samples}, {self.max_rows} "
@@ -101,6 +114,7 @@ class EstimateOptions:
         seed: Of the choice of groups and of the bootstrap.
         json: Also write the result to this file.
         dtype: Of the matrix products: float32, bfloat16 or auto.
+        temperature: Softmax temperature of the model's policy; without it, the one recorded with the samples.
     """
 
     model: str
@@ -110,8 +124,10 @@ class EstimateOptions:
     seed: int = 0
     json: PathOrNone = None
     dtype: str = "float32"
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
+        check_temperature(self.temperature)
         if self.max_samples < 1 or not (math.isfinite(self.clip) and self.clip > 0):
             raise ConfigError(
                 f"--max-samples must be >= 1 and --clip a number > 0, got {self.max_samples} and {self.clip}"

@@ -22,9 +22,10 @@ from klimb.training import (
     OptimizerSettings,
 )
 from klimb.training.run_folder import flat_settings
-from klimb.training.settings import SOURCES, IterativeReference
+from klimb.training.settings import SOURCES, IterativeReference, why_centred
 from klimb.training.sources.offline import check_logs
 from klimb.training.streams import derive_seed
+from klimb.training.temperature import find_temperature
 from klimb.ui.terminal.run import guard_facts
 from klimb.workbench.config import CloningConfig, RunConfig, SamplingConfig, StoreSection
 from klimb.workbench.config.reading import resolved_tables
@@ -41,7 +42,8 @@ def make_objective(config: RunConfig) -> Loss:
             config.check_objective(slope_at_reference(loss.divergence))
         except ValueError as error:
             raise ConfigError(str(error)) from None
-    return loss if config.correction == NoCorrection() else Corrected(objective=loss, correction=config.correction)
+    correction = config.chosen_correction()
+    return loss if correction == NoCorrection() else Corrected(objective=loss, correction=correction)
 
 
 def own_parts(config: RunConfig) -> dict[str, str]:
@@ -167,7 +169,8 @@ def make_session(config: RunConfig) -> Session:
     task = make_task(config)
     policy = make_policy(config.model)
     logs = make_logs(config, policy)
-    check_logs(logs, make_loop_settings(config).sources, needs_log_mu=objective.needs_log_mu)
+    check_logs(logs, config.sources, needs_log_mu=objective.needs_log_mu)
+    policy.temperature = find_temperature(config.loop_settings(), logs, needs_log_mu=objective.needs_log_mu)
     sampler = make_sampler(policy, config.sampling)
     return Session(
         config=config,
@@ -188,6 +191,8 @@ def describe(session: Session) -> list[tuple[str, str]]:
         ("model", f"{session.policy.describe()}; {_sampler_in_words(session)}"),
         *_task_in_words(session),
         ("objective", f"{_objective_in_words(config)} · reference {config.reference.kind}"),
+        *([("policy", words)] if (words := _temperature_in_words(session)) else []),
+        *([("clip", words)] if (words := clip_in_words(config)) else []),
         *([("experience", _sources_in_words(session))] if config.sources.share("rollout") < 1 else []),
         (
             "steps",
@@ -230,6 +235,26 @@ def _objective_in_words(config: RunConfig) -> str:
     )
 
 
+def _temperature_in_words(session: Session) -> str:
+    """Say which temperature the policy has, unless it is 1 and so is what is drawn."""
+    settings, temperature = make_loop_settings(session.config), session.policy.temperature
+    draws = settings.sources.share("rollout") > 0
+    if temperature == 1 and (not draws or settings.draws_from_policy):
+        return ""
+    other = f"; explored otherwise: {settings.why_drawn_otherwise}" if draws and not settings.draws_from_policy else ""
+    return f"softmax(logits / {temperature:g}): trained, evaluated and saved at that temperature{other}"
+
+
+def clip_in_words(config: RunConfig) -> str:
+    """Say where the clip is centred if the policy is not μ from the start; empty where it is, or nothing is clipped."""
+    why = why_centred(config.loop_settings(), config.objective)
+    if not why:
+        return ""
+    if config.chosen_correction().rule is None:
+        return f"of π/μ, and π is not μ before the first step ({why}): it acts without anything learnt"
+    return f"centred on the policy before each batch, since that is not μ ({why}); prox/μ stays a weight"
+
+
 def _batch_in_words(config: RunConfig) -> str:
     sampling = config.sampling
     if config.sources.rollout == 0:
@@ -255,7 +280,8 @@ def _sources_in_words(session: Session) -> str:
 
 def is_inert(config: RunConfig) -> bool:
     """Return True if every step is taken at the policy that sampled and that is its own reference: w = 1 and x = 0."""
-    return config.loop_settings().is_fresh and _stays_at_reference(config) and config.sampling.is_plain
+    settings = config.loop_settings()
+    return settings.is_fresh and _stays_at_reference(config) and settings.draws_from_policy
 
 
 def is_inert_on_logs(config: RunConfig) -> bool:

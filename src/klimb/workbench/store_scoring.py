@@ -1,7 +1,7 @@
 """Log μ (or log ref) of a store's samples computed by a model, into a new store."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -92,7 +92,7 @@ def _score_batch(policy: Policy, batch: list[Sample], request: ScoreOptions, don
     done.num_read += len(batch)
     allowed = [sample for sample in batch if not _refuse(sample, request, done.refusals)]
     scored: list[Sample] = []
-    for sample, values in scored_rows(policy, allowed, done.refusals):
+    for sample, values in _scored_at_their_temperatures(policy, allowed, done.refusals):
         recorded = sample.log_mu if request.kind == "log-mu" else sample.log_ref
         if recorded is not None:
             done.num_compared += len(values)
@@ -100,6 +100,18 @@ def _score_batch(policy: Policy, batch: list[Sample], request: ScoreOptions, don
         scored.append(_with_scores(sample, values, request, policy))
     done.num_scored += len(scored)
     return scored
+
+
+def _scored_at_their_temperatures(
+    policy: Policy, samples: Sequence[Sample], refusals: Refusals
+) -> Iterator[tuple[Sample, tuple[float, ...]]]:
+    by_temperature: dict[float, list[Sample]] = {}
+    for sample in samples:
+        temperature = 1.0 if sample.sampling is None else sample.sampling.scoring_temperature
+        by_temperature.setdefault(temperature, []).append(sample)
+    for temperature, alike in by_temperature.items():
+        policy.temperature = temperature
+        yield from scored_rows(policy, alike, refusals)
 
 
 def _refuse(sample: Sample, request: ScoreOptions, refusals: Refusals) -> bool:
@@ -114,8 +126,8 @@ def _reason(sample: Sample, request: ScoreOptions) -> str:
     settings = sample.sampling
     if settings is None and not request.assume_plain:
         return "does not say how it was drawn; --assume-plain if it was at temperature 1 with nothing cut off"
-    if settings is not None and not settings.is_plain:
-        return "was not drawn plainly (temperature, top-p, top-k or min-p), so the model's log-probability is not log μ"
+    if settings is not None and not settings.is_untruncated:
+        return "was drawn greedily or with top-p, top-k or min-p, so the model's log-probability is not log μ"
     if request.is_logging_model:
         return ""
     if sample.policy_version > 0:

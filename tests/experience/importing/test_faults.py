@@ -128,7 +128,7 @@ def test_a_request_that_says_nothing_gives_estimates_until_the_user_knows_better
     assert (silent.log_mu_provenance, silent.sampling) == ("estimated", None)
     assert silent.log_mu == (-0.5, -1.0)
     assert stated.log_mu_provenance == "sampler"
-    assert stated.sampling is not None and stated.sampling.is_plain
+    assert stated.sampling is not None and stated.sampling.draws_at(1.0)
 
 
 def test_settings_that_nobody_stated_are_named():

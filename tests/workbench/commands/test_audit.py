@@ -182,12 +182,12 @@ def test_ids_of_another_tokenizer_are_not_held_against_the_data(place: Path, tin
     assert finding_named(report, "token ids decode to the text").status == "unknown"
 
 
-def test_fresh_answers_are_to_logged_prompts_and_drawn_at_temperature_one(policy, logged: list[Sample]):
+def test_fresh_answers_are_to_logged_prompts_and_drawn_from_the_policy_itself(policy, logged: list[Sample]):
     fresh = draw_fresh(policy, logged, num_answers=2 * NUM_PROMPTS, seed=0)
     assert fresh.notes == ()
     assert len(fresh.samples) == 2 * NUM_PROMPTS
     assert {str(sample.prompt) for sample in fresh.samples} == {str(sample.prompt) for sample in logged}
-    assert all(sample.sampling is not None and sample.sampling.is_plain for sample in fresh.samples)
+    assert all(sample.sampling is not None and sample.sampling.draws_at(1.0) for sample in fresh.samples)
     few = draw_fresh(policy, logged, num_answers=3, seed=0).samples
     assert len(few) == len({str(sample.prompt) for sample in few}) == 3
 

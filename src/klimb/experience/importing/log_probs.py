@@ -123,7 +123,7 @@ def provenance_of(
         return "sampler", ""
     if others:
         return "estimated", f"raw log-probabilities, drawn with {', '.join(others)}"
-    if settings.is_plain:
+    if settings.draws_at(1.0):
         return "sampler", ""
     changed = [f"{name} {getattr(settings, name):g}" for name in SAMPLING_NAMES[:4] if _acts(settings, name)]
     return "estimated", f"raw log-probabilities, drawn with {', '.join(changed)}"

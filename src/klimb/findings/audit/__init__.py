@@ -47,20 +47,22 @@ def audit(
     thresholds: Thresholds | None = None,
     decode: Decode | None = None,
     is_logging_model: bool = False,
+    temperature: float = 1.0,
 ) -> AuditReport:
     """Every check that the given pieces allow, and the verdict; a check that lacks a piece is `unknown` and says which.
 
     Args:
         samples: at least one.
         data: its name.
-        log_pi: per sample, the log-probability in nats of each response token under the policy to train at
-            temperature 1, or None where it was not scored.
-        log_same: the same under the logging model at temperature 1.
+        log_pi: per sample, the log-probability in nats of each response token under the policy to train, or None where
+            it was not scored.
+        log_same: the same under the logging model.
         fresh: answers of the policy to train, for coverage.
         evaluation_prompts: texts that must not be in the data.
         thresholds: what the findings are held against; None takes the defaults.
         decode: token ids -> text without special tokens, for the round trip and the examples.
         is_logging_model: the policy to train has the weights that made the data, so that `log_pi` is `log_same`.
+        temperature: of the policy to train, at which log_pi and log_same were computed.
 
     Raises:
         ValueError: there are no samples, or scores are not one a sample and one a token.
@@ -69,7 +71,7 @@ def audit(
         raise ValueError("audit: no samples; check the path and the filter")
     limits = thresholds or Thresholds()
     same_scores = log_same if log_same is not None else (log_pi if is_logging_model else None)
-    evidence = _gather_evidence(samples, log_pi, same_scores, decode, limits)
+    evidence = _gather_evidence(samples, log_pi, same_scores, decode, limits, temperature=temperature)
     blocks = _check_all(evidence, fresh, evaluation_prompts, limits)
     return AuditReport(
         data=data,
@@ -86,10 +88,12 @@ def _gather_evidence(
     log_same: Scores | None,
     decode: Decode | None,
     limits: Thresholds,
+    *,
+    temperature: float,
 ) -> Evidence:
     """Return samples and scores token by token, and whether they are of one another."""
     pairs = _paired(samples, log_pi, "log_pi")
-    same = _paired(samples, log_same, "log_same", only_plain=True)
+    same = _paired(samples, log_same, "log_same", only_at=temperature)
     return Evidence(
         samples=samples,
         scores=log_same if log_pi is None else log_pi,
@@ -136,13 +140,13 @@ def _verdict(blocks: Sequence[Block], evidence: Evidence, decode: Decode | None,
 
 
 def _paired(
-    samples: Sequence[Sample], scores: Scores | None, name: str, *, only_plain: bool = False
+    samples: Sequence[Sample], scores: Scores | None, name: str, *, only_at: float | None = None
 ) -> TokenPairs | None:
     if scores is None:
         return None
     if len(scores) != len(samples):
         raise ValueError(f"audit: {len(scores)} entries of {name} for {len(samples)} samples; give one each, or None")
-    return pair_up(samples, scores, only_plain=only_plain)
+    return pair_up(samples, scores, only_at=only_at)
 
 
 def _first_with_rows(*choices: TokenPairs | None) -> TokenPairs | None:

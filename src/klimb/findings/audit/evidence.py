@@ -51,15 +51,15 @@ class TokenPairs:
 
 
 def pair_up(
-    samples: Sequence[Sample], scores: Sequence[Sequence[float] | None], *, only_plain: bool = False
+    samples: Sequence[Sample], scores: Sequence[Sequence[float] | None], *, only_at: float | None = None
 ) -> TokenPairs:
     """Return the tokens of samples with a usable log_mu and a score.
 
     Args:
         samples: those with log_mu from a sampler or recomputed are taken.
         scores: per sample, the log-probabilities of its response tokens, or None where it was not scored.
-        only_plain: take only samples not known to be drawn with temperature, top-p, top-k or min-p, for which the
-            model's own log-probability should be log_mu.
+        only_at: take only samples not known to be drawn at another temperature than this, or with top-p, top-k or
+            min-p: those for which the model's own log-probability should be log_mu. None takes all.
 
     Raises:
         ValueError: a score has another number of tokens than its sample.
@@ -72,7 +72,7 @@ def pair_up(
                 f"sample {sample.sample_id}: {len(score)} scores for {len(sample.response_ids)} response tokens; "
                 "score every response token once, the end token included"
             )
-        if score is None or not _has_usable(sample) or (only_plain and _is_altered(sample)):
+        if score is None or not _has_usable(sample) or (only_at is not None and _is_altered(sample, only_at)):
             continue
         if np.isfinite(sample.log_mu or ()).all() and np.isfinite(score).all():
             rows.append(row)
@@ -121,8 +121,8 @@ def _has_usable(sample: Sample) -> bool:
     return sample.log_mu is not None and sample.log_mu_provenance in USABLE and len(sample.response_ids) > 0
 
 
-def _is_altered(sample: Sample) -> bool:
-    return sample.sampling is not None and not sample.sampling.is_plain
+def _is_altered(sample: Sample, temperature: float) -> bool:
+    return sample.sampling is not None and not sample.sampling.draws_at(temperature)
 
 
 def _flat(rows: Sequence[Sequence[float]]) -> NDArray[np.float64]:

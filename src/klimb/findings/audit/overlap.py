@@ -43,7 +43,7 @@ def same_model_block(pairs: TokenPairs | None, thresholds: Thresholds) -> Block:
         why = (
             "needs the logging model: score with it and say that it is that model"
             if pairs is None
-            else "no sample was drawn from the model's own distribution with finite log-probabilities"
+            else "no sample was drawn from the model itself, nothing cut off, with finite log-probabilities"
         )
         return Block(name="same-model", title=title, findings=(unknown(SAME_MODEL, why),))
     return Block(name="same-model", title=title, findings=_agreement(pairs, thresholds), notes=(_size(pairs),))
@@ -71,7 +71,7 @@ def _agreement(pairs: TokenPairs, thresholds: Thresholds) -> tuple[Finding, ...]
             title=(
                 "the model is the one that made the data"
                 if divergence <= thresholds.same_model_k3_bad
-                else "the recorded numbers are not those of this model at temperature 1"
+                else "the recorded numbers are not those of this model at that temperature"
             ),
             threshold=both_at_most(f"{thresholds.same_model_k3_good:g}", f"{thresholds.same_model_k3_bad:g}"),
             source="NeMo-RL (1e-3), prime-rl (0.015)",

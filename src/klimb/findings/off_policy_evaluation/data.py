@@ -108,7 +108,7 @@ def logged_data(samples: Sequence[Sample], log_pi: Sequence[Sequence[float]]) ->
 
     Args:
         samples: with token ids.
-        log_pi: for each sample, log-probability in nats of each response token under π at temperature 1.
+        log_pi: for each sample, log-probability in nats of each response token under π.
 
     Raises:
         ValueError: lengths disagree, or no sample can be used.

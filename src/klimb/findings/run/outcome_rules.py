@@ -180,7 +180,9 @@ def too_little_data(record: RunRecord, limits: Thresholds) -> Finding | None:
 
 def _by_heart(record: RunRecord, limits: Thresholds) -> tuple[str, str] | None:
     accuracy, last = curve_of(record, "accuracy", limits), record.last
-    if accuracy is None or last is None or not last.is_accuracy or record.setting("sampling.temperature", 1.0) != 1:
+    if accuracy is None or last is None or not last.is_accuracy:
+        return None
+    if record.setting("sampling.temperature", 1.0) != last.temperature:
         return None
     gap = accuracy.last.mean - last.mean
     if gap <= limits.memory_gap or accuracy.last.mean <= last.high:

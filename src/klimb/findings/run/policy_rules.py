@@ -63,6 +63,46 @@ def sampler_gap(record: RunRecord, limits: Thresholds) -> Finding | None:
     )
 
 
+def clip_at_start(record: RunRecord, limits: Thresholds) -> Finding | None:
+    """Find a clip of π/μ that acts before the first step, since μ is another distribution than the policy's."""
+    touched = curve_of(record, "clip_at_start_fraction", limits)
+    causes = _why_mu_is_another(record)
+    if touched is None or touched.median <= limits.max_clipped_at_start or not causes:
+        return None
+    return Finding(
+        status="warning",
+        title="The clip acts before the first step, without anything learnt",
+        evidence=(
+            f"At the median over {len(touched.values)} steps it changes {touched.median:.1%} of the units (limit "
+            f"{limits.max_clipped_at_start:.0%}) while the policy is still the one before the batch. The cause: "
+            f"{'; '.join(causes)}."
+        ),
+        advice=(
+            'Leave correction.kind at "auto" (or set "decoupled"): the clip is then centred on the policy before the '
+            "batch, and π/μ stays a weight. Or let model.temperature be that of the sampling, with nothing cut off."
+        ),
+        steps=touched.span,
+    )
+
+
+def _why_mu_is_another(record: RunRecord) -> list[str]:
+    """Name the settings by which samples come from another distribution than the policy ever was."""
+    temperature, policy = record.setting("sampling.temperature", 1.0), record.setting("model.temperature", "auto")
+    causes: list[str] = []
+    if record.setting("sources.rollout", 1.0) > 0:
+        if policy not in ("auto", temperature):
+            causes.append(f"answers are drawn at temperature {temperature:g}, the policy has {policy:g}")
+        for name, nothing in (("top_p", 1), ("top_k", 0), ("min_p", 0)):
+            if (value := record.setting(f"sampling.{name}", nothing)) != nothing:
+                causes.append(f"tokens are cut off by sampling.{name} = {value:g}")
+        if (sampler := record.setting("sampling.sampler", "local")) != "local":
+            causes.append(f"{sampler} draws the answers")
+    for name in ("log", "feedback"):
+        if share := record.setting(f"sources.{name}", 0.0):
+            causes.append(f"{share:.0%} of the answers are those of other policies ([{name}])")
+    return causes
+
+
 def stale_data(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Return the data is too far from the policy for ratios, or most of it stands at a clip's bound."""
     too_far = [

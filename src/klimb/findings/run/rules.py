@@ -80,11 +80,18 @@ RULES: tuple[Rule, ...] = (
         unless=("zero-variance-waste",),
     ),
     Rule(
+        "clip-at-start",
+        policy_rules.clip_at_start,
+        "the-objective",
+        ("clip_at_start_fraction", "w_p50"),
+        unless=("sampler-gap",),
+    ),
+    Rule(
         "stale-data",
         policy_rules.stale_data,
         "the-objective",
         ("ess_token", "replay/ess_token", "log/ess_token", *policy_rules.CLIPS),
-        unless=("kl-blow-up", "sampler-gap"),
+        unless=("kl-blow-up", "sampler-gap", "clip-at-start"),
     ),
     Rule(
         "truncated-answers",

@@ -28,6 +28,7 @@ class Thresholds:
     mismatch_mean_abs: float = limit(0.05, "nats/token", OWN + "; see `mismatch_mean_abs` in metrics.md")
     ess_token: float = limit(0.3, "fraction", "verl's documentation")
     max_clipped: float = limit(0.2, "fraction of units", OWN + "; 0.18 to 0.26 in the poor runs of studies.md")
+    max_clipped_at_start: float = limit(0.01, "fraction of units", OWN + "; 0 where the policy itself drew the batch")
     kl: float = limit(0.1, "nats/token", "verl's documentation warns above it")
     kl_bad: float = limit(1.0, "nats/token", OWN)
     kl_share: float = limit(0.25, "fraction of the steps beyond the limit", OWN)

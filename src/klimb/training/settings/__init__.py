@@ -6,7 +6,7 @@ from klimb.doors import open_lazily
 
 if TYPE_CHECKING:
     from klimb.training.settings.advantages import AdvantageSettings, CreditSettings, CriticSettings
-    from klimb.training.settings.fit import check_evaluation_fits, check_loss_fits
+    from klimb.training.settings.fit import check_evaluation_fits, check_loss_fits, choose_correction, why_centred
     from klimb.training.settings.loop import (
         CheckpointSettings,
         EvaluationSettings,
@@ -59,7 +59,9 @@ __all__ = [
     "automatic_warmup",
     "check_evaluation_fits",
     "check_loss_fits",
+    "choose_correction",
     "reference_named",
+    "why_centred",
 ]
 
 open_lazily(__name__)

@@ -4,11 +4,16 @@ from typing import TYPE_CHECKING
 
 from klimb.divergences.names import SlopeAtReference
 from klimb.experience.advantages import SOFT_VALUES
-from klimb.losses.settings import LossSettings, ObjectiveSettings
+from klimb.experience.samples import Source
+from klimb.losses.clips import NoClip
+from klimb.losses.settings import AutomaticCorrection, Correction, LossSettings, NoCorrection, ObjectiveSettings
 from klimb.training.settings.loop import LoopSettings
 
 if TYPE_CHECKING:
     from klimb.losses import Loss
+
+OTHERS: tuple[Source, ...] = ("log", "feedback")
+"""Sources whose samples other policies drew."""
 
 
 def check_loss_fits(settings: LoopSettings, loss: "LossSettings | Loss", slope: SlopeAtReference | None) -> None:
@@ -34,6 +39,28 @@ def check_loss_fits(settings: LoopSettings, loss: "LossSettings | Loss", slope: 
         )
     if isinstance(loss, ObjectiveSettings) and slope is not None:
         _check_divergence_acts(settings, loss, slope)
+
+
+def why_centred(settings: LoopSettings, loss: LossSettings) -> str:
+    """Return why the clip is to be centred on the policy before each batch, in settings; empty if it is not.
+
+    Where π ≠ μ before the first step, a clip of π/μ acts on that and not on what was learnt: noise alone then moves the
+    policy. So any clip is centred where this run draws from another distribution than its policy, and a clip that is a
+    trust region also where other policies drew the samples; a clip that but bounds weights is made for those.
+    """
+    if not isinstance(loss, ObjectiveSettings) or loss.ratio == "none" or isinstance(loss.clip, NoClip):
+        return ""
+    reasons = [settings.why_drawn_otherwise] if settings.sources.share("rollout") > 0 else []
+    if getattr(loss.clip, "is_trust_region", True):
+        reasons += [f"sources.{name} = {share:g}" for name in OTHERS if (share := settings.sources.share(name)) > 0]
+    return ", ".join(reason for reason in reasons if reason)
+
+
+def choose_correction(correction: AutomaticCorrection, settings: LoopSettings, loss: LossSettings) -> Correction:
+    """Return the correction that `auto` stands for in a run of these settings."""
+    if not isinstance(loss, ObjectiveSettings):
+        return NoCorrection(off_policy_mask=correction.off_policy_mask)
+    return correction.choose(loss, is_centred=bool(why_centred(settings, loss)))
 
 
 def _check_divergence_acts(settings: LoopSettings, objective: ObjectiveSettings, slope: SlopeAtReference) -> None:

@@ -14,12 +14,12 @@ from klimb.declarations import (
     Seconds,
     Seed,
     configurable,
-    narrow,
     require,
     require_known,
 )
 from klimb.experience.advantages import NEEDS_GROUPS
 from klimb.experience.samples import SamplingSettings
+from klimb.policies.settings import require_temperature
 from klimb.training.guard.settings import GuardSettings
 from klimb.training.settings.advantages import AdvantageSettings, CreditSettings, CriticSettings
 from klimb.training.settings.optimizer import OptimizerSettings, automatic_warmup
@@ -99,7 +99,8 @@ class RolloutSettings(SamplingSettings):
     """How much is sampled per collection, and the behaviour policy it is drawn from."""
 
     temperature: Annotated[float, Gt(0), Le(100)] = 1.0
-    """Softmax temperature; training needs it above 0."""
+    """Softmax temperature that answers are drawn at, above 0; the policy has the same one unless model.temperature says
+    another."""
     num_prompts: Annotated[int, Ge(1), Le(100_000)] = 16
     """Prompts per collection."""
     num_samples: Annotated[int, Ge(1), Le(10_000)] = 8
@@ -145,7 +146,7 @@ class EvaluationSettings:
     every_seconds: Annotated[float, Ge(0), Le(10_000_000)] = 0.0
     """Also evaluate each time that the steps have taken this much longer; 0 means not so."""
     num_samples: Annotated[int, Ge(1), Le(10_000)] = 8
-    """Answers per problem at temperature 1, nothing cut off."""
+    """Answers per problem, drawn from the policy itself: at its temperature, nothing cut off."""
     seed: Seed = 0
     """Of the answers; two evaluations differ by the policy alone."""
 
@@ -165,6 +166,8 @@ class LoopSettings:
 
     Attributes:
         seed: of all random numbers; each purpose draws from its own stream.
+        temperature: of the policy, or `auto`: that of the sampling, and where nothing is sampled the one recorded with
+            the samples (`klimb.training.find_temperature`).
         replay: which earlier rollouts may be used again.
         save_rollouts: keep all that was drawn, as Parquet.
         guard: watches what the model could do before; None watches nothing.
@@ -176,6 +179,7 @@ class LoopSettings:
     """
 
     seed: int = 0
+    temperature: float | Literal["auto"] = "auto"
     sampling: RolloutSettings = field(default_factory=RolloutSettings)
     advantages: AdvantageSettings = field(default_factory=AdvantageSettings)
     credit: CreditSettings = field(default_factory=CreditSettings)
@@ -202,17 +206,43 @@ class LoopSettings:
                 f"advantages.kind = {self.advantages.kind!r} compares the answers to one prompt, but "
                 "sampling.num_samples is 1; use at least 2, or advantages.kind = 'batch-z-score'"
             )
-        if self.training.log_mu != "sampler" and not self.sampling.is_plain:
+        require_temperature(self.temperature)
+        if self.training.log_mu != "sampler" and not self.draws_from_policy:
             raise ValueError(
-                f"training.log_mu = {self.training.log_mu!r} scores at temperature 1 without truncation, and the "
-                f"sampling is {narrow(self.sampling, SamplingSettings)}; what it computed would not be μ. Use "
-                "training.log_mu = 'sampler', or plain sampling"
+                f"training.log_mu = {self.training.log_mu!r} scores under the policy itself, and what is drawn is not "
+                f"drawn from it ({self.why_drawn_otherwise}); what it computed would not be μ. Use training.log_mu = "
+                "'sampler', or sample from the policy"
             )
 
     @property
     def is_fresh(self) -> bool:
         """True if all that is trained on was drawn at the same step."""
         return self.sources.share("rollout") == 1 and self.sampling.lag == 0
+
+    @property
+    def why_drawn_otherwise(self) -> str:
+        """What makes the sampling draw from another distribution than the policy, in settings; empty if nothing does.
+
+        A policy whose temperature is `auto` has that of the sampling.
+        """
+        sampling, reasons = self.sampling, []
+        if self.temperature not in ("auto", sampling.temperature):
+            reasons.append(f"sampling.temperature = {sampling.temperature:g}, the policy's is {self.temperature:g}")
+        for name, nothing in (("top_p", 1), ("top_k", 0), ("min_p", 0)):
+            if getattr(sampling, name) != nothing:
+                reasons.append(f"sampling.{name} = {getattr(sampling, name):g}")
+        return ", ".join(reasons)
+
+    @property
+    def draws_from_policy(self) -> bool:
+        """True if what is sampled is drawn from the policy itself: at its temperature, nothing cut off."""
+        return not self.why_drawn_otherwise
+
+    @property
+    def has_other_policies(self) -> bool:
+        """True if some samples are drawn from a distribution that this policy never was, whatever its weights."""
+        has_logs = self.sources.share("log") + self.sources.share("feedback") > 0
+        return has_logs or (self.sources.share("rollout") > 0 and not self.draws_from_policy)
 
     def _check_credit(self) -> None:
         credit = self.credit

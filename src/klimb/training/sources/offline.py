@@ -105,6 +105,18 @@ class OfflineSource:
         groups = self._store.groups([self._group_ids[number] for number in numbers], where=self._where)
         return [[fitting for sample in group if (fitting := self._fitted(sample)) is not None] for group in groups]
 
+    def temperatures(self) -> set[float | None]:
+        """Return the temperatures that the samples were drawn at; None stands for those that do not say."""
+        within = f"({self._where}) and " if self._where else ""
+        found: set[float | None] = {None} if self._store.count(f"{within}sampling.temperature is null") else set()
+        condition = f"{within}sampling.temperature is not null"
+        while ids := self._store.group_ids(where=condition):
+            group = self._store.groups(ids[:1], where=condition)[0]
+            found |= {sample.sampling.temperature for sample in group if sample.sampling is not None}
+            known = ", ".join(f"{temperature!r}::double" for temperature in found if temperature is not None)
+            condition = f"{within}sampling.temperature not in ({known})"
+        return found
+
     def fingerprint(self) -> str:
         """Return changes with the groups that the source holds."""
         digest = hashlib.sha256("\n".join(self._group_ids).encode()).hexdigest()[:16]

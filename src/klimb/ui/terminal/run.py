@@ -160,7 +160,7 @@ def print_change(console: Console, before: EvaluationRecord, after: EvaluationRe
     table.add_column("")
     table.add_column("before", justify="right")
     table.add_column("after", justify="right", style="bold")
-    sampled = f"sampled at temperature 1, {after.num_samples} answers each"
+    sampled = f"sampled at temperature {after.temperature:g}, {after.num_samples} answers each"
     table.add_row(sampled, _number(before.mean, before), _number(after.mean, after))
     table.add_row("95 % interval", _interval(before), _interval(after))
     if before.greedy is not None and after.greedy is not None:

@@ -55,7 +55,7 @@ def token_rows(
 
     Args:
         sample: with token ids.
-        log_pi: at temperature 1, one number a token.
+        log_pi: at the temperature of the sample, one number a token.
         texts: of each token.
     """
     other = sample.log_ref if log_pi is None else log_pi
@@ -103,9 +103,10 @@ def _notes(sample: Sample, log_pi: Sequence[float] | None) -> tuple[str, ...]:
         listed = ", ".join(f"{error:.4f} at s = {shift}" for shift, error in means.items())
         notes.append(f"mean |log_mu[t + s] − log_pi[t]|: {listed}; the smallest should be at 0")
         notes += _shift_note(means)
-        if sample.sampling is None or not sample.sampling.is_plain:
+        if sample.sampling is None or not sample.sampling.is_untruncated:
             notes.append(
-                "log_pi is at temperature 1 without truncation; this sample's settings are others or not known"
+                "log_pi has nothing cut off; this sample was drawn with top-p, top-k, min-p or greedily, or it is not "
+                "known how"
             )
     if log_pi is None:
         notes.append("--model MODEL shows the tokens' texts and log_pi beside log_mu")

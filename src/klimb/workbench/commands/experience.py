@@ -40,7 +40,7 @@ def show(path: Path, sample_id: str, /, *, model: TextOrNone = "", tokens: int =
     Args:
         path: A store's folder, a run's folder, or one segment.
         sample_id: The sample's id.
-        model: Also show log_pi under this model (at temperature 1) and where it differs most from log_mu.
+        model: Also show log_pi under this model at the sample's temperature, and where it differs most from log_mu.
         tokens: Show this many tokens at most, besides those that differ most.
     """
     check_is_there(path, PLACES)

@@ -28,7 +28,7 @@ def with_recipe_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     filled = dict(given)
     for section, defaults in recipe_sections(recipe).items():
         filled[section] = lay_over(defaults, given.get(section, {}))
-    filled["correction"] = lay_over({"kind": "none"}, given.get("correction", {}))
+    filled["correction"] = lay_over({"kind": "auto"}, given.get("correction", {}))
     if "task" not in given and _draws_nothing(given.get("sources", {})):
         # A user's own logs are not to be judged by a task that nobody asked for.
         filled["evaluation"] = lay_over({"at_ends": False}, given.get("evaluation", {}))

@@ -7,7 +7,14 @@ from pydantic import BaseModel, model_validator
 from klimb.declarations import OneOf, Seed, narrow
 from klimb.divergences.names import SlopeAtReference
 from klimb.losses.names import slope_of_penalty
-from klimb.losses.settings import CORRECTIONS, Correction, NoCorrection, ObjectiveSettings
+from klimb.losses.settings import (
+    CORRECTION_CHOICES,
+    AnyCorrection,
+    AutomaticCorrection,
+    Correction,
+    NoCorrection,
+    ObjectiveSettings,
+)
 from klimb.own_parts import is_own
 from klimb.policies.settings import ModelSettings
 from klimb.tasks.arithmetic import ArithmeticSettings
@@ -30,6 +37,7 @@ from klimb.training.settings import (
     SourceSettings,
     TrainingSettings,
     check_loss_fits,
+    choose_correction,
 )
 from klimb.workbench.config.objective import AnyLoss
 from klimb.workbench.config.recipe import with_recipe_defaults
@@ -75,7 +83,7 @@ class RunConfig(BaseModel):
     """From rewards to advantages."""
     credit: CreditSettings
     """Which token a reward is credited to."""
-    correction: Annotated[Correction, OneOf(CORRECTIONS)] = NoCorrection()
+    correction: Annotated[AnyCorrection, OneOf(CORRECTION_CHOICES)] = AutomaticCorrection()
     """What is done about samples that another policy drew."""
     critic: CriticSettings = CriticSettings()
     """The value head, where credit.kind is 'gae'."""
@@ -126,6 +134,7 @@ class RunConfig(BaseModel):
         """
         return LoopSettings(
             seed=self.seed,
+            temperature=self.model.temperature,
             sampling=narrow(self.sampling, RolloutSettings),
             advantages=self.advantages,
             credit=self.credit,
@@ -141,16 +150,22 @@ class RunConfig(BaseModel):
             guard=self.guard,
         )
 
+    def chosen_correction(self) -> Correction:
+        """Return the correction of the run: what `auto` stands for, or what was asked for."""
+        if not isinstance(self.correction, AutomaticCorrection):
+            return self.correction
+        return choose_correction(self.correction, self.loop_settings(), self.objective)
+
     def _check_correction(self) -> None:
         objective, kind = self.objective, self.correction.kind
-        if self.correction == NoCorrection():
+        if self.correction in (NoCorrection(), AutomaticCorrection()):
             return
         if not isinstance(objective, ObjectiveSettings):
             raise ValueError(
                 f"correction.kind = {kind!r} weighs the terms of a policy gradient, and the loss {objective.loss} of "
                 f"recipe {objective.recipe} is none; leave [correction] out, or take another recipe"
             )
-        if kind != "none" and objective.ratio == "none":
+        if kind not in ("none", "auto") and objective.ratio == "none":
             raise ValueError(
                 f"correction.kind = {kind!r} splits the ratio pi/mu, and objective.ratio = 'none' (recipe "
                 f"{objective.recipe}) forms none; leave [correction] out, or set objective.ratio = 'recorded'"
