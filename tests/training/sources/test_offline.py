@@ -36,6 +36,8 @@ class Shelf:
 
     def count(self, where: str = "") -> int:
         samples = [sample for group in self.by_group.values() for sample in group]
+        if "sampling.temperature is null" in where:
+            return sum(sample.sampling is None for sample in samples)
         unusable = [each for each in samples if each.log_mu_provenance not in ("sampler", "recomputed")]
         return len(unusable) if "log_mu_provenance not in" in where else len(samples)
 

@@ -112,7 +112,10 @@ class OfflineSource:
         condition = f"{within}sampling.temperature is not null"
         while ids := self._store.group_ids(where=condition):
             group = self._store.groups(ids[:1], where=condition)[0]
-            found |= {sample.sampling.temperature for sample in group if sample.sampling is not None}
+            others = {sample.sampling.temperature for sample in group if sample.sampling is not None} - found
+            if not others:
+                break
+            found |= others
             known = ", ".join(f"{temperature!r}::double" for temperature in found if temperature is not None)
             condition = f"{within}sampling.temperature not in ({known})"
         return found
