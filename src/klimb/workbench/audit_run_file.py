@@ -144,7 +144,14 @@ def logged(samples: Sequence[Sample], *, num_stored: int) -> Logged:
 
 
 def run_file(
-    report: AuditReport, *, store: str, data: Logged, model: str = "", where: str = "", run: RunConfig | None = None
+    report: AuditReport,
+    *,
+    store: str,
+    data: Logged,
+    model: str = "",
+    where: str = "",
+    run: RunConfig | None = None,
+    temperature: float | None = None,
 ) -> str:
     """TOML of a run that follows the verdict: from the log, or from fresh rollouts where more is to be collected.
 
@@ -155,12 +162,16 @@ def run_file(
         model: name or folder of the model to train; empty: that of the audited run, if there is one.
         where: the condition under which samples were audited.
         run: what the audited run was, if the data is a run's.
+        temperature: of the policy to train, where it is not to be the one recorded with the samples.
     """
     verdict = report.verdict
     collects = verdict.kind == "collect-more"
     recommended, *others = verdict.recipes
     remarks: Remarks = {"objective.recipe": f"others that fit: {', '.join(others)}"} if others else {}
     tables: Tables = {"": {"seed": 0}, "model": _model(model, run, remarks)}
+    if temperature is not None:
+        tables["model"] = {**tables["model"], "temperature": temperature}
+        remarks["model.temperature"] = "the audit took the policy at it; the samples do not settle it"
     tables |= _settings(run, data, remarks, collects=collects)
     tables["objective"] = {"recipe": recommended}
     if not collects and data.group_size < SINGLE:

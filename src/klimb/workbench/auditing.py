@@ -60,8 +60,8 @@ NEEDS_LOGGING_MODEL = ("k3 against the logging model",)
 
 
 UNKNOWN_TEMPERATURE = (
-    "The samples were drawn at several temperatures, or do not say at which: the model is taken at temperature 1; "
-    "--temperature names another."
+    "The samples were drawn at several temperatures, greedily, or do not say at which: the policy is taken at "
+    "temperature 1; --temperature names another."
 )
 
 
@@ -166,6 +166,7 @@ def run_audit(path: Path, request: AuditOptions, *, console: Console) -> AuditRe
         )
     names = {"RUN.toml": str(config), "DATA": relative_to_working_directory(path)}
     report = _with_commands(report, rows, request, known, names)
+    is_unsettled = request.temperature is None and recorded is None and _has_log_mu(rows.samples)
     run = run_file(
         report,
         store=relative_to_working_directory(path),
@@ -173,10 +174,10 @@ def run_audit(path: Path, request: AuditOptions, *, console: Console) -> AuditRe
         model=model,
         where=request.where,
         run=known.run,
+        temperature=temperature if request.temperature or (is_unsettled and known.run is None) else None,
     )
-    notes = [*_reading_notes(rows, request), *known.notes, *asked.notes]
-    if policy is not None and request.temperature is None and recorded is None:
-        notes.append(UNKNOWN_TEMPERATURE)
+    unsettled = [UNKNOWN_TEMPERATURE] if is_unsettled else []
+    notes = [*_reading_notes(rows, request), *known.notes, *asked.notes, *unsettled]
     facts = _facts(request, asked, known)
     run = stamped(run)
     write_text(page, audit_page(report, run_file=run, run_path=str(config), facts=facts, notes=notes))
@@ -184,6 +185,10 @@ def run_audit(path: Path, request: AuditOptions, *, console: Console) -> AuditRe
     print_audit(console, report, run_path=str(config))
     print_facts(console, [*(("note", note) for note in notes), ("page", str(page)), ("run file", str(config))])
     return report
+
+
+def _has_log_mu(samples: Sequence[Sample]) -> bool:
+    return any(sample.log_mu is not None for sample in samples)
 
 
 def what_is_known(path: Path, request: AuditOptions) -> Known:
