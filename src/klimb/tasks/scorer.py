@@ -16,7 +16,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -185,6 +185,10 @@ class Scorer:
         self._memory_limit_bytes = None if memory is None else int(memory * BYTES_PER_GIGABYTE)
         self._start = b""
         self._workers: list[WorkerProcess] = []
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the rewards depend on: the score function, and the limits under which it is called."""
+        return {"scoring": asdict(self.settings), "scorer": self.task.score}
 
     def __enter__(self) -> Scorer:
         """Start the workers and waits until they have loaded the score function.

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         newest_verified,
         save_checkpoint,
     )
+    from klimb.training.clock import RunClock
     from klimb.training.cloning import CLONING_OBJECTIVE, Pair, clone
     from klimb.training.critic import Critic
     from klimb.training.evaluation import append_evaluation, evaluate
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         find_breaches,
     )
     from klimb.training.guard.settings import GuardSettings
+    from klimb.training.identity import MAY_DIFFER, check_same_run, run_identity
     from klimb.training.locks import RunFolderInUse, run_folder_lock
     from klimb.training.loop import OnStep, StopRequest, TrainResult, train
     from klimb.training.metrics import MetricsLog, read_metrics, without_wall_clock
@@ -59,7 +61,6 @@ if TYPE_CHECKING:
         reference_named,
     )
     from klimb.training.sources.offline import GroupStore, OfflineSource
-    from klimb.training.state import MAY_DIFFER, check_same_run
     from klimb.training.update import NonFiniteError, StepOutcome, optimizer_step, update
 
 __all__ = [
@@ -100,6 +101,7 @@ __all__ = [
     "RolloutSettings",
     "RolloutWorker",
     "Rollouts",
+    "RunClock",
     "RunFolderInUse",
     "SourceSettings",
     "StepOutcome",
@@ -121,6 +123,7 @@ __all__ = [
     "recipe_named",
     "reference_named",
     "run_folder_lock",
+    "run_identity",
     "save_checkpoint",
     "score_samples",
     "train",

@@ -24,7 +24,7 @@ from klimb.experience import flush_to_disk, give_usual_mode
 logger = logging.getLogger(__name__)
 
 
-FORMAT = 3
+FORMAT = 4
 
 
 _NAME = re.compile(r"step-(\d+)")

@@ -9,9 +9,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import Any
 
 import torch
 
@@ -24,6 +25,7 @@ from klimb.policies import Policy
 from klimb.samplers import Sampler
 from klimb.tasks import Problem
 from klimb.training.checkpoints import (
+    CheckpointContent,
     CheckpointError,
     load_checkpoint,
     newest_checkpoint,
@@ -31,6 +33,7 @@ from klimb.training.checkpoints import (
     remove_leftovers,
     save_checkpoint,
 )
+from klimb.training.clock import RunClock
 from klimb.training.evaluation import append_evaluation, evaluate, forget_evaluations_behind
 from klimb.training.guard.limits import MeasuresBase
 from klimb.training.guard_steps import (
@@ -42,13 +45,21 @@ from klimb.training.guard_steps import (
     new_guard,
     seconds_of_end,
 )
+from klimb.training.identity import (
+    check_same_run,
+    environment,
+    keep_history,
+    run_identity,
+    settle_identity,
+    warn_of_changes,
+)
 from klimb.training.iteration import Iteration, iterate, keep_rollouts
 from klimb.training.locks import run_folder_lock
 from klimb.training.metrics import MetricsLog
 from klimb.training.rollouts import ResponseScorer, RolloutWorker
 from klimb.training.settings import EvaluationSettings, LoopSettings, check_evaluation_fits, check_loss_fits
 from klimb.training.sources.offline import OfflineSource, check_logs
-from klimb.training.state import RunState, capture, fresh_state, restore, run_identity
+from klimb.training.state import RunState, capture, fresh_state, restore
 from klimb.training.temperature import find_temperature
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -164,6 +175,7 @@ class _Run:
     folder: Path
     on_step: OnStep | None
     base_metrics: MeasuresBase | None
+    clock: RunClock = field(default_factory=RunClock)
 
     @property
     def checkpoints(self) -> Path:
@@ -185,6 +197,8 @@ def train(
     base_metrics: MeasuresBase | None = None,
     prepare: Callable[[], None] | None = None,
     resume: bool = False,
+    identity: Mapping[str, Any] | None = None,
+    clock: RunClock | None = None,
 ) -> TrainResult:
     """Trains the policy in place, at the temperature that the settings give it, and keeps the run in `folder`.
 
@@ -208,6 +222,10 @@ def train(
         base_metrics: measures what `settings.guard` watches.
         prepare: changes the policy before the first step, e.g. clones behaviour; left out on resume.
         resume: go on from the newest checkpoint that verifies; from the beginning when there is none.
+        identity: what `run_identity` says of this run, where the caller has asked it, with the configuration that all
+            of this was made from; None asks it of the arguments.
+        clock: of the run, where this process began to work for it before this call; `settings.training.max_seconds`
+            is told by it.
 
     Raises:
         Interrupted: a signal ended the run; its state is saved.
@@ -229,12 +247,12 @@ def train(
         folder=folder,
         on_step=on_step,
         base_metrics=base_metrics,
+        clock=clock or RunClock(),
     )
     with run_folder_lock(folder), StopRequest() as stop:
-        deadline = time.monotonic() + settings.training.max_seconds
-        state, log = _start_or_resume(run, prepare=prepare, resume=resume)
+        state, log = _start_or_resume(run, identity or _identity_of(run), prepare=prepare, resume=resume)
         try:
-            return _loop(run, state, log, stop, deadline=deadline - seconds_of_end(state))
+            return _loop(run, state, log, stop)
         finally:
             log.close()
 
@@ -248,7 +266,22 @@ def _find_slope(objective: Loss) -> tuple[Loss, SlopeAtReference | None]:
     return inner, slope_at_reference(inner.divergence)
 
 
-def _start_or_resume(run: _Run, *, prepare: Callable[[], None] | None, resume: bool) -> tuple[RunState, MetricsLog]:
+def _identity_of(run: _Run) -> dict[str, Any]:
+    actors = run.actors
+    return run_identity(
+        run.settings,
+        run.objective,
+        actors.policy,
+        actors.problems,
+        held_out=run.held_out,
+        logs=run.logs,
+        scorer=actors.scorer,
+    )
+
+
+def _start_or_resume(
+    run: _Run, identity: Mapping[str, Any], *, prepare: Callable[[], None] | None, resume: bool
+) -> tuple[RunState, MetricsLog]:
     """Return the state to start from, with everything in the folder that lies behind it removed."""
     policy, settings = run.actors.policy, run.settings
     metrics_path = run.folder / "metrics.jsonl"
@@ -257,10 +290,10 @@ def _start_or_resume(run: _Run, *, prepare: Callable[[], None] | None, resume: b
     remove_leftovers(run.checkpoints)
     checkpoint = _checkpoint_to_resume(run.checkpoints)
     content = None if checkpoint is None else load_checkpoint(checkpoint)
+    _check_identity(run, identity, content)
     quality = new_guard(settings.guard, run.base_metrics, content)
     if content is None and prepare is not None:
         prepare()
-    identity = run_identity(settings, run.objective, policy, run.actors.problems, logs=run.logs)
     state = fresh_state(
         policy,
         settings,
@@ -269,11 +302,25 @@ def _start_or_resume(run: _Run, *, prepare: Callable[[], None] | None, resume: b
         identity=identity,
         logs=run.logs,
         quality=quality,
+        clock=run.clock,
     )
     keep_bytes = 0 if content is None else restore(state, content)
     _remove_behind(run.folder, state.step)
     guard_start(state, is_new=content is None, is_prepared=prepare is not None)
     return state, MetricsLog(metrics_path, keep_bytes=keep_bytes)
+
+
+def _check_identity(run: _Run, identity: Mapping[str, Any], content: CheckpointContent | None) -> None:
+    """Return if what is in the folder is of this very run; what may change and did is kept in its history."""
+    if content is None:
+        settle_identity(run.folder, identity)
+        return
+    check_same_run(content.numbers["identity"], identity)
+    settle_identity(run.folder, identity)
+    saved = {name: content.numbers[name] for name in ("identity", "environment")}
+    present = {"identity": identity, "environment": environment(run.actors.policy)}
+    warn_of_changes(saved, present)
+    keep_history(run.folder, step=int(content.numbers["step"]), saved=saved, present=present)
 
 
 def _checkpoint_to_resume(folder: Path) -> Path | None:
@@ -298,12 +345,12 @@ def _remove_behind(folder: Path, step: int) -> None:
     forget_evaluations_behind(folder / "evaluations.jsonl", step)
 
 
-def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest, *, deadline: float) -> TrainResult:
+def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest) -> TrainResult:
     settings, every = run.settings, run.settings.checkpoints.every_steps
     metrics: Mapping[str, float] = {}
     saved_at = state.step
     checkpoint = newest_checkpoint(run.checkpoints)
-    is_over = not _goes_on(state, settings, deadline)
+    is_over = not _goes_on(state, settings)
     if not is_over and checkpoint is None and is_good_point(state):
         checkpoint = _save(run, state, log)
     while not is_over and stop.signal_number is None:
@@ -311,7 +358,7 @@ def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest, *, dea
         iteration = iterate(state, run.actors, run.objective, settings)
         is_evaluated = evaluation_is_due(settings.evaluation, since=began, now=_progress(state))
         metrics = _record_step(run, state, log, iteration, is_evaluated=is_evaluated)
-        is_over = not _goes_on(state, settings, deadline)
+        is_over = not _goes_on(state, settings)
         if is_over:
             guard_end(state, iteration.samples)
         # Due at its time, and after a save that failed at every step until one succeeds.
@@ -329,12 +376,12 @@ def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest, *, dea
     return TrainResult(state.step, _progress(state), metrics, checkpoint, guard_ending(state))
 
 
-def _goes_on(state: RunState, settings: LoopSettings, deadline: float) -> bool:
+def _goes_on(state: RunState, settings: LoopSettings) -> bool:
     return (
         state.step < settings.training.num_steps
         and state.num_tokens_generated < settings.training.max_generated_tokens
         and state.elapsed_seconds < settings.training.max_training_seconds
-        and time.monotonic() < deadline
+        and state.clock.seconds() + seconds_of_end(state) < settings.training.max_seconds
         and not guard_ending(state)
     )
 

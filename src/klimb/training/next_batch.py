@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from klimb.experience import Sample, Source
+from klimb.training.identity import run_key
 from klimb.training.minibatches import score_samples
 from klimb.training.mismatch import is_measured_in_update, measure_mismatch, mismatch_between
 from klimb.training.rollouts import (
@@ -24,7 +25,7 @@ from klimb.training.rollouts import (
 from klimb.training.settings import LoopSettings
 from klimb.training.sources.offline import OfflineSource
 from klimb.training.sources.replay import group_samples
-from klimb.training.state import RunState, run_key
+from klimb.training.state import RunState
 
 logger = logging.getLogger(__name__)
 

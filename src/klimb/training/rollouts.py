@@ -27,7 +27,11 @@ from klimb.training.settings import AdvantageSettings, RolloutSettings
 
 @runtime_checkable
 class ResponseScorer(Protocol):
-    """What the loop needs of `klimb.tasks.Scorer`."""
+    """What the loop needs of `klimb.tasks.Scorer`.
+
+    A resume must not take another one: a method `identity()`, which returns tables of plain values, settings and
+    functions, says what the rewards depend on. Without it, the scorer's class and its source stand for it.
+    """
 
     def score_many(self, problems: Sequence[Problem], responses: Sequence[Response]) -> list[Score]:
         """One score a response; a reward of None where none could be computed."""

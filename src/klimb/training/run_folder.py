@@ -132,16 +132,21 @@ def read_run(path: Path) -> RunRecord:
     folder = RunFolder(path)
     return RunRecord(
         folder=path,
-        config=_tables(folder.config),
-        provenance=_tables(folder.provenance),
+        config=read_tables(folder.config),
+        provenance=read_tables(folder.provenance),
         rows=_rows(folder.metrics),
         evaluations=_evaluations(folder),
-        guard=_tables(path / "guard.json"),
-        summary=_tables(folder.summary),
+        guard=read_tables(path / "guard.json"),
+        summary=read_tables(folder.summary),
     )
 
 
-def _tables(path: Path) -> dict[str, Any]:
+def read_tables(path: Path) -> dict[str, Any]:
+    """Return what a file of JSON tables holds; empty where there is no file.
+
+    Raises:
+        ConfigError: it is not valid, or no table.
+    """
     if not path.is_file():
         return {}
     try:

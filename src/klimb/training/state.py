@@ -1,27 +1,19 @@
-"""The state of a run: everything that the next step depends on, to and from a checkpoint.
+"""The state of a run: everything that the next step depends on, to and from a checkpoint."""
 
-Its identity is what must stay the same when a run is resumed; a difference is told by name.
-"""
-
-import hashlib
-import json
-import logging
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from fnmatch import fnmatchcase
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from klimb import __version__
 from klimb.policies import Policy
-from klimb.tasks import Problem
 from klimb.training.checkpoints import CheckpointContent, CheckpointError
+from klimb.training.clock import RunClock
 from klimb.training.critic import Critic
 from klimb.training.guard.watch import QualityGuard
+from klimb.training.identity import environment
 from klimb.training.metrics import WeightsWatch
 from klimb.training.optimizers import Optimizer
 from klimb.training.prompts import PromptStream
@@ -31,109 +23,6 @@ from klimb.training.sources.offline import OfflineSource
 from klimb.training.sources.replay import DelayQueue, ReplayBuffer
 from klimb.training.streams import derive_seed, open_stream
 from klimb.training.update import NonFiniteGuard
-
-MAY_DIFFER = (
-    "settings.training.num_steps",
-    "settings.training.max_seconds",
-    "settings.training.max_generated_tokens",
-    "settings.training.max_training_seconds",
-    "settings.training.max_skipped_steps",
-    "settings.training.micro_batch_tokens",
-    "settings.save_rollouts",
-    "settings.optimizer.learning_rate",
-    "settings.checkpoints.*",
-    "settings.evaluation.*",
-    "settings.guard*",
-)
-"""What a resumed run may change. All else would make the numbers before and after two different experiments."""
-
-
-def run_identity(
-    settings: Any,
-    objective: Any,
-    policy: Policy,
-    problems: Sequence[Problem],
-    *,
-    logs: Sequence[OfflineSource] = (),
-) -> dict[str, Any]:
-    """Return what the run is, as flat JSON: settings, objective, model, data."""
-    described = {
-        "settings": asdict(settings),
-        # A user's own function prints with its address in memory, which is another one in the next process.
-        "objective": re.sub(r" at 0x[0-9a-f]+", "", repr(objective)),
-        "model": policy.name,
-        "problems": _fingerprint(problems),
-        "logs": {logged.source: logged.fingerprint() for logged in logs},
-    }
-    return json.loads(json.dumps(flatten(described)))
-
-
-def run_key(identity: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits that differ between runs that are not the same, and survive what a resume may change."""
-    lasting = {
-        key: value for key, value in identity.items() if not any(fnmatchcase(key, pattern) for pattern in MAY_DIFFER)
-    }
-    return hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def check_same_run(
-    saved: Mapping[str, Any], present: Mapping[str, Any], *, allowed: Iterable[str] = MAY_DIFFER
-) -> None:
-    """Return if the run is the same but for what may differ.
-
-    Args:
-        saved: the identity in the checkpoint.
-        present: the identity of the run that wants to go on from it.
-        allowed: keys that may differ; `*` stands for any ending.
-
-    Raises:
-        CheckpointError: naming each other key with both values.
-    """
-    patterns = tuple(allowed)
-    differing = [
-        f"  {key}: {saved.get(key, 'absent')!r} in the checkpoint, {present.get(key, 'absent')!r} now"
-        for key in sorted({*saved, *present})
-        if saved.get(key, "absent") != present.get(key, "absent")
-        and not any(fnmatchcase(key, pattern) for pattern in patterns)
-    ]
-    if differing:
-        raise CheckpointError(
-            "the run to resume had other settings:\n" + "\n".join(differing) + "\nResume with those it began with "
-            "(only these may change: " + ", ".join(patterns) + "), or begin a new run"
-        )
-
-
-def environment(policy: Policy) -> dict[str, Any]:
-    """Return what equal numbers depend on besides the settings."""
-    return {
-        "klimb": __version__,
-        "torch": torch.__version__,
-        "device": policy.device.type,
-        "num_threads": torch.get_num_threads(),
-    }
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, keys joined by dots."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _fingerprint(problems: Sequence[Problem]) -> str:
-    digest = hashlib.sha256()
-    for problem in problems:
-        line = [problem.problem_id, [dict(message) for message in problem.messages], problem.answer]
-        digest.update(json.dumps(line).encode() + b"\n")
-    return f"{len(problems)} problems, SHA-256 {digest.hexdigest()[:16]}"
-
-
-logger = logging.getLogger(__name__)
-
 
 PURPOSES = ("sampling", "rewards", "minibatches", "replay")
 
@@ -151,7 +40,8 @@ class RunState:
         num_tokens_generated: response tokens drawn by them, those of groups that were not trained on included.
         elapsed_seconds: that they took.
         generators: purpose -> its random numbers.
-        identity: what must be the same on resume.
+        identity: what the run is; a resume checks it.
+        clock: tells the time of the whole run, earlier processes included.
         folder: of the run.
         replay: rollouts that may be used again.
         queue: rollouts that wait for their turn, when the settings delay them.
@@ -174,6 +64,7 @@ class RunState:
     logs: tuple[OfflineSource, ...] = ()
     quality: QualityGuard | None = None
     weights_watch: WeightsWatch = field(default_factory=WeightsWatch)
+    clock: RunClock = field(default_factory=RunClock)
     step: int = 0
     num_tokens_generated: int = 0
     elapsed_seconds: float = 0.0
@@ -188,6 +79,7 @@ def fresh_state(
     identity: Mapping[str, Any],
     logs: Sequence[OfflineSource] = (),
     quality: QualityGuard | None = None,
+    clock: RunClock | None = None,
 ) -> RunState:
     """Return the state before the first step.
 
@@ -210,6 +102,7 @@ def fresh_state(
         replay=ReplayBuffer(settings.replay),
         logs=tuple(logs),
         quality=quality,
+        clock=clock or RunClock(),
     )
 
 
@@ -243,6 +136,7 @@ def capture(state: RunState, *, metrics_bytes: int) -> CheckpointContent:
         "step": state.step,
         "num_tokens_generated": state.num_tokens_generated,
         "elapsed_seconds": state.elapsed_seconds,
+        "total_seconds": state.clock.seconds(),
         "optimizer": optimizer_numbers,
         "reference": reference_numbers,
         "stream": None if state.stream is None else state.stream.state(),
@@ -262,11 +156,9 @@ def restore(state: RunState, content: CheckpointContent) -> int:
     """Put a fresh state where the checkpoint was; returns how many bytes of metrics belong to it.
 
     Raises:
-        CheckpointError: it is of a run with other settings, or of another model.
+        CheckpointError: it is of another model.
     """
     numbers = content.numbers
-    check_same_run(numbers["identity"], state.identity)
-    _warn_of_changes(numbers["environment"], environment(state.policy))
     roll_back(state, content)
     if state.stream is not None:
         state.stream.load_state(numbers["stream"])
@@ -281,6 +173,7 @@ def restore(state: RunState, content: CheckpointContent) -> int:
     state.step = int(numbers["step"])
     state.num_tokens_generated = int(numbers["num_tokens_generated"])
     state.elapsed_seconds = float(numbers["elapsed_seconds"])
+    state.clock.continue_from(float(numbers["total_seconds"]))
     return int(numbers["metrics_bytes"])
 
 
@@ -316,14 +209,3 @@ def _copy_weights(saved: Mapping[str, Tensor], parameters: Mapping[str, nn.Param
 
 def _shown(names: Sequence[str]) -> str:
     return ", ".join(names[:3])
-
-
-def _warn_of_changes(saved: Mapping[str, Any], present: Mapping[str, Any]) -> None:
-    for key, value in present.items():
-        if saved.get(key) != value:
-            logger.warning(
-                "resumed with %s = %s, begun with %s: correct, but not bit for bit what one run would give",
-                key,
-                value,
-                saved.get(key),
-            )

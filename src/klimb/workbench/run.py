@@ -25,9 +25,11 @@ from klimb.training import (
     read_evaluations,
     train,
 )
+from klimb.training.clock import RunClock
 from klimb.training.guard.measuring import Measurer, make_measurer
+from klimb.training.identity import run_identity, settle_identity
 from klimb.training.minibatches import tokens_at_once
-from klimb.training.run_folder import Finished, RunFolder, flat_settings, read_run, write_json
+from klimb.training.run_folder import Finished, RunFolder, flat_settings, read_run, read_tables, write_json
 from klimb.ui.figures import plot_curves
 from klimb.ui.live import Glimpse, View, open_view
 from klimb.ui.pages.files import report_at_the_end
@@ -188,7 +190,7 @@ def run_training(
             missing, a logger cannot start, or a rule of the user's own is not there.
         Interrupted: a signal ended the run; its state is saved.
     """
-    started = time.monotonic()
+    clock = RunClock(began=time.monotonic() - session.load_seconds)
     _check_problems(session)
     check_loggers(session.config.run.loggers)
     check_findings(session.config.run.findings)
@@ -198,11 +200,25 @@ def run_training(
         if measurer is not None:
             stack.enter_context(measurer)
         folder = open_folder()
+        identity = identity_of(session)
+        settle_identity(folder.path, identity)
+        clock.continue_from(_seconds_until_now(folder))
         tracker = stack.enter_context(_open_trackers(session.config, folder))
         before = _measure_before(session, folder, console)
-        settings = _within_time(session, make_loop_settings(session.config), before, started)
+        settings = _within_time(make_loop_settings(session.config), before)
         try:
-            result = _train(session, folder, settings, tracker, measurer, console=console, title=title, resume=resume)
+            result = _train(
+                session,
+                folder,
+                settings,
+                tracker,
+                measurer,
+                identity=identity,
+                clock=clock,
+                console=console,
+                title=title,
+                resume=resume,
+            )
         except Interrupted as error:
             _tell_how_to_go_on(console, folder, error)
             raise
@@ -224,7 +240,7 @@ def run_training(
     )
     if session.config.run.report:
         plot_curves(read_run(folder.path), title=title)
-    finished = replace(finished, total_seconds=session.load_seconds + time.monotonic() - started)
+    finished = replace(finished, total_seconds=clock.seconds())
     write_json(folder.summary, summary_of(finished, session.config))
     if session.config.run.report:
         report_at_the_end(folder, find_in)
@@ -297,13 +313,30 @@ def _measure(
     return evaluation
 
 
-def _within_time(
-    session: Session, settings: LoopSettings, before: EvaluationRecord | None, started: float
-) -> LoopSettings:
-    """Return the settings with the loop's share of the run's time: what is left after the other parts."""
+def identity_of(session: Session) -> dict[str, Any]:
+    """Return what the run is: its resolved configuration, and what came of it here."""
+    return run_identity(
+        make_loop_settings(session.config),
+        session.objective,
+        session.policy,
+        session.task.train,
+        held_out=session.held_out,
+        logs=session.logs,
+        scorer=session.scorer,
+        described=resolved_tables(session.config),
+    )
+
+
+def _seconds_until_now(folder: RunFolder) -> float:
+    """Return the total of a run that was finished once, which no checkpoint knows: it was saved before the end."""
+    summary = read_tables(folder.summary)
+    return float(summary["seconds"]["total"]) if summary else 0.0
+
+
+def _within_time(settings: LoopSettings, before: EvaluationRecord | None) -> LoopSettings:
+    """Return the settings with the time at which the loop must end: what comes after it is left out."""
     evaluation_seconds = 0.0 if before is None else before.seconds
-    spent = session.load_seconds + time.monotonic() - started
-    share = settings.training.max_seconds - spent - evaluation_seconds - SAVING_SECONDS
+    share = settings.training.max_seconds - evaluation_seconds - SAVING_SECONDS
     return replace(settings, training=replace(settings.training, max_seconds=max(0.0, share)))
 
 
@@ -314,6 +347,8 @@ def _train(
     tracker: Tracker,
     measurer: Measurer | None,
     *,
+    identity: Mapping[str, Any],
+    clock: RunClock,
     console: Console,
     title: str,
     resume: bool,
@@ -334,6 +369,8 @@ def _train(
             base_metrics=measurer,
             prepare=_cloning(session, view),
             resume=resume,
+            identity=identity,
+            clock=clock,
         )
     finally:
         view.close()

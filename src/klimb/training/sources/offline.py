@@ -1,12 +1,12 @@
 """Groups of logged samples: experience that this run did not draw, in a new order each epoch."""
 
-import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from klimb.experience import Sample
+from klimb.experience.content import hash_content
 from klimb.policies import Policy
 from klimb.policies.tokenizing import TokenMismatch, with_token_ids
 from klimb.training.prompts import PromptStream
@@ -18,6 +18,10 @@ logger = logging.getLogger(__name__)
 
 USABLE_FOR_RATIOS = ("sampler", "recomputed")
 """Where log_mu must come from for a ratio: recorded while drawing, or scored again by the weights that drew."""
+
+
+GROUPS_AT_ONCE = 256
+"""Groups in memory while the contents of a source are hashed."""
 
 
 @runtime_checkable
@@ -121,9 +125,8 @@ class OfflineSource:
         return found
 
     def fingerprint(self) -> str:
-        """Return changes with the groups that the source holds."""
-        digest = hashlib.sha256("\n".join(self._group_ids).encode()).hexdigest()[:16]
-        return f"{self.num_groups} groups, SHA-256 {digest}"
+        """Return what changes with anything that training reads of the source: all of it is read once."""
+        return f"{self.num_groups} groups, SHA-256 {hash_content(self._samples())}"
 
     def state(self) -> dict[str, Any]:
         """Numbers that `load_state` takes back."""
@@ -133,6 +136,11 @@ class OfflineSource:
         """Continues where the saved source stood."""
         self._stream.load_state(state["stream"])
         self.num_refused = int(state["num_refused"])
+
+    def _samples(self) -> Iterator[Sample]:
+        for start in range(0, self.num_groups, GROUPS_AT_ONCE):
+            for group in self._store.groups(self._group_ids[start : start + GROUPS_AT_ONCE], where=self._where):
+                yield from group
 
     def _fitted(self, sample: Sample) -> Sample | None:
         try:

@@ -1,0 +1,45 @@
+"""What samples say, as one hash: two logs with the same ids are not the same log."""
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+
+from klimb.experience.samples import Sample
+
+NOT_CONTENT = ("raw", "reward_reason", "created_at", "log_ref", "source")
+"""Fields of a sample that no training reads: what people are told, where it is from, and what each run scores anew."""
+
+
+ARRAYS = {"prompt_ids": "q", "response_ids": "q", "log_mu": "d"}
+"""Long fields -> how their numbers are written."""
+
+
+OTHERS = tuple(each.name for each in fields(Sample) if each.name not in (*NOT_CONTENT, *ARRAYS))
+
+
+MODULUS = 1 << 256
+
+
+def hash_content(samples: Iterable[Sample]) -> str:
+    """Return 16 hexadecimal digits that change with every token, reward, log-probability and setting of the samples.
+
+    Their order and how they are spread over files do not matter. Every field counts but those that no training reads.
+    """
+    total = 0
+    for sample in samples:
+        total = (total + int.from_bytes(_digest(sample), "big")) % MODULUS
+    return hashlib.sha256(total.to_bytes(32, "big")).hexdigest()[:16]
+
+
+def _digest(sample: Sample) -> bytes:
+    digest = hashlib.sha256(json.dumps([_plain(getattr(sample, name)) for name in OTHERS], sort_keys=True).encode())
+    for name, kind in ARRAYS.items():
+        numbers = getattr(sample, name)
+        digest.update(b"\n-" if numbers is None else b"\n%d " % len(numbers) + array(kind, numbers).tobytes())
+    return digest.digest()
+
+
+def _plain(value: object) -> object:
+    return asdict(value) if hasattr(value, "__dataclass_fields__") else value  # pyright: ignore[reportArgumentType]
