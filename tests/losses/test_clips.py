@@ -19,6 +19,7 @@ from klimb.losses import (
     Truncate,
     clip_named,
 )
+from klimb.losses.clips import LogBand
 from klimb.losses.settings import OwnClip
 from tests.oracle.formulas import KL_COMPONENT, algorithm_2, ppo_dual_clip
 
@@ -247,8 +248,67 @@ def test_settings_out_of_range_are_errors(make, message):
 
 @pytest.mark.parametrize("estimator", ["reinforce", "differentiable"])
 def test_an_advantage_of_zero_takes_the_branch_of_the_good_as_in_algorithm_2(estimator):
+    seen: list[torch.Tensor] = []
+
+    def clip(w, is_good, log_pi=None):
+        seen.append(is_good)
+        return NoClip()(w, is_good)
+
     log_w = torch.tensor([[0.5, 4.0]]).log()
     mask = torch.ones(1, 2, dtype=torch.bool)
-    out = Objective(beta=0.0, estimator=estimator)(log_w, torch.zeros(1, 2), None, torch.zeros(1), mask)
-    assert out.metrics["clip_low_fraction"] == out.metrics["clip_ceiling_fraction"] == 0
-    assert out.metrics["clip_high_fraction"] == 0.5
+    Objective(beta=0.0, estimator=estimator, clip=clip)(log_w, torch.zeros(1, 2), None, torch.zeros(1), mask)
+    assert seen[0].tolist() == [[True, True]]
+
+
+EVERY_CLIP = [
+    *(clip for name, clip in CLIPS.items() if name != "second-moment"),
+    DualClip(LOW, HIGH, math.inf),
+    Truncate(1.0, 0.5),
+    LogBand(0.5),
+]
+
+
+@pytest.mark.parametrize("beta", [0.0, BETA])
+@pytest.mark.parametrize("estimator", ["reinforce", "differentiable"])
+@pytest.mark.parametrize("clip", EVERY_CLIP, ids=repr)
+def test_clip_fractions_count_the_units_whose_gradient_the_clip_changed(clip, estimator, beta):
+    """No two branches meet in one unit here, so that the fractions add up to the share of other gradients."""
+    rows = [*GRID, *((log_pi, log_w, 0.0) for log_pi, log_w, _ in GRID)]
+    log_pi, log_w, advantages = torch.tensor(rows, dtype=torch.float64).T
+    mask = torch.ones(len(rows), 1, dtype=torch.bool)
+
+    def run(clip):
+        leaf = log_pi[:, None].clone().requires_grad_()
+        log_ref = torch.full_like(leaf, -1.3)
+        objective = Objective(divergence="rkl", beta=beta, estimator=estimator, clip=clip)
+        out = objective(leaf, (log_pi - log_w)[:, None], log_ref, advantages, mask)
+        return torch.autograd.grad(out.loss, leaf)[0], out.metrics
+
+    slope, metrics = run(clip)
+    is_changed = ~torch.isclose(slope, run("none")[0], rtol=1e-12, atol=1e-15)
+    counted = sum(metrics[f"clip_{branch}_fraction"] for branch in ("low", "high", "ceiling"))
+    assert counted == pytest.approx(float(is_changed.double().mean()))
+    assert not bool(is_changed.all())
+    assert bool(is_changed.any()) == (clip != NoClip())
+
+
+def test_the_regularised_advantage_decides_what_reinforce_clips_where_the_advantage_is_zero():
+    """w = 1.65 on half of the tokens, A = 0: REINFORCE clips the divergence's slope, `differentiable` nothing."""
+    log_mu = torch.full((4, 3), -1.0)
+    log_pi = log_mu + torch.tensor([[0.5], [0.5], [-0.5], [-0.5]])
+    mask = torch.ones(4, 3, dtype=torch.bool)
+    found = {
+        (estimator, at): Objective(divergence="urkl", beta=0.01, estimator=estimator)(
+            log_pi, log_mu, log_mu if at == "mu" else log_pi, torch.zeros(4), mask
+        ).metrics
+        for estimator in ("reinforce", "differentiable")
+        for at in ("mu", "pi")
+    }
+    # slope of the unnormalised reverse KL is w·x: -β·w·x < 0 at w > 1 (a bad unit below the ceiling), > 0 at w < 1.
+    assert all(metrics["clip_high_fraction"] == 0 for metrics in found.values())
+    # With ref = π the slope is 0 as well: nothing is there to clip.
+    assert all(metrics["clip_low_fraction"] == 0 for metrics in found.values())
+    near = Objective(divergence="urkl", beta=0.01)(log_pi, log_mu, log_pi + 0.1, torch.zeros(4), mask).metrics
+    assert near["clip_high_fraction"] == 0.5  # x = -0.1: good units, of which those at w = 1.65 are clipped
+    of_none = Objective(divergence="urkl", beta=0.01, estimator="differentiable")
+    assert of_none(log_pi, log_mu, log_pi + 0.1, torch.zeros(4), mask).metrics["clip_high_fraction"] == 0

@@ -225,11 +225,38 @@ def test_metrics_say_of_which_two_policies_they_are():
         assert out.metrics[name] == pytest.approx(of_mu[name]), name
     assert out.metrics["kl_prox_pi"] == pytest.approx(of_prox["kl_mu_pi"])
     assert out.metrics["prox_w_p99"] == pytest.approx(of_prox["w_p99"])
-    assert out.metrics["clip_high_fraction"] == of_prox["clip_high_fraction"]
+    # A sequence of which the correction drops every token has no gradient that a clip could change.
+    kept = (mask & ((log_prox - log_mu).exp() >= 0.5) & ((log_prox - log_mu).exp() <= 5)).any(dim=1)
+    rows = [inner(*(each[row : row + 1] for each in (log_pi, log_prox, log_ref, advantages, mask))) for row in range(8)]
+    is_high = torch.tensor([row.metrics["clip_high_fraction"] for row in rows])
+    assert out.metrics["clip_high_fraction"] == float((is_high * kept).mean())
+    assert float(is_high.mean()) == of_prox["clip_high_fraction"]
     b = (log_prox - log_mu)[mask].exp()
     assert out.metrics["behaviour_w_mean"] == pytest.approx(float(b.mean()))
     assert out.metrics["behaviour_ess"] == pytest.approx(float(b.sum() ** 2 / (b**2).sum() / len(b)))
     assert out.metrics["behaviour_cut_fraction"] == pytest.approx(float(((b < 0.5) | (b > 5)).double().mean()))
+
+
+@pytest.mark.parametrize(
+    ("correction", "wanted"),
+    [
+        (DecoupledCorrection(), 0.5),
+        (MaskedCorrection(low=0.5, high=2.0), 0.25),  # the first response has prox/μ = e
+        (NoCorrection(), 0.5),
+        (NoCorrection(off_policy_mask=0.5), 0.25),  # in the second, A < 0 and the mean of log(μ/π) is 1
+    ],
+)
+def test_what_the_correction_leaves_out_is_not_counted_as_clipped(correction, wanted):
+    """Two responses of two tokens; without weights the clip changes the gradient of one token in each."""
+    log_mu = torch.full((2, 2), -3.0)
+    log_pi = log_mu + torch.tensor([[1.0, 0.0], [0.0, -2.0]])
+    log_prox = log_mu + torch.tensor([[1.0, 1.0], [0.0, 0.0]]) if correction.rule is not None else None
+    if correction.rule is not None:
+        log_pi = log_pi + torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+    advantages, mask = torch.tensor([1.0, -1.0]), torch.ones(2, 2, dtype=torch.bool)
+    made = Corrected(objective=Objective(beta=0.0, clip=DualClip()), correction=correction)
+    metrics = made(log_pi, log_mu, None, advantages, mask, log_prox=log_prox).metrics
+    assert metrics["clip_low_fraction"] + metrics["clip_high_fraction"] == wanted
 
 
 def test_extreme_weights_stay_finite_and_are_counted():

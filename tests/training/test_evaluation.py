@@ -9,6 +9,7 @@ import torch
 
 from klimb.experience import SamplingSettings
 from klimb.findings.evaluations import bootstrap_interval, pass_at_k, pass_intervals
+from klimb.findings.run.changes import mean_change
 from klimb.samplers import LocalSampler
 from klimb.tasks import Problem, Response, Score
 from klimb.training import evaluate
@@ -68,8 +69,9 @@ def test_what_could_not_be_scored_is_counted_and_in_no_mean():
     assert result.mean == pytest.approx((1 / 3 + 1) / 2)
     assert result.num_errors == 5
     assert result.count == 7
-    # k = 4 over the one problem with four scored samples, k = 2 over two.
-    assert result.pass_at == pytest.approx({"1": (1 / 3 + 1) / 2, "2": (pass_at_k(3, 1, 2) + 1) / 2, "4": 1.0})
+    # Over the two problems with a scored sample; one of them has three, so that there is no k = 4.
+    assert result.pass_at == pytest.approx({"1": (1 / 3 + 1) / 2, "2": (pass_at_k(3, 1, 2) + 1) / 2})
+    assert result.num_problems_unscored == 1
 
 
 def test_a_record_says_what_was_asked_of_whom_and_when():
@@ -79,13 +81,29 @@ def test_a_record_says_what_was_asked_of_whom_and_when():
     assert [problem.question for problem in result.problems] == ["0", "1"]
 
 
-def test_the_interval_of_pass_at_k_is_that_of_the_problems_with_k_scored_responses():
+def test_pass_at_1_is_the_mean_whatever_could_not_be_scored():
+    result = result_of(["+?--", "-+++", "+-??", "????"])
+    assert result.pass_at["1"] == pytest.approx(result.mean)
+    assert list(result.pass_at) == ["1", "2"]
+
+
+def test_problems_that_lost_answers_are_not_left_out_of_pass_at_k():
+    """Four easy problems are scored throughout, sixteen hard ones lost an answer each: 8 of them are never solved."""
+    easy, hard = ["+" * 8] * 4, ["?" + "-" * 7] * 8 + ["?" + "+" + "-" * 6] * 8
+    result = result_of([*easy, *hard])
+    assert list(result.pass_at) == ["1", "2", "4"]  # of eight, only the easy ones have enough
+    wanted = [1.0] * 4 + [0.0] * 8 + [pass_at_k(7, 1, 4)] * 8
+    assert result.pass_at["4"] == pytest.approx(sum(wanted) / 20)
+    assert pass_intervals(result)["4"] == bootstrap_interval(wanted)
+
+
+def test_the_interval_of_pass_at_k_is_over_the_problems_that_the_mean_is_over():
     result = result_of(["+?--", "????", "++++"])
-    enough = {1: [1 / 3, 1.0], 2: [pass_at_k(3, 1, 2), 1.0], 4: [1.0]}
+    values = {1: [1 / 3, 1.0], 2: [pass_at_k(3, 1, 2), 1.0]}
     found = pass_intervals(result)
-    assert list(found) == ["1", "2", "4"]
-    for k, values in enough.items():
-        assert found[str(k)] == pytest.approx(bootstrap_interval(values), abs=1e-12)
+    assert list(found) == ["1", "2"]
+    for k, each in values.items():
+        assert found[str(k)] == pytest.approx(bootstrap_interval(each), abs=1e-12)
 
 
 def test_a_record_survives_the_file(tmp_path: Path):
@@ -117,6 +135,21 @@ def test_without_verdicts_the_reward_is_averaged_and_there_is_no_pass_at_k():
     responses = [Response(text="x", num_tokens=1, finish_reason="length")] * 2
     result = summarise_scores(problems(1), responses, scores)
     assert (result.mean, result.pass_at, result.truncated_fraction) == (0.5, {}, 1.0)
+
+
+def test_a_verdict_on_some_answers_only_leaves_an_evaluation_of_rewards(caplog: pytest.LogCaptureFixture):
+    """Right answers earn 5, those of which nothing is said −3: the mean is of these, not of 1 and −3."""
+    scores = [Score(reward=5.0, correct=True), Score(reward=-3.0), Score(reward=None, reason="no"), Score(reward=-3.0)]
+    responses = [Response(text="x", num_tokens=1, finish_reason="stop")] * 4
+    result = summarise_scores(problems(2), responses, scores)
+    assert [problem.values for problem in result.problems] == [(5.0, -3.0), (-3.0,)]
+    assert (result.mean, result.is_accuracy, result.pass_at) == (-1.0, False, {})
+    assert "says right or wrong of 1 of 3 answers only" in caplog.text
+    assert mean_change(result, result_of(["+-", "+-"])) is None  # an accuracy and a reward have no difference
+
+
+def test_an_answer_without_a_score_takes_no_verdict_away():
+    assert result_of(["+?", "-?"]).is_accuracy
 
 
 def test_the_interval_is_that_of_resampled_problems():

@@ -14,7 +14,7 @@ class ProblemRecord:
 
     Attributes:
         question: the last message of the prompt.
-        values: of each scored response: 1 or 0 where the task says what is correct, the reward elsewhere.
+        values: of each scored response: 1 or 0 if the evaluation is an accuracy, else the reward.
         answers: the text of every response, scored or not.
     """
 
@@ -37,8 +37,9 @@ class EvaluationRecord:
         count: responses scored.
         num_errors: responses without a score; in no mean.
         num_samples: responses a problem.
-        is_accuracy: whether the task says what is correct.
-        pass_at: k, as text -> probability that one of k responses is correct.
+        is_accuracy: whether every scored response has a verdict of right or wrong; else all values are rewards.
+        pass_at: k, as text -> probability that one of k responses is correct, for every k that all problems with a
+            scored response have enough of; empty without verdicts.
         greedy: the mean with the likeliest tokens; None if it was not asked for.
         length_mean: tokens of a response.
         truncated_fraction: share of responses that were cut off.
@@ -70,6 +71,11 @@ class EvaluationRecord:
     def num_problems(self) -> int:
         """Problems asked."""
         return len(self.problems)
+
+    @property
+    def num_problems_unscored(self) -> int:
+        """Problems of which no response could be scored: they are in no mean."""
+        return sum(not problem.values for problem in self.problems)
 
 
 def evaluation_of(line: Mapping[str, Any]) -> EvaluationRecord:
@@ -143,10 +149,21 @@ def bootstrap_interval(means: Sequence[float], *, num_resamples: int = NUM_RESAM
     return float(bounds[0]), float(bounds[1])
 
 
+def pass_values(problems: Sequence[ProblemRecord]) -> dict[str, list[float]]:
+    """Return k, as text -> pass@k of each problem with a scored response, for k in powers of two.
+
+    Every k is over the same problems, those that the mean is over: a k that one of them lacks the scored responses for
+    is left out. The problems that have enough are often the easy ones, whose answers do not time out.
+    """
+    scored = [problem.values for problem in problems if problem.values]
+    fewest = min(map(len, scored), default=0)
+    return {
+        str(k): [pass_at_k(len(values), round(sum(values)), k) for values in scored]
+        for k in (2**power for power in range(fewest.bit_length()))
+    }
+
+
 def pass_intervals(evaluation: EvaluationRecord) -> dict[str, tuple[float, float]]:
-    """Return k, as text -> the 95 % interval of pass@k over the problems with at least k scored responses."""
-    intervals: dict[str, tuple[float, float]] = {}
-    for k in map(int, evaluation.pass_at):
-        enough = [problem.values for problem in evaluation.problems if len(problem.values) >= k]
-        intervals[str(k)] = bootstrap_interval([pass_at_k(len(values), round(sum(values)), k) for values in enough])
-    return intervals
+    """Return k, as text -> the 95 % interval of pass@k, over the same problems for every k."""
+    values = pass_values(evaluation.problems) if evaluation.pass_at else {}
+    return {k: bootstrap_interval(of_problems) for k, of_problems in values.items()}

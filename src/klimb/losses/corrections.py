@@ -134,6 +134,9 @@ class Corrected:
         if not bool(mask.any()):
             return ObjectiveOutput(loss, terms)
         metrics = self._metrics(inner, inputs, log_mu)
+        teaches = mask & ~dropped & (weights != 0)
+        if bool((mask & ~teaches).any()):
+            metrics |= self.objective.measure_clip(replace(inputs, log_mu=log_inner), teaches)
         counted = unit_mask(mask, level=self.correction.level)
         bounded = None if self.correction.rule is None else self.objective.weight_bound
         added = correction_metrics(raw, is_cut, dropped, counted, mask, weight_bound=bounded)

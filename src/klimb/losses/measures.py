@@ -70,13 +70,18 @@ def unit_weight_metrics(log_w: Float[Tensor, " units"], *, weight_bound: float) 
 
 
 @torch.no_grad()
-def clip_metrics(units: Units, clipped: Clipped) -> dict[str, Tensor]:
-    """How many units met which branch of the clip."""
-    counted = units.mask
+def clip_metrics(units: Units, clipped: Clipped, *, teaches: Bool[Tensor, "batch units"]) -> dict[str, Tensor]:
+    """Return the share of the units whose gradient each branch of the clip changed.
+
+    Args:
+        units: all that count.
+        clipped: as a surrogate returns it: with the branches marked where they changed the gradient.
+        teaches: units whose term counts in the loss.
+    """
+    branches = {"low": clipped.low, "high": clipped.high, "ceiling": clipped.ceiling}
     return {
-        "clip_low_fraction": clipped.low[counted].to(units.log_w.dtype).mean(),
-        "clip_high_fraction": clipped.high[counted].to(units.log_w.dtype).mean(),
-        "clip_ceiling_fraction": clipped.ceiling[counted].to(units.log_w.dtype).mean(),
+        f"clip_{name}_fraction": (marked & teaches)[units.mask].to(units.log_w.dtype).mean()
+        for name, marked in branches.items()
     }
 
 

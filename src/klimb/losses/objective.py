@@ -132,10 +132,32 @@ def _clipped(clip: Callable[..., object], w: Tensor, is_good: Tensor, log_pi: Te
     return found
 
 
+@torch.no_grad()
+def _only_touched(clipped: Clipped, plain: Tensor, weight: Tensor) -> Clipped:
+    """Return the outcome with a branch marked only where the clip changed the gradient.
+
+    A unit whose term is 0 has nothing to clip, whatever its weight.
+
+    Args:
+        clipped: the outcome of the clip.
+        plain: the factor of ∇log π without the clip.
+        weight: that with it, where the gradient flows.
+    """
+    is_touched = torch.where(clipped.keep, weight, 0.0) != plain
+    return replace(
+        clipped,
+        low=clipped.low & is_touched,
+        high=clipped.high & is_touched,
+        ceiling=clipped.ceiling & is_touched,
+    )
+
+
 def differentiable(
     units: Units, penalty: Penalty, *, beta: float, clip: Clip, weight_bound: float
 ) -> tuple[Float[Tensor, "batch units"], Clipped]:
     """−w̄·A + β·perspective. The clip acts on w·A alone, by the sign of A; the divergence is never clipped.
+
+    What is returned of the clip marks the units whose gradient it changed.
 
     Source: arXiv 2505.17508, sections 3 and E; its Algorithm 1 clips the regularised advantage and differentiates it
     too, so that the divergence enters the gradient a second time (docs/exactness.md).
@@ -147,16 +169,19 @@ def differentiable(
     live = torch.where(clipped.keep, log_w, log_w.detach())
     bounded = clipped.w * (1 + live - live.detach())
     losses = -bounded * units.advantages
+    touched = _only_touched(clipped, detached * units.advantages, clipped.w * units.advantages)
     if beta == 0:
-        return losses, clipped
+        return losses, touched
     v = bound(units.log_v, weight_bound).exp()
-    return losses + beta * penalty.perspective(w, v, log_w - units.log_v), clipped
+    return losses + beta * penalty.perspective(w, v, log_w - units.log_v), touched
 
 
 def reinforce(
     units: Units, penalty: Penalty, *, beta: float, clip: Clip, weight_bound: float
 ) -> tuple[Float[Tensor, "batch units"], Clipped]:
     """−(w̄·A − β·slope)·log π with a weight that carries no gradient, clipped by the sign of that weight.
+
+    What is returned of the clip marks the units whose gradient it changed.
 
     With `DualClip` this is Algorithm 2 (RPG-style clip), its values in the clipped branches included.
 
@@ -168,10 +193,11 @@ def reinforce(
     if beta != 0:
         v = bound(units.log_v, weight_bound).exp()
         regularisation = -beta * penalty.slope(w, v, log_w - units.log_v)
-    clipped = _clipped(clip, w, w * units.advantages + regularisation >= 0, units.log_pi)
+    plain = w * units.advantages + regularisation
+    clipped = _clipped(clip, w, plain >= 0, units.log_pi)
     weight = clipped.w * units.advantages + clipped.slope_share * regularisation
     live = torch.where(clipped.keep, units.log_pi, units.log_pi.detach())
-    return -weight * live, clipped
+    return -weight * live, _only_touched(clipped, plain, weight)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,11 +274,7 @@ class Objective(ObjectiveSettings):
         """
         mask = inputs.mask
         units, log_w, log_v = self._units(inputs, self._check_log_mu(inputs))
-        surrogate = reinforce if self.estimator == "reinforce" else differentiable
-        assert not isinstance(self.divergence, str) and not isinstance(self.clip, str)
-        losses, clipped = surrogate(
-            units, self.divergence, beta=self.beta, clip=self.clip, weight_bound=self.weight_bound
-        )
+        losses, clipped = self._surrogate(units)
         terms = spread(torch.where(units.mask, losses, 0.0), mask, level=self.level)
         total = self.normalizer(mask) if inputs.normalizer is None else inputs.normalizer
         loss = reduce_terms(terms, mask, reduce=self.reduce, normalizer=total)
@@ -265,6 +287,21 @@ class Objective(ObjectiveSettings):
             metrics = data_metrics(inputs)
             metrics |= {} if inputs.log_ref is None else bound_metrics(units, weight_bound=self.weight_bound)
         return ObjectiveOutput(loss, terms, as_numbers(metrics | entropy_metrics(inputs)))
+
+    @torch.no_grad()
+    def measure_clip(self, inputs: Inputs, teaches: Bool[Tensor, "batch time"]) -> dict[str, float]:
+        """Return the `clip_*` metrics where whoever weighs the terms lets these tokens alone teach.
+
+        What is left out has no gradient that a clip could change; it still counts among the units.
+        """
+        units, _, _ = self._units(inputs, self._check_log_mu(inputs))
+        _, clipped = self._surrogate(units)
+        return as_numbers(clip_metrics(units, clipped, teaches=unit_mask(teaches, level=self.level)))
+
+    def _surrogate(self, units: Units) -> tuple[Float[Tensor, "batch units"], Clipped]:
+        surrogate = reinforce if self.estimator == "reinforce" else differentiable
+        assert not isinstance(self.divergence, str) and not isinstance(self.clip, str)
+        return surrogate(units, self.divergence, beta=self.beta, clip=self.clip, weight_bound=self.weight_bound)
 
     def _check_log_mu(self, inputs: Inputs) -> Float[Tensor, "batch time"]:
         """Return log_mu as the ratio wants it, once everything given has been checked."""
@@ -281,10 +318,10 @@ class Objective(ObjectiveSettings):
         return inputs.log_mu.detach()
 
     def _unit_metrics(self, units: Units, clipped: Clipped) -> dict[str, Tensor]:
-        """Weights of the units, how many met which clip, and how many log-ratios had to be bounded."""
+        """Weights of the units, where the clip changed the gradient, and how many log-ratios had to be bounded."""
         return (
             weight_metrics(units, weight_bound=self.weight_bound)
-            | clip_metrics(units, clipped)
+            | clip_metrics(units, clipped, teaches=units.mask)
             | bound_metrics(units, weight_bound=self.weight_bound)
         )
 

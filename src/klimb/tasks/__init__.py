@@ -20,9 +20,11 @@ if TYPE_CHECKING:
         OverlongSettings,
         OverlongShaping,
         Shaping,
+        apply_truncation,
         shape,
         with_shaping,
     )
+    from klimb.tasks.truncation import Truncated, WrongIfCut
 
 __all__ = [
     "TASKS",
@@ -48,6 +50,9 @@ __all__ = [
     "Shaping",
     "Task",
     "TaskSettings",
+    "Truncated",
+    "WrongIfCut",
+    "apply_truncation",
     "arithmetic",
     "chat",
     "from_file",

@@ -19,6 +19,7 @@ from klimb.tasks.answers import verify_integer
 from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, chat, right_or_wrong
 from klimb.tasks.python_rewards import TASKS_OWN, RewardOrTask, as_written, with_reward
 from klimb.tasks.splits import split
+from klimb.tasks.truncation import WrongIfCut
 
 EXPRESSION_SLOT = "{expression}"
 
@@ -100,7 +101,7 @@ class ArithmeticSettings:
             name=f"arithmetic({self.operators}, digits={self.digits}, num_terms={self.num_terms})",
             train=self._problems(train, generator),
             held_out=self._problems(held_out, generator),
-            score=ArithmeticScore(),
+            score=WrongIfCut(ArithmeticScore()),
             trusted=True,
         )
         return with_reward(task, self.reward)

@@ -33,6 +33,7 @@ from klimb.tasks.protocol import (
 )
 from klimb.tasks.python_rewards import PythonReward, as_written
 from klimb.tasks.splits import split
+from klimb.tasks.truncation import WrongIfCut
 
 UTF8_BOM = b"\xef\xbb\xbf"
 
@@ -251,7 +252,7 @@ def score_function(reward: str) -> ScoreFunction:
             f"reward must be one of {', '.join(VERIFIERS)} or python:module.function, got {reward!r}"
             f"{did_you_mean(reward, VERIFIERS)}"
         )
-    return VerifierScore(reward)
+    return WrongIfCut(VerifierScore(reward))
 
 
 def check_columns(rows: list[Row], path: Path, wanted: Sequence[str]) -> list[Row]:

@@ -14,6 +14,7 @@ from reasoning_gym.factory import DATASETS, create_dataset
 from klimb.tasks.answers import EXTRACTIONS, shown
 from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, chat, did_you_mean
 from klimb.tasks.reasoning_gym import ReasoningGymSettings
+from klimb.tasks.truncation import WrongIfCut
 
 SEED_BITS = 30
 """reasoning-gym generates entry i from seed + i, so seeds 1 and 2 would share nearly all entries. Ours is therefore
@@ -76,7 +77,7 @@ def reasoning_gym_problems(settings: ReasoningGymSettings) -> ProblemSet:
         name=f"reasoning-gym:{dataset}",
         train=as_problems(train, settings),
         held_out=as_problems(held_out, settings),
-        score=ReasoningGymScore(dataset, dict(parameters), settings.extract, {**held_out, **train}),
+        score=WrongIfCut(ReasoningGymScore(dataset, dict(parameters), settings.extract, {**held_out, **train})),
     )
 
 

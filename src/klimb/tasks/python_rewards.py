@@ -2,7 +2,9 @@
 
 The function is called as `f(prompt=..., response=..., answer=..., metadata=...)`: three strings and a dict.
 It returns a number, a bool, or a dict of named parts, whose sum is the reward. A part named `correct` counts like the
-others and also says whether the answer is right (if it is above 0); so does a bool.
+others and also says whether the answer is right (if it is above 0); so does a bool. An answer that was cut off at the
+token limit is then wrong, its part `correct` at most 0: the scorer sees to it, unless `scoring.truncated` is
+`as-written`. A reward without such a verdict is not touched.
 It runs in a process of its own (see `klimb.tasks.Scorer`), whose import path starts with the working directory: with
 `my_reward.py` there, `python:my_reward.reward` is found.
 """

@@ -23,6 +23,7 @@ from typing import Any
 from klimb.tasks import worker as scoring_program
 from klimb.tasks.protocol import Problem, Response, Score, Task
 from klimb.tasks.settings import ScorerSettings
+from klimb.tasks.shaping import apply_truncation
 
 READ_SIZE = 1 << 16
 
@@ -158,7 +159,7 @@ class Scorer:
     A trusted task is scored in this process. Any other is scored in worker processes, and a response costs at most
     `timeout_seconds`: then the worker is killed and replaced. A response that times out, makes the score function raise
     or return no number, or twice ends its process, gets a Score without a reward and with the reason.
-    What score functions print is discarded.
+    What score functions print is discarded. An answer that was cut off counts as `settings.truncated` says.
 
     Attributes:
         num_scored: responses handled so far.
@@ -183,6 +184,7 @@ class Scorer:
         self.first_traceback: str | None = None
         memory = settings.memory_limit_gigabytes
         self._memory_limit_bytes = None if memory is None else int(memory * BYTES_PER_GIGABYTE)
+        self._score = apply_truncation(task.score, settings.truncated)
         self._start = b""
         self._workers: list[WorkerProcess] = []
 
@@ -229,7 +231,7 @@ class Scorer:
         if len(problems) != len(responses):
             raise ValueError(f"got {len(problems)} problems for {len(responses)} responses; there must be one for each")
         if self.task.trusted:
-            return [self._counted(self.task.score(*pair)) for pair in zip(problems, responses, strict=True)]
+            return [self._counted(self._score(*pair)) for pair in zip(problems, responses, strict=True)]
         if not self._workers:
             raise ValueError("the scorer has no running workers; use it as `with Scorer(task) as scorer:`")
         queue = deque(
@@ -252,7 +254,7 @@ class Scorer:
     def _start_request(self) -> bytes:
         """Return what a worker needs to load the score function."""
         try:
-            score = pickle.dumps(self.task.score)
+            score = pickle.dumps(self._score)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise ScoringError(
                 f"the score function of task {self.task.name!r} cannot be sent to another process ({error}); define it "

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, get_args
 
 from annotated_types import Ge, Gt, Le
 
-from klimb.declarations import Fraction, OrWord, configurable, require
+from klimb.declarations import Fraction, OrWord, configurable, require, require_known
 from klimb.tasks.shaping import FormatReward, FormatSettings, OverlongSettings, OverlongShaping, Shaping
+from klimb.tasks.truncation import Truncated
 
 
 @configurable
@@ -24,12 +25,17 @@ class ScorerSettings:
     """The run stops when more than this share of the answers could not be scored."""
     memory_limit_gigabytes: Annotated[Annotated[float, Gt(0), Le(100_000)] | None, OrWord("none", None)] = 8.0
     """Memory of a scoring process, or `none`."""
+    truncated: Truncated = "wrong"
+    """An answer that was cut off at the token limit: `wrong` says that it is not right, and takes from its reward what
+    it earned for that (its part `correct`; all of it where there is no such part). `as-written` scores what is there. A
+    reward that says nothing of right and wrong is the same under both."""
 
     def __post_init__(self) -> None:
         memory = self.memory_limit_gigabytes
         require(self.timeout_seconds > 0, "timeout_seconds", self.timeout_seconds, "> 0")
         require(self.num_workers >= 1, "num_workers", self.num_workers, ">= 1")
         require(0 <= self.max_error_fraction <= 1, "max_error_fraction", self.max_error_fraction, "in [0, 1]")
+        require_known("truncated", self.truncated, get_args(Truncated))
         require(memory is None or memory > 0, "memory_limit_gigabytes", memory, "> 0, or None for no limit")
 
 

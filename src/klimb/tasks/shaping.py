@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 
 from klimb.declarations import Count, configurable, require
 from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, ScoreFunction, Task
+from klimb.tasks.truncation import Truncated, WrongIfCut
 
 BUILT_IN_PARTS = ("correct", "reward")
 
@@ -134,6 +135,17 @@ class ShapedScore:
         for shaping in self.shapings:
             score = shape(score, response, shaping)
         return score
+
+
+def apply_truncation(score: ScoreFunction, truncated: Truncated) -> ScoreFunction:
+    """Return the score function with this rule for answers that were cut off, whatever rule it had.
+
+    The rule acts on the verdict, before any shaping.
+    """
+    if isinstance(score, ShapedScore):
+        return replace(score, score=apply_truncation(score.score, truncated))
+    inner = score.score if isinstance(score, WrongIfCut) else score
+    return WrongIfCut(inner) if truncated == "wrong" else inner
 
 
 def shape(score: Score, response: Response, shaping: Shaping) -> Score:

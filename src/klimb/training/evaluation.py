@@ -17,7 +17,7 @@ from klimb.findings.evaluations import (
     Progress,
     When,
     bootstrap_interval,
-    pass_at_k,
+    pass_values,
 )
 from klimb.policies import Policy
 from klimb.samplers import Sampler
@@ -78,12 +78,22 @@ def summarise_scores(
     when: When = "during",
     progress: Progress = START,
 ) -> EvaluationRecord:
-    """Return the evaluation of scored responses, those of one problem standing together."""
+    """Return the evaluation of scored responses, those of one problem standing together.
+
+    It is an accuracy where every scored response has a verdict, else its values are rewards throughout: a mean over
+    verdicts of some and rewards of others would be neither.
+    """
     per_problem = len(responses) // len(problems)
+    scored = [score for score in scores if score.reward is not None]
+    is_accuracy = _says_what_is_right(scored)
     results: list[ProblemRecord] = []
     for number, problem in enumerate(problems):
         part = slice(number * per_problem, (number + 1) * per_problem)
-        values = tuple(_value(score) for score in scores[part] if score.reward is not None)
+        values = tuple(
+            score.reward if score.correct is None or not is_accuracy else float(score.correct)
+            for score in scores[part]
+            if score.reward is not None
+        )
         answers = tuple(response.text for response in responses[part])
         results.append(
             ProblemRecord(
@@ -97,8 +107,7 @@ def summarise_scores(
     if not means:
         raise ValueError(f"evaluate: none of {len(responses)} responses could be scored; the first: {scores[0].reason}")
     low, high = bootstrap_interval(means)
-    scored = [score for score in scores if score.reward is not None]
-    pass_at = _pass_at_powers_of_two(results) if all(score.correct is not None for score in scored) else {}
+    pass_at = {k: statistics.fmean(values) for k, values in pass_values(results).items()} if is_accuracy else {}
     return EvaluationRecord(
         when=when,
         **asdict(progress),
@@ -108,7 +117,7 @@ def summarise_scores(
         count=len(scored),
         num_errors=len(scores) - len(scored),
         num_samples=per_problem,
-        is_accuracy=bool(pass_at),
+        is_accuracy=is_accuracy,
         pass_at=pass_at,
         greedy=None,
         length_mean=statistics.fmean(response.num_tokens for response in responses),
@@ -117,19 +126,17 @@ def summarise_scores(
     )
 
 
-def _value(score: Score) -> float:
-    assert score.reward is not None
-    return score.reward if score.correct is None else float(score.correct)
-
-
-def _pass_at_powers_of_two(results: Sequence[ProblemRecord]) -> dict[str, float]:
-    """Over the problems with at least k scored responses, for k = 1, 2, 4, … up to the most there are."""
-    most = max(len(result.values) for result in results)
-    estimates: dict[str, float] = {}
-    for k in (2**power for power in range(most.bit_length())):
-        enough = [result.values for result in results if len(result.values) >= k]
-        estimates[str(k)] = statistics.fmean(pass_at_k(len(values), round(sum(values)), k) for values in enough)
-    return estimates
+def _says_what_is_right(scored: Sequence[Score]) -> bool:
+    """Return whether all of these have a verdict; warn where only some have."""
+    num_verdicts = sum(score.correct is not None for score in scored)
+    if 0 < num_verdicts < len(scored):
+        logger.warning(
+            "the score says right or wrong of %d of %d answers only, so this evaluation is the mean of rewards, "
+            "without pass@k; let the reward say `correct` of every answer",
+            num_verdicts,
+            len(scored),
+        )
+    return num_verdicts == len(scored)
 
 
 def append_evaluation(path: Path, record: EvaluationRecord) -> None:

@@ -137,6 +137,7 @@ def evaluation_metrics(evaluation: EvaluationRecord) -> dict[str, float]:
         "evaluation_low": evaluation.low,
         "evaluation_high": evaluation.high,
         "evaluation_num_errors": float(evaluation.num_errors),
+        "evaluation_num_problems_unscored": float(evaluation.num_problems_unscored),
         **{f"evaluation_pass_at_{k}": value for k, value in evaluation.pass_at.items()},
     }
 

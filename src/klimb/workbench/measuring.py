@@ -48,4 +48,6 @@ def measure(
     if not section.greedy:
         return sampled
     greedy = at(0.0)
-    return replace(sampled, greedy=greedy.mean, seconds=sampled.seconds + greedy.seconds)
+    # One of them an accuracy, the other of rewards: a score that gives a verdict now and then. They do not compare.
+    is_one_scale = greedy.is_accuracy == sampled.is_accuracy
+    return replace(sampled, greedy=greedy.mean if is_one_scale else None, seconds=sampled.seconds + greedy.seconds)

@@ -172,7 +172,10 @@ DRAWN = (
         unit="fraction",
         formula="share of responses that were cut off",
         healthy="falls to 0",
-        outside="cut answers count as wrong: raise `max_new_tokens`",
+        outside=(
+            "cut answers count as wrong wherever the reward says right or wrong, unless `scoring.truncated` is "
+            "`as-written`: raise `max_new_tokens`"
+        ),
         panel="Responses cut off",
         label="cut off at max_new_tokens",
     ),

@@ -129,8 +129,9 @@ OBJECTIVE = (
         name="clip_low_fraction",
         unit="fraction",
         formula=(
-            "units below the lower bound: a bad unit at w ≤ 1 − low (`dual`), any unit below it (`truncate`, `mask`, "
-            "`second-moment`), a bad unit at π − μ < −low (`total-variation`)"
+            "units whose gradient the clip changed at its lower bound: a bad unit at w ≤ 1 − low (`dual`), any unit "
+            "below it (`truncate`, `mask`, `second-moment`), a bad unit at π − μ < −low (`total-variation`). A unit "
+            "without a gradient, such as one of advantage 0 under `differentiable`, is not counted"
         ),
         healthy="0 on the first step; about 0.01 in later ones (1.2 % for a clip on stale data in arXiv 2510.01161)",
         outside="above 0.1: most of the batch teaches nothing more, use fewer epochs. Always 0: the clip never acts",
@@ -151,7 +152,7 @@ OBJECTIVE = (
     Metric(
         name="clip_ceiling_fraction",
         unit="fraction",
-        formula="bad units at w ≥ ceiling (`dual`), any unit at w > ceiling (`total-variation`)",
+        formula="the same above the ceiling: bad units at w ≥ ceiling (`dual`), any at w > ceiling (`total-variation`)",
         healthy="below 0.001 (own)",
         outside="old or foreign data; the policy likes what failed",
         panel="Clipped, by branch",

@@ -110,8 +110,8 @@ HELD_OUT = (
         name="evaluation_mean",
         unit="fraction",
         formula=(
-            "Mean@k: mean over problems of the mean over k responses (of the reward, where the task does not say what "
-            "is correct)"
+            "Mean@k: mean over problems of the mean over k responses (of the reward, where not every scored response "
+            "has a verdict of right or wrong)"
         ),
         healthy="rises with `accuracy`",
         outside="lags far behind: the training problems are learned by heart",
@@ -130,7 +130,10 @@ HELD_OUT = (
     Metric(
         name="evaluation_pass_at_*",
         unit="fraction",
-        formula="at least one of k is right: 1 − C(n − c, k)/C(n, k) (arXiv 2107.03374)",
+        formula=(
+            "at least one of k is right: 1 − C(n − c, k)/C(n, k) (arXiv 2107.03374), for every k over the same "
+            "problems: a k that one of them lacks the scored responses for is left out"
+        ),
         healthy="does not fall while the mean rises",
         outside="falls: the policy narrows; raise β, use `fkl`",
     ),
@@ -140,6 +143,13 @@ HELD_OUT = (
         formula="responses without a score",
         healthy="0",
         outside="as `num_errors`",
+    ),
+    Metric(
+        name="evaluation_num_problems_unscored",
+        unit="count",
+        formula="problems of which no response could be scored, and which are in none of these means",
+        healthy="0",
+        outside="as `num_errors`; the means are over the other problems",
     ),
 )
 

@@ -56,7 +56,10 @@ class PromptChange:
 
 
 def prompt_changes(first: EvaluationRecord, second: EvaluationRecord) -> tuple[PromptChange, ...]:
-    """Each problem that has a scored response in both evaluations, in the order of the first one."""
+    """Each problem that has a scored response in both evaluations, in the order of the first one.
+
+    None where one of them is an accuracy and the other is not: their values are not on one scale.
+    """
     pairs = _paired(first, second)
     if not pairs:
         return ()
@@ -119,6 +122,8 @@ def by_problem(record: EvaluationRecord) -> Mapping[str, ProblemRecord]:
 
 
 def _paired(first: EvaluationRecord, second: EvaluationRecord) -> list[tuple[ProblemRecord, ProblemRecord]]:
+    if first.is_accuracy != second.is_accuracy:  # rewards and verdicts are not on one scale
+        return []
     later = by_problem(second)
     pairs = [(old, later[old.problem_id]) for old in first.problems if old.problem_id in later]
     return [(old, new) for old, new in pairs if old.values and new.values]

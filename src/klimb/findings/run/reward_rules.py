@@ -185,11 +185,18 @@ def truncated_answers(record: RunRecord, limits: Thresholds) -> Finding | None:
         evidence=(
             f"{cut.last.mean:.0%} of the answers ({at(cut.last)}; {cut.first.mean:.0%} at the start, limit "
             f"{limits.max_truncated:.0%}) reach sampling.max_new_tokens = {longest}"
-            + ("; what is cut may count as wrong." if hurts else ", and the reward does without their ends.")
+            + (f"; {_cut_counts_as(record)}." if hurts else ", and the reward does without their ends.")
         ),
         advice="Raise sampling.max_new_tokens, or ask for short answers in the prompt.",
         steps=cut.last.steps,
     )
+
+
+def _cut_counts_as(record: RunRecord) -> str:
+    """Say what an answer that was cut off counts as in this run."""
+    if record.setting("scoring.truncated", "wrong") == "as-written":
+        return "what is there of them is scored as if it were whole (scoring.truncated)"
+    return "they count as wrong wherever the reward says right or wrong (scoring.truncated)"
 
 
 def _paired(first: Curve, second: Curve) -> tuple[list[float], list[float]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 
-from klimb.tasks import Problem, ProblemSet, Response, Score, ScoreFunction, chat, reasoning_gym
+from klimb.tasks import Problem, ProblemSet, Response, Score, ScoreFunction, apply_truncation, chat, reasoning_gym
 
 EVERYDAY = "everyday"
 """The set that is shipped: short questions of general knowledge."""
@@ -97,7 +97,8 @@ def general_problems(names: Sequence[str], *, num_problems: int, pattern: str) -
     problems: list[Problem] = []
     for name in names:
         task = everyday() if name == EVERYDAY else _gym(name, num_problems)
-        functions[name] = task.score
+        # As written: a model that rambles past the limit is compared with itself, and must show what it forgets.
+        functions[name] = apply_truncation(task.score, "as-written")
         problems += [replace(problem, metadata={SET: name}) for problem in task.held_out[:num_problems]]
     # With sets of reasoning-gym or a pattern of somebody's, a response could keep the score function busy for ever.
     trusted = not pattern and {*names} <= {EVERYDAY}

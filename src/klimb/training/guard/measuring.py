@@ -153,7 +153,8 @@ class Measurer:
 
     def __post_init__(self) -> None:
         # A response that cannot be scored has no score; it never ends a run.
-        object.__setattr__(self, "_scorer", Scorer(self.general, ScorerSettings(max_error_fraction=1.0)))
+        settings = ScorerSettings(max_error_fraction=1.0, truncated="as-written")
+        object.__setattr__(self, "_scorer", Scorer(self.general, settings))
 
     def __enter__(self) -> "Measurer":
         """Start the scoring."""

@@ -6,7 +6,7 @@ Findings in a terminal: one line each, with evidence and advice below what asks 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -196,10 +196,23 @@ def print_evaluation(console: Console, measured: EvaluationRecord, *, title: str
         table.add_row("greedy", _number(measured.greedy, measured), "")
     console.print(table)
     errors = f", {measured.num_errors} could not be scored" if measured.num_errors else ""
+    for line in _over_which_problems(measured):
+        console.print(line)
     console.print(
         f"{measured.num_problems} problems, {measured.count} answers scored{errors}, "
         f"{measured.length_mean:.1f} tokens per answer, {duration(measured.seconds)}"
     )
+
+
+def _over_which_problems(measured: EvaluationRecord) -> Iterator[str]:
+    """Yield what the numbers leave out for want of scored answers."""
+    unscored, total = measured.num_problems_unscored, measured.num_problems
+    if unscored:
+        yield f"no answer to {unscored} of {total} problems could be scored: the numbers are over the others"
+    if measured.pass_at and 2 * max(map(int, measured.pass_at)) <= measured.num_samples:
+        left_out = 2 * max(map(int, measured.pass_at))
+        short = sum(0 < len(problem.values) < left_out for problem in measured.problems)
+        yield f"no pass@{left_out}: {short} of {total} problems have fewer than {left_out} scored answers"
 
 
 def in_one_line(measured: EvaluationRecord) -> str:
