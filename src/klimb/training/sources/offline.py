@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from klimb.experience import Sample
+from klimb.experience import Message, Sample
 from klimb.policies import Policy
 from klimb.policies.tokenizing import TokenMismatch, with_token_ids
 from klimb.training.prompts import PromptStream
@@ -104,6 +104,11 @@ class OfflineSource:
         numbers = list(dict.fromkeys(self._stream.take(min(count, self.num_groups))))
         groups = self._store.groups([self._group_ids[number] for number in numbers], where=self._where)
         return [[fitting for sample in group if (fitting := self._fitted(sample)) is not None] for group in groups]
+
+    def prompts(self, count: int) -> list[tuple[Message, ...]]:
+        """Return the prompts of the first groups; what the source gives next stays the same."""
+        groups = self._store.groups(self._group_ids[:count], where=self._where)
+        return [group[0].prompt for group in groups if group]
 
     def fingerprint(self) -> str:
         """Return changes with the groups that the source holds."""
