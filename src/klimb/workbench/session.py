@@ -25,6 +25,7 @@ from klimb.training import (
 from klimb.training.cloning import Pair
 from klimb.training.run_folder import flat_settings
 from klimb.training.settings import SOURCES, IterativeReference
+from klimb.training.settings.loop import check_minibatches
 from klimb.training.sources.offline import check_logs
 from klimb.training.streams import derive_seed
 from klimb.ui.terminal.run import guard_facts
@@ -193,6 +194,7 @@ def make_session(config: RunConfig) -> Session:
     policy = make_policy(config.model)
     logs = make_logs(config, policy)
     check_logs(logs, make_loop_settings(config).sources, needs_log_mu=objective.needs_log_mu)
+    _check_groups(config, logs)
     sampler = make_sampler(policy, config.sampling)
     pairs = make_pairs(config, task, logs)
     return Session(
@@ -206,6 +208,14 @@ def make_session(config: RunConfig) -> Session:
         load_seconds=time.monotonic() - started,
         pairs=pairs,
     )
+
+
+def _check_groups(config: RunConfig, logs: Sequence[OfflineSource]) -> None:
+    """Return if a step that draws nothing has a group for each of its optimiser steps."""
+    if config.sources.share("rollout") == 0:
+        wanted = config.sources.num_groups(config.sampling.num_prompts)
+        most = sum(min(wanted[log.source], log.num_groups) for log in logs)
+        check_minibatches(config.training.num_minibatches, most, "sampling.num_prompts and the groups of the log")
 
 
 def describe(session: Session) -> list[tuple[str, str]]:
