@@ -82,13 +82,6 @@ def test_a_kind_may_be_given_as_the_section():
     assert config.reference.kind == "fixed"
 
 
-def test_an_override_of_the_kind_drops_the_settings_of_the_old_kind():
-    tables = {"reference": {"kind": "iterative", "every_steps": 3}}
-    config = build_config(tables, ("reference.kind=ema", "reference.decay=0.5"), source="")
-    assert asdict(config.reference) == {"kind": "ema", "decay": 0.5}
-    assert tables["reference"]["every_steps"] == 3
-
-
 def test_all_errors_come_at_once():
     message = message_of({"seed": -1, "sampling": {"top_p": 0.0}, "objective": {"beta": -0.1, "recipe": "rpg"}})
     assert "4 settings are not right" in message

@@ -117,6 +117,8 @@ class DualClip:
         require(0 <= self.low <= 1, "clip low", self.low, "in [0, 1]")
         require(self.high >= 0, "clip high", self.high, ">= 0")
         require(self.ceiling > 1, "clip ceiling", self.ceiling, "> 1 (inf switches it off)")
+        if self.low == self.high == 0:
+            raise ValueError("clip low and clip high are both 0: no unit would learn even at w = 1; raise one of them")
 
     def __call__(self, w: Values, is_good: Flags, log_pi: Values | None = None) -> Clipped:
         """Return the weight replaced by the bound it passed, without gradient there."""

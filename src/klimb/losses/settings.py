@@ -210,6 +210,8 @@ class KtoSettings:
         for name in ("desirable_weight", "undesirable_weight"):
             weight = getattr(self, name)
             require(math.isfinite(weight) and weight >= 0, name, weight, "finite and >= 0")
+        if self.desirable_weight == self.undesirable_weight == 0:
+            raise ValueError("desirable_weight and undesirable_weight are both 0: then nothing is learnt; raise one")
         _require_reduction(self.reduce)
 
     bounds_weights: ClassVar[bool] = True

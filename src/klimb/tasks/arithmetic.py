@@ -16,7 +16,7 @@ from annotated_types import Ge, Le, MaxLen
 
 from klimb.declarations import Fraction, LongText, Matching, Seed, configurable, require
 from klimb.tasks.answers import verify_integer
-from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, chat, right_or_wrong
+from klimb.tasks.protocol import QUESTION_SLOT, Problem, ProblemSet, Response, Score, chat, right_or_wrong
 from klimb.tasks.python_rewards import TASKS_OWN, RewardOrTask, as_written, with_reward
 from klimb.tasks.splits import split
 from klimb.tasks.truncation import WrongIfCut
@@ -86,6 +86,11 @@ class ArithmeticSettings:
         require(self.num_problems >= 2, "num_problems", self.num_problems, ">= 2 (one to learn from, one to hold out)")
         if EXPRESSION_SLOT not in self.wording:
             raise ValueError(f"wording must contain {EXPRESSION_SLOT}, got {self.wording!r}")
+
+    @property
+    def question_template(self) -> str:
+        """The wording with the slot that other tasks' templates have."""
+        return self.wording.replace(EXPRESSION_SLOT, QUESTION_SLOT)
 
     def make_task(self) -> ProblemSet:
         """Return the problems with integer answers, split so that 3+5 and 5+3 are on the same side.

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from klimb.declarations import Count, LongText, Parameters, Seed, ShortText, configurable, one_of
 from klimb.tasks.answers import EXTRACTIONS
-from klimb.tasks.protocol import QUESTION_SLOT, ProblemSet, QuestionTemplate
+from klimb.tasks.protocol import QUESTION_SLOT, ProblemSet, QuestionTemplate, did_you_mean
 from klimb.tasks.python_rewards import TASKS_OWN, RewardOrTask, as_written, with_reward
 
 
@@ -57,16 +57,40 @@ class ReasoningGymSettings:
             ImportError: if the package is missing.
             ValueError: there is no such dataset or parameter, or too few different questions.
         """
-        try:
-            adapter = import_module("klimb.tasks.gym_problems")
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.partition(".")[0] != "reasoning_gym":
-                raise
-            raise ImportError(
-                "reasoning-gym tasks need a package that is not installed: pip install 'klimb[reasoning-gym]' "
-                "(a C compiler must be there, for its dependency pycosat)"
-            ) from error
+        adapter = _load_adapter()
         return with_reward(adapter.reasoning_gym_problems(self), self.reward)
+
+
+def check_dataset(name: str, *, setting: str, besides: str) -> None:
+    """Return if reasoning-gym has a dataset of this name.
+
+    Args:
+        name: of the dataset.
+        setting: that names it.
+        besides: what the setting may be too.
+
+    Raises:
+        ImportError: if the package is missing.
+        ValueError: there is none.
+    """
+    known = _load_adapter().DATASETS
+    if name not in known:
+        raise ValueError(
+            f"{setting} names {name!r}, which is neither {besides!r} nor one of the {len(known)} datasets of "
+            f"reasoning-gym{did_you_mean(name, [besides, *known])}"
+        )
+
+
+def _load_adapter() -> Any:
+    try:
+        return import_module("klimb.tasks.gym_problems")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "reasoning_gym":
+            raise
+        raise ImportError(
+            "reasoning-gym tasks need a package that is not installed: pip install 'klimb[reasoning-gym]' "
+            "(a C compiler must be there, for its dependency pycosat)"
+        ) from error
 
 
 def reasoning_gym(dataset: str, **settings: Any) -> ProblemSet:

@@ -11,6 +11,7 @@ from typing import Annotated, Protocol, runtime_checkable
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 
 from klimb.declarations import Count, configurable, require
+from klimb.tasks.patterns import check_pattern
 from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, ScoreFunction, Task
 from klimb.tasks.truncation import Truncated, WrongIfCut
 
@@ -92,11 +93,13 @@ class FormatSettings:
     """Added to the reward when it matches."""
 
     def __post_init__(self) -> None:
-        try:
-            re.compile(self.pattern, re.DOTALL)
-        except re.error as error:
-            raise ValueError(f"pattern {self.pattern!r} is not a regular expression: {error}") from error
-        require(math.isfinite(self.weight), "weight", self.weight, "finite")
+        check_pattern("pattern", self.pattern)
+        require(
+            math.isfinite(self.weight) and self.weight != 0,
+            "weight",
+            self.weight,
+            "finite, and not 0: leave the section out for no bonus",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

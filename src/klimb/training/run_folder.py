@@ -45,6 +45,11 @@ class RunFolder:
         return self.path / "evaluations.jsonl"
 
     @property
+    def prompts(self) -> Path:
+        """How the prompts of training, warm-up and evaluations differ; there is none where they do not."""
+        return self.path / "prompts.json"
+
+    @property
     def report(self) -> Path:
         """The page about the run."""
         return self.path / "report.html"
@@ -138,6 +143,7 @@ def read_run(path: Path) -> RunRecord:
         evaluations=_evaluations(folder),
         guard=read_tables(path / "guard.json"),
         summary=read_tables(folder.summary),
+        prompt_differences=tuple(map(str, read_tables(folder.prompts).get("differences", ()))),
     )
 
 

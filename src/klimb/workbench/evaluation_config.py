@@ -6,7 +6,7 @@ from typing import Any
 from klimb.errors import ConfigError
 from klimb.tasks.catalogue import task_table
 from klimb.training.run_folder import RunFolder, is_run
-from klimb.workbench.config import RunConfig, build_config, read_tables, with_overrides
+from klimb.workbench.config import RunConfig, build_config, is_resolved, read_tables, with_overrides
 from klimb.workbench.model_path import model_path
 
 
@@ -40,7 +40,8 @@ def evaluation_config(model: str, *, task: str, config: Path | None, overrides: 
     # The saved model holds the trained weights: an adapter of the run is already in them.
     kept = {key: value for key, value in model_table.items() if key not in ("path", "lora")}
     tables["model"] = {**kept, "path": model}
-    return build_config(with_overrides(tables, overrides), source=str(config or "--task"))
+    written = config is not None and is_resolved(config)
+    return build_config(with_overrides(tables, overrides, is_resolved=written), source=str(config or "--task"))
 
 
 def evaluated_task(task: str, *, option: str) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from klimb.workbench.loggers import check_loggers, open_trackers
 from klimb.workbench.loggers.tracker import Tracker
 from klimb.workbench.measuring import measure
 from klimb.workbench.own_findings import check_findings, find_in
-from klimb.workbench.session import Session, describe, make_loop_settings, read_pairs
+from klimb.workbench.session import Session, describe, make_loop_settings
 
 
 class StepRecorder:
@@ -203,6 +203,8 @@ def run_training(
         identity = identity_of(session)
         settle_identity(folder.path, identity)
         clock.continue_from(_seconds_until_now(folder))
+        if session.prompt_differences:
+            write_json(folder.prompts, {"differences": list(session.prompt_differences)})
         tracker = stack.enter_context(_open_trackers(session.config, folder))
         before = _measure_before(session, folder, console)
         settings = _within_time(make_loop_settings(session.config), before)
@@ -383,9 +385,9 @@ def _tell_how_to_go_on(console: Console, folder: RunFolder, error: Interrupted) 
 
 def _cloning(session: Session, view: View) -> Callable[[], None] | None:
     section = session.config.cloning
-    if section is None:
+    pairs = session.pairs
+    if section is None or pairs is None:
         return None
-    pairs = read_pairs(section)
 
     def prepare() -> None:
         view.phase("cloning")

@@ -1,33 +1,37 @@
 """Assemble a run from its configuration: policy, task, loss and settings. The only translation between the two."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from klimb.errors import ConfigError
-from klimb.experience import Message, open_store
+from klimb.experience import open_store
 from klimb.losses import Corrected, Loss, NoCorrection, Objective, build_loss, slope_at_reference
 from klimb.own_parts import is_own, load_function, sources_of
 from klimb.policies import ModelSettings, Policy, keep_freed_memory, load_model
 from klimb.samplers import LocalSampler, Sampler
 from klimb.tasks import Problem, ProblemSet, Scorer, with_shaping
-from klimb.tasks.file import read_rows
 from klimb.training import (
     LoopSettings,
     OfflineSource,
     OptimizerSettings,
 )
+from klimb.training.cloning import Pair
 from klimb.training.run_folder import flat_settings
 from klimb.training.settings import SOURCES, IterativeReference, why_centred
+from klimb.training.settings.loop import check_minibatches
 from klimb.training.sources.offline import check_logs
 from klimb.training.streams import derive_seed
 from klimb.training.temperature import find_temperature
 from klimb.ui.terminal.run import guard_facts
-from klimb.workbench.config import CloningConfig, RunConfig, SamplingConfig, StoreSection
+from klimb.workbench.asking import NUM_LOOKED_AT, Prompt, find_differences, read_pairs, template_of
+from klimb.workbench.config import RunConfig, SamplingConfig, StoreSection
 from klimb.workbench.config.reading import resolved_tables
 
 
@@ -107,22 +111,25 @@ def make_logs(config: RunConfig, policy: Policy) -> tuple[OfflineSource, ...]:
     )
 
 
-def read_pairs(section: CloningConfig) -> list[tuple[tuple[Message, ...], str]]:
-    """Return the pairs to imitate.
+def make_pairs(config: RunConfig, task: ProblemSet, logs: Sequence[OfflineSource]) -> list[Pair] | None:
+    """Return the pairs of the warm-up; None where there is none.
 
     Raises:
         ConfigError: a row has no text in one of the two columns.
     """
-    pairs = []
-    for row in read_rows(Path(section.path)):
-        missing = [
-            column for column in (section.prompt, section.response) if not isinstance(row.values.get(column), str)
-        ]
-        if missing:
-            raise ConfigError(f"{row.place}: column {missing[0]!r} must hold a text; see cloning.prompt and .response")
-        message: Message = {"role": "user", "content": str(row.values[section.prompt])}
-        pairs.append(((message,), str(row.values[section.response])))
-    return pairs
+    if config.cloning is None:
+        return None
+    asks = config.task if config.sources.share("rollout") > 0 else None
+    return read_pairs(config.cloning, task=asks, asked=prompts_of_training(config, task, logs))
+
+
+def prompts_of_training(config: RunConfig, task: ProblemSet, logs: Sequence[OfflineSource]) -> list[Prompt]:
+    """Return prompts that the run trains on: of its task, then of its logs."""
+    drawn = task.train[:NUM_LOOKED_AT] if config.sources.share("rollout") > 0 else ()
+    return [
+        *(problem.messages for problem in drawn),
+        *(prompt for log in logs for prompt in log.prompts(NUM_LOOKED_AT)),
+    ]
 
 
 INERT = (
@@ -148,11 +155,30 @@ class Session:
     task: ProblemSet
     scorer: Scorer
     load_seconds: float
+    pairs: Sequence[Pair] | None = None
 
     @property
     def held_out(self) -> Sequence[Problem]:
         """The problems of the evaluations."""
         return self.task.held_out[: self.config.evaluation.num_problems]
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether held-out problems are answered, at the ends or in between."""
+        asked = self.config.evaluation
+        return bool(self.held_out) and (asked.at_ends or asked.is_on)
+
+    @cached_property
+    def prompt_differences(self) -> tuple[str, ...]:
+        """How the prompts of training, of the warm-up and of the evaluations differ, one sentence each."""
+        config = self.config
+        is_known = config.sources.share("rollout") == 1 and not is_own(config.task.kind)
+        sources = {
+            "training": prompts_of_training(config, self.task, self.logs),
+            "the warm-up": [messages for messages, _ in self.pairs or ()],
+            "the evaluations": [problem.messages for problem in self.held_out] if self.is_evaluated else [],
+        }
+        return find_differences(sources, template=template_of(config.task, ()) if is_known else None)
 
 
 def make_session(config: RunConfig) -> Session:
@@ -170,8 +196,10 @@ def make_session(config: RunConfig) -> Session:
     policy = make_policy(config.model)
     logs = make_logs(config, policy)
     check_logs(logs, config.sources, needs_log_mu=objective.needs_log_mu)
+    _check_groups(config, logs)
     policy.temperature = find_temperature(config.loop_settings(), logs, needs_log_mu=objective.needs_log_mu)
     sampler = make_sampler(policy, config.sampling)
+    pairs = make_pairs(config, task, logs)
     return Session(
         config=config,
         objective=objective,
@@ -181,7 +209,16 @@ def make_session(config: RunConfig) -> Session:
         task=task,
         scorer=make_scorer(config, task),
         load_seconds=time.monotonic() - started,
+        pairs=pairs,
     )
+
+
+def _check_groups(config: RunConfig, logs: Sequence[OfflineSource]) -> None:
+    """Return if a step that draws nothing has a group for each of its optimiser steps."""
+    if config.sources.share("rollout") == 0:
+        wanted = config.sources.num_groups(config.sampling.num_prompts)
+        most = sum(min(wanted[log.source], log.num_groups) for log in logs)
+        check_minibatches(config.training.num_minibatches, most, "sampling.num_prompts and the groups of the log")
 
 
 def describe(session: Session) -> list[tuple[str, str]]:
@@ -199,10 +236,20 @@ def describe(session: Session) -> list[tuple[str, str]]:
             f"{training.num_steps} of {_batch_in_words(config)} · {config.optimizer.kind}, learning rate "
             f"{config.optimizer.learning_rate:g} {_warmup_in_words(config.optimizer)}",
         ),
+        *_warm_up_in_words(session),
         *guard_facts(config.guard),
+        *(("prompts differ", difference) for difference in session.prompt_differences),
         *([("note", INERT)] if is_inert(config) else []),
         *([("note", INERT_ON_LOGS)] if is_inert_on_logs(config) else []),
     ]
+
+
+def _warm_up_in_words(session: Session) -> list[tuple[str, str]]:
+    section, pairs = session.config.cloning, session.pairs
+    if section is None or pairs is None:
+        return []
+    num_steps = section.num_epochs * math.ceil(len(pairs) / section.batch_size)
+    return [("warm-up", f"{len(pairs)} answers from {section.path} cloned in {num_steps} optimiser steps")]
 
 
 def _sampler_in_words(session: Session) -> str:

@@ -11,7 +11,7 @@ import pytest
 from klimb.declarations import MOST
 from klimb.errors import ConfigError
 from klimb.workbench.study.config import StudyConfig, read_study, ready_studies
-from klimb.workbench.study.plan import STUDY_OWNED, StudyPlan, laid_over, make_plan
+from klimb.workbench.study.plan import STUDY_OWNED, StudyPlan, make_plan
 
 STUDY = """
 [study]
@@ -105,13 +105,21 @@ def test_an_optimizer_of_another_kind_keeps_the_shared_settings():
     assert {cell.config.optimizer.weight_decay for cell in cells} == {0.0}
 
 
-def test_a_task_of_another_kind_replaces_the_whole_task():
-    lower = {"task": {"kind": "arithmetic", "digits": 2}, "objective": {"clip": "dual"}}
-    upper = {"task": {"kind": "file", "path": "x.jsonl"}, "objective": {"clip": {"low": 0.5}}}
-    assert laid_over(lower, upper) == {
-        "task": {"kind": "file", "path": "x.jsonl"},
-        "objective": {"clip": {"kind": "dual", "low": 0.5}},
-    }
+def test_a_task_of_another_kind_replaces_the_whole_task_where_its_settings_are_moved_to_their_arm():
+    text = STUDY.replace(
+        "[tasks.sums.task]", "[tasks.logic.task]\nkind = 'reasoning-gym'\ndataset = 'gcd'\n[tasks.sums.task]"
+    )
+    tasks = {cell.task: cell.config.task.kind for cell in plan_of(text).cells}
+    assert tasks == {"sums": "arithmetic", "products": "arithmetic", "logic": "reasoning-gym"}
+
+
+def test_a_setting_of_the_base_that_is_nothing_to_the_kind_of_an_arm_is_refused_by_name():
+    text = STUDY.replace("[base.", "[base.task]\nkind = 'arithmetic'\ndigits = 2\n\n[base.", 1)
+    text += "[tasks.logic.task]\nkind = 'reasoning-gym'\ndataset = 'gcd'\n"
+    with pytest.raises(ConfigError) as raised:
+        plan_of(text)
+    assert "logic · grpo" in str(raised.value)
+    assert "task.digits = 2 was written for task.kind = 'arithmetic', and 'reasoning-gym' has no" in str(raised.value)
 
 
 def test_all_runs_have_the_same_budget_and_are_evaluated_at_equal_parts_of_it():

@@ -248,6 +248,21 @@ def not_learning(record: RunRecord, limits: Thresholds) -> Finding | None:
     )
 
 
+def prompts_differ(record: RunRecord, limits: Thresholds) -> Finding | None:
+    """Find prompts of the warm-up or of the evaluations that training never asks."""
+    if not record.prompt_differences:
+        return None
+    return Finding(
+        status="warning",
+        title="What is trained on is asked otherwise elsewhere in the run",
+        evidence="\n".join(f"{difference}." for difference in record.prompt_differences),
+        advice=(
+            "Ask alike: cloning.template and cloning.system_prompt for the warm-up, task.template (task.wording) and "
+            "task.system_prompt for what is drawn and evaluated; a log is best evaluated on prompts as its own."
+        ),
+    )
+
+
 def cloning(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Whether the data that is imitated became more likely: learnt, not moved, or unlearnt."""
     curve = curve_of(record, "log_pi_mean", limits)

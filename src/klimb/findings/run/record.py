@@ -23,6 +23,7 @@ class RunRecord:
         evaluations: in the order they were made, before and after training included.
         guard: `before`, `after` and `events` of guard.json; empty if nothing was guarded.
         summary: the results; empty until the run has finished.
+        prompt_differences: how the prompts of training, warm-up and evaluations differ, one sentence each.
     """
 
     folder: Path
@@ -32,6 +33,7 @@ class RunRecord:
     evaluations: tuple[EvaluationRecord, ...]
     guard: Mapping[str, Any]
     summary: Mapping[str, Any]
+    prompt_differences: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -7,10 +7,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 
 from klimb.tasks import Problem, ProblemSet, Response, Score, ScoreFunction, apply_truncation, chat, reasoning_gym
-
-EVERYDAY = "everyday"
-"""The set that is shipped: short questions of general knowledge."""
-
+from klimb.training.guard.settings import EVERYDAY
 
 SET, FORMAT = "set", "format"
 

@@ -1,7 +1,6 @@
 """What the guard of a run measures, the limits it sets, and what it does beyond one. Read without torch."""
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
@@ -9,6 +8,12 @@ from annotated_types import Ge, Gt, Le, MaxLen
 
 from klimb.declarations import Count, Fraction, FromList, OrWord, PathText, ShortText, configurable
 from klimb.findings.guard.thresholds import THRESHOLDS
+from klimb.tasks.patterns import check_pattern
+from klimb.tasks.reasoning_gym import check_dataset
+
+EVERYDAY = "everyday"
+"""The set that is shipped: short questions of general knowledge."""
+
 
 Action = Literal["warn", "stop", "rollback"]
 
@@ -92,10 +97,11 @@ def _check_general(names: tuple[str, ...]) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f"guard.general names {repeated[0]!r} twice; each set once is enough")
+    for name in names:
+        if name != EVERYDAY:
+            check_dataset(name, setting="guard.general", besides=EVERYDAY)
 
 
 def _check_format(pattern: str) -> None:
-    try:
-        re.compile(pattern, re.DOTALL)
-    except re.error as error:
-        raise ValueError(f"guard.format {pattern!r} is not a regular expression: {error}") from error
+    if pattern:
+        check_pattern("guard.format", pattern)

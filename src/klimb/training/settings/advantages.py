@@ -1,5 +1,6 @@
 """From rewards to advantages: of which token, less which baseline, in which groups. Read without torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
@@ -41,6 +42,13 @@ class AdvantageSettings:
 CreditKind = Literal["response", "reward-to-go", "gae"]
 
 
+IDLE_CREDIT: Mapping[str, tuple[str, ...]] = {
+    "response": ("kl_in_reward", "gae_lambda", "discount", "whiten"),
+    "reward-to-go": ("gae_lambda",),
+}
+"""The settings of credit that do nothing, by its kind."""
+
+
 @configurable
 @dataclass(frozen=True, kw_only=True)
 class CreditSettings:
@@ -66,10 +74,9 @@ class CreditSettings:
         self._check_read()
 
     def _check_read(self) -> None:
-        idle = {"response": ("kl_in_reward", "gae_lambda", "discount", "whiten"), "reward-to-go": ("gae_lambda",)}
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if entry.name in idle.get(self.kind, ()) and value != entry.default:
+            if entry.name in IDLE_CREDIT.get(self.kind, ()) and value != entry.default:
                 raise ValueError(
                     f"credit.{entry.name} = {value!r} does nothing with credit.kind = {self.kind!r}; leave it out, or "
                     "set another credit.kind"

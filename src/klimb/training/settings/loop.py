@@ -117,6 +117,20 @@ class RolloutSettings(SamplingSettings):
             raise ValueError("temperature is 0: a policy that always answers the same cannot learn from itself; use 1")
 
 
+def check_minibatches(num_minibatches: int, num_groups: int, told_by: str) -> None:
+    """Return if every optimiser step of a pass gets a group.
+
+    Raises:
+        ValueError: there are fewer groups in a step than it is divided into; `told_by` says what decides their number.
+    """
+    if num_minibatches > num_groups:
+        raise ValueError(
+            f"training.num_minibatches = {num_minibatches} divides each batch into more optimiser steps than it has "
+            f"groups: {num_groups}, by {told_by}. Groups are not torn apart; set training.num_minibatches to at most "
+            f"{num_groups}, or {told_by} higher"
+        )
+
+
 @configurable
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSettings:
@@ -201,6 +215,7 @@ class LoopSettings:
             object.__setattr__(self, "optimizer", replace(self.optimizer, warmup_steps=number))
         self._check_credit()
         self._check_sources()
+        check_minibatches(self.training.num_minibatches, self.sampling.num_prompts, "sampling.num_prompts")
         if self.sampling.num_samples == 1 and self.advantages.kind in NEEDS_GROUPS:
             raise ValueError(
                 f"advantages.kind = {self.advantages.kind!r} compares the answers to one prompt, but "

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from klimb.experience import Sample
+from klimb.experience import Message, Sample
 from klimb.experience.content import hash_content
 from klimb.policies import Policy
 from klimb.policies.tokenizing import TokenMismatch, with_token_ids
@@ -123,6 +123,11 @@ class OfflineSource:
             known = ", ".join(f"{temperature!r}::double" for temperature in found if temperature is not None)
             condition = f"{within}sampling.temperature not in ({known})"
         return found
+
+    def prompts(self, count: int) -> list[tuple[Message, ...]]:
+        """Return the prompts of the first groups; what the source gives next stays the same."""
+        groups = self._store.groups(self._group_ids[:count], where=self._where)
+        return [group[0].prompt for group in groups if group]
 
     def fingerprint(self) -> str:
         """Return what changes with anything that training reads of the source: all of it is read once."""

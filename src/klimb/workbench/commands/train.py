@@ -28,7 +28,7 @@ def train(
 
     Args:
         config: The run's TOML file.
-        settings: Overrides such as `objective.beta=1e-3`; values are TOML.
+        settings: Overrides such as `objective.beta=1e-3`; values are TOML, `default` takes a key of the file away.
         folder: Where the results go; without it, a new folder under `run.folder`.
         dry_run: Load, take one group (of a run on logs, one step) through everything, print estimates, and stop.
         resume: A run's folder: go on from its newest checkpoint.
@@ -68,9 +68,9 @@ def _begin(path: Path, overrides: list[str], folder: Path | None, *, is_dry: boo
 
 def _name_after(path: Path, overrides: list[str]) -> "RunConfig":
     """Return the configuration, named after its file unless it names itself."""
-    from klimb.workbench.config import build_config, read_tables, with_overrides
+    from klimb.workbench.config import build_config, is_resolved, read_tables, with_overrides
 
-    tables = with_overrides(read_tables(path), overrides)
+    tables = with_overrides(read_tables(path), overrides, is_resolved=is_resolved(path))
     section = tables.setdefault("run", {})
     if isinstance(section, dict):
         section.setdefault("name", re.sub(r"[^A-Za-z0-9._-]", "-", path.stem)[:100].lstrip(".") or "run")
@@ -88,7 +88,8 @@ def _resume(path: Path, overrides: list[str], *, is_alone: bool) -> None:
     from klimb.workbench.config.paths import check_paths
 
     folder = RunFolder(path)
-    run = build_config(with_overrides(read_tables(folder.config), overrides), source=str(folder.config))
+    tables = with_overrides(read_tables(folder.config), overrides, is_resolved=True)
+    run = build_config(tables, source=str(folder.config))
     check_paths(run)
     _run(run, path, lambda: folder, resume=True)
 

@@ -3,7 +3,14 @@
 from klimb.workbench.config.errors import nearest_keys
 from klimb.workbench.config.fields import FieldFacts, known_fields
 from klimb.workbench.config.objective import divergence_of
-from klimb.workbench.config.reading import build_config, read_config, read_tables, save_config, with_overrides
+from klimb.workbench.config.reading import (
+    build_config,
+    is_resolved,
+    read_config,
+    read_tables,
+    save_config,
+    with_overrides,
+)
 from klimb.workbench.config.recipe import DEFAULT_RECIPE, recipe_sections, table_of
 from klimb.workbench.config.run import RunConfig
 from klimb.workbench.config.sections import CloningConfig, EvaluationConfig, SamplingConfig, StoreSection
@@ -18,6 +25,7 @@ __all__ = [
     "StoreSection",
     "build_config",
     "divergence_of",
+    "is_resolved",
     "known_fields",
     "nearest_keys",
     "read_config",

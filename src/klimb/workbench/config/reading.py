@@ -1,10 +1,10 @@
 """From a TOML file and `--set` overrides to a `RunConfig`, and back to JSON."""
 
-import copy
 import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,15 @@ from pydantic import ValidationError
 
 from klimb.errors import ConfigError
 from klimb.workbench.config.errors import config_error, nearest_keys
+from klimb.workbench.config.fields import known_fields
+from klimb.workbench.config.layers import lay_over, layer_of
 from klimb.workbench.config.run import RunConfig
 
 LARGEST_FILE_BYTES = 1_000_000
+
+
+UNSAID = "default"
+"""The bare word that takes a key away."""
 
 
 _BARE_WORD = re.compile(r"^[A-Za-z_./~][^\s\"'\[\]{}=,]*$")
@@ -29,7 +35,13 @@ def read_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
     Raises:
         ConfigError: the file can't be read or parsed, or settings are wrong; all of them are named.
     """
-    return build_config(read_tables(path), overrides, source=str(path))
+    tables = with_overrides(read_tables(path), overrides, is_resolved=is_resolved(path))
+    return build_config(tables, source=str(path))
+
+
+def is_resolved(path: Path) -> bool:
+    """Return True if the file is one that a run has written, every default filled in."""
+    return path.suffix == ".json"
 
 
 def build_config(tables: Mapping[str, Any], overrides: Iterable[str] = (), *, source: str) -> RunConfig:
@@ -60,22 +72,52 @@ def read_tables(path: Path) -> dict[str, Any]:
     return tables
 
 
-def with_overrides(tables: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+def with_overrides(tables: Mapping[str, Any], overrides: Iterable[str], *, is_resolved: bool = False) -> dict[str, Any]:
     """Return a copy of the tables with each `key=value` put in; values are TOML, a bare word is a text.
 
+    The bare word `default` takes away what the tables say of the key.
+
+    Args:
+        tables: as `read_tables` gives them.
+        overrides: in any order.
+        is_resolved: the tables are those of a run that has filled in every default.
+
     Raises:
-        ConfigError: an override isn't `key=value`, or its value isn't TOML.
+        ConfigError: an override isn't `key=value`, its value isn't TOML, two of them contradict each other, or the
+            tables hold what does not fit them.
     """
-    changed = copy.deepcopy(dict(tables))
+    values: dict[str, Any] = {}
     for override in overrides:
-        key, equals, value = override.partition("=")
-        key = key.strip()
-        if not equals or not _KEY.match(key):
-            near = "=... or ".join(nearest_keys(key))
-            hint = f"; did you mean {near}=...?" if near else ""
-            raise ConfigError(f"--set takes key=value such as objective.beta=1e-3, got {override!r}{hint}")
-        _put(changed, key, _toml_value(key, value.strip()))
-    return changed
+        key, value = _key_and_value(override)
+        if key in values and repr(values[key]) != repr(value):
+            raise ConfigError(f"--set gives {key} twice: {_as_given(values[key])} and {_as_given(value)}; say one")
+        values[key] = value
+    return lay_over(tables, layer_of(values), is_resolved=is_resolved)
+
+
+def _key_and_value(override: str) -> tuple[str, Any]:
+    key, equals, value = override.partition("=")
+    key = key.strip()
+    if not equals or not _KEY.match(key):
+        near = "=... or ".join(nearest_keys(key))
+        hint = f"; did you mean {near}=...?" if near else ""
+        raise ConfigError(f"--set takes key=value such as objective.beta=1e-3, got {override!r}{hint}")
+    if value.strip() != UNSAID:
+        return key, _toml_value(key, value.strip())
+    if key not in {facts.path for facts in known_fields()} and f"{key.rpartition('.')[0]}.*" not in _open_tables():
+        near = " or ".join(nearest_keys(key))
+        raise ConfigError(f"--set {override}: unknown key{f'; did you mean {near}?' if near else ''}")
+    return key, None
+
+
+@cache
+def _open_tables() -> frozenset[str]:
+    """Return `TABLE.*` for each table whose keys are names of the user's own."""
+    return frozenset(facts.path for facts in known_fields() if facts.path.endswith(".*"))
+
+
+def _as_given(value: Any) -> str:
+    return UNSAID if value is None else repr(value)
 
 
 def save_config(path: Path, config: RunConfig) -> None:
@@ -105,19 +147,3 @@ def _toml_value(key: str, text: str) -> Any:
         if _BARE_WORD.match(text):
             return text
         raise ConfigError(f"--set {key}={text}: the value must be TOML, e.g. 1e-3, true, 'text' or [1, 2]") from None
-
-
-def _put(tables: dict[str, Any], key: str, value: Any) -> None:
-    *sections, leaf = key.split(".")
-    table: dict[str, Any] = tables
-    for section in sections:
-        inner: Any = table.setdefault(section, {})
-        if isinstance(inner, str):
-            inner = table[section] = {"kind": inner}
-        if not isinstance(inner, dict):
-            raise ConfigError(f"--set {key}: {section} is {inner!r} and not a table")
-        table = inner
-    # A section of another kind starts afresh: the old kind's keys mean nothing to it.
-    if leaf == "kind" and table.get("kind", value) != value:
-        table.clear()
-    table[leaf] = value

@@ -2,38 +2,73 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields
 from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from klimb.losses.settings import LOSSES
+from klimb.declarations import OneOf
+from klimb.losses.clips import CLIPS
+from klimb.losses.settings import CORRECTION_CHOICES, LOSSES, OwnClip
+from klimb.tasks.catalogue import TASKS, OwnTask
 from klimb.training.recipe import Recipe
 from klimb.training.recipes import RECIPES
-from klimb.training.settings import TrainingSettings, automatic_warmup
+from klimb.training.settings import REFERENCES, OwnReference, TrainingSettings, automatic_warmup
+from klimb.training.settings.advantages import IDLE_CREDIT
 
 DEFAULT_RECIPE = "rpg-reinforce-urkl"
+
+
+UNIONS: Mapping[str, OneOf] = {
+    "task": OneOf(TASKS, own=OwnTask),
+    "objective.clip": OneOf({kind: type(clip) for kind, clip in CLIPS.items()}, own=OwnClip),
+    "correction": OneOf(CORRECTION_CHOICES),
+    "reference": OneOf(REFERENCES, own=OwnReference),
+}
+"""Tables whose keys depend on their kind. Elsewhere there are the same keys whatever the kind."""
+
+
+OTHER_BOUNDS = ("objective.clip",)
+"""Of these a key of the same name is another bound with each kind: `low` of a mask is not that of a dual clip."""
+
+
+KINDED = (*UNIONS, "optimizer", "advantages", "credit")
+"""Tables that may be given as the word of their kind alone."""
+
+
+Tables = dict[str, Any]
 
 
 def with_recipe_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the same configuration with every setting of its recipe that it leaves open filled in.
 
-    A section of another `kind` than the recipe's takes nothing from the recipe. An unknown recipe is left for the
-    field's own check to report; until then the default recipe fills in, so that all errors come at once.
+    What does not fit another `kind`, or another loss, than the recipe's is not taken from it. An unknown recipe is left
+    for the field's own check to report; until then the default recipe fills in, so that all errors come at once.
     """
+    filled = _with_tables_for_words(given)
     objective = given.get("objective", {})
     name = objective.get("recipe", DEFAULT_RECIPE) if isinstance(objective, Mapping) else DEFAULT_RECIPE
     recipe = RECIPES[name if isinstance(name, str) and name in RECIPES else DEFAULT_RECIPE]
-    filled = dict(given)
     for section, defaults in recipe_sections(recipe).items():
-        filled[section] = lay_over(defaults, given.get(section, {}))
-    filled["correction"] = lay_over({"kind": "auto"}, given.get("correction", {}))
+        filled[section] = _fill_gaps(defaults, filled.get(section, {}), path=section)
     if "task" not in given and _draws_nothing(given.get("sources", {})):
         # A user's own logs are not to be judged by a task that nobody asked for.
-        filled["evaluation"] = lay_over({"at_ends": False}, given.get("evaluation", {}))
-    filled["task"] = lay_over({"kind": "arithmetic"}, given.get("task", {}))
+        filled["evaluation"] = _fill_gaps({"at_ends": False}, given.get("evaluation", {}), path="evaluation")
     return _with_warmup(filled)
+
+
+def _with_tables_for_words(given: Mapping[str, Any]) -> Tables:
+    """Return the same with a table in the place of each word that names the kind of one."""
+    tables = dict(given)
+    for path in KINDED:
+        section, _, leaf = path.rpartition(".")
+        if section and isinstance(tables.get(section), Mapping):
+            tables[section] = table = dict(tables[section])
+        else:
+            table = tables
+        if isinstance(word := table.get(leaf), str):
+            table[leaf] = {"kind": word}
+    return tables
 
 
 def _with_warmup(given: dict[str, Any]) -> dict[str, Any]:
@@ -64,9 +99,15 @@ def _draws_nothing(sources: Any) -> bool:
     return sources.get("rollout", 0) == 0 and sum(others) >= 1
 
 
-def recipe_sections(recipe: Recipe) -> dict[str, dict[str, Any]]:
+def sections_without_recipe() -> dict[str, Tables]:
+    """Return the kinds of the sections that no recipe names: section -> its table."""
+    return {"correction": {"kind": "auto"}, "task": {"kind": "arithmetic"}}
+
+
+def recipe_sections(recipe: Recipe) -> dict[str, Tables]:
     """Return a recipe in the words of the configuration: section -> field -> value."""
     return {
+        **sections_without_recipe(),
         "objective": {"recipe": recipe.name, **table_of(recipe.objective)},
         "advantages": table_of(recipe.advantages),
         "credit": table_of(recipe.credit),
@@ -74,7 +115,7 @@ def recipe_sections(recipe: Recipe) -> dict[str, dict[str, Any]]:
     }
 
 
-def table_of(settings: Any, **options: Any) -> dict[str, Any]:
+def table_of(settings: Any, **options: Any) -> Tables:
     """Return a settings class's values as a file would hold them; options as pydantic's `exclude_defaults`."""
     return _adapter(type(settings)).dump_python(settings, mode="json", **options)
 
@@ -84,25 +125,27 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def lay_over(defaults: Mapping[str, Any], given: Any) -> Any:
-    """`given` with the gaps filled from `defaults`; a bare text for a table with a `kind` names the kind."""
-    if isinstance(given, str) and "kind" in defaults:
-        given = {"kind": given}
+def _fill_gaps(defaults: Mapping[str, Any], given: Any, *, path: str) -> Any:
+    """Return `given` with its gaps filled by what of the defaults fits it."""
     if not isinstance(given, Mapping):
         return given
-    if "kind" in defaults and given.get("kind", defaults["kind"]) != defaults["kind"]:
-        return dict(given)
-    merged = {**_shared_with_another_loss(defaults, given), **given}
+    merged = {**_fitting(defaults, given, path), **given}
     for key, default in defaults.items():
         if isinstance(default, Mapping) and key in given:
-            merged[key] = lay_over(default, given[key])
+            merged[key] = _fill_gaps(default, given[key], path=f"{path}.{key}")
     return merged
 
 
-def _shared_with_another_loss(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what of a recipe's objective a loss that is not the recipe's has too."""
-    loss = given.get("loss", defaults.get("loss"))
-    if loss == defaults.get("loss") or not isinstance(loss, str) or loss not in LOSSES:
-        return defaults
-    shared = {entry.name for entry in fields(LOSSES[loss])} | {"recipe"}
-    return {key: value for key, value in defaults.items() if key in shared and key != "loss"}
+def _fitting(defaults: Mapping[str, Any], given: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    """Return those of a recipe's settings that act with the kind, or the loss, that is given."""
+    kind = given.get("kind", defaults.get("kind"))
+    if path in UNIONS:
+        return defaults if kind == defaults.get("kind") else {}
+    if path == "credit":
+        idle = IDLE_CREDIT.get(kind, ()) if isinstance(kind, str) else ()
+        return {key: value for key, value in defaults.items() if key not in idle}
+    if path == "objective":
+        loss = given.get("loss", defaults["loss"])
+        is_another = loss != defaults["loss"] and isinstance(loss, str) and loss in LOSSES
+        return {"recipe": defaults["recipe"]} if is_another else defaults
+    return defaults

@@ -21,6 +21,7 @@ from klimb.tasks.arithmetic import ArithmeticSettings
 from klimb.tasks.catalogue import TASKS, OwnTask, TaskSettings
 from klimb.tasks.settings import ScoringSettings
 from klimb.training.guard.settings import GuardSettings
+from klimb.training.recipes import RECIPES
 from klimb.training.settings import (
     REFERENCES,
     AdvantageSettings,
@@ -111,6 +112,7 @@ class RunConfig(BaseModel):
     def _check_what_fits_together(self) -> Self:
         self._check_correction()
         self._check_stores()
+        self._check_critic()
         objective = self.objective
         slope = None
         if isinstance(objective, ObjectiveSettings) and not is_own(str(objective.divergence)):
@@ -169,6 +171,15 @@ class RunConfig(BaseModel):
             raise ValueError(
                 f"correction.kind = {kind!r} splits the ratio pi/mu, and objective.ratio = 'none' (recipe "
                 f"{objective.recipe}) forms none; leave [correction] out, or set objective.ratio = 'recorded'"
+            )
+
+    def _check_critic(self) -> None:
+        recipe, kind = RECIPES[self.objective.recipe], self.credit.kind
+        if recipe.family == "with a critic" and kind != recipe.credit.kind:
+            raise ValueError(
+                f"objective.recipe = {recipe.name!r} learns a value, and credit.kind = {kind!r} trains without one: "
+                f"leave credit.kind out, or take a recipe without a critic, such as 'reinforce++' (credit.kind = "
+                "'reward-to-go') or 'rloo' (credit.kind = 'response')"
             )
 
     def _check_stores(self) -> None:

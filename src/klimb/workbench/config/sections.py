@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 from pydantic import BaseModel, StringConstraints
 
-from klimb.declarations import Count, OwnName, PathText, ShortText, configurable
+from klimb.declarations import Count, LongText, OwnName, PathText, ShortText, configurable
+from klimb.tasks.protocol import QuestionTemplate
 from klimb.training.settings import CloningSettings, EvaluationSettings, RolloutSettings, TrainingSettings
 from klimb.workbench.config.bounds import SECTION, Loggers, OwnFindings, RunName, in_plain_words
 
@@ -56,6 +57,11 @@ class CloningConfig(CloningSettings):
     """Column that holds what is asked."""
     response: ShortText = "response"
     """Column that holds the answer to imitate."""
+    template: Literal["task"] | QuestionTemplate = "task"
+    """The user's message; {question} stands for the prompt's column. `task` is the task's own, or `{question}` where
+    all prompts have its words already."""
+    system_prompt: LongText = "task"
+    """System message; `task` is what all prompts of the run begin with, `none` is no such message."""
 
 
 Condition = Annotated[

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from klimb.declarations import MOST
 from klimb.errors import ConfigError
 from klimb.training import RECIPES
-from klimb.workbench.config import RunConfig, build_config, known_fields
+from klimb.workbench.config import RunConfig, build_config
+from klimb.workbench.config.layers import Layer, lay_over
 from klimb.workbench.study.config import StudyConfig, Tables
 
 NO_SETTING: Mapping[str, Tables] = {"": {}}
@@ -97,34 +97,9 @@ def make_plan(study: StudyConfig, folder: Path, *, source: str, text: str = "") 
     return StudyPlan(study=study, folder=folder, cells=cells, text=text)
 
 
-def laid_over(lower: Mapping[str, Any], upper: Mapping[str, Any], *, path: str = "") -> dict[str, Any]:
-    """Return the tables of `upper` over those of `lower`, key by key.
-
-    A table of another `kind` replaces the lower one where the kind decides which keys there are, such as `task`.
-    """
-    merged = dict(lower)
-    for key, value in upper.items():
-        here, below = f"{path}.{key}" if path else key, lower.get(key)
-        if isinstance(value, Mapping) and isinstance(below, str) and here in _union_sections():
-            below = {"kind": below}
-        if not isinstance(value, Mapping) or not isinstance(below, Mapping) or _is_another_kind(here, below, value):
-            merged[key] = value
-        else:
-            merged[key] = laid_over(below, value, path=here)
-    return merged
-
-
-def _is_another_kind(path: str, lower: Mapping[str, Any], upper: Mapping[str, Any]) -> bool:
-    kinds = (lower.get("kind"), upper.get("kind"))
-    return path in _union_sections() and None not in kinds and kinds[0] != kinds[1]
-
-
-@cache
-def _union_sections() -> frozenset[str]:
-    """Sections whose keys depend on their kind."""
-    return frozenset(
-        facts.path.removesuffix(".kind") for facts in known_fields() if facts.kinds and facts.path.endswith(".kind")
-    )
+def laid_over(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tables of `upper` over those of `lower`, by the rule of `--set`."""
+    return lay_over(lower, Layer(tables=upper))
 
 
 def _arms(study: StudyConfig) -> Iterator[tuple[str, str, str]]:
@@ -146,7 +121,10 @@ def _config(study: StudyConfig, task: str, method: str, setting: str, *, source:
         (study.settings or NO_SETTING)[setting],
         _demands(study),
     ):
-        tables = laid_over(tables, layer)
+        try:
+            tables = laid_over(tables, layer)
+        except ConfigError as error:
+            raise ConfigError(f"{source}:\n  {error}") from None
     _leave_rollouts_out(tables)
     config = build_config(tables, source=source)
     if study.study.budget.kind == "tokens" and config.sources.rollout == 0:
