@@ -200,6 +200,9 @@ def _sampling_cost(session: Session, prompt: Sequence[int]) -> Cost:
 def _learning_cost(session: Session, batch: Batch) -> Cost:
     settings = make_loop_settings(session.config)
     optimizer = Optimizer(session.policy.trainable(), settings.optimizer)
+    if session.objective.needs_log_prox:
+        log_prox = score_batch(session.policy, batch, max_tokens=settings.training.micro_batch_tokens)
+        batch = replace(batch, log_prox=log_prox)
 
     def learn(part: Batch) -> None:
         optimizer_step(

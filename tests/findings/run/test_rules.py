@@ -336,3 +336,31 @@ def test_of_a_few_steps_of_cloning_nobody_is_told_that_nothing_was_learnt():
 
 def test_the_likelihood_of_the_data_is_no_finding_where_rewards_teach():
     assert keys(record({"log_pi_mean": ramp(-1.0, -4.0)}, config=with_settings(objective={"ratio": "none"}))) == []
+
+
+@pytest.mark.parametrize(
+    ("tables", "cause"),
+    [
+        (
+            {"sampling": {"temperature": 0.7}, "model": {"temperature": 1.0}},
+            "at temperature 0.7, the policy has 1",
+        ),
+        ({"sampling": {"top_p": 0.9}}, "sampling.top_p = 0.9"),
+        ({"sampling": {"sampler": "python:mine.draw"}}, "python:mine.draw draws the answers"),
+        ({"sources": {"rollout": 0.0, "log": 1.0}}, "100% of the answers are those of other policies ([log])"),
+    ],
+)
+def test_a_clip_that_acts_before_the_first_step_is_found_with_its_cause(tables, cause: str):
+    touched = {**WEIGHTS, "clip_at_start_fraction": flat(0.24), "clip_low_fraction": flat(0.24)}
+    found = only(record(touched, config=with_settings(**tables)), "clip-at-start")
+    assert "24.0% of the units" in found.evidence and cause in found.evidence
+    assert "stale-data" not in keys(record(touched, config=with_settings(**tables)))
+    at_the_limit = {**touched, "clip_at_start_fraction": flat(0.01)}
+    assert "clip-at-start" not in keys(record(at_the_limit, config=with_settings(**tables)))
+
+
+def test_a_clip_that_stale_answers_of_the_policy_itself_meet_is_called_stale_data():
+    stale = {**WEIGHTS, "clip_at_start_fraction": flat(0.24), "clip_low_fraction": flat(0.24)}
+    config = with_settings(sampling={"temperature": 0.7}, model={"temperature": "auto"}, sources={"replay": 0.5})
+    assert "clip-at-start" not in keys(record(stale, config=config))
+    assert "stale-data" in keys(record(stale, config=config))
