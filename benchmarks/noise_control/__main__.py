@@ -11,7 +11,6 @@ A cell is judged by runs of the same recipe at temperature 1 without a clip: `be
 """
 
 import argparse
-import logging
 import multiprocessing
 import os
 import re
@@ -25,7 +24,7 @@ from pathlib import Path
 from benchmarks.noise_control.cells import Cell, all_cells
 from benchmarks.noise_control.results import read_results, write_as_they_come
 from benchmarks.noise_control.table import State, full_table, judge_all, recipe_table, setting_table, summary
-from benchmarks.noise_control.trial import Place, Result, run_cell
+from benchmarks.noise_control.trial import Place, Result, be_quiet, run_cell
 from klimb.training.recipes import RECIPES
 
 MARK = "noise"
@@ -70,11 +69,6 @@ def run_cells(cells: Sequence[Cell], place: Place, overrides: Sequence[str], *, 
         return
     with multiprocessing.get_context("spawn").Pool(num_processes, initializer=be_quiet) as pool:
         yield from pool.imap(run, cells, chunksize=4)
-
-
-def be_quiet() -> None:
-    """Leave out the warnings of the runs: noise at another temperature is what they warn of."""
-    logging.disable(logging.WARNING)
 
 
 def plain_line(result: Result) -> str:

@@ -1,5 +1,6 @@
 """One run of a cell in this process: made as a run file's is, trained, and measured."""
 
+import logging
 import tempfile
 import time
 from collections.abc import Sequence
@@ -68,6 +69,11 @@ def contexts_of(model: str) -> Contexts:
     """Return the fixed contexts, drawn from the model as it is before any training."""
     problems = ArithmeticSettings(digits=1, held_out_fraction=0.1).make_task().train
     return draw_contexts(load_policy(model, dtype="float32", device="cpu"), problems)
+
+
+def be_quiet() -> None:
+    """Leave out the warnings of the runs: noise at another temperature is what they warn of."""
+    logging.disable(logging.WARNING)
 
 
 def run_cell(cell: Cell, place: Place, overrides: Sequence[str] = ()) -> Result:
