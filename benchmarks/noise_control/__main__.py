@@ -13,7 +13,6 @@ A cell is judged by runs of the same recipe at temperature 1 without a clip: `be
 import argparse
 import multiprocessing
 import os
-import re
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.noise_control.cells import Cell, all_cells
+from benchmarks.noise_control.page import fill_page
 from benchmarks.noise_control.results import read_results, write_as_they_come
 from benchmarks.noise_control.table import State, full_table, judge_all, recipe_table, setting_table, summary
 from benchmarks.noise_control.trial import Place, Result, be_quiet, run_cell
@@ -88,19 +88,6 @@ def plain_line(result: Result) -> str:
 def page_tables(states: Sequence[State]) -> str:
     """Return what stands between the marks of the page."""
     return f"{summary(states)}\n\n{setting_table(states)}\n\n{recipe_table(states)}"
-
-
-def fill_page(path: Path, mark: str, content: str) -> None:
-    """Put the content between the marks `<!-- mark: … -->` and `<!-- /mark -->`.
-
-    Raises:
-        ValueError: the page has no such marks.
-    """
-    text = path.read_text(encoding="utf-8")
-    pattern = re.compile(rf"(<!-- {mark}: [^>]*-->\n).*?(<!-- /{mark} -->)", re.DOTALL)
-    if not pattern.search(text):
-        raise ValueError(f"{path} has no marks <!-- {mark}: … --> and <!-- /{mark} -->; add them where tables belong")
-    path.write_text(pattern.sub(lambda found: f"{found[1]}\n{content}\n\n{found[2]}", text), encoding="utf-8")
 
 
 def parsed() -> argparse.Namespace:

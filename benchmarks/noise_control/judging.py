@@ -14,7 +14,7 @@ clip holds the policy back there, and weights without one are noise.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.noise_control.cells import Cell, Origin, Role, family_of, reason_not_judged, roles_of
+from benchmarks.noise_control.cells import Cell, Origin, Role, family_of, reason_not_judged, roles_of, stand_in
 from benchmarks.noise_control.drift import Drift
 from benchmarks.noise_control.trial import Result
 
@@ -62,7 +62,7 @@ class Yardstick:
 
     def bands(self, cell: Cell) -> Mapping[str, Band]:
         """Return the band of each quantity of the cell; none where the yardstick has no run."""
-        own = self._values(self._drifts.get((cell.recipe, cell.origin), []), cell.temperature)
+        own = self._values(self._drifts.get((stand_in(cell.recipe), cell.origin), []), cell.temperature)
         spreads = self._family_spreads(cell)
         return {
             name: Band(centre=sum(values) / len(values), width=SPREADS * spreads[name] + ROUNDING)

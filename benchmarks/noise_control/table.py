@@ -1,6 +1,6 @@
 """The results as Markdown: every cell, or one line a recipe and source; two states side by side where there are two."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +13,7 @@ from benchmarks.noise_control.cells import (
     Cell,
 )
 from benchmarks.noise_control.judging import Verdict, Yardstick, judge, quantities
+from benchmarks.noise_control.page import table_of
 from benchmarks.noise_control.trial import Result
 
 SIGNS = {True: "yes", False: "**no**", None: "not judged"}
@@ -72,7 +73,7 @@ def full_table(states: Sequence[State]) -> str:
     )
     cells = dict.fromkeys(cell for state in states for cell in state)
     rows = [_cell_row(cell, [state[cell] for state in states if cell in state]) for cell in cells]
-    return _table(names, rows)
+    return table_of(names, rows)
 
 
 def _cell_row(cell: Cell, found: Sequence[Judged]) -> list[str]:
@@ -110,7 +111,7 @@ def recipe_table(states: Sequence[State]) -> str:
     for recipe, origin in keys:
         numbers = [_recipe_numbers(_chosen(state, recipe=recipe, origin=origin)) for state in states]
         rows.append([f"`{recipe}`", origin, *_merged(numbers)])
-    return _table(names, rows)
+    return table_of(names, rows)
 
 
 def _recipe_numbers(found: Sequence[Judged]) -> list[str]:
@@ -132,7 +133,7 @@ def setting_table(states: Sequence[State]) -> str:
         for top_p in TOP_PS:
             numbers = [_setting_numbers(state, temperature=temperature, top_p=top_p) for state in states]
             rows.append([f"{temperature:g}", f"{top_p:g}", *_merged(numbers)])
-    return _table(("T", "top-p", *ORIGINS, *(f"{origin}, not as at T = 1" for origin in ORIGINS[1:])), rows)
+    return table_of(("T", "top-p", *ORIGINS, *(f"{origin}, not as at T = 1" for origin in ORIGINS[1:])), rows)
 
 
 def _setting_numbers(state: State, **wanted: float) -> list[str]:
@@ -187,8 +188,3 @@ def summary(states: Sequence[State]) -> str:
 
 def _all_outside(states: Sequence[State], name: Literal["verdict", "by_own_clip"]) -> str:
     return " / ".join(_outside([getattr(judged, name) for judged in state.values()]) for state in states)
-
-
-def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [names, ["---"] * len(names), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

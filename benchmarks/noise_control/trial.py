@@ -12,7 +12,7 @@ from benchmarks.noise_control.cells import NUM_PROMPTS, NUM_SAMPLES, TEMPERATURE
 from benchmarks.noise_control.drift import Contexts, Drift, draw_contexts
 from benchmarks.noise_control.logs import make_log
 from benchmarks.noise_control.material import make_tiny_model
-from benchmarks.noise_control.rewards import InProcessScorer, noise
+from benchmarks.noise_control.rewards import InProcessScorer, RewardFunction, noise
 from benchmarks.noise_control.touched import first_samples, touched_share
 from klimb.declarations import narrow
 from klimb.experience import SamplingSettings
@@ -108,17 +108,17 @@ def train_and_measure(cell: Cell, place: Place, overrides: Sequence[str]) -> tup
         reward=noise,
     )
     touched = touched_share(session.objective, session.policy, samples)
-    train_in_place(session)
+    train_in_place(session, noise)
     return contexts.drift(session.policy), touched
 
 
-def train_in_place(session: Session) -> None:
-    """Train the session's policy on noise; the run's folder is thrown away."""
+def train_in_place(session: Session, reward: RewardFunction) -> None:
+    """Train the session's policy; the run's folder is thrown away."""
     with tempfile.TemporaryDirectory() as folder:
         train(
             session.policy,
             session.sampler,
-            InProcessScorer(noise),
+            InProcessScorer(reward),
             session.objective,
             problems=session.task.train,
             settings=make_loop_settings(session.config),
