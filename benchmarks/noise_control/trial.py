@@ -3,7 +3,7 @@
 import logging
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -38,11 +38,11 @@ class Place:
         """Return the store that was drawn like this."""
         return self.folder / f"log-{temperature:g}-{top_p:g}"
 
-    def make(self) -> None:
-        """Write everything."""
+    def make(self, temperatures: Sequence[float] = TEMPERATURES, top_ps: Sequence[float] = TOP_PS) -> None:
+        """Write the model, and logs at these temperatures and top-p."""
         make_tiny_model(Path(self.model))
-        for temperature in TEMPERATURES:
-            for top_p in TOP_PS:
+        for temperature in temperatures:
+            for top_p in top_ps:
                 folder = self.log(temperature, top_p)
                 make_log(folder, model=self.model, temperature=temperature, top_p=top_p, reward=noise)
 
@@ -112,8 +112,9 @@ def train_and_measure(cell: Cell, place: Place, overrides: Sequence[str]) -> tup
     return contexts.drift(session.policy), touched
 
 
-def train_in_place(session: Session, reward: RewardFunction) -> None:
-    """Train the session's policy; the run's folder is thrown away."""
+def train_in_place(session: Session, reward: RewardFunction) -> list[Mapping[str, float]]:
+    """Train the session's policy, and return the metrics of each step; the run's folder is thrown away."""
+    steps: list[Mapping[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         train(
             session.policy,
@@ -124,4 +125,6 @@ def train_in_place(session: Session, reward: RewardFunction) -> None:
             settings=make_loop_settings(session.config),
             folder=Path(folder) / "run",
             logs=session.logs,
+            on_step=lambda metrics, _: steps.append(metrics),
         )
+    return steps
