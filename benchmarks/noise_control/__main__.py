@@ -23,7 +23,7 @@ from pathlib import Path
 from benchmarks.noise_control.cells import Cell, all_cells
 from benchmarks.noise_control.page import fill_page
 from benchmarks.noise_control.results import read_results, write_as_they_come
-from benchmarks.noise_control.table import State, full_table, judge_all, recipe_table, setting_table, summary
+from benchmarks.noise_control.table import direction_table, full_table, judge_all, recipe_table, setting_table, summary
 from benchmarks.noise_control.trial import Place, Result, be_quiet, run_cell
 from klimb.training.recipes import RECIPES
 
@@ -34,15 +34,13 @@ def main() -> None:
     """Run or read the cells, and write the tables that are asked for."""
     arguments = parsed()
     results = read_results(arguments.source) if arguments.source else run_all(arguments)
-    states = [judge_all(results)]
-    if arguments.before is not None:
-        states.insert(0, judge_all(read_results(arguments.before)))
-    print(summary(states))
-    print(setting_table(states))
+    both = [results] if arguments.before is None else [read_results(arguments.before), results]
+    states = [judge_all(each) for each in both]
+    print(page_tables(both))
     if arguments.markdown is not None:
         arguments.markdown.write_text(f"{summary(states)}\n\n{full_table(states)}\n", encoding="utf-8")
     if arguments.page is not None:
-        fill_page(arguments.page, MARK, page_tables(states))
+        fill_page(arguments.page, MARK, page_tables(both))
 
 
 def run_all(arguments: argparse.Namespace) -> list[Result]:
@@ -85,9 +83,19 @@ def plain_line(result: Result) -> str:
     )
 
 
-def page_tables(states: Sequence[State]) -> str:
+def page_tables(both: Sequence[Sequence[Result]]) -> str:
     """Return what stands between the marks of the page."""
-    return f"{summary(states)}\n\n{setting_table(states)}\n\n{recipe_table(states)}"
+    states = [judge_all(results) for results in both]
+    parts = (
+        summary(states),
+        "Cells outside, by setting:",
+        setting_table(states),
+        "Mean change of entropy over the recipes with a clip (in parentheses at T = 1, with the clip):",
+        direction_table(both),
+        "Cells outside, by recipe and source; largest over what is judged:",
+        recipe_table(states),
+    )
+    return "\n\n".join(parts)
 
 
 def parsed() -> argparse.Namespace:

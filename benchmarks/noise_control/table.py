@@ -1,5 +1,6 @@
 """The results as Markdown: every cell, or one line a recipe and source; two states side by side where there are two."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,7 @@ from benchmarks.noise_control.cells import (
     TOP_PS,
     YARDSTICK_SEEDS,
     Cell,
+    has_clip,
 )
 from benchmarks.noise_control.judging import Verdict, Yardstick, judge, quantities
 from benchmarks.noise_control.page import table_of
@@ -134,6 +136,51 @@ def setting_table(states: Sequence[State]) -> str:
             numbers = [_setting_numbers(state, temperature=temperature, top_p=top_p) for state in states]
             rows.append([f"{temperature:g}", f"{top_p:g}", *_merged(numbers)])
     return table_of(("T", "top-p", *ORIGINS, *(f"{origin}, not as at T = 1" for origin in ORIGINS[1:])), rows)
+
+
+def direction_table(states: Sequence[Sequence[Result]]) -> str:
+    """Return the mean change of entropy at the temperature, over recipes with a clip: one run may wander, all do not.
+
+    In parentheses the mean of the same recipes' runs at temperature 1 with their clip, measured at that temperature.
+    """
+    rows: list[list[str]] = []
+    for temperature in TEMPERATURES:
+        for top_p in TOP_PS:
+            numbers = [_directions(results, temperature, top_p) for results in states]
+            rows.append([f"{temperature:g}", f"{top_p:g}", *_merged(numbers)])
+    return table_of(("T", "top-p", *ORIGINS), rows)
+
+
+def _directions(results: Sequence[Result], temperature: float, top_p: float) -> list[str]:
+    yardstick = Yardstick(results, "own-clip")
+    return [
+        _direction(
+            [
+                result
+                for result in results
+                if result.cell.role == "cell" and has_clip(result.cell.recipe)
+                if (result.cell.origin, result.cell.temperature, result.cell.top_p) == (origin, temperature, top_p)
+            ],
+            yardstick,
+        )
+        for origin in ORIGINS
+    ]
+
+
+def _direction(found: Sequence[Result], yardstick: Yardstick) -> str:
+    name = "entropy at {:g}"
+    pairs = [
+        (
+            quantities(result.drift, result.cell.temperature)[name.format(result.cell.temperature)],
+            yardstick.bands(result.cell)[name.format(result.cell.temperature)].centre,
+        )
+        for result in found
+        if result.drift is not None
+    ]
+    if not pairs:
+        return "-"
+    own, centre = (statistics.fmean(values) for values in zip(*pairs, strict=True))
+    return f"{own:+.2f} ({centre:+.2f})"
 
 
 def _setting_numbers(state: State, **wanted: float) -> list[str]:
