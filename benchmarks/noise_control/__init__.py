@@ -1,0 +1,1 @@
+"""The noise control: trained on rewards that mean nothing, a policy must not go anywhere."""
