@@ -18,11 +18,12 @@ class RunRecord:
     Attributes:
         folder: where it is.
         config: the resolved configuration as tables.
-        provenance: commit, seed, versions.
+        provenance: seed, commits of klimb and of the user's repository, versions, hashes of data.
         rows: one a step, as in metrics.jsonl; None stands for a number that was not finite.
         evaluations: in the order they were made, before and after training included.
         guard: `before`, `after` and `events` of guard.json; empty if nothing was guarded.
         summary: the results; empty until the run has finished.
+        history: what resumes changed, in order: `step` (the last one with the old value), `key`, `old`, `new`, `time`.
     """
 
     folder: Path
@@ -32,6 +33,7 @@ class RunRecord:
     evaluations: tuple[EvaluationRecord, ...]
     guard: Mapping[str, Any]
     summary: Mapping[str, Any]
+    history: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def name(self) -> str:
