@@ -3,12 +3,15 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from klimb.experience import Sample
+from klimb.experience import Sample, SamplingSettings
 from klimb.policies import TokenMismatch, ids_of_tokens, load_policy, with_token_ids
 from klimb.policies.tokenizer import fingerprint_of, vocabulary_of
+from klimb.samplers import LocalSampler
+from klimb.training import score_samples
 
 END, START, UNKNOWN = 2, 1, 0
 PROMPT = ({"role": "user", "content": "What is 2+3?"},)
@@ -122,12 +125,43 @@ def test_ids_outside_the_vocabulary_are_refused(tiny_policy, name, wrong):
         with_token_ids(tiny_policy, replace(sample, **{name: (END, wrong)}))
 
 
-def test_ids_of_the_models_padding_rows_are_refused(tiny_policy):
-    num_tokens = len(tiny_policy.tokenizer)
-    tiny_policy.causal_lm.resize_token_embeddings(num_tokens + 8)
-    assert tiny_policy.num_vocab == num_tokens + 8
-    with pytest.raises(TokenMismatch, match=f"is {num_tokens}, which is no token"):
-        with_token_ids(tiny_policy, with_ids(tiny_policy, "5", (num_tokens,)))
+@pytest.fixture
+def padded(tiny_policy):
+    """The tiny model with eight rows more than its tokenizer has tokens, as Qwen's models have some."""
+    tiny_policy.causal_lm.resize_token_embeddings(len(tiny_policy.tokenizer) + 8)
+    return tiny_policy
+
+
+def test_ids_of_the_models_padding_rows_are_actions_without_a_text(padded):
+    first, last = len(padded.tokenizer), padded.num_vocab - 1
+    assert last == first + 7
+    (five,) = ids_of(padded, "5")
+    sample = with_ids(padded, "5", (first, five, last, END), prompt_ids=(3, last))
+    assert with_token_ids(padded, sample) is sample
+    assert padded.decode((first, five, last)) == "5" and padded.decode((last,)) == ""
+    assert padded.has_token(five) and not padded.has_token(first)
+
+
+@pytest.mark.parametrize("name", ["prompt_ids", "response_ids"])
+def test_ids_beyond_the_model_are_refused(padded, name):
+    sample = with_ids(padded, "", (END, END), prompt_ids=(3, 3))
+    with pytest.raises(TokenMismatch, match=rf"{name}\[1\] is {padded.num_vocab}, which is no token .*to 106\)"):
+        with_token_ids(padded, replace(sample, **{name: (END, padded.num_vocab)}))
+
+
+def test_what_a_padded_model_draws_is_read_again_and_scored_as_it_was_drawn(padded):
+    sampler, settings = LocalSampler(padded), SamplingSettings(max_new_tokens=24)
+    prompt = padded.render(({"role": "user", "content": "Say 5"},))
+    (answers,) = sampler.sample([prompt], num_samples=32, settings=settings, generator=torch.Generator().manual_seed(0))
+    assert sum(not all(map(padded.has_token, answer.response_ids)) for answer in answers) >= 8
+    for answer in answers:
+        text = padded.decode(answer.response_ids)
+        sample = with_ids(
+            padded, text, answer.response_ids, prompt_ids=tuple(prompt), finish_reason=answer.finish_reason
+        )
+        read = with_token_ids(padded, replace(sample, log_mu=tuple(answer.log_mu), log_mu_provenance="sampler"))
+        (log_pi,) = score_samples(padded, [read], max_tokens=256)
+        assert log_pi == pytest.approx(answer.log_mu, abs=1e-4)
 
 
 @pytest.fixture

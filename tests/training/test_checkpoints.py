@@ -94,7 +94,7 @@ def test_another_format_is_refused(tmp_path: Path):
     path = save_checkpoint(tmp_path, 1, content(1.0), keep=1)
     numbers = json.loads((path / "numbers.json").read_text())
     (path / "numbers.json").write_text(json.dumps(numbers | {"format": 99}))
-    with pytest.raises(CheckpointError, match="checkpoint format 99, and this klimb reads 3"):
+    with pytest.raises(CheckpointError, match="checkpoint format 99, and this klimb reads 4"):
         load_checkpoint(path)
 
 

@@ -22,7 +22,7 @@ from klimb.policies.llama.rows import pack_rows
 from klimb.policies.padded import predicting_hidden
 from klimb.policies.saving import save_plain_model
 from klimb.policies.settings import ActivationCheckpointing
-from klimb.policies.tokenizer import fingerprint_of, render_chat
+from klimb.policies.tokenizer import decode_ids, fingerprint_of, render_chat, vocabulary_of
 
 
 def check_scoring_inputs(
@@ -66,6 +66,14 @@ def check_scoring_inputs(
         )
 
 
+def find_foreign(ids: Sequence[int], num_vocab: int) -> int | None:
+    """Return the place of the first id that is none of the model's; None if each is one.
+
+    The model's vocabulary counts, not the tokenizer's: what the model can draw is an action with a probability.
+    """
+    return next((place for place, token_id in enumerate(ids) if not 0 <= token_id < num_vocab), None)
+
+
 def num_scored(mask: Tensor) -> Tensor:
     """Return number of response tokens of each row up to and including the last one that counts."""
     places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
@@ -87,7 +95,7 @@ def _check_shapes(prompt_index: Tensor, response_ids: Tensor, mask: Tensor) -> N
 def _check_prompt(index: int, prompt: Sequence[int], num_vocab: int) -> None:
     if not len(prompt):
         raise ValueError(f"prompt {index} is empty; the first response token needs at least one token before it")
-    if min(prompt) < 0 or max(prompt) >= num_vocab:
+    if find_foreign(prompt, num_vocab) is not None:
         raise ValueError(
             f"prompt {index} has token ids from {min(prompt)} to {max(prompt)}, but the model's vocabulary is 0 to "
             f"{num_vocab - 1}; was it encoded with another tokenizer?"
@@ -160,7 +168,7 @@ class Policy:
 
     @property
     def num_vocab(self) -> int:
-        """Number of token ids that the model knows; a tokenizer may have fewer."""
+        """Number of token ids that the model knows, and may draw: the space of actions. A tokenizer may have fewer."""
         return cast(nn.Embedding, self.causal_lm.get_input_embeddings()).weight.shape[0]
 
     @property
@@ -189,8 +197,12 @@ class Policy:
         return render_chat(self.tokenizer, messages)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of the tokens, without special tokens."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        """Text of the tokens, without special tokens; ids without a token in the tokenizer have none."""
+        return decode_ids(self.tokenizer, ids)
+
+    def has_token(self, token_id: int) -> bool:
+        """Tell whether the tokenizer has a token for an id; models are padded with rows for which it has none."""
+        return token_id in vocabulary_of(self.tokenizer).known_ids
 
     def log_probs(
         self,

@@ -136,6 +136,18 @@ def _encode_in_parts(
     return ids
 
 
+def decode_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+    """Text of the tokens; an id that the tokenizer has no token for, such as a model's padding row, has no text."""
+    known = vocabulary_of(tokenizer).known_ids
+    return str(
+        tokenizer.decode(
+            [token for token in ids if token in known],
+            skip_special_tokens=skip_special_tokens,
+            clean_up_tokenization_spaces=False,
+        )
+    )
+
+
 FINGERPRINT_LENGTH = 16
 """Hexadecimal digits that are kept: 64 bits tell tokenizers apart, and a person can compare them."""
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 from transformers import PreTrainedTokenizerBase
 
 from klimb.experience import Sample
-from klimb.policies.policy import Policy
-from klimb.policies.tokenizer import vocabulary_of
+from klimb.policies.policy import Policy, find_foreign
+from klimb.policies.tokenizer import decode_ids, vocabulary_of
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 """What decoders write for bytes that are no whole character."""
@@ -27,8 +27,8 @@ def with_token_ids(policy: Policy, sample: Sample) -> Sample:
     A response without ids is encoded as plain text (what spells a control token stays text), with the end token behind
     it unless the finish reason is `length`; log-probabilities are not carried over to new ids. A prompt without ids
     is rendered with the chat template. A sample that has both comes back as it is, once it is checked: same
-    fingerprint if it says one, every id a token, and the ids decode to the response. An end token, and replacement
-    characters behind a response that was cut inside a character, may be in one and not in the other.
+    fingerprint if it says one, every id one of the model's, and the ids decode to the response. An end token, and
+    replacement characters behind a response that was cut inside a character, may be in one and not in the other.
 
     Raises:
         TokenMismatch: naming the sample and what does not fit.
@@ -88,13 +88,12 @@ def _id_of(known: Mapping[bytes, tuple[int, ...]], token: bytes, position: int) 
 
 
 def _check_ids(policy: Policy, sample: Sample, ids: Sequence[int], name: str) -> None:
-    known = vocabulary_of(policy.tokenizer).known_ids
-    for position, token_id in enumerate(ids):
-        if token_id not in known or token_id >= policy.num_vocab:
-            raise TokenMismatch(
-                f"sample {sample.sample_id}: {name}[{position}] is {token_id}, which is no token of {policy.name} "
-                f"(ids 0 to {min(max(known), policy.num_vocab - 1)}); was it drawn with another tokenizer?"
-            )
+    place = find_foreign(ids, policy.num_vocab)
+    if place is not None:
+        raise TokenMismatch(
+            f"sample {sample.sample_id}: {name}[{place}] is {ids[place]}, which is no token of {policy.name} "
+            f"(ids 0 to {policy.num_vocab - 1}); was it drawn with another tokenizer?"
+        )
 
 
 def _check_text(policy: Policy, sample: Sample) -> None:
@@ -116,8 +115,8 @@ def _check_text(policy: Policy, sample: Sample) -> None:
 def _readings(policy: Policy, ids: Sequence[int]) -> list[str]:
     """Texts that a recorder may have written for the ids: with and without control tokens and the end token."""
     without_end = list(ids[:-1]) if ids[-1] in policy.end_ids else list(ids)
-    with_control = policy.tokenizer.decode(without_end, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    return [policy.decode(ids), policy.decode(without_end), str(with_control)]
+    with_control = decode_ids(policy.tokenizer, without_end, skip_special_tokens=False)
+    return [policy.decode(ids), policy.decode(without_end), with_control]
 
 
 def _encode(policy: Policy, sample: Sample) -> tuple[int, ...]:

@@ -25,7 +25,8 @@ from klimb.policies import Policy
 from klimb.policies.weights_hash import hash_weights
 from klimb.tasks import Problem
 from klimb.training.checkpoints import CheckpointError
-from klimb.training.json_lines import read_lines
+from klimb.training.installation import own_installation
+from klimb.training.run_folder import HISTORY_FILE, read_history
 from klimb.training.sources.offline import OfflineSource
 
 logger = logging.getLogger(__name__)
@@ -71,9 +72,6 @@ FORMAT = 1
 
 
 IDENTITY_FILE = "identity.json"
-
-
-HISTORY_FILE = "config_history.jsonl"
 
 
 ABSENT = "absent"
@@ -235,16 +233,11 @@ def keep_history(
     aside.replace(path)
 
 
-def read_history(folder: Path) -> list[dict[str, Any]]:
-    """Return what resumes changed, in order: `step` (the last one with the old value), `key`, `old`, `new`, `time`."""
-    path = folder / HISTORY_FILE
-    return read_lines(path) if path.is_file() else []
-
-
 def environment(policy: Policy) -> dict[str, Any]:
     """Return what equal numbers depend on besides the settings."""
     return {
         "klimb": __version__,
+        "klimb_commit": own_installation()["commit"],
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "device": policy.device.type,

@@ -18,6 +18,10 @@ from klimb.training.metrics import read_metrics
 MOST_NUMBERED = 10_000
 
 
+HISTORY_FILE = "config_history.jsonl"
+"""One line of JSON for each setting that a resume changed."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Paths inside a run's folder."""
@@ -31,7 +35,7 @@ class RunFolder:
 
     @property
     def provenance(self) -> Path:
-        """Commit, seed, versions."""
+        """Seed, commits of klimb and of the user's repository, versions, hashes of data and own parts."""
         return self.path / "provenance.json"
 
     @property
@@ -142,6 +146,7 @@ def read_run(path: Path) -> RunRecord:
         rows=_rows(folder.metrics),
         evaluations=_evaluations(folder),
         guard=read_tables(path / "guard.json"),
+        history=tuple(read_history(path)),
         summary=read_tables(folder.summary),
         prompt_differences=tuple(map(str, read_tables(folder.prompts).get("differences", ()))),
     )
@@ -162,6 +167,19 @@ def read_tables(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold an object, got a {type(content).__name__}")
     return content
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """Return what resumes changed, in order: `step` (the last one with the old value), `key`, `old`, `new`, `time`.
+
+    Raises:
+        ConfigError: the file is not what a run writes.
+    """
+    history = path / HISTORY_FILE
+    try:
+        return read_lines(history) if history.is_file() else []
+    except ValueError as error:
+        raise ConfigError(f"{history}: {error}; was it edited?") from None
 
 
 def _rows(path: Path) -> tuple[Row, ...]:

@@ -161,6 +161,7 @@ def run_audit(path: Path, request: AuditOptions, *, console: Console) -> AuditRe
             evaluation_prompts=known.questions,
             thresholds=thresholds,
             decode=policy.decode if policy is not None and asked.knows_tokens else None,
+            has_token=policy.has_token if policy is not None and asked.knows_tokens else None,
             is_logging_model=request.is_logging_model,
             temperature=temperature,
         )

@@ -11,6 +11,7 @@ from klimb.errors import ConfigError
 from klimb.experience import Sample, replace_atomically, write_samples
 from klimb.experience.store import Store
 from klimb.policies import Policy, with_token_ids
+from klimb.policies.tokenizer import decode_ids
 from klimb.training import score_samples
 from klimb.ui.terminal.store import TokenRows, token_rows
 
@@ -102,8 +103,5 @@ def score_tokens(policy: Policy, sample: Sample) -> TokenRows:
     bare = replace(whole, log_mu=None, log_mu_provenance="absent", log_ref=None)
     num_tokens = len(bare.prompt_ids) + len(bare.response_ids)
     (log_pi,) = score_samples(policy, [bare], max_tokens=num_tokens)
-    texts = [
-        str(policy.tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False))
-        for token in whole.response_ids
-    ]
+    texts = [decode_ids(policy.tokenizer, [token], skip_special_tokens=False) for token in whole.response_ids]
     return token_rows(whole, log_pi=log_pi, texts=texts)

@@ -1,15 +1,21 @@
-"""What it takes to repeat a run: its resolved configuration, commit, seed and the versions of what it runs on."""
+"""What it takes to repeat a run: its resolved configuration, seed, code, data and the versions of what it runs on."""
 
+import hashlib
 import platform
-import subprocess
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from klimb.training.run_folder import RunFolder, check_is_free, write_json
+from klimb.training.installation import ask_git, own_installation
+from klimb.training.run_folder import RunFolder, check_is_free, flat_settings, write_json
 from klimb.workbench.config import RunConfig, save_config
+from klimb.workbench.config.paths import FILES, STORES
+from klimb.workbench.config.reading import resolved_tables
 from klimb.workbench.session import own_parts
+
+HASH_DIGITS = 16
 
 
 def new_run_folder(path: Path, config: RunConfig) -> RunFolder:
@@ -21,22 +27,28 @@ def new_run_folder(path: Path, config: RunConfig) -> RunFolder:
     check_is_free(path)
     path.mkdir(parents=True, exist_ok=True)
     folder = RunFolder(path)
-    write_json(folder.provenance, provenance(config))
+    write_json(folder.provenance, provenance(config, apart_from=[path, Path(config.run.folder)]))
     save_config(folder.config, config)
     return folder
 
 
-def provenance(config: RunConfig) -> dict[str, Any]:
-    """Return what it takes to repeat the run, besides its configuration. Nothing of the environment is stored."""
+def provenance(config: RunConfig, *, apart_from: Sequence[Path] = ()) -> dict[str, Any]:
+    """Return what it takes to repeat the run, besides its configuration. Nothing of the environment is stored.
+
+    Args:
+        config: of the run.
+        apart_from: folders of results, which do not count as changes of the user's repository.
+    """
     return {
         "seed": config.seed,
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": _git("status", "--porcelain", "--untracked-files=no") not in (None, ""),
+        "klimb": own_installation(),
+        "repository": _repository(apart_from),
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "packages": {name: _version(name) for name in PACKAGES},
         "own_parts": own_parts(config),
+        "data": _hash_data(config),
     }
 
 
@@ -47,19 +59,44 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git(*arguments: str) -> str | None:
-    """Return what git says of the working directory; None outside of a repository or without git."""
-    try:
-        done = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, timeout=GIT_TIMEOUT_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
+def _repository(apart_from: Iterable[Path]) -> dict[str, Any] | None:
+    """Return the commit of the working directory's repository, and whether anything else was there than it says.
+
+    Files that git ignores do not count, nor do the folders of results; None outside of a repository.
+    """
+    here = Path.cwd()
+    commit, top = ask_git("rev-parse", "HEAD", at=here), ask_git("rev-parse", "--show-toplevel", at=here)
+    if commit is None or top is None:
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    root = Path(top).resolve()
+    results = [path.resolve() for path in apart_from]
+    inside = [path.relative_to(root) for path in results if path.is_relative_to(root) and path != root]
+    left_out = [f":(top,exclude,literal){path.as_posix()}" for path in inside]
+    changes = ask_git("status", "--porcelain", "--untracked-files=all", "--", ":(top)", *left_out, at=here)
+    return {"commit": commit, "uncommitted_changes": changes != ""}
+
+
+def _hash_data(config: RunConfig) -> dict[str, str | None]:
+    """Return the hash of each file and store that the run reads, by key; None for what cannot be read."""
+    named = flat_settings(resolved_tables(config))
+    return {key: _hash_path(Path(str(named[key]))) for key in (*FILES, *STORES) if key in named}
+
+
+def _hash_path(path: Path) -> str | None:
+    """Return the hash of a file, or of the names and contents of all Parquet files in a folder."""
+    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    try:
+        for file in files:
+            name = file.relative_to(path).as_posix() if path.is_dir() else ""
+            with file.open("rb") as content:
+                digest.update(f"{name}\n{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+    except OSError:
+        return None
+    return digest.hexdigest()[:HASH_DIGITS]
 
 
 PACKAGES = (
-    "klimb",
     "torch",
     "transformers",
     "tokenizers",
@@ -73,6 +110,3 @@ PACKAGES = (
     "reasoning-gym",
 )
 """Whose versions can change the numbers of a run."""
-
-
-GIT_TIMEOUT_SECONDS = 10.0

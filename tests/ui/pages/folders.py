@@ -12,12 +12,12 @@ from klimb.findings.evaluations import EvaluationRecord, ProblemRecord
 
 PROVENANCE = {
     "seed": 0,
-    "commit": "0123abc",
-    "uncommitted_changes": False,
+    "klimb": {"version": "0.1.0", "commit": "0123abc", "uncommitted_changes": False},
+    "repository": {"commit": "89abcde", "uncommitted_changes": True},
     "started_at": "2026-01-02T03:04:05+00:00",
     "python": "3.11.2",
     "platform": "Linux x86_64",
-    "packages": {"klimb": "0.1.0", "torch": "2.13.0", "absent": None},
+    "packages": {"torch": "2.13.0", "absent": None},
 }
 
 

@@ -151,12 +151,21 @@ def test_a_report_shows_all_parts_of_a_run(record: RunRecord):
         "Where the time went",
         "some_other_number",
         "clip.low",
-        "0123abc",
+        "0.1.0, commit 0123abc",
+        "commit 89abcde with uncommitted changes",
         "torch 2.13.0",
         "What changed per problem",
     ):
         assert part in text, part
     assert "absent None" not in text
+
+
+def test_what_resumes_changed_stands_before_the_settings_which_are_those_of_the_last_steps(record: RunRecord):
+    change = {"step": 2, "key": "optimizer.learning_rate", "old": 0.5, "new": 0.25, "time": "2026-01-02T03:04:05+00:00"}
+    text = page_of(replace(record, history=(change,))).text
+    assert "Changed at a resume" in text and "Changed at a resume" not in page_of(record).text
+    words = text[text.index("Changed at a resume") :].split()
+    assert " ".join(words).index("is from then on 2 optimizer.learning_rate 0.5 0.25") > 0
 
 
 def test_metrics_are_explained_in_place_with_the_words_of_the_document(record: RunRecord):

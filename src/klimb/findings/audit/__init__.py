@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from klimb.experience.samples import Sample
-from klimb.findings.audit.alignment import Decode, check_alignment
+from klimb.findings.audit.alignment import Decode, HasToken, check_alignment
 from klimb.findings.audit.contamination import contamination_block
 from klimb.findings.audit.coverage import coverage_block
 from klimb.findings.audit.evidence import TokenPairs, pair_up
@@ -46,6 +46,7 @@ def audit(
     evaluation_prompts: Sequence[str] = (),
     thresholds: Thresholds | None = None,
     decode: Decode | None = None,
+    has_token: HasToken | None = None,
     is_logging_model: bool = False,
     temperature: float = 1.0,
 ) -> AuditReport:
@@ -61,6 +62,7 @@ def audit(
         evaluation_prompts: texts that must not be in the data.
         thresholds: what the findings are held against; None takes the defaults.
         decode: token ids -> text without special tokens, for the round trip and the examples.
+        has_token: tells whether the tokenizer has a token for an id; others that a model draws decode to nothing.
         is_logging_model: the policy to train has the weights that made the data, so that `log_pi` is `log_same`.
         temperature: of the policy to train, at which log_pi and log_same were computed.
 
@@ -71,7 +73,7 @@ def audit(
         raise ValueError("audit: no samples; check the path and the filter")
     limits = thresholds or Thresholds()
     same_scores = log_same if log_same is not None else (log_pi if is_logging_model else None)
-    evidence = _gather_evidence(samples, log_pi, same_scores, decode, limits, temperature=temperature)
+    evidence = _gather_evidence(samples, log_pi, same_scores, decode, has_token, limits, temperature=temperature)
     blocks = _check_all(evidence, fresh, evaluation_prompts, limits)
     return AuditReport(
         data=data,
@@ -87,6 +89,7 @@ def _gather_evidence(
     log_pi: Scores | None,
     log_same: Scores | None,
     decode: Decode | None,
+    has_token: HasToken | None,
     limits: Thresholds,
     *,
     temperature: float,
@@ -99,7 +102,7 @@ def _gather_evidence(
         scores=log_same if log_pi is None else log_pi,
         pairs=pairs,
         same=same,
-        alignment=check_alignment(samples, _first_with_rows(same, pairs), decode, limits),
+        alignment=check_alignment(samples, _first_with_rows(same, pairs), decode, limits, has_token=has_token),
     )
 
 

@@ -123,6 +123,9 @@ def first_token_conflicts(samples: Sequence[Sample]) -> tuple[int, int]:
 Decode = Callable[[Sequence[int]], str]
 
 
+HasToken = Callable[[int], bool]
+
+
 BROKEN = "broken log-probabilities"
 
 
@@ -151,15 +154,20 @@ class Alignment:
 
 
 def check_alignment(
-    samples: Sequence[Sample], pairs: TokenPairs | None, decode: Decode | None, thresholds: Thresholds
+    samples: Sequence[Sample],
+    pairs: TokenPairs | None,
+    decode: Decode | None,
+    thresholds: Thresholds,
+    *,
+    has_token: HasToken | None = None,
 ) -> Alignment:
     """Numbers that are no log-probabilities, texts that are not their tokens, and the shift test."""
     broken = {row: fault for row, sample in enumerate(samples) if (fault := fault_of(sample))}
     test = shift_test(pairs, thresholds) if pairs is not None else None
     findings = (
         _lengths(samples),
-        _round_trip(samples, decode, thresholds),
-        _end_token(samples, decode, thresholds),
+        _round_trip(samples, decode, has_token, thresholds),
+        _end_token(samples, decode, has_token, thresholds),
         _broken(samples, broken, thresholds),
         _shift(test, thresholds) if test else unknown(SHIFT, "needs the policy's log-probabilities of the same tokens"),
         _first_tokens(samples),
@@ -206,7 +214,10 @@ def _lengths(samples: Sequence[Sample]) -> Finding:
     )
 
 
-def _round_trip(samples: Sequence[Sample], decode: Decode | None, thresholds: Thresholds) -> Finding:
+def _round_trip(
+    samples: Sequence[Sample], decode: Decode | None, has_token: HasToken | None, thresholds: Thresholds
+) -> Finding:
+    """Tell whether text and ids belong together; ids without a token have no text, and are counted beside it."""
     name = "token ids decode to the text"
     with_ids = [sample for sample in samples if sample.response_ids]
     if decode is None or not with_ids:
@@ -216,7 +227,7 @@ def _round_trip(samples: Sequence[Sample], decode: Decode | None, thresholds: Th
     share = sum(decode(sample.response_ids) == sample.response for sample in chosen) / len(chosen)
     return Finding(
         name=name,
-        evidence=f"{percent(share)} of {counted(len(chosen), 'response')}",
+        evidence=f"{percent(share)} of {counted(len(chosen), 'response')}{_without_token(chosen, has_token)}",
         status=at_least(share, good=1.0, bad=thresholds.min_round_trip),
         title="" if share == 1 else "the ids are of another tokenizer, or the text was changed after it was drawn",
         threshold=both_at_least("100 %", percent(thresholds.min_round_trip)),
@@ -225,7 +236,17 @@ def _round_trip(samples: Sequence[Sample], decode: Decode | None, thresholds: Th
     )
 
 
-def _end_token(samples: Sequence[Sample], decode: Decode | None, thresholds: Thresholds) -> Finding:
+def _without_token(samples: Sequence[Sample], has_token: HasToken | None) -> str:
+    """Return how many responses say more in ids than their text does; nothing where none is known to."""
+    if has_token is None:
+        return ""
+    number = sum(not all(map(has_token, sample.response_ids)) for sample in samples)
+    return f"; {number:,} of them hold ids that are no token of the tokenizer and decode to nothing" if number else ""
+
+
+def _end_token(
+    samples: Sequence[Sample], decode: Decode | None, has_token: HasToken | None, thresholds: Thresholds
+) -> Finding:
     """With a tokenizer: the last token is special (decodes to nothing). Without: it is one of the two usual ones."""
     name = "finished responses have their end token"
     ended = [sample for sample in samples if sample.finish_reason == "stop" and sample.response_ids]
@@ -233,7 +254,8 @@ def _end_token(samples: Sequence[Sample], decode: Decode | None, thresholds: Thr
         return unknown(name, "no sample with token ids is known to have finished")
     counts = Counter(sample.response_ids[-1] for sample in ended)
     usual = [token for token, _ in counts.most_common(2)]
-    ends = [token for token in counts if decode((token,)) == ""] if decode is not None else usual
+    tokens = [token for token in counts if has_token is None or has_token(token)]
+    ends = [token for token in tokens if decode((token,)) == ""] if decode is not None else usual
     share = sum(counts[token] for token in ends) / len(ended)
     limit = percent(thresholds.min_end_token)
     return Finding(

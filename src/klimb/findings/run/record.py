@@ -18,12 +18,13 @@ class RunRecord:
     Attributes:
         folder: where it is.
         config: the resolved configuration as tables.
-        provenance: commit, seed, versions.
+        provenance: seed, commits of klimb and of the user's repository, versions, hashes of data.
         rows: one a step, as in metrics.jsonl; None stands for a number that was not finite.
         evaluations: in the order they were made, before and after training included.
         guard: `before`, `after` and `events` of guard.json; empty if nothing was guarded.
         summary: the results; empty until the run has finished.
         prompt_differences: how the prompts of training, warm-up and evaluations differ, one sentence each.
+        history: what resumes changed, in order: `step` (the last one with the old value), `key`, `old`, `new`, `time`.
     """
 
     folder: Path
@@ -34,6 +35,7 @@ class RunRecord:
     guard: Mapping[str, Any]
     summary: Mapping[str, Any]
     prompt_differences: tuple[str, ...] = ()
+    history: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def name(self) -> str:

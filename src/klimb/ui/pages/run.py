@@ -107,16 +107,34 @@ def settings(record: RunRecord) -> dict[str, Any]:
     named = ([("run", single)] if single else []) + list(sections.items())
     return {
         "name": record.name,
-        "commit": written.get("commit"),
-        "has_changes": bool(written.get("uncommitted_changes")),
         "facts": [
+            ("klimb", code_in_words(written.get("klimb"))),
+            ("your repository", code_in_words(written.get("repository"))),
             ("seed", str(record.seed) if record.seed is not None else "not known"),
             ("started", str(written.get("started_at", "not known"))),
             ("python", f"{written.get('python', '?')} on {written.get('platform', '?')}"),
         ],
+        "data": [*written.get("data", {}).items(), *written.get("own_parts", {}).items()],
+        "history": [_change(line) for line in record.history],
         "packages": ", ".join(f"{name} {version}" for name, version in packages.items() if version) or "–",
         "sections": [(name, [(key, _value(value)) for key, value in flat(tables).items()]) for name, tables in named],
     }
+
+
+def code_in_words(code: Mapping[str, Any] | None) -> str:
+    """Return version and commit of klimb, or the commit of a repository, and whether there was more than it says."""
+    if not code:
+        return "not known"
+    commit = f"commit {str(code['commit'])[:12]}" if code.get("commit") else ""
+    parts = [str(code["version"])] if code.get("version") else []
+    changed = " with uncommitted changes" if code.get("uncommitted_changes") else ""
+    return ", ".join([*parts, *([commit] if commit else [])]) + changed
+
+
+def _change(line: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Return up to which step a setting had its old value, the setting, and both values."""
+    old, new = (_value("absent" if line.get(side) is None else line[side]) for side in ("old", "new"))
+    return str(line["step"]), str(line["key"]), old, new
 
 
 def _value(value: Any) -> str:

@@ -9,6 +9,7 @@ from klimb.findings.evaluations import EvaluationRecord, ProblemRecord
 from klimb.findings.study.scores import EvaluationPoint, RunResult, RunStatus, StudyScores
 from klimb.training import read_evaluations
 from klimb.training.run_folder import RunFolder
+from klimb.ui.pages.run import code_in_words
 from klimb.workbench.study.cells import CellState, read_json, read_status, state_of
 from klimb.workbench.study.plan import Cell, StudyPlan
 from klimb.workbench.study.progress import last_row
@@ -62,24 +63,25 @@ def _facts(plan: StudyPlan) -> tuple[tuple[str, str], ...]:
     """Return what the finished runs were made with; several values where they differ."""
     stored = [read_json(RunFolder(plan.folder_of(cell)).provenance) for cell in plan.cells]
     begun = [provenance for provenance in stored if provenance]
-    commits = {_commit(provenance) for provenance in begun}
+    klimbs = {code_in_words(provenance.get("klimb")) for provenance in begun}
+    repositories = {code_in_words(provenance.get("repository")) for provenance in begun}
     dates = sorted(str(provenance.get("started_at", ""))[:10] for provenance in begun)
-    torches = {str(provenance.get("packages", {}).get("torch", "?")) for provenance in begun}
     models = {cell.config.model.path for cell in plan.cells}
     threads = plan.study.study.threads_per_job
     return (
         ("model", ", ".join(sorted(models))),
         ("threads of a run", str(threads)),
-        ("klimb commit", ", ".join(sorted(commits)) or "no run has begun"),
-        ("torch", ", ".join(sorted(torches))),
+        ("klimb", ", ".join(sorted(klimbs)) or "no run has begun"),
+        ("your repository", ", ".join(sorted(repositories)) or "no run has begun"),
+        *((package, ", ".join(sorted(_versions(begun, package)))) for package in ("torch", "transformers")),
+        ("python", ", ".join(sorted({str(provenance.get("python", "?")) for provenance in begun}))),
         ("platform", ", ".join(sorted({str(provenance.get("platform", "?")) for provenance in begun}))),
         ("runs begun", " to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else "none"),
     )
 
 
-def _commit(provenance: Mapping[str, Any]) -> str:
-    changed = " with uncommitted changes" if provenance.get("uncommitted_changes") else ""
-    return f"{str(provenance.get('commit') or 'unknown')[:12]}{changed}"
+def _versions(begun: Sequence[Mapping[str, Any]], package: str) -> set[str]:
+    return {str(provenance.get("packages", {}).get(package, "?")) for provenance in begun}
 
 
 def _notes(plan: StudyPlan) -> Iterator[str]:

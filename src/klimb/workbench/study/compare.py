@@ -116,7 +116,7 @@ def _open_folder(plan: StudyPlan, command: str) -> None:
         {
             "study": plan.study.model_dump(mode="json"),
             "command": command,
-            "provenance": provenance(plan.cells[0].config),
+            "provenance": provenance(plan.cells[0].config, apart_from=[folder]),
             "runs": [cell.name for cell in plan.cells],
         },
     )

@@ -158,7 +158,7 @@ def _run(order: CellJob, start: Path) -> int:
     write_status(path, {"state": "running", "pid": os.getpid()})
     with _printing_to(path / LOG_NAME):
         try:
-            _train(cell, path, start)
+            _train(plan, cell, path, start)
         except Interrupted as error:
             write_status(path, {"state": "interrupted"})
             return error.status
@@ -169,12 +169,12 @@ def _run(order: CellJob, start: Path) -> int:
     return 0
 
 
-def _train(cell: Cell, path: Path, start: Path) -> None:
+def _train(plan: StudyPlan, cell: Cell, path: Path, start: Path) -> None:
     resume = is_run(path)
     session = make_session(cell.config)
     run_training(
         session,
-        lambda: _open_run(cell, path, start),
+        lambda: _open_run(plan, cell, path, start),
         console=Console(width=LOG_WIDTH, no_color=True),
         title=cell.name,
         resume=resume,
@@ -184,12 +184,12 @@ def _train(cell: Cell, path: Path, start: Path) -> None:
         shutil.rmtree(path / "checkpoints", ignore_errors=True)
 
 
-def _open_run(cell: Cell, path: Path, start: Path) -> RunFolder:
+def _open_run(plan: StudyPlan, cell: Cell, path: Path, start: Path) -> RunFolder:
     folder = RunFolder(path)
     if not is_run(path):
         copy_start(start, path)
         save_config(folder.config, cell.config)
-        write_json(folder.provenance, provenance(cell.config))
+        write_json(folder.provenance, provenance(cell.config, apart_from=[plan.folder]))
     return folder
 
 
