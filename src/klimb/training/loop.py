@@ -216,7 +216,13 @@ def train(
     check_loss_fits(settings, *_find_slope(objective))
     check_evaluation_fits(settings, has_held_out=bool(held_out), has_base_metrics=base_metrics is not None)
     actors = RolloutWorker(policy=policy, sampler=sampler, scorer=scorer, problems=problems)
-    check_logs(logs, settings.sources, needs_log_mu=objective.needs_log_mu)
+    check_logs(
+        logs,
+        settings.sources,
+        needs_log_mu=objective.needs_log_mu,
+        advantages=settings.advantages.kind,
+        num_prompts=settings.sampling.num_prompts,
+    )
     run = _Run(
         actors=actors,
         objective=objective,

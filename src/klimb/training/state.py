@@ -22,7 +22,7 @@ from klimb.tasks import Problem
 from klimb.training.checkpoints import CheckpointContent, CheckpointError
 from klimb.training.critic import Critic
 from klimb.training.guard.watch import QualityGuard
-from klimb.training.metrics import WeightsWatch
+from klimb.training.metrics import Notices, WeightsWatch
 from klimb.training.optimizers import Optimizer
 from klimb.training.prompts import PromptStream
 from klimb.training.reference_rules import Reference
@@ -174,6 +174,7 @@ class RunState:
     logs: tuple[OfflineSource, ...] = ()
     quality: QualityGuard | None = None
     weights_watch: WeightsWatch = field(default_factory=WeightsWatch)
+    notices: Notices = field(default_factory=Notices)
     step: int = 0
     num_tokens_generated: int = 0
     elapsed_seconds: float = 0.0

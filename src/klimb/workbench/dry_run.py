@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from klimb.declarations import narrow
-from klimb.experience import Batch, SamplingSettings, collate
+from klimb.experience import NEEDS_BATCH, Batch, SamplingSettings, collate
 from klimb.training import (
     Optimizer,
     PromptStream,
@@ -24,6 +24,7 @@ from klimb.training import (
     optimizer_step,
 )
 from klimb.training.iteration import iterate
+from klimb.training.settings import AdvantageSettings
 from klimb.training.state import fresh_state
 from klimb.ui.terminal.run import print_facts
 from klimb.ui.text import duration, printable
@@ -138,7 +139,7 @@ def try_one_group(session: Session) -> Trial:
         actors,
         PromptStream(len(session.task.train), seed=settings.seed),
         settings=replace(settings.sampling, num_prompts=1),
-        advantages=replace(settings.advantages, group_filter=False),
+        advantages=_without_comparison(settings.advantages),
         this_round=RolloutContext(seed=settings.seed, step=1, policy_version=0, record_log_ref=True),
         sampling_generator=torch.Generator().manual_seed(settings.seed),
         shuffle_generator=torch.Generator().manual_seed(settings.seed),
@@ -153,6 +154,12 @@ def try_one_group(session: Session) -> Trial:
         sampling=_sampling_cost(session, collection.samples[0].prompt_ids),
         learning=Cost(one=0.0, group=0.0, num_rows=0) if batch is None else _learning_cost(session, batch),
     )
+
+
+def _without_comparison(advantages: AdvantageSettings) -> AdvantageSettings:
+    """Return settings that keep every scored answer of one group, which may be less than a batch's baseline needs."""
+    kind = "no-baseline" if advantages.kind in NEEDS_BATCH else advantages.kind
+    return replace(advantages, group_filter=False, kind=kind, min_reward=None)
 
 
 def _sampling_cost(session: Session, prompt: Sequence[int]) -> Cost:

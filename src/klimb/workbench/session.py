@@ -167,7 +167,14 @@ def make_session(config: RunConfig) -> Session:
     task = make_task(config)
     policy = make_policy(config.model)
     logs = make_logs(config, policy)
-    check_logs(logs, make_loop_settings(config).sources, needs_log_mu=objective.needs_log_mu)
+    settings = make_loop_settings(config)
+    check_logs(
+        logs,
+        settings.sources,
+        needs_log_mu=objective.needs_log_mu,
+        advantages=settings.advantages.kind,
+        num_prompts=settings.sampling.num_prompts,
+    )
     sampler = make_sampler(policy, config.sampling)
     return Session(
         config=config,
