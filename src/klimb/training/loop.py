@@ -31,7 +31,7 @@ from klimb.training.checkpoints import (
     remove_leftovers,
     save_checkpoint,
 )
-from klimb.training.evaluation import append_evaluation, evaluate, forget_evaluations_behind
+from klimb.training.evaluation import NothingScored, append_evaluation, evaluate, forget_evaluations_behind
 from klimb.training.guard.limits import MeasuresBase
 from klimb.training.guard_steps import (
     guard_end,
@@ -100,18 +100,30 @@ def evaluation_is_due(settings: EvaluationSettings, *, since: Progress, now: Pro
 def evaluate_and_record(
     actors: RolloutWorker, held_out: Sequence[Problem], settings: LoopSettings, *, progress: Progress, path: Path
 ) -> dict[str, float]:
-    """Evaluate, appends the record to the file, and returns what is logged of it."""
+    """Evaluate, appends the record to the file, and returns what is logged of it.
+
+    Where no response could be scored there is no record; that is counted, said, and ends no run.
+    """
     started = time.monotonic()
-    evaluation = evaluate(
-        actors.policy,
-        actors.sampler,
-        actors.scorer,
-        held_out,
-        settings=SamplingSettings(max_new_tokens=settings.sampling.max_new_tokens),
-        num_samples=settings.evaluation.num_samples,
-        generator=torch.Generator().manual_seed(settings.evaluation.seed),
-        progress=progress,
-    )
+    num_samples = settings.evaluation.num_samples
+    try:
+        evaluation = evaluate(
+            actors.policy,
+            actors.sampler,
+            actors.scorer,
+            held_out,
+            settings=SamplingSettings(max_new_tokens=settings.sampling.max_new_tokens),
+            num_samples=num_samples,
+            generator=torch.Generator().manual_seed(settings.evaluation.seed),
+            progress=progress,
+        )
+    except NothingScored as error:
+        logger.warning("step %d: %s", progress.step, error)
+        return {
+            "evaluation_num_errors": float(len(held_out) * num_samples),
+            "evaluation_num_problems_unscored": float(len(held_out)),
+            "evaluation_seconds": time.monotonic() - started,
+        }
     append_evaluation(path, evaluation)
     return evaluation_metrics(evaluation) | {"evaluation_seconds": time.monotonic() - started}
 
