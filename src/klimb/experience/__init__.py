@@ -7,6 +7,7 @@ from klimb.doors import open_lazily
 if TYPE_CHECKING:
     from klimb.experience.advantages import (
         ADVANTAGES,
+        NEEDS_BATCH,
         NEEDS_GROUPS,
         batch_z_score,
         compute_advantages,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ADVANTAGES",
+    "NEEDS_BATCH",
     "NEEDS_GROUPS",
     "AppendResult",
     "Batch",

@@ -216,6 +216,10 @@ NEEDS_GROUPS = frozenset(
 """The names whose baseline compares responses to one prompt, so that at least two are needed."""
 
 
+NEEDS_BATCH = frozenset({"batch-mean", "batch-z-score", "batch-soft-value"})
+"""The names whose baseline compares the responses of a batch, so that at least two are needed."""
+
+
 SOFT_VALUES = {"group-soft-value": group_soft_value, "batch-soft-value": batch_soft_value}
 
 

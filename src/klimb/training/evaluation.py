@@ -28,6 +28,10 @@ from klimb.training.run_folder import read_evaluations
 logger = logging.getLogger(__name__)
 
 
+class NothingScored(ValueError):
+    """No response of an evaluation could be scored."""
+
+
 START = Progress()
 """Before the first step."""
 
@@ -47,7 +51,8 @@ def evaluate(
     """Sample `num_samples` responses to each problem and score them; temperature 0 is greedy and draws one.
 
     Raises:
-        ValueError: there is no problem, or no response could be scored.
+        ValueError: there is no problem.
+        NothingScored: no response could be scored.
     """
     started = time.monotonic()
     if not problems:
@@ -105,7 +110,9 @@ def summarise_scores(
         )
     means = [statistics.fmean(result.values) for result in results if result.values]
     if not means:
-        raise ValueError(f"evaluate: none of {len(responses)} responses could be scored; the first: {scores[0].reason}")
+        raise NothingScored(
+            f"evaluate: none of {len(responses)} responses could be scored; the first: {scores[0].reason}"
+        )
     low, high = bootstrap_interval(means)
     pass_at = {k: statistics.fmean(values) for k, values in pass_values(results).items()} if is_accuracy else {}
     return EvaluationRecord(

@@ -13,7 +13,7 @@ from klimb.training.credit import assign_advantages
 from klimb.training.minibatches import score_samples
 from klimb.training.mismatch import is_measured_in_update, mismatch_of_first_step
 from klimb.training.next_batch import StepData, next_batch
-from klimb.training.rollouts import RolloutWorker
+from klimb.training.rollouts import RolloutWorker, is_trained_on
 from klimb.training.settings import LoopSettings
 from klimb.training.sources.replay import group_samples
 from klimb.training.state import CRITIC, RunState
@@ -45,7 +45,7 @@ def iterate(state: RunState, actors: RolloutWorker, objective: Loss, settings: L
         used = _attach_log_ref(state, gathered.used, objective, settings)
     with _time_into(metrics, "update_seconds"):
         metrics |= _update(state, objective, used, gathered, settings)
-    _keep_for_replay(state, used, settings)
+    _keep_for_replay(state, gathered.fresh, settings)
     metrics |= _describe_standing(state)
     metrics["step_seconds"] = time.monotonic() - started
     metrics["tokens_per_second"] = metrics["num_tokens_sampled"] / metrics["step_seconds"]
@@ -96,7 +96,8 @@ def _update(
     if not used:
         logger.warning(
             "step %d trained on nothing: in none of its groups was there anything to compare (rewards all equal, or "
-            "responses all right or all wrong, or no rewards); easier or harder problems, or group_filter off, help",
+            "responses all right or all wrong, no rewards, or one alone); easier or harder problems, or group_filter "
+            "off, help",
             state.step,
         )
         return {"num_optimizer_steps": 0.0, "num_skipped_steps": 0.0, "num_tokens_trained": 0.0}
@@ -136,10 +137,13 @@ def _update(
     return gap | metrics
 
 
-def _keep_for_replay(state: RunState, used: Sequence[Sample], settings: LoopSettings) -> None:
+def _keep_for_replay(state: RunState, fresh: Sequence[Sample], settings: LoopSettings) -> None:
+    """Keep the groups that were trained on, with all that their baseline was formed over."""
     if settings.sources.share("replay"):
-        fresh = [sample for sample in used if sample.source == "rollout"]
-        state.replay.add(group_samples(fresh, step=state.step))
+        groups = group_samples(fresh, step=state.step)
+        state.replay.add(
+            [group for group in groups if any(is_trained_on(each, settings.advantages) for each in group.samples)]
+        )
 
 
 def _describe_standing(state: RunState) -> dict[str, float]:

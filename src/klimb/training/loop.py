@@ -34,7 +34,7 @@ from klimb.training.checkpoints import (
     save_checkpoint,
 )
 from klimb.training.clock import RunClock
-from klimb.training.evaluation import append_evaluation, evaluate, forget_evaluations_behind
+from klimb.training.evaluation import NothingScored, append_evaluation, evaluate, forget_evaluations_behind
 from klimb.training.guard.limits import MeasuresBase
 from klimb.training.guard_steps import (
     guard_end,
@@ -112,20 +112,31 @@ def evaluation_is_due(settings: EvaluationSettings, *, since: Progress, now: Pro
 def evaluate_and_record(
     actors: RolloutWorker, held_out: Sequence[Problem], settings: LoopSettings, *, progress: Progress, path: Path
 ) -> dict[str, float]:
-    """Evaluate, appends the record to the file, and returns what is logged of it."""
+    """Evaluate, appends the record to the file, and returns what is logged of it.
+
+    Where no response could be scored there is no record; that is counted, said, and ends no run.
+    """
     started = time.monotonic()
-    evaluation = evaluate(
-        actors.policy,
-        actors.sampler,
-        actors.scorer,
-        held_out,
-        settings=SamplingSettings(
-            temperature=actors.policy.temperature, max_new_tokens=settings.sampling.max_new_tokens
-        ),
-        num_samples=settings.evaluation.num_samples,
-        generator=torch.Generator().manual_seed(settings.evaluation.seed),
-        progress=progress,
-    )
+    num_samples = settings.evaluation.num_samples
+    longest = settings.sampling.max_new_tokens
+    try:
+        evaluation = evaluate(
+            actors.policy,
+            actors.sampler,
+            actors.scorer,
+            held_out,
+            settings=SamplingSettings(temperature=actors.policy.temperature, max_new_tokens=longest),
+            num_samples=num_samples,
+            generator=torch.Generator().manual_seed(settings.evaluation.seed),
+            progress=progress,
+        )
+    except NothingScored as error:
+        logger.warning("step %d: %s", progress.step, error)
+        return {
+            "evaluation_num_errors": float(len(held_out) * num_samples),
+            "evaluation_num_problems_unscored": float(len(held_out)),
+            "evaluation_seconds": time.monotonic() - started,
+        }
     append_evaluation(path, evaluation)
     return evaluation_metrics(evaluation) | {"evaluation_seconds": time.monotonic() - started}
 
@@ -237,7 +248,13 @@ def train(
     check_loss_fits(settings, *_find_slope(objective))
     check_evaluation_fits(settings, has_held_out=bool(held_out), has_base_metrics=base_metrics is not None)
     actors = RolloutWorker(policy=policy, sampler=sampler, scorer=scorer, problems=problems)
-    check_logs(logs, settings.sources, needs_log_mu=objective.needs_log_mu)
+    check_logs(
+        logs,
+        settings.sources,
+        needs_log_mu=objective.needs_log_mu,
+        advantages=settings.advantages.kind,
+        num_prompts=settings.sampling.num_prompts,
+    )
     policy.temperature = find_temperature(settings, logs, needs_log_mu=objective.needs_log_mu)
     run = _Run(
         actors=actors,

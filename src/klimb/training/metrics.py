@@ -76,12 +76,25 @@ INERT_WIDTH = 1e-3
 INERT_STEPS = 3
 
 
+class Notices:
+    """Warnings that are given once; what was said is not part of the run's state."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def say_once(self, key: str, text: str, *arguments: object) -> None:
+        """Warn, unless something was said under this key."""
+        if key not in self._said:
+            self._said.add(key)
+            logger.warning(text, *arguments)
+
+
 class WeightsWatch:
     """Reads the metrics of each step's update; what it has said is not part of the run's state."""
 
     def __init__(self) -> None:
         self._num_inert = 0
-        self._has_said: set[str] = set()
+        self._notices = Notices()
 
     def observe(self, metrics: Mapping[str, float], *, has_old_samples: bool) -> None:
         """Warns when w = π/μ is 1 everywhere although it need not be, or when too few samples carry all the weight.
@@ -96,7 +109,7 @@ class WeightsWatch:
         is_inert = metrics["w_max"] < 1 + INERT_WIDTH and metrics["w_p01"] > 1 - INERT_WIDTH
         self._num_inert = self._num_inert + 1 if could_move and is_inert else 0
         if self._num_inert == INERT_STEPS:
-            self._say_once(
+            self._notices.say_once(
                 "inert",
                 "the trust region is inert: w = π/μ was 1 on every token for 3 steps, so neither a clip nor a "
                 "correction acts. Either log_mu is the policy's own (recomputed after the update?), or the learning "
@@ -104,14 +117,9 @@ class WeightsWatch:
             )
         for name, value in metrics.items():
             if name.endswith("ess_token") and value < LEAST_ESS:
-                self._say_once(
+                self._notices.say_once(
                     name,
                     f"the data is too far for ratios: {name} is {value:.2f}, and below {LEAST_ESS} few tokens carry "
                     "all the weight. Younger data (replay.max_age, fewer epochs, a smaller learning rate) or a recipe "
                     "without ratios (topr, asymre, oapl) helps",
                 )
-
-    def _say_once(self, key: str, text: str) -> None:
-        if key not in self._has_said:
-            self._has_said.add(key)
-            logger.warning(text)

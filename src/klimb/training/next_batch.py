@@ -3,7 +3,8 @@
 import itertools
 import logging
 import statistics
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,16 +16,22 @@ from klimb.training.identity import run_key
 from klimb.training.minibatches import score_samples
 from klimb.training.mismatch import is_measured_in_update, measure_mismatch, mismatch_between
 from klimb.training.rollouts import (
+    ALONE_IN_BATCH,
+    FilteredGroup,
     RolloutContext,
     Rollouts,
     RolloutWorker,
     collect_rollouts,
     compute_credits,
     filter_group,
+    find_verdicts,
+    is_alone,
+    is_trained_on,
+    measure_collections,
 )
 from klimb.training.settings import LoopSettings
 from klimb.training.sources.offline import OfflineSource
-from klimb.training.sources.replay import group_samples
+from klimb.training.sources.replay import ReplayGroup, group_samples
 from klimb.training.state import RunState
 
 logger = logging.getLogger(__name__)
@@ -36,12 +43,14 @@ class StepData:
 
     Attributes:
         drawn: every rollout drawn at this step, trained on now, later or never.
-        used: those that are trained on, source by source, with the `log_mu` they are trained with.
+        fresh: rollouts whose turn it is, those included that a baseline alone reads.
+        used: the samples that are trained on, source by source, with the `log_mu` they are trained with.
         credits: each used sample's reward less its baseline; baselines never cross a source.
         metrics: explained in docs/metrics.md.
     """
 
     drawn: tuple[Sample, ...]
+    fresh: tuple[Sample, ...]
     used: tuple[Sample, ...]
     credits: Float[Tensor, " batch"]
     metrics: dict[str, float]
@@ -49,6 +58,8 @@ class StepData:
 
 def next_batch(state: RunState, actors: RolloutWorker, settings: LoopSettings, *, beta: float) -> StepData:
     """Take each source's share of the batch. Where too little can be replayed, fresh rollouts stand in.
+
+    A baseline is formed over all that a share compares; what `advantages.min_reward` leaves out is left out then.
 
     Args:
         state: of the run.
@@ -61,59 +72,111 @@ def next_batch(state: RunState, actors: RolloutWorker, settings: LoopSettings, *
     replayed = state.replay.draw(num_groups["replay"], policy_version=version, generator=state.generators["replay"])
     num_fresh = num_groups["rollout"] + num_groups["replay"] - len(replayed)
     drawn, fresh, metrics = _draw_rollouts(state, actors, settings, num_fresh)
-    shares: dict[Source, tuple[Sample, ...]] = {
-        "rollout": fresh,
-        "replay": tuple(sample for group in replayed for sample in group.samples),
+    asked = {**num_groups, "rollout": num_fresh}
+    shares: dict[Source, Share] = {
+        "rollout": Share(compared=fresh, why_missing="in none of its groups was there anything to compare"),
+        "replay": _take_replayed(state, replayed, settings),
         **{logged.source: _take_offline(logged, num_groups[logged.source], settings) for logged in state.logs},
     }
-    shares = {source: samples for source, samples in shares.items() if samples}
+    shares = {source: share for source, share in shares.items() if settings.sources.share(source)}
+    used: dict[Source, tuple[Sample, ...]] = {source: share.trained_on(settings) for source, share in shares.items()}
     if not settings.is_fresh:
-        for source, samples in shares.items():
-            metrics |= _measure_share(source, samples, policy_version=version)
+        for source, samples in used.items():
+            metrics |= _measure_share(source, samples, asked=asked[source], policy_version=version)
         metrics |= _measure_sources(state, settings)
-    credits = [compute_credits(share, settings.advantages, beta=beta) for share in shares.values()]
+        _say_what_is_missing(state, shares, settings)
+    credits = [share.credits(settings, beta=beta) for share in shares.values()]
     return StepData(
         drawn=drawn,
-        used=tuple(itertools.chain(*shares.values())),
+        fresh=fresh,
+        used=tuple(itertools.chain(*used.values())),
         credits=torch.cat([torch.zeros(0), *credits]),
         metrics={"num_tokens_sampled": 0.0, **metrics},
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What one source gives to a batch.
+
+    Attributes:
+        compared: the samples that a baseline is formed over.
+        why_missing: why there is no more, for people; empty where all that was asked for is there.
+    """
+
+    compared: tuple[Sample, ...]
+    why_missing: str = ""
+
+    def trained_on(self, settings: LoopSettings) -> tuple[Sample, ...]:
+        """Return those of the samples that are trained on."""
+        return tuple(sample for sample in self.compared if is_trained_on(sample, settings.advantages))
+
+    def credits(self, settings: LoopSettings, *, beta: float) -> Float[Tensor, " batch"]:
+        """Return what each of the samples that are trained on is credited with."""
+        credits = compute_credits(self.compared, settings.advantages, beta=beta)
+        if settings.advantages.min_reward is None:
+            return credits
+        is_used = [is_trained_on(sample, settings.advantages) for sample in self.compared]
+        return credits[torch.tensor(is_used, dtype=torch.bool)]
+
+
 def _draw_rollouts(
     state: RunState, actors: RolloutWorker, settings: LoopSettings, num_fresh: int
 ) -> tuple[tuple[Sample, ...], tuple[Sample, ...], dict[str, float]]:
-    """Return all that was drawn, what of it (or of an earlier collection) is trained on now, and metrics."""
+    """Return all that was drawn, what of it (or of an earlier collection) is compared now, and metrics."""
     if num_fresh == 0:
         return (), (), {}
     lag = settings.sampling.lag
     drawn: list[Sample] = []
-    metrics: dict[str, float] = {}
-    used: tuple[Sample, ...] = ()
+    collections: list[Rollouts] = []
+    gaps: list[tuple[dict[str, float], int]] = []
+    compared: tuple[Sample, ...] = ()
     for _ in range(lag + 1 - len(state.queue)):
         collection = _collect(state, actors, settings, num_fresh, first_group=_count_groups(drawn))
         used, gap = _attach_log_mu(state, collection.used, settings)
         now = {sample.sample_id: sample for sample in used}
         drawn += [now.get(sample.sample_id, sample) for sample in collection.samples]
-        metrics = _add_up(metrics, dict(collection.metrics)) | gap
+        compared = tuple(now.get(sample.sample_id, sample) for sample in collection.compared)
+        collections.append(collection)
+        gaps.append((gap, sum(len(sample.response_ids) for sample in used)))
         if lag:
-            state.queue.put(group_samples(used, step=state.step))
+            state.queue.put(group_samples(compared, step=state.step))
     if lag:
-        used = tuple(sample for group in state.queue.get() for sample in group.samples)
-    return tuple(drawn), used, metrics
+        compared = tuple(sample for group in state.queue.get() for sample in group.samples)
+    metrics = measure_collections(collections) if collections else {}
+    _say_where_verdicts_are_missing(state, drawn)
+    return tuple(drawn), compared, metrics | _merge_gaps(gaps)
+
+
+def _merge_gaps(gaps: Sequence[tuple[dict[str, float], int]]) -> dict[str, float]:
+    """Return the gap over several collections, each weighed by its tokens: means, and the largest of `…_max_…`."""
+    if len(gaps) == 1:
+        return gaps[0][0]
+    merged: dict[str, float] = {}
+    for name in dict.fromkeys(name for gap, _ in gaps for name in gap):
+        found = [(gap[name], num_tokens) for gap, num_tokens in gaps if name in gap]
+        if "_max_" in name:
+            merged[name] = max(value for value, _ in found)
+        else:
+            merged[name] = sum(value * weight for value, weight in found) / sum(weight for _, weight in found)
+    return merged
+
+
+def _say_where_verdicts_are_missing(state: RunState, drawn: Sequence[Sample]) -> None:
+    verdicts = find_verdicts(drawn)
+    if None in verdicts and len({*verdicts}) > 1:
+        state.notices.say_once(
+            "verdicts",
+            "step %d: the score says right or wrong of %d of %d answers only, and no accuracy is logged where it does "
+            "not say it of all; let the reward say `correct` of every answer",
+            state.step,
+            sum(verdict is not None for verdict in verdicts),
+            len(verdicts),
+        )
 
 
 def _count_groups(samples: Sequence[Sample]) -> int:
     return len({sample.group_id for sample in samples})
-
-
-def _add_up(before: dict[str, float], metrics: dict[str, float]) -> dict[str, float]:
-    """Return the later metrics, with counts and seconds added up."""
-    return metrics | {
-        name: before[name] + value
-        for name, value in metrics.items()
-        if name in before and (name.startswith("num_") or name.endswith("_seconds"))
-    }
 
 
 def _collect(
@@ -174,26 +237,77 @@ def _attach_log_mu(
     return tuple(rescored), gap | {"log_mu_recomputed": 1.0}
 
 
-def _take_offline(logged: OfflineSource, count: int, settings: LoopSettings) -> tuple[Sample, ...]:
+def _take_replayed(state: RunState, groups: Sequence[ReplayGroup], settings: LoopSettings) -> Share:
+    """Return the replayed groups; nothing where their baseline would compare one sample with itself."""
+    samples = tuple(sample for group in groups for sample in group.samples)
+    if is_alone(samples, settings.advantages):
+        return Share(compared=(), why_missing=f"one sample is there: {ALONE_IN_BATCH}")
+    why = (
+        "nothing is kept that could be replayed: nothing was trained on yet, or all is older than "
+        f"replay.max_age = {settings.replay.max_age} optimizer steps ({state.replay.num_dropped} groups were dropped)"
+    )
+    return Share(compared=samples, why_missing=why)
+
+
+def _take_offline(logged: OfflineSource, count: int, settings: LoopSettings) -> Share:
     """Take groups of a log that can be trained on; others are passed over, `max_refills` times at most."""
-    kept: dict[str, tuple[Sample, ...]] = {}
+    kept: dict[str, FilteredGroup] = {}
+    refusals: Counter[str] = Counter()
+
+    def num_used() -> int:
+        return sum(bool(group.used) for group in kept.values())
+
     for _ in range(settings.advantages.max_refills + 1):
-        if len(kept) < count:
-            filtered = [filter_group(group, settings.advantages) for group in logged.take(count - len(kept)) if group]
-            kept |= {group.used[0].group_id: group.used for group in filtered if group.used}
-    return tuple(itertools.chain(*kept.values()))
+        if num_used() < count:
+            for group in logged.take(count - num_used()):
+                filtered = filter_group(group, settings.advantages)
+                if filtered.compared:
+                    kept[filtered.compared[0].group_id] = filtered
+                if not filtered.used:
+                    refusals[_why_refused(filtered)] += 1
+    compared = tuple(sample for group in kept.values() for sample in group.compared)
+    if is_alone(compared, settings.advantages):
+        return Share(compared=(), why_missing=f"one sample is there: {ALONE_IN_BATCH}")
+    return Share(compared=compared, why_missing="; ".join(f"{number} × {why}" for why, number in refusals.items()))
 
 
-def _measure_share(source: Source, samples: Sequence[Sample], *, policy_version: int) -> dict[str, float]:
+def _why_refused(group: FilteredGroup) -> str:
+    reasons = dict.fromkeys(sample.metadata["used"].removeprefix("no: ") for sample in group.samples)
+    return ", ".join(reasons) or "none of its samples fits the policy's tokenizer"
+
+
+def _say_what_is_missing(state: RunState, shares: Mapping[Source, Share], settings: LoopSettings) -> None:
+    """Warn once of each source whose whole share is missing; at the first step nothing can be replayed yet."""
+    for source, share in shares.items():
+        if share.trained_on(settings) or (source == "replay" and state.step == 1):
+            continue
+        state.notices.say_once(
+            f"nothing of {source}",
+            "step %d: the share of %s (sources.%s = %g) gave nothing to train on: %s. Such steps are counted in "
+            "%s/num_groups_missing",
+            state.step,
+            source,
+            source,
+            settings.sources.share(source),
+            share.why_missing,
+            source,
+        )
+
+
+def _measure_share(source: Source, samples: Sequence[Sample], *, asked: int, policy_version: int) -> dict[str, float]:
+    """Return the metrics of the samples of a source that are trained on, `asked` being the groups of its share."""
+    num_groups = _count_groups(samples)
     metrics = {
         "num_samples": float(len(samples)),
-        "num_groups": float(_count_groups(samples)),
-        "length_mean": statistics.fmean(len(sample.response_ids) for sample in samples),
+        "num_groups": float(num_groups),
+        "num_groups_missing": float(max(0, asked - num_groups)),
     }
+    if samples:
+        metrics["length_mean"] = statistics.fmean(len(sample.response_ids) for sample in samples)
     rewards = [sample.reward for sample in samples if sample.reward is not None]
     if rewards:
         metrics["reward_mean"] = statistics.fmean(rewards)
-    if source in ("rollout", "replay"):  # the versions of another run's policy say nothing about this one's
+    if samples and source in ("rollout", "replay"):  # versions of another run's policy say nothing about this one's
         ages = [policy_version - sample.policy_version for sample in samples]
         metrics |= {"age_mean": statistics.fmean(ages), "age_max": float(max(ages))}
     return {f"{source}/{name}": value for name, value in metrics.items()}

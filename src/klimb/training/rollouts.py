@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from klimb.declarations import narrow
-from klimb.experience import NEEDS_GROUPS, Sample, SamplingSettings, compute_advantages
+from klimb.experience import NEEDS_BATCH, NEEDS_GROUPS, Sample, SamplingSettings, compute_advantages
 from klimb.policies import Policy
 from klimb.samplers import Completion, Sampler, StreamingSampler
 from klimb.tasks import Problem, Response, Score
@@ -277,60 +277,91 @@ def _attach_score(sample: Sample, score: Score, shuffle: torch.Generator | None)
 
 @dataclass(frozen=True)
 class FilteredGroup:
-    """Responses to one prompt, and which of them are trained on.
+    """Responses to one prompt, and which of them are compared and trained on.
 
     Attributes:
         samples: all of them. `metadata["used"]` tells who reads the stored rollouts what became of each: `yes`, or why
             it is not trained on. Training itself never reads it.
-        used: those that are trained on, in their order.
+        compared: those that a baseline is formed over, in their order.
+        used: those of them that are trained on; `min_reward` leaves the others out after the baseline was formed.
     """
 
     samples: tuple[Sample, ...]
+    compared: tuple[Sample, ...]
     used: tuple[Sample, ...]
 
 
+ALONE_IN_GROUP = "fewer than 2 responses of its group have a reward"
+"""Why a response with a reward is not trained on: its group's baseline would be that reward."""
+
+
+ALONE_IN_BATCH = "no other response of its batch has a reward"
+"""The same of a baseline over the batch."""
+
+
 def filter_group(group: Sequence[Sample], settings: AdvantageSettings) -> FilteredGroup:
-    """Decide which of the scored responses to one prompt are trained on."""
+    """Decide which of the scored responses to one prompt are compared, and which of those are trained on."""
     refusals = _find_refusals(
         group,
         compare=settings.kind in NEEDS_GROUPS,
         drop_even=settings.group_filter,
         needs_reward=settings.kind not in REWARDLESS or settings.min_reward is not None,
-        min_reward=settings.min_reward,
     )
+    below = ["" if is_trained_on(sample, settings) else "its reward is below min_reward" for sample in group]
     samples = tuple(
-        replace(sample, metadata={**sample.metadata, "used": f"no: {refusal}" if refusal else "yes"})
-        for sample, refusal in zip(group, refusals, strict=True)
+        replace(sample, metadata={**sample.metadata, "used": f"no: {why}" if why else "yes"})
+        for sample, why in zip(group, (first or then for first, then in zip(refusals, below, strict=True)), strict=True)
     )
-    used = tuple(sample for sample, refusal in zip(samples, refusals, strict=True) if not refusal)
-    return FilteredGroup(samples, used)
+    compared = tuple(sample for sample, refusal in zip(samples, refusals, strict=True) if not refusal)
+    return FilteredGroup(samples, compared, tuple(sample for sample in compared if is_trained_on(sample, settings)))
 
 
-def _find_refusals(
-    group: Sequence[Sample], *, compare: bool, drop_even: bool, needs_reward: bool, min_reward: float | None
-) -> list[str]:
-    """Say for each response why it is not trained on; the empty text if it is.
+def is_trained_on(sample: Sample, settings: AdvantageSettings) -> bool:
+    """Return whether a response that was compared is trained on: whether `min_reward` leaves it."""
+    least = settings.min_reward
+    return least is None or sample.reward is None or sample.reward >= least
+
+
+def _find_refusals(group: Sequence[Sample], *, compare: bool, drop_even: bool, needs_reward: bool) -> list[str]:
+    """Say for each response why no baseline is formed over it; the empty text if one is.
 
     Args:
         group: scored responses to one prompt.
         compare: the baseline compares them, so that at least two need a reward.
         drop_even: leave out a group from which nothing can be learnt.
         needs_reward: leave out a response without a reward.
-        min_reward: leave out a response whose reward is below it.
     """
     scored = [sample for sample in group if sample.reward is not None]
     of_group = ""
     if compare and len(scored) < 2:
-        of_group = "fewer than 2 responses of its group have a reward"
+        of_group = ALONE_IN_GROUP
     elif drop_even and has_zero_variance(scored):
         of_group = "its group is even"
+    return ["it has no reward" if sample.reward is None and needs_reward else of_group for sample in group]
 
-    def find_refusal(sample: Sample) -> str:
-        if sample.reward is None:
-            return "it has no reward" if needs_reward else of_group
-        return of_group if min_reward is None or sample.reward >= min_reward else "its reward is below min_reward"
 
-    return [find_refusal(sample) for sample in group]
+def is_alone(compared: Sequence[Sample], settings: AdvantageSettings) -> bool:
+    """Return whether a baseline over these would be the reward of the only one: there is nothing to compare."""
+    return len(compared) == 1 and settings.kind in NEEDS_BATCH
+
+
+def _leave_out_the_lonely(groups: Sequence[FilteredGroup], settings: AdvantageSettings) -> list[FilteredGroup]:
+    """Return the groups of a batch, without its only response where the baseline is over the batch."""
+    if not is_alone([sample for group in groups for sample in group.compared], settings):
+        return list(groups)
+    return [
+        FilteredGroup(
+            samples=tuple(
+                replace(sample, metadata={**sample.metadata, "used": f"no: {ALONE_IN_BATCH}"})
+                if sample in group.compared
+                else sample
+                for sample in group.samples
+            ),
+            compared=(),
+            used=(),
+        )
+        for group in groups
+    ]
 
 
 def has_zero_variance(scored: Sequence[Sample]) -> bool:
@@ -349,9 +380,12 @@ def measure_rollouts(groups: Sequence[FilteredGroup]) -> dict[str, float]:
     rewards = [sample.reward for sample in samples if sample.reward is not None]
     lengths = [len(sample.response_ids) for sample in samples]
     num_used = sum(bool(group.used) for group in groups)
+    alone = {f"no: {why}" for why in (ALONE_IN_GROUP, ALONE_IN_BATCH)}
+    uncompared = [each for each in samples if each.reward is not None and each.metadata.get("used") in alone]
     metrics = {
         "num_samples": float(len(samples)),
         "num_errors": float(len(samples) - len(rewards)),
+        "num_uncompared": float(len(uncompared)),
         "num_groups": float(len(groups)),
         "num_groups_used": float(num_used),
         "groups_dropped_fraction": 1 - num_used / len(groups),
@@ -362,18 +396,22 @@ def measure_rollouts(groups: Sequence[FilteredGroup]) -> dict[str, float]:
     }
     if rewards:
         metrics |= {"reward_mean": statistics.fmean(rewards), "reward_std": statistics.pstdev(rewards)}
-    verdicts = [sample.metadata["correct"] == "yes" for sample in samples if "correct" in sample.metadata]
-    if verdicts:
-        metrics["accuracy"] = statistics.fmean(verdicts)
+    verdicts = find_verdicts(samples)
+    if verdicts and None not in verdicts:
+        metrics["accuracy"] = statistics.fmean(verdict == "yes" for verdict in verdicts)
     return metrics | _part_means(samples)
 
 
+def find_verdicts(samples: Iterable[Sample]) -> list[str | None]:
+    """Return `yes`, `no`, or None where the score does not say what is correct, of each response with a reward."""
+    return [sample.metadata.get("correct") for sample in samples if sample.reward is not None]
+
+
 def _part_means(samples: Iterable[Sample]) -> dict[str, float]:
-    parts: dict[str, list[float]] = {}
-    for sample in samples:
-        for name, value in sample.reward_parts.items() if sample.reward is not None else ():
-            parts.setdefault(name, []).append(value)
-    return {f"reward_part_{name}": statistics.fmean(values) for name, values in parts.items()}
+    """Return the mean of each part over all responses with a reward, so that the means add up to that of the reward."""
+    scored = [sample.reward_parts for sample in samples if sample.reward is not None]
+    names = dict.fromkeys(name for parts in scored for name in parts)
+    return {f"reward_part_{name}": statistics.fmean(parts.get(name, 0.0) for parts in scored) for name in names}
 
 
 REWARDLESS = ("zero", "ones")
@@ -387,13 +425,25 @@ class Rollouts:
     Attributes:
         samples: every response drawn. `metadata` holds `problem_id`, `used` (`yes`, or why it is not trained on),
             `correct` (`yes` or `no`, when the task says) and `rewards` (`shuffled`, in the control experiment).
-        used: those to train on.
+        groups: the same by prompt.
+        compared: those that a baseline is formed over.
+        used: those of them to train on.
         metrics: explained in docs/metrics.md.
     """
 
     samples: tuple[Sample, ...]
+    groups: tuple[FilteredGroup, ...]
+    compared: tuple[Sample, ...]
     used: tuple[Sample, ...]
     metrics: Mapping[str, float]
+
+
+def measure_collections(collections: Sequence[Rollouts]) -> dict[str, float]:
+    """Return the metrics of all that one step drew: with a lag its first step draws more than once."""
+    metrics = measure_rollouts([group for collection in collections for group in collection.groups])
+    for name in ("num_rounds", "sample_seconds", "score_seconds"):
+        metrics[name] = sum(collection.metrics[name] for collection in collections)
+    return metrics | {"epoch": collections[-1].metrics["epoch"]}
 
 
 def collect_rollouts(
@@ -429,10 +479,14 @@ def collect_rollouts(
         num_rounds += 1
         if not advantages.group_filter:
             break
-    samples = tuple(sample for group in groups for sample in group.samples)
-    used = tuple(sample for group in groups for sample in group.used)
-    metrics = measure_rollouts(groups) | {"num_rounds": float(num_rounds), "epoch": float(stream.epoch)} | seconds
-    return Rollouts(samples=samples, used=used, metrics=metrics)
+    groups = _leave_out_the_lonely(groups, advantages)
+    return Rollouts(
+        samples=tuple(sample for group in groups for sample in group.samples),
+        groups=tuple(groups),
+        compared=tuple(sample for group in groups for sample in group.compared),
+        used=tuple(sample for group in groups for sample in group.used),
+        metrics=measure_rollouts(groups) | {"num_rounds": float(num_rounds), "epoch": float(stream.epoch)} | seconds,
+    )
 
 
 def compute_credits(used: Sequence[Sample], settings: AdvantageSettings, *, beta: float) -> Float[Tensor, " batch"]:

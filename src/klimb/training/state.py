@@ -14,7 +14,7 @@ from klimb.training.clock import RunClock
 from klimb.training.critic import Critic
 from klimb.training.guard.watch import QualityGuard
 from klimb.training.identity import environment
-from klimb.training.metrics import WeightsWatch
+from klimb.training.metrics import Notices, WeightsWatch
 from klimb.training.optimizers import Optimizer
 from klimb.training.prompts import PromptStream
 from klimb.training.reference_rules import Reference
@@ -65,6 +65,7 @@ class RunState:
     quality: QualityGuard | None = None
     weights_watch: WeightsWatch = field(default_factory=WeightsWatch)
     clock: RunClock = field(default_factory=RunClock)
+    notices: Notices = field(default_factory=Notices)
     step: int = 0
     num_tokens_generated: int = 0
     elapsed_seconds: float = 0.0

@@ -208,6 +208,18 @@ class NonFiniteGuard:
             )
 
 
+def _share_of_idle_rows(outcomes: Sequence[StepOutcome], num_rows: Sequence[int]) -> dict[str, float]:
+    """Return `zero_advantage_fraction` over the rows of all minibatches, those included that had nothing to learn."""
+    name = "zero_advantage_fraction"
+    shares = [
+        (outcome.metrics.get(name, 1.0), count)
+        for outcome, count in zip(outcomes, num_rows, strict=True)
+        if not outcome.not_finite
+    ]
+    total = sum(count for _, count in shares)
+    return {name: sum(share * count for share, count in shares) / total} if total else {}
+
+
 def update(
     policy: Policy,
     optimizer: Optimizer,
@@ -230,6 +242,7 @@ def update(
         on_outcome: sees each step's outcome, its minibatch and its name (`e0-m3`) before the next one.
     """
     outcomes: list[StepOutcome] = []
+    num_rows: list[int] = []
     steps_before = optimizer.num_steps
     with optimizer.gradient_point():
         if objective.needs_log_prox:
@@ -243,10 +256,12 @@ def update(
                     policy, optimizer, objective, part, micro_batch_tokens=settings.micro_batch_tokens
                 )
                 outcomes.append(outcome)
+                num_rows.append(len(rows))
                 on_outcome(outcome, part, f"e{epoch}-m{number}")
     return (
         merge_metrics(outcomes)
         | _measure_start(outcomes)
+        | _share_of_idle_rows(outcomes, num_rows)
         | {
             "num_optimizer_steps": float(optimizer.num_steps - steps_before),
             "num_skipped_steps": float(sum(bool(outcome.not_finite) for outcome in outcomes)),

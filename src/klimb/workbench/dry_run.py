@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from klimb.declarations import narrow
-from klimb.experience import Batch, SamplingSettings, collate
+from klimb.experience import NEEDS_BATCH, Batch, SamplingSettings, collate
 from klimb.losses import Inputs
 from klimb.training import (
     Optimizer,
@@ -26,6 +26,7 @@ from klimb.training import (
 )
 from klimb.training.iteration import iterate
 from klimb.training.minibatches import score_batch
+from klimb.training.settings import AdvantageSettings
 from klimb.training.state import fresh_state
 from klimb.training.update import CLIP_FRACTIONS
 from klimb.ui.terminal.run import print_facts
@@ -147,7 +148,7 @@ def try_one_group(session: Session) -> Trial:
         actors,
         PromptStream(len(session.task.train), seed=settings.seed),
         settings=replace(settings.sampling, num_prompts=1),
-        advantages=replace(settings.advantages, group_filter=False),
+        advantages=_without_comparison(settings.advantages),
         this_round=RolloutContext(seed=settings.seed, step=1, policy_version=0, record_log_ref=True),
         sampling_generator=torch.Generator().manual_seed(settings.seed),
         shuffle_generator=torch.Generator().manual_seed(settings.seed),
@@ -184,6 +185,12 @@ def touched_at_start(session: Session, batch: Batch) -> float | None:
 
 def _touched_in_words(touched: float | None) -> list[tuple[str, str]]:
     return [] if touched is None else [("clip", f"touches {touched:.1%} of the units before the first step")]
+
+
+def _without_comparison(advantages: AdvantageSettings) -> AdvantageSettings:
+    """Return settings that keep every scored answer of one group, which may be less than a batch's baseline needs."""
+    kind = "no-baseline" if advantages.kind in NEEDS_BATCH else advantages.kind
+    return replace(advantages, group_filter=False, kind=kind, min_reward=None)
 
 
 def _sampling_cost(session: Session, prompt: Sequence[int]) -> Cost:

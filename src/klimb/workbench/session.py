@@ -195,7 +195,13 @@ def make_session(config: RunConfig) -> Session:
     task = make_task(config)
     policy = make_policy(config.model)
     logs = make_logs(config, policy)
-    check_logs(logs, config.sources, needs_log_mu=objective.needs_log_mu)
+    check_logs(
+        logs,
+        config.sources,
+        needs_log_mu=objective.needs_log_mu,
+        advantages=config.advantages.kind,
+        num_prompts=config.sampling.num_prompts,
+    )
     _check_groups(config, logs)
     policy.temperature = find_temperature(config.loop_settings(), logs, needs_log_mu=objective.needs_log_mu)
     sampler = make_sampler(policy, config.sampling)

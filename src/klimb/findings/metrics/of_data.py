@@ -73,7 +73,7 @@ DRAWN = (
     Metric(
         name="reward_part_*",
         unit="reward",
-        formula="mean of each named part of the reward",
+        formula="mean of each named part over responses with a reward, 0 where one has no such part",
         healthy="as intended",
         outside="a part that alone rises is being gamed",
         panel="Parts of the reward",
@@ -82,7 +82,7 @@ DRAWN = (
     Metric(
         name="accuracy",
         unit="fraction",
-        formula="share of correct responses, where the task says what is correct",
+        formula="share of correct responses; only where every response with a reward has a verdict",
         healthy="0.1 to 0.9 while learning (own); ART's FAQ asks for 0.3 at the start",
         outside="near 0: easier problems, or clone some answers first. Near 1: harder ones",
         panel="Accuracy on training batches",
@@ -102,6 +102,13 @@ DRAWN = (
         outside="read their `reward_reason` in the rollouts",
         panel="Trouble",
         label="responses without a reward",
+    ),
+    Metric(
+        name="num_uncompared",
+        unit="count",
+        formula="responses with a reward that are not trained on because nothing is there to compare them with",
+        healthy="0",
+        outside="most responses of a group, or of a batch, have no reward: see `num_errors`",
     ),
     Metric(
         name="num_groups",
@@ -194,6 +201,13 @@ SOURCES = (
         name="*/num_groups",
         unit="count",
         formula="their groups",
+    ),
+    Metric(
+        name="*/num_groups_missing",
+        unit="count",
+        formula="groups of its share that the source did not give; fresh rollouts stand in for replayed ones",
+        healthy="0; the share of replay while nothing is kept yet",
+        outside="the log cannot be trained on, or `replay.max_age` is too small: the run's warning says why",
     ),
     Metric(
         name="*/length_mean",

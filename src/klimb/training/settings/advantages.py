@@ -26,9 +26,11 @@ class AdvantageSettings:
     offset: Annotated[float, Ge(-1_000), Le(1_000)] = 0.0
     """Added to the baseline; below 0 every response looks that much better (AsymRE)."""
     min_reward: Annotated[Annotated[float, Ge(-1_000_000), Le(1_000_000)] | None, OrWord("none", None)] = None
-    """Responses with a smaller reward are not trained on (filtered cloning); `none` trains on all."""
+    """Responses with a smaller reward are not trained on (filtered cloning); `none` trains on all. The baseline is
+    formed over all responses first, those that are then left out included."""
     group_filter: bool = True
-    """Drop groups from which nothing can be learnt and sample others in their place (dynamic sampling)."""
+    """Drop groups from which nothing can be learnt and sample others in their place (dynamic sampling). A baseline over
+    the batch (`batch-...`) is then formed without them: it is that of the groups which stay."""
     max_refills: Annotated[int, Ge(0), Le(1_000)] = 2
     """Extra rounds of sampling at most, when groups were dropped; what there is then is the batch."""
     shuffle_rewards: bool = False

@@ -17,7 +17,7 @@ from klimb.declarations import (
     require,
     require_known,
 )
-from klimb.experience.advantages import NEEDS_GROUPS
+from klimb.experience.advantages import NEEDS_BATCH, NEEDS_GROUPS
 from klimb.experience.samples import SamplingSettings
 from klimb.policies.settings import require_temperature
 from klimb.training.guard.settings import GuardSettings
@@ -282,3 +282,22 @@ class LoopSettings:
                 "run.save_rollouts is off, and a run that replays or delays rollouts reads them back when it is "
                 "resumed; turn it on"
             )
+        self._check_counts()
+
+    def _check_counts(self) -> None:
+        """Return if every source with a share gives at least one group, and a baseline something to compare."""
+        total, kind = self.sampling.num_prompts, self.advantages.kind
+        for source, number in self.sources.num_groups(total).items():
+            share = self.sources.share(source)
+            if share and not number:
+                raise ValueError(
+                    f"sources.{source} = {share:g} of sampling.num_prompts = {total} groups comes to none; raise "
+                    "sampling.num_prompts or the share, or set the share to 0"
+                )
+            is_drawn = source in ("rollout", "replay")
+            if is_drawn and kind in NEEDS_BATCH and number * self.sampling.num_samples == 1:
+                raise ValueError(
+                    f"advantages.kind = {kind!r} compares the answers of a batch, and sources.{source} = {share:g} of "
+                    f"sampling.num_prompts = {total} groups of sampling.num_samples = 1 is one answer; use at least 2 "
+                    "(baselines never cross a source), or advantages.kind = 'no-baseline'"
+                )

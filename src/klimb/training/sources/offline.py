@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from klimb.experience import Message, Sample
+from klimb.experience import NEEDS_BATCH, NEEDS_GROUPS, Message, Sample
 from klimb.experience.content import hash_content
 from klimb.policies import Policy
 from klimb.policies.tokenizing import TokenMismatch, with_token_ids
@@ -103,6 +103,23 @@ class OfflineSource:
                 "STORE --model MODEL --into NEW; or leave them out with where = \"log_mu_provenance = 'sampler'\""
             )
 
+    def check_comparable(self, advantages: str, *, num_groups: int) -> None:
+        """Return if a batch with so many groups of the source can have two samples that the baseline compares.
+
+        Raises:
+            ValueError: every group holds one sample, and one is not enough.
+        """
+        if self._store.count(self._where) > self.num_groups:
+            return
+        what = f"every group of the {self.source} holds one sample, and advantages.kind = {advantages!r} compares"
+        if advantages in NEEDS_GROUPS:
+            raise ValueError(f"{what} those of a group; use advantages.kind = 'batch-z-score' or 'no-baseline'")
+        if advantages in NEEDS_BATCH and min(num_groups, self.num_groups) == 1:
+            raise ValueError(
+                f"{what} those of a batch, of which sources.{self.source} is one group; raise the share or "
+                "sampling.num_prompts, or use advantages.kind = 'no-baseline'"
+            )
+
     def take(self, count: int) -> list[list[Sample]]:
         """Return the next groups; an epoch that ends in between is followed by the next, but no group comes twice."""
         numbers = list(dict.fromkeys(self._stream.take(min(count, self.num_groups))))
@@ -157,11 +174,26 @@ class OfflineSource:
             return None
 
 
-def check_logs(logs: Sequence[OfflineSource], sources: SourceSettings, *, needs_log_mu: bool) -> None:
-    """Return if every source with a share is there, and the loss can use what it holds.
+def check_logs(
+    logs: Sequence[OfflineSource],
+    sources: SourceSettings,
+    *,
+    needs_log_mu: bool,
+    advantages: str = "no-baseline",
+    num_prompts: int = 0,
+) -> None:
+    """Return if every source with a share is there, and the loss and the baseline can use what it holds.
+
+    Args:
+        logs: what there is.
+        sources: the shares.
+        needs_log_mu: the loss forms w = π/μ.
+        advantages: the kind of the baseline.
+        num_prompts: groups of a batch, of which the sources have their shares.
 
     Raises:
-        ValueError: a source has a share and is not there, is there and has none, or its samples lack log_mu.
+        ValueError: a source has a share and is not there, is there and has none, its samples lack log_mu, or no batch
+            of it has two samples to compare.
     """
     given = {logged.source: logged for logged in logs}
     for name in ("log", "feedback"):
@@ -172,3 +204,4 @@ def check_logs(logs: Sequence[OfflineSource], sources: SourceSettings, *, needs_
     usable = [recipe.name for recipe in RECIPES.values() if not recipe.needs_log_mu]
     for logged in logs:
         logged.check_usable(needs_log_mu=needs_log_mu, usable_recipes=usable)
+        logged.check_comparable(advantages, num_groups=sources.num_groups(num_prompts)[logged.source])

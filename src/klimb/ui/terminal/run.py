@@ -200,7 +200,8 @@ def print_evaluation(console: Console, measured: EvaluationRecord, *, title: str
         console.print(line)
     console.print(
         f"{measured.num_problems} problems, {measured.count} answers scored{errors}, "
-        f"sampled at temperature {measured.temperature:g}, {measured.length_mean:.1f} tokens per answer, {duration(measured.seconds)}"
+        f"sampled at temperature {measured.temperature:g}, {measured.length_mean:.1f} tokens per answer, "
+        f"{duration(measured.seconds)}"
     )
 
 
