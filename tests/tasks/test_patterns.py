@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from klimb.tasks.patterns import check_pattern
+from klimb.tasks.patterns import check_is_quick, check_pattern
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from klimb.tasks.patterns import check_pattern
 def test_a_pattern_that_tries_every_division_of_a_text_is_refused_before_it_can(pattern: str):
     started = time.monotonic()
     with pytest.raises(ValueError, match=r"the pattern .* takes longer than 0\.5 s"):
-        check_pattern("the pattern", pattern)
+        check_is_quick("the pattern", pattern)
     assert time.monotonic() - started < 30  # half a second of processor time, on a machine that has other work
 
 
@@ -46,7 +46,7 @@ def test_a_pattern_that_tries_every_division_of_a_text_is_refused_before_it_can(
     ],
 )
 def test_patterns_as_people_write_them_are_let_through_and_are_quick(pattern: str):
-    check_pattern("the pattern", pattern)
+    check_is_quick("the pattern", pattern)
     text = "<think>\n" + "step 12, so 3. " * 200 + "\n</think>\n<answer>\n7\n</answer>"
     started = time.process_time()
     re.compile(pattern, re.DOTALL).search(text)
@@ -54,6 +54,7 @@ def test_patterns_as_people_write_them_are_let_through_and_are_quick(pattern: st
 
 
 @pytest.mark.parametrize("pattern", ["(", "[a", "a{3,1}", "*", "(?P<x>a)(?P<x>b)"])
-def test_what_is_no_regular_expression_is_told_as_such(pattern: str):
+@pytest.mark.parametrize("check", [check_pattern, check_is_quick])
+def test_what_is_no_regular_expression_is_told_as_such(check, pattern: str):
     with pytest.raises(ValueError, match="is not a regular expression"):
-        check_pattern("the pattern", pattern)
+        check("the pattern", pattern)

@@ -94,12 +94,8 @@ class FormatSettings:
 
     def __post_init__(self) -> None:
         check_pattern("pattern", self.pattern)
-        require(
-            math.isfinite(self.weight) and self.weight != 0,
-            "weight",
-            self.weight,
-            "finite, and not 0: leave the section out for no bonus",
-        )
+        require(math.isfinite(self.weight), "weight", self.weight, "finite")
+        require(self.weight != 0, "weight", self.weight, "another number than 0; for no bonus leave the section out")
 
 
 @dataclass(frozen=True, kw_only=True)

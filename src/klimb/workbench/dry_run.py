@@ -31,6 +31,7 @@ from klimb.training.state import fresh_state
 from klimb.training.update import CLIP_FRACTIONS
 from klimb.ui.terminal.run import print_facts
 from klimb.ui.text import duration, printable
+from klimb.workbench.announcing import announce
 from klimb.workbench.config import RunConfig
 from klimb.workbench.session import Session, describe, make_loop_settings, make_session
 
@@ -135,6 +136,7 @@ def estimates_of_step(session: Session, metrics: Mapping[str, float]) -> list[tu
             f"about {duration(seconds * training.num_steps)} for {training.num_steps} steps"
             + (", and evaluations" if evaluated and session.held_out else ""),
         ),
+        _all_of_it(session),
     ]
 
 
@@ -255,7 +257,12 @@ def estimates(session: Session, trial: Trial) -> list[tuple[str, str]]:
         ("one group", f"{trial.sampling.group:.2f} s to sample, {trial.learning.group:.2f} s to learn from"),
         ("one step", f"about {seconds:.1f} s"),
         ("the run", f"about {duration(seconds * training.num_steps)} for {training.num_steps} steps, and evaluations"),
+        _all_of_it(session),
     ]
+
+
+def _all_of_it(session: Session) -> tuple[str, str]:
+    return "in all", announce(session.config, has_held_out=bool(session.held_out)).in_words()
 
 
 def step_seconds(config: RunConfig, trial: Trial) -> float:

@@ -19,6 +19,7 @@ from klimb.own_parts import is_own
 from klimb.policies.settings import ModelSettings
 from klimb.tasks.arithmetic import ArithmeticSettings
 from klimb.tasks.catalogue import TASKS, OwnTask, TaskSettings
+from klimb.tasks.patterns import check_is_quick
 from klimb.tasks.settings import ScoringSettings
 from klimb.training.guard.settings import GuardSettings
 from klimb.training.recipes import RECIPES
@@ -113,6 +114,7 @@ class RunConfig(BaseModel):
         self._check_correction()
         self._check_stores()
         self._check_critic()
+        self._check_patterns()
         objective = self.objective
         slope = None
         if isinstance(objective, ObjectiveSettings) and not is_own(str(objective.divergence)):
@@ -181,6 +183,12 @@ class RunConfig(BaseModel):
                 f"leave credit.kind out, or take a recipe without a critic, such as 'reinforce++' (credit.kind = "
                 "'reward-to-go') or 'rloo' (credit.kind = 'response')"
             )
+
+    def _check_patterns(self) -> None:
+        if self.scoring.format is not None:
+            check_is_quick("scoring.format.pattern =", self.scoring.format.pattern)
+        if self.guard is not None and self.guard.format:
+            check_is_quick("guard.format =", self.guard.format)
 
     def _check_stores(self) -> None:
         for name, share, section in (
