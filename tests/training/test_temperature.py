@@ -62,7 +62,7 @@ def test_w_is_one_and_no_clip_acts_before_the_first_step_at_any_temperature(
 
 @pytest.mark.parametrize("sampling", [{"temperature": 0.6}, {"top_p": 0.7}])
 def test_a_clip_of_a_policy_that_did_not_draw_is_counted_before_the_first_step_and_centred_counts_none(
-    tiny_run, tiny_policy, tmp_path: Path, sampling: dict
+    tiny_run, tiny_policy, tmp_path: Path, caplog, sampling: dict
 ):
     settings = replace(settings_of(tiny_run, **sampling), temperature=1.0)
     tight = Objective(beta=0.0, clip=DualClip(low=0.01, high=0.01))
@@ -73,6 +73,8 @@ def test_a_clip_of_a_policy_that_did_not_draw_is_counted_before_the_first_step_a
         True,
         True,
     ]
+    assert caplog.text.count("of the units before the first step on the batch") == 1
+    caplog.clear()
     for name, weight in tiny_policy.trainable().items():
         weight.data.copy_(start[name])
     correction = choose_correction(AutomaticCorrection(), settings, tight)
@@ -82,6 +84,7 @@ def test_a_clip_of_a_policy_that_did_not_draw_is_counted_before_the_first_step_a
     for row in read_metrics(tmp_path / "centred" / "metrics.jsonl"):
         assert row["clip_at_start_fraction"] == 0
         assert row["w_p01"] < 0.99 or row["w_p99"] > 1.01
+    assert "before the first step" not in caplog.text
 
 
 def test_the_reference_the_critics_kl_and_the_entropy_are_the_policys_own(tiny_run, tiny_policy, tmp_path: Path):

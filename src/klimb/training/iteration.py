@@ -122,7 +122,7 @@ def _update(
         settings.credit,
         max_tokens=settings.training.micro_batch_tokens,
         generator=state.generators.get(CRITIC, state.generators["minibatches"]),
-        is_of_policy=not settings.has_other_policies,
+        is_of_policy=not settings.why_mu_is_another,
     )
     metrics = of_the_critic | update(
         state.policy,
@@ -133,7 +133,9 @@ def _update(
         generator=state.generators["minibatches"],
         on_outcome=observe,
     )
-    state.weights_watch.observe(metrics, has_old_samples=not settings.is_fresh)
+    state.weights_watch.observe(
+        metrics, has_old_samples=not settings.is_fresh, why_mu_is_another=settings.why_mu_is_another
+    )
     return gap | metrics
 
 

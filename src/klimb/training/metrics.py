@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from klimb.findings.run.thresholds import THRESHOLDS
 from klimb.training.json_lines import read_lines
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,9 @@ def without_wall_clock(metrics: Mapping[str, float | None]) -> dict[str, float |
     return {name: value for name, value in metrics.items() if not name.endswith(WALL_CLOCK)}
 
 
+MOST_CLIPPED_AT_START = THRESHOLDS.max_clipped_at_start
+
+
 LEAST_ESS = 0.3
 """verl's documentation warns below this effective sample share of tokens."""
 
@@ -96,13 +100,23 @@ class WeightsWatch:
         self._num_inert = 0
         self._notices = Notices()
 
-    def observe(self, metrics: Mapping[str, float], *, has_old_samples: bool) -> None:
+    def observe(self, metrics: Mapping[str, float], *, has_old_samples: bool, why_mu_is_another: str = "") -> None:
         """Warns when w = π/μ is 1 everywhere although it need not be, or when too few samples carry all the weight.
+
+        Or when the clip acts before anything was learnt, since the policy never was the one that drew.
 
         Args:
             metrics: of an update; without `ess_token` no ratio was formed and nothing is said.
             has_old_samples: the batch held more than what this step drew.
+            why_mu_is_another: why some samples come from a distribution that the policy never was; empty if none do.
         """
+        if why_mu_is_another and metrics.get("clip_at_start_fraction", 0.0) > MOST_CLIPPED_AT_START:
+            self._say_once(
+                "clip-at-start",
+                f"the clip changes {metrics['clip_at_start_fraction']:.1%} of the units before the first step on the "
+                f"batch, where nothing was learnt: the policy is not μ from the start ({why_mu_is_another}). "
+                'correction.kind = "auto" centres a trust region on the policy before the batch',
+            )
         if "ess_token" not in metrics:
             return
         could_move = has_old_samples or metrics.get("num_optimizer_steps", 0) > 1

@@ -359,6 +359,13 @@ def test_a_clip_that_acts_before_the_first_step_is_found_with_its_cause(tables, 
     assert "clip-at-start" not in keys(record(at_the_limit, config=with_settings(**tables)))
 
 
+def test_a_clip_that_but_bounds_weights_is_a_note_on_a_log():
+    touched = {**WEIGHTS, "clip_at_start_fraction": flat(0.24)}
+    config = with_settings(sources={"rollout": 0.0, "log": 1.0}, objective={"clip": {"kind": "taper"}})
+    found = only(record(touched, config=config), "clip-at-start")
+    assert found.status == "note" and "bias for variance" in found.advice
+
+
 def test_a_clip_that_stale_answers_of_the_policy_itself_meet_is_called_stale_data():
     stale = {**WEIGHTS, "clip_at_start_fraction": flat(0.24), "clip_low_fraction": flat(0.24)}
     config = with_settings(sampling={"temperature": 0.7}, model={"temperature": "auto"}, sources={"replay": 0.5})

@@ -22,6 +22,10 @@ from klimb.findings.run.thresholds import Thresholds
 CLIPS = ("clip_low_fraction", "clip_high_fraction", "clip_ceiling_fraction")
 
 
+WEIGHT_BOUNDS = ("truncate", "mask", "taper")
+"""Clips that bound weights whoever drew the samples, and are no trust region about the policy."""
+
+
 def non_finite_steps(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Optimizer steps were skipped because their loss or gradient was not finite."""
     counts, taken = counts_of(record, "num_skipped_steps"), sum(counts_of(record, "num_optimizer_steps").values())
@@ -69,18 +73,25 @@ def clip_at_start(record: RunRecord, limits: Thresholds) -> Finding | None:
     causes = _why_mu_is_another(record)
     if touched is None or touched.median <= limits.max_clipped_at_start or not causes:
         return None
+    kind = record.setting("objective.clip.kind", "")
+    if kind in WEIGHT_BOUNDS:
+        title = "The clip bounds weights before the first step"
+        advice = f"It is what objective.clip.kind = {kind!r} is for: bias for variance. Nearer data needs less of it."
+    else:
+        title = "The clip acts before the first step, without anything learnt"
+        advice = (
+            'Leave correction.kind at "auto" (or set "decoupled"): the clip is then centred on the policy before the '
+            "batch, and π/μ stays a weight. Or let model.temperature be that of the sampling, with nothing cut off."
+        )
     return Finding(
-        status="warning",
-        title="The clip acts before the first step, without anything learnt",
+        status="note" if kind in WEIGHT_BOUNDS else "warning",
+        title=title,
         evidence=(
             f"At the median over {len(touched.values)} steps it changes {touched.median:.1%} of the units (limit "
             f"{limits.max_clipped_at_start:.0%}) while the policy is still the one before the batch. The cause: "
             f"{'; '.join(causes)}."
         ),
-        advice=(
-            'Leave correction.kind at "auto" (or set "decoupled"): the clip is then centred on the policy before the '
-            "batch, and π/μ stays a weight. Or let model.temperature be that of the sampling, with nothing cut off."
-        ),
+        advice=advice,
         steps=touched.span,
     )
 

@@ -4,16 +4,12 @@ from typing import TYPE_CHECKING
 
 from klimb.divergences.names import SlopeAtReference
 from klimb.experience.advantages import SOFT_VALUES
-from klimb.experience.samples import Source
 from klimb.losses.clips import NoClip
 from klimb.losses.settings import AutomaticCorrection, Correction, LossSettings, NoCorrection, ObjectiveSettings
 from klimb.training.settings.loop import LoopSettings
 
 if TYPE_CHECKING:
     from klimb.losses import Loss
-
-OTHERS: tuple[Source, ...] = ("log", "feedback")
-"""Sources whose samples other policies drew."""
 
 
 def check_loss_fits(settings: LoopSettings, loss: "LossSettings | Loss", slope: SlopeAtReference | None) -> None:
@@ -50,10 +46,9 @@ def why_centred(settings: LoopSettings, loss: LossSettings) -> str:
     """
     if not isinstance(loss, ObjectiveSettings) or loss.ratio == "none" or isinstance(loss.clip, NoClip):
         return ""
-    reasons = [settings.why_drawn_otherwise] if settings.sources.share("rollout") > 0 else []
     if getattr(loss.clip, "is_trust_region", True):
-        reasons += [f"sources.{name} = {share:g}" for name in OTHERS if (share := settings.sources.share(name)) > 0]
-    return ", ".join(reason for reason in reasons if reason)
+        return settings.why_mu_is_another
+    return settings.why_drawn_otherwise if settings.sources.share("rollout") > 0 else ""
 
 
 def choose_correction(correction: AutomaticCorrection, settings: LoopSettings, loss: LossSettings) -> Correction:

@@ -18,13 +18,17 @@ from klimb.declarations import (
     require_known,
 )
 from klimb.experience.advantages import NEEDS_BATCH, NEEDS_GROUPS
-from klimb.experience.samples import SamplingSettings
+from klimb.experience.samples import SamplingSettings, Source
 from klimb.policies.settings import require_temperature
 from klimb.training.guard.settings import GuardSettings
 from klimb.training.settings.advantages import AdvantageSettings, CreditSettings, CriticSettings
 from klimb.training.settings.optimizer import OptimizerSettings, automatic_warmup
 from klimb.training.settings.reference import IterativeReference, ReferenceSettings
 from klimb.training.settings.sources import ReplaySettings, SourceSettings
+
+OTHERS: tuple[Source, ...] = ("log", "feedback")
+"""Sources whose samples other policies drew."""
+
 
 LogMuRule = Literal["sampler", "recomputed", "auto"]
 
@@ -254,10 +258,11 @@ class LoopSettings:
         return not self.why_drawn_otherwise
 
     @property
-    def has_other_policies(self) -> bool:
-        """True if some samples are drawn from a distribution that this policy never was, whatever its weights."""
-        has_logs = self.sources.share("log") + self.sources.share("feedback") > 0
-        return has_logs or (self.sources.share("rollout") > 0 and not self.draws_from_policy)
+    def why_mu_is_another(self) -> str:
+        """Why some samples come from a distribution that this policy never was, in settings; empty if none do."""
+        drawn = [self.why_drawn_otherwise] if self.sources.share("rollout") > 0 else []
+        logged = [f"sources.{name} = {share:g}" for name in OTHERS if (share := self.sources.share(name)) > 0]
+        return ", ".join(reason for reason in [*drawn, *logged] if reason)
 
     def _check_credit(self) -> None:
         credit = self.credit
