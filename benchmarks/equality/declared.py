@@ -93,6 +93,17 @@ EXPECTED: tuple[Expected, ...] = (
     ),
     Expected(case="study", aspect="page text", reason="a status has the same sign and word on every page"),
     Expected(case="refusals", aspect="text", path="task.kind = 'sums'*", reason="a task may be the user's own"),
+    *(
+        Expected(case="*", aspect="metrics", path=f"*{name}", reason=reason)
+        for name, reason in (
+            ("num_uncompared", "a new metric"),
+            ("num_groups_missing", "a new metric"),
+            ("evaluation_num_problems_unscored", "a new metric"),
+            ("clip_*_fraction", "counts the units whose gradient the clip changed"),
+            ("zero_advantage_fraction", "over responses, not over tokens"),
+        )
+    ),
+    Expected(case="*", aspect="settings", path="*scoring.truncated", reason="a new setting"),
     Expected(case="lora-ema", aspect="settings", path="model.lora.dropout", reason="a key that must be 0, and says so"),
 )
 """Differences from the old state that are wanted."""

@@ -116,7 +116,8 @@ def test_shaping_comes_after_the_verdict_and_is_kept():
     task = with_shaping(arithmetic(digits=1), shapings)
     problem = next(each for each in task.train if each.answer == "7")
     for rule, reward, correct in (("wrong", -0.25, False), ("as-written", 0.75, True)):
-        score = apply_truncation(task.score, rule)(problem, reply("The sum is 7", "length"))
+        ruled = apply_truncation(task.score, rule)  # pyright: ignore[reportArgumentType]
+        score = ruled(problem, reply("The sum is 7", "length"))
         assert (score.reward, score.correct) == (pytest.approx(reward), correct)
 
 

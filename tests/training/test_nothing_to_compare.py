@@ -11,7 +11,7 @@ import torch
 from klimb.experience import Sample, read_samples
 from klimb.losses import Objective
 from klimb.policies import load_policy
-from klimb.tasks import Problem, Response, Score
+from klimb.tasks import Problem, Response, Score, chat
 from klimb.training import (
     AdvantageSettings,
     EvaluationSettings,
@@ -167,7 +167,7 @@ class Shelf:
 
 def logged(policy, rewards: Sequence[Sequence[float | None]]) -> list[Sample]:
     """A group for each list, a sample for each reward."""
-    prompt = ({"role": "user", "content": "Say a"},)
+    prompt = chat("Say a")
     ids = (*policy.tokenizer("a", add_special_tokens=False).input_ids, policy.end_ids[0])
     return [
         Sample(
