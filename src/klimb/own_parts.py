@@ -1,5 +1,6 @@
 """Parts from the user's own files: `python:my_parts.huber_clip` stands where klimb has a name of its own."""
 
+import ast
 import hashlib
 import os
 import re
@@ -70,7 +71,8 @@ def load_function(location: str, *, setting: str, expected: str) -> Callable[...
 def source_hash(location: str) -> str:
     """Return 16 hexadecimal digits of the file that holds the part: another file is another experiment.
 
-    The file is not run here, and what it imports is not in the digits.
+    No file is run here. Files of the user's that it imports, at its top or anywhere, are in the digits; what is
+    installed has a version and is not.
 
     Raises:
         ConfigError: there is no such file.
@@ -80,7 +82,47 @@ def source_hash(location: str) -> str:
     spec = find_spec(module_name)
     if spec is None or spec.origin is None:
         raise ConfigError(f"{location!r}: there is no module {module_name!r} in {os.getcwd()} or installed")
-    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()[:16]
+    first = Path(spec.origin)
+    digest = hashlib.sha256(first.read_bytes())
+    root = first.parents[module_name.count(".") + (first.name == PACKAGE)]
+    for file in sorted(_find_imported(first, root) - {first}):
+        digest.update(f"\n{file.relative_to(root)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+PACKAGE = "__init__.py"
+
+
+def _find_imported(first: Path, root: Path) -> set[Path]:
+    """Return the files below the root that this one imports, itself or through others."""
+    if "site-packages" in root.parts or first.suffix != ".py":
+        return {first}
+    found, waiting = {first}, [first]
+    while waiting:
+        new = _imports_of(waiting.pop(), root) - found
+        found |= new
+        waiting += new
+    return found
+
+
+def _imports_of(file: Path, root: Path) -> set[Path]:
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return set()
+    places: list[Path] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            places += [root.joinpath(*alias.name.split(".")) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level <= len(file.parents):
+            above = root if not node.level else file.parents[node.level - 1]
+            base = above.joinpath(*(node.module or "").split("."))
+            # What is imported from a package may be a module of it.
+            places += [base, *(base / alias.name for alias in node.names)]
+    candidates = {
+        each for place in places if place.name for each in (place.with_name(f"{place.name}.py"), place / PACKAGE)
+    }
+    return {each for each in candidates if each.is_relative_to(root) and each.is_file()}
 
 
 def _place_of(error: Exception) -> str:

@@ -2,7 +2,7 @@ import json
 import os
 import shutil
 import signal
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from klimb.errors import Interrupted
 from klimb.experience import read_samples
 from klimb.losses import Objective
 from klimb.policies import LoraSettings, load_policy
-from klimb.tasks import Problem
+from klimb.tasks import Problem, Score
 from klimb.training import (
     CheckpointError,
     OptimizerSettings,
@@ -249,6 +249,51 @@ def test_another_model_is_refused(tiny_run, fresh_policy, begun: Path):
     first.requires_grad_(False)
     with pytest.raises(CheckpointError, match=r"policy\.frozen_weights: 'absent' in the checkpoint"):
         tiny_run.run(policy, begun, tiny_run.BASE, resume=True)
+
+
+class Counter:
+    """A scorer of one's own; `weight` is a setting and `calls` is not."""
+
+    weight = 1.0
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def score_many(self, problems, responses):
+        self.calls += 1
+        return [Score(reward=self.weight * response.text.count("a")) for response in responses]
+
+
+class Heavier(Counter):
+    weight = 2.0
+
+    def score_many(self, problems, responses):
+        return super().score_many(problems, responses)
+
+
+@dataclass(frozen=True)
+class Told:
+    """A scorer that says what its rewards depend on."""
+
+    amount: float
+
+    def identity(self):
+        return {"amount": self.amount}
+
+    def score_many(self, problems, responses):
+        return [Score(reward=self.amount * response.text.count("a")) for response in responses]
+
+
+def test_another_scorer_is_refused_by_its_source_or_by_what_it_says(tiny_run, fresh_policy, tmp_path: Path):
+    short = replace(tiny_run.BASE, training=replace(tiny_run.BASE.training, num_steps=1))
+    longer = replace(tiny_run.BASE, training=replace(tiny_run.BASE.training, num_steps=2))
+    tiny_run.run(fresh_policy(), tmp_path / "own", short, scorer=Counter())
+    with pytest.raises(CheckpointError, match=r"scorer: 'Counter, SHA-256 \w{16}' in the checkpoint, 'Heavier, SHA"):
+        tiny_run.run(fresh_policy(), tmp_path / "own", longer, scorer=Heavier(), resume=True)
+    assert tiny_run.run(fresh_policy(), tmp_path / "own", longer, scorer=Counter(), resume=True).num_steps == 2
+    tiny_run.run(fresh_policy(), tmp_path / "told", short, scorer=Told(1.0))
+    with pytest.raises(CheckpointError, match=r"amount: 1.0 in the checkpoint, 2.0 now"):
+        tiny_run.run(fresh_policy(), tmp_path / "told", longer, scorer=Told(2.0), resume=True)
 
 
 def test_another_environment_is_told(tiny_run, fresh_policy, begun: Path, caplog):

@@ -132,6 +132,28 @@ def test_the_source_of_own_parts_is_in_the_settings_and_an_edit_changes_it(parts
     assert make_loop_settings(config).own_parts != before
 
 
+def test_the_source_of_a_part_is_that_of_the_users_files_which_it_imports_too(parts, tmp_path: Path):
+    package = tmp_path / "my_package"
+    (package / "deep").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "reward.py").write_text("import json\nfrom .deep import grade\nimport my_parts\n")
+    (package / "deep" / "__init__.py").write_text("")
+    (package / "deep" / "grade.py").write_text("def mark():\n    from my_package import late\n")
+    (package / "late.py").write_text("import my_package.reward\n")
+    (package / "apart.py").write_text("")
+
+    def digits() -> str:
+        return source_hash("python:my_package.reward.mark")
+
+    seen = [digits()]
+    for file in (package / "reward.py", package / "deep" / "grade.py", package / "late.py", parts):
+        file.write_text(file.read_text() + "# edited\n")
+        seen.append(digits())
+    assert len(set(seen)) == 5
+    (package / "apart.py").write_text("# edited")
+    assert digits() == seen[-1] and digits() != source_hash("python:my_package.apart.mark")
+
+
 def test_a_run_without_own_parts_has_none_in_its_settings():
     assert make_loop_settings(run_with()).own_parts == {}
 

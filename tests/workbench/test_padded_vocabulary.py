@@ -37,7 +37,7 @@ def test_what_a_padded_model_drew_is_estimated_audited_and_learnt_from_in_full(w
 
     estimated = workplace.klimb("estimate", "drawn", "--model", "padded", "--json", "estimate.json")
     assert estimated.status == 0, estimated.err
-    assert json.loads(Path("estimate.json").read_text())["num_samples"] == 32
+    assert json.loads(Path("estimate.json").read_text())["logged"]["num_samples"] == 32
 
     audited = workplace.klimb("audit", "drawn", "--model", "padded")
     assert audited.status == 0, audited.err

@@ -314,13 +314,42 @@ def _fields_of(part: Any) -> dict[str, Any]:
 
 
 def _name_and_source(code: Any) -> str:
-    name = f"{getattr(code, '__module__', '')}.{getattr(code, '__qualname__', repr(type(code)))}"
+    """Return the full name of klimb's and installed code, and of the user's own its name and the hash of its source.
+
+    The module's name is no part of it: a program that is run has another one than the same file imported.
+    """
+    name = getattr(code, "__qualname__", type(code).__name__)
+    source = _source_of_class(code) if isinstance(code, type) else _source_of(code)
+    if not source:
+        return f"{getattr(code, '__module__', '')}.{name}"
+    return f"{name}, SHA-256 {hashlib.sha256(source.encode()).hexdigest()[:16]}"
+
+
+def _source_of_class(code: type) -> str:
+    """Return the source of all functions of the user's own that the class has, and its plain values."""
+    parts: list[str] = []
+    for owner in code.__mro__:
+        functions = {name: _unwrap(value) for name, value in vars(owner).items()}
+        sources = {name: _source_of(function) for name, function in functions.items() if inspect.isroutine(function)}
+        if any(sources.values()):
+            plain = {name: value for name, value in functions.items() if isinstance(value, int | float | str)}
+            told = {name: value for name, value in plain.items() if not name.startswith("__")}
+            parts.append(json.dumps([owner.__qualname__, sources, told], sort_keys=True))
+    return "\n".join(parts)
+
+
+def _unwrap(value: Any) -> Any:
+    return value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+
+
+def _source_of(code: Any) -> str:
+    """Return the text of a function of the user's own; empty for klimb's, what is installed, and what has none."""
+    if str(getattr(code, "__module__", "")).partition(".")[0] in ("klimb", "builtins"):
+        return ""
     try:
-        is_users = not name.startswith(("klimb.", "builtins.")) and INSTALLED not in str(inspect.getsourcefile(code))
-        source = hashlib.sha256(inspect.getsource(code).encode()).hexdigest()[:16] if is_users else ""
+        return "" if INSTALLED in str(inspect.getsourcefile(code)) else inspect.getsource(code)
     except (OSError, TypeError):
-        return name
-    return f"{name}, SHA-256 {source}" if source else name
+        return ""
 
 
 MOST_LISTED = 100

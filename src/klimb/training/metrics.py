@@ -111,7 +111,7 @@ class WeightsWatch:
             why_mu_is_another: why some samples come from a distribution that the policy never was; empty if none do.
         """
         if why_mu_is_another and metrics.get("clip_at_start_fraction", 0.0) > MOST_CLIPPED_AT_START:
-            self._say_once(
+            self._notices.say_once(
                 "clip-at-start",
                 f"the clip changes {metrics['clip_at_start_fraction']:.1%} of the units before the first step on the "
                 f"batch, where nothing was learnt: the policy is not μ from the start ({why_mu_is_another}). "

@@ -63,7 +63,8 @@ class TrainingSettings:
     max_skipped_steps: CountOrZero = 5
     """The run stops after this many steps in a row with a non-finite loss or gradient."""
     max_seconds: Limit[Seconds] = math.inf
-    """Stop training early, as if the last step were done, so that the whole run with its evaluations fits into this."""
+    """Stop training early, as if the last step were done, so that the whole run with its evaluations fits into this;
+    the time of earlier processes counts, when a run is resumed."""
     max_generated_tokens: Limit[Annotated[int, Ge(1), Le(10**15)]] = math.inf
     """Stop after the step in which this many answer tokens were drawn in all, dropped groups included."""
     max_training_seconds: Limit[Seconds] = math.inf
