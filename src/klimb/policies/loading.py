@@ -234,16 +234,26 @@ def load_model(settings: ModelSettings, *, attention: str = "auto") -> Policy:
 def _read(
     folder: Path, attention: str | None, trust_remote_code: bool
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    with no_progress_bars():
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            attn_implementation=attention,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=trust_remote_code,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    try:
+        with no_progress_bars():
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                attn_implementation=attention,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=trust_remote_code,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=trust_remote_code
+            )
+    except ValueError as error:
+        if trust_remote_code or "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(
+            f"the model in {folder} brings Python code of its own, which model.trust_remote_code = false does not run; "
+            "read that code, then set it to true"
+        ) from error
     # With a padding index, torch gives the embedding of that token no gradient. Where the padding token is also the
     # end token, as in SmolLM2, the token that ends every message would never learn. Padding is masked here anyway.
     cast(nn.Embedding, model.get_input_embeddings()).padding_idx = None  # pyright: ignore[reportAttributeAccessIssue]

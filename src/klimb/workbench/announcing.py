@@ -17,6 +17,7 @@ class Announcement:
         num_evaluations: on held-out problems, of those whose number is known beforehand.
         is_most: a limit of the run may end it earlier.
         has_refills: answers for dropped groups come on top.
+        has_stand_ins: answers in the place of groups that could not be replayed yet come on top.
         has_more_evaluations: some are made as tokens or seconds go by.
     """
 
@@ -26,15 +27,17 @@ class Announcement:
     num_evaluations: int
     is_most: bool
     has_refills: bool
+    has_stand_ins: bool
     has_more_evaluations: bool
 
     def in_words(self) -> str:
         """Return all of it as one line."""
         steps = f"{'at most ' if self.is_most else ''}{self.num_steps} steps"
-        refills = " and those for dropped groups" if self.has_refills else ""
+        reasons = {"dropped groups": self.has_refills, "groups that cannot be replayed yet": self.has_stand_ins}
+        more_answers = "".join(f" and those for {reason}" for reason, holds in reasons.items() if holds)
         more = " and those by tokens or seconds" if self.has_more_evaluations else ""
         return (
-            f"{steps}, {self.num_answers} answers drawn{refills}, {self.num_optimizer_steps} optimiser steps, "
+            f"{steps}, {self.num_answers} answers drawn{more_answers}, {self.num_optimizer_steps} optimiser steps, "
             f"{self.num_evaluations} evaluations{more}"
         )
 
@@ -53,5 +56,6 @@ def announce(config: RunConfig, *, has_held_out: bool) -> Announcement:
         num_evaluations=at_ends + during if has_held_out else 0,
         is_most=any(map(math.isfinite, limits)) or (config.guard is not None and config.guard.action != "warn"),
         has_refills=config.advantages.group_filter and config.advantages.max_refills > 0 and num_drawn > 0,
+        has_stand_ins=config.sources.replay > 0,
         has_more_evaluations=has_held_out and bool(asked.every_tokens or asked.every_seconds),
     )

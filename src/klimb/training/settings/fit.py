@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 from klimb.divergences.names import SlopeAtReference
 from klimb.experience.advantages import SOFT_VALUES
 from klimb.losses.clips import NoClip
-from klimb.losses.settings import AutomaticCorrection, Correction, LossSettings, NoCorrection, ObjectiveSettings
+from klimb.losses.settings import (
+    AutomaticCorrection,
+    Correction,
+    KtoSettings,
+    LossSettings,
+    NoCorrection,
+    ObjectiveSettings,
+)
+from klimb.own_parts import is_own
 from klimb.training.settings.loop import LoopSettings
 
 if TYPE_CHECKING:
@@ -33,6 +41,7 @@ def check_loss_fits(settings: LoopSettings, loss: "LossSettings | Loss", slope: 
             f"advantages.kind = {settings.advantages.kind!r} takes objective.beta as its temperature, and it is 0; set "
             "objective.beta above 0, or another advantages.kind"
         )
+    _check_feedback(settings, loss)
     if isinstance(loss, ObjectiveSettings) and slope is not None:
         _check_divergence_acts(settings, loss, slope)
 
@@ -56,6 +65,16 @@ def choose_correction(correction: AutomaticCorrection, settings: LoopSettings, l
     if not isinstance(loss, ObjectiveSettings):
         return NoCorrection(off_policy_mask=correction.off_policy_mask)
     return correction.choose(loss, is_centred=bool(why_centred(settings, loss)))
+
+
+def _check_feedback(settings: LoopSettings, loss: "LossSettings | Loss") -> None:
+    """Return if KTO gets what it reads: thumbs up or down, +1 or -1."""
+    kind = settings.advantages.kind
+    if isinstance(loss, KtoSettings) and kind != "binary-feedback" and not is_own(kind):
+        raise ValueError(
+            f"advantages.kind = {kind!r} and the loss kto, which takes +1 (desirable) or -1 (undesirable) a response; "
+            "set advantages.kind = 'binary-feedback'"
+        )
 
 
 def _check_divergence_acts(settings: LoopSettings, objective: ObjectiveSettings, slope: SlopeAtReference) -> None:
