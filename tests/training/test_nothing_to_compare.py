@@ -288,7 +288,9 @@ def test_an_evaluation_without_a_score_ends_no_run(tiny_run, tiny_policy, tmp_pa
     assert "none of 4 responses could be scored" in caplog.text
 
 
-def test_partial_verdicts_are_said_once_and_give_no_accuracy(tiny_run, tiny_policy, tmp_path: Path, caplog):
+def test_partial_verdicts_are_said_once_and_accuracy_is_over_all_that_was_scored(
+    tiny_run, tiny_policy, tmp_path: Path, caplog
+):
     class SometimesSure(NumberScorer):
         def score_many(self, problems, responses):
             scores = super().score_many(problems, responses)
@@ -297,5 +299,5 @@ def test_partial_verdicts_are_said_once_and_give_no_accuracy(tiny_run, tiny_poli
     settings = settings_of(tiny_run, advantages=AdvantageSettings(group_filter=False))
     scorer = SometimesSure(lambda number: float(number % 3))
     tiny_run.run(tiny_policy, tmp_path / "run", settings, scorer=scorer, objective=Objective(beta=0.01))
-    assert all("accuracy" not in line for line in rows(tmp_path / "run"))
+    assert all(line["accuracy"] == 0.5 for line in rows(tmp_path / "run"))
     assert caplog.text.count("right or wrong of 2 of 4 answers only") == 1

@@ -221,7 +221,7 @@ def of_drawn(rows) -> dict[str, Any]:
         rewards = [Fraction(row["reward"]) for row in with_reward]
         wanted["reward_mean"] = mean(rewards)
         wanted["reward_std"] = math.sqrt(mean((each - mean(rewards)) ** 2 for each in rewards))
-        if None not in verdicts:
+        if {"yes", "no"} & set(verdicts):
             wanted["accuracy"] = mean(verdict == "yes" for verdict in verdicts)
     for name in ("right", "style"):
         has_it = any(name in row["reward_parts"] for row in with_reward)

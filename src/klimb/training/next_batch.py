@@ -167,8 +167,8 @@ def _say_where_verdicts_are_missing(state: RunState, drawn: Sequence[Sample]) ->
     if None in verdicts and len({*verdicts}) > 1:
         state.notices.say_once(
             "verdicts",
-            "step %d: the score says right or wrong of %d of %d answers only, and no accuracy is logged where it does "
-            "not say it of all; let the reward say `correct` of every answer",
+            "step %d: the score says right or wrong of %d of %d answers only; accuracy is over all of them, and counts "
+            "as right what is said to be; let the reward say `correct` of every answer",
             state.step,
             sum(verdict is not None for verdict in verdicts),
             len(verdicts),

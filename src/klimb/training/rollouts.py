@@ -397,7 +397,7 @@ def measure_rollouts(groups: Sequence[FilteredGroup]) -> dict[str, float]:
     if rewards:
         metrics |= {"reward_mean": statistics.fmean(rewards), "reward_std": statistics.pstdev(rewards)}
     verdicts = find_verdicts(samples)
-    if verdicts and None not in verdicts:
+    if set(verdicts) - {None}:
         metrics["accuracy"] = statistics.fmean(verdict == "yes" for verdict in verdicts)
     return metrics | _part_means(samples)
 

@@ -82,7 +82,7 @@ DRAWN = (
     Metric(
         name="accuracy",
         unit="fraction",
-        formula="share of correct responses; only where every response with a reward has a verdict",
+        formula="responses that are said to be correct over all with a reward; only where the score says it of any",
         healthy="0.1 to 0.9 while learning (own); ART's FAQ asks for 0.3 at the start",
         outside="near 0: easier problems, or clone some answers first. Near 1: harder ones",
         panel="Accuracy on training batches",
