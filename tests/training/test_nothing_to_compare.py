@@ -288,9 +288,7 @@ def test_an_evaluation_without_a_score_ends_no_run(tiny_run, tiny_policy, tmp_pa
     assert "none of 4 responses could be scored" in caplog.text
 
 
-def test_partial_verdicts_are_said_once_and_accuracy_is_over_all_scored(
-    tiny_run, tiny_policy, tmp_path: Path, caplog
-):
+def test_partial_verdicts_are_said_once_and_accuracy_is_over_all_scored(tiny_run, tiny_policy, tmp_path: Path, caplog):
     class SometimesSure(NumberScorer):
         def score_many(self, problems, responses):
             scores = super().score_many(problems, responses)

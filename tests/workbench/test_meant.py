@@ -1,5 +1,8 @@
 """A run file means what it says: what would be done otherwise, or not at all, is refused when it is read."""
 
+import json
+import shutil
+
 import pytest
 from tests.workbench.logged import drawn, store_of
 
@@ -30,6 +33,11 @@ REFUSED = [
     (("critic.learning_rate=0",), "critic.learning_rate = 0", "expected a number > 0"),
     (("guard.rollback_learning_rate_factor=0",), "guard.rollback_learning_rate_factor = 0", "a number > 0"),
     (("objective.clip={kind = 'dual', low = 0.0, high = 0.0}",), "clip low and clip high are both 0", "raise one"),
+    (
+        ("objective.recipe=kto", "advantages.kind=group-mean"),
+        "advantages.kind = 'group-mean' and the loss kto",
+        "set advantages.kind = 'binary-feedback'",
+    ),
     (
         ("objective.recipe=kto", "objective.desirable_weight=0", "objective.undesirable_weight=0"),
         "desirable_weight and undesirable_weight are both 0",
@@ -69,6 +77,17 @@ def test_a_target_of_an_adapter_that_names_no_layer_is_refused_with_those_there_
     assert message in " ".join(outcome.err.split())
     assert "down_proj" in outcome.err and "Traceback" not in outcome.err
     assert not (workplace.path / "runs").exists()
+
+
+def test_a_model_with_code_of_its_own_is_refused_by_the_key_that_lets_it_run(workplace):
+    foreign = workplace.path / "foreign"
+    shutil.copytree(workplace.model, foreign)
+    stored = json.loads((foreign / "config.json").read_text())
+    stored |= {"model_type": "foreign", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    (foreign / "config.json").write_text(json.dumps(stored))
+    outcome = workplace.klimb("train", "run.toml", "--dry-run", "--set", f"model.path={str(foreign)!r}")
+    assert outcome.status == 2
+    assert "model.trust_remote_code = false does not run" in outcome.err
 
 
 def test_a_log_with_fewer_groups_than_optimiser_steps_is_refused(workplace, tiny_policy):
