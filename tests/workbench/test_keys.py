@@ -167,6 +167,10 @@ def digits(prompt, response, answer, metadata):
     return sum(character.isdigit() for character in response) / max(1, len(response))
 
 
+def judged(prompt, response, answer, metadata):
+    return {"correct": float(len(response) % 2)}
+
+
 def sleeps(prompt, response, answer, metadata):
     time.sleep(0.2)
     return float(len(response))
