@@ -45,6 +45,7 @@ def last_of_each(settings: tuple[str, ...]) -> tuple[str, ...]:
 
 
 SHARP = ("sampling.top_p=0.7",)
+WIDE = ("sampling.temperature=3.0", "model.temperature=1.0")
 FILTERED = ("task.kind=python:walk_parts.even", "advantages.group_filter=true")
 REPLAY = ("sources.replay=0.5", "training.num_steps=4", "sampling.num_prompts=4")
 LOG = ("sources.log=1.0", "log.path=log")
@@ -230,13 +231,13 @@ KEYS: dict[str, Case] = {
     "credit.gae_lambda": run("0.1", *PPO),
     "credit.discount": run("0.5", *TO_GO),
     "credit.whiten": run("false", *TO_GO),
-    "correction.kind@auto": run("auto", *SHARP, "correction.kind=mask"),
+    "correction.kind@auto": run("auto", *SHARP, "correction.kind=none"),
     "correction.off_policy_mask@auto": run("0.001", *SHARP, "correction=auto"),
     "correction.kind@none": run("none", *SHARP, "correction.kind=decoupled"),
     "correction.kind@decoupled": run("decoupled", *SHARP, "correction.kind=none"),
-    "correction.kind@truncate": run("truncate", *SHARP),
+    "correction.kind@truncate": run("truncate", *SHARP, "correction.kind=none"),
     "correction.kind@normalised": run("normalised", *SHARP),
-    "correction.kind@mask": run("mask", *SHARP),
+    "correction.kind@mask": run("mask", *SHARP, "correction.kind=none"),
     "correction.off_policy_mask@none": run("0.001", *SHARP, "correction=none"),
     "correction.off_policy_mask@decoupled": run("0.001", *SHARP, "correction=decoupled"),
     "correction.off_policy_mask@truncate": run("0.001", *SHARP, "correction=truncate"),
@@ -246,11 +247,9 @@ KEYS: dict[str, Case] = {
     "correction.level@truncate": run("sequence", *SHARP, "correction=truncate"),
     "correction.level@normalised": run("sequence", *SHARP, "correction=normalised"),
     "correction.level@mask": run("sequence", *MASKED),
-    "correction.high@truncate": run("1.01", "sampling.temperature=3.0", "model.temperature=1.0", "correction=truncate"),
-    "correction.high@normalised": run(
-        "1.01", "sampling.temperature=3.0", "model.temperature=1.0", "correction=normalised"
-    ),
-    "correction.high@mask": run("1.01", "sampling.temperature=3.0", "model.temperature=1.0", "correction=mask"),
+    "correction.high@truncate": run("1.01", *WIDE, "correction=truncate"),
+    "correction.high@normalised": run("1.01", *WIDE, "correction=normalised"),
+    "correction.high@mask": run("1.01", *WIDE, "correction=mask"),
     "correction.low@mask": run("0.95", *MASKED),
     "critic.hidden_size": run("8", *PPO),
     "critic.learning_rate": run("0.1", "objective.recipe=ppo"),
