@@ -213,7 +213,7 @@ def _share(value: float | None) -> str:
 def summary(states: Sequence[State]) -> str:
     """How many cells are outside, how many are not judged and why, in a few lines."""
     lines = [
-        f"Cells outside the spread of T = 1 without a clip: {_all_outside(states, 'verdict')}; of T = 1 with the "
+        f"Cells outside the spread of T = 1 without a clip: {_all_outside(states, 'verdict')};\nof T = 1 with the "
         f"recipe's own clip: {_all_outside(states, 'by_own_clip')}. "
         f"Seeds of each: {', '.join(map(str, YARDSTICK_SEEDS))}.",
         "",

@@ -34,6 +34,7 @@ def test_a_run_leaves_metrics_rollouts_and_checkpoints(tiny_run, tiny_policy, tm
     )
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "checkpoints",
+        "identity.json",
         "lock",
         "metrics.jsonl",
         "rollouts",
@@ -128,7 +129,7 @@ def test_recomputed_log_mu_is_the_trainers_and_says_so(tiny_run, tiny_policy, tm
 @pytest.mark.parametrize("rule", ["recomputed", "auto"])
 def test_recomputing_what_was_not_plainly_drawn_is_refused(tiny_run, rule):
     sampling = replace(tiny_run.BASE.sampling, top_p=0.9)
-    with pytest.raises(ValueError, match=f"training.log_mu = '{rule}' scores at temperature 1"):
+    with pytest.raises(ValueError, match=f"training.log_mu = '{rule}' scores under the policy itself.*top_p"):
         replace(tiny_run.BASE, sampling=sampling, training=replace(tiny_run.BASE.training, log_mu=rule))
 
 

@@ -163,7 +163,9 @@ def test_the_estimate_of_a_step_adds_what_each_answer_costs_to_what_a_step_costs
         source="",
     )
     cost = Cost(one=1.0, group=1.7, num_rows=8)
-    trial = Trial(batch=None, rewards=(), error="", answer="", score_seconds=0.5, sampling=cost, learning=cost)
+    trial = Trial(
+        batch=None, rewards=(), error="", answer="", score_seconds=0.5, sampling=cost, learning=cost, touched=None
+    )
     # Each further answer adds 0.1 s. Sampling: 2 waves of 16 rows; learning: 2 epochs of 4 steps with 8 rows each.
     expected = (2 * 1.0 + 30 * 0.1) + 4 * 0.5 + 2 * (4 * 1.0 + 28 * 0.1)
     assert step_seconds(config, trial) == pytest.approx(expected)

@@ -60,8 +60,8 @@ def test_an_override_changes_its_key_alone(override: str, key: str, value: objec
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_kind_beside_a_recipe_leaves_the_recipes_other_settings_of_advantages(recipe: str):
     other = "leave-one-out" if RECIPES[recipe].advantages.kind == "batch-z-score" else "batch-z-score"
-    if RECIPES[recipe].credit.kind != "response":
-        pytest.skip("its credit takes no advantage of a response")
+    if RECIPES[recipe].credit.kind != "response" or recipe == "kto":
+        pytest.skip("it takes no other advantage of a response")
     assert changes({"objective": {"recipe": recipe}}, f"advantages.kind={other}") == {"advantages.kind": other}
 
 
@@ -190,7 +190,11 @@ def test_an_unknown_key_cannot_be_taken_away():
 
 @pytest.mark.parametrize(("loss", "recipe"), [("kto", "rloo"), ("kto", "rpg-urkl"), ("kto", "kimi-pmd")])
 def test_another_loss_than_the_recipes_has_its_own_defaults(loss: str, recipe: str):
-    tables = {"objective": {"recipe": recipe, "loss": loss}, "reference": "fixed"}
+    tables = {
+        "objective": {"recipe": recipe, "loss": loss},
+        "reference": "fixed",
+        "advantages": {"kind": "binary-feedback"},
+    }
     objective = build_config(tables, source="").objective
     assert (objective.recipe, objective.loss) == (recipe, loss)
     own = RECIPES["kto"].objective

@@ -27,7 +27,9 @@ def begin(workplace, *settings: str) -> None:
 
 def go_on(workplace, *settings: str):
     sys.modules.pop("my_reward", None)
-    return workplace.klimb("train", "--resume", "run", "--set", "training.num_steps=2", *settings)
+    is_told = any(setting.startswith("training.num_steps=") for setting in settings)
+    steps = () if is_told else ("training.num_steps=2",)
+    return workplace.klimb("train", "--resume", "run", "--set", *steps, *settings)
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

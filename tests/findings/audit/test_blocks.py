@@ -123,7 +123,7 @@ def test_share_of_tokens_off_by_hand():
 
 def test_the_same_model_check_leaves_out_altered_distributions():
     samples = [made(0), made(1, sampling=SamplingSettings(top_p=0.5)), made(2, sampling=None)]
-    assert pair_up(samples, [(-1.0, -1.0, -1.0)] * 3, only_plain=True).rows == (0, 2)
+    assert pair_up(samples, [(-1.0, -1.0, -1.0)] * 3, only_at=1.0).rows == (0, 2)
 
 
 # Coverage

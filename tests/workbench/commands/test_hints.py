@@ -15,7 +15,9 @@ def broken(prompt, response, answer, metadata):
         (["training.num_minibatches=2"], False),
         (["training.num_epochs=2"], False),
         (["reference.kind=fixed"], False),
-        (["sampling.temperature=0.7"], False),
+        (["sampling.temperature=0.7"], True),
+        (["sampling.temperature=0.7", "model.temperature=1.0"], False),
+        (["sampling.top_p=0.9"], False),
         (["objective.beta=0"], False),
     ],
 )

@@ -88,8 +88,8 @@ def test_a_reference_may_be_any_model_and_any_sampling(command, samples, tmp_pat
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"sampling": SamplingSettings(top_p=0.9)}, "not drawn plainly"),
-        ({"sampling": SamplingSettings(temperature=0.7)}, "not drawn plainly"),
+        ({"sampling": SamplingSettings(top_p=0.9)}, "greedily or with top-p"),
+        ({"sampling": SamplingSettings(temperature=0.0)}, "greedily or with top-p"),
         ({"sampling": None}, "--assume-plain"),
         ({"model": "another"}, "drawn by a model named another"),
         ({"policy_version": 2}, "trained further"),
@@ -120,7 +120,7 @@ def test_what_a_person_knows_better_is_believed(command, samples, tmp_path):
 
 def test_no_flag_makes_a_truncated_sample_plain(command, samples, tmp_path):
     store_of(tmp_path / "old", [replace(samples[0], sampling=SamplingSettings(top_k=5))])
-    with pytest.raises(ConfigError, match="not drawn plainly"):
+    with pytest.raises(ConfigError, match="greedily or with top-p"):
         command("--assume-plain", "--is-logging-model")
 
 

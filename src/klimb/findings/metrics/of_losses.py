@@ -160,15 +160,6 @@ OBJECTIVE = (
         aggregate="mean",
     ),
     Metric(
-        name="clip_at_start_fraction",
-        unit="fraction",
-        formula="the three clip fractions added up, of the first optimizer step on the batch: nothing was learnt yet",
-        healthy="0 where the policy itself drew the batch, or the clip is centred on it (`correction.kind`)",
-        outside="the clip acts on where the samples come from, and moves the policy without any signal",
-        panel="Clipped, by branch",
-        label="at the start",
-    ),
-    Metric(
         name="num_bound_hits",
         unit="count",
         formula="units whose log w or log v lies beyond ±`weight_bound`",
