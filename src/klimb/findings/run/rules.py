@@ -130,7 +130,7 @@ RULES: tuple[Rule, ...] = (
         outcome_rules.ratios_in_order,
         "the-objective",
         ("ess_token", "kl_mu_pi", *policy_rules.CLIPS),
-        unless=("sampler-gap", "kl-blow-up", "inert-clip", "stale-data"),
+        unless=("sampler-gap", "kl-blow-up", "inert-clip", "stale-data", "clip-at-start"),
     ),
 )
 """Asked in this order: causes before what follows from them."""
