@@ -1,6 +1,6 @@
 """Does a change move numbers? An old state of klimb and this one do the same things, and all they write is compared.
 
-    git worktree add ../before 4ad6058
+    git worktree add ../before 11d7ecd
     python -m benchmarks.equality ../before
     python -m benchmarks.equality ../before --only ppo resume --markdown equality.md
     python -m benchmarks.equality ../before --long

@@ -31,97 +31,57 @@ class Expected:
         return (is_gone or not self.is_gone) and all(fnmatchcase(name, pattern) for name, pattern in pairs)
 
 
+TEMPERED = "the policy has the temperature of its samples"
+
+
+CENTRED = "a clip is centred on the policy before the batch where a share comes from a log"
+
+
 EXPECTED: tuple[Expected, ...] = (
-    Expected(
-        case="*",
-        aspect="sample ids",
-        reason="an id begins with a hash of the names of all settings, and some settings are new or have new names",
-    ),
-    Expected(case="*", aspect="settings", path="cloning.warmup_steps", reason="a new setting"),
-    Expected(case="*", aspect="settings", path="*run.findings", reason="a new setting"),
-    Expected(case="*", aspect="settings", path="*sampling.sampler", reason="a new setting"),
+    Expected(case="*", aspect="sample ids", reason="an id begins with a hash of all that the run is"),
     *(
-        Expected(
-            case="*",
-            aspect=aspect,
-            path="*objective.*",
-            is_gone=True,
-            reason="[objective] holds what its loss reads, and no key besides",
+        Expected(case="*", aspect="settings", path=f"*{key}", reason=reason)
+        for key, reason in (
+            ("correction.kind", "auto is the default; at temperature 1 without a log it is none"),
+            ("model.temperature", "a new setting"),
+            ("scoring.truncated", "a new setting"),
+            ("cloning.template", "a new setting"),
+            ("cloning.system_prompt", "a new setting"),
         )
-        for aspect in ("settings", "shown settings")
     ),
     *(
-        Expected(
-            case="recipe-*",
-            aspect="shown settings",
-            path=path,
-            reason="a recipe holds its advantages, credit and reference with every key",
-        )
-        for path in ("advantages.max_refills", "advantages.shuffle_rewards", "reference.every_steps", "reference.kl_*")
+        Expected(case="*", aspect="evaluations", path=f"*.{name}", reason="a new field")
+        for name in ("temperature", "num_problems_unscored")
     ),
-    Expected(case="kto", aspect="summary", path="divergence", reason="a loss without a divergence names none"),
-    Expected(case="audit-*", aspect="text", old="*(type --eval TASK, one of *", reason="a task may be the user's own"),
-    Expected(case="refusals", aspect="text", path="credit.gae_lambda*", reason="the settings themselves refuse it"),
-    Expected(
-        case="example-*",
-        aspect="settings",
-        path="optimizer.warmup_steps",
-        reason="the default warm-up is a tenth of the run, at most 10 steps",
-    ),
-    Expected(case="example-*", aspect="metrics", reason="the default warm-up is a tenth of the run, at most 10 steps"),
-    *(
-        Expected(
-            case=case,
-            aspect="page text",
-            reason="units of charts stand beside their titles; legends are words; a table has each chart's numbers",
-        )
-        for case in ("audit-*", "report-*", "study")
-    ),
-    Expected(case="import-refused", aspect="text", path="nothing.jsonl*", reason="a missing file has one wording"),
-    Expected(case="import-refused", aspect="text", path="*--as ktoo*", reason="an importer may be the user's own"),
-    Expected(case="refusals", aspect="text", path="run.loggers*", reason="a logger may be the user's own"),
-    Expected(case="estimate-*", aspect="numbers", path="*.unusable", reason="a new field"),
-    Expected(
-        case="refusals",
-        aspect="text",
-        path="advantages.kind*",
-        reason="thumbs is binary-feedback, and advantages may be the user's own",
-    ),
-    Expected(case="refusals", aspect="text", path="objective.clip.kind*", reason="a clip may be the user's own"),
-    Expected(
-        case="guard-*", aspect="guard", path="events*", reason="an event is a finding: its fields and words are new"
-    ),
-    Expected(case="study", aspect="page text", reason="a status has the same sign and word on every page"),
-    Expected(case="refusals", aspect="text", path="task.kind = 'sums'*", reason="a task may be the user's own"),
     *(
         Expected(case="*", aspect="metrics", path=f"*{name}", reason=reason)
         for name, reason in (
+            ("clip_at_start_fraction", "a new metric"),
             ("num_uncompared", "a new metric"),
             ("num_groups_missing", "a new metric"),
+            ("replay/num_samples", "a share that gives nothing is counted"),
+            ("replay/num_groups", "a share that gives nothing is counted"),
             ("evaluation_num_problems_unscored", "a new metric"),
             ("clip_*_fraction", "counts the units whose gradient the clip changed"),
             ("zero_advantage_fraction", "over responses, not over tokens"),
         )
     ),
-    Expected(case="*", aspect="settings", path="*scoring.truncated", reason="a new setting"),
-    Expected(case="lora-ema", aspect="settings", path="model.lora.dropout", reason="a key that must be 0, and says so"),
+    Expected(case="study", aspect="metrics", path="*.evaluations*.temperature", reason="a new field"),
+    Expected(case="study", aspect="metrics", path="*.evaluations*.num_problems_unscored", reason="a new field"),
+    Expected(case="report-*", aspect="text", old="*what is cut may count as wrong*", reason="it is said which do"),
+    Expected(case="lag-*", aspect="metrics", path="[[]0].*", reason="over all that a step with a lag drew"),
+    Expected(case="tempered-*", aspect="*", reason=TEMPERED),
+    Expected(case="mixed-sources", aspect="*", reason=CENTRED),
 )
 """Differences from the old state that are wanted."""
 
-RENAMED_METRICS: Mapping[str, str] = {
-    "gap_mean_abs": "mismatch_mean_abs",
-    "gap_max_abs": "mismatch_max_abs",
-    "gap_k3": "mismatch_k3",
-}
+RENAMED_METRICS: Mapping[str, str] = {}
 """Old name -> new name of a metric that is the same number."""
 
-RENAMED_SETTINGS: Mapping[str, str] = {
-    "training.max_gap": "training.max_mismatch",
-    "training.num_gap_rows": "training.num_mismatch_rows",
-}
+RENAMED_SETTINGS: Mapping[str, str] = {}
 """Old name -> new name of a key of the configuration, with its section: `section.key`."""
 
-RENAMED_VALUES: Mapping[tuple[str, str], str] = {("advantages.kind", "thumbs"): "binary-feedback"}
+RENAMED_VALUES: Mapping[tuple[str, str], str] = {}
 """(new key, old value) -> new value of a setting: `("advantages.kind", "thumbs"): "binary-feedback"`."""
 
 RENAMED_FIELDS: Mapping[str, str] = {}

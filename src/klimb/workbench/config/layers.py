@@ -19,7 +19,7 @@ from klimb.workbench.config.recipe import (
     OTHER_BOUNDS,
     UNIONS,
     Tables,
-    recipe_sections,
+    filled_sections,
     sections_without_recipe,
     table_of,
 )
@@ -79,7 +79,7 @@ def lay_over(lower: Mapping[str, Any], upper: Layer, *, is_resolved: bool = Fals
     """
     kept = _without(lower, upper.fresh)
     if is_resolved and _recipe_of(upper.tables):
-        kept = _said_beside(kept, recipe_sections(RECIPES[_recipe_of(kept) or DEFAULT_RECIPE]))
+        kept = _said_beside(kept, filled_sections(RECIPES[_recipe_of(kept) or DEFAULT_RECIPE]))
     merged = _merge(kept, upper.tables)
     refused: list[str] = []
     for path in UNIONS:
@@ -150,7 +150,7 @@ def _kind_of(tables: Mapping[str, Any], path: str, recipe: str | None) -> str | 
     said = table_at(tables, path).get("kind")
     if isinstance(said, str):
         return said
-    sections = sections_without_recipe() if recipe is None else recipe_sections(RECIPES[recipe])
+    sections = sections_without_recipe() if recipe is None else filled_sections(RECIPES[recipe])
     return table_at(sections, path).get("kind")
 
 
@@ -189,7 +189,7 @@ def _keys_of(path: str, kind: str) -> set[str]:
 
 def _defaults(path: str, kind: str, recipe: str) -> Mapping[str, Any]:
     """Return what holds of a table of this kind of which nobody says more."""
-    of_recipe = table_at(recipe_sections(RECIPES[recipe]), path)
+    of_recipe = table_at(filled_sections(RECIPES[recipe]), path)
     row = _row(path, kind)
     if of_recipe.get("kind") == kind or row is None:
         return of_recipe

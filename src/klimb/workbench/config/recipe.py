@@ -49,7 +49,7 @@ def with_recipe_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     objective = given.get("objective", {})
     name = objective.get("recipe", DEFAULT_RECIPE) if isinstance(objective, Mapping) else DEFAULT_RECIPE
     recipe = RECIPES[name if isinstance(name, str) and name in RECIPES else DEFAULT_RECIPE]
-    for section, defaults in recipe_sections(recipe).items():
+    for section, defaults in filled_sections(recipe).items():
         filled[section] = _fill_gaps(defaults, filled.get(section, {}), path=section)
     if "task" not in given and _draws_nothing(given.get("sources", {})):
         # A user's own logs are not to be judged by a task that nobody asked for.
@@ -107,12 +107,16 @@ def sections_without_recipe() -> dict[str, Tables]:
 def recipe_sections(recipe: Recipe) -> dict[str, Tables]:
     """Return a recipe in the words of the configuration: section -> field -> value."""
     return {
-        **sections_without_recipe(),
         "objective": {"recipe": recipe.name, **table_of(recipe.objective)},
         "advantages": table_of(recipe.advantages),
         "credit": table_of(recipe.credit),
         "reference": table_of(recipe.reference),
     }
+
+
+def filled_sections(recipe: Recipe) -> dict[str, Tables]:
+    """Return what holds of the sections of which a run file says nothing: the recipe's, and those of no recipe."""
+    return {**sections_without_recipe(), **recipe_sections(recipe)}
 
 
 def table_of(settings: Any, **options: Any) -> Tables:
