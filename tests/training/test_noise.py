@@ -1,5 +1,7 @@
 """Rewards that mean nothing move no policy, whatever temperature its rollouts are drawn at."""
 
+import shutil
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 
 from benchmarks.noise_control.cells import NUM_PROMPTS, NUM_SAMPLES, YARDSTICK_SEEDS, Cell, roles_of, run_tables
 from benchmarks.noise_control.judging import Yardstick, judge
+from benchmarks.noise_control.logs import make_log
 from benchmarks.noise_control.rewards import noise
 from benchmarks.noise_control.touched import first_samples, touched_share
 from benchmarks.noise_control.trial import Place, Result, run_cell, train_in_place
@@ -16,7 +19,8 @@ from klimb.workbench.config import build_config
 from klimb.workbench.session import Session, make_session
 
 RECIPES = ("rpg-reinforce-urkl", "dapo", "ppo", "gspo")
-SOURCES = ("fresh", "log")
+LOGGED = ("rpg-reinforce-urkl", "dapo")
+NUM_LOGS = 5
 TEMPERATURE = 0.6
 
 
@@ -32,30 +36,44 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 def results(place: Place) -> Mapping[Cell, Result]:
     """The selection, and the yardsticks it is judged by."""
     cells = [
-        Cell(recipe=recipe, temperature=1.0, top_p=1.0, origin=origin, seed=seed, role=role)
+        Cell(recipe=recipe, temperature=1.0, top_p=1.0, origin="fresh", seed=seed, role=role)
         for recipe in RECIPES
-        for origin in SOURCES
-        for role in roles_of(recipe, origin)
+        for role in roles_of(recipe, "fresh")
         for seed in YARDSTICK_SEEDS
     ]
-    cells += [
-        Cell(recipe=recipe, temperature=TEMPERATURE, top_p=1.0, origin=origin)
-        for recipe in RECIPES
-        for origin in SOURCES
-    ]
+    cells += [Cell(recipe=recipe, temperature=TEMPERATURE, top_p=1.0, origin="fresh") for recipe in RECIPES]
     return {cell: run_cell(cell, place) for cell in cells}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_noise_at_another_temperature_stays_within_the_spread_at_one(
-    recipe: str, source, results: Mapping[Cell, Result]
-):
-    result = results[Cell(recipe=recipe, temperature=TEMPERATURE, top_p=1.0, origin=source)]
+def test_noise_at_another_temperature_stays_within_the_spread_at_one(recipe: str, results: Mapping[Cell, Result]):
+    result = results[Cell(recipe=recipe, temperature=TEMPERATURE, top_p=1.0, origin="fresh")]
     for role in ("no-clip", "own-clip"):
         verdict = judge(result, Yardstick(results.values(), role))
         assert verdict.is_within is True, f"by {role}: {verdict.reason}: {result.drift}"
+
+
+def changes_on_logs(place: Place, recipe: str, temperature: float) -> list[float]:
+    """The change of the entropy at temperature 1 on each of several logs drawn at a temperature."""
+    found = []
+    for seed in range(NUM_LOGS):
+        folder = place.log(temperature, 1.0)
+        shutil.rmtree(folder, ignore_errors=True)
+        make_log(folder, model=place.model, temperature=temperature, top_p=1.0, reward=noise, seed=seed)
+        drift = run_cell(Cell(recipe=recipe, temperature=temperature, top_p=1.0, origin="log"), place).drift
+        assert drift is not None
+        found.append(drift.after[1.0] - drift.before[1.0])
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", LOGGED)
+def test_noise_on_logs_of_another_temperature_goes_where_it_goes_at_one(place: Place, recipe: str):
+    """One log is one draw of the noise, so several are taken: wandering costs entropy at any temperature."""
+    other, at_one = (changes_on_logs(place, recipe, temperature) for temperature in (TEMPERATURE, 1.0))
+    spread = max(at_one) - min(at_one)
+    assert abs(statistics.fmean(other) - statistics.fmean(at_one)) <= 1.5 * spread + 0.01, (other, at_one)
 
 
 def open_session(place: Place, recipe: str, temperature: float, num_steps: int) -> Session:

@@ -69,7 +69,9 @@ def random_case(seed: int) -> Case:
     num_samples = pick([2, 3, 4]) if kind in OF_GROUP else pick([2, 2, 3])
     settings = LoopSettings(
         seed=seed,
-        training=TrainingSettings(num_steps=NUM_STEPS, num_epochs=NUM_EPOCHS, num_minibatches=pick([1, 2, 3])),
+        training=TrainingSettings(
+            num_steps=NUM_STEPS, num_epochs=NUM_EPOCHS, num_minibatches=pick([1, 2, num_prompts])
+        ),
         sampling=RolloutSettings(
             num_prompts=num_prompts, num_samples=num_samples, max_new_tokens=5, lag=0 if shares else pick([0, 0, 1, 2])
         ),
