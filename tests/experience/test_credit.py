@@ -16,7 +16,7 @@ def test_the_reward_stands_at_the_last_counted_token():
 def test_every_counted_token_is_charged_for_the_log_ratio_to_the_reference():
     log_mu = torch.tensor([[-1.0, -2.0, -3.0, 9.0], [-1.0, 9.0, -1.0, -1.0]])
     log_ref = torch.tensor([[-2.0, -2.0, -1.0, 0.0], [-1.0, 0.0, -3.0, -1.0]])
-    rewards = token_rewards(torch.tensor([1.0, 0.0]), MASK, log_policy=log_mu, log_ref=log_ref, kl_in_reward=0.5)
+    rewards = token_rewards(torch.tensor([1.0, 0.0]), MASK, log_prox=log_mu, log_ref=log_ref, kl_in_reward=0.5)
     # -0.5 * (log mu - log ref): row 0: -0.5, 0, +1 (and R = 1 there); row 1: 0, masked, -1, 0
     assert rewards.tolist() == [[-0.5, 0, 2.0, 0], [0, 0, -1.0, 0]]
 
@@ -93,7 +93,7 @@ def test_explained_variance_is_one_for_the_returns_themselves_and_zero_for_their
     [
         ({"mask": torch.zeros(2, 4, dtype=torch.bool)}, "a response has no token"),
         ({"rewards": torch.tensor([0.0, float("nan")])}, "a reward is not finite"),
-        ({"kl_in_reward": 0.1}, "kl_in_reward is 0.1, and log_policy or log_ref is missing"),
+        ({"kl_in_reward": 0.1}, "kl_in_reward is 0.1, and log_prox or log_ref is missing"),
     ],
 )
 def test_what_cannot_be_credited_is_refused(changes: dict, message: str):

@@ -2,7 +2,7 @@
 
 The reward R of a response stands at its last token; every token may also be charged for leaving the reference:
 
-    r_t = [t is the last token]·R − κ·(log π_t − log ref_t), π the policy that drew
+    r_t = [t is the last token]·R − κ·(log prox_t − log ref_t), prox the policy before the batch
 """
 
 import torch
@@ -16,7 +16,7 @@ def token_rewards(
     rewards: Float[Tensor, " batch"],
     mask: Bool[Tensor, "batch time"],
     *,
-    log_policy: Float[Tensor, "batch time"] | None = None,
+    log_prox: Float[Tensor, "batch time"] | None = None,
     log_ref: Float[Tensor, "batch time"] | None = None,
     kl_in_reward: float = 0.0,
 ) -> Float[Tensor, "batch time"]:
@@ -25,7 +25,7 @@ def token_rewards(
     Args:
         rewards: one finite number a response.
         mask: True where a token counts; every row has one.
-        log_policy: of the policy before the batch, in nats, needed if `kl_in_reward` is not 0. It is log_mu where the
+        log_prox: of prox, in nats, needed if `kl_in_reward` is not 0. It is log_mu where the
             policy itself drew.
         log_ref: likewise.
         kl_in_reward: κ, in units of the reward per nat.
@@ -43,9 +43,9 @@ def token_rewards(
     last = torch.where(mask, columns, -1).max(dim=1).values
     values = torch.zeros(mask.shape, dtype=torch.float64, device=mask.device)
     if kl_in_reward != 0:
-        if log_policy is None or log_ref is None:
-            raise ValueError(f"token_rewards: kl_in_reward is {kl_in_reward}, and log_policy or log_ref is missing")
-        values = torch.where(mask, -kl_in_reward * (log_policy.double() - log_ref.double()), 0.0)
+        if log_prox is None or log_ref is None:
+            raise ValueError(f"token_rewards: kl_in_reward is {kl_in_reward}, and log_prox or log_ref is missing")
+        values = torch.where(mask, -kl_in_reward * (log_prox.double() - log_ref.double()), 0.0)
     values[torch.arange(len(rewards), device=mask.device), last] += rewards.double()
     return values
 

@@ -133,7 +133,7 @@ def _clipped(clip: Callable[..., object], w: Tensor, is_good: Tensor, log_pi: Te
 
 
 @torch.no_grad()
-def _only_touched(clipped: Clipped, plain: Tensor, weight: Tensor) -> Clipped:
+def _mark_touched(clipped: Clipped, plain: Tensor, weight: Tensor) -> Clipped:
     """Return the outcome with a branch marked only where the clip changed the gradient.
 
     A unit whose term is 0 has nothing to clip, whatever its weight.
@@ -169,7 +169,7 @@ def differentiable(
     live = torch.where(clipped.keep, log_w, log_w.detach())
     bounded = clipped.w * (1 + live - live.detach())
     losses = -bounded * units.advantages
-    touched = _only_touched(clipped, detached * units.advantages, clipped.w * units.advantages)
+    touched = _mark_touched(clipped, detached * units.advantages, clipped.w * units.advantages)
     if beta == 0:
         return losses, touched
     v = bound(units.log_v, weight_bound).exp()
@@ -197,7 +197,7 @@ def reinforce(
     clipped = _clipped(clip, w, plain >= 0, units.log_pi)
     weight = clipped.w * units.advantages + clipped.slope_share * regularisation
     live = torch.where(clipped.keep, units.log_pi, units.log_pi.detach())
-    return -weight * live, _only_touched(clipped, plain, weight)
+    return -weight * live, _mark_touched(clipped, plain, weight)
 
 
 @dataclass(frozen=True, kw_only=True)

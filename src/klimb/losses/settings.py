@@ -402,12 +402,6 @@ class AutomaticCorrection:
         if self.off_policy_mask is not None:
             require(self.off_policy_mask > 0, "off_policy_mask", self.off_policy_mask, "> 0 nats per token, or None")
 
-    def choose(self, objective: "ObjectiveSettings", *, is_centred: bool) -> "Correction":
-        """Return the correction that it stands for; `is_centred` centres the clip on the policy before the batch."""
-        if is_centred:
-            return DecoupledCorrection(level=objective.level, off_policy_mask=self.off_policy_mask)
-        return NoCorrection(off_policy_mask=self.off_policy_mask)
-
 
 Correction = NoCorrection | DecoupledCorrection | TruncatedCorrection | NormalisedCorrection | MaskedCorrection
 

@@ -47,7 +47,7 @@ def assign_advantages(
     rewards = token_rewards(
         credits,
         batch.mask,
-        log_policy=score_batch(policy, batch, max_tokens=max_tokens) if is_read else batch.log_mu,
+        log_prox=score_batch(policy, batch, max_tokens=max_tokens) if is_read else batch.log_mu,
         log_ref=batch.log_ref,
         kl_in_reward=settings.kl_in_reward,
     )

@@ -14,13 +14,12 @@ import torch
 from torch import nn
 
 from klimb.experience import Batch, write_samples
+from klimb.findings.metrics.of_losses import CLIP_FRACTIONS
 from klimb.losses import Inputs, Loss
 from klimb.policies import Policy, gradients_in_place
 from klimb.training.minibatches import micro_batches_for, minibatches, score_batch
 from klimb.training.optimizers import Optimizer
 from klimb.training.settings import ESS_METRICS, EssScaling, MicroBatchTokens, TrainingSettings
-
-CLIP_FRACTIONS = ("clip_low_fraction", "clip_high_fraction", "clip_ceiling_fraction")
 
 
 @dataclass(frozen=True)
@@ -208,7 +207,7 @@ class NonFiniteGuard:
             )
 
 
-def _share_of_idle_rows(outcomes: Sequence[StepOutcome], num_rows: Sequence[int]) -> dict[str, float]:
+def _measure_idle_rows(outcomes: Sequence[StepOutcome], num_rows: Sequence[int]) -> dict[str, float]:
     """Return `zero_advantage_fraction` over the rows of all minibatches, those included that had nothing to learn."""
     name = "zero_advantage_fraction"
     shares = [
@@ -261,7 +260,7 @@ def update(
     return (
         merge_metrics(outcomes)
         | _measure_start(outcomes)
-        | _share_of_idle_rows(outcomes, num_rows)
+        | _measure_idle_rows(outcomes, num_rows)
         | {
             "num_optimizer_steps": float(optimizer.num_steps - steps_before),
             "num_skipped_steps": float(sum(bool(outcome.not_finite) for outcome in outcomes)),

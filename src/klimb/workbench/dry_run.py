@@ -14,6 +14,7 @@ from rich.console import Console
 
 from klimb.declarations import narrow
 from klimb.experience import NEEDS_BATCH, Batch, SamplingSettings, collate
+from klimb.findings.metrics.of_losses import CLIP_FRACTIONS
 from klimb.losses import Inputs
 from klimb.training import (
     Optimizer,
@@ -28,7 +29,6 @@ from klimb.training.iteration import iterate
 from klimb.training.minibatches import score_batch
 from klimb.training.settings import AdvantageSettings
 from klimb.training.state import fresh_state
-from klimb.training.update import CLIP_FRACTIONS
 from klimb.ui.terminal.run import print_facts
 from klimb.ui.text import duration, printable
 from klimb.workbench.announcing import announce

@@ -2,6 +2,10 @@
 
 from klimb.findings.metrics.metric import Metric
 
+CLIP_FRACTIONS = ("clip_low_fraction", "clip_high_fraction", "clip_ceiling_fraction")
+"""One a branch: low, high, and the ceiling of a bad unit."""
+
+
 OBJECTIVE = (
     Metric(
         name="kl_pi_ref",

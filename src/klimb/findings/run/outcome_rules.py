@@ -11,6 +11,7 @@ from typing import Any
 from klimb.findings.evaluations import EvaluationRecord
 from klimb.findings.finding import Finding
 from klimb.findings.guard.events import events_of, in_one_sentence
+from klimb.findings.metrics.of_losses import CLIP_FRACTIONS
 from klimb.findings.run.evidence import (
     Change,
     at,
@@ -26,7 +27,6 @@ from klimb.findings.run.evidence import (
     outcome_curve,
     trend_of,
 )
-from klimb.findings.run.policy_rules import CLIPS
 from klimb.findings.run.record import RunRecord, is_number
 from klimb.findings.run.thresholds import Thresholds
 
@@ -338,7 +338,7 @@ def ratios_in_order(record: RunRecord, limits: Thresholds) -> Finding | None:
         return None
     if ess.median < limits.ess_token or drift.median > limits.kl:
         return None
-    clipped = sum(curve.median for name in CLIPS if (curve := curve_of(record, name, limits)) is not None)
+    clipped = sum(curve.median for name in CLIP_FRACTIONS if (curve := curve_of(record, name, limits)) is not None)
     return Finding(
         status="good",
         title="The data stayed close enough to the policy",

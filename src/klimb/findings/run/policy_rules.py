@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from klimb.findings.finding import Finding, Steps
+from klimb.findings.metrics.of_losses import CLIP_FRACTIONS
 from klimb.findings.run.evidence import (
     Curve,
     at,
@@ -18,9 +19,6 @@ from klimb.findings.run.evidence import (
 )
 from klimb.findings.run.record import RunRecord, is_number
 from klimb.findings.run.thresholds import Thresholds
-
-CLIPS = ("clip_low_fraction", "clip_high_fraction", "clip_ceiling_fraction")
-
 
 WEIGHT_BOUNDS = ("truncate", "mask", "taper")
 """Clips that bound weights whoever drew the samples, and are no trust region about the policy."""
@@ -121,7 +119,7 @@ def stale_data(record: RunRecord, limits: Thresholds) -> Finding | None:
         for name in ("ess_token", "replay/ess_token", "log/ess_token")
         if (curve := curve_of(record, name, limits)) is not None and curve.median < limits.ess_token
     ]
-    clipped = [curve for name in CLIPS if (curve := curve_of(record, name, limits)) is not None]
+    clipped = [curve for name in CLIP_FRACTIONS if (curve := curve_of(record, name, limits)) is not None]
     share = sum(curve.median for curve in clipped)
     if not too_far and share <= limits.max_clipped:
         return None
@@ -215,7 +213,7 @@ def inert_clip(record: RunRecord, limits: Thresholds) -> Finding | None:
     widest = max(max(w_max.values) - 1, 1 - min(w_low.values))
     if widest <= limits.inert_weight:
         return _all_weights_are_one(record, widest, w_max.span)
-    clipped = [curve for name in CLIPS if (curve := curve_of(record, name, limits)) is not None]
+    clipped = [curve for name in CLIP_FRACTIONS if (curve := curve_of(record, name, limits)) is not None]
     if not clipped or any(max(curve.values) > 0 for curve in clipped):
         return None
     return Finding(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from klimb.findings.finding import STATUSES, Finding
+from klimb.findings.metrics.of_losses import CLIP_FRACTIONS
 from klimb.findings.run import outcome_rules, policy_rules, reward_rules
 from klimb.findings.run.record import RunRecord
 from klimb.findings.run.thresholds import THRESHOLDS, Thresholds
@@ -76,7 +77,7 @@ RULES: tuple[Rule, ...] = (
         "inert-clip",
         policy_rules.inert_clip,
         "the-objective",
-        ("w_max", "w_p01", *policy_rules.CLIPS),
+        ("w_max", "w_p01", *CLIP_FRACTIONS),
         unless=("zero-variance-waste",),
     ),
     Rule(
@@ -90,7 +91,7 @@ RULES: tuple[Rule, ...] = (
         "stale-data",
         policy_rules.stale_data,
         "the-objective",
-        ("ess_token", "replay/ess_token", "log/ess_token", *policy_rules.CLIPS),
+        ("ess_token", "replay/ess_token", "log/ess_token", *CLIP_FRACTIONS),
         unless=("kl-blow-up", "sampler-gap", "clip-at-start"),
     ),
     Rule(
@@ -129,7 +130,7 @@ RULES: tuple[Rule, ...] = (
         "ratios-in-order",
         outcome_rules.ratios_in_order,
         "the-objective",
-        ("ess_token", "kl_mu_pi", *policy_rules.CLIPS),
+        ("ess_token", "kl_mu_pi", *CLIP_FRACTIONS),
         unless=("sampler-gap", "kl-blow-up", "inert-clip", "stale-data", "clip-at-start"),
     ),
 )

@@ -8,6 +8,7 @@ from klimb.losses.clips import NoClip
 from klimb.losses.settings import (
     AutomaticCorrection,
     Correction,
+    DecoupledCorrection,
     KtoSettings,
     LossSettings,
     NoCorrection,
@@ -62,9 +63,9 @@ def why_centred(settings: LoopSettings, loss: LossSettings) -> str:
 
 def choose_correction(correction: AutomaticCorrection, settings: LoopSettings, loss: LossSettings) -> Correction:
     """Return the correction that `auto` stands for in a run of these settings."""
-    if not isinstance(loss, ObjectiveSettings):
-        return NoCorrection(off_policy_mask=correction.off_policy_mask)
-    return correction.choose(loss, is_centred=bool(why_centred(settings, loss)))
+    if isinstance(loss, ObjectiveSettings) and why_centred(settings, loss):
+        return DecoupledCorrection(level=loss.level, off_policy_mask=correction.off_policy_mask)
+    return NoCorrection(off_policy_mask=correction.off_policy_mask)
 
 
 def _check_feedback(settings: LoopSettings, loss: "LossSettings | Loss") -> None:
