@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from klimb.findings.statistics import Array
+from klimb.findings.statistics.runs import Array
 from klimb.findings.study.analysis import StudyStatistics
 from klimb.findings.study.comparing import Comparison, Decision, Family
 from klimb.findings.study.scores import Arm

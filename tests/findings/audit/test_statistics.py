@@ -12,12 +12,12 @@ from klimb.findings.statistics import (
     k1,
     k3,
     pareto_k,
-    pareto_shape,
     pearson,
     perplexity,
     ranks,
     spearman,
 )
+from klimb.findings.statistics.weights import pareto_shape
 
 
 def numbers(*values: float):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from klimb.findings.study.pairing import holm, paired_bootstrap, paired_test, seeds_needed, sign_flip_p
+from klimb.findings.statistics.pairing import holm, paired_bootstrap, paired_test, seeds_needed, sign_flip_p
 
 generator = np.random.default_rng(5)
 p_values = st.lists(st.floats(0, 1), min_size=1, max_size=20)

@@ -10,7 +10,8 @@ from klimb.findings.audit.evidence import at_least, at_most, counted, is_rated, 
 from klimb.findings.audit.report import Block
 from klimb.findings.audit.thresholds import Thresholds
 from klimb.findings.finding import Finding
-from klimb.findings.statistics import Z_95
+
+Z_95 = 1.959963984540054
 
 NOT_AT_RANDOM = (
     "people rate few answers, and not at random: the rated ones are no picture of all. Compare label rates of slices "

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from klimb.findings.statistics import Array, Interval, Profile, iqm, performance_profile
+from klimb.findings.statistics import Interval, Profile, iqm, performance_profile
+from klimb.findings.statistics.runs import Array
 from klimb.findings.study.comparing import (
     Family,
     Question,

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from klimb.findings.statistics import Array, Interval, probability_of_improvement
-from klimb.findings.study.pairing import (
+from klimb.findings.statistics import Interval, probability_of_improvement
+from klimb.findings.statistics.pairing import (
     PairedTest,
     SeedsNeeded,
     holm,
@@ -17,6 +17,7 @@ from klimb.findings.study.pairing import (
     seeds_needed,
     sign_flip_p,
 )
+from klimb.findings.statistics.runs import Array
 from klimb.findings.study.scores import Arm, Measure, StudyScores
 from klimb.findings.study.thresholds import THRESHOLDS
 

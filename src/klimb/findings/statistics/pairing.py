@@ -22,13 +22,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from klimb.findings.statistics import CONFIDENCE, NUM_RESAMPLES, Interval
-from klimb.findings.study.thresholds import THRESHOLDS
+from klimb.findings.statistics.interval import ALPHA, CONFIDENCE, Interval
+from klimb.findings.statistics.runs import NUM_RESAMPLES
 
 Array = NDArray[np.float64]
 
 
 Tables = Sequence[Array]
+
+
+POWER = 0.8
+
+
+MOST_SEEDS = 100
 
 
 EXACT_UP_TO = 12
@@ -143,7 +149,7 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(adjusted)
 
 
-def seeds_needed(test: PairedTest, *, alpha: float = THRESHOLDS.alpha) -> SeedsNeeded:
+def seeds_needed(test: PairedTest, *, alpha: float = ALPHA) -> SeedsNeeded:
     """Seeds to add to each task until the difference seen would be found with a chance of 80 %, at this alpha.
 
     The smallest number N of seeds with `|difference| / se(N) >= t(1 - alpha/2) + t(0.8)`, less those there are.
@@ -151,7 +157,7 @@ def seeds_needed(test: PairedTest, *, alpha: float = THRESHOLDS.alpha) -> SeedsN
     size = abs(test.difference.value)
     if not math.isfinite(test.p_value) or size == 0:
         return SeedsNeeded(None)
-    more = np.arange(1, THRESHOLDS.most_seeds + 1)
+    more = np.arange(1, MOST_SEEDS + 1)
     enough = size >= _reach(test.parts, more=more, alpha=alpha)
     if enough.any():
         return SeedsNeeded(int(more[enough.argmax()]))
@@ -201,7 +207,7 @@ def _reach(parts: Sequence[Part], *, more: NDArray[np.int_], alpha: float) -> Ar
     variances, freedoms = zip(*(_with_more(part, more) for part in parts), strict=True)
     total = np.sum(variances, axis=0)
     freedom = total**2 / np.sum(np.square(variances) / freedoms, axis=0)
-    return np.sqrt(total) * (stats.t.ppf(1 - alpha / 2, freedom) + stats.t.ppf(THRESHOLDS.power, freedom))
+    return np.sqrt(total) * (stats.t.ppf(1 - alpha / 2, freedom) + stats.t.ppf(POWER, freedom))
 
 
 def _with_more(part: Part, more: NDArray[np.int_]) -> tuple[Array, Array | NDArray[np.int_]]:
