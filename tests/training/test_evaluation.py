@@ -1,15 +1,17 @@
 import itertools
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from klimb.experience import SamplingSettings
-from klimb.findings.evaluations import bootstrap_interval, pass_at_k, pass_intervals
-from klimb.findings.run.changes import mean_change
+from klimb.findings.evaluations import change_between, pass_at_k, pass_intervals
+from klimb.findings.statistics import mean_interval
 from klimb.samplers import LocalSampler
 from klimb.tasks import Problem, Response, Score
 from klimb.training import evaluate
@@ -94,16 +96,38 @@ def test_problems_that_lost_answers_are_not_left_out_of_pass_at_k():
     assert list(result.pass_at) == ["1", "2", "4"]  # of eight, only the easy ones have enough
     wanted = [1.0] * 4 + [0.0] * 8 + [pass_at_k(7, 1, 4)] * 8
     assert result.pass_at["4"] == pytest.approx(sum(wanted) / 20)
-    assert pass_intervals(result)["4"] == bootstrap_interval(wanted)
+    expected = mean_interval(np.array(wanted), np.arange(20), unit="problem", bounds=(0.0, 1.0))
+    assert pass_intervals(result)["4"] == expected
 
 
 def test_the_interval_of_pass_at_k_is_over_the_problems_that_the_mean_is_over():
-    result = result_of(["+?--", "????", "++++"])
-    values = {1: [1 / 3, 1.0], 2: [pass_at_k(3, 1, 2), 1.0]}
+    result = result_of(["+?--", "????", "++++", "----", "++--", "+---"])
+    values = {1: [1 / 3, 1.0, 0.0, 1 / 2, 1 / 4], 2: [pass_at_k(3, 1, 2), 1.0, 0.0, pass_at_k(4, 2, 2), 1 / 2]}
     found = pass_intervals(result)
     assert list(found) == ["1", "2"]
     for k, each in values.items():
-        assert found[str(k)] == pytest.approx(bootstrap_interval(each), abs=1e-12)
+        assert (found[str(k)].value, found[str(k)].num_units) == (pytest.approx(sum(each) / 5), 5)
+        assert found[str(k)].low < found[str(k)].value < found[str(k)].high
+
+
+def test_too_few_problems_have_no_interval_and_say_so(tmp_path: Path):
+    result = result_of(["+-", "++", "????"])
+    assert not result.interval.is_known
+    assert result.interval.reason == "2 problems, and 5 are the least for an interval"
+    append_evaluation(tmp_path / "evaluations.jsonl", result)
+    row = json.loads((tmp_path / "evaluations.jsonl").read_text())["interval"]
+    assert (row["low"], row["high"], row["num_units"], row["unit"]) == (None, None, 2, "problem")
+
+
+def test_problems_that_ask_the_same_are_one_unit_of_evidence():
+    asked = problems(6)
+    twice = [*asked, *(replace(problem, problem_id=f"again-{problem.problem_id}") for problem in asked)]
+    scores = [Score(reward=float(number % 2), correct=bool(number % 2)) for number in range(6)] * 2
+    responses = [Response(text="x", num_tokens=1, finish_reason="stop")] * 12
+    once = summarise_scores(asked, responses[:6], scores[:6])
+    repeated = summarise_scores(twice, responses, scores)
+    assert (repeated.num_problems, repeated.interval.num_units) == (12, 6)
+    assert repeated.interval.low == pytest.approx(once.interval.low, abs=1e-9)
 
 
 def test_a_record_survives_the_file(tmp_path: Path):
@@ -145,22 +169,25 @@ def test_a_verdict_on_some_answers_only_leaves_an_evaluation_of_rewards(caplog: 
     assert [problem.values for problem in result.problems] == [(5.0, -3.0), (-3.0,)]
     assert (result.mean, result.is_accuracy, result.pass_at) == (-1.0, False, {})
     assert "says right or wrong of 1 of 3 answers only" in caplog.text
-    assert mean_change(result, result_of(["+-", "+-"])) is None  # an accuracy and a reward have no difference
+    assert change_between(result, result_of(["+-", "+-"])) is None  # an accuracy and a reward have no difference
 
 
 def test_an_answer_without_a_score_takes_no_verdict_away():
     assert result_of(["+?", "-?"]).is_accuracy
 
 
-def test_the_interval_is_that_of_resampled_problems():
-    # Mean of n coin flips resampled: normal with deviation sqrt(p(1 − p) / n) to the accuracy of 2000 resamples.
-    means = [1.0] * 120 + [0.0] * 280
-    low, high = bootstrap_interval(means)
+def test_the_interval_of_many_independent_answers_is_the_textbook_one():
+    result = result_of(["+"] * 120 + ["-"] * 280)
     deviation = math.sqrt(0.3 * 0.7 / 400)
-    assert low == pytest.approx(0.3 - 1.96 * deviation, abs=0.006)
-    assert high == pytest.approx(0.3 + 1.96 * deviation, abs=0.006)
-    assert bootstrap_interval(means) == (low, high)
-    assert bootstrap_interval([0.5] * 10) == (0.5, 0.5)
+    assert result.interval.low == pytest.approx(0.3 - 1.96 * deviation, abs=0.004)
+    assert result.interval.high == pytest.approx(0.3 + 1.96 * deviation, abs=0.004)
+
+
+def test_all_right_on_twenty_problems_is_not_certainty():
+    """The low end p solves 0.6·p^20 = 0.025."""
+    interval = result_of(["+"] * 20).interval
+    assert interval.low == pytest.approx((0.025 / 0.6) ** (1 / 20))
+    assert interval.high == 1.0
 
 
 class SaysA:

@@ -134,7 +134,11 @@ def test_what_is_not_finite_not_there_or_not_a_number_is_told_apart(runs):
 
 def test_evaluations_before_and_after_are_points_of_the_same_curve(board, runs):
     path = runs.make("one", runs.rows(1, 2))
-    made = [evaluation("before", 0, [problem("1+1", [0, 1, 0, 0])]), evaluation("after", 2, [problem("1+1", [1, 1])])]
+    asked = [f"{number}+1" for number in range(5)]
+    made = [
+        evaluation("before", 0, [problem(name, [0, 1, 0, 0]) for name in asked]),
+        evaluation("after", 2, [problem(name, [1, 1]) for name in asked]),
+    ]
     lines = [json.dumps(asdict(one)) for one in made]
     (path / "evaluations.jsonl").write_text("\n".join([*lines, '{"mean": 0.9}', ""]))
     assert curve(runs.root, "one", "evaluation_mean") == ([0, 2], [0.25, 1.0])

@@ -1,9 +1,17 @@
 """What came of an evaluation: each problem's results, the mean with its interval, pass@k."""
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klimb.findings.statistics.interval import ALPHA, Interval
+from klimb.findings.statistics.means import difference_of_groups, mean_interval, paired_interval
 
 When = Literal["before", "during", "after"]
 
@@ -16,12 +24,20 @@ class ProblemRecord:
         question: the last message of the prompt.
         values: of each scored response: 1 or 0 if the evaluation is an accuracy, else the reward.
         answers: the text of every response, scored or not.
+        prompt_id: the same for problems with the same prompt, which are one unit of evidence; empty where it was not
+            recorded, and then each problem is one.
     """
 
     problem_id: str
     question: str
     values: tuple[float, ...]
     answers: tuple[str, ...]
+    prompt_id: str = ""
+
+    @property
+    def unit(self) -> str:
+        """What the problem's evidence belongs to."""
+        return self.prompt_id or self.problem_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +49,7 @@ class EvaluationRecord:
         step: loop steps done.
         num_tokens_generated: response tokens that training had drawn by then.
         elapsed_seconds: that the steps had taken by then, evaluations left out.
-        mean: Mean@k over the problems, with its 95 % interval `low` to `high`.
+        mean: Mean@k over the problems; `interval` is its 95 % interval.
         count: responses scored.
         num_errors: responses without a score; in no mean.
         num_samples: responses a problem.
@@ -53,8 +69,6 @@ class EvaluationRecord:
     num_tokens_generated: int
     elapsed_seconds: float
     mean: float
-    low: float
-    high: float
     count: int
     num_errors: int
     num_samples: int
@@ -66,6 +80,27 @@ class EvaluationRecord:
     problems: tuple[ProblemRecord, ...]
     temperature: float = 1.0
     seconds: float = field(default=0.0, compare=False)
+
+    @cached_property
+    def interval(self) -> Interval:
+        """The mean with its 95 % interval over problems."""
+        return self.interval_at(ALPHA)
+
+    def interval_at(self, alpha: float) -> Interval:
+        """Return the mean with the interval that misses it with this chance."""
+        scored = [problem for problem in self.problems if problem.values]
+        if not scored:
+            return Interval(self.mean, unit="problem", reason="no problem has a scored answer")
+        # Each problem counts alike, however many of its answers could be scored.
+        weights = [1 / len(problem.values) for problem in scored for _ in problem.values]
+        return mean_interval(
+            np.array([value for problem in scored for value in problem.values], dtype=np.float64),
+            np.repeat(_units(scored), [len(problem.values) for problem in scored]),
+            unit="problem",
+            weights=np.array(weights, dtype=np.float64),
+            bounds=(0.0, 1.0) if self.is_accuracy else None,
+            alpha=alpha,
+        )
 
     @property
     def num_problems(self) -> int:
@@ -90,16 +125,37 @@ def evaluation_of(line: Mapping[str, Any]) -> EvaluationRecord:
             question=problem["question"],
             values=tuple(problem["values"]),
             answers=tuple(problem["answers"]),
+            prompt_id=problem.get("prompt_id", ""),
         )
         for problem in line["problems"]
     )
-    return EvaluationRecord(**{**line, "problems": problems})
+    made = {name: value for name, value in line.items() if name not in _COMPUTED}
+    return EvaluationRecord(**{**made, "problems": problems})
+
+
+_COMPUTED = ("interval", "low", "high")
+"""Keys of a line that readers of the file want and that follow from its problems."""
+
+
+def line_of(evaluation: EvaluationRecord) -> dict[str, Any]:
+    """Return what a line of evaluations.jsonl holds; an interval that is missing has null for its ends."""
+    return {**asdict(evaluation), "interval": interval_row(evaluation.interval)}
+
+
+def interval_row(interval: Interval) -> dict[str, Any]:
+    """Return the interval as plain values of JSON."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in asdict(interval).items()
+    }
 
 
 def row_of(evaluation: EvaluationRecord) -> dict[str, float]:
     """Return the evaluation under the names that metrics.jsonl has for it, with its place in the run."""
-    fields = ("mean", "low", "high", "greedy", "num_errors", "length_mean", "truncated_fraction")
+    fields = ("mean", "greedy", "num_errors", "length_mean", "truncated_fraction")
     values = {f"evaluation_{name}": getattr(evaluation, name) for name in fields}
+    if evaluation.interval.is_known:
+        values |= {"evaluation_low": evaluation.interval.low, "evaluation_high": evaluation.interval.high}
     return {
         "step": evaluation.step,
         "num_tokens_generated": evaluation.num_tokens_generated,
@@ -118,12 +174,6 @@ class Progress:
     elapsed_seconds: float = 0.0
 
 
-NUM_RESAMPLES = 2000
-
-
-CONFIDENCE = 0.95
-
-
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     """Unbiased probability that at least one of k samples is correct: 1 − C(n − c, k) / C(n, k).
 
@@ -135,18 +185,6 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     if not (1 <= k <= num_samples and 0 <= num_correct <= num_samples):
         raise ValueError(f"pass@{k} needs 1 <= k <= n and 0 <= c <= n, got n = {num_samples}, c = {num_correct}")
     return 1 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
-
-
-def bootstrap_interval(means: Sequence[float], *, num_resamples: int = NUM_RESAMPLES) -> tuple[float, float]:
-    """95 % percentile interval of the mean of `means`, resampled with replacement from a fixed seed."""
-    import torch  # an evaluation can be read without it
-
-    values = torch.tensor(means, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(0)
-    picks = torch.randint(len(values), (num_resamples, len(values)), generator=generator)
-    tail = (1 - CONFIDENCE) / 2
-    bounds = values[picks].mean(dim=1).quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64))
-    return float(bounds[0]), float(bounds[1])
 
 
 def pass_values(problems: Sequence[ProblemRecord]) -> dict[str, list[float]]:
@@ -163,7 +201,55 @@ def pass_values(problems: Sequence[ProblemRecord]) -> dict[str, list[float]]:
     }
 
 
-def pass_intervals(evaluation: EvaluationRecord) -> dict[str, tuple[float, float]]:
-    """Return k, as text -> the 95 % interval of pass@k, over the same problems for every k."""
-    values = pass_values(evaluation.problems) if evaluation.pass_at else {}
-    return {k: bootstrap_interval(of_problems) for k, of_problems in values.items()}
+def pass_intervals(evaluation: EvaluationRecord) -> dict[str, Interval]:
+    """Return k, as text -> pass@k with its 95 % interval, over the same problems for every k."""
+    if not evaluation.pass_at:
+        return {}
+    units = _units([problem for problem in evaluation.problems if problem.values])
+    return {
+        k: mean_interval(np.array(values, dtype=np.float64), units, unit="problem", bounds=(0.0, 1.0))
+        for k, values in pass_values(evaluation.problems).items()
+    }
+
+
+def change_between(earlier: EvaluationRecord, later: EvaluationRecord, *, alpha: float = ALPHA) -> Interval | None:
+    """Return mean(later) − mean(earlier) with its interval over problems, in units of the values.
+
+    Paired by problem, over those that both scored, so that how hard the problems are does not widen it. Where both
+    share fewer than half of theirs it is the difference of the means over all problems.
+
+    None where one is an accuracy and the other a reward, or one has no score: there is no difference then.
+    """
+    old = {problem.problem_id: problem for problem in earlier.problems if problem.values}
+    new = {problem.problem_id: problem for problem in later.problems if problem.values}
+    if earlier.is_accuracy != later.is_accuracy or not (old and new):
+        return None
+    shared = [key for key in old if key in new]
+    if 2 * len(shared) < min(len(old), len(new)):
+        return _unpaired(list(old.values()), list(new.values()))
+    differences = np.array([_mean(new[key]) - _mean(old[key]) for key in shared], dtype=np.float64)
+    sizes = [len(problem.values) for key in shared for problem in (old[key], new[key])]
+    units = _units([old[key] for key in shared])
+    by_unit = np.bincount(units, weights=differences) / np.bincount(units)
+    return paired_interval(
+        by_unit,
+        unit="problem",
+        largest=1.0 if later.is_accuracy else None,
+        num_values=statistics.harmonic_mean(sizes),
+        alpha=alpha,
+    )
+
+
+def _unpaired(old: Sequence[ProblemRecord], new: Sequence[ProblemRecord]) -> Interval:
+    units = _units([*old, *new])
+    first, second = (np.array([_mean(problem) for problem in part], dtype=np.float64) for part in (old, new))
+    return difference_of_groups(first, units[: len(old)], second, units[len(old) :], unit="problem").interval
+
+
+def _mean(problem: ProblemRecord) -> float:
+    return statistics.fmean(problem.values)
+
+
+def _units(problems: Sequence[ProblemRecord]) -> NDArray[np.int64]:
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(problem.unit, len(numbers)) for problem in problems], dtype=np.int64)

@@ -1,5 +1,6 @@
 """Evaluate a policy on given problems, and keep each evaluation as one line of JSON in evaluations.jsonl."""
 
+import hashlib
 import json
 import logging
 import statistics
@@ -16,7 +17,7 @@ from klimb.findings.evaluations import (
     ProblemRecord,
     Progress,
     When,
-    bootstrap_interval,
+    line_of,
     pass_values,
 )
 from klimb.policies import Policy
@@ -106,6 +107,7 @@ def summarise_scores(
                 question=problem.messages[-1]["content"],
                 values=values,
                 answers=answers,
+                prompt_id=_prompt_id(problem),
             )
         )
     means = [statistics.fmean(result.values) for result in results if result.values]
@@ -113,14 +115,11 @@ def summarise_scores(
         raise NothingScored(
             f"evaluate: none of {len(responses)} responses could be scored; the first: {scores[0].reason}"
         )
-    low, high = bootstrap_interval(means)
     pass_at = {k: statistics.fmean(values) for k, values in pass_values(results).items()} if is_accuracy else {}
     return EvaluationRecord(
         when=when,
         **asdict(progress),
         mean=statistics.fmean(means),
-        low=low,
-        high=high,
         count=len(scored),
         num_errors=len(scores) - len(scored),
         num_samples=per_problem,
@@ -131,6 +130,11 @@ def summarise_scores(
         truncated_fraction=statistics.fmean(response.finish_reason == "length" for response in responses),
         problems=tuple(results),
     )
+
+
+def _prompt_id(problem: Problem) -> str:
+    """Return the same for problems that ask the same: they are one unit of evidence."""
+    return hashlib.sha256(json.dumps(problem.messages, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _says_what_is_right(scored: Sequence[Score]) -> bool:
@@ -177,7 +181,7 @@ def forget_evaluations_behind(path: Path, step: int) -> None:
 
 
 def _line(record: EvaluationRecord) -> bytes:
-    return json.dumps(asdict(record)).encode() + b"\n"
+    return json.dumps(line_of(record)).encode() + b"\n"
 
 
 def _size_of_whole_lines(path: Path) -> int:

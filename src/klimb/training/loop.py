@@ -143,10 +143,10 @@ def evaluate_and_record(
 
 def evaluation_metrics(evaluation: EvaluationRecord) -> dict[str, float]:
     """Return the evaluation as metrics of a step."""
+    made = evaluation.interval
     return {
         "evaluation_mean": evaluation.mean,
-        "evaluation_low": evaluation.low,
-        "evaluation_high": evaluation.high,
+        **({"evaluation_low": made.low, "evaluation_high": made.high} if made.is_known else {}),
         "evaluation_num_errors": float(evaluation.num_errors),
         "evaluation_num_problems_unscored": float(evaluation.num_problems_unscored),
         **{f"evaluation_pass_at_{k}": value for k, value in evaluation.pass_at.items()},

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from klimb.experience.atomic import replace_atomically
+from klimb.findings.evaluations import interval_row
 from klimb.findings.run.record import RunRecord
 from klimb.ui.grouping import Group
 
@@ -19,8 +20,6 @@ EVALUATION_COLUMNS = (
     "num_tokens_generated",
     "elapsed_seconds",
     "mean",
-    "low",
-    "high",
     "count",
     "num_errors",
     "num_samples",
@@ -64,6 +63,8 @@ def _evaluations(groups: Sequence[Group]) -> Iterable[Mapping[str, Any]]:
     for names, run in _named(groups):
         for made in run.evaluations:
             numbers = {column: getattr(made, column) for column in EVALUATION_COLUMNS}
+            row = interval_row(made.interval)
+            numbers |= {"low": row["low"], "high": row["high"], "interval_method": row["method"]}
             yield {**names, **numbers, **{f"pass_at_{k}": value for k, value in made.pass_at.items()}}
 
 

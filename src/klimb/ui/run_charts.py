@@ -203,12 +203,13 @@ def _mean_curves(groups: Sequence[Group], number: int, group: Group, key: str) -
     records = [placed for run in group.runs for placed in _by_axis(run, key)]
     if not records:
         return []
+    is_banded = all(record.interval.is_known for _, record in records)
     sampled = Curve(
         label=group.label if len(groups) > 1 else "sampled",
         x=[x for x, _ in records],
         y=[record.mean for _, record in records],
-        low=[record.low for _, record in records],
-        high=[record.high for _, record in records],
+        low=[record.interval.low for _, record in records] if is_banded else [],
+        high=[record.interval.high for _, record in records] if is_banded else [],
         colour=number,
     )
     greedy = [(x, record.greedy) for x, record in records if record.greedy is not None and math.isfinite(record.greedy)]
@@ -263,9 +264,7 @@ def _pass_chart(groups: Sequence[Group]) -> Chart | None:
 
 def _by_axis(run: RunRecord, key: str) -> list[tuple[float, EvaluationRecord]]:
     """Sort evaluations with a finite mean by their place on the axis; of two in one place the later one stays."""
-    placed = {
-        float(getattr(made, key)): made for made in run.evaluations if math.isfinite(made.mean + made.low + made.high)
-    }
+    placed = {float(getattr(made, key)): made for made in run.evaluations if math.isfinite(made.mean)}
     # Runs that do not know their tokens or time have zeros: nothing can be drawn over those.
     return sorted(placed.items()) if key == "step" or any(placed) else []
 

@@ -1,12 +1,11 @@
 """A model on a task, without training: answer the held-out problems, print, write."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 
 from klimb.errors import ConfigError
-from klimb.findings.evaluations import EvaluationRecord, Progress, pass_intervals
+from klimb.findings.evaluations import EvaluationRecord, Progress, interval_row, line_of, pass_intervals
 from klimb.training.run_folder import write_json
 from klimb.ui.terminal.run import print_evaluation
 from klimb.workbench.config import RunConfig
@@ -33,5 +32,6 @@ def run_evaluation(config: RunConfig, *, console: Console, output: Path | None) 
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         subject = {"model": config.model.path, "task": session.task.name}
-        write_json(output, {**subject, **asdict(evaluation), "pass_intervals": pass_intervals(evaluation)})
+        intervals = {k: interval_row(interval) for k, interval in pass_intervals(evaluation).items()}
+        write_json(output, {**subject, **line_of(evaluation), "pass_intervals": intervals})
     return evaluation

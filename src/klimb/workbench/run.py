@@ -13,7 +13,7 @@ from rich.text import Text
 from klimb.declarations import narrow
 from klimb.errors import ConfigError, Interrupted
 from klimb.experience import Sample, SamplingSettings
-from klimb.findings.evaluations import EvaluationRecord, Progress, When
+from klimb.findings.evaluations import EvaluationRecord, Progress, When, interval_row
 from klimb.samplers import Completion, Sampler, StreamingSampler
 from klimb.tasks import Problem, Response, Score, Scorer
 from klimb.training import (
@@ -160,8 +160,7 @@ def summary_of(finished: Finished, config: RunConfig) -> dict[str, Any]:
 def _as_summary(measured: EvaluationRecord) -> dict[str, Any]:
     return {
         "mean": measured.mean,
-        "low": measured.low,
-        "high": measured.high,
+        "interval": interval_row(measured.interval),
         "greedy": measured.greedy,
         "pass_at": dict(measured.pass_at),
         "num_errors": measured.num_errors,

@@ -66,7 +66,7 @@ def evaluation(
     answers: Sequence[Sequence[str]] | None = None,
     is_accuracy: bool = True,
 ) -> EvaluationRecord:
-    """An evaluation with these values for each problem; its interval is left 0.05 wide on either side."""
+    """An evaluation with these values for each problem."""
     means = [sum(of_one) / len(of_one) for of_one in values]
     mean = sum(means) / len(means)
     texts = answers or [["x"] * len(of_one) for of_one in values]
@@ -80,8 +80,6 @@ def evaluation(
         num_tokens_generated=0,
         elapsed_seconds=0.0,
         mean=mean,
-        low=mean - 0.05,
-        high=mean + 0.05,
         count=sum(map(len, values)),
         num_errors=0,
         num_samples=len(values[0]),

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.ui.pages.folders import AFTER, BEFORE, evaluation, problem
 
-from klimb.findings.evaluations import ProblemRecord
-from klimb.findings.run.changes import KINDS, Kind, counted, expected_by_luck, kind_of, mean_change, prompt_changes
+from klimb.findings.evaluations import ProblemRecord, change_between
+from klimb.findings.run.changes import KINDS, Kind, counted, expected_by_luck, kind_of, prompt_changes
+from klimb.findings.statistics.means import WELCH
 
 
 @pytest.mark.parametrize(
@@ -51,17 +52,27 @@ def test_problems_are_paired_by_name_and_those_never_scored_are_left_out():
 
 
 def test_the_mean_change_is_over_problems_and_paired():
-    change = mean_change(BEFORE, AFTER)
+    change = change_between(BEFORE, AFTER)
     assert change is not None
     # +1, −1 and four times +½, over six problems.
-    assert change[0] == pytest.approx(2 / 6)
-    assert change[1] < 2 / 6 < change[2]
+    assert (change.value, change.num_units) == (pytest.approx(2 / 6), 6)
+    assert change.low < 2 / 6 < change.high
 
 
-def test_a_change_that_is_the_same_for_every_problem_has_no_width():
+def test_a_change_that_is_the_same_for_every_problem_has_no_interval_and_says_why():
     first = evaluation("before", 0, [problem(str(n), [n / 10]) for n in range(5)], is_accuracy=False)
     second = evaluation("after", 1, [problem(str(n), [n / 10 + 0.25]) for n in range(5)], is_accuracy=False)
-    assert mean_change(first, second) == pytest.approx((0.25, 0.25, 0.25))
+    change = change_between(first, second)
+    assert change is not None and change.value == pytest.approx(0.25) and not change.is_known
+    assert "have the same mean" in change.reason
+
+
+def test_evaluations_of_other_problems_are_compared_unpaired():
+    first = evaluation("before", 0, [problem(f"a{n}", [n % 2]) for n in range(20)])
+    second = evaluation("after", 1, [problem(f"b{n}", [1]) for n in range(20)])
+    change = change_between(first, second)
+    assert change is not None and change.method == WELCH and change.value == pytest.approx(0.5)
+    assert change.low > 0
 
 
 def test_luck_is_what_exchanging_the_answers_of_a_problem_gives():

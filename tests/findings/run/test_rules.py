@@ -1,8 +1,11 @@
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from tests.findings.run.synthetic import CONFIG, evaluation, flat, keys, only, ramp, record
+
+from klimb.findings.statistics import share_ends
 
 EPSILON = 1e-6
 
@@ -196,7 +199,11 @@ def test_a_change_on_the_same_problems_is_judged_in_pairs():
     before = evaluation("before", [WRONG, WRONG, HALF, HALF] * 3)
     after = evaluation("after", [HALF, HALF, RIGHT, RIGHT] * 3, step=20)
     finding = only(record(evaluations=[before, after]), "learned")
-    assert "25.0% → 75.0% (+50.0%, 95 % interval +50.0% to +50.0%)" in finding.evidence
+    # Twelve problems that each gained a half: their spread is unknown, so the half is that of twelve yes-or-no units.
+    # None lost anything, of which at most 1 − (0.025/0.6)^(1/12) might.
+    lowest, highest = share_ends(0.5, 12)
+    low, high = f"{0.5 - math.hypot(0.5 - lowest, 1 - (0.025 / 0.6) ** (1 / 12)):+.1%}", f"{highest:+.1%}"
+    assert f"25.0% → 75.0% (+50.0%, 95 % interval {low} to {high} over 12 problems)" in finding.evidence
     unchanged = evaluation("after", [WRONG, HALF, WRONG, RIGHT] * 3, step=20)
     assert "learned" not in keys(record(evaluations=[before, unchanged]))
 
@@ -270,12 +277,14 @@ def test_few_problems_gone_through_often_are_too_little_data():
 def test_an_interval_too_wide_to_tell_asks_for_more_problems():
     before, after = evaluation("before", [RIGHT, WRONG, WRONG]), evaluation("after", [WRONG, RIGHT, WRONG], step=20)
     finding = only(record(evaluations=[before, after]), "too-little-data")
-    assert "With 3 held-out problems" in finding.evidence
+    assert "cannot be told: 3 problems, and 5 are the least for an interval" in finding.evidence
+    before, after = evaluation("before", [RIGHT, WRONG] * 3), evaluation("after", [WRONG, RIGHT] * 3, step=20)
+    assert "With 6 problems the change" in only(record(evaluations=[before, after]), "too-little-data").evidence
     assert "evaluation.num_problems" in finding.advice
 
 
 def test_a_flat_reward_and_an_unchanged_evaluation_are_not_learning():
-    same = [evaluation(when, [HALF] * 12, step=step) for when, step in (("before", 0), ("after", 20))]
+    same = [evaluation(when, [HALF] * 60, step=step) for when, step in (("before", 0), ("after", 20))]
     wobbling = [0.3, 0.32] * 10
     assert keys(record({"accuracy": wobbling}, evaluations=same)) == ["not-learning"]
     assert keys(record({"accuracy": ramp(0.3, 0.4)}, evaluations=same)) == []

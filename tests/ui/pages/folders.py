@@ -81,8 +81,6 @@ def evaluation(
         num_tokens_generated=1000 * step if tokens is None else tokens,
         elapsed_seconds=2.0 * step,
         mean=mean,
-        low=mean - 0.1,
-        high=mean + 0.1,
         count=sum(len(part.values) for part in problems),
         num_errors=0,
         num_samples=max(len(part.answers) for part in problems),

@@ -128,7 +128,7 @@ HELD_OUT = (
     Metric(
         name="evaluation_low",
         unit="fraction",
-        formula="lower end of its 95 % interval, bootstrap over problems",
+        formula="lower end of its 95 % interval over problems (docs/statistics.md); left out below 5 problems",
         outside="a wide interval needs more *problems*, not more samples of each",
     ),
     Metric(

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from klimb.findings.evaluations import EvaluationRecord, ProblemRecord, bootstrap_interval
+from klimb.findings.evaluations import EvaluationRecord, ProblemRecord
 
 Kind = Literal["lost", "learned", "never", "between", "always"]
 
@@ -68,15 +68,6 @@ def prompt_changes(first: EvaluationRecord, second: EvaluationRecord) -> tuple[P
         _changed(old, new, *(((statistics.fmean(problem.values) - bottom) / span) for problem in (old, new)))
         for old, new in pairs
     )
-
-
-def mean_change(first: EvaluationRecord, second: EvaluationRecord) -> tuple[float, float, float] | None:
-    """Mean over problems of (second − first), and its 95 % bootstrap interval, problems resampled; None without any.
-
-    Paired by problem, so that how hard the problems are does not widen it. In units of the values themselves.
-    """
-    differences = [statistics.fmean(new.values) - statistics.fmean(old.values) for old, new in _paired(first, second)]
-    return (statistics.fmean(differences), *bootstrap_interval(differences)) if differences else None
 
 
 def counted(changes: Sequence[PromptChange]) -> dict[Kind, int]:

@@ -3,7 +3,6 @@
 How a run came out: its accuracy or reward, whether the task is solved, whether something was lost.
 """
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +11,11 @@ from typing import Any
 
 from scipy import stats
 
-from klimb.findings.evaluations import EvaluationRecord, bootstrap_interval
+from klimb.findings.evaluations import EvaluationRecord, change_between
 from klimb.findings.finding import Steps
 from klimb.findings.run.record import RunRecord
 from klimb.findings.run.thresholds import Thresholds
+from klimb.findings.statistics.interval import Interval
 
 
 @dataclass(frozen=True)
@@ -126,41 +126,6 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True)
-class Change:
-    """The later evaluation's mean minus the earlier one's, with a 95 % interval.
-
-    Attributes:
-        is_paired: over the same problems, resampled; else the interval is from the two evaluations' own intervals.
-    """
-
-    mean: float
-    low: float
-    high: float
-    is_paired: bool
-
-    @property
-    def half_width(self) -> float:
-        """Of the interval."""
-        return (self.high - self.low) / 2
-
-
-def change_between(earlier: EvaluationRecord, later: EvaluationRecord) -> Change | None:
-    """Return the change, paired by problem where both have at least two of the same; None if a mean is missing.
-
-    Unpaired, the interval is that of a difference of independent means: √(half width² + half width²).
-    """
-    old = {problem.problem_id: problem.values for problem in earlier.problems if problem.values}
-    new = {problem.problem_id: problem.values for problem in later.problems if problem.values}
-    shared = [key for key in old if key in new]
-    if len(shared) >= 2 and len(shared) >= min(len(old), len(new)):
-        differences = [statistics.fmean(new[key]) - statistics.fmean(old[key]) for key in shared]
-        return Change(statistics.fmean(differences), *bootstrap_interval(differences), is_paired=True)
-    mean = later.mean - earlier.mean
-    width = math.hypot((earlier.high - earlier.low) / 2, (later.high - later.low) / 2)
-    return Change(mean, mean - width, mean + width, is_paired=False) if math.isfinite(mean + width) else None
-
-
-@dataclass(frozen=True)
 class LengthEffect:
     """What length has to do with value.
 
@@ -230,8 +195,11 @@ def outcome_curve(record: RunRecord, limits: Thresholds) -> tuple[str, Curve | N
     return "Mean reward in training", curve_of(record, "reward_mean", limits)
 
 
-def held_out_change(record: RunRecord) -> Change | None:
-    """From the untrained policy to the newest evaluation; None if one of them is missing."""
+def held_out_change(record: RunRecord) -> Interval | None:
+    """From the untrained policy to the newest evaluation; None if one is missing or has another scale.
+
+    With too few problems it has no interval, and says why.
+    """
     before, last = record.before, record.last
     return None if before is None or last is None else change_between(before, last)
 
@@ -260,8 +228,8 @@ def are_rewards_even(record: RunRecord, limits: Thresholds) -> bool:
 def has_lost_reward(record: RunRecord, limits: Thresholds) -> bool:
     """Whether held-out results fell by more than chance; without evaluations, those in training."""
     change = held_out_change(record)
-    if change is not None:
-        return change.high < 0
+    if change is not None and change.is_known:
+        return change.is_negative
     _, curve = outcome_curve(record, limits)
     if curve is None:
         return False

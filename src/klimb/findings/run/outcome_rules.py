@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from klimb.findings.evaluations import EvaluationRecord
+from klimb.findings.evaluations import EvaluationRecord, change_between
 from klimb.findings.finding import Finding
 from klimb.findings.guard.events import events_of, in_one_sentence
 from klimb.findings.metrics.of_losses import CLIP_FRACTIONS
 from klimb.findings.run.evidence import (
-    Change,
     at,
-    change_between,
     counts_of,
     curve_of,
     has_lost_reward,
@@ -29,6 +27,8 @@ from klimb.findings.run.evidence import (
 )
 from klimb.findings.run.record import RunRecord, is_number
 from klimb.findings.run.thresholds import Thresholds
+from klimb.findings.statistics.interval import Interval
+from klimb.findings.statistics.means import WELCH
 
 RATES: Mapping[str, str] = {
     "refusal_fraction": "refusals of general problems",
@@ -125,7 +125,7 @@ def forgetting(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Return the model is worse than before: at the task, or in what the guard measures."""
     losses = guarded_losses(record, limits)
     change = held_out_change(record)
-    lost_task = change is not None and change.high < 0
+    lost_task = change is not None and change.is_negative
     if not losses and not lost_task:
         return None
     words = [loss.words for loss in losses]
@@ -143,21 +143,25 @@ def forgetting(record: RunRecord, limits: Thresholds) -> Finding | None:
 
 
 def unstable(record: RunRecord, limits: Thresholds) -> Finding | None:
-    """Return the last policy is worse than one on the way."""
+    """Find that the last policy is worse than one on the way.
+
+    The best of many evaluations was chosen by its luck: each that could have been it is a test, and shares the level.
+    """
     trained = [made for made in record.evaluations if made.when != "before" and math.isfinite(made.mean)]
     if len(trained) < 2:
         return None
     best, last = max(trained, key=lambda made: made.mean), trained[-1]
-    change = change_between(best, last)
-    if best is last or change is None or change.high >= 0 or -change.mean <= limits.max_drop:
+    num_others = len(trained) - 1
+    change = change_between(best, last, alpha=limits.alarm_p / num_others)
+    if best is last or change is None or not change.is_negative or -change.value <= limits.max_drop:
         return None
     return Finding(
         status="warning",
         title="The best policy is not the last one",
         evidence=(
             f"Held-out {_value(best.mean, best)} at step {best.step}, {_value(last.mean, last)} at step {last.step}: "
-            f"{_difference(change, last)} (limit {_value(limits.max_drop, last)}). The best of several is chosen by "
-            "luck as well."
+            f"{_difference(change_between(best, last) or change, last)} (limit {_value(limits.max_drop, last)}). "
+            f"More than chance also for the best of {num_others} (p < {limits.alarm_p / num_others:.2g})."
         ),
         advice="Stop near the best step (training.num_steps), or lower optimizer.learning_rate in the second half.",
         steps=(best.step, last.step),
@@ -184,12 +188,13 @@ def _by_heart(record: RunRecord, limits: Thresholds) -> tuple[str, str] | None:
         return None
     if record.setting("sampling.temperature", 1.0) != last.temperature:
         return None
-    gap = accuracy.last.mean - last.mean
-    if gap <= limits.memory_gap or accuracy.last.mean <= last.high:
+    gap, sure = accuracy.last.mean - last.mean, last.interval_at(limits.alarm_p)
+    if gap <= limits.memory_gap or not sure.is_known or accuracy.last.mean <= sure.high:
         return None
     words = (
         f"{accuracy.last.mean:.1%} right in training ({at(accuracy.last)}), {last.mean:.1%} on held-out problems "
-        f"({last.low:.1%} to {last.high:.1%}): learned by heart (limit {limits.memory_gap:.0%} apart)."
+        f"({last.interval.low:.1%} to {last.interval.high:.1%}): learned by heart (limit {limits.memory_gap:.0%} "
+        f"apart, p < {limits.alarm_p / 2:g})."
     )
     return words, "More or more varied training problems, or fewer training.num_steps."
 
@@ -208,17 +213,18 @@ def _few(record: RunRecord, limits: Thresholds) -> tuple[str, str] | None:
 
 def _wide(record: RunRecord, limits: Thresholds) -> tuple[str, str] | None:
     change, last = held_out_change(record), record.last
-    if change is None or last is None or not last.is_accuracy:
+    advice = "More held-out problems (evaluation.num_problems, task.held_out_fraction), not more samples of each."
+    if change is None or last is None:
         return None
-    if not change.low <= 0 <= change.high or change.half_width <= limits.hoped_gain:
+    if not change.is_known:
+        return f"What changed on held-out problems cannot be told: {change.reason}.", advice
+    if not last.is_accuracy or not change.low <= 0 <= change.high or change.half_width <= limits.hoped_gain:
         return None
-    count = len(last.problems)
-    of_problems = f"With {count} held-out problems the" if count else "The"
     words = (
-        f"{of_problems} change of {_difference(change, last)} cannot be told from none "
+        f"With {change.counted_units} the change of {_difference(change, last)} cannot be told from none "
         f"(half width above {limits.hoped_gain:.0%})."
     )
-    return words, "More held-out problems (evaluation.num_problems, task.held_out_fraction), not more samples of each."
+    return words, advice
 
 
 def not_learning(record: RunRecord, limits: Thresholds) -> Finding | None:
@@ -229,7 +235,7 @@ def not_learning(record: RunRecord, limits: Thresholds) -> Finding | None:
         return None
     if curve is None or len(curve.values) < limits.steps_to_learn or may_be_rising(curve.values, limits):
         return None
-    if change is not None and not change.low <= 0 <= change.high:
+    if change is not None and (change.is_positive or change.is_negative):
         return None
     trend = trend_of(curve.values)
     evaluated = "" if change is None else f" Held-out problems {_change_in_words(record, change)}."
@@ -309,8 +315,8 @@ def cloning(record: RunRecord, limits: Thresholds) -> Finding | None:
 def learned(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Held-out problems are solved better than before; without evaluations, the reward in training rose."""
     change = held_out_change(record)
-    if change is not None:
-        if change.low <= 0:
+    if change is not None and change.is_known:
+        if not change.is_positive:
             return None
         return Finding(
             status="good",
@@ -324,8 +330,8 @@ def learned(record: RunRecord, limits: Thresholds) -> Finding | None:
         status="good",
         title="The reward in training rose",
         evidence=(
-            f"{name} {curve.first.mean:.3g} ({at(curve.first)}) → {curve.last.mean:.3g} ({at(curve.last)}). Held-out "
-            "problems were not asked before and after."
+            f"{name} {curve.first.mean:.3g} ({at(curve.first)}) → {curve.last.mean:.3g} ({at(curve.last)}). "
+            f"{_held_out_untold(change)}"
         ),
         steps=curve.span,
     )
@@ -350,17 +356,26 @@ def ratios_in_order(record: RunRecord, limits: Thresholds) -> Finding | None:
     )
 
 
-def _change_in_words(record: RunRecord, change: Change) -> str:
-    """`22.6% → 81.0% (+58.3%, 95 % interval 45.2% to 70.2%)`."""
+def _held_out_untold(change: Interval | None) -> str:
+    if change is None:
+        return "Held-out problems were not asked before and after."
+    return f"What changed on held-out problems cannot be told: {change.reason}."
+
+
+def _change_in_words(record: RunRecord, change: Interval) -> str:
+    """`22.6% → 81.0% (+58.3%, 95 % interval +45.2% to +70.2% over 21 problems)`."""
     before, last = record.before, record.last
     assert before is not None and last is not None
     return f"{_value(before.mean, last)} → {_value(last.mean, last)} ({_difference(change, last)})"
 
 
-def _difference(change: Change, evaluation: EvaluationRecord) -> str:
+def _difference(change: Interval, evaluation: EvaluationRecord) -> str:
+    mean = _value(change.value, evaluation, sign="+")
+    if not change.is_known:
+        return f"{mean}, no interval: {change.reason}"
     low, high = (_value(end, evaluation, sign="+") for end in (change.low, change.high))
-    paired = "" if change.is_paired else ", not paired"
-    return f"{_value(change.mean, evaluation, sign='+')}, 95 % interval {low} to {high}{paired}"
+    paired = ", not paired" if change.method == WELCH else ""
+    return f"{mean}, 95 % interval {low} to {high} over {change.counted_units}{paired}"
 
 
 def _value(value: float, evaluation: EvaluationRecord, *, sign: str = "") -> str:

@@ -18,6 +18,11 @@ class Thresholds:
     min_steps: float = limit(6, "steps", OWN + "; with fewer, the ends of a run are not told apart")
     trend_p: float = limit(0.05, "probability", "the usual level of a two-sided test (Kendall's τ)")
 
+    alarm_p: float = limit(
+        0.02,
+        "probability, two-sided, of an alarm that shares a report with others",
+        OWN + "; with the 2.5 % of `forgetting`, the false alarms of a report stay below 5 %",
+    )
     no_trend_p: float = limit(0.2, "probability", OWN + "; below it a rise is too likely to say that there is none")
     steps_to_learn: float = limit(10, "steps", OWN + "; with fewer, nobody is told that nothing was learned")
 

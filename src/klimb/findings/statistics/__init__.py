@@ -11,7 +11,7 @@ from klimb.findings.statistics.means import (
     mean_interval,
     paired_interval,
 )
-from klimb.findings.statistics.proportions import mid_p_ends
+from klimb.findings.statistics.proportions import share_ends
 from klimb.findings.statistics.runs import (
     Profile,
     interquartile_mean,
@@ -38,7 +38,6 @@ __all__ = [
     "k1",
     "k3",
     "mean_interval",
-    "mid_p_ends",
     "paired_chance",
     "paired_interval",
     "pareto_k",
@@ -47,6 +46,7 @@ __all__ = [
     "perplexity",
     "probability_of_improvement",
     "ranks",
+    "share_ends",
     "spearman",
     "unpaired_chance",
 ]

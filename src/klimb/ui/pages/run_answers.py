@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from klimb.findings.evaluations import EvaluationRecord, ProblemRecord
+from klimb.findings.evaluations import EvaluationRecord, ProblemRecord, change_between
 from klimb.findings.run.changes import (
     ALWAYS,
     KINDS,
@@ -21,11 +21,10 @@ from klimb.findings.run.changes import (
     by_problem,
     counted,
     expected_by_luck,
-    mean_change,
 )
 from klimb.ui.chart import Chart, Curve
 from klimb.ui.escaping import cut
-from klimb.ui.pages.run_tiles import change_text, is_clear
+from klimb.ui.pages.run_tiles import change_text, over_units
 from klimb.ui.statuses import LOOKS
 
 SHOWN: tuple[tuple[Kind, int], ...] = (("learned", 3), ("lost", 3), ("never", 2), ("between", 1), ("always", 1))
@@ -149,14 +148,16 @@ def prompts(
     history: Sequence[EvaluationRecord],
 ) -> dict[str, Any]:
     """Return the whole part for one run; `history` holds all evaluations in order."""
-    change = mean_change(first, second)
+    change = change_between(first, second)
     assert change is not None  # changes hold a problem, and so do the evaluations
     return {
         "num_problems": len(changes),
         "first": _when(first),
         "second": _when(second),
         "change": change_text(change, is_accuracy=first.is_accuracy),
-        "is_clear": is_clear(change),
+        "over": over_units(change),
+        "is_known": change.is_known,
+        "is_clear": change.is_positive or change.is_negative,
         "counts": _counts(changes, is_accuracy=first.is_accuracy),
         "chart": bubbles(changes),
         **_table(changes, history, is_accuracy=first.is_accuracy),

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from klimb.findings.evaluations import EvaluationRecord
-from klimb.findings.run.changes import mean_change
+from klimb.findings.evaluations import EvaluationRecord, change_between
 from klimb.findings.run.record import RunRecord
+from klimb.findings.statistics.interval import Interval
+from klimb.findings.statistics.means import WELCH
 from klimb.ui.chart import Bars, Chart
 from klimb.ui.grouping import Group
 from klimb.ui.svg import classes
@@ -68,17 +69,30 @@ def number_text(value: float | None, *, is_accuracy: bool) -> str:
     return f"{100 * value:.1f} %" if is_accuracy else f"{value:.3g}".replace("-", "−")
 
 
-def change_text(change: tuple[float, float, float], *, is_accuracy: bool) -> str:
-    """`+36.9 points [22.6, 51.2]`: a change and its 95 % interval."""
-    mean, low, high = (100 * part if is_accuracy else part for part in change)
+def change_text(change: Interval, *, is_accuracy: bool) -> str:
+    """`+36.9 points [+22.6, +51.2]`: a change and its 95 % interval; `no interval` where there is none."""
     form = "{:+.1f}" if is_accuracy else "{:+.3g}"
-    unit = " points" if is_accuracy else ""
-    return f"{form.format(mean)}{unit} [{form.format(low)}, {form.format(high)}]".replace("-", "−")
+    mean, low, high = (
+        form.format(100 * part if is_accuracy else part) for part in (change.value, change.low, change.high)
+    )
+    ends = f"[{low}, {high}]" if change.is_known else "(no interval)"
+    return f"{mean}{' points' if is_accuracy else ''} {ends}".replace("-", "−")
 
 
-def is_clear(change: tuple[float, float, float]) -> bool:
-    """Whether the interval excludes no change at all."""
-    return change[1] > 0 or change[2] < 0
+def change_css(change: Interval | None) -> str:
+    """Return the colour of a change that is more than chance; none for any other."""
+    if change is None or not (change.is_positive or change.is_negative):
+        return ""
+    return "good" if change.is_positive else "bad"
+
+
+def over_units(change: Interval) -> str:
+    """`paired over 21 problems`, or why there is no interval."""
+    if not change.is_known:
+        return f"no interval: {change.reason}"
+    return (
+        f"over {change.counted_units}, not paired" if change.method == WELCH else f"paired over {change.counted_units}"
+    )
 
 
 def _held_out(record: RunRecord) -> list[Tile]:
@@ -89,9 +103,9 @@ def _held_out(record: RunRecord) -> list[Tile]:
     name = "Held-out accuracy" if newest.is_accuracy else "Held-out reward"
     if before is None or last is None:
         return [Tile(name=name, number=_mean(newest), more=_interval(newest))]
-    change = mean_change(before, last)
-    css = ("good" if change[0] > 0 else "bad") if change and is_clear(change) else ""
-    shown = f": {change_text(change, is_accuracy=last.is_accuracy)}, paired by problem" if change else ""
+    change = change_between(before, last)
+    css = change_css(change)
+    shown = f": {change_text(change, is_accuracy=last.is_accuracy)}, {over_units(change)}" if change else ""
     when = "" if last.when == "after" else f"after step {last.step}, "
     tiles = [Tile(name=name, number=_mean(last), more=f"{when}from {_mean(before)}{shown}", css=css)]
     best = max(
@@ -108,7 +122,7 @@ def _overview_row(group: Group, run: RunRecord, number: int) -> dict[str, Any]:
     before, last = run.before, run.last
     finite = [made for made in run.evaluations if math.isfinite(made.mean)]
     best = max(finite, key=lambda made: made.mean, default=None)
-    change = mean_change(before, last) if before and last else None
+    change = change_between(before, last) if before and last else None
     is_accuracy = all(made.is_accuracy for made in run.evaluations)
     seconds = run.summary.get("seconds", {}).get("total")
     cells = (
@@ -158,8 +172,11 @@ def _mean(record: EvaluationRecord) -> str:
 
 
 def _interval(record: EvaluationRecord) -> str:
-    low, high = (number_text(value, is_accuracy=record.is_accuracy) for value in (record.low, record.high))
-    return f"95 % interval {low} to {high}"
+    made = record.interval
+    if not made.is_known:
+        return f"no interval: {made.reason}"
+    low, high = (number_text(value, is_accuracy=record.is_accuracy) for value in (made.low, made.high))
+    return f"95 % interval {low} to {high} over {made.counted_units}"
 
 
 PARTS = (

@@ -18,6 +18,7 @@ from rich.text import Text
 from klimb.findings.evaluations import EvaluationRecord, ProblemRecord, pass_intervals
 from klimb.findings.finding import Finding
 from klimb.findings.guard.events import GuardEvent, events_of, in_one_sentence
+from klimb.findings.statistics.interval import Interval
 from klimb.training.guard.settings import GuardSettings
 from klimb.training.run_folder import Finished
 from klimb.ui.statuses import LOOKS
@@ -169,6 +170,8 @@ def print_change(console: Console, before: EvaluationRecord, after: EvaluationRe
     if before.num_errors or after.num_errors:
         table.add_row("could not be scored", str(before.num_errors), str(after.num_errors))
     console.print(table)
+    if after.interval.reason:
+        console.print(f"no interval: {after.interval.reason}")
 
 
 def print_answers(console: Console, before: EvaluationRecord, after: EvaluationRecord) -> None:
@@ -190,14 +193,16 @@ def print_evaluation(console: Console, measured: EvaluationRecord, *, title: str
     table.add_column(_what(measured), justify="right", style="bold")
     table.add_column("95 % interval", justify="right")
     table.add_row(f"Mean@{measured.num_samples}", _number(measured.mean, measured), _interval(measured))
-    for k, (low, high) in pass_intervals(measured).items():
-        table.add_row(f"pass@{k}", f"{measured.pass_at[k]:.1%}", f"{low:.1%} to {high:.1%}")
+    for k, interval in pass_intervals(measured).items():
+        table.add_row(f"pass@{k}", f"{measured.pass_at[k]:.1%}", _ends(interval, measured))
     if measured.greedy is not None:
         table.add_row("greedy", _number(measured.greedy, measured), "")
     console.print(table)
     errors = f", {measured.num_errors} could not be scored" if measured.num_errors else ""
     for line in _over_which_problems(measured):
         console.print(line)
+    if measured.interval.reason:
+        console.print(f"no interval: {measured.interval.reason}")
     console.print(
         f"{measured.num_problems} problems, {measured.count} answers scored{errors}, "
         f"sampled at temperature {measured.temperature:g}, {measured.length_mean:.1f} tokens per answer, "
@@ -219,7 +224,8 @@ def _over_which_problems(measured: EvaluationRecord) -> Iterator[str]:
 def in_one_line(measured: EvaluationRecord) -> str:
     """`accuracy 20.6% (95 % interval 13.1% to 28.6%), greedy 66.7%, on 21 held-out problems`."""
     greedy = "" if measured.greedy is None else f", greedy {_number(measured.greedy, measured)}"
-    mean = f"{_what(measured)} {_number(measured.mean, measured)} (95 % interval {_interval(measured)})"
+    of_mean = f"95 % interval {_interval(measured)}" if measured.interval.is_known else "no interval"
+    mean = f"{_what(measured)} {_number(measured.mean, measured)} ({of_mean})"
     return f"{mean}{greedy}, on {measured.num_problems} held-out problems"
 
 
@@ -232,7 +238,13 @@ def _number(value: float, measured: EvaluationRecord) -> str:
 
 
 def _interval(measured: EvaluationRecord) -> str:
-    return f"{_number(measured.low, measured)} to {_number(measured.high, measured)}"
+    return _ends(measured.interval, measured)
+
+
+def _ends(interval: Interval, measured: EvaluationRecord) -> str:
+    if not interval.is_known:
+        return "none"
+    return f"{_number(interval.low, measured)} to {_number(interval.high, measured)}"
 
 
 def _first_value(problem: ProblemRecord) -> float | None:
