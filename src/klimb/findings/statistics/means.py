@@ -22,8 +22,16 @@ LEAST_UNITS = 5
 """With fewer independent units there is no interval: what it would be depends on their distribution alone."""
 
 
+LEAST_UNBOUNDED = 10
+"""The same where no bounds are known: below it, what skewness adds cannot be told from the units that are there."""
+
+
 ROUNDING = 1e-12
 """A spread below this share of the largest value is rounding."""
+
+
+LARGEST = 1e100
+"""Larger values have no interval: their squares, and cubes, leave the range of a float."""
 
 
 UNITS_OF_DOUBT = 1.5
@@ -121,7 +129,7 @@ def mean_interval(
     the wider, on each side, of Student's t and the t that is corrected for skewness.
 
     Args:
-        values: finite numbers; all 0 or 1 have these bounds.
+        values: finite numbers; where there are two different ones, or 0 or 1 alone, these are the bounds.
         clusters: the unit of each value.
         unit: the noun for a unit.
         weights: what each value counts in the mean, > 0, up to a common factor; None counts all alike.
@@ -131,20 +139,18 @@ def mean_interval(
     Source: Cochran 1977, chapter 9 (variance by clusters); Kish 1965 (effective number); Hall 1992, "On the removal of
     skewness by transformation".
     """
-    groups = _grouped(values, clusters, weights)
+    if (largest := float(np.abs(values).max())) > LARGEST:
+        reason = f"values up to {largest:.3g} are too large to be squared"
+        return Interval(float((values / len(values)).sum()), unit=unit, reason=reason)
+    bounds = _two_values(values) if bounds is None else bounds
+    groups = _grouped(values, clusters, weights, bounds)
     found = Interval(groups.mean, unit=unit, num_units=len(groups.means))
+    if bounds is None:
+        return _by_t(found, groups, alpha)
     if found.num_units < LEAST_UNITS:
-        return found.without_ends(_too_few(found))
-    bounds = (0.0, 1.0) if groups.is_share and bounds is None else bounds
-    if bounds is not None:
-        low, high = _bounded_ends(groups, bounds, alpha)
-        return replace(found, low=low, high=high, method="binomial share with the effective number", assumes=ALIKE)
-    if not math.isfinite(groups.variance):
-        return found.without_ends(f"values up to {np.abs(values).max():.3g} are too large to be squared")
-    if math.sqrt(groups.variance) <= ROUNDING * float(np.abs(values).max()):
-        return found.without_ends(f"all {found.counted_units} have the same mean, so their spread is not known")
-    low, high = _skewed_ends(groups, alpha)
-    return replace(found, low=low, high=high, method="Student's t, corrected for skewness", assumes=NO_RARE)
+        return found.without_ends(_too_few(found, LEAST_UNITS))
+    low, high = _bounded_ends(groups, bounds, alpha)
+    return replace(found, low=low, high=high, method="binomial share with the effective number", assumes=ALIKE)
 
 
 ALIKE = "the units are drawn as later ones will be"
@@ -172,30 +178,34 @@ def paired_interval(
     Source: Zou and Donner 2008 (MOVER); Newcombe 1998 for differences of paired shares.
     """
     number = len(differences)
-    if largest is None or number < LEAST_UNITS:
-        return mean_interval(differences, np.arange(number), unit=unit, alpha=alpha)
-    up, down = np.maximum(differences, 0.0) / largest, np.maximum(-differences, 0.0) / largest
-    ends = [_bounded_ends(_one_each(part, num_values), (0.0, 1.0), alpha) for part in (up, down)]
-    (up_low, up_high), (down_low, down_high) = ends
-    value = float(differences.mean()) / largest
-    below, above = (
-        (float(up.mean()) - up_low, down_high - float(down.mean())),
-        (
-            up_high - float(up.mean()),
-            float(down.mean()) - down_low,
-        ),
-    )
-    shared = _correlation(up, down)
-    low, high = value - _combined(*below, shared), value + _combined(*above, shared)
+    if largest is None:
+        if float(np.abs(differences).max()) > LARGEST:
+            return mean_interval(differences, np.arange(number), unit=unit)
+        groups = _grouped(differences, np.arange(number), bounds=None)
+        return _by_t(Interval(groups.mean, unit=unit, num_units=number), groups, alpha)
+    if number < LEAST_UNITS:
+        found = Interval(float(differences.mean()), unit=unit, num_units=number)
+        return found.without_ends(_too_few(found, LEAST_UNITS))
+    low, high = _mover_ends(differences / largest, num_values, alpha)
     return Interval(
-        largest * value,
-        largest * max(low, -1.0),
-        largest * min(high, 1.0),
+        float(differences.mean()),
+        largest * low,
+        largest * high,
         method="shares up and down, combined (MOVER)",
         unit=unit,
         num_units=number,
         assumes=ALIKE,
     )
+
+
+def _mover_ends(differences: Numbers, num_values: float, alpha: float) -> Range:
+    up, down = np.maximum(differences, 0.0), np.maximum(-differences, 0.0)
+    up_low, up_high = _bounded_ends(_one_each(up, num_values), (0.0, 1.0), alpha)
+    down_low, down_high = _bounded_ends(_one_each(down, num_values), (0.0, 1.0), alpha)
+    mean_up, mean_down, shared = float(up.mean()), float(down.mean()), _correlation(up, down)
+    below = _combined(mean_up - up_low, down_high - mean_down, shared)
+    above = _combined(up_high - mean_up, mean_down - down_low, shared)
+    return max(mean_up - mean_down - below, -1.0), min(mean_up - mean_down + above, 1.0)
 
 
 def _combined(first: float, second: float, correlation: float) -> float:
@@ -258,15 +268,36 @@ def _variance(groups: _Groups) -> float:
     return share * (1 - share) / number
 
 
-def _too_few(found: Interval) -> str:
-    return f"{found.counted_units}, and {LEAST_UNITS} are the least for an interval"
+def _too_few(found: Interval, least: int) -> str:
+    return f"{found.counted_units}, and {least} are the least for an interval"
+
+
+def _by_t(found: Interval, groups: _Groups, alpha: float) -> Interval:
+    """Return the interval of a mean without known bounds."""
+    if found.num_units < LEAST_UNBOUNDED:
+        return found.without_ends(_too_few(found, LEAST_UNBOUNDED))
+    if math.sqrt(groups.variance) <= ROUNDING * float(np.abs(groups.means).max()):
+        return found.without_ends(f"all {found.counted_units} have the same mean, so their spread is not known")
+    low, high = _skewed_ends(groups, alpha)
+    return replace(found, low=low, high=high, method="Student's t, corrected for skewness", assumes=NO_RARE)
+
+
+def _two_values(values: Numbers) -> Range | None:
+    """Return the two values of a yes-or-no reward; None for any other."""
+    low, high = float(values.min()), float(values.max())
+    if not ((values == low) | (values == high)).all():
+        return None
+    if low in (0.0, 1.0) and high in (0.0, 1.0):
+        return 0.0, 1.0
+    return (low, high) if high - low > ROUNDING * max(abs(low), abs(high)) else None
 
 
 def _bounded_ends(groups: _Groups, bounds: Range, alpha: float) -> Range:
     """Return the ends of the mean as a share of the range.
 
     Its variance over that of as many yes-or-no units, r, is drawn towards 1 by `UNITS_OF_DOUBT`: r^(k/(k + 1.5)) with k
-    units that are not at the nearer bound.
+    units that are not at the nearer bound. Values between the bounds can be skewed otherwise than yes-or-no answers:
+    theirs is no narrower than the interval without bounds.
     """
     bottom, span = bounds[0], bounds[1] - bounds[0]
     shares = (groups.means - bottom) / span
@@ -279,7 +310,11 @@ def _bounded_ends(groups: _Groups, bounds: Range, alpha: float) -> Range:
     num_known = int((shares > ROUNDING).sum() if share <= 0.5 else (shares < 1 - ROUNDING).sum())
     number = groups.num_equal / ratio ** (num_known / (num_known + UNITS_OF_DOUBT))
     low, high = share_ends(share, number, alpha=alpha)
-    return bottom + span * low, bottom + span * high
+    low, high = bottom + span * low, bottom + span * high
+    if groups.is_share or variance <= 0:
+        return low, high
+    by_t = _skewed_ends(groups, alpha)
+    return max(bottom, min(low, by_t[0])), min(bottom + span, max(high, by_t[1]))
 
 
 def _skewed_ends(groups: _Groups, alpha: float) -> Range:
@@ -288,7 +323,10 @@ def _skewed_ends(groups: _Groups, alpha: float) -> Range:
     reach = float(special.stdtrit(freedom, 1 - alpha / 2))
     influences = groups.influences
     squares = float((influences**2).sum())
-    skewness = float((influences**3).sum() / squares**1.5) if squares > 0 else 0.0
+    is_rounding = squares <= ROUNDING * groups.variance
+    skewness = 0.0 if is_rounding else float((influences**3).sum() / squares**1.5)
+    number = len(influences)
+    skewness *= number**1.5 / math.sqrt(number - 1) / (number - 2)  # without the bias of few units
     below, above = max(reach, _unskewed(reach, skewness)), max(reach, -_unskewed(-reach, skewness))
     return groups.mean - below * error, groups.mean + above * error
 
@@ -309,7 +347,9 @@ def _one_each(means: Numbers, num_values: float) -> _Groups:
     return _Groups(means, weights, sizes, spread=float(means.var()), is_share=True)
 
 
-def _grouped(values: Numbers, clusters: Clusters, weights: Numbers | None = None) -> _Groups:
+def _grouped(
+    values: Numbers, clusters: Clusters, weights: Numbers | None = None, bounds: Range | None = (0.0, 1.0)
+) -> _Groups:
     _, index = np.unique(clusters, return_inverse=True)
     each = np.ones_like(values) if weights is None else weights
     each = each / each.sum()
@@ -320,7 +360,7 @@ def _grouped(values: Numbers, clusters: Clusters, weights: Numbers | None = None
         shares,
         sizes=shares**2 / np.bincount(index, weights=each**2),
         spread=float((each * (values - float((each * values).sum())) ** 2).sum()),
-        is_share=bool(np.isin(values, (0.0, 1.0)).all()),
+        is_share=bounds is not None and bool(np.isin(values, bounds).all()),
     )
 
 
