@@ -21,10 +21,10 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.noise_control.cells import Cell, all_cells
-from benchmarks.noise_control.page import fill_page
 from benchmarks.noise_control.results import read_results, write_as_they_come
 from benchmarks.noise_control.table import direction_table, full_table, judge_all, recipe_table, setting_table, summary
 from benchmarks.noise_control.trial import Place, Result, be_quiet, run_cell
+from benchmarks.page import fill_page
 from klimb.training.recipes import RECIPES
 
 MARK = "noise"

@@ -21,9 +21,9 @@ import torch
 
 from benchmarks.noise_control.cells import NUM_TOKENS, Cell, run_tables
 from benchmarks.noise_control.material import make_tiny_model
-from benchmarks.noise_control.page import fill_page, table_of
 from benchmarks.noise_control.rewards import InProcessScorer, RewardFunction, vowels
 from benchmarks.noise_control.trial import be_quiet, train_in_place
+from benchmarks.page import fill_page, table_of
 from klimb.experience import SamplingSettings
 from klimb.samplers import LocalSampler
 from klimb.tasks import Response

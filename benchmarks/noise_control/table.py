@@ -15,8 +15,8 @@ from benchmarks.noise_control.cells import (
     has_clip,
 )
 from benchmarks.noise_control.judging import Verdict, Yardstick, judge, quantities
-from benchmarks.noise_control.page import table_of
 from benchmarks.noise_control.trial import Result
+from benchmarks.page import table_of
 
 SIGNS = {True: "yes", False: "**no**", None: "not judged"}
 

@@ -18,10 +18,10 @@ from benchmarks.noise_control.cells import (
 )
 from benchmarks.noise_control.drift import Drift, draw_contexts
 from benchmarks.noise_control.judging import ROUNDING, Yardstick, judge
-from benchmarks.noise_control.page import fill_page
 from benchmarks.noise_control.results import as_result, as_row
 from benchmarks.noise_control.rewards import noise, vowels
 from benchmarks.noise_control.trial import Result
+from benchmarks.page import fill_page
 from klimb.policies import Policy
 from klimb.tasks.arithmetic import ArithmeticSettings
 from klimb.training import RECIPES

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from tests.findings.run.synthetic import evaluation, flat, keys, record
 
 from klimb.findings.finding import STATUSES
-from klimb.findings.run.evidence import correlation, runs_of_steps, trend_of
+from klimb.findings.run.evidence import correlation, runs_of_steps
 from klimb.findings.run.rules import RULES, find
 from klimb.findings.run.thresholds import THRESHOLDS, Thresholds
+from klimb.findings.statistics.trends import trend_of
 from klimb.findings.tables import with_tables
 from klimb.findings.thresholds import Threshold, rows_of
 from klimb.ui.text import printable

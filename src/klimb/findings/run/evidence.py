@@ -7,15 +7,13 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
-
-from scipy import stats
 
 from klimb.findings.evaluations import EvaluationRecord, change_between
 from klimb.findings.finding import Steps
 from klimb.findings.run.record import RunRecord
 from klimb.findings.run.thresholds import Thresholds
 from klimb.findings.statistics.interval import Interval
+from klimb.findings.statistics.trends import trend_of
 
 
 @dataclass(frozen=True)
@@ -88,22 +86,6 @@ def counts_of(record: RunRecord, metric: str) -> dict[int, float]:
     """Return the metric by step, where it is a finite number: for counts that are added up, however few the steps."""
     steps, values = record.curve(metric)
     return {int(step): value for step, value in zip(steps, values, strict=True)}
-
-
-@dataclass(frozen=True)
-class Trend:
-    """Kendall's rank correlation of a metric with the step, and its two-sided p-value."""
-
-    tau: float
-    p: float
-
-
-def trend_of(values: Sequence[float]) -> Trend:
-    """Return the trend; none (τ = 0, p = 1) where all values are equal."""
-    if len(set(values)) < 2:
-        return Trend(0.0, 1.0)
-    result: Any = stats.kendalltau(range(len(values)), values)  # scipy's own annotations hide the two fields
-    return Trend(float(result.statistic), float(result.pvalue))
 
 
 def is_rising(values: Sequence[float], thresholds: Thresholds) -> bool:

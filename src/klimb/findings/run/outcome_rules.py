@@ -23,12 +23,12 @@ from klimb.findings.run.evidence import (
     is_rising,
     may_be_rising,
     outcome_curve,
-    trend_of,
 )
 from klimb.findings.run.record import RunRecord, is_number
 from klimb.findings.run.thresholds import Thresholds
 from klimb.findings.statistics.interval import Interval
 from klimb.findings.statistics.means import WELCH
+from klimb.findings.statistics.trends import trend_of
 
 RATES: Mapping[str, str] = {
     "refusal_fraction": "refusals of general problems",
