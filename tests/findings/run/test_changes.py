@@ -60,8 +60,8 @@ def test_the_mean_change_is_over_problems_and_paired():
 
 
 def test_a_change_that_is_the_same_for_every_problem_has_no_interval_and_says_why():
-    first = evaluation("before", 0, [problem(str(n), [n / 10]) for n in range(5)], is_accuracy=False)
-    second = evaluation("after", 1, [problem(str(n), [n / 10 + 0.25]) for n in range(5)], is_accuracy=False)
+    first = evaluation("before", 0, [problem(str(n), [n / 20]) for n in range(12)], is_accuracy=False)
+    second = evaluation("after", 1, [problem(str(n), [n / 20 + 0.25]) for n in range(12)], is_accuracy=False)
     change = change_between(first, second)
     assert change is not None and change.value == pytest.approx(0.25) and not change.is_known
     assert "have the same mean" in change.reason
