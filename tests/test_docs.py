@@ -181,7 +181,7 @@ def test_every_metric_of_a_run_has_a_row_and_no_row_claims_another(tiny_policy: 
     settings = replace(
         BASE, training=replace(BASE.training, num_steps=2, log_mu="auto"), evaluation=evaluation, guard=guard
     )
-    watched = {"scorer": ScorerOfParts(), "held_out": PROBLEMS[:3], "base_metrics": Forgetful()}
+    watched = {"scorer": ScorerOfParts(), "held_out": PROBLEMS[:5], "base_metrics": Forgetful()}
     run(tiny_policy, tmp_path / "run", settings, **watched)
     log = OfflineSource(open_store(tmp_path / "run"), tiny_policy, source="log")
     mixed = SourceSettings(replay=0.25, log=0.25)
