@@ -9,9 +9,10 @@ from klimb.experience import Sample
 from klimb.findings.finding import Finding
 from klimb.findings.guard.events import in_one_sentence
 from klimb.training.checkpoints import CheckpointContent, find_damage, load_checkpoint
-from klimb.training.guard.limits import MeasuresBase, metrics_of
-from klimb.training.guard.settings import GuardSettings
+from klimb.training.guard.base_metrics import MeasuresBase, metrics_of
+from klimb.training.guard.detection import plan_of
 from klimb.training.guard.watch import QualityGuard
+from klimb.training.settings import LoopSettings
 from klimb.training.state import RunState, roll_back
 
 logger = logging.getLogger(__name__)
@@ -26,25 +27,36 @@ def guard_step(state: RunState, rollouts: Sequence[Sample]) -> dict[str, float]:
     if guard is None:
         return {}
     guard.see(rollouts)
-    return _check(state, guard, rollouts) if guard.is_due(state.step) else {}
+    return _check(state, guard) if guard.is_due(state.step) else {}
 
 
-def guard_end(state: RunState, rollouts: Sequence[Sample]) -> None:
+def guard_end(state: RunState) -> None:
     """Measures after the last step what was not measured there, so that a run never ends unseen."""
     if state.quality is not None and state.quality.measured_at != state.step:
-        _check(state, state.quality, rollouts)
+        _check(state, state.quality)
 
 
 def new_guard(
-    settings: GuardSettings | None, measurer: MeasuresBase | None, content: CheckpointContent | None
+    settings: LoopSettings,
+    measurer: MeasuresBase | None,
+    content: CheckpointContent | None,
+    *,
+    num_problems: int,
 ) -> QualityGuard | None:
     """Return the guard of a run that begins, or goes on from this checkpoint; None if there is to be none.
 
     It has measured the untrained policy: in the process that began the run, or now, while that policy is still loaded.
+
+    Args:
+        settings: of the run.
+        measurer: measures the policy.
+        content: of the checkpoint.
+        num_problems: that there are to train on.
     """
-    if settings is None or measurer is None:
+    if settings.guard is None or measurer is None:
         return None
-    guard = QualityGuard(settings=settings, measurer=measurer)
+    schedule, prompts = plan_of(settings, num_problems=num_problems)
+    guard = QualityGuard(settings=settings.guard, measurer=measurer, schedule=schedule, prompts=prompts)
     if content is None or content.numbers["quality"] is None:
         guard.measure_before()
     return guard
@@ -77,15 +89,18 @@ def guard_start(state: RunState, *, is_new: bool, is_prepared: bool) -> None:
     if guard is None:
         return
     if is_new and is_prepared:
-        _check(state, guard, ())
+        _check(state, guard)
     elif is_new:
         guard.mark_good(state.step)
+    if is_new:
+        for detection in guard.detections:
+            logger.info("guard: %s", detection.sentence)
     guard.write(state.folder / FILE)
 
 
-def _check(state: RunState, guard: QualityGuard, rollouts: Sequence[Sample]) -> dict[str, float]:
+def _check(state: RunState, guard: QualityGuard) -> dict[str, float]:
     started = time.monotonic()
-    breaches = guard.check(state.step, rollouts)
+    breaches = guard.check(state.step)
     metrics = metrics_of(guard.now) | {"guard/num_broken_limits": float(len(breaches))}
     if breaches:
         metrics |= _act(state, guard, breaches)
@@ -136,6 +151,6 @@ def _put_back(state: RunState, guard: QualityGuard, checkpoint: Path) -> None:
     if guard.may_go_on_after_rollback():
         rate_factor *= guard.settings.rollback_learning_rate_factor or 1.0
     guard.num_rollbacks += 1
-    guard.now = guard.good.measured
+    guard.now, guard.recent = guard.good.measured, []
     roll_back(state, load_checkpoint(checkpoint))
     state.optimizer.rate_factor = rate_factor

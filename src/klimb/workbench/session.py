@@ -243,7 +243,7 @@ def describe(session: Session) -> list[tuple[str, str]]:
             f"{config.optimizer.learning_rate:g} {_warmup_in_words(config.optimizer)}",
         ),
         *_warm_up_in_words(session),
-        *guard_facts(config.guard),
+        *guard_facts(config.loop_settings(), num_problems=len(session.task.train)),
         *(("prompts differ", difference) for difference in session.prompt_differences),
         *([("note", INERT)] if is_inert(config) else []),
         *([("note", INERT_ON_LOGS)] if is_inert_on_logs(config) else []),

@@ -15,10 +15,7 @@ from tests.training.tiny_run import BASE, VARIANTS, run
 from klimb.experience import Sample
 from klimb.policies import Policy, load_policy
 from klimb.training import LoopSettings, load_checkpoint, read_metrics, without_wall_clock
-from klimb.training.guard.limits import (
-    BaseMetrics,
-    Flags,
-)
+from klimb.training.guard.base_metrics import BaseMetrics, Flags
 from klimb.training.guard.settings import GuardSettings
 
 EVERY_2 = GuardSettings(every_steps=2, max_perplexity_ratio=None)
