@@ -1,4 +1,4 @@
-"""The limits that a guard sets by default, and how often it may be wrong, each with its unit and where it comes from."""
+"""The limits that a guard sets by default, and how often it may be wrong, each with its unit and source."""
 
 from dataclasses import dataclass
 

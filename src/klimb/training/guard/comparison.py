@@ -70,9 +70,7 @@ class Comparison:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def compare(
-    before: BaseMetrics, now: BaseMetrics, settings: GuardSettings, *, level: float
-) -> tuple[Comparison, ...]:
+def compare(before: BaseMetrics, now: BaseMetrics, settings: GuardSettings, *, level: float) -> tuple[Comparison, ...]:
     """Return every tested number that was measured both times.
 
     Args:
@@ -167,6 +165,6 @@ def _with_prompts(flags: Flags) -> Flags:
     if flags.prompts or not any(getattr(flags, rate) for rate in (*RATES, "format_valid")):
         return flags
     raise ValueError(
-        "the flags of rollouts name no prompts, and answers to one prompt are not independent; give Flags(prompts=...), "
-        'one for each response, e.g. prompts=("2 + 2", "2 + 2", "3 + 4", "3 + 4")'
+        "the flags of rollouts name no prompts, and answers to one prompt are not independent; give Flags(prompts=...),"
+        ' one for each response, e.g. prompts=("2 + 2", "2 + 2", "3 + 4", "3 + 4")'
     )

@@ -243,7 +243,7 @@ def _tested(settings: GuardSettings, prompts: Prompts, num_problems: int) -> Ite
 
 
 def _least_worse(num_problems: int, *, level: float, limit: float) -> np.ndarray:
-    """For each number of problems that changed, how many of them must have got worse; more than all if none would do."""
+    """For each number that changed, how many of them must have got worse; more than all of them if none would do."""
     least = np.empty(num_problems + 1, dtype=np.int64)
     worse = 0
     for changed in range(num_problems + 1):

@@ -81,7 +81,9 @@ def guard_facts(settings: LoopSettings, *, num_problems: int) -> list[tuple[str,
     sets = ", ".join(guard.general) or "no general problems"
     text = "no text" if guard.text == "none" else f"text {guard.text}"
     schedule, prompts = plan_of(settings, num_problems=num_problems)
-    asked = sum(min(guard.num_problems, NUM_EVERYDAY) if name == EVERYDAY else guard.num_problems for name in guard.general)
+    asked = sum(
+        min(guard.num_problems, NUM_EVERYDAY) if name == EVERYDAY else guard.num_problems for name in guard.general
+    )
     return [
         ("guard", f"{text}, {sets} · every {guard.every_steps} steps · beyond a limit: {guard.action}"),
         *(("guard", found.sentence) for found in detections(guard, schedule, prompts, num_problems=asked)),
