@@ -238,7 +238,8 @@ def _prompts(number: int, each: int, when: str) -> tuple[str, ...]:
 
 
 def _of_rollouts(answers: Answers, when: str) -> BaseMetrics:
-    return BaseMetrics(rollouts=Flags(empty=tuple(answers.ravel().tolist()), prompts=_prompts(*answers.shape, when)))
+    prompts = _prompts(len(answers), answers.shape[1], when)
+    return BaseMetrics(rollouts=Flags(empty=tuple(answers.ravel().tolist()), prompts=prompts))
 
 
 def _of_problems(answers: Answers) -> BaseMetrics:

@@ -23,7 +23,7 @@ def test_the_sign_test_is_the_one_sided_binomial_test(num_worse: int, num_better
 def test_the_permutation_test_of_zeros_and_ones_is_fishers_exact_test(
     first: int, of_first: int, last: int, of_last: int
 ):
-    expected = fisher_exact([[last, of_last - last], [first, of_first - first]], alternative="greater").pvalue
+    _, expected = fisher_exact([[last, of_last - last], [first, of_first - first]], alternative="greater")
     sides = [np.repeat([1.0, 0.0], [ones, number - ones]) for ones, number in ((first, of_first), (last, of_last))]
     assert permutation_test(*sides, steps=1) == pytest.approx(expected, rel=1e-9)
 

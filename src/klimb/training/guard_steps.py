@@ -1,6 +1,7 @@
 """What the guard does to a run: it measures after a step, warns, ends the run, or puts the policy back."""
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from klimb.findings.finding import Finding
 from klimb.findings.guard.events import in_one_sentence
 from klimb.training.checkpoints import CheckpointContent, find_damage, load_checkpoint
 from klimb.training.guard.base_metrics import MeasuresBase, metrics_of
-from klimb.training.guard.detection import plan_of
+from klimb.training.guard.detection import Prompts, Schedule
 from klimb.training.guard.watch import QualityGuard
 from klimb.training.settings import LoopSettings
 from klimb.training.state import RunState, roll_back
@@ -60,6 +61,29 @@ def new_guard(
     if content is None or content.numbers["quality"] is None:
         guard.measure_before()
     return guard
+
+
+def plan_of(settings: LoopSettings, *, num_problems: int) -> tuple[Schedule, Prompts]:
+    """Return how often a run with a guard is looked at, and what its rollouts are of.
+
+    Args:
+        settings: of the run.
+        num_problems: that there are to train on.
+
+    Raises:
+        ValueError: it has no guard.
+    """
+    if settings.guard is None:
+        raise ValueError("the run has no guard; give settings.guard, or ask nothing of one")
+    training = settings.training
+    limits = (training.max_seconds, training.max_generated_tokens, training.max_training_seconds)
+    schedule = Schedule(
+        num_steps=training.num_steps,
+        every_steps=settings.guard.every_steps,
+        may_end_earlier=any(map(math.isfinite, limits)),
+    )
+    num_drawn = settings.sources.num_groups(settings.sampling.num_prompts)["rollout"]
+    return schedule, Prompts(per_step=num_drawn, different=num_problems)
 
 
 def is_good_point(state: RunState) -> bool:

@@ -44,8 +44,7 @@ def test_a_fall_that_is_promised_to_be_seen_is_seen_in_four_of_five_runs(num_pro
         now = before & (generator.random(num_problems) >= fall)
         if not is_alone:
             now = generator.random(num_problems) < score - fall
-        measured = [BaseMetrics(general={"sums": tuple(each.astype(float).tolist())}) for each in (before, now)]
-        seen += bool(find_breaches(*measured, settings, level=LEVEL))
+        seen += bool(find_breaches(scored(before), scored(now), settings, level=LEVEL))
     assert seen / NUM_RUNS >= POWER - SLACK
 
 
@@ -66,14 +65,18 @@ def test_a_rise_that_is_promised_to_be_seen_is_seen_in_four_of_five_runs(
     assert seen / NUM_RUNS >= POWER - SLACK
 
 
+def scored(answers: np.ndarray) -> BaseMetrics:
+    return BaseMetrics(general={"sums": tuple(answers.astype(float).tolist())})
+
+
 def flagged(answers: np.ndarray, when: str) -> BaseMetrics:
     prompts = tuple(f"{when} {prompt}" for prompt in range(len(answers)) for _ in range(answers.shape[1]))
     return BaseMetrics(rollouts=Flags(empty=tuple(answers.astype(bool).ravel().tolist()), prompts=prompts))
 
 
 def test_more_problems_and_more_prompts_see_smaller_changes():
-    falls = [smallest_fall(number, level=0.001, limit=0.1, is_alone=False) for number in (20, 40, 100, 400)]
-    rises = [smallest_rise(number, number, level=0.0002, limit=0.2) for number in (8, 16, 64)]
+    falls = [smallest_fall(number, level=0.001, limit=0.1, is_alone=False) or 2.0 for number in (20, 40, 100, 400)]
+    rises = [smallest_rise(number, number, level=0.0002, limit=0.2) or 2.0 for number in (8, 16, 64)]
     assert falls == sorted(falls, reverse=True) and len(set(falls)) == 4
     assert rises == sorted(rises, reverse=True) and len(set(rises)) == 3
 

@@ -143,9 +143,8 @@ def test_a_check_looks_at_the_rollouts_since_the_last_one_each_prompt_with_its_n
 def test_a_run_that_is_extended_again_and_again_never_spends_more_than_its_rate(fresh_policy, tmp_path: Path):
     spent = [0.0]
     for num_steps in (2, 4, 6):
-        settings = replace(
-            BASE, training=replace(BASE.training, num_steps=num_steps), guard=replace(EVERY_2, every_steps=1)
-        )
+        every_step = replace(EVERY_2, every_steps=1)
+        settings = replace(BASE, training=replace(BASE.training, num_steps=num_steps), guard=every_step)
         guarded_run(fresh_policy(), tmp_path, settings, resume=num_steps > 2)
         state = load_checkpoint(tmp_path / "checkpoints" / f"step-{num_steps:06d}").numbers["quality"]
         # Two checks take 2/3 of what is left, and leave a part for those that were not planned.

@@ -1,7 +1,7 @@
 """What the guard can see: how often it will look, and the change that it then finds in 4 of 5 runs. Without torch."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +11,6 @@ from scipy import special
 from klimb.findings.statistics import AlarmBudget, sign_test
 from klimb.training.guard.comparison import FORMAT, GENERAL, LIMIT_OF, split_level
 from klimb.training.guard.settings import GuardSettings
-from klimb.training.settings import LoopSettings
 
 POWER = 0.8
 """Share of the runs in which a change is to be seen: the usual power of a study."""
@@ -117,29 +116,6 @@ class Detection:
     def row(self) -> dict[str, Any]:
         """Return it as guard.json holds it."""
         return {**asdict(self), "sentence": self.sentence}
-
-
-def plan_of(settings: LoopSettings, *, num_problems: int) -> tuple[Schedule, Prompts]:
-    """Return how often a run with a guard is looked at, and what its rollouts are of.
-
-    Args:
-        settings: of the run.
-        num_problems: that there are to train on.
-
-    Raises:
-        ValueError: it has no guard.
-    """
-    if settings.guard is None:
-        raise ValueError("the run has no guard; give settings.guard, or ask nothing of one")
-    training = settings.training
-    limits = (training.max_seconds, training.max_generated_tokens, training.max_training_seconds)
-    schedule = Schedule(
-        num_steps=training.num_steps,
-        every_steps=settings.guard.every_steps,
-        may_end_earlier=any(map(math.isfinite, limits)),
-    )
-    num_drawn = settings.sources.num_groups(settings.sampling.num_prompts)["rollout"]
-    return schedule, Prompts(per_step=num_drawn, different=num_problems)
 
 
 def detections(
@@ -256,7 +232,7 @@ def _least_worse(num_problems: int, *, level: float, limit: float) -> np.ndarray
     return least
 
 
-def _smallest(power: Any) -> float | None:
+def _smallest(power: Callable[[float], float]) -> float | None:
     smallest = None
     for hundredths in range(100, 0, -1):
         if power(hundredths / 100) < POWER:

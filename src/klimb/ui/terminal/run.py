@@ -18,10 +18,8 @@ from rich.text import Text
 from klimb.findings.evaluations import EvaluationRecord, ProblemRecord, pass_intervals
 from klimb.findings.finding import Finding
 from klimb.findings.guard.events import GuardEvent, events_of, in_one_sentence
-from klimb.training.guard.detection import detections, plan_of
-from klimb.training.guard.settings import EVERYDAY, NUM_EVERYDAY
+from klimb.training.guard.settings import GuardSettings
 from klimb.training.run_folder import Finished
-from klimb.training.settings import LoopSettings
 from klimb.ui.statuses import LOOKS
 from klimb.ui.text import duration, printable, relative_to_working_directory
 
@@ -68,26 +66,19 @@ def print_guard(console: Console, path: Path) -> None:
         console.print(Text(_in_words(event), style="yellow"), soft_wrap=True)
 
 
-def guard_facts(settings: LoopSettings, *, num_problems: int) -> list[tuple[str, str]]:
+def guard_facts(settings: GuardSettings | None, seen: Sequence[str]) -> list[tuple[str, str]]:
     """Return the guard in labelled lines, for the beginning of a run; none where nothing is guarded.
 
     Args:
-        settings: of the run.
-        num_problems: that there are to train on.
+        settings: of the guard.
+        seen: what it can see, a sentence each.
     """
-    guard = settings.guard
-    if guard is None:
+    if settings is None:
         return []
-    sets = ", ".join(guard.general) or "no general problems"
-    text = "no text" if guard.text == "none" else f"text {guard.text}"
-    schedule, prompts = plan_of(settings, num_problems=num_problems)
-    asked = sum(
-        min(guard.num_problems, NUM_EVERYDAY) if name == EVERYDAY else guard.num_problems for name in guard.general
-    )
-    return [
-        ("guard", f"{text}, {sets} · every {guard.every_steps} steps · beyond a limit: {guard.action}"),
-        *(("guard", found.sentence) for found in detections(guard, schedule, prompts, num_problems=asked)),
-    ]
+    sets = ", ".join(settings.general) or "no general problems"
+    text = "no text" if settings.text == "none" else f"text {settings.text}"
+    watched = f"{text}, {sets} · every {settings.every_steps} steps · beyond a limit: {settings.action}"
+    return [("guard", watched), *(("guard", sentence) for sentence in seen)]
 
 
 def _rows(before: Mapping[str, Any]) -> list[tuple[str, str]]:
