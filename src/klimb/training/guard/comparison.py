@@ -140,7 +140,7 @@ def _paired(pairs: NDArray[np.float64]) -> dict[str, Any]:
 
 def _of_groups(first: Mapping[str, list[bool]], last: Mapping[str, list[bool]], *, is_good: bool) -> dict[str, Any]:
     """Test the means of the prompts, which are others each time; where one comes again, it counts on either side."""
-    means = [np.array([np.mean(values) for values in units.values()], dtype=np.float64) for units in (first, last)]
+    means = [np.array([sum(values) / len(values) for values in units.values()]) for units in (first, last)]
     if is_good:
         means = [1 - each for each in means]
     most = max(len(values) for units in (first, last) for values in units.values())
@@ -158,7 +158,7 @@ def _units(flags: Flags, rate: str) -> dict[str, list[bool]]:
 
 def _aligned(first: Mapping[str, list[bool]], last: Mapping[str, list[bool]]) -> NDArray[np.float64]:
     shared = [prompt for prompt in first if prompt in last]
-    pairs = [(np.mean(first[prompt]), np.mean(last[prompt])) for prompt in shared]
+    pairs = [[sum(units[prompt]) / len(units[prompt]) for units in (first, last)] for prompt in shared]
     return np.array(pairs, dtype=np.float64).reshape(-1, 2)
 
 
