@@ -41,7 +41,7 @@ def test_deals_that_are_drawn_tell_what_those_that_are_counted_tell():
     scores = np.random.default_rng(0).integers(0, 9, 24)
     least = int(np.sort(scores)[8:20].sum())
     counted = permutation_test(np.delete(scores, np.argsort(scores)[8:20]) / 8, np.sort(scores)[8:20] / 8, steps=8)
-    assert _drawn(scores, 12, least) == pytest.approx(counted, abs=4 * np.sqrt(0.25 / 400_000))
+    assert _drawn(scores, 12, least) == pytest.approx(counted, abs=4 * np.sqrt(0.25 / 200_000))
 
 
 @pytest.mark.parametrize("correlation", [0.1, 0.7])

@@ -14,9 +14,11 @@ from tests.training.tiny_run import BASE, VARIANTS, run
 
 from klimb.experience import Sample
 from klimb.policies import Policy, load_policy
-from klimb.training import LoopSettings, load_checkpoint, read_metrics, without_wall_clock
+from klimb.training import CheckpointError, LoopSettings, load_checkpoint, read_metrics, without_wall_clock
 from klimb.training.guard.base_metrics import BaseMetrics, Flags
+from klimb.training.guard.detection import Prompts, Schedule
 from klimb.training.guard.settings import GuardSettings
+from klimb.training.guard.watch import QualityGuard
 
 EVERY_2 = GuardSettings(every_steps=2, max_perplexity_ratio=None)
 
@@ -40,6 +42,16 @@ class Distance:
 
     def flag(self, rollouts: Sequence[Sample]) -> Flags:
         return Flags(empty=tuple("a" not in sample.response for sample in rollouts))
+
+
+class Nothing:
+    """Measures nothing."""
+
+    def measure(self) -> BaseMetrics:
+        return BaseMetrics()
+
+    def flag(self, rollouts: Sequence[Sample]) -> Flags:
+        return Flags()
 
 
 @pytest.fixture
@@ -151,6 +163,15 @@ def test_a_run_that_is_extended_again_and_again_never_spends_more_than_its_rate(
         spent.append(spent[-1] + (0.05 - spent[-1]) * 2 / 3)
         assert state["spent"] == pytest.approx(spent[-1])
     assert spent[-1] < 0.05
+
+
+def test_a_state_without_what_was_spent_is_refused_with_the_way_out():
+    nowhere = Prompts(per_step=0, different=0)
+    schedule = Schedule(num_steps=2, every_steps=1)
+    guard = QualityGuard(settings=EVERY_2, measurer=Nothing(), schedule=schedule, prompts=nowhere)
+    state = {name: value for name, value in guard.state().items() if name != "spent"}
+    with pytest.raises(CheckpointError, match="resume without a guard"):
+        guard.load_state(state)
 
 
 def test_the_file_says_what_was_tested_and_what_the_guard_can_see(fresh_policy, tmp_path: Path, caplog):

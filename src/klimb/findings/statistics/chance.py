@@ -13,7 +13,7 @@ MOST_COUNTED = 200_000_000
 """Cells of the tables in which deals are counted, a second of work; beyond it deals are drawn."""
 
 
-NUM_DEALS = 400_000
+NUM_DEALS = 200_000
 
 
 def sign_test(*, num_worse: int, num_better: int) -> float:
@@ -29,7 +29,7 @@ def permutation_test(first: Numbers, second: Numbers, *, steps: int) -> float:
 
     Exact where the units are exchangeable, however they are distributed: it is the share of the C(N, n) ways to choose
     the n units of `second` that give at least its sum. With values 0 and 1 it is Fisher's exact test of the units.
-    Where there are too many ways to count, it is (1 + hits)/(1 + deals) of 400,000 deals, which keeps the level too.
+    Where there are too many ways to count, it is (1 + hits)/(1 + deals) of 200,000 deals, which keeps the level too.
 
     Args:
         first: one value a unit, in [0, 1].

@@ -19,15 +19,15 @@ class Flags:
         empty: it holds nothing but white space.
         repetition: it ends in a loop.
         format_valid: it has the form asked for; empty when none is asked for.
-        prompts: the prompt that it answers, any text that is the same for the same prompt. Answers to one prompt are
-            not independent, prompts are: rollouts cannot be tested without. Empty where each answers its own.
+        prompts: the prompt that it answers, any text or number that is the same for the same prompt. Answers to one
+            prompt are not independent, prompts are: rollouts cannot be tested without. Empty where each has its own.
     """
 
     refusal: tuple[bool, ...] = ()
     empty: tuple[bool, ...] = ()
     repetition: tuple[bool, ...] = ()
     format_valid: tuple[bool, ...] = ()
-    prompts: tuple[str, ...] = ()
+    prompts: tuple[str | int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.prompts:
@@ -101,7 +101,7 @@ def newest_of(steps: Sequence[Flags], *, num_prompts: int) -> Flags:
     others, and its mean another spread.
     """
     parts: list[Flags] = []
-    seen: set[str] = set()
+    seen: set[str | int] = set()
     for flags in reversed(steps):
         if parts and len(seen) >= num_prompts:
             break

@@ -18,6 +18,10 @@ from klimb.training.guard.settings import GuardSettings
 GENERAL, FORMAT = "guard/general_mean", "guard/format_valid_fraction"
 
 
+Units = Mapping[str | int, list[bool]]
+"""Prompt -> what is true of each answer to it."""
+
+
 LIMIT_OF = {
     GENERAL: "max_general_drop",
     **{f"guard/{rate}_fraction": f"max_{rate}_fraction" for rate in RATES},
@@ -138,7 +142,7 @@ def _paired(pairs: NDArray[np.float64]) -> dict[str, Any]:
     }
 
 
-def _of_groups(first: Mapping[str, list[bool]], last: Mapping[str, list[bool]], *, is_good: bool) -> dict[str, Any]:
+def _of_groups(first: Units, last: Units, *, is_good: bool) -> dict[str, Any]:
     """Test the means of the prompts, which are others each time; where one comes again, it counts on either side."""
     means = [np.array([sum(values) / len(values) for values in units.values()]) for units in (first, last)]
     if is_good:
@@ -147,16 +151,16 @@ def _of_groups(first: Mapping[str, list[bool]], last: Mapping[str, list[bool]], 
     return {"unit": "prompt", "num_units": len({*first, *last}), "p": permutation_test(*means, steps=most)}
 
 
-def _units(flags: Flags, rate: str) -> dict[str, list[bool]]:
+def _units(flags: Flags, rate: str) -> dict[str | int, list[bool]]:
     """Return what each prompt's answers are; without prompts each answer has its own."""
     values = getattr(flags, rate)
-    units: dict[str, list[bool]] = {}
+    units: dict[str | int, list[bool]] = {}
     for prompt, value in zip(flags.prompts or map(str, range(len(values))), values, strict=False):
         units.setdefault(prompt, []).append(value)
     return units
 
 
-def _aligned(first: Mapping[str, list[bool]], last: Mapping[str, list[bool]]) -> NDArray[np.float64]:
+def _aligned(first: Units, last: Units) -> NDArray[np.float64]:
     shared = [prompt for prompt in first if prompt in last]
     pairs = [[sum(units[prompt]) / len(units[prompt]) for units in (first, last)] for prompt in shared]
     return np.array(pairs, dtype=np.float64).reshape(-1, 2)

@@ -14,6 +14,7 @@ from klimb.experience import Sample
 from klimb.findings.finding import Finding
 from klimb.findings.guard.events import GuardEvent, events_of
 from klimb.findings.statistics import AlarmBudget
+from klimb.training.checkpoints import CheckpointError
 from klimb.training.guard.base_metrics import (
     BaseMetrics,
     Flags,
@@ -113,9 +114,10 @@ class QualityGuard:
     def check(self, step: int) -> tuple[Finding, ...]:
         """Measures the policy and returns the limits it breaks; where it breaks none, a rollback may go to.
 
-        What a step drew has been seen before. With none since the last check, the first rollouts are the newest.
+        What the steps drew has been seen before. At a check right after the first step, that step's are the newest.
         """
-        flags = newest_of(self.recent, num_prompts=ENOUGH_PROMPTS) if self.recent else self.before.rollouts
+        first = self.before.rollouts if self.measured_at == 0 else None
+        flags = newest_of(self.recent, num_prompts=ENOUGH_PROMPTS) if self.recent else first
         self.now, self.measured_at, self.recent = replace(self.measurer.measure(), rollouts=flags), step, []
         budget = AlarmBudget(self.settings.false_alarm_rate, self.spent)
         self.level = budget.level(self.schedule.num_left(step))
@@ -199,7 +201,16 @@ class QualityGuard:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Continues from a saved state."""
+        """Continues from a saved state.
+
+        Raises:
+            CheckpointError: it was saved by a guard that did not know the prompts of rollouts.
+        """
+        if "spent" not in state:
+            raise CheckpointError(
+                "the guard of this checkpoint tested answers and not prompts, and has no first rollouts by prompt to "
+                "compare with; resume without a guard (--set guard=default), or begin the run anew"
+            )
         self.before, self.now = base_metrics_from(state["before"]), base_metrics_from(state["now"])
         good = state["good"]
         self.good = good and GoodPoint(step=int(good["step"]), measured=base_metrics_from(good["measured"]))
@@ -219,7 +230,7 @@ def _prompt_of(sample: Sample) -> str:
 
 def _without_spare(steps: Sequence[Flags]) -> list[Flags]:
     """Return the newest steps, as many as hold the prompts that a check looks at."""
-    first, seen = len(steps), set[str]()
+    first, seen = len(steps), set[str | int]()
     while first > 0 and len(seen) < ENOUGH_PROMPTS:
         first -= 1
         seen.update(steps[first].prompts)
