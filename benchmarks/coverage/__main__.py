@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.coverage import held_out
+from benchmarks.coverage import guard, held_out
 from benchmarks.coverage.cells import Alarms, Cell, Coverage, Part
 from benchmarks.coverage.tables import alarm_table, coverage_table
 from benchmarks.page import fill_page
 
 PARTS: Mapping[str, Part] = {
+    "guard": guard.cells,
     "held_out": held_out.cells,
 }
 

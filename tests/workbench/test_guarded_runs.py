@@ -41,6 +41,15 @@ def test_a_guarded_run_keeps_and_shows_its_base_metrics(guarded):
     assert "perplexity of the text" in outcome.out
 
 
+def test_a_run_says_beforehand_what_its_guard_can_see(guarded):
+    few = guarded.klimb("train", "run.toml", "--dry-run", "--set", "training.num_steps=2")
+    assert "with 3 problems and 2 checks the guard sees no fall of the general score in 4 of 5 runs" in few.out, few.err
+    more = guarded.klimb(
+        "train", "run.toml", "--dry-run", "--set", "guard.num_problems=40", "guard.max_empty_fraction=0.2"
+    )
+    assert "with 40 problems and 3 checks the guard sees a fall of" in more.out, more.err
+
+
 def test_a_run_that_forgets_is_rolled_back_and_saves_the_good_model(guarded):
     outcome = guarded.klimb(
         "train", "run.toml", "--set", "optimizer.learning_rate=0.2", "guard.action='rollback'", "run.report=false"

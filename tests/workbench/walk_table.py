@@ -320,6 +320,7 @@ KEYS: dict[str, Case] = {
         "sampling.num_samples=8",
         "sampling.sampler=python:walk_parts.repeating",
     ),
+    "guard.false_alarm_rate": run("0.5", *GUARD),
     "guard.action": run("stop", *BROKEN),
     "guard.rollback_learning_rate_factor": run("0.5", *ROLLBACK),
     "guard.max_rollbacks": run("1", *GOES_ON),

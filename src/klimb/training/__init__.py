@@ -17,12 +17,8 @@ if TYPE_CHECKING:
     from klimb.training.cloning import CLONING_OBJECTIVE, Pair, clone
     from klimb.training.critic import Critic
     from klimb.training.evaluation import append_evaluation, evaluate
-    from klimb.training.guard.limits import (
-        BaseMetrics,
-        Flags,
-        MeasuresBase,
-        find_breaches,
-    )
+    from klimb.training.guard.base_metrics import BaseMetrics, Flags, MeasuresBase
+    from klimb.training.guard.limits import find_breaches
     from klimb.training.guard.settings import GuardSettings
     from klimb.training.identity import MAY_DIFFER, check_same_run, run_identity
     from klimb.training.locks import RunFolderInUse, run_folder_lock

@@ -1,6 +1,7 @@
 """What the guard does to a run: it measures after a step, warns, ends the run, or puts the policy back."""
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,10 @@ from klimb.experience import Sample
 from klimb.findings.finding import Finding
 from klimb.findings.guard.events import in_one_sentence
 from klimb.training.checkpoints import CheckpointContent, find_damage, load_checkpoint
-from klimb.training.guard.limits import MeasuresBase, metrics_of
-from klimb.training.guard.settings import GuardSettings
+from klimb.training.guard.base_metrics import MeasuresBase, metrics_of
+from klimb.training.guard.detection import Prompts, Schedule
 from klimb.training.guard.watch import QualityGuard
+from klimb.training.settings import LoopSettings
 from klimb.training.state import RunState, roll_back
 
 logger = logging.getLogger(__name__)
@@ -26,28 +28,62 @@ def guard_step(state: RunState, rollouts: Sequence[Sample]) -> dict[str, float]:
     if guard is None:
         return {}
     guard.see(rollouts)
-    return _check(state, guard, rollouts) if guard.is_due(state.step) else {}
+    return _check(state, guard) if guard.is_due(state.step) else {}
 
 
-def guard_end(state: RunState, rollouts: Sequence[Sample]) -> None:
+def guard_end(state: RunState) -> None:
     """Measures after the last step what was not measured there, so that a run never ends unseen."""
     if state.quality is not None and state.quality.measured_at != state.step:
-        _check(state, state.quality, rollouts)
+        _check(state, state.quality)
 
 
 def new_guard(
-    settings: GuardSettings | None, measurer: MeasuresBase | None, content: CheckpointContent | None
+    settings: LoopSettings,
+    measurer: MeasuresBase | None,
+    content: CheckpointContent | None,
+    *,
+    num_problems: int,
 ) -> QualityGuard | None:
     """Return the guard of a run that begins, or goes on from this checkpoint; None if there is to be none.
 
     It has measured the untrained policy: in the process that began the run, or now, while that policy is still loaded.
+
+    Args:
+        settings: of the run.
+        measurer: measures the policy.
+        content: of the checkpoint.
+        num_problems: that there are to train on.
     """
-    if settings is None or measurer is None:
+    if settings.guard is None or measurer is None:
         return None
-    guard = QualityGuard(settings=settings, measurer=measurer)
+    schedule, prompts = plan_of(settings, num_problems=num_problems)
+    guard = QualityGuard(settings=settings.guard, measurer=measurer, schedule=schedule, prompts=prompts)
     if content is None or content.numbers["quality"] is None:
         guard.measure_before()
     return guard
+
+
+def plan_of(settings: LoopSettings, *, num_problems: int) -> tuple[Schedule, Prompts]:
+    """Return how often a run with a guard is looked at, and what its rollouts are of.
+
+    Args:
+        settings: of the run.
+        num_problems: that there are to train on.
+
+    Raises:
+        ValueError: it has no guard.
+    """
+    if settings.guard is None:
+        raise ValueError("the run has no guard; give settings.guard, or ask nothing of one")
+    training = settings.training
+    limits = (training.max_seconds, training.max_generated_tokens, training.max_training_seconds)
+    schedule = Schedule(
+        num_steps=training.num_steps,
+        every_steps=settings.guard.every_steps,
+        may_end_earlier=any(map(math.isfinite, limits)),
+    )
+    num_drawn = settings.sources.num_groups(settings.sampling.num_prompts)["rollout"]
+    return schedule, Prompts(per_step=num_drawn, different=num_problems)
 
 
 def is_good_point(state: RunState) -> bool:
@@ -77,15 +113,18 @@ def guard_start(state: RunState, *, is_new: bool, is_prepared: bool) -> None:
     if guard is None:
         return
     if is_new and is_prepared:
-        _check(state, guard, ())
+        _check(state, guard)
     elif is_new:
         guard.mark_good(state.step)
+    if is_new:
+        for detection in guard.detections:
+            logger.info("guard: %s", detection.sentence)
     guard.write(state.folder / FILE)
 
 
-def _check(state: RunState, guard: QualityGuard, rollouts: Sequence[Sample]) -> dict[str, float]:
+def _check(state: RunState, guard: QualityGuard) -> dict[str, float]:
     started = time.monotonic()
-    breaches = guard.check(state.step, rollouts)
+    breaches = guard.check(state.step)
     metrics = metrics_of(guard.now) | {"guard/num_broken_limits": float(len(breaches))}
     if breaches:
         metrics |= _act(state, guard, breaches)
@@ -136,6 +175,6 @@ def _put_back(state: RunState, guard: QualityGuard, checkpoint: Path) -> None:
     if guard.may_go_on_after_rollback():
         rate_factor *= guard.settings.rollback_learning_rate_factor or 1.0
     guard.num_rollbacks += 1
-    guard.now = guard.good.measured
+    guard.now, guard.recent = guard.good.measured, []
     roll_back(state, load_checkpoint(checkpoint))
     state.optimizer.rate_factor = rate_factor

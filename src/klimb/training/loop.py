@@ -35,7 +35,7 @@ from klimb.training.checkpoints import (
 )
 from klimb.training.clock import RunClock
 from klimb.training.evaluation import NothingScored, append_evaluation, evaluate, forget_evaluations_behind
-from klimb.training.guard.limits import MeasuresBase
+from klimb.training.guard.base_metrics import MeasuresBase
 from klimb.training.guard_steps import (
     guard_end,
     guard_ending,
@@ -309,7 +309,7 @@ def _start_or_resume(
     checkpoint = _checkpoint_to_resume(run.checkpoints)
     content = None if checkpoint is None else load_checkpoint(checkpoint)
     _check_identity(run, identity, content)
-    quality = new_guard(settings.guard, run.base_metrics, content)
+    quality = new_guard(settings, run.base_metrics, content, num_problems=len(run.actors.problems))
     if content is None and prepare is not None:
         prepare()
     state = fresh_state(
@@ -378,7 +378,7 @@ def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest) -> Tra
         metrics = _record_step(run, state, log, iteration, is_evaluated=is_evaluated)
         is_over = not _goes_on(state, settings)
         if is_over:
-            guard_end(state, iteration.samples)
+            guard_end(state)
         # Due at its time, and after a save that failed at every step until one succeeds.
         is_due = state.step // every > saved_at // every or is_good_point(state)
         if is_due or (is_over and settings.checkpoints.at_end) or stop.signal_number is not None:

@@ -23,6 +23,9 @@ from klimb.training import (
     OptimizerSettings,
 )
 from klimb.training.cloning import Pair
+from klimb.training.guard.detection import detections
+from klimb.training.guard.settings import EVERYDAY, NUM_EVERYDAY
+from klimb.training.guard_steps import plan_of
 from klimb.training.run_folder import flat_settings
 from klimb.training.settings import SOURCES, IterativeReference, why_centred
 from klimb.training.settings.loop import check_minibatches
@@ -243,11 +246,22 @@ def describe(session: Session) -> list[tuple[str, str]]:
             f"{config.optimizer.learning_rate:g} {_warmup_in_words(config.optimizer)}",
         ),
         *_warm_up_in_words(session),
-        *guard_facts(config.guard),
+        *guard_facts(config.guard, _seen_by_guard(session)),
         *(("prompts differ", difference) for difference in session.prompt_differences),
         *([("note", INERT)] if is_inert(config) else []),
         *([("note", INERT_ON_LOGS)] if is_inert_on_logs(config) else []),
     ]
+
+
+def _seen_by_guard(session: Session) -> list[str]:
+    """Return what the guard can see, a sentence each; none without `[guard]`."""
+    settings = session.config.loop_settings()
+    guard = settings.guard
+    if guard is None:
+        return []
+    schedule, prompts = plan_of(settings, num_problems=len(session.task.train))
+    asked = sum(min(guard.num_problems, NUM_EVERYDAY if name == EVERYDAY else math.inf) for name in guard.general)
+    return [found.sentence for found in detections(guard, schedule, prompts, num_problems=int(asked))]
 
 
 def _warm_up_in_words(session: Session) -> list[tuple[str, str]]:

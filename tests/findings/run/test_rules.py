@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from tests.findings.run.synthetic import CONFIG, evaluation, flat, keys, only, ramp, record
 
+from klimb.findings.run.record import RunRecord
 from klimb.findings.statistics import share_ends
 
 EPSILON = 1e-6
@@ -230,6 +231,32 @@ def test_a_guarded_metric_is_lost_beyond_its_limit(name: str, before: float, hel
     assert keys(record(guard={"before": {name: before}, "after": {name: lost}})) == ["forgetting"]
 
 
+def guarded(name: str, before: float, after: float, **test: Any) -> RunRecord:
+    row = {"name": name, "before": before, "now": after, "unit": "problem", "num_units": 40, **test}
+    return record(guard={"before": {name: before}, "after": {name: after}, "tests": [row] if test else []})
+
+
+@pytest.mark.parametrize("name", ["guard/general_mean", "guard/format_valid_fraction", "guard/rollout_empty_fraction"])
+def test_a_guarded_number_is_lost_only_if_its_test_says_more_than_chance(name: str):
+    before, after = (0.0, 0.9) if "empty" in name else (0.9, 0.1)
+    assert keys(guarded(name, before, after, p=0.02, level=0.001)) == []
+    evidence = only(guarded(name, before, after, p=0.0004, level=0.001), "forgetting").evidence
+    assert "40 problems, p = 0.0004)" in evidence
+
+
+def test_a_loss_that_was_never_tested_is_said_to_be_so_and_is_not_bad():
+    untested = only(guarded("guard/general_mean", 0.9, 0.1), "forgetting")
+    assert untested.status == "warning"
+    assert "not tested, so it may be chance" in untested.evidence
+    assert only(guarded("guard/general_mean", 0.9, 0.1, p=0.0, level=0.001), "forgetting").status == "bad"
+
+
+@pytest.mark.parametrize("rows", ["text", [3], [{"name": "guard/general_mean", "p": "0", "level": 1, "num_units": 4}]])
+def test_a_file_whose_tests_cannot_be_read_has_none(rows: object):
+    values = {"before": {"guard/general_mean": 0.9}, "after": {"guard/general_mean": 0.1}, "tests": rows}
+    assert "not tested" in only(record(guard=values), "forgetting").evidence
+
+
 def test_before_the_end_the_newest_guarded_row_counts():
     curves = {"guard/perplexity": [*flat(10.0)[1:], 30.0]}
     assert keys(record(curves, guard={"before": {"guard/perplexity": 10.0}})) == ["forgetting"]
@@ -240,6 +267,12 @@ def test_what_the_guard_did_is_told():
     finding = only(record(guard={"events": [event]}), "forgetting")
     assert finding.status == "bad"
     assert "step 7 was stop: perplexity doubled" in finding.evidence
+
+
+def test_a_stop_by_a_rule_that_took_answers_as_independent_is_told_and_not_bad():
+    event = {"step": 7, "action": "stop", "name": "guard/rollout_empty_fraction", "title": "many are empty"}
+    assert only(record(guard={"events": [event]}), "forgetting").status == "warning"
+    assert only(record(guard={"events": [event], "tests": []}), "forgetting").status == "bad"
 
 
 def test_a_warning_of_the_guard_is_told_only_where_its_cause_is_not():

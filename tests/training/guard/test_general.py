@@ -3,7 +3,9 @@ import pickle
 import pytest
 
 from klimb.tasks import Problem, Response, Scorer, ScorerSettings
+from klimb.training.guard import general
 from klimb.training.guard.general import EASY, everyday, format_problem, general_problems
+from klimb.training.guard.settings import NUM_EVERYDAY
 
 
 def said(text: str) -> Response:
@@ -52,6 +54,17 @@ def test_sets_stand_together_each_with_its_own_scoring():
         assert general.score(problem, said("nonsense")).reward in (0, 0.01)
     again = general_problems(("everyday", "chain_sum"), num_problems=3, pattern="")
     assert again.held_out == general.held_out
+
+
+def test_a_question_of_two_sets_is_asked_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(general, "_gym", lambda name, num_problems: everyday())
+    problems = general_problems(["everyday", "other"], num_problems=30, pattern="").held_out
+    assert [problem.metadata["set"] for problem in problems] == ["everyday"] * 30
+
+
+def test_the_shipped_set_holds_as_many_questions_as_the_settings_say():
+    questions = [problem.messages[-1]["content"] for problem in everyday().held_out]
+    assert len(questions) == len({*questions}) == NUM_EVERYDAY
 
 
 @pytest.mark.parametrize("name", EASY)

@@ -14,12 +14,11 @@ from tests.training.tiny_run import BASE, VARIANTS, run
 
 from klimb.experience import Sample
 from klimb.policies import Policy, load_policy
-from klimb.training import LoopSettings, load_checkpoint, read_metrics, without_wall_clock
-from klimb.training.guard.limits import (
-    BaseMetrics,
-    Flags,
-)
+from klimb.training import CheckpointError, LoopSettings, load_checkpoint, read_metrics, without_wall_clock
+from klimb.training.guard.base_metrics import BaseMetrics, Flags
+from klimb.training.guard.detection import Prompts, Schedule
 from klimb.training.guard.settings import GuardSettings
+from klimb.training.guard.watch import QualityGuard
 
 EVERY_2 = GuardSettings(every_steps=2, max_perplexity_ratio=None)
 
@@ -43,6 +42,16 @@ class Distance:
 
     def flag(self, rollouts: Sequence[Sample]) -> Flags:
         return Flags(empty=tuple("a" not in sample.response for sample in rollouts))
+
+
+class Nothing:
+    """Measures nothing."""
+
+    def measure(self) -> BaseMetrics:
+        return BaseMetrics()
+
+    def flag(self, rollouts: Sequence[Sample]) -> Flags:
+        return Flags()
 
 
 @pytest.fixture
@@ -121,6 +130,61 @@ def test_rollouts_are_compared_with_the_first_ones_of_the_run(fresh_policy, tmp_
     without = [sum("a" not in sample.response for sample in samples) / len(samples) for samples in drawn]
     assert guard_file(tmp_path)["before"]["guard/rollout_empty_fraction"] == without[0]
     assert guard_file(tmp_path)["after"]["guard/rollout_empty_fraction"] == without[1]
+
+
+def test_a_check_looks_at_the_rollouts_since_the_last_one_each_prompt_with_its_newest_answers(
+    fresh_policy, tmp_path: Path
+):
+    drawn: list[Sequence[Sample]] = []
+    settings = replace(BASE, training=replace(BASE.training, num_steps=4), guard=EVERY_2)
+    guarded_run(fresh_policy(), tmp_path, settings, on_step=lambda metrics, samples: drawn.append(samples))
+    newest = {sample.prompt[0]["content"]: samples for samples in drawn[2:] for sample in samples}
+    empty = [
+        "a" not in sample.response
+        for prompt, samples in newest.items()
+        for sample in samples
+        if sample.prompt[0]["content"] == prompt
+    ]
+    kept = guard_file(tmp_path)
+    assert kept["after"]["guard/rollout_empty_fraction"] == pytest.approx(sum(empty) / len(empty))
+    (test,) = kept["tests"]
+    asked = {sample.prompt[0]["content"] for samples in (drawn[0], *drawn[2:]) for sample in samples}
+    assert (test["name"], test["unit"], test["num_units"]) == ("guard/rollout_empty_fraction", "prompt", len(asked))
+
+
+def test_a_run_that_is_extended_again_and_again_never_spends_more_than_its_rate(fresh_policy, tmp_path: Path):
+    spent = [0.0]
+    for num_steps in (2, 4, 6):
+        every_step = replace(EVERY_2, every_steps=1)
+        settings = replace(BASE, training=replace(BASE.training, num_steps=num_steps), guard=every_step)
+        guarded_run(fresh_policy(), tmp_path, settings, resume=num_steps > 2)
+        state = load_checkpoint(tmp_path / "checkpoints" / f"step-{num_steps:06d}").numbers["quality"]
+        # Two checks take 2/3 of what is left, and leave a part for those that were not planned.
+        spent.append(spent[-1] + (0.05 - spent[-1]) * 2 / 3)
+        assert state["spent"] == pytest.approx(spent[-1])
+    assert spent[-1] < 0.05
+
+
+def test_a_state_without_what_was_spent_is_refused_with_the_way_out():
+    nowhere = Prompts(per_step=0, different=0)
+    schedule = Schedule(num_steps=2, every_steps=1)
+    guard = QualityGuard(settings=EVERY_2, measurer=Nothing(), schedule=schedule, prompts=nowhere)
+    state = {name: value for name, value in guard.state().items() if name != "spent"}
+    with pytest.raises(CheckpointError, match="resume without a guard"):
+        guard.load_state(state)
+
+
+def test_the_file_says_what_was_tested_and_what_the_guard_can_see(fresh_policy, tmp_path: Path, caplog):
+    settings = replace(BASE, training=replace(BASE.training, num_steps=2), guard=EVERY_2)
+    with caplog.at_level("INFO"):
+        guarded_run(fresh_policy(), tmp_path, settings)
+    kept = guard_file(tmp_path)
+    (test,) = kept["tests"]
+    assert test.keys() == {"name", "before", "now", "unit", "num_units", "p", "level"}
+    assert test["level"] == pytest.approx(0.05 / 2)
+    (seen,) = kept["detects"]
+    assert (seen["name"], seen["num_checks"]) == ("guard/rollouts", 1)
+    assert seen["sentence"] in caplog.text
 
 
 def test_a_warning_goes_on(fresh_policy, tmp_path: Path, distances, caplog):

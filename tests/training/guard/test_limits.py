@@ -5,16 +5,10 @@ import math
 from dataclasses import asdict, replace
 
 import pytest
-from scipy.stats import binomtest, fisher_exact
 
-from klimb.findings.statistics import paired_chance, unpaired_chance
-from klimb.training.guard.limits import (
-    BaseMetrics,
-    Flags,
-    base_metrics_from,
-    find_breaches,
-    metrics_of,
-)
+from klimb.findings.statistics import sign_test
+from klimb.training.guard.base_metrics import BaseMetrics, Flags, base_metrics_from, metrics_of
+from klimb.training.guard.limits import find_breaches
 from klimb.training.guard.settings import LIMITS, GuardSettings
 
 NO_LIMITS = GuardSettings(**dict.fromkeys(LIMITS))
@@ -25,40 +19,38 @@ def general(*scores: float | None) -> BaseMetrics:
 
 
 def drawn(num_empty: int, of: int) -> BaseMetrics:
-    return BaseMetrics(rollouts=Flags(empty=(True,) * num_empty + (False,) * (of - num_empty)))
+    """Rollouts that each answer a prompt of their own."""
+    empty = (True,) * num_empty + (False,) * (of - num_empty)
+    return BaseMetrics(rollouts=Flags(empty=empty, prompts=tuple(map(str, range(of)))))
+
+
+def valid(num: int, of: int) -> BaseMetrics:
+    """Rollouts of which so many have the form asked for."""
+    flags = (True,) * num + (False,) * (of - num)
+    return BaseMetrics(rollouts=Flags(format_valid=flags, prompts=tuple(map(str, range(of)))))
 
 
 def broken(before: BaseMetrics, now: BaseMetrics, **limits: float) -> list[str]:
     return [breach.name for breach in find_breaches(before, now, replace(NO_LIMITS, **limits))]
 
 
-@pytest.mark.parametrize(("num_worse", "num_better"), [(0, 0), (1, 0), (5, 0), (4, 1), (0, 7), (30, 12)])
-def test_paired_chance_is_the_one_sided_sign_test(num_worse: int, num_better: int):
-    total = num_worse + num_better
-    expected = binomtest(num_worse, total, alternative="greater").pvalue if total else 1.0
-    assert paired_chance(num_worse=num_worse, num_better=num_better) == pytest.approx(expected, rel=1e-12)
+def test_nine_problems_lost_are_more_than_chance_in_a_run_of_twenty_checks_and_eight_are_not():
+    # 0.05 / 21 = 0.0024 lies between (1/2)^9 = 0.0020 and (1/2)^8 = 0.0039
+    before = general(*[1.0] * 10)
+    assert broken(before, general(*[0.0] * 8, 1.0, 1.0), max_general_drop=0.1) == []
+    assert broken(before, general(*[0.0] * 9, 1.0), max_general_drop=0.1) == ["guard/general_mean"]
 
 
-@pytest.mark.parametrize(
-    ("first", "of_first", "last", "of_last"), [(0, 8, 0, 8), (0, 8, 4, 8), (3, 16, 3, 16), (1, 40, 9, 30), (5, 5, 5, 5)]
-)
-def test_unpaired_chance_is_fishers_exact_test(first: int, of_first: int, last: int, of_last: int):
-    table = [[last, of_last - last], [first, of_first - first]]
-    expected = fisher_exact(table, alternative="greater").pvalue
-    found = unpaired_chance(num_first=first, of_first=of_first, num_last=last, of_last=of_last)
-    assert found == pytest.approx(expected, rel=1e-12)
-
-
-def test_five_problems_lost_is_more_than_chance_and_four_is_not():
-    # (1/2)^5 = 0.031 is below 0.05, and (1/2)^4 = 0.0625 is above
-    before = general(1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
-    assert broken(before, general(0.0, 0.0, 0.0, 0.0, 1.0, 1.0), max_general_drop=0.1) == []
-    assert broken(before, general(0.0, 0.0, 0.0, 0.0, 0.0, 1.0), max_general_drop=0.1) == ["guard/general_mean"]
+def test_the_level_of_a_check_may_be_given():
+    before, now = general(*[1.0] * 6), general(*[0.0] * 5, 1.0)
+    settings = replace(NO_LIMITS, max_general_drop=0.1)
+    assert len(find_breaches(before, now, settings, level=0.04)) == 1  # (1/2)^5 = 0.031
+    assert find_breaches(before, now, settings, level=0.03) == ()
 
 
 def test_a_sure_fall_within_the_limit_is_no_breach():
     before, now = general(*[1.0] * 100), general(*[0.0] * 10, *[1.0] * 90)
-    assert paired_chance(num_worse=10, num_better=0) < 0.001
+    assert sign_test(num_worse=10, num_better=0) < 0.001
     assert broken(before, now, max_general_drop=0.1) == []
     assert broken(before, now, max_general_drop=0.09) == ["guard/general_mean"]
 
@@ -97,8 +89,8 @@ def test_perplexity_is_compared_with_the_one_before_in_its_own_unit():
         (general(*[1.0] * 9), general(*[0.0] * 9), {"max_general_drop": 0.25}, "at most 0.25 below the mean score "),
         (drawn(0, 50), drawn(50, 50), {"max_empty_fraction": 0.1}, "at most 0.1 of the responses"),
         (
-            BaseMetrics(rollouts=Flags(format_valid=(True,) * 9)),
-            BaseMetrics(rollouts=Flags(format_valid=(False,) * 9)),
+            valid(9, 9),
+            valid(0, 9),
             {"min_format_fraction": 0.9},
             "at least 0.9 of the rollouts",
         ),
@@ -120,11 +112,11 @@ def test_a_perplexity_that_is_not_finite_breaks_the_limit(value: float):
 
 
 def test_answers_are_compared_problem_by_problem():
-    before = BaseMetrics(answers=Flags(refusal=(False,) * 10))
-    four = BaseMetrics(answers=Flags(refusal=(True,) * 4 + (False,) * 6))
-    five = BaseMetrics(answers=Flags(refusal=(True,) * 5 + (False,) * 5))
-    assert broken(before, four, max_refusal_fraction=0.3) == []
-    assert broken(before, five, max_refusal_fraction=0.3) == ["guard/refusal_fraction"]
+    before = BaseMetrics(answers=Flags(refusal=(False,) * 18))
+    eight = BaseMetrics(answers=Flags(refusal=(True,) * 8 + (False,) * 10))
+    nine = BaseMetrics(answers=Flags(refusal=(True,) * 9 + (False,) * 9))
+    assert broken(before, eight, max_refusal_fraction=0.3) == []
+    assert broken(before, nine, max_refusal_fraction=0.3) == ["guard/refusal_fraction"]
 
 
 def test_a_model_beyond_a_limit_from_the_start_is_not_stopped_for_it():
@@ -138,9 +130,6 @@ def test_rollouts_at_the_limit_do_not_break_it():
 
 
 def test_a_format_that_is_lost_is_a_breach_and_one_never_had_is_none():
-    def valid(num: int, of: int) -> BaseMetrics:
-        return BaseMetrics(rollouts=Flags(format_valid=(True,) * num + (False,) * (of - num)))
-
     assert broken(valid(30, 32), valid(12, 32), min_format_fraction=0.8) == ["guard/format_valid_fraction"]
     assert broken(valid(0, 32), valid(2, 32), min_format_fraction=0.8) == []
     assert broken(valid(0, 32), valid(30, 32), min_format_fraction=0.8) == []
@@ -151,7 +140,7 @@ def test_what_was_measured_only_once_is_not_judged():
         perplexity=900.0,
         general={"sums": (0.0,) * 9},
         answers=Flags(empty=(True,) * 9),
-        rollouts=Flags(empty=(True,) * 9),
+        rollouts=Flags(empty=(True,) * 9, prompts=tuple("abcdefghi")),
     )
     assert find_breaches(BaseMetrics(), full, GuardSettings()) == ()
     assert find_breaches(full, BaseMetrics(), GuardSettings()) == ()
@@ -167,7 +156,7 @@ def test_a_measurement_comes_back_from_json_as_it_was():
         perplexity=21.123456789012345,
         general={"sums": (1.0, None, 0.25)},
         answers=Flags(refusal=(True, False)),
-        rollouts=Flags(empty=(False,), format_valid=(True,)),
+        rollouts=Flags(empty=(False,), format_valid=(True,), prompts=("2 + 2",)),
     )
     assert base_metrics_from(json.loads(json.dumps(asdict(measured)))) == measured
     assert base_metrics_from(json.loads(json.dumps(asdict(BaseMetrics())))) == BaseMetrics()
@@ -178,6 +167,7 @@ def test_a_measurement_comes_back_from_json_as_it_was():
     [
         (lambda: GuardSettings(max_perplexity_ratio=0.9), "max_perplexity_ratio must be finite and >= 1"),
         (lambda: GuardSettings(max_empty_fraction=math.nan), "max_empty_fraction must be finite and >= 0"),
+        (lambda: GuardSettings(false_alarm_rate=0.0), r"false_alarm_rate must be in \(0, 1\), got 0"),
         (lambda: GuardSettings(every_steps=0), "every_steps must be >= 1, got 0"),
         (
             lambda: GuardSettings(rollback_learning_rate_factor=0.0),

@@ -13,8 +13,8 @@ from klimb.errors import ConfigError
 from klimb.experience import Sample, SamplingSettings
 from klimb.policies import Policy
 from klimb.samplers import Completion, LocalSampler, Sampler
+from klimb.training.guard.base_metrics import MeasuresBase
 from klimb.training.guard.general import everyday
-from klimb.training.guard.limits import MeasuresBase
 from klimb.training.guard.measuring import Measurer, make_measurer
 from klimb.training.guard.settings import GuardSettings
 

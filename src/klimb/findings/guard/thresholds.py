@@ -1,4 +1,4 @@
-"""The limits that a guard sets by default, and the level of its tests, each with its unit and where it comes from."""
+"""The limits that a guard sets by default, and how often it may be wrong, each with its unit and source."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,15 @@ from klimb.findings.thresholds import OWN, check_values, limit
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """Defaults of the limits in `[guard]`, by the name of their key, and what counts as chance. docs/guard.md."""
+    """Defaults of the limits in `[guard]`, by the name of their key, and its false alarms. docs/guard.md."""
 
     max_perplexity_ratio: float = limit(1.2, "times the perplexity before training", OWN)
     max_general_drop: float = limit(0.1, "below the mean score before training", OWN)
     max_empty_fraction: float = limit(0.2, "of the responses", OWN)
     max_refusal_fraction: float = limit(0.2, "of the responses", OWN)
     max_repetition_fraction: float = limit(0.3, "of the responses", OWN)
-    chance: float = limit(
-        0.05,
-        "p of a one-sided test, from which on it may be chance that the number is worse than before",
-        "the usual level (sign test, Fisher's exact test)",
+    false_alarm_rate: float = limit(
+        0.05, "of the runs in which nothing changed, over all checks and limits", "the usual level of a test"
     )
 
     def __post_init__(self) -> None:

@@ -231,7 +231,7 @@ GUARD = (
     Metric(
         name="guard/rollout_refusal_fraction",
         unit="fraction",
-        formula="rollouts of the step that open by declining (English)",
+        formula="rollouts that open by declining (English)",
         healthy="below 0.2 (own)",
         outside="read the answers; a reward that punishes wrong answers more than none teaches this",
         panel="Form of the rollouts",
@@ -240,7 +240,7 @@ GUARD = (
     Metric(
         name="guard/rollout_empty_fraction",
         unit="fraction",
-        formula="rollouts of the step that are nothing but white space",
+        formula="rollouts that are nothing but white space",
         healthy="below 0.2 (own)",
         outside="the policy has learned to stop at once: raise β, look at the reward",
         panel="Form of the rollouts",
@@ -249,7 +249,7 @@ GUARD = (
     Metric(
         name="guard/rollout_repetition_fraction",
         unit="fraction",
-        formula="rollouts of the step that repeat themselves, measured as for answers",
+        formula="rollouts that repeat themselves, measured as for answers",
         healthy="below 0.3 (own)",
         outside="loops: raise β, lower the learning rate",
         panel="Form of the rollouts",

@@ -53,15 +53,65 @@ class Loss:
 
 
 def guarded_losses(record: RunRecord, limits: Thresholds) -> list[Loss]:
-    """Return what the guard measured worse at the end than before, beyond the limits, and what it did about it."""
+    """Return what the guard measured worse at the end than before, beyond the limits, and what it did about it.
+
+    What is drawn counts only if the guard's own test at the end says that it is more than chance.
+    """
     before, after = _named(record.guard.get("before")), _named(record.guard.get("after")) or _newest(record)
-    losses = [_perplexity(before, after, limits), _general(before, after, limits), _format(before, after, limits)]
-    losses += [_rate(name, before, after, limits) for name in RATES]
+    tests = _tests(record.guard)
+    losses = [_perplexity(before, after, limits), _general(before, after, tests, limits)]
+    losses += [_format(before, after, tests, limits), *(_rate(name, before, after, tests, limits) for name in RATES)]
     measured = [loss for loss in losses if loss is not None]
     return measured + _events(record, are_warnings_told=not measured)
 
 
+@dataclass(frozen=True)
+class _Test:
+    """What the guard's test of one number says."""
+
+    num_units: int
+    unit: str
+    p: float
+    level: float
+
+    @property
+    def is_worse(self) -> bool:
+        """True if it is worse by more than chance."""
+        return self.p <= self.level
+
+    def __str__(self) -> str:
+        return f"{self.num_units} {self.unit}{'' if self.num_units == 1 else 's'}, p = {self.p:.2g}"
+
+
+def _tests(guard: Mapping[str, Any]) -> dict[str, _Test]:
+    """Return the tests in the content of guard.json by the name of their number, without `guard/`."""
+    rows = guard.get("tests")
+    return {
+        str(row["name"]).removeprefix("guard/"): _Test(
+            row["num_units"], _unit_of(row), float(row["p"]), float(row["level"])
+        )
+        for row in (rows if isinstance(rows, list) else ())
+        if isinstance(row, Mapping)
+        and "name" in row
+        and isinstance(row.get("num_units"), int)
+        and all(is_number(row.get(name)) for name in ("p", "level"))
+    }
+
+
+def _unit_of(row: Mapping[str, Any]) -> str:
+    """Return the noun for a unit that a row names."""
+    return "prompt" if row.get("unit") == "prompt" else "problem"
+
+
+def _tested(words: str, limit: str, test: _Test | None, *, is_bad: bool = False) -> Loss | None:
+    """Return the loss, if it is more than chance; one that was never tested is told as such and never a heavy one."""
+    if test is None:
+        return Loss(f"{words} (limit {limit}; not tested, so it may be chance)")
+    return Loss(f"{words} (limit {limit}; {test})", is_bad=is_bad) if test.is_worse else None
+
+
 def _perplexity(before: Mapping[str, float], after: Mapping[str, float], limits: Thresholds) -> Loss | None:
+    """Compare the numbers themselves: nothing in a perplexity is drawn."""
     pair = _pair("perplexity", before, after)
     if pair is None or pair[0] <= 0 or pair[1] / pair[0] <= limits.perplexity_ratio:
         return None
@@ -70,35 +120,51 @@ def _perplexity(before: Mapping[str, float], after: Mapping[str, float], limits:
     return Loss(f"perplexity of the held-out text {rise}", is_bad=ratio > limits.perplexity_ratio_bad)
 
 
-def _general(before: Mapping[str, float], after: Mapping[str, float], limits: Thresholds) -> Loss | None:
+def _general(
+    before: Mapping[str, float], after: Mapping[str, float], tests: Mapping[str, _Test], limits: Thresholds
+) -> Loss | None:
     pair = _pair("general_mean", before, after)
     if pair is None or pair[0] - pair[1] <= limits.general_drop:
         return None
-    return Loss(f"general tasks {pair[0]:.1%} → {pair[1]:.1%} (limit −{limits.general_drop:.0%})", is_bad=True)
+    words, limit = f"general tasks {pair[0]:.1%} → {pair[1]:.1%}", f"−{limits.general_drop:.0%}"
+    return _tested(words, limit, tests.get("general_mean"), is_bad=True)
 
 
-def _format(before: Mapping[str, float], after: Mapping[str, float], limits: Thresholds) -> Loss | None:
+def _format(
+    before: Mapping[str, float], after: Mapping[str, float], tests: Mapping[str, _Test], limits: Thresholds
+) -> Loss | None:
     pair = _pair("format_valid_fraction", before, after)
     if pair is None or pair[0] - pair[1] <= limits.rate_change:
         return None
-    return Loss(f"answers in the right format {pair[0]:.1%} → {pair[1]:.1%} (limit −{limits.rate_change:.0%})")
+    words, limit = f"answers in the right format {pair[0]:.1%} → {pair[1]:.1%}", f"−{limits.rate_change:.0%}"
+    return _tested(words, limit, tests.get("format_valid_fraction"))
 
 
-def _rate(name: str, before: Mapping[str, float], after: Mapping[str, float], limits: Thresholds) -> Loss | None:
+def _rate(
+    name: str,
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    tests: Mapping[str, _Test],
+    limits: Thresholds,
+) -> Loss | None:
     pair = _pair(name, before, after)
     if pair is None or pair[1] - pair[0] <= limits.rate_change:
         return None
-    return Loss(f"{RATES[name]} {pair[0]:.1%} → {pair[1]:.1%} (limit +{limits.rate_change:.0%})")
+    words, limit = f"{RATES[name]} {pair[0]:.1%} → {pair[1]:.1%}", f"+{limits.rate_change:.0%}"
+    return _tested(words, limit, tests.get(name))
 
 
 def _events(record: RunRecord, *, are_warnings_told: bool) -> list[Loss]:
-    """Return what the guard did: the newest few. Its warnings say again what was measured."""
-    events = events_of(record.guard)
+    """Return what the guard did: the newest few. Its warnings say again what was measured.
+
+    A stop is a heavy loss where the guard has tested it, or where nothing is drawn.
+    """
+    events, is_tested = events_of(record.guard), isinstance(record.guard.get("tests"), list)
     told = [event for event in events if are_warnings_told or event.action != "warn"]
     return [
         Loss(
             f"the guard's action at step {event.step} was {event.action}: {in_one_sentence(event.finding)}",
-            is_bad=event.action == "stop",
+            is_bad=event.action == "stop" and (is_tested or event.finding.name == "guard/perplexity"),
         )
         for event in told[-MOST_EVENTS:]
     ]

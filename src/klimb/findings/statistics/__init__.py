@@ -1,6 +1,6 @@
 """Statistics as functions of numbers: every interval and every test of klimb is made here."""
 
-from klimb.findings.statistics.chance import paired_chance, unpaired_chance
+from klimb.findings.statistics.chance import AlarmBudget, permutation_test, sign_test
 from klimb.findings.statistics.correlations import pearson, ranks, spearman
 from klimb.findings.statistics.interval import ALPHA, CONFIDENCE, Interval
 from klimb.findings.statistics.means import (
@@ -26,6 +26,7 @@ __all__ = [
     "CONFIDENCE",
     "LEAST_UNITS",
     "LOG_BOUND",
+    "AlarmBudget",
     "Difference",
     "Interval",
     "Profile",
@@ -38,15 +39,15 @@ __all__ = [
     "k1",
     "k3",
     "mean_interval",
-    "paired_chance",
     "paired_interval",
     "pareto_k",
     "pearson",
     "performance_profile",
+    "permutation_test",
     "perplexity",
     "probability_of_improvement",
     "ranks",
     "share_ends",
+    "sign_test",
     "spearman",
-    "unpaired_chance",
 ]

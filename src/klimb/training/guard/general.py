@@ -83,7 +83,7 @@ def general_problems(names: Sequence[str], *, num_problems: int, pattern: str) -
 
     Args:
         names: `everyday`, or datasets of reasoning-gym, easy where `EASY` says so, else with default parameters.
-        num_problems: of each set, at most.
+        num_problems: of each set, at most; a question of several sets is asked once, for the first of them.
         pattern: what `format_problem` is scored with; empty leaves that out.
 
     Raises:
@@ -97,6 +97,8 @@ def general_problems(names: Sequence[str], *, num_problems: int, pattern: str) -
         # As written: a model that rambles past the limit is compared with itself, and must show what it forgets.
         functions[name] = apply_truncation(task.score, "as-written")
         problems += [replace(problem, metadata={SET: name}) for problem in task.held_out[:num_problems]]
+    # Asked twice, a question would count as two that change alike.
+    problems = list({repr(problem.messages): problem for problem in reversed(problems)}.values())[::-1]
     # With sets of reasoning-gym or a pattern of somebody's, a response could keep the score function busy for ever.
     trusted = not pattern and {*names} <= {EVERYDAY}
     return ProblemSet(name="general", train=(), held_out=tuple(problems), score=ScoreBySet(functions), trusted=trusted)

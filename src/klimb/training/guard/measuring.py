@@ -23,8 +23,8 @@ from klimb.experience import Sample, SamplingSettings
 from klimb.policies import Policy
 from klimb.samplers import Sampler
 from klimb.tasks import ProblemSet, Response, Scorer, ScorerSettings
+from klimb.training.guard.base_metrics import BaseMetrics, Flags
 from klimb.training.guard.general import SET, format_problem, general_problems
-from klimb.training.guard.limits import BaseMetrics, Flags
 from klimb.training.guard.settings import GuardSettings
 
 HIGHEST_COMPRESSION = 2.4

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
-from annotated_types import Ge, Gt, Le, MaxLen
+from annotated_types import Ge, Gt, Le, Lt, MaxLen
 
 from klimb.declarations import Count, Fraction, FromList, OrWord, PathText, ShortText, configurable
 from klimb.findings.guard.thresholds import THRESHOLDS
@@ -13,6 +13,10 @@ from klimb.tasks.reasoning_gym import check_dataset
 
 EVERYDAY = "everyday"
 """The set that is shipped: short questions of general knowledge."""
+
+
+NUM_EVERYDAY = 40
+"""Questions in it."""
 
 
 Action = Literal["warn", "stop", "rollback"]
@@ -64,6 +68,8 @@ class GuardSettings:
     """Limit of the share of responses that end in a loop."""
     min_format_fraction: Limit = None
     """Limit of the share of rollouts in which `format` is found."""
+    false_alarm_rate: Annotated[float, Gt(0), Lt(1)] = THRESHOLDS.false_alarm_rate
+    """Chance that a run in which nothing changed sees any alarm, spent over its checks and limits."""
     action: Action = "warn"
     """Beyond a limit: say so, end the run, or go back to the newest checkpoint at which no limit was broken."""
     rollback_learning_rate_factor: Annotated[Annotated[float, Gt(0), Le(1)] | None, OrWord("stop", None)] = None
@@ -77,6 +83,8 @@ class GuardSettings:
                 raise ValueError(f"guard.{name} must be >= 1, got {getattr(self, name)}")
         for name in LIMITS:
             _check_limit(name, getattr(self, name), least=1.0 if name == "max_perplexity_ratio" else 0.0)
+        if not 0 < self.false_alarm_rate < 1:
+            raise ValueError(f"guard.false_alarm_rate must be in (0, 1), got {self.false_alarm_rate}; 0.05 is usual")
         if self.action not in get_args(Action):
             raise ValueError(f"unknown guard.action {self.action!r}; there are {', '.join(get_args(Action))}")
         factor = self.rollback_learning_rate_factor

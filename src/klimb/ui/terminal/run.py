@@ -67,13 +67,19 @@ def print_guard(console: Console, path: Path) -> None:
         console.print(Text(_in_words(event), style="yellow"), soft_wrap=True)
 
 
-def guard_facts(settings: GuardSettings | None) -> list[tuple[str, str]]:
-    """Return the guard in one labelled line, for the beginning of a run; none where nothing is guarded."""
+def guard_facts(settings: GuardSettings | None, seen: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the guard in labelled lines, for the beginning of a run; none where nothing is guarded.
+
+    Args:
+        settings: of the guard.
+        seen: what it can see, a sentence each.
+    """
     if settings is None:
         return []
     sets = ", ".join(settings.general) or "no general problems"
     text = "no text" if settings.text == "none" else f"text {settings.text}"
-    return [("guard", f"{text}, {sets} · every {settings.every_steps} steps · beyond a limit: {settings.action}")]
+    watched = f"{text}, {sets} · every {settings.every_steps} steps · beyond a limit: {settings.action}"
+    return [("guard", watched), *(("guard", sentence) for sentence in seen)]
 
 
 def _rows(before: Mapping[str, Any]) -> list[tuple[str, str]]:
