@@ -1,17 +1,17 @@
 """Statistics as functions of numbers: every interval and every test of klimb is made here."""
 
 from klimb.findings.statistics.chance import paired_chance, unpaired_chance
-from klimb.findings.statistics.correlations import pearson, ranks, spearman
+from klimb.findings.statistics.correlations import Correlation, correlation, pearson, ranks, spearman
 from klimb.findings.statistics.interval import ALPHA, CONFIDENCE, Interval
 from klimb.findings.statistics.means import (
     LEAST_UNITS,
     Difference,
-    cluster_half_width,
     difference_of_groups,
     mean_interval,
     paired_interval,
 )
 from klimb.findings.statistics.proportions import mid_p_ends
+from klimb.findings.statistics.rewards import MeanReward, difference_of_rewards, mean_reward, units_for_any_share
 from klimb.findings.statistics.runs import (
     Profile,
     interquartile_mean,
@@ -26,18 +26,22 @@ __all__ = [
     "CONFIDENCE",
     "LEAST_UNITS",
     "LOG_BOUND",
+    "Correlation",
     "Difference",
     "Interval",
+    "MeanReward",
     "Profile",
     "chi_square",
-    "cluster_half_width",
+    "correlation",
     "difference_of_groups",
+    "difference_of_rewards",
     "effective_share",
     "interquartile_mean",
     "iqm",
     "k1",
     "k3",
     "mean_interval",
+    "mean_reward",
     "mid_p_ends",
     "paired_chance",
     "paired_interval",
@@ -48,5 +52,6 @@ __all__ = [
     "probability_of_improvement",
     "ranks",
     "spearman",
+    "units_for_any_share",
     "unpaired_chance",
 ]

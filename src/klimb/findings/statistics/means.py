@@ -77,8 +77,8 @@ class _Groups:
     def effective(self) -> float:
         """Independent observations that a share is worth: p(1 − p) over its variance, no fewer than units."""
         share, variance = self.mean, float((self.influences**2).sum())
-        if variance <= 0:
-            return self.num_equal
+        if variance <= 0:  # balanced units say nothing against independence; without both values they say nothing
+            return self.num_values if 0 < share < 1 else self.num_equal
         return min(max(share * (1 - share) / variance, self.num_equal), self.num_values)
 
 
@@ -183,24 +183,3 @@ def _grouped(values: Numbers, clusters: Clusters, *, by_unit: bool) -> _Groups:
     means = np.bincount(index, weights=values) / sizes
     weights = np.full(len(sizes), 1 / len(sizes)) if by_unit else sizes / len(values)
     return _Groups(means, weights, sizes, is_share=bool(np.isin(values, (0.0, 1.0)).all()))
-
-
-def cluster_half_width(values: Numbers, clusters: Clusters) -> float | None:
-    """Half width of a 95 % interval of the mean, responses to the same prompt not being independent.
-
-        1.96·√( max( C/(C − 1) · Σ_c ( Σ_{i in c} (r_i − r̄) )², n/(n − 1) · Σ_i (r_i − r̄)² ) ) / n
-
-    with C clusters (prompts) and n values. For C clusters of m equal values it is the half width of C values; for
-    clusters of one it is 1.96·s/√n. It is never below that: prompts chosen for equal pass rates would seem certain
-    otherwise. None for fewer than 2 clusters.
-
-    Source: the cluster-robust variance of a mean (Cochran 1977, chapter 9; Liang and Zeger 1986).
-    """
-    centred = values - values.mean()
-    sums = np.bincount(clusters, weights=centred)
-    num_clusters, n = len(sums), len(values)
-    if num_clusters < 2:
-        return None
-    between = num_clusters / (num_clusters - 1) * (sums**2).sum()
-    independent = n / (n - 1) * (centred**2).sum()
-    return float(1.959963984540054 * np.sqrt(max(between, independent)) / n)

@@ -1,0 +1,188 @@
+"""What rewards say of the prompts they came from: their mean, how it differs, and how many prompts would tell.
+
+Rewards of two values (0 and 1, −1 and 1, …) are a share, moved and stretched; a share has the better intervals.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from klimb.findings.statistics.interval import ALPHA, Interval
+from klimb.findings.statistics.means import Difference, difference_of_groups, mean_interval
+from klimb.findings.statistics.proportions import mid_p_ends
+
+Numbers = NDArray[np.float64]
+
+
+Clusters = NDArray[np.int64]
+
+
+CHANCE_OF_FORECAST = 0.8
+"""That the data which a forecast asks for is enough."""
+
+
+MOST_UNITS = 10_000_000
+"""A forecast that asks for more says nothing."""
+
+
+NUM_HALVINGS = 50
+
+
+@dataclass(frozen=True)
+class MeanReward:
+    """The mean of rewards with its interval, and what a forecast needs.
+
+    Attributes:
+        interval: in units of the reward.
+        span: the larger of two values minus the smaller, for rewards of two values; else 0.
+        lowest: the smaller of the two.
+        num_equal: units with equally many values that would be worth as much: (Σn)²/Σn².
+        num_values: values.
+    """
+
+    interval: Interval
+    span: float
+    lowest: float
+    num_equal: float
+    num_values: int
+
+    @property
+    def num_independent(self) -> float:
+        """Independent values that would have so wide an interval; of rewards of two values."""
+        share, wanted = (self.interval.value - self.lowest) / self.span, self.interval.half_width / self.span
+        low, high = 0.1, 4.0 * self.num_values
+        for _ in range(NUM_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if _half_of_share(share, middle) > wanted else (low, middle)
+        return (low + high) / 2
+
+    def units_for(self, half_width: float) -> int | None:
+        """Units after which a new interval is no wider, with a chance of 80 %; None without an interval or any number.
+
+        As many values a unit, as unevenly spread. What the data say of the variance is uncertain, and so is what the
+        next data will say. Both are in the forecast: the new variance over the old one is at most the 80 % quantile of
+        F with the units of both less one; a share is at most as near to one half as the 80 % limit of the new one.
+        """
+        if not self.interval.is_known:
+            return None
+        half = self._next_half_of_share() if self.span else self._next_half_of_mean
+        return _smallest(half, half_width)
+
+    def _next_half_of_mean(self, num_units: int) -> float:
+        equal, freedom = self._next_equal(num_units), max(self.num_equal - 1, 1.0)
+        now = special.stdtrit(freedom, 1 - ALPHA / 2)
+        later = special.stdtrit(equal - 1, 1 - ALPHA / 2) * np.sqrt(_more_variance(equal - 1, freedom))
+        return float(self.interval.half_width * later / now * np.sqrt(self.num_equal / equal))
+
+    def _next_half_of_share(self) -> Callable[[int], float]:
+        return partial(self._half_of_share_after, (self.interval.value - self.lowest) / self.span, self.num_independent)
+
+    def _half_of_share_after(self, share: float, number: float, num_units: int) -> float:
+        """Half width in units of the reward, if `share` is now known as well as from `number` independent values."""
+        equal = self._next_equal(num_units)
+        worth = number / self.num_equal
+        if self.num_equal < self.num_values:
+            worth = max(worth / _more_variance(equal - 1, max(self.num_equal - 1, 1.0)), min(worth, 1.0))
+        later = equal * worth
+        low, high = mid_p_ends(share, number * later / (number + later), alpha=2 * (1 - CHANCE_OF_FORECAST))
+        return self.span * _half_of_share(float(np.clip(0.5, low, high)), later)
+
+    def _next_equal(self, num_units: int) -> float:
+        return max(num_units * self.num_equal / self.interval.num_units, 2.0)
+
+
+def mean_reward(rewards: Numbers, clusters: Clusters, *, unit: str) -> MeanReward:
+    """Return the mean of rewards with its 95 % interval over units, never narrower than that of independent rewards.
+
+    Prompts chosen for equal pass rates would seem certain otherwise: their means do not differ, those of the next
+    prompts will.
+
+    Args:
+        rewards: finite numbers.
+        clusters: the unit of each.
+        unit: the noun for a unit.
+    """
+    lowest, span = _two_values(rewards)
+    values = (rewards - lowest) / span if span else rewards
+    found = mean_interval(values, clusters, unit=unit)
+    if found.is_known and rewards.min() == rewards.max() and not np.isin(rewards[0], (0.0, 1.0)):
+        found = found.without_ends("all rewards are equal")
+    if found.is_known and not span:
+        alone = mean_interval(values, np.arange(len(values)), unit=unit)
+        if alone.half_width > found.half_width:
+            found = replace(found, low=alone.low, high=alone.high, method=f"{alone.method}, as if independent")
+    sizes = np.unique(clusters, return_counts=True)[1].astype(np.float64)
+    return MeanReward(
+        _stretched(found, lowest, span), span, lowest, float(sizes.sum() ** 2 / (sizes**2).sum()), len(rewards)
+    )
+
+
+def difference_of_rewards(
+    first: Numbers, first_clusters: Clusters, second: Numbers, second_clusters: Clusters, *, unit: str
+) -> Difference:
+    """Return the mean of `second` minus that of `first`, as `difference_of_groups` does, for rewards of any two values.
+
+    Args:
+        first: rewards of one side.
+        first_clusters: the unit of each; the same number on both sides is the same unit.
+        second: rewards of the other side.
+        second_clusters: the unit of each.
+        unit: the noun for a unit.
+    """
+    lowest, span = _two_values(np.concatenate([first, second]))
+    scale = span or 1.0
+    moved = [(side - lowest) / scale if span else side for side in (first, second)]
+    found = difference_of_groups(moved[0], first_clusters, moved[1], second_clusters, unit=unit)
+    return replace(found, interval=_stretched(found.interval, 0.0, scale))
+
+
+def units_for_any_share(half_width: float) -> int | None:
+    """Units after which the 95 % interval of a share is no wider, whatever the share and with one value a unit."""
+    return _smallest(partial(_half_of_share, 0.5), half_width)
+
+
+def _two_values(rewards: Numbers) -> tuple[float, float]:
+    """Return the smaller of two values and their distance; no distance for any other number of values."""
+    lowest, highest = float(rewards.min()), float(rewards.max())
+    if highest > lowest and np.isin(rewards, (lowest, highest)).all():
+        return lowest, highest - lowest
+    return (0.0, 1.0) if np.isin(rewards, (0.0, 1.0)).all() else (0.0, 0.0)
+
+
+def _stretched(found: Interval, lowest: float, span: float) -> Interval:
+    if not span:
+        return found
+    return replace(
+        found,
+        value=lowest + span * found.value,
+        low=lowest + span * found.low,
+        high=lowest + span * found.high,
+    )
+
+
+def _half_of_share(share: float, number: float) -> float:
+    low, high = mid_p_ends(share, number)
+    return (high - low) / 2
+
+
+def _more_variance(freedom: float, old_freedom: float) -> float:
+    """How many times the old variance the new one is at most, with a chance of 80 %; no less than once."""
+    return max(float(special.fdtri(freedom, old_freedom, CHANCE_OF_FORECAST)), 1.0)
+
+
+def _smallest(half: Callable[[int], float], wanted: float) -> int | None:
+    """Return the smallest number of units whose half width is at most the wanted one."""
+    high = 2
+    while half(high) > wanted:
+        high *= 2
+        if high > MOST_UNITS:
+            return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if half(middle) > wanted else (low, middle)
+    return high
