@@ -184,11 +184,12 @@ class Layout:
 
 
 def _layouts() -> Iterator[Layout]:
-    own, rows = np.linspace(1.0, 200.0, 200), np.arange(200)
+    rows = np.arange(200)
+    own = (1 + rows).astype(np.float64)
     days = np.repeat([1.0, 2.0, 3.0], (60, 80, 60))
     yield Layout("200 ratings, own times", own, rows)
     yield Layout("40 ratings, own times", own[:40], rows[:40])
-    yield Layout("200 ratings, blocks of 64", 1.0 + rows // 64, rows)
+    yield Layout("200 ratings, blocks of 64", 1 + own // 64, rows)
     yield Layout("200 ratings, three days", days, rows)
     yield Layout("200 ratings, one stamp but for one", np.repeat([1.0, 2.0], (1, 199)), rows)
     yield Layout("200 ratings, one stamp but for six", np.repeat([1.0, 2.0], (6, 194)), rows)
@@ -202,6 +203,7 @@ def _layouts() -> Iterator[Layout]:
         np.repeat([1.0, 2.0, 3.0], (120, 160, 120)),
         np.arange(400),
         change=0.2,
+        since=1.5,
     )
     yield Layout("200 ratings, own times, 20 points more", own, rows, change=0.2, since=100.5)
 
