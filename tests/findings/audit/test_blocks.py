@@ -146,6 +146,15 @@ def test_the_nearest_logged_answer_decides():
     assert sum(block.figures[0].y) == 3
 
 
+@pytest.mark.parametrize(
+    ("num_prompts", "every", "status"), [(4, 2, "unknown"), (40, 2, "warning"), (40, 8, "bad"), (40, 1, "good")]
+)
+def test_few_fresh_answers_do_not_tell_that_the_data_lacks_them(num_prompts: int, every: int, status: str):
+    logged = [made(n, prompt=f"p{n}") for n in range(num_prompts)]
+    fresh = [made(n, prompt=f"p{n}", response="an answer" if n % every == 0 else "zzz") for n in range(num_prompts)]
+    assert finding(coverage_block(logged, fresh, (), LIMITS), COVERED).status == status
+
+
 def test_coverage_without_fresh_answers_is_unknown():
     assert finding(coverage_block([made()], None, (), LIMITS), COVERED).status == "unknown"
 
@@ -495,6 +504,16 @@ def test_a_finding_with_two_thresholds_names_both():
     }
     assert {name: thresholds[name] for name in expected} == expected
     assert "good up to 0 %, bad above 5 % of samples" in thresholds["log-probabilities moved by one place"]
+
+
+def test_uneven_rows_ask_for_more_prompts_than_even_ones():
+    # 40 rows of one prompt and one of each of 19 others.
+    rows = [made(n, prompt=f"question {max(n - 39, 0)}") for n in range(59)]
+    counts = np.array([40.0] + [1.0] * 19) / 59
+    effective = math.exp(-(counts * np.log(counts)).sum())
+    found = finding(redundancy_block(rows, LIMITS), EFFECTIVE_PROMPTS)
+    assert found.number == pytest.approx(effective)
+    assert f"{math.ceil(16 * 20 / effective)} different prompts in all, or to 16 with as many rows each" in found.advice
 
 
 @pytest.mark.parametrize(("num_prompts", "status"), [(15, "bad"), (16, "warning"), (28, "warning"), (32, "good")])

@@ -26,8 +26,8 @@ CHANCE_OF_FORECAST = 0.8
 
 
 QUANTILE_OF_SKEWED = 0.9
-"""Of F, for rewards of more than two values: few skewed ones hide how heavy their tail is. It is still enough four times
-in five."""
+"""Of F, for rewards of more than two values: few skewed ones hide how heavy their tail is. So it is still enough
+in 80 % of cases."""
 
 
 MOST_UNITS = 10_000_000
