@@ -17,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.coverage import guard, held_out
+from benchmarks.coverage import audit, guard, held_out
 from benchmarks.coverage.cells import Alarms, Cell, Coverage, Part
 from benchmarks.coverage.tables import alarm_table, coverage_table
 from benchmarks.page import fill_page
 
 PARTS: Mapping[str, Part] = {
     "guard": guard.cells,
+    "audit": audit.cells,
     "held_out": held_out.cells,
 }
 

@@ -1,13 +1,14 @@
 """What each block finds, by hand-counted data, and what it says when a piece is missing."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from tests.findings.audit.fabricated import drawn, made
 
-from klimb.experience.samples import Message, SamplingSettings
+from klimb.experience.samples import Message, Sample, SamplingSettings
 from klimb.findings.audit import audit
 from klimb.findings.audit.contamination import contamination_block, found_in_part, found_whole, word_runs
 from klimb.findings.audit.coverage import COVERED, UNSEEN, coverage_block, nearest_similarity
@@ -21,6 +22,7 @@ from klimb.findings.audit.report import Block
 from klimb.findings.audit.signal import GROUPED, INTERVAL, ZERO_VARIANCE, equal_groups, signal_block
 from klimb.findings.audit.thresholds import Thresholds
 from klimb.findings.finding import Finding
+from klimb.findings.statistics import share_ends, units_for_any_share
 
 LIMITS = Thresholds()
 
@@ -144,6 +146,15 @@ def test_the_nearest_logged_answer_decides():
     assert sum(block.figures[0].y) == 3
 
 
+@pytest.mark.parametrize(
+    ("num_prompts", "every", "status"), [(4, 2, "unknown"), (40, 2, "warning"), (40, 8, "bad"), (40, 1, "good")]
+)
+def test_few_fresh_answers_do_not_tell_that_the_data_lacks_them(num_prompts: int, every: int, status: str):
+    logged = [made(n, prompt=f"p{n}") for n in range(num_prompts)]
+    fresh = [made(n, prompt=f"p{n}", response="an answer" if n % every == 0 else "zzz") for n in range(num_prompts)]
+    assert finding(coverage_block(logged, fresh, (), LIMITS), COVERED).status == status
+
+
 def test_coverage_without_fresh_answers_is_unknown():
     assert finding(coverage_block([made()], None, (), LIMITS), COVERED).status == "unknown"
 
@@ -185,9 +196,34 @@ def test_single_responses_have_no_zero_variance_share():
 
 
 def test_the_same_prompt_in_two_groups_is_one_prompt_for_the_interval():
-    one = [made(n, group=f"g{n % 4}", prompt=f"p{n % 4 % 2}", reward=float(n % 4 % 2)) for n in range(16)]
-    # Two prompts with means 0 and 1: √(2/1 · (4² + 4²)) / 16 · 1.96
-    assert finding(signal_block(one, LIMITS), INTERVAL).number == pytest.approx(1.959964 * 8 / 16)
+    def interval(groups: int) -> float | None:
+        rows = [made(n, group=f"g{n % groups}", prompt=f"p{n % 8}  ", reward=float(n % 8 < 5)) for n in range(32)]
+        return finding(signal_block(rows, LIMITS), INTERVAL).number
+
+    # 8 prompts of one mean each are 8 answers, whatever their groups are called.
+    low, high = share_ends(5 / 8, 8)
+    assert interval(8) == interval(16) == pytest.approx((high - low) / 2, rel=0.1)
+
+
+def test_too_few_prompts_have_no_interval_with_the_reason_and_how_many_would_do():
+    found = finding(
+        signal_block([made(n, prompt=f"p{n % 4}", reward=float(n % 2)) for n in range(64)], LIMITS), INTERVAL
+    )
+    assert (found.number, found.status) == (None, "unknown")
+    assert "4 prompts" in found.title
+    assert f"{units_for_any_share(0.1)} different prompts" in found.advice
+
+
+@pytest.mark.parametrize(("num_prompts", "status"), [(10, "unknown"), (100, "warning")])
+def test_a_mean_outside_its_limits_is_a_warning_if_it_is_so_by_more_than_chance(num_prompts: int, status: str):
+    samples = [made(n, prompt=f"p{n}", group=f"g{n}", reward=float(n % 5 == 0)) for n in range(num_prompts)]
+    assert finding(signal_block(samples, LIMITS), "mean reward").status == status
+
+
+def test_a_log_read_twice_under_other_names_is_as_uncertain_as_once():
+    once = [made(n, prompt=f"p{n}", group=f"g{n}", reward=float(n % 3 == 0)) for n in range(30)]
+    again = [replace(sample, sample_id=f"again{n}", group_id=f"again{n}") for n, sample in enumerate(once[:10])]
+    assert finding(signal_block([*once, *again], LIMITS), INTERVAL) == finding(signal_block(once, LIMITS), INTERVAL)
 
 
 def test_pass_rate_histogram_counts_prompts():
@@ -300,6 +336,34 @@ def test_rewarded_length_is_seen_by_both_correlations():
     assert list(block.figures[0].y) == sorted(block.figures[0].y)
 
 
+def of_length(length: int, **others: object) -> Sample:
+    return made(ids=(9,) * length, log_mu=(-1.0,) * length, **others)
+
+
+def test_a_correlation_of_few_prompts_is_no_claim_and_that_of_many_is_one():
+    def status(num_prompts: int, copies: int = 1) -> str:
+        generator = np.random.default_rng(3)
+        lengths = generator.integers(5, 60, num_prompts)
+        rewards = np.asarray(lengths + generator.normal(0.0, 30.0, num_prompts), dtype=np.float64)
+        rows = [
+            of_length(int(length), prompt=f"p{n}", reward=float(reward))
+            for n, (length, reward) in enumerate(zip(lengths, rewards, strict=True))
+        ]
+        return finding(length_block(rows * copies, LIMITS), "correlation of reward and length").status
+
+    assert status(8) == "good"
+    assert status(8, copies=40) == "good"
+    assert status(120) == "warning"
+
+
+def test_a_correlation_over_answers_to_one_prompt_is_not_tested():
+    found = finding(
+        length_block([of_length(n, reward=float(n)) for n in range(3, 30)], LIMITS), "correlation of reward and length"
+    )
+    assert (found.number, found.status) == (pytest.approx(1.0), "unknown")
+    assert "1 prompt" in found.title
+
+
 def test_texts_without_ids_are_measured_in_characters():
     samples = [made(n, ids=(), log_mu=None, response="x" * n, reward=float(n)) for n in range(5)]
     block = length_block(samples, LIMITS)
@@ -335,16 +399,74 @@ def test_thumbs_of_one_side_are_a_warning():
     assert finding(feedback_block([made(n) for n in range(5)], LIMITS), "positive share").status == "warning"
 
 
+def rated_at(times: Sequence[float], rewards: Sequence[float], **others: Sequence[str]) -> Finding:
+    """Drift of ratings of different prompts at these times."""
+    prompts = others.get("prompts") or [f"p{n}" for n in range(len(times))]
+    users = others.get("users") or [""] * len(times)
+    samples = [
+        made(n, created_at=time, reward=reward, prompt=prompt, metadata={"user": user} if user else {})
+        for n, (time, reward, prompt, user) in enumerate(zip(times, rewards, prompts, users, strict=True))
+    ]
+    return finding(feedback_block(samples, LIMITS), "drift in time")
+
+
 def test_drift_between_the_halves_of_time():
     # Stored out of order: the late ones are good.
-    samples = [made(n, created_at=float(1 + n), reward=float(n >= 50)) for n in reversed(range(100))]
-    found = finding(feedback_block(samples, LIMITS), "drift in time")
+    found = rated_at([float(1 + n) for n in reversed(range(100))], [float(n >= 50) for n in reversed(range(100))])
     assert (found.number, found.status) == (1.0, "warning")
+    assert "100 prompts" in found.evidence
+
+
+def test_drift_is_split_between_stamps_and_not_within():
+    # Three days of 30, 40 and 30; within each the low rewards come last.
+    days, sizes = [1.0, 2.0, 3.0], [30, 40, 30]
+    times = [day for day, size in zip(days, sizes, strict=True) for _ in range(size)]
+    rewards = [float(n < size / 2) for size in sizes for n in range(size)]
+    found = rated_at(times, rewards)
+    assert (found.number, found.status) == (0.0, "good")
+    assert "30 ratings before and 70 after" in found.evidence
+
+
+@pytest.mark.parametrize(
+    ("times", "reason"), [([1.0] + [2.0] * 59, "on one side"), ([5.0] * 60, "different times"), ([0.0] * 60, "times")]
+)
+def test_without_two_times_there_is_no_test_of_drift_and_the_reason_is_given(times: list[float], reason: str):
+    found = rated_at(times, [float(n % 2) for n in range(60)])
+    assert found.status == "unknown"
+    assert reason in found.title
+
+
+def test_many_answers_to_few_prompts_are_no_drift():
+    # Three prompts before and three after: the prompts differ, which says nothing of time.
+    prompts = [f"p{n // 40}" for n in range(240)]
+    found = rated_at(
+        [float(1 + n) for n in range(240)], [float(n // 40 in (3, 4, 5)) for n in range(240)], prompts=prompts
+    )
+    assert (found.number, found.status) == (1.0, "unknown")
+
+
+def test_few_users_are_the_units_where_they_differ():
+    # Seven users, the early three of whom rate low: not a fact about time.
+    users = [f"u{n // 20}" for n in range(140)]
+    found = rated_at([float(1 + n) for n in range(140)], [float(n // 20 >= 3) for n in range(140)], users=users)
+    assert found.status == "unknown"
+    assert "users" in found.title
+    one = rated_at([float(1 + n) for n in range(140)], [float(n >= 70) for n in range(140)], users=["me"] * 140)
+    assert one.status == "warning"
+
+
+def test_a_rating_stored_twice_counts_once_for_drift():
+    times, rewards, prompts = (
+        [float(1 + n // 2) for n in range(40)],
+        [float(n % 4 > 1) for n in range(40)],
+        [f"p{n // 2}" for n in range(40)],
+    )
+    once = rated_at(times[::2], rewards[::2], prompts=prompts[::2])
+    assert rated_at(times, rewards, prompts=prompts).evidence == once.evidence
 
 
 def test_an_even_stream_does_not_drift():
-    samples = [made(n, created_at=float(1 + n), reward=float(n % 2)) for n in range(100)]
-    assert finding(feedback_block(samples, LIMITS), "drift in time").number == 0.0
+    assert rated_at([float(1 + n) for n in range(100)], [float(n % 2) for n in range(100)]).number == 0.0
 
 
 def test_one_users_share_of_the_ratings():
@@ -382,6 +504,16 @@ def test_a_finding_with_two_thresholds_names_both():
     }
     assert {name: thresholds[name] for name in expected} == expected
     assert "good up to 0 %, bad above 5 % of samples" in thresholds["log-probabilities moved by one place"]
+
+
+def test_uneven_rows_ask_for_more_prompts_than_even_ones():
+    # 40 rows of one prompt and one of each of 19 others.
+    rows = [made(n, prompt=f"question {max(n - 39, 0)}") for n in range(59)]
+    counts = np.array([40.0] + [1.0] * 19) / 59
+    effective = math.exp(-(counts * np.log(counts)).sum())
+    found = finding(redundancy_block(rows, LIMITS), EFFECTIVE_PROMPTS)
+    assert found.number == pytest.approx(effective)
+    assert f"{math.ceil(16 * 20 / effective)} different prompts in all, or to 16 with as many rows each" in found.advice
 
 
 @pytest.mark.parametrize(("num_prompts", "status"), [(15, "bad"), (16, "warning"), (28, "warning"), (32, "good")])

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.findings.audit.fabricated import drawn, made
 
@@ -11,6 +12,7 @@ from klimb.experience.samples import Sample, SamplingSettings
 from klimb.experience.segments import write_samples
 from klimb.experience.store import open_store
 from klimb.findings.audit import AuditReport, Thresholds, audit
+from klimb.findings.statistics import mean_reward, share_ends
 
 
 def moved(sample: Sample) -> Sample:
@@ -85,6 +87,33 @@ def test_an_interval_wider_than_the_hoped_gain_asks_for_more():
         thresholds=Thresholds(max_zero_variance=1.0, hoped_gain=0.01),
     ).verdict
     assert (verdict.kind, verdict.decided_by) == ("collect-more", "expected interval")
+
+
+def test_the_number_of_prompts_to_collect_is_whole_and_enough():
+    samples, log_pi = drawn(num_prompts=20)
+    coins = [replace(s, reward=float(int(s.group_id[1:]) % 2)) for s in samples]
+    loose = Thresholds(max_zero_variance=1.0)
+    verdict = audit(coins, log_pi=log_pi, thresholds=loose).verdict
+    assert (verdict.kind, verdict.decided_by) == ("collect-more", "expected interval")
+    rewards = np.array([s.reward for s in coins])
+    needed = mean_reward(rewards, np.arange(160) // 8, unit="prompt").units_for(0.1)
+    assert f"{needed} different prompts in all, {needed / 20:.1f} times as many" in verdict.next_action
+    assert "4 in 5" in verdict.next_action
+    low, high = share_ends(0.5, needed)
+    assert (high - low) / 2 <= 0.1
+
+
+def test_three_prompts_have_no_interval_and_are_told_how_many_are_enough_at_any_rate():
+    samples, log_pi = drawn(num_prompts=3)
+    verdict = audit(samples, log_pi=log_pi).verdict
+    assert (verdict.kind, verdict.decided_by) == ("collect-more", "effective prompts")
+    assert verdict.interval_half_width is None
+    assert "3 prompts" in verdict.interval_note
+    assert "16 different prompts" in verdict.next_action
+    assert "at any pass rate" in verdict.next_action
+    few = audit(samples, log_pi=log_pi, thresholds=Thresholds(min_effective_prompts=1)).verdict
+    assert few.kind == "rl-with-correction"
+    assert "cannot be said" in few.reason
 
 
 def test_few_prompts_ask_for_more():

@@ -4,18 +4,22 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from klimb.findings.statistics import (
     chi_square,
-    cluster_half_width,
+    correlation,
     effective_share,
     k1,
     k3,
+    mean_reward,
     pareto_k,
     pearson,
     perplexity,
     ranks,
+    share_ends,
     spearman,
+    units_for_any_share,
 )
 from klimb.findings.statistics.weights import pareto_shape
 
@@ -127,36 +131,119 @@ def test_effective_number_of_uneven_counts_by_hand():
     assert perplexity(numbers(3.0, 1.0)) == pytest.approx(4 / 3**0.75)
 
 
-def test_half_width_of_independent_values_is_the_textbook_one():
+def test_the_interval_of_one_value_a_prompt_is_students():
     values = np.random.default_rng(4).normal(size=50)
-    expected = 1.959964 * values.std(ddof=1) / math.sqrt(50)
-    assert cluster_half_width(values, np.arange(50)) == pytest.approx(expected, rel=1e-6)
+    expected = stats.t.ppf(0.975, 49) * stats.sem(values)
+    assert mean_reward(values, np.arange(50), unit="prompt").interval.half_width == pytest.approx(expected)
 
 
 def test_repeating_every_answer_adds_no_information():
     values = np.random.default_rng(5).normal(size=50)
-    alone = cluster_half_width(values, np.arange(50))
-    assert cluster_half_width(np.repeat(values, 8), np.repeat(np.arange(50), 8)) == pytest.approx(alone)
+    alone = mean_reward(values, np.arange(50), unit="prompt").interval
+    again = mean_reward(np.repeat(values, 8), np.repeat(np.arange(50), 8), unit="prompt").interval
+    assert (again.low, again.high) == pytest.approx((alone.low, alone.high))
 
 
-def test_half_width_covers_the_mean_of_other_draws_nineteen_times_in_twenty():
-    generator = np.random.default_rng(6)
-    clusters = np.repeat(np.arange(64), 8)
-    inside = 0
-    for _ in range(400):
-        rates = generator.beta(1.0, 1.0, 64)
-        rewards = (generator.uniform(size=(64, 8)) < rates[:, None]).astype(np.float64).reshape(-1)
-        half = cluster_half_width(rewards, clusters)
-        assert half is not None
-        inside += abs(rewards.mean() - 0.5) <= half
-    assert 0.92 <= inside / 400 <= 0.975
+@pytest.mark.parametrize("right", [1.0, 2.5])
+def test_balanced_groups_do_not_look_certain(right: float):
+    # Every prompt has one right and one wrong answer: by prompts alone the width would be 0.
+    values, prompts = np.tile([0.0, right], 50), np.repeat(np.arange(50), 2)
+    expected = right * stats.norm.ppf(0.975) * 0.5 / math.sqrt(100)
+    assert mean_reward(values, prompts, unit="prompt").interval.half_width == pytest.approx(expected, rel=0.03)
 
 
-def test_balanced_groups_do_not_look_certain():
-    # Every prompt has one right and one wrong answer: the clusters alone would give a width of 0.
-    values, clusters = np.tile([0.0, 1.0], 50), np.repeat(np.arange(50), 2)
-    assert cluster_half_width(values, clusters) == pytest.approx(1.959964 * 0.5 / math.sqrt(99), rel=1e-6)
+def test_balanced_graded_rewards_are_no_surer_than_independent_ones():
+    values, prompts = np.tile([0.0, 0.5, 1.0], 50), np.repeat(np.arange(50), 3)
+    expected = stats.t.ppf(0.975, 149) * stats.sem(values)
+    assert mean_reward(values, prompts, unit="prompt").interval.half_width == pytest.approx(expected)
 
 
-def test_one_prompt_has_no_interval():
-    assert cluster_half_width(numbers(0.0, 1.0, 1.0), np.zeros(3, dtype=np.int64)) is None
+def test_any_two_values_are_a_share_moved_and_stretched():
+    right = np.random.default_rng(8).uniform(size=60) < 0.9
+    prompts = np.repeat(np.arange(20), 3)
+    share = mean_reward(right.astype(np.float64), prompts, unit="prompt").interval
+    signs = mean_reward(np.where(right, 1.0, -1.0), prompts, unit="prompt").interval
+    assert (signs.value, signs.low, signs.high) == pytest.approx(
+        [2 * end - 1 for end in (share.value, share.low, share.high)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "prompts"), [(numbers(0.0, 1.0, 1.0, 0.0), np.arange(4)), (np.full(9, 0.3), np.arange(9))]
+)
+def test_without_enough_to_go_by_there_is_no_interval_and_no_forecast(values: np.ndarray, prompts: np.ndarray):
+    found = mean_reward(values, prompts, unit="prompt")
+    assert not found.interval.is_known
+    assert found.interval.reason
+    assert found.units_for(0.1) is None
+
+
+def test_a_forecast_of_graded_rewards_is_the_quantile_of_f():
+    values = np.random.default_rng(9).normal(size=12)
+    needed = mean_reward(values, np.arange(12), unit="prompt").units_for(0.3)
+
+    def half(number: int) -> float:
+        less = 1 + max(stats.kurtosis(values), 0.0) / 2
+        more = stats.f.ppf(0.9, (number - 1) / less, 11 / less)
+        return float(stats.t.ppf(0.975, number - 1) * values.std(ddof=1) * math.sqrt(more / number))
+
+    assert half(needed) <= 0.3 < half(needed - 1)
+
+
+def test_any_share_is_known_after_as_many_as_one_half_is():
+    needed = units_for_any_share(0.1)
+    assert half_width(0.5, needed) <= 0.1 < half_width(0.5, needed - 1)
+
+
+def half_width(share: float, number: float) -> float:
+    low, high = share_ends(share, number)
+    return (high - low) / 2
+
+
+def test_a_forecast_from_no_failure_at_all_does_not_trust_it():
+    found = mean_reward(np.ones(10), np.arange(10), unit="prompt")
+    needed = found.units_for(0.05)
+    assert needed is not None
+    assert half_width(1.0, needed) < 0.05  # more than if the share stayed 1
+
+
+def test_more_answers_of_the_same_kind_ask_for_fewer_prompts():
+    generator = np.random.default_rng(11)
+    one = (generator.uniform(size=30) < 0.5).astype(np.float64)
+    many = (generator.uniform(size=240) < 0.5).astype(np.float64)
+    few = mean_reward(many, np.repeat(np.arange(30), 8), unit="prompt").units_for(0.05)
+    assert few < mean_reward(one, np.arange(30), unit="prompt").units_for(0.05) / 2
+
+
+def test_the_interval_of_a_correlation_is_that_of_the_jackknife():
+    generator = np.random.default_rng(12)
+    x = generator.normal(size=15)
+    y = x + generator.normal(size=15)
+    found = correlation(x, y, np.arange(15), unit="prompt").interval
+    z = np.arctanh([np.corrcoef(np.delete(x, row), np.delete(y, row))[0, 1] for row in range(15)])
+    reach = stats.t.ppf(0.975, 14) * math.sqrt(14 / 15 * ((z - z.mean()) ** 2).sum())
+    middle = np.arctanh(np.corrcoef(x, y)[0, 1])
+    assert (found.low, found.high) == pytest.approx((math.tanh(middle - reach), math.tanh(middle + reach)))
+
+
+def test_repeated_pairs_make_no_correlation_surer():
+    x, y = np.random.default_rng(13).normal(size=(2, 12))
+    alone = correlation(x, y, np.arange(12), unit="prompt", of_ranks=True)
+    again = correlation(np.repeat(x, 5), np.repeat(y, 5), np.repeat(np.arange(12), 5), unit="prompt", of_ranks=True)
+    assert (again.p_value, again.interval.low) == pytest.approx((alone.p_value, alone.interval.low))
+
+
+def test_a_line_has_a_p_but_no_interval():
+    x = np.arange(10.0)
+    found = correlation(x, 2 * x, np.arange(10), unit="prompt")
+    assert not found.interval.is_known
+    # s = (x − x̄)²: (Σ s)²/(C·Σ s²), and Student's t of it.
+    sums = (x - 4.5) ** 2
+    share = sums.sum() ** 2 / (10 * (sums**2).sum())
+    assert found.p_value == pytest.approx(2 * stats.t.sf(math.sqrt(9 * share / (1 - share)), 9))
+
+
+def test_a_correlation_that_hangs_on_one_prompt_has_no_interval():
+    found = correlation(np.arange(9.0), numbers(1.0, *[0.0] * 8), np.arange(9), unit="prompt")
+    assert math.isnan(found.p_value)
+    assert "without one prompt" in found.interval.reason

@@ -4,20 +4,25 @@ from collections import defaultdict
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
+import numpy as np
+
 from klimb.experience.samples import Sample
 from klimb.findings.audit.evidence import (
     at_least,
     both_at_least,
     counted,
+    ends,
     normalised,
     percent,
     prompt_text,
+    prompt_units,
     short,
     unknown,
 )
 from klimb.findings.audit.report import Block, Figure
 from klimb.findings.audit.thresholds import Thresholds
 from klimb.findings.finding import Finding
+from klimb.findings.statistics import mean_interval
 
 COVERED = "the policy's own answers look like logged ones"
 
@@ -50,23 +55,35 @@ def coverage_block(
         return Block(name="coverage", title=title, findings=(unseen, missing))
     nearest = nearest_similarity(samples, fresh)
     known = [value for value in nearest if value is not None]
-    share = sum(value >= thresholds.min_similarity for value in known) / len(known) if known else 0.0
     covered = (
-        Finding(
-            name=COVERED,
-            evidence=f"{percent(share)} of {counted(len(known), 'answer')}",
-            status=at_least(share, good=thresholds.min_coverage, bad=thresholds.min_coverage / 2),
-            title=f"their nearest logged answer to the same prompt has a similarity of at least "
-            f"{thresholds.min_similarity:g}; {len(nearest) - len(known):,} answers were to prompts not in the data",
-            threshold=both_at_least(percent(thresholds.min_coverage), percent(thresholds.min_coverage / 2)),
-            source="coverage idea: arXiv 2512.11150; own choice of the number",
-            number=share,
-        )
+        _covered(fresh, nearest, thresholds)
         if known
         else unknown(COVERED, "no fresh answer is to a prompt of the data")
     )
     figures = (_picture(known),) if known else ()
     return Block(name="coverage", title=title, findings=(unseen, covered), figures=figures)
+
+
+def _covered(fresh: Sequence[Sample], nearest: Sequence[float | None], thresholds: Thresholds) -> Finding:
+    """Return the share of fresh answers that look like logged ones; what few of them lack by chance is no warning."""
+    compared = [(sample, value) for sample, value in zip(fresh, nearest, strict=True) if value is not None]
+    alike = np.array([value >= thresholds.min_similarity for _, value in compared], dtype=np.float64)
+    interval = mean_interval(alike, prompt_units([sample for sample, _ in compared]), unit="prompt")
+    least = thresholds.min_coverage
+    is_told = interval.value >= least or interval.high < least
+    doubt = "" if is_told else f" below the limit by no more than chance: {ends(interval)};"
+    return Finding(
+        name=COVERED,
+        evidence=f"{percent(interval.value)} of {counted(len(alike), 'answer')}",
+        status=at_least(interval.value if interval.value >= least else interval.high, good=least, bad=least / 2)
+        if is_told
+        else "unknown",
+        title=f"their nearest logged answer to the same prompt has a similarity of at least "
+        f"{thresholds.min_similarity:g};{doubt} {len(fresh) - len(compared):,} answers were to prompts not in the data",
+        threshold=both_at_least(percent(least), percent(least / 2)),
+        source="coverage idea: arXiv 2512.11150; own choice of the number",
+        number=interval.value,
+    )
 
 
 def nearest_similarity(samples: Sequence[Sample], fresh: Sequence[Sample]) -> list[float | None]:

@@ -1,17 +1,36 @@
 """What people's ratings are worth: how many, how positive, by how few, and whether they change."""
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from klimb.experience.samples import Sample
-from klimb.findings.audit.evidence import at_least, at_most, counted, is_rated, percent, short, unknown
+from klimb.findings.audit.evidence import (
+    CLAIM_ALPHA,
+    at_least,
+    at_most,
+    counted,
+    ends,
+    is_rated,
+    numbered,
+    percent,
+    prompt_text,
+    prompt_units,
+    short,
+    unknown,
+    user_of,
+)
 from klimb.findings.audit.report import Block
 from klimb.findings.audit.thresholds import Thresholds
 from klimb.findings.finding import Finding
+from klimb.findings.statistics import Difference, difference_of_groups
 
-Z_95 = 1.959963984540054
+DRIFT = "drift in time"
+
 
 NOT_AT_RANDOM = (
     "people rate few answers, and not at random: the rated ones are no picture of all. Compare label rates of slices "
@@ -96,22 +115,60 @@ def _concentration(rated: Sequence[Sample], thresholds: Thresholds) -> Finding:
 
 
 def _drift(rated: Sequence[Sample], thresholds: Thresholds) -> Finding:
-    """Mean reward of the second half in time minus that of the first, with the 95 % half width of the difference."""
-    name = "drift in time"
-    dated = sorted((sample.created_at, sample.reward or 0.0) for sample in rated if sample.created_at > 0)
-    if len(dated) < 4 or dated[0][0] == dated[-1][0]:
-        return unknown(name, "needs four ratings with different times")
-    rewards = np.array([reward for _, reward in dated])
-    first, second = rewards[: len(rewards) // 2], rewards[len(rewards) // 2 :]
-    drift = float(second.mean() - first.mean())
-    noise = float(Z_95 * np.sqrt(first.var(ddof=1) / len(first) + second.var(ddof=1) / len(second)))
-    moved = abs(drift) > thresholds.max_drift and abs(drift) > noise
+    """Mean reward after the stamp nearest to the middle minus that before it; rows of one stamp stay together."""
+    dated = sorted(_without_repeats(rated), key=lambda sample: sample.created_at)
+    middle = _middle(np.array([sample.created_at for sample in dated]))
+    if middle is None:
+        return unknown(DRIFT, "no two ratings have different times")
+    found = _change(dated, middle)
+    drift = found.interval.value
+    if not math.isfinite(found.p_value):
+        return replace(unknown(DRIFT, f"no test: {found.interval.reason}"), evidence=f"{drift:+.3f}", number=drift)
+    moved = abs(drift) > thresholds.max_drift and found.p_value < CLAIM_ALPHA
+    sides = f"{counted(middle, 'rating')} before and {len(dated) - middle:,} after"
     return Finding(
-        name=name,
-        evidence=f"{drift:+.3f} ± {short(noise)} (95 %)",
+        name=DRIFT,
+        evidence=f"{drift:+.3f} ({ends(found.interval)}), p {short(found.p_value)}, {sides}",
         status="warning" if moved else "good",
-        title="the second half in time is rated otherwise; hold out the latest rows, not random ones" if moved else "",
-        threshold=f"at most ±{thresholds.max_drift:g}, or within the noise",
-        source="own choice",
+        title="later ratings are otherwise; hold out the latest rows, not random ones" if moved else "",
+        threshold=f"at most ±{thresholds.max_drift:g}, or p from {short(CLAIM_ALPHA)}",
+        source="own choice; the p is a third of 5 %, for three claims on rewards",
         number=drift,
     )
+
+
+def _without_repeats(rated: Sequence[Sample]) -> list[Sample]:
+    """Return the rows with a time; of those equal in prompt, response, reward, user and time the first."""
+    first: dict[Hashable, Sample] = {}
+    for sample in rated:
+        if sample.created_at > 0:
+            first.setdefault(
+                (prompt_text(sample), sample.response, sample.reward, user_of(sample), sample.created_at), sample
+            )
+    return list(first.values())
+
+
+def _middle(times: NDArray[np.float64]) -> int | None:
+    """Return how many of the ordered rows come before the change of time stamp that is nearest to the middle."""
+    changes = np.flatnonzero(np.diff(times)) + 1
+    if not changes.size:
+        return None
+    return int(changes[np.abs(2 * changes - len(times)).argmin()])
+
+
+def _change(dated: Sequence[Sample], middle: int) -> Difference:
+    """Return the later mean minus the earlier one, with prompts as units or, if that is less certain, users.
+
+    A single user is no sample of users, nor a single prompt one of prompts: then the claim is on this one.
+    """
+    rewards = np.array([sample.reward for sample in dated], dtype=np.float64)
+    users, prompts = [user_of(sample) for sample in dated], prompt_units(dated)
+    units = {"prompt": prompts}
+    if len(set(users)) > 1:
+        named = [f"user {user}" if user else f"prompt {prompt}" for user, prompt in zip(users, prompts, strict=True)]
+        units = {"prompt": prompts, "user": numbered(named)} if prompts.any() else {"user": numbered(named)}
+    tests = [
+        difference_of_groups(rewards[:middle], unit[:middle], rewards[middle:], unit[middle:], unit=noun)
+        for noun, unit in units.items()
+    ]
+    return max(tests, key=lambda test: test.p_value if math.isfinite(test.p_value) else math.inf)

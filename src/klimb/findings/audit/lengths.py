@@ -1,16 +1,29 @@
 """Is the reward a reward for length, and how many responses are cut off or empty?"""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from klimb.experience.samples import Sample
-from klimb.findings.audit.evidence import at_most, counted, is_rated, percent, short, unknown
+from klimb.findings.audit.evidence import (
+    CLAIM_ALPHA,
+    at_most,
+    counted,
+    ends,
+    is_rated,
+    percent,
+    prompt_units,
+    short,
+    unknown,
+    without_copies,
+)
 from klimb.findings.audit.report import Block, Figure
 from klimb.findings.audit.thresholds import Thresholds
 from klimb.findings.finding import Finding
-from klimb.findings.statistics import pearson, spearman
+from klimb.findings.statistics import Correlation, correlation
 
 _NUM_BINS = 8
 
@@ -19,15 +32,22 @@ def length_block(samples: Sequence[Sample], thresholds: Thresholds) -> Block:
     """Correlation of reward and length; lengths are tokens, or characters if some sample has no token ids."""
     in_tokens = all(sample.response_ids or not sample.response for sample in samples)
     unit = "tokens" if in_tokens else "characters"
-    rated = [sample for sample in samples if is_rated(sample)]
+    rated = without_copies([sample for sample in samples if is_rated(sample)])
+    prompts = prompt_units(rated)
     lengths = np.array([len(s.response_ids) if in_tokens else len(s.response) for s in rated], dtype=np.float64)
     rewards = np.array([sample.reward for sample in rated], dtype=np.float64)
     return Block(
         name="length",
         title="Whether length is rewarded",
         findings=(
-            _correlation("correlation of reward and length", pearson(lengths, rewards), thresholds),
-            _correlation("rank correlation of reward and length", spearman(lengths, rewards), thresholds),
+            _correlation(
+                "correlation of reward and length", correlation(lengths, rewards, prompts, unit="prompt"), thresholds
+            ),
+            _correlation(
+                "rank correlation of reward and length",
+                correlation(lengths, rewards, prompts, unit="prompt", of_ranks=True),
+                thresholds,
+            ),
             _cut_off(samples, thresholds),
             _empty(samples, thresholds),
         ),
@@ -36,17 +56,20 @@ def length_block(samples: Sequence[Sample], thresholds: Thresholds) -> Block:
     )
 
 
-def _correlation(name: str, value: float | None, thresholds: Thresholds) -> Finding:
-    if value is None:
+def _correlation(name: str, found: Correlation | None, thresholds: Thresholds) -> Finding:
+    if found is None:
         return unknown(name, "needs three samples with rewards, and rewards and lengths that differ")
-    limit = thresholds.max_length_correlation
+    value, limit = found.interval.value, thresholds.max_length_correlation
+    if not math.isfinite(found.p_value):
+        return replace(unknown(name, f"no test: {found.interval.reason}"), evidence=f"{value:+.2f}", number=value)
+    is_claimed = abs(value) > limit and found.p_value < CLAIM_ALPHA
     return Finding(
         name=name,
-        evidence=f"{value:+.2f}",
-        status=at_most(abs(value), good=limit),
-        title="" if abs(value) <= limit else "length control first: compare rewards at equal length before training",
-        threshold=f"at most ±{limit:g}",
-        source="own choice",
+        evidence=f"{value:+.2f} ({ends(found.interval)}), p {short(found.p_value)}",
+        status="warning" if is_claimed else "good",
+        title="length control first: compare rewards at equal length before training" if is_claimed else "",
+        threshold=f"at most ±{limit:g}, or p from {short(CLAIM_ALPHA)}",
+        source="own choice; the p is a third of 5 %, for three claims on rewards",
         number=value,
     )
 

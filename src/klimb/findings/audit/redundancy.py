@@ -3,6 +3,7 @@
 Near duplicates among many texts, in time that grows with their total length.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -189,8 +190,19 @@ def _effective_prompts(counts: Counter[str], thresholds: Thresholds) -> Finding:
         title="exp(entropy) of rows over prompts: as many equally frequent prompts would be as diverse",
         threshold=both_at_least(f"{2 * thresholds.min_effective_prompts:g}", f"{thresholds.min_effective_prompts:g}"),
         source="few clusters make intervals too narrow (Cameron, Gelbach, Miller 2008); own choice of the number",
+        advice=_prompts_to_reach(len(counts), effective, thresholds),
         number=effective,
     )
+
+
+def _prompts_to_reach(num_prompts: int, effective: float, thresholds: Thresholds) -> str:
+    least = math.ceil(thresholds.min_effective_prompts)
+    if effective >= least:
+        return ""
+    # The effective number grows with the number of prompts, if rows stay as unevenly spread.
+    uneven = math.ceil(thresholds.min_effective_prompts * num_prompts / effective - 1e-9)
+    evenly = f", or to {least:,} with as many rows each" if uneven > least else ""
+    return f"Collect answers to {counted(uneven, 'different prompt')} in all{evenly}"
 
 
 def _rows_a_prompt(counts: Counter[str]) -> Finding:

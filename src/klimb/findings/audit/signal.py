@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +13,19 @@ from klimb.findings.audit.evidence import (
     at_most,
     both_at_most,
     counted,
+    ends,
     is_rated,
     numbered,
     percent,
-    prompt_text,
+    prompt_units,
     short,
     unknown,
+    without_copies,
 )
 from klimb.findings.audit.report import Block, Figure
 from klimb.findings.audit.thresholds import Thresholds
 from klimb.findings.finding import Finding
-from klimb.findings.statistics import cluster_half_width
+from klimb.findings.statistics import MeanReward, mean_reward, units_for_any_share
 
 REWARDED = "samples with a reward"
 
@@ -60,15 +63,16 @@ def signal_block(samples: Sequence[Sample], thresholds: Thresholds) -> Block:
         return Block(name="signal", title=title, findings=(rewarded, unknown(INTERVAL, "there are no rewards")))
     rewards = np.array([sample.reward for sample in rated], dtype=np.float64)
     groups = numbered([sample.group_id for sample in rated])
-    prompts = numbered([prompt_text(sample) for sample in rated])
+    prompts = prompt_units(rated)
+    expected = _expected(rated)
     findings = (
         rewarded,
         _distinct(rewards),
-        _mean(rewards, thresholds),
+        _mean(rewards, expected, thresholds),
         _group_sizes(groups),
         _grouped(groups),
         _zero_variance(rewards, groups, thresholds),
-        _interval(rewards, prompts, thresholds),
+        _interval(expected, thresholds),
     )
     return Block(name="signal", title=title, findings=findings, figures=(_pass_rates(rewards, prompts),))
 
@@ -103,17 +107,33 @@ def _distinct(rewards: NDArray[np.float64]) -> Finding:
     )
 
 
-def _mean(rewards: NDArray[np.float64], thresholds: Thresholds) -> Finding:
+def _expected(rated: Sequence[Sample]) -> MeanReward:
+    once = without_copies(rated)
+    rewards = np.array([sample.reward for sample in once], dtype=np.float64)
+    return mean_reward(rewards, prompt_units(once), unit="prompt")
+
+
+def _mean(rewards: NDArray[np.float64], expected: MeanReward, thresholds: Thresholds) -> Finding:
     mean = float(rewards.mean())
     is_binary = set(rewards.tolist()) <= {0.0, 1.0}
-    inside = not is_binary or thresholds.min_pass_share <= mean <= thresholds.max_pass_share
     low, high = thresholds.min_pass_share, thresholds.max_pass_share
+    interval = expected.interval
+    is_below, is_above = interval.high < low, interval.low > high
+    inside = not is_binary or low <= mean <= high
     return Finding(
         name="mean reward",
         evidence=f"{short(mean)}, variance {short(float(rewards.var()))}",
-        status="good" if inside else "warning",
-        title="" if inside else "the prompts are too hard" if mean < low else "the prompts are nearly learnt",
-        threshold=f"between {low:g} and {high:g} for rewards of 0 and 1",
+        status="good" if inside else "warning" if is_below or is_above else "unknown",
+        title=(
+            ""
+            if inside
+            else "the prompts are too hard"
+            if is_below
+            else "the prompts are nearly learnt"
+            if is_above
+            else f"outside by no more than chance: {ends(interval)}"
+        ),
+        threshold=f"between {low:g} and {high:g} for rewards of 0 and 1, or within the expected interval",
         source="ART's FAQ (0.3); ScaleRL, arXiv 2510.13786 (0.9)",
         number=mean,
     )
@@ -167,25 +187,36 @@ def _zero_variance(rewards: NDArray[np.float64], groups: NDArray[np.int64], thre
     )
 
 
-def _interval(rewards: NDArray[np.float64], prompts: NDArray[np.int64], thresholds: Thresholds) -> Finding:
-    half = cluster_half_width(rewards, prompts)
-    if half is None:
-        return unknown(INTERVAL, "all rewards belong to one prompt, which says nothing about others")
-    worth = 0.0 if half == 0 else 1.96**2 * float(rewards.var()) / half**2
+def _interval(expected: MeanReward, thresholds: Thresholds) -> Finding:
+    interval, gain = expected.interval, thresholds.hoped_gain
+    if not interval.is_known:
+        return replace(unknown(INTERVAL, interval.reason), advice=_prompts_for_any(expected, gain))
+    half = interval.half_width
     return Finding(
         name=INTERVAL,
-        evidence=f"± {short(half)} (95 %)",
-        status=at_most(half, good=thresholds.hoped_gain / 2, bad=thresholds.hoped_gain),
-        title=(
-            f"of the mean reward; {counted(len(rewards), 'response')} to "
-            f"{counted(int(prompts.max()) + 1, 'prompt')} are worth {worth:.0f} independent ones"
-        ),
-        threshold=both_at_most(
-            f"half the hoped gain, {thresholds.hoped_gain / 2:g}", f"the hoped gain, {thresholds.hoped_gain:g}"
-        ),
-        source="cluster-robust variance of a mean, by prompt",
+        evidence=f"± {short(half)} ({ends(interval)})",
+        status=at_most(half, good=gain / 2, bad=gain),
+        title=f"of the mean reward, from {counted(expected.num_values, 'response')}",
+        advice=_prompts_for(expected, gain) if half > gain else "",
+        threshold=both_at_most(f"half the hoped gain, {gain / 2:g}", f"the hoped gain, {gain:g}"),
+        source="prompts are the independent units",
         number=half,
     )
+
+
+def _prompts_for(expected: MeanReward, gain: float) -> str:
+    now, needed = expected.interval.num_units, expected.units_for(gain)
+    if needed is None:
+        return "Give rewards that differ less, or hope for a larger gain: no number of prompts would do"
+    return (
+        f"Collect answers to {counted(needed, 'different prompt')} in all, {needed / now:.1f} times as many as now, as "
+        f"many to each; that is enough for ± {gain:g} with a chance of 4 in 5"
+    )
+
+
+def _prompts_for_any(expected: MeanReward, gain: float) -> str:
+    needed = units_for_any_share(gain / expected.span) if expected.span else None
+    return "" if needed is None else f"{counted(needed, 'different prompt')} are enough for ± {gain:g} at any pass rate"
 
 
 def _pass_rates(rewards: NDArray[np.float64], prompts: NDArray[np.int64]) -> Figure:

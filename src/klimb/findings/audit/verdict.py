@@ -111,7 +111,7 @@ def next_action(decision: Decision, findings: Findings, thresholds: Thresholds, 
     """Return what to type next, with the run file that belongs to the report."""
     train = f"klimb train RUN.toml (the run file of this audit, recipe {recipe})"
     if decision.kind == "collect-more":
-        return f"{_what_to_collect(decision, thresholds)}; then audit again. To draw answers while training: {train}"
+        return f"{_what_to_collect(decision, findings)}; then audit again. To draw answers while training: {train}"
     if decision.kind == "rl-with-correction" and findings[TOKEN_ESS].number is None:
         return f"klimb audit DATA --model MODEL to measure the overlap, then {train}"
     selected = SELECTIONS.get(decision.finding.name)
@@ -120,14 +120,12 @@ def next_action(decision: Decision, findings: Findings, thresholds: Thresholds, 
     return train
 
 
-def _what_to_collect(decision: Decision, thresholds: Thresholds) -> str:
-    number = decision.finding.number or 0.0
+def _what_to_collect(decision: Decision, findings: Findings) -> str:
     if decision.finding.name == ZERO_VARIANCE:
         return "Draw answers to prompts that are neither solved nor hopeless, or more answers to each"
-    if decision.finding.name == INTERVAL:
-        factor = (number / thresholds.hoped_gain) ** 2
-        return f"Collect answers to about {factor:.1f} times as many different prompts"
-    return f"Collect answers to at least {thresholds.min_effective_prompts:g} different prompts"
+    if decision.finding.name == EFFECTIVE_PROMPTS and findings[INTERVAL].advice:
+        return f"{decision.finding.advice}; {findings[INTERVAL].advice}"
+    return decision.finding.advice
 
 
 def _no_usable_rewards(findings: Findings, thresholds: Thresholds) -> Decision | None:
@@ -216,8 +214,12 @@ def _healthy(findings: Findings) -> Decision:
             f"is near the one that made the data.{caveat}"
         )
         return Decision(kind="rl-with-correction", finding=usable, reason=reason)
-    interval = findings[INTERVAL].number
-    width = "" if interval is None else f", the mean reward is known to ± {short(interval)}"
+    interval = findings[INTERVAL]
+    width = (
+        f", how well the mean reward is known cannot be said ({interval.title})"
+        if interval.number is None
+        else f", the mean reward is known to ± {short(interval.number)}"
+    )
     reason = (
         f"Log-probabilities are right and the policy is near the one that made the data: {overlap.name} is "
         f"{overlap.evidence} (threshold: {overlap.threshold}){width}.{caveat}"

@@ -1,12 +1,12 @@
 """Statistics as functions of numbers: every interval and every test of klimb is made here."""
 
 from klimb.findings.statistics.chance import AlarmBudget, permutation_test, sign_test
-from klimb.findings.statistics.correlations import pearson, ranks, spearman
+from klimb.findings.statistics.correlations import Correlation, correlation, pearson, ranks, spearman
+from klimb.findings.statistics.forecasts import MeanReward, mean_reward, units_for_any_share
 from klimb.findings.statistics.interval import ALPHA, CONFIDENCE, Interval
 from klimb.findings.statistics.means import (
     LEAST_UNITS,
     Difference,
-    cluster_half_width,
     difference_of_groups,
     mean_interval,
     paired_interval,
@@ -27,11 +27,13 @@ __all__ = [
     "LEAST_UNITS",
     "LOG_BOUND",
     "AlarmBudget",
+    "Correlation",
     "Difference",
     "Interval",
+    "MeanReward",
     "Profile",
     "chi_square",
-    "cluster_half_width",
+    "correlation",
     "difference_of_groups",
     "effective_share",
     "interquartile_mean",
@@ -39,6 +41,7 @@ __all__ = [
     "k1",
     "k3",
     "mean_interval",
+    "mean_reward",
     "paired_interval",
     "pareto_k",
     "pearson",
@@ -50,4 +53,5 @@ __all__ = [
     "share_ends",
     "sign_test",
     "spearman",
+    "units_for_any_share",
 ]

@@ -104,13 +104,28 @@ class _Groups:
         independent = self.spread / max(self.num_values - 1, 1)
         return max(float((self.influences**2).sum()), independent)
 
-    @property
-    def effective(self) -> float:
-        """Independent observations that a share is worth: p(1 − p) over its variance, no fewer than units."""
-        share, variance = self.mean, float((self.influences**2).sum())
-        if variance <= 0:
+    def effective(self, bounds: Range, *, doubt: float = 0.0) -> float:
+        """Return the independent observations that the mean is worth as a share of the range.
+
+        p(1 − p) over its variance, no fewer than units. Balanced units, which do not vary, say nothing against
+        independence; units that are all at one bound say nothing.
+
+        Args:
+            bounds: of the range.
+            doubt: so many units' worth of doubt that more than one observation a unit is known: with k units that are
+                not at the nearer bound, the factor over the number of units has the power k/(k + doubt).
+        """
+        bottom, span = bounds[0], bounds[1] - bounds[0]
+        shares = (self.means - bottom) / span
+        share = min(max(float((self.weights * shares).sum()), 0.0), 1.0)
+        if not 0 < share < 1:
             return self.num_equal
-        return min(max(share * (1 - share) / variance, self.num_equal), self.num_values)
+        # Yes-or-no answers cannot vary less than independent ones; other values of a bounded range can.
+        most = self.num_values / self.num_equal if self.is_share else 1 / ROUNDING
+        ratio = float((self.influences**2).sum()) / span**2 * self.num_equal / (share * (1 - share))
+        factor = min(max(1 / max(ratio, ROUNDING), 1.0), most)
+        known = (shares > ROUNDING).sum() if share <= 0.5 else (shares < 1 - ROUNDING).sum()
+        return self.num_equal * factor ** (float(known) / (float(known) + doubt))
 
 
 def mean_interval(
@@ -142,7 +157,7 @@ def mean_interval(
     if (largest := float(np.abs(values).max())) > LARGEST:
         reason = f"values up to {largest:.3g} are too large to be squared"
         return Interval(float((values / len(values)).sum()), unit=unit, reason=reason)
-    bounds = _two_values(values) if bounds is None else bounds
+    bounds = two_values(values) if bounds is None else bounds
     groups = _grouped(values, clusters, weights, bounds)
     found = Interval(groups.mean, unit=unit, num_units=len(groups.means))
     if bounds is None:
@@ -225,18 +240,20 @@ def difference_of_groups(
     """Return mean(second) − mean(first), with its interval and p; a unit may have values on both sides.
 
     Args:
-        first: values of one side.
+        first: values of one side; two different ones on both sides together are a share of their range.
         first_clusters: the unit of each; the same number on both sides is the same unit.
         second: values of the other side.
         second_clusters: the unit of each.
         unit: the noun for a unit.
     """
-    old, new = _grouped(first, first_clusters), _grouped(second, second_clusters)
+    bounds = two_values(np.concatenate([first, second]))
+    old, new = (_grouped(*side, bounds=bounds) for side in ((first, first_clusters), (second, second_clusters)))
     number = len(np.union1d(first_clusters, second_clusters))
     found = Interval(new.mean - old.mean, unit=unit, num_units=number)
-    if min(len(old.means), len(new.means)) < LEAST_UNITS:
-        return Difference(found.without_ends(f"fewer than {LEAST_UNITS} {unit}s on one side"))
-    variances = [_variance(old), _variance(new)]
+    fewest = min(len(old.means), len(new.means))
+    if fewest < LEAST_UNITS:
+        return Difference(found.without_ends(f"{fewest} on one side, and {LEAST_UNITS} {unit}s are the least"))
+    variances = [_variance(side, bounds) for side in (old, new)]
     shared, at_old, at_new = np.intersect1d(
         np.unique(first_clusters), np.unique(second_clusters), assume_unique=True, return_indices=True
     )
@@ -248,24 +265,18 @@ def difference_of_groups(
         part**2 / (groups.num_equal - 1) for part, groups in zip(variances, (old, new), strict=True)
     )
     reach = float(special.stdtrit(freedom, 1 - ALPHA / 2)) * math.sqrt(variance)
-    interval = Interval(
-        found.value,
-        found.value - reach,
-        found.value + reach,
-        method=WELCH,
-        unit=unit,
-        num_units=number,
-    )
+    interval = replace(found, low=found.value - reach, high=found.value + reach, method=WELCH, assumes=ALIKE)
     return Difference(interval, float(2 * special.stdtr(freedom, -abs(found.value) / math.sqrt(variance))))
 
 
-def _variance(groups: _Groups) -> float:
-    """Of the mean; of a share as if one success and one failure had been seen besides, so that 0 of 9 is not sure."""
-    if not groups.is_share:
+def _variance(groups: _Groups, bounds: Range | None) -> float:
+    """Of the mean; of a share as if one of each value had been seen besides, so that none of nine is not sure."""
+    if bounds is None:
         return float((groups.influences**2).sum())
-    number = groups.effective
-    share = (groups.mean * number + 1) / (number + 2)
-    return share * (1 - share) / number
+    bottom, span = bounds[0], bounds[1] - bounds[0]
+    share, number = (groups.mean - bottom) / span, groups.effective(bounds)
+    share = (share * number + 1) / (number + 2)
+    return span**2 * share * (1 - share) / number
 
 
 def _too_few(found: Interval, least: int) -> str:
@@ -282,7 +293,7 @@ def _by_t(found: Interval, groups: _Groups, alpha: float) -> Interval:
     return replace(found, low=low, high=high, method="Student's t, corrected for skewness", assumes=NO_RARE)
 
 
-def _two_values(values: Numbers) -> Range | None:
+def two_values(values: Numbers) -> Range | None:
     """Return the two values of a yes-or-no reward; None for any other."""
     low, high = float(values.min()), float(values.max())
     if not ((values == low) | (values == high)).all():
@@ -295,23 +306,14 @@ def _two_values(values: Numbers) -> Range | None:
 def _bounded_ends(groups: _Groups, bounds: Range, alpha: float) -> Range:
     """Return the ends of the mean as a share of the range.
 
-    Its variance over that of as many yes-or-no units, r, is drawn towards 1 by `UNITS_OF_DOUBT`: r^(k/(k + 1.5)) with k
-    units that are not at the nearer bound. Values between the bounds can be skewed otherwise than yes-or-no answers:
-    theirs is no narrower than the interval without bounds.
+    Values between the bounds can be skewed otherwise than yes-or-no answers: theirs is no narrower than the interval
+    without bounds.
     """
     bottom, span = bounds[0], bounds[1] - bounds[0]
-    shares = (groups.means - bottom) / span
-    share = min(max(float((groups.weights * shares).sum()), 0.0), 1.0)
-    variance = float((groups.influences**2).sum()) / span**2
-    ratio = variance * groups.num_equal / (share * (1 - share)) if variance > 0 and 0 < share < 1 else 1.0
-    # Yes-or-no answers cannot vary less than independent ones; other values of a bounded range can.
-    least = groups.num_equal / groups.num_values if groups.is_share else 0.0
-    ratio = min(max(ratio, least, ROUNDING), 1.0)
-    num_known = int((shares > ROUNDING).sum() if share <= 0.5 else (shares < 1 - ROUNDING).sum())
-    number = groups.num_equal / ratio ** (num_known / (num_known + UNITS_OF_DOUBT))
-    low, high = share_ends(share, number, alpha=alpha)
+    share = min(max((groups.mean - bottom) / span, 0.0), 1.0)
+    low, high = share_ends(share, groups.effective(bounds, doubt=UNITS_OF_DOUBT), alpha=alpha)
     low, high = bottom + span * low, bottom + span * high
-    if groups.is_share or variance <= 0:
+    if groups.is_share or groups.variance <= 0:
         return low, high
     by_t = _skewed_ends(groups, alpha)
     return max(bottom, min(low, by_t[0])), min(bottom + span, max(high, by_t[1]))
@@ -362,24 +364,3 @@ def _grouped(
         spread=float((each * (values - float((each * values).sum())) ** 2).sum()),
         is_share=bounds is not None and bool(np.isin(values, bounds).all()),
     )
-
-
-def cluster_half_width(values: Numbers, clusters: Clusters) -> float | None:
-    """Half width of a 95 % interval of the mean, responses to the same prompt not being independent.
-
-        1.96·√( max( C/(C − 1) · Σ_c ( Σ_{i in c} (r_i − r̄) )², n/(n − 1) · Σ_i (r_i − r̄)² ) ) / n
-
-    with C clusters (prompts) and n values. For C clusters of m equal values it is the half width of C values; for
-    clusters of one it is 1.96·s/√n. It is never below that: prompts chosen for equal pass rates would seem certain
-    otherwise. None for fewer than 2 clusters.
-
-    Source: the cluster-robust variance of a mean (Cochran 1977, chapter 9; Liang and Zeger 1986).
-    """
-    centred = values - values.mean()
-    sums = np.bincount(clusters, weights=centred)
-    num_clusters, n = len(sums), len(values)
-    if num_clusters < 2:
-        return None
-    between = num_clusters / (num_clusters - 1) * (sums**2).sum()
-    independent = n / (n - 1) * (centred**2).sum()
-    return float(1.959963984540054 * np.sqrt(max(between, independent)) / n)
