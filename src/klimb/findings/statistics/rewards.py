@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from klimb.findings.statistics.interval import ALPHA, Interval
-from klimb.findings.statistics.means import Difference, difference_of_groups, mean_interval
+from klimb.findings.statistics.means import LEAST_UNITS, ROUNDING, Difference, difference_of_groups, mean_interval
 from klimb.findings.statistics.proportions import mid_p_ends
 
 Numbers = NDArray[np.float64]
@@ -127,13 +127,16 @@ def mean_reward(rewards: Numbers, clusters: Clusters, *, unit: str) -> MeanRewar
     found = mean_interval(values, clusters, unit=unit)
     if found.is_known and rewards.min() == rewards.max() and not np.isin(rewards[0], (0.0, 1.0)):
         found = found.without_ends("all rewards are equal")
+    equal = _num_equal(clusters)
+    if found.is_known and equal < LEAST_UNITS - ROUNDING:
+        found = found.without_ends(
+            f"so uneven that they are worth {equal:.1f} {unit}s, and {LEAST_UNITS} are the least"
+        )
     if found.is_known and not span:
         alone = mean_interval(values, np.arange(len(values)), unit=unit)
         if alone.half_width > found.half_width:
             found = replace(found, low=alone.low, high=alone.high, method=f"{alone.method}, as if independent")
-    return MeanReward(
-        _stretched(found, lowest, span), span, lowest, _num_equal(clusters), len(rewards), _excess(rewards, clusters)
-    )
+    return MeanReward(_stretched(found, lowest, span), span, lowest, equal, len(rewards), _excess(rewards, clusters))
 
 
 def _num_equal(clusters: Clusters) -> float:
