@@ -247,3 +247,10 @@ def test_a_correlation_that_hangs_on_one_prompt_has_no_interval():
     found = correlation(np.arange(9.0), numbers(1.0, *[0.0] * 8), np.arange(9), unit="prompt")
     assert math.isnan(found.p_value)
     assert "without one prompt" in found.interval.reason
+
+
+def test_one_prompt_with_most_of_the_answers_is_not_many():
+    prompts = np.concatenate([np.zeros(300, dtype=np.int64), np.arange(1, 20)])
+    found = mean_reward((np.arange(319) % 2).astype(np.float64), prompts, unit="prompt").interval
+    assert not found.is_known
+    assert f"20 prompts so unevenly spread that they are worth {319**2 / (300**2 + 19):.1f}" in found.reason

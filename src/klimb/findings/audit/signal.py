@@ -132,6 +132,8 @@ def _mean(rewards: NDArray[np.float64], expected: MeanReward, thresholds: Thresh
             else "the prompts are nearly learnt"
             if is_above
             else f"outside by no more than chance: {ends(interval)}"
+            if interval.is_known
+            else f"outside, and {interval.reason}"
         ),
         threshold=f"between {low:g} and {high:g} for rewards of 0 and 1, or within the expected interval",
         source="ART's FAQ (0.3); ScaleRL, arXiv 2510.13786 (0.9)",

@@ -66,6 +66,8 @@ def correlation(
     """
     if of_ranks and len(x):
         x, y = ranks(x), ranks(y)
+    # Squares of huge values would overflow.
+    x, y = (column / (float(np.abs(column).max(initial=0.0)) or 1.0) for column in (x, y))
     value = pearson(x, y)
     if value is None:
         return None

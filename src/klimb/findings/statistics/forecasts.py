@@ -129,6 +129,7 @@ def _num_equal(clusters: Clusters) -> float:
 def _excess(rewards: Numbers, clusters: Clusters) -> float:
     _, index = np.unique(clusters, return_inverse=True)
     sums = np.bincount(index, weights=rewards - rewards.mean())
+    sums = sums / (np.abs(sums).max() or 1.0)  # their fourth powers would overflow
     squares = float((sums**2).sum())
     return max(len(sums) * float((sums**4).sum()) / squares**2 - 3, 0.0) if squares > 0 else 0.0
 

@@ -160,6 +160,9 @@ def mean_interval(
     bounds = two_values(values) if bounds is None else bounds
     groups = _grouped(values, clusters, weights, bounds)
     found = Interval(groups.mean, unit=unit, num_units=len(groups.means))
+    if found.num_units >= LEAST_UNITS and groups.num_equal < LEAST_UNITS - ROUNDING:
+        uneven = f"so unevenly spread that they are worth {groups.num_equal:.1f}, and {LEAST_UNITS} are the least"
+        return found.without_ends(f"{found.counted_units} {uneven}")
     if bounds is None:
         return _by_t(found, groups, alpha)
     if found.num_units < LEAST_UNITS:
