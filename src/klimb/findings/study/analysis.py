@@ -117,6 +117,12 @@ class StudyStatistics:
     curves: tuple[Curve, ...]
 
     @property
+    def has_tested(self) -> bool:
+        """True if some comparison has a p: nothing can be found where none has."""
+        families = [self.main, *([self.leader] if self.leader else []), *self.others.values(), *self.by_task.values()]
+        return any(math.isfinite(one.p_value) for found in families for one in found.comparisons)
+
+    @property
     def failed(self) -> tuple[RunResult, ...]:
         """Runs that are in no number."""
         return tuple(run for run in self.scores.runs if not run.is_scored)
