@@ -40,6 +40,10 @@ SURE = 0.8
 MOST_SEEDS = 100
 
 
+LEAST_FREEDOM = 2
+"""Degrees of freedom of the seeds' variance below which nothing is forecast from it."""
+
+
 EXACT_UP_TO = 12
 """Pairs up to which the sign-flip test goes through every assignment of signs; 4,096 of them."""
 
@@ -186,13 +190,16 @@ def seeds_needed(test: PairedTest, *, alpha: float = ALPHA) -> SeedsNeeded:
 
     The true difference is not the one seen. The forecast is for the lower end of its one-sided 80 % interval: the
     smallest number N of seeds with `end / se(N) >= t(1 - alpha/2) + t(0.8)`, less those there are. Where the end is
-    not above 0, the sign itself may be chance and no number is said.
+    not above 0, the sign itself may be chance and no number is said; nor is one from two seeds of one task, which
+    hardly know their own variance.
     """
     size = abs(test.difference.value)
     if not math.isfinite(test.p_value) or size == 0:
         return SeedsNeeded(None)
     error, freedom = math.sqrt(math.fsum(part.variance for part in test.parts)), _freedom(test.parts)
-    end = max(0.0, size - float(special.stdtrit(freedom, SURE)) * error)
+    seeds = [part for part in test.parts if part.shrinks and part.variance > 0]
+    is_told = not seeds or _freedom(seeds) >= LEAST_FREEDOM - ROUNDING
+    end = max(0.0, size - float(special.stdtrit(freedom, SURE)) * error) if is_told else 0.0
     if _is_for_problems(test, alpha=alpha):
         return SeedsNeeded(None, for_problems=True, at_least=end)
     more = np.arange(1, MOST_SEEDS + 1)
