@@ -39,7 +39,7 @@ def test_more_seeds_are_a_second_look_and_the_report_says_so(workplace):
     file.write_text(file.read_text().replace("seeds = 2", "seeds = 3"))
     outcome = workplace.klimb("compare", "tiny.toml")
     assert outcome.status == 0, outcome.err
-    said = "Look 2 at this study, at 3 seeds after looks at 2"
+    said = "Look 2 at this study, at 3 seeds after 2"
     folder = workplace.path / "studies" / "tiny"
     assert said in " ".join(outcome.out.split()) and said in (folder / "report.html").read_text()
     assert said in (folder / "tables" / "comparisons.md").read_text()

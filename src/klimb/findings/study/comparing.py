@@ -209,6 +209,7 @@ class _Case:
     tasks: tuple[str, ...]
     tables: tuple[PairedTable, ...]
     test: PairedTest
+    lost: str = ""
 
     @property
     def differences(self) -> tuple[Array, ...]:
@@ -223,7 +224,7 @@ def _case(scores: StudyScores, question: Question, *, measure: Measure, tasks: S
     reason = _why_not_to_be_told(scores, question, test, measure=measure, tasks=tasks)
     if reason:
         test = PairedTest(test.difference.without_ends(reason), math.nan, test.parts)
-    return _Case(question, measure, tuple(tasks), tables, test)
+    return _Case(question, measure, tuple(tasks), tables, test, lost=reason)
 
 
 def _why_not_to_be_told(
@@ -250,15 +251,21 @@ def _answer(scores: StudyScores, case: _Case, *, p_adjusted: float, alpha: float
         p_value=case.test.p_value,
         p_adjusted=p_adjusted,
         p_sign_flip=sign_flip_p(case.differences) if can_flip else math.nan,
-        improvement=probability_of_improvement(
-            strata_of(scores, question.arm, measure=case.measure, tasks=case.tasks),
-            strata_of(scores, question.against, measure=case.measure, tasks=case.tasks),
-        ),
+        improvement=_improvement(scores, case),
         num_pairs=tuple(map(len, case.differences)),
         decision=decision,
         needed=seeds_needed(case.test, alpha=alpha) if decision == "open" else SeedsNeeded(None),
         left_out=tuple(_left_out(scores, case)),
     )
+
+
+def _improvement(scores: StudyScores, case: _Case) -> Interval:
+    ours, theirs = (
+        strata_of(scores, arm, measure=case.measure, tasks=case.tasks)
+        for arm in (case.question.arm, case.question.against)
+    )
+    found = probability_of_improvement(ours, theirs)
+    return found.without_ends(case.lost) if case.lost else found
 
 
 def _left_out(scores: StudyScores, case: _Case) -> Iterator[str]:

@@ -141,10 +141,10 @@ def look_text(scores: StudyScores) -> str:
     """Return what earlier looks at the growing study cost; empty at the first."""
     if not scores.earlier_looks:
         return ""
-    before = " and ".join(map(str, dict.fromkeys(scores.earlier_looks)))
+    before = ", ".join(map(str, dict.fromkeys(scores.earlier_looks)))
     cost = THRESHOLDS.alpha / level_of_look(scores.look, alpha=THRESHOLDS.alpha)
     return (
-        f"Look {scores.look} at this study, at {counted(len(scores.seeds), 'seed')} after looks at {before}: all looks "
+        f"Look {scores.look} at this study, at {counted(len(scores.seeds), 'seed')} after {before}: all looks "
         f"share the 5 %, so every p is multiplied by {cost:,.3g}"
     )
 
@@ -240,12 +240,12 @@ def _leader(statistics: StudyStatistics) -> Finding | None:
     if near:
         names = _listed(one.question.against.name for one in near)
         sentences.append(f"Not distinguishable from it: {names}.")
+    unranked = [one.arm.name for one in statistics.arms if "" in one.not_ranked]
     title = (
-        f"{first.name} has the highest mean and is ahead of every other"
+        f"{first.name} has the highest mean and is ahead of every other{' that is ranked' if unranked else ''}"
         if not near
         else f"{first.name} has the highest mean; it is ahead of {len(ahead)} of the {len(family.comparisons)} others"
     )
-    unranked = [one.arm.name for one in statistics.arms if "" in one.not_ranked]
     if unranked:
         sentences.append(f"Not among them, because they lost runs: {_listed(unranked)}.")
     sentences.append(
@@ -321,7 +321,10 @@ def _open_sentences(undecided: Sequence[Comparison], statistics: StudyStatistics
     parts = (
         (
             "about so many more would tell, if the true difference is as large as said (80 % sure)",
-            [f"{one.question.arm.name} {one.needed.more} ({units.score(one.needed.at_least)})" for one in some],
+            [
+                f"{one.question.arm.name} {one.needed.more} ({units.score(one.needed.at_least)}{units.of_differences})"
+                for one in some
+            ],
         ),
         (f"more than {THRESHOLDS.most_seeds} more would be needed", [one.question.arm.name for one in many]),
         (MAY_BE_CHANCE, [one.question.arm.name for one in chance]),
