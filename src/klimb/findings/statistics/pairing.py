@@ -208,7 +208,7 @@ def seeds_needed(test: PairedTest, *, alpha: float = ALPHA) -> SeedsNeeded:
 
 
 def _is_for_problems(test: PairedTest, *, alpha: float) -> bool:
-    """Whether even endless seeds would find the difference with a chance below 20 %.
+    """Whether even endless seeds would find the difference with a chance below 5 %.
 
     What they would leave is the difference seen, with an error for the seeds there were, against the least variance
     that the problems have. That is above 0 only where an F test at 5 % finds that they differ by more than the rest.
@@ -220,7 +220,7 @@ def _is_for_problems(test: PairedTest, *, alpha: float) -> bool:
     limit = float(special.stdtrit(freedom, 1 - alpha / 2)) * math.sqrt(sum(part.least for part in fixed))
     seeds = [part for part in test.parts if part.shrinks and part.variance > 0]
     error = (
-        float(special.stdtrit(_freedom(seeds), SURE)) * math.sqrt(sum(part.variance for part in seeds))
+        float(special.stdtrit(_freedom(seeds), 1 - ALPHA)) * math.sqrt(sum(part.variance for part in seeds))
         if seeds
         else 0.0
     )
