@@ -195,6 +195,13 @@ def test_a_method_that_lost_its_hard_runs_is_not_better_for_it_and_has_no_rank()
     assert "Not ranked, because others finished the same task and seed: b (4 of 12 runs lost)." in lost.evidence
 
 
+def test_runs_that_are_still_to_come_are_not_called_lost():
+    scores = lopsided(lost=set())
+    runs = [replace(run, status="missing") if (run.method, run.seed) == ("b", 5) else run for run in scores.runs]
+    (unranked,) = analyse(replace(scores, runs=tuple(runs))).unranked
+    assert unranked.not_ranked[""] == "2 of 12 runs not finished"
+
+
 def test_runs_that_every_method_lost_leave_the_ranking_alone():
     found = analyse(lopsided(lost={("a", "hard", 5), ("b", "hard", 5)}))
     assert len(found.ranked) == 2 and found.leader is not None

@@ -195,9 +195,14 @@ def strata_of(scores: StudyScores, arm: Arm, *, measure: Measure, tasks: Sequenc
 
 
 def lost_text(scores: StudyScores, arm: Arm, *, tasks: Sequence[str]) -> str:
-    """`4 of 12 runs lost`, if others finished theirs of the same task and seed; else empty."""
+    """Return `4 of 12 runs lost`, if others finished theirs of the same task and seed; else nothing.
+
+    Runs that are still to come are `not finished`.
+    """
     number = scores.lost(arm, tasks=tasks)
-    return f"{number} of {scores.num_cells(arm, tasks=tasks)} runs lost" if number else ""
+    rest = [run for run in scores.runs if run.arm == arm and run.task in tasks and not run.is_scored]
+    word = "not finished" if all(run.status in ("missing", "interrupted") for run in rest) else "lost"
+    return f"{number} of {scores.num_cells(arm, tasks=tasks)} runs {word}" if number else ""
 
 
 @dataclass(frozen=True)
