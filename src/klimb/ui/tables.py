@@ -325,7 +325,7 @@ def score_note_sentences(statistics: StudyStatistics, task: str = "") -> list[st
     reasons = dict.fromkeys(one.on(task)[MAIN].reason for one in statistics.arms if one.on(task)[MAIN].reason)
     unranked = [one for one in statistics.arms if task in one.not_ranked]
     of_all = "Every method lost runs that another finished: there is no ranking"
-    of_some = "Below the ranked ones stand methods that lost runs which others finished"
+    of_some = "Below the ranked ones stand methods that lack runs which others finished"
     ranks = [of_all if len(unranked) == len(statistics.arms) else of_some] if unranked else []
     failed = [one for one in statistics.arms if one.num_errors or one.num_unscored]
     counts = "; ".join(

@@ -247,7 +247,7 @@ def _leader(statistics: StudyStatistics) -> Finding | None:
         else f"{first.name} has the highest mean; it is ahead of {len(ahead)} of the {len(family.comparisons)} others"
     )
     if unranked:
-        sentences.append(f"Not among them, because they lost runs: {_listed(unranked)}.")
+        sentences.append(f"Not among them, because they lack runs that others finished: {_listed(unranked)}.")
     sentences.append(
         f"The data chose it, so it is corrected over all {family.num_corrected} pairs. "
         "The highest of many is partly lucky; expect a little less of it next time."
