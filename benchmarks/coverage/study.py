@@ -63,8 +63,13 @@ def cells(num_sets: int, generator: Generator) -> Iterator[Cell]:
 
 def interquartile_means(num_sets: int, generator: Generator) -> Iterator[Coverage]:
     """Interquartile means of 1 to 5 tasks; the other method is the t interval with the variance of the scores."""
+    drawn = itertools.product(SPREADS.items(), LEVELS.items())
+    truths = {
+        (spread, where): interquartile_mean([draw(generator, (100_000,)) + level for level in levels])
+        for (spread, draw), (where, levels) in drawn
+    }
     for (spread, draw), (where, levels), seeds in itertools.product(SPREADS.items(), LEVELS.items(), SEEDS):
-        truth = interquartile_mean([draw(generator, (100_000,)) + level for level in levels])
+        truth = truths[spread, where]
         sets = [[draw(generator, (seeds,)) + level for level in levels] for _ in range(num_sets)]
         found = [iqm(strata) for strata in sets]
         other = coverage(list(map(_by_scores, sets)), truth, number="", case="")
