@@ -5,7 +5,7 @@
 
 Where the members of a family hardly differ, their mean over a seed has less noise than any of them. Each seed and
 problem of the family is the mean over its members; the test is the study's own, paired by seed and problem, with Holm's
-correction over all rows of a table.
+correction over all rows of a table and that of the looks.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def main() -> None:
         ]
         answers = family(found, title="", measure=measures_of(found)["last"], questions=questions, tasks=found.tasks)
         print(f"\n{measure.title}, points over all tasks\n")
-        print("| family | against | difference [95 %] | p | p, Holm |\n| :-- | :-- | --: | --: | --: |")
+        print("| family | against | difference [95 %] | p | p, corrected |\n| :-- | :-- | --: | --: | --: |")
         for one in answers.comparisons:
             ends = [f"{100 * value:+.1f}" for value in (one.difference.value, one.difference.low, one.difference.high)]
             numbers = f"{ends[0]} [{ends[1]}, {ends[2]}] | {one.p_value:.2g} | {one.p_adjusted:.2g}"

@@ -1,6 +1,7 @@
 import csv
 import io
 import math
+from dataclasses import replace
 
 import pytest
 from tests.findings.study.made import random_study
@@ -121,3 +122,19 @@ def test_scores_are_written_in_percent_or_as_rewards():
 
 def test_p_values_are_written_with_two_digits_down_to_a_smallest():
     assert [p_text(p) for p in (0.0312, 0.5, 0.00001, math.nan)] == ["p = 0.031", "p = 0.50", "p < 0.0001", "–"]
+
+
+def test_tables_say_who_is_not_ranked_and_what_could_not_be_scored():
+    scores = random_study({"grpo": 0.4, "good": 0.6, "third": 0.5}, num_seeds=3)
+    runs = [replace(run, status="failed") if (run.method, run.seed) == ("good", 2) else run for run in scores.runs]
+    points = [replace(point, num_errors=5) for point in runs[0].evaluations]
+    runs[0] = replace(runs[0], evaluations=tuple(points))
+    main, *_ = study_tables(analyse(replace(scores, runs=tuple(runs))))
+    assert [row[0] for row in main.rows] == ["third", "grpo", "good (not ranked: 1 of 3 runs lost)"]
+    for written in (as_markdown(main), as_latex(main)):
+        assert "not ranked: 1 of 3 runs lost" in written
+        assert "Not scored in the last evaluations, over all tasks: grpo 5 answers, 0 problems." in written
+    rows = list(csv.DictReader(io.StringIO(as_csv(main))))
+    assert [row["not_ranked"] for row in rows] == ["", "", "1 of 3 runs lost"]
+    assert [row["answers_not_scored"] for row in rows] == ["0", "5", "0"]
+    assert rows[2]["why_no_interval"] == "2 runs of one task, and 3 are the least for an interval"

@@ -261,10 +261,10 @@ def study_figures(statistics: StudyStatistics) -> dict[str, Figure]:
     """Figure by file name: `scores`, `differences`, `profiles`, and `curves-<task>` of each task."""
     units = units_of(statistics.scores)
     scores = [score_intervals(statistics, key=key) for key in (MAIN, "best")]
-    title = "Interquartile mean over tasks and seeds, 95 % stratified bootstrap intervals"
+    title = "Interquartile mean over tasks and seeds, 95 % intervals over runs; hollow: not ranked, runs were lost"
     figures = {"scores": intervals_figure(scores, title=title)}
     if statistics.main.comparisons:
-        title = "Paired differences when the budget is spent, 95 % intervals; p by Holm; hollow: not distinguishable"
+        title = "Paired differences when the budget is spent, 95 % intervals; p corrected; hollow: not distinguishable"
         figures["differences"] = intervals_figure([difference_intervals(statistics, statistics.main)], title=title)
     panels = {"profiles": (profile_charts(statistics), "Share of runs above a score, 95 % pointwise bands")}
     for task in statistics.scores.tasks:

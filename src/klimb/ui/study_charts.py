@@ -3,17 +3,19 @@
 Scores and differences with their intervals.
 """
 
+import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from klimb.findings.statistics.runs import Array
-from klimb.findings.study.analysis import StudyStatistics
+from klimb.findings.study.analysis import MAIN, StudyStatistics, ordered
 from klimb.findings.study.comparing import Comparison, Decision, Family
 from klimb.findings.study.scores import Arm
 from klimb.findings.study.verdicts import Units, against_text, p_text, units_of
 from klimb.ui.chart import Chart, IntervalRow, Intervals
 from klimb.ui.chart import Curve as Line
+from klimb.ui.tables import named
 
 GREY = 6
 
@@ -72,8 +74,10 @@ def _charts(
 
 
 def _label(statistics: StudyStatistics, arm: Arm, *, is_own: bool) -> str:
-    """Return a chart's title names its method, so that the setting alone tells its own lines apart."""
-    return arm.setting if is_own and len(statistics.scores.settings) > 1 else arm.name
+    """Return what tells the line apart: a chart's title names its method, so that its own lines need the setting."""
+    name = arm.setting if is_own and len(statistics.scores.settings) > 1 else arm.name
+    lost = next((one.not_ranked.get("", "") for one in statistics.arms if one.arm == arm), "")
+    return f"{name}, {lost}" if lost else name
 
 
 def _lines(statistics: StudyStatistics, method: str, line: Callable[..., Line | None]) -> Iterable[Line | None]:
@@ -122,18 +126,20 @@ DECISION_COLOURS: dict[Decision, int] = {"higher": 0, "lower": 1, "open": GREY, 
 
 
 def score_intervals(statistics: StudyStatistics, *, key: str) -> Intervals:
-    """Return the interquartile mean of each ranked arm over tasks and seeds, in one measure."""
+    """Return the interquartile mean of each arm over tasks and seeds, in one measure; hollow ones are not ranked."""
     units = units_of(statistics.scores)
     scale = 100 if units.is_percent else 1
     rows = (
         IntervalRow(
-            label=summary.arm.name,
+            label=named(summary),
             value=scale * summary.scores[key].value,
             low=scale * summary.scores[key].low,
             high=scale * summary.scores[key].high,
             colour=setting_colour(statistics, summary.arm),
+            is_hollow=not summary.is_ranked(),
         )
-        for summary in statistics.ranked
+        for summary in ordered(statistics.arms)
+        if math.isfinite(summary.scores[MAIN].value)
     )
     return Intervals(title=statistics.measures[key].title, axis=units.name, rows=tuple(rows))
 

@@ -7,18 +7,24 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from klimb.findings.statistics import Interval
-from klimb.findings.study.analysis import MAIN, ArmSummary, StudyStatistics
+from klimb.findings.statistics.pairing import level_of_look
+from klimb.findings.study.analysis import MAIN, ArmSummary, StudyStatistics, ordered
 from klimb.findings.study.comparing import Comparison, Family
+from klimb.findings.study.scores import StudyScores
+from klimb.findings.study.thresholds import THRESHOLDS
 from klimb.findings.study.verdicts import (
     MINUS,
     UNKNOWN,
     Units,
     against_text,
+    counted,
     decision_text,
+    left_out_texts,
+    look_text,
     needed_short,
     p_number,
     share_text,
@@ -34,6 +40,9 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 LONG = 500
+
+
+LONG_NOTE = 5000
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ def as_markdown(table: StudyTable) -> str:
     """Return the table with its title above and its note below."""
     marks = [":--" if at < table.num_texts else "--:" for at in range(len(table.columns))]
     lines = [_markdown_row(table.columns), _markdown_row(marks, is_text=False), *map(_markdown_row, table.rows)]
-    note = f"\n{_markdown(table.note)}\n" if table.note else ""
+    note = f"\n{_markdown(table.note, limit=LONG_NOTE)}\n" if table.note else ""
     return f"**{_markdown(table.title)}**\n\n" + "\n".join(lines) + "\n" + note
 
 
@@ -73,7 +82,7 @@ def as_latex(table: StudyTable) -> str:
     """Return a `table` environment for the package booktabs."""
     marks = "l" * table.num_texts + "r" * (len(table.columns) - table.num_texts)
     lines = [" & ".join(map(latex_text, row)) + r" \\" for row in (table.columns, *table.rows)]
-    caption = latex_text(f"{table.title}. {table.note}".strip())
+    caption = latex_text(f"{table.title}. {table.note}".strip(), limit=LONG_NOTE)
     body = "\n".join(["\\toprule", lines[0], "\\midrule", *lines[1:], "\\bottomrule"])
     return (
         "\\begin{table}\n\\centering\n"
@@ -81,13 +90,13 @@ def as_latex(table: StudyTable) -> str:
     )
 
 
-def latex_text(text: str) -> str:
+def latex_text(text: str, *, limit: int = LONG) -> str:
     r"""Return the text as LaTeX that prints it.
 
     >>> latex_text("a_b & 5 %")
     'a\\_b \\& 5 \\%'
     """
-    return "".join(_LATEX.get(character, character) for character in printable(text, limit=LONG))
+    return "".join(_LATEX.get(character, character) for character in printable(text, limit=limit))
 
 
 def slug(name: str) -> str:
@@ -114,9 +123,9 @@ def _markdown_row(cells: Sequence[str], *, is_text: bool = True) -> str:
     return "| " + " | ".join(_markdown(cell) if is_text else cell for cell in cells) + " |"
 
 
-def _markdown(text: str) -> str:
+def _markdown(text: str, *, limit: int = LONG) -> str:
     """One line in which no character marks anything up: not a table's bar, not HTML, not emphasis or a link."""
-    shown = printable(text, limit=LONG).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    shown = printable(text, limit=limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # Brackets stay readable: `[1, 2]` is a link only before a bracket, a parenthesis or a colon.
     return re.sub(r"\](?=[\[(:])", r"\\]", re.sub(r"([\\`*_|~])", r"\\\1", shown))
 
@@ -134,22 +143,27 @@ SPREAD_TITLES = ("sd of seeds", "largest loss", "runs")
 SPREAD_COLUMNS = ("seed_sd", "largest_drop", "num_runs", "num_lost")
 
 
+MOST_NAMED = 12
+"""Methods or comparisons that a note names."""
+
+
 def study_tables(statistics: StudyStatistics) -> tuple[StudyTable, ...]:
     """Return the main table, the comparisons, each task alone, the other measures' comparisons."""
     units = units_of(statistics.scores)
-    leader = [comparison_table(statistics.leader, units, name="leader")] if statistics.leader else []
+    scores = statistics.scores
+    leader = [comparison_table(statistics.leader, scores, name="leader")] if statistics.leader else []
     return (
         main_table(statistics, units),
         *(task_table(statistics, task, units) for task in statistics.scores.tasks),
-        comparison_table(statistics.main, units, name="comparisons"),
+        comparison_table(statistics.main, scores, name="comparisons"),
         *leader,
         *(
-            comparison_table(family, units, name=f"comparisons-{slug(task)}")
+            comparison_table(family, scores, name=f"comparisons-{slug(task)}")
             for task, family in statistics.by_task.items()
         ),
         *(
             comparison_table(
-                family, units, name=f"comparisons-{slug(key)}", more_is_better=statistics.measures[key].more_is_better
+                family, scores, name=f"comparisons-{slug(key)}", more_is_better=statistics.measures[key].more_is_better
             )
             for key, family in statistics.others.items()
         ),
@@ -164,9 +178,8 @@ def main_table(statistics: StudyStatistics, units: Units) -> StudyTable:
         statistics,
         units,
         name="main",
-        title=f"Interquartile means {over}, {units.name}, with 95 % bootstrap intervals",
-        scores_of=lambda summary: summary.scores,
-        has_spread=True,
+        title=f"Interquartile means {over}, {units.name}, with 95 % intervals over runs",
+        task="",
     )
 
 
@@ -176,28 +189,29 @@ def task_table(statistics: StudyStatistics, task: str, units: Units) -> StudyTab
         statistics,
         units,
         name=f"task-{slug(task)}",
-        title=f"Interquartile means on {task}, {units.name}, with 95 % bootstrap intervals",
-        scores_of=lambda summary: summary.by_task[task],
-        has_spread=False,
+        title=f"Interquartile means on {task}, {units.name}, with 95 % intervals over runs",
+        task=task,
     )
 
 
 COMPARISON_TITLES = (
     *("method", "against", "verdict"),
-    *("difference [95 %]", "p, Holm", "P(improvement)", "what would tell"),
+    *("difference [95 %]", "p, corrected", "P(improvement)", "what would tell"),
 )
 
 
 COMPARISON_COLUMNS = (
     *("method", "setting", "against_method", "against_setting", "measure"),
-    *("difference", "low", "high", "bootstrap_low", "bootstrap_high"),
-    *("p", "p_holm", "p_sign_flip"),
+    *("difference", "low", "high"),
+    *("p", "p_corrected", "p_sign_flip"),
     *("improvement", "improvement_low", "improvement_high", "pairs_by_task", "verdict", "more_seeds_needed"),
+    *("if_difference_is_at_least", "why_no_interval", "left_out"),
 )
 
 
-def comparison_table(family: Family, units: Units, *, name: str, more_is_better: bool = True) -> StudyTable:
+def comparison_table(family: Family, scores: StudyScores, *, name: str, more_is_better: bool = True) -> StudyTable:
     """Every comparison of a family."""
+    units = units_of(scores)
     found = family.comparisons
     decisions = [decision_text(one, more_is_better=more_is_better) for one in found]
     return StudyTable(
@@ -208,8 +222,27 @@ def comparison_table(family: Family, units: Units, *, name: str, more_is_better:
         full_columns=COMPARISON_COLUMNS,
         full_rows=tuple(_comparison_cells(one, decision) for one, decision in zip(found, decisions, strict=True)),
         num_texts=3,
-        note=f"Holm's correction over {len(found)} comparisons.",
+        note=comparison_note(family, scores),
     )
+
+
+def comparison_note(family: Family, scores: StudyScores) -> str:
+    """Return how p is corrected, what has no test or interval and why, and what the differences do not hold."""
+    found = family.comparisons
+    cost = f"{THRESHOLDS.alpha / level_of_look(1, alpha=THRESHOLDS.alpha):.3g}"
+    looks = look_text(scores) or f"p is multiplied by {cost} at this first look, which leaves a share for further ones"
+    untested = dict.fromkeys(one.difference.reason for one in found if one.difference.reason)
+    unknown = dict.fromkeys(one.improvement.reason for one in found if one.improvement.reason)
+    left_out = left_out_texts(found)
+    more = [f"and {len(left_out) - MOST_NAMED} more"] if len(left_out) > MOST_NAMED else []
+    sentences = [
+        f"Holm's correction over {counted(family.num_corrected, 'comparison')}",
+        looks,
+        *(f"No interval of a difference: {reason}" for reason in untested),
+        *(f"No interval of P(improvement): {reason}" for reason in unknown),
+        *([f"Not in the differences: {'; '.join([*left_out[:MOST_NAMED], *more])}"] if left_out else []),
+    ]
+    return " ".join(f"{sentence}." for sentence in sentences)
 
 
 def _comparison_texts(one: Comparison, decision: str, units: Units) -> tuple[str, ...]:
@@ -227,56 +260,85 @@ def _comparison_cells(one: Comparison, decision: str) -> tuple[Cell, ...]:
         *(one.question.against.method, one.question.against.setting),
         one.measure,
         *_ends(one.difference),
-        *(one.bootstrap.low, one.bootstrap.high),
         *(one.p_value, one.p_adjusted, one.p_sign_flip),
         *_ends(one.improvement),
         *(" ".join(map(str, one.num_pairs)), decision),
         math.nan if one.needed.more is None else one.needed.more,
+        math.nan if one.needed.more is None else one.needed.at_least,
+        one.difference.reason,
+        "; ".join(one.left_out),
     )
 
 
-def _score_table(
-    statistics: StudyStatistics,
-    units: Units,
-    *,
-    name: str,
-    title: str,
-    scores_of: Callable[[ArmSummary], Mapping[str, Interval]],
-    has_spread: bool,
-) -> StudyTable:
+def _score_table(statistics: StudyStatistics, units: Units, *, name: str, title: str, task: str) -> StudyTable:
+    """Return the scores on a task, or over all of them without one, with spread and counts."""
     measures = statistics.measures
     shown = [key for key in measures if key != "drop"]
-    known = [summary for summary in statistics.arms if math.isfinite(scores_of(summary)[MAIN].value)]
-    ordered = sorted(known, key=lambda summary: -scores_of(summary)[MAIN].value)
-    rest = [summary for summary in statistics.arms if summary not in known]
-    found = [*ordered, *rest]
+    found = ordered(statistics.arms, task=task)
+    has_spread = not task
     return StudyTable(
         name=name,
         title=title,
         columns=("method", *(measures[key].title for key in shown), *(SPREAD_TITLES if has_spread else ())),
         rows=tuple(
             (
-                summary.arm.name,
-                *(units.scores(scores_of(summary)[key]) for key in shown),
+                named(summary, task),
+                *(units.scores(summary.on(task)[key]) for key in shown),
                 *(_spread_texts(summary, units) if has_spread else ()),
             )
             for summary in found
         ),
         full_columns=(
-            *("method", "setting"),
+            *("method", "setting", "not_ranked"),
             *(f"{key}{end}" for key in measures for end in ("", "_low", "_high")),
+            *("why_no_interval", "answers_not_scored", "problems_not_scored"),
             *(SPREAD_COLUMNS if has_spread else ()),
         ),
         full_rows=tuple(
             (
-                *(summary.arm.method, summary.arm.setting),
-                *(end for key in measures for end in _ends(scores_of(summary)[key])),
+                *(summary.arm.method, summary.arm.setting, summary.not_ranked.get(task, "")),
+                *(end for key in measures for end in _ends(summary.on(task)[key])),
+                *(summary.on(task)[MAIN].reason, summary.num_errors, summary.num_unscored),
                 *(_spread(summary) if has_spread else ()),
             )
             for summary in found
         ),
-        note="; ".join(f"{measures[key].title}: {measures[key].meaning}" for key in shown) + ".",
+        note=score_note(statistics, task),
     )
+
+
+def named(summary: ArmSummary, task: str = "") -> str:
+    """Return the method's name, and why it is not ranked: `b (not ranked: 4 of 12 runs lost)`."""
+    why = summary.not_ranked.get(task)
+    return f"{summary.arm.name} (not ranked: {why})" if why else summary.arm.name
+
+
+def score_note(statistics: StudyStatistics, task: str = "") -> str:
+    """Return what the measures are, who is not ranked, what could not be scored, and why an interval is missing."""
+    measures = [measure for key, measure in statistics.measures.items() if key != "drop"]
+    meanings = "; ".join(f"{measure.title}: {measure.meaning}" for measure in measures)
+    return " ".join([f"{meanings}.", *score_note_sentences(statistics, task)])
+
+
+def score_note_sentences(statistics: StudyStatistics, task: str = "") -> list[str]:
+    """Return the sentences of a table of scores beyond the meaning of its measures."""
+    reasons = dict.fromkeys(one.on(task)[MAIN].reason for one in statistics.arms if one.on(task)[MAIN].reason)
+    unranked = [one for one in statistics.arms if task in one.not_ranked]
+    of_all = "Every method lost runs that another finished: there is no ranking"
+    of_some = "Below the ranked ones stand methods that lack runs which others finished"
+    ranks = [of_all if len(unranked) == len(statistics.arms) else of_some] if unranked else []
+    failed = [one for one in statistics.arms if one.num_errors or one.num_unscored]
+    counts = "; ".join(
+        f"{one.arm.name} {counted(one.num_errors, 'answer')}, {counted(one.num_unscored, 'problem')}"
+        for one in failed[:MOST_NAMED]
+    )
+    more = f"; and {len(failed) - MOST_NAMED} more methods" if len(failed) > MOST_NAMED else ""
+    sentences = [
+        *ranks,
+        *(f"No interval: {reason}" for reason in reasons),
+        *([f"Not scored in the last evaluations, over all tasks: {counts}{more}"] if failed else []),
+    ]
+    return [f"{sentence}." for sentence in sentences]
 
 
 def _spread(summary: ArmSummary) -> tuple[float | int, ...]:

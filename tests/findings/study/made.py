@@ -20,6 +20,7 @@ def point(mean_of_problem, *, tokens, num_samples=4, when="during", is_accuracy=
         problems=problems,
         pass_at={1: float(np.mean(problems)), num_samples: float(np.mean([mean > 0 for mean in problems]))},
         num_samples=num_samples,
+        num_errors=num_samples * (len(problems) - len(scored)),
         is_accuracy=is_accuracy,
     )
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from klimb.findings.statistics.pairing import holm, paired_bootstrap, paired_test, seeds_needed, sign_flip_p
+from klimb.findings.statistics.pairing import holm, level_of_look, paired_test, seeds_needed, sign_flip_p
 
 generator = np.random.default_rng(5)
 p_values = st.lists(st.floats(0, 1), min_size=1, max_size=20)
@@ -73,14 +73,43 @@ def test_a_test_over_seeds_alone_would_take_the_problems_noise_for_a_difference(
 def test_one_pair_tells_nothing():
     test = paired_test([np.array([[0.5, 0.7]])])
     assert math.isnan(test.p_value) and not test.difference.is_known
+    assert test.difference.reason == "two seeds that both finished are the least"
 
 
-def test_pairs_that_all_differ_alike_are_not_called_certain():
-    assert math.isnan(paired_test([np.full((3, 2), 0.25)]).p_value)
+@pytest.mark.parametrize("size", [0.25, 0.2, 0.1, 1e-100])
+def test_pairs_that_all_differ_alike_are_not_called_certain(size):
+    # 0.5 + 0.1 - 0.5 is not 0.1: rounding is no spread.
+    test = paired_test([np.full((3, 9), 0.5 + size) - 0.5 if size > 1e-9 else np.full((3, 9), size)])
+    assert math.isnan(test.p_value) and not test.difference.is_known
+    assert test.difference.reason == "all pairs differ by the same amount"
 
 
-def test_pairs_that_do_not_differ_at_all_have_p_one():
-    assert paired_test([np.zeros((3, 2))]).p_value == 1
+def test_rounding_of_the_scores_is_no_spread_of_their_small_differences():
+    scores = np.array([[1e6 + 0.1], [2e6 + 0.1], [3e6 + 0.1]])
+    differences = scores - np.array([[1e6], [2e6], [3e6]])
+    assert math.isfinite(paired_test([differences]).p_value)
+    assert paired_test([differences], scale=3e6).difference.reason == "all pairs differ by the same amount"
+
+
+def test_pairs_that_do_not_differ_at_all_have_p_one_and_no_width():
+    test = paired_test([np.zeros((3, 2))])
+    assert test.p_value == 1 and test.difference.reason == "all pairs are equal"
+
+
+@pytest.mark.parametrize("size", [1e200, 1e308, math.inf])
+def test_numbers_too_large_to_square_are_named_as_such(size):
+    test = paired_test([np.array([[size, -size], [size / 2, size]])])
+    assert math.isnan(test.p_value) and "too large to square (overflow)" in test.difference.reason
+
+
+def test_numbers_too_small_to_square_are_named_as_such():
+    assert "too small to square" in paired_test([np.array([[1e-200], [2e-200]])]).difference.reason
+
+
+def test_an_interval_says_what_it_rests_on():
+    found = paired_test([np.array([[0.1, 0.3], [0.2, 0.2], [0.4, 0.1]])]).difference
+    assert (found.unit, found.num_units, found.reason) == ("seed", 3, "")
+    assert found.method.startswith("Student's t") and found.assumes
 
 
 @pytest.mark.parametrize("tables", [[], [np.zeros((0, 3))], [np.zeros(3)]])
@@ -89,8 +118,8 @@ def test_tables_without_differences_are_refused(tables):
         paired_test(tables)
 
 
-def test_a_difference_that_is_not_finite_is_refused():
-    with pytest.raises(ValueError, match="not finite"):
+def test_a_difference_that_is_not_a_number_is_refused():
+    with pytest.raises(ValueError, match="not a number"):
         paired_test([np.array([[0.1, math.nan], [0.1, 0.2]])])
 
 
@@ -111,17 +140,6 @@ def test_sampled_sign_flips_come_near_the_exact_share():
     assert sign_flip_p([column[:, None]]) == pytest.approx(exact, abs=4 * math.sqrt(exact / 20_000))
 
 
-def test_bootstrap_of_two_seeds_has_the_known_ends():
-    # Two seeds, 0 and 1: the mean of two draws is 0, 1/2 or 1 with chances 1/4, 1/2, 1/4.
-    interval = paired_bootstrap([np.array([[0.0], [1.0]])])
-    assert (interval.low, interval.value, interval.high) == (0.0, 0.5, 1.0)
-
-
-def test_bootstrap_draws_problems_too():
-    interval = paired_bootstrap([np.array([[0.0, 1.0], [0.0, 1.0]])])
-    assert (interval.low, interval.high) == (0.0, 1.0)
-
-
 def test_holm_of_the_textbook_example():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
@@ -140,28 +158,57 @@ def test_holm_lies_between_p_and_bonferroni_and_keeps_the_order(values):
     assert (np.diff(np.array(adjusted)[order]) >= -1e-12).all()
 
 
-def test_seeds_needed_meet_the_formula_and_one_fewer_do_not():
-    column = np.array([0.3, -0.2, 0.25, 0.05, 0.1])
-    test = paired_test([column[:, None]])
-    more = seeds_needed(test).more
-    assert more is not None
+COLUMN = np.array([0.3, -0.1, 0.25, 0.05, 0.15])
+
+
+def test_seeds_needed_would_find_the_lower_end_of_the_difference_and_one_fewer_would_not():
+    needed = seeds_needed(paired_test([COLUMN[:, None]]))
+    error = COLUMN.std(ddof=1) / math.sqrt(5)
+    assert needed.at_least == pytest.approx(COLUMN.mean() - stats.t.ppf(0.8, 4) * error)
 
     def tells(number):
-        error = column.std(ddof=1) / math.sqrt(number)
-        return column.mean() >= error * (stats.t.ppf(0.975, number - 1) + stats.t.ppf(0.8, number - 1))
+        error = COLUMN.std(ddof=1) / math.sqrt(number)
+        return needed.at_least >= error * (stats.t.ppf(0.975, number - 1) + stats.t.ppf(0.8, number - 1))
 
-    assert tells(5 + more) and not tells(5 + more - 1)
+    assert needed.more is not None
+    assert tells(5 + needed.more) and not tells(5 + needed.more - 1)
 
 
 def test_stricter_alpha_needs_more_seeds():
-    test = paired_test([np.array([[0.3], [-0.2], [0.25], [0.05], [0.1]])])
-    assert seeds_needed(test, alpha=0.005).more > seeds_needed(test).more
+    test = paired_test([COLUMN[:, None]])
+    assert seeds_needed(test, alpha=0.03).more > seeds_needed(test).more
 
 
-def test_no_difference_needs_more_than_a_hundred_seeds():
-    assert seeds_needed(paired_test([np.array([[0.1], [-0.1], [0.1], [-0.1]])])).more is None
+def test_a_difference_whose_sign_may_be_chance_promises_no_number():
+    needed = seeds_needed(paired_test([np.array([[0.1], [-0.1], [0.12], [-0.1]])]))
+    assert needed.more is None and needed.at_least == 0 and not needed.for_problems
 
 
 def test_where_problems_differ_and_seeds_agree_only_more_problems_would_tell():
     needed = seeds_needed(paired_test([np.array([[0.5, -0.4], [0.5, -0.4001], [0.5001, -0.4]])]))
     assert needed.more is None and needed.for_problems
+
+
+def test_problems_that_differ_by_no_more_than_the_rest_are_not_blamed():
+    # Here the problems' mean square exceeds the rest's, but no F test at 5 % finds it.
+    draw = np.random.default_rng(0).standard_normal
+    blamed = [seeds_needed(paired_test([0.04 + 0.4 * draw((3, 60))])).for_problems for _ in range(300)]
+    assert np.mean(blamed) < 0.03
+
+
+def test_the_looks_spend_no_more_than_alpha():
+    levels = [level_of_look(look) for look in range(1, 60)]
+    assert levels[0] == pytest.approx(0.05 * 2 / 3) and levels[1] == pytest.approx(levels[0] / 3)
+    assert sum(levels) == pytest.approx(0.05)
+
+
+@pytest.mark.slow
+def test_looking_five_times_at_growing_studies_finds_nothing_in_19_of_20():
+    draw, looks = np.random.default_rng(4).standard_normal, (3, 5, 8, 12, 20)
+    found = plain = 0
+    for _ in range(1500):
+        table = 0.03 * draw((20, 1)) + 0.1 * draw((1, 20)) + 0.3 * draw((20, 20))
+        p = [paired_test([table[:seeds]]).p_value for seeds in looks]
+        found += any(one < level_of_look(at) for at, one in enumerate(p, start=1))
+        plain += min(p) < 0.05
+    assert found / 1500 < 0.05 and plain / 1500 > 0.08

@@ -31,6 +31,21 @@ def test_a_study_goes_from_its_file_to_a_page_tables_and_figures(workplace):
     assert again.status == 0 and "runs to do" not in again.out
 
 
+@pytest.mark.slow
+def test_more_seeds_are_a_second_look_and_the_report_says_so(workplace):
+    file = study_file(workplace)
+    assert "Look 2" not in workplace.klimb("compare", "tiny.toml").out
+    assert "Look 2" not in workplace.klimb("compare", "tiny.toml", "--report-only").out
+    file.write_text(file.read_text().replace("seeds = 2", "seeds = 3"))
+    outcome = workplace.klimb("compare", "tiny.toml")
+    assert outcome.status == 0, outcome.err
+    said = "Look 2 at this study, at 3 seeds after 2"
+    folder = workplace.path / "studies" / "tiny"
+    assert said in " ".join(outcome.out.split()) and said in (folder / "report.html").read_text()
+    assert said in (folder / "tables" / "comparisons.md").read_text()
+    assert [look["seeds"] for look in json.loads((folder / "looks.json").read_text())["looks"]] == [2, 3]
+
+
 def test_a_dry_run_shows_the_matrix_and_makes_nothing(workplace):
     study_file(workplace)
     outcome = workplace.klimb("compare", "tiny.toml", "--dry-run", "--jobs", "3", "--only", "rloo")

@@ -14,7 +14,6 @@ from klimb.findings.statistics.means import (
 from klimb.findings.statistics.proportions import share_ends
 from klimb.findings.statistics.runs import (
     Profile,
-    interquartile_mean,
     iqm,
     performance_profile,
     probability_of_improvement,
@@ -36,7 +35,6 @@ __all__ = [
     "correlation",
     "difference_of_groups",
     "effective_share",
-    "interquartile_mean",
     "iqm",
     "k1",
     "k3",

@@ -15,15 +15,14 @@ Source: Searle, Casella & McCulloch 1992, "Variance Components", chapter 4; Satt
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
-from klimb.findings.statistics.interval import ALPHA, CONFIDENCE, Interval
-from klimb.findings.statistics.runs import NUM_RESAMPLES
+from klimb.findings.statistics.interval import ALPHA, Interval
+from klimb.findings.statistics.means import ROUNDING
 
 Array = NDArray[np.float64]
 
@@ -34,29 +33,47 @@ Tables = Sequence[Array]
 POWER = 0.8
 
 
+SURE = 0.8
+"""How sure a forecast is of the size of the difference for which it is made."""
+
+
 MOST_SEEDS = 100
+
+
+LEAST_FREEDOM = 2
+"""Degrees of freedom of the seeds' variance below which nothing is forecast from it."""
 
 
 EXACT_UP_TO = 12
 """Pairs up to which the sign-flip test goes through every assignment of signs; 4,096 of them."""
 
 
+LARGEST, SMALLEST = 1e150, 1e-150
+"""Beyond these a square is no longer a number."""
+
+
+FIRST_LOOK, NEXT_LOOK = 2 / 3, 1 / 3
+"""Share of the level that the first look at a study spends, and each further look of what the one before it spent."""
+
+
 @dataclass(frozen=True)
 class Part:
     """A part of the variance of a mean difference: `variance` has `freedom` degrees of freedom behind it.
 
-    `shrinks` is true for the part that falls as one over the number of seeds.
+    `shrinks` is true for the part that falls as one over the number of seeds. `least` is the lower end of a one-sided
+    95 % interval of the variance, for the part that does not.
     """
 
     variance: float
     freedom: float
     num_seeds: int
     shrinks: bool
+    least: float = 0.0
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Mean difference with its 95 % interval and two-sided p; both are nan where the pairs cannot tell."""
+    """Mean difference with its 95 % interval and two-sided p; where the pairs cannot tell, the interval says why."""
 
     difference: Interval
     p_value: float
@@ -65,55 +82,63 @@ class PairedTest:
 
 @dataclass(frozen=True)
 class SeedsNeeded:
-    """How many more seeds would tell, if the true difference is the one seen.
+    """How many more seeds would tell.
 
-    `more` is None if it would be more than 100; then `for_problems` says that no number of seeds would be enough,
-    because the held-out problems are too few.
+    Attributes:
+        more: so many more would find a difference of `at_least` with a chance of 80 %; None where it would be more
+            than 100, or where no number can be promised.
+        for_problems: even endless seeds would hardly find the difference, because the held-out problems are too few.
+        at_least: size that the true difference has or exceeds, being 80 % sure; 0 where its sign may be chance.
     """
 
     more: int | None
     for_problems: bool = False
+    at_least: float = 0.0
 
 
-def paired_test(tables: Tables) -> PairedTest:
+def paired_test(tables: Tables, *, scale: float = 0.0) -> PairedTest:
     """Return the t test over seeds and problems described above.
+
+    A spread below 1e-12 of the largest number is rounding and counts as none.
 
     Args:
         tables: of each task the differences [seed, problem]; a column of one value tests over seeds only.
+        scale: the largest number whose difference was taken, as far as it is known.
 
     Raises:
-        ValueError: no table, or one that is empty or holds a value that is not finite.
+        ValueError: no table, or one that is empty or holds nan.
     """
     _check(tables)
+    largest = max(float(np.abs(table).max()) for table in tables)
+    num_seeds = min(len(table) for table in tables)
+    found = Interval(math.nan, method=METHOD, unit="seed", num_units=num_seeds, assumes=ASSUMES)
+    if largest > LARGEST:
+        return PairedTest(
+            found.without_ends(f"differences up to {largest:.0e} are too large to square (overflow)"), math.nan, ()
+        )
     value = float(np.mean([table.mean() for table in tables]))
+    found = replace(found, value=value)
+    if num_seeds < 2:
+        return PairedTest(found.without_ends("two seeds that both finished are the least"), math.nan, ())
+    if 0 < largest < SMALLEST:
+        return PairedTest(found.without_ends(f"differences of {largest:.0e} are too small to square"), math.nan, ())
     parts = tuple(part for table in tables for part in _parts(table, num_tasks=len(tables)))
     variance = math.fsum(part.variance for part in parts)
-    if not math.isfinite(variance) or (variance <= 0 and value != 0):
-        return PairedTest(Interval(value), math.nan, parts)
-    if variance <= 0:
-        return PairedTest(Interval(0.0, 0.0, 0.0), 1.0, parts)
+    rounding = ROUNDING * max(largest, scale)
+    if variance <= rounding**2:
+        is_nothing = abs(value) <= rounding
+        reason = "all pairs are equal" if is_nothing else "all pairs differ by the same amount"
+        return PairedTest(found.without_ends(reason), 1.0 if is_nothing else math.nan, parts)
     error, freedom = math.sqrt(variance), _freedom(parts)
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
-    p_value = float(2 * stats.t.sf(abs(value) / error, freedom))
-    return PairedTest(Interval(value, value - reach, value + reach), p_value, parts)
+    reach = float(special.stdtrit(freedom, 1 - ALPHA / 2)) * error
+    p_value = float(2 * special.stdtr(freedom, -abs(value) / error))
+    return PairedTest(replace(found, low=value - reach, high=value + reach), p_value, parts)
 
 
-def paired_bootstrap(tables: Tables, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> Interval:
-    """Mean difference with the percentile interval of drawing seeds and problems again, within each task.
+METHOD = "Student's t over seeds and problems (two-way random effects)"
 
-    It shows the spread without a distribution assumed, and decides nothing: with few seeds it is too narrow where the
-    differences between seeds dominate, and too wide where the noise of single problems does.
 
-    Raises:
-        ValueError: as `paired_test`.
-    """
-    _check(tables)
-    value = float(np.mean([table.mean() for table in tables]))
-    if any(len(table) < 2 for table in tables):
-        return Interval(value)
-    drawn = [_redrawn(table, num_resamples=num_resamples, seed=(seed, at)) for at, table in enumerate(tables)]
-    low, high = np.quantile(np.mean(drawn, axis=0), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(value, float(low), float(high))
+ASSUMES = "pairs of one seed share nothing with those of another; mean differences that are nearly normal"
 
 
 def sign_flip_p(tables: Tables, *, num_resamples: int = 20_000, seed: int = 0) -> float:
@@ -127,11 +152,12 @@ def sign_flip_p(tables: Tables, *, num_resamples: int = 20_000, seed: int = 0) -
     """
     _check(tables)
     weights = np.concatenate([table.mean(axis=1) / (len(table) * len(tables)) for table in tables])
+    whole = float(np.abs(weights).sum())
     if len(weights) <= EXACT_UP_TO:
         signs = np.array(list(itertools.product((1.0, -1.0), repeat=len(weights))))
-        return float(np.mean(_reaches(signs @ weights, float(weights.sum()))))
+        return float(np.mean(_reaches(signs @ weights, float(weights.sum()), whole=whole)))
     signs = np.random.default_rng(seed).choice((1.0, -1.0), size=(num_resamples, len(weights)))
-    hits = float(np.sum(_reaches(signs @ weights, float(weights.sum()))))
+    hits = float(np.sum(_reaches(signs @ weights, float(weights.sum()), whole=whole)))
     return (hits + 1) / (num_resamples + 1)
 
 
@@ -149,44 +175,85 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(adjusted)
 
 
-def seeds_needed(test: PairedTest, *, alpha: float = ALPHA) -> SeedsNeeded:
-    """Seeds to add to each task until the difference seen would be found with a chance of 80 %, at this alpha.
+def level_of_look(look: int, *, alpha: float = ALPHA) -> float:
+    """Level at which the first, second, … look at growing data tests, so that all looks together keep alpha.
 
-    The smallest number N of seeds with `|difference| / se(N) >= t(1 - alpha/2) + t(0.8)`, less those there are.
+    α·2/3, then each a third of the one before: their sum is alpha, however many looks there will be.
+
+    Source: Lan and DeMets 1983 (alpha spending); by Bonferroni's inequality the looks may depend in any way.
+    """
+    return alpha * FIRST_LOOK * NEXT_LOOK ** (look - 1)
+
+
+def seeds_needed(test: PairedTest, *, alpha: float = ALPHA) -> SeedsNeeded:
+    """Seeds to add to each task until the difference would be found with a chance of 80 %, at this alpha.
+
+    The true difference is not the one seen. The forecast is for the lower end of its one-sided 80 % interval: the
+    smallest number N of seeds with `end / se(N) >= t(1 - alpha/2) + t(0.8)`, less those there are. Where the end is
+    not above 0, the sign itself may be chance and no number is said; nor is one from two seeds of one task, which
+    hardly know their own variance.
     """
     size = abs(test.difference.value)
     if not math.isfinite(test.p_value) or size == 0:
         return SeedsNeeded(None)
+    error, freedom = math.sqrt(math.fsum(part.variance for part in test.parts)), _freedom(test.parts)
+    seeds = [part for part in test.parts if part.shrinks and part.variance > 0]
+    is_told = not seeds or _freedom(seeds) >= LEAST_FREEDOM - ROUNDING
+    end = max(0.0, size - float(special.stdtrit(freedom, SURE)) * error) if is_told else 0.0
+    if _is_for_problems(test, alpha=alpha):
+        return SeedsNeeded(None, for_problems=True, at_least=end)
     more = np.arange(1, MOST_SEEDS + 1)
-    enough = size >= _reach(test.parts, more=more, alpha=alpha)
-    if enough.any():
-        return SeedsNeeded(int(more[enough.argmax()]))
-    fixed = [part for part in test.parts if not part.shrinks and part.variance > 0]
-    return SeedsNeeded(None, for_problems=bool(fixed) and size < float(_reach(fixed, more=more, alpha=alpha)[0]))
+    enough = end >= _reach(test.parts, more=more, alpha=alpha)
+    return SeedsNeeded(int(more[enough.argmax()]) if end > 0 and enough.any() else None, at_least=end)
+
+
+def _is_for_problems(test: PairedTest, *, alpha: float) -> bool:
+    """Whether even endless seeds would find the difference with a chance below 5 %.
+
+    What they would leave is the difference seen, with an error for the seeds there were, against the least variance
+    that the problems have. That is above 0 only where an F test at 5 % finds that they differ by more than the rest.
+    """
+    fixed = [part for part in test.parts if not part.shrinks and part.least > 0]
+    if not fixed:
+        return False
+    freedom = sum(part.least for part in fixed) ** 2 / sum(part.least**2 / part.freedom for part in fixed)
+    limit = float(special.stdtrit(freedom, 1 - alpha / 2)) * math.sqrt(sum(part.least for part in fixed))
+    seeds = [part for part in test.parts if part.shrinks and part.variance > 0]
+    error = (
+        float(special.stdtrit(_freedom(seeds), 1 - ALPHA)) * math.sqrt(sum(part.variance for part in seeds))
+        if seeds
+        else 0.0
+    )
+    return abs(test.difference.value) + error < limit
 
 
 def _check(tables: Tables) -> None:
     shapes = [table.shape for table in tables]
     if not shapes or any(len(shape) != 2 or 0 in shape for shape in shapes):
         raise ValueError(f"differences of shapes {shapes}: give a table [seed, problem] of each task, none empty")
-    if not all(np.isfinite(table).all() for table in tables):
-        raise ValueError("a difference is not finite: leave out the problems that a run could not score")
+    if any(np.isnan(table).any() for table in tables):
+        raise ValueError("a difference is not a number: leave out the problems that a run could not score")
 
 
 def _parts(table: Array, *, num_tasks: int) -> list[Part]:
     """Return the parts of a task's variance: what more seeds would lessen, and what only more problems would."""
     num_seeds, num_problems = table.shape
     scale = 1 / (num_seeds * num_problems * num_tasks**2)
-    if num_seeds < 2:
-        return [Part(math.nan, 1, num_seeds, shrinks=True)]
     by_seed = num_problems * float(table.mean(axis=1).var(ddof=1))
     if num_problems < 2:
         return [Part(by_seed * scale, num_seeds - 1, num_seeds, shrinks=True)]
     by_problem = num_seeds * float(table.mean(axis=0).var(ddof=1))
-    rest = _rest(table)
+    rest, freedom = _rest(table), num_problems - 1
+    bound = float(special.fdtri(freedom, freedom * (num_seeds - 1), 1 - ALPHA))
     # The seeds' part keeps their few degrees of freedom even where it is estimated by the rest's mean square.
     seeds = Part(max(by_seed, rest) * scale, num_seeds - 1, num_seeds, shrinks=True)
-    problems = Part(max(by_problem - rest, 0.0) * scale, num_problems - 1, num_seeds, shrinks=False)
+    problems = Part(
+        max(by_problem - rest, 0.0) * scale,
+        freedom,
+        num_seeds,
+        shrinks=False,
+        least=max(by_problem / bound - rest, 0.0) * scale,
+    )
     return [seeds, problems]
 
 
@@ -207,7 +274,7 @@ def _reach(parts: Sequence[Part], *, more: NDArray[np.int_], alpha: float) -> Ar
     variances, freedoms = zip(*(_with_more(part, more) for part in parts), strict=True)
     total = np.sum(variances, axis=0)
     freedom = total**2 / np.sum(np.square(variances) / freedoms, axis=0)
-    return np.sqrt(total) * (stats.t.ppf(1 - alpha / 2, freedom) + stats.t.ppf(POWER, freedom))
+    return np.sqrt(total) * (special.stdtrit(freedom, 1 - alpha / 2) + special.stdtrit(freedom, POWER))
 
 
 def _with_more(part: Part, more: NDArray[np.int_]) -> tuple[Array, Array | NDArray[np.int_]]:
@@ -218,22 +285,6 @@ def _with_more(part: Part, more: NDArray[np.int_]) -> tuple[Array, Array | NDArr
     return np.full(more.shape, part.variance), np.full(more.shape, part.freedom)
 
 
-def _redrawn(table: Array, *, num_resamples: int, seed: tuple[int, int]) -> Array:
-    """Means of the table with its rows and its columns drawn again, one for each resample."""
-    seeds, problems = (_shares(size, num_resamples, (*seed, axis)) for axis, size in enumerate(table.shape))
-    return ((seeds @ table) * problems).sum(axis=1)
-
-
-@lru_cache(maxsize=32)
-def _shares(size: int, num_resamples: int, seed: tuple[int, ...]) -> Array:
-    """How often each of `size` is drawn in `size` draws, as a share [resample, size].
-
-    A study asks for the same few sizes hundreds of times, and drawing is what takes the time.
-    """
-    counts = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), size=num_resamples)
-    return counts / size
-
-
-def _reaches(drawn: Array, seen: float) -> NDArray[np.bool_]:
-    """Equal sums differ in their last bits by the order of the terms."""
-    return np.abs(drawn) >= abs(seen) - 1e-12 * max(1.0, abs(seen))
+def _reaches(drawn: Array, seen: float, *, whole: float) -> NDArray[np.bool_]:
+    """Equal sums differ in their last bits by the order of the terms, whose sizes add up to `whole`."""
+    return np.abs(drawn) >= abs(seen) - ROUNDING * whole

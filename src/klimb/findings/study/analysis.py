@@ -1,8 +1,9 @@
 """The whole analysis of a study: each arm's scores with intervals, every comparison, and the curves."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from klimb.findings.study.comparing import (
     Family,
     Question,
     family,
+    lost_text,
     questions_against_baseline,
     questions_between_settings,
     strata_of,
@@ -48,6 +50,9 @@ class ArmSummary:
         arm: the method with its setting.
         num_runs: finished runs over all tasks; only they count below.
         num_lost: runs that failed, stopped or were not begun.
+        not_ranked: task, or empty for all of them -> why the arm has no rank there: it lost runs that another finished.
+        num_errors: answers of the finished runs' last evaluations that could not be scored.
+        num_unscored: problems in them of which no answer could be.
         scores: measure -> interquartile mean over all tasks and seeds.
         by_task: task -> measure -> interquartile mean over the seeds.
         seed_sd: standard deviation over seeds of the last score, pooled over tasks; nan below two seeds.
@@ -58,11 +63,32 @@ class ArmSummary:
     arm: Arm
     num_runs: int
     num_lost: int
+    not_ranked: Mapping[str, str]
+    num_errors: int
+    num_unscored: int
     scores: Mapping[str, Interval]
     by_task: Mapping[str, Mapping[str, Interval]]
     seed_sd: float
     largest_drop: float
     profile: Profile | None
+
+    def on(self, task: str = "") -> Mapping[str, Interval]:
+        """Return its measures on a task; over all of them without one."""
+        return self.by_task[task] if task else self.scores
+
+    def is_ranked(self, task: str = "") -> bool:
+        """Return True if it has a score there, and lost no run that another arm finished."""
+        return math.isfinite(self.on(task)[MAIN].value) and task not in self.not_ranked
+
+
+def ordered(arms: Iterable[ArmSummary], *, task: str = "") -> tuple[ArmSummary, ...]:
+    """Return the ranked arms, the highest last score first, then those that lost runs, then those without a score."""
+
+    def place(summary: ArmSummary) -> tuple[bool, bool, float]:
+        score = summary.on(task)[MAIN].value
+        return not summary.is_ranked(task), not math.isfinite(score), -score if math.isfinite(score) else 0.0
+
+    return tuple(sorted(arms, key=place))
 
 
 @dataclass(frozen=True)
@@ -74,7 +100,8 @@ class StudyStatistics:
         measures: the measures by key.
         arms: summaries in the study's order.
         main: the comparisons of the last score over all tasks: against the baseline and between settings.
-        leader: the arm with the highest mean of the last score against all others; None below two arms.
+        leader: the ranked arm with the highest mean of the last score against the other ranked ones, corrected over
+            all pairs of them, since the data chose it; None below two ranked arms.
         others: the questions of `main` on each further measure, by its key, each corrected by itself.
         by_task: the questions of `main` on each task alone, each corrected by itself; empty if there is one task.
         curves: of each task and arm.
@@ -90,15 +117,25 @@ class StudyStatistics:
     curves: tuple[Curve, ...]
 
     @property
+    def has_tested(self) -> bool:
+        """True if some comparison has a p: nothing can be found where none has."""
+        families = [self.main, *([self.leader] if self.leader else []), *self.others.values(), *self.by_task.values()]
+        return any(math.isfinite(one.p_value) for found in families for one in found.comparisons)
+
+    @property
     def failed(self) -> tuple[RunResult, ...]:
         """Runs that are in no number."""
         return tuple(run for run in self.scores.runs if not run.is_scored)
 
     @property
     def ranked(self) -> tuple[ArmSummary, ...]:
-        """The arms that have a score, the highest interquartile mean of the last score first."""
-        scored = [summary for summary in self.arms if math.isfinite(summary.scores[MAIN].value)]
-        return tuple(sorted(scored, key=lambda summary: -summary.scores[MAIN].value))
+        """The arms that have a score and lost no run, the highest interquartile mean of the last score first."""
+        return tuple(summary for summary in ordered(self.arms) if summary.is_ranked())
+
+    @property
+    def unranked(self) -> tuple[ArmSummary, ...]:
+        """The others: those with a score, then those without."""
+        return tuple(summary for summary in ordered(self.arms) if not summary.is_ranked())
 
 
 def analyse(scores: StudyScores) -> StudyStatistics:
@@ -139,14 +176,15 @@ def _family(scores: StudyScores, measure: Measure, questions: Sequence[Question]
 
 
 def _leader(scores: StudyScores, measure: Measure) -> Family | None:
-    means = {arm: _mean_over_tasks(strata_of(scores, arm, measure=measure, tasks=scores.tasks)) for arm in scores.arms}
-    known = [arm for arm, mean in means.items() if math.isfinite(mean)]
+    whole = [arm for arm in scores.arms if not scores.lost(arm, tasks=scores.tasks)]
+    means = {arm: _mean_over_tasks(strata_of(scores, arm, measure=measure, tasks=scores.tasks)) for arm in whole}
+    known = sorted((arm for arm in whole if math.isfinite(means[arm])), key=lambda arm: -means[arm])
     if len(known) < 2:
         return None
-    first = max(known, key=lambda arm: means[arm])
-    questions = [Question(first, arm) for arm in known if arm != first]
-    title = f"{measure.title}: {first.name} against all others"
-    return family(scores, title=title, measure=measure, questions=questions, tasks=scores.tasks)
+    # The data chose the first, so it is one of all pairs that was asked.
+    questions = [Question(arm, other) for arm, other in combinations(known, 2)]
+    title = f"{measure.title}: {known[0].name} against all others"
+    return family(scores, title=title, measure=measure, questions=questions, tasks=scores.tasks, shown=len(known) - 1)
 
 
 def _mean_over_tasks(strata: Sequence[Array]) -> float:
@@ -159,21 +197,33 @@ def _summary(scores: StudyScores, arm: Arm, *, measures: Mapping[str, Measure], 
     num_scored = sum(run.is_scored for run in runs)
     drops = np.concatenate(strata["drop"])
     is_whole = all(row.size for row in strata[MAIN])
+    places = {"": scores.tasks, **{task: (task,) for task in scores.tasks}}
+    lost = {place: lost_text(scores, arm, tasks=tasks) for place, tasks in places.items()}
+    last = [run.evaluations[-1] for run in runs if run.is_scored]
+    bounds = (0.0, 1.0) if scores.is_accuracy else None
     return ArmSummary(
         arm=arm,
         num_runs=num_scored,
         num_lost=len(runs) - num_scored,
-        scores={key: _iqm(rows) for key, rows in strata.items()},
-        by_task={task: {key: _iqm([rows[at]]) for key, rows in strata.items()} for at, task in enumerate(scores.tasks)},
+        not_ranked={place: text for place, text in lost.items() if text},
+        num_errors=sum(point.num_errors for point in last),
+        num_unscored=sum(not math.isfinite(value) for point in last for value in point.problems),
+        scores={key: _iqm(rows, bounds) for key, rows in strata.items()},
+        by_task={
+            task: {key: _iqm([rows[at]], bounds) for key, rows in strata.items()}
+            for at, task in enumerate(scores.tasks)
+        },
         seed_sd=pooled_sd(strata[MAIN]),
         largest_drop=float(drops.max()) if drops.size else math.nan,
         profile=performance_profile(strata[MAIN], thresholds=thresholds) if is_whole else None,
     )
 
 
-def _iqm(rows: Sequence[Array]) -> Interval:
+def _iqm(rows: Sequence[Array], bounds: tuple[float, float] | None) -> Interval:
     """Unknown unless every task has a run: an arm without its hard task would look better than it is."""
-    return iqm(rows) if all(row.size for row in rows) else Interval(math.nan)
+    if all(row.size for row in rows):
+        return iqm(rows, bounds=bounds)
+    return Interval(math.nan, reason="no run of a task finished")
 
 
 def pooled_sd(strata: Sequence[Array]) -> float:
@@ -203,9 +253,7 @@ def _curve(scores: StudyScores, arm: Arm, *, task: str) -> Curve:
     else:
         at = np.linspace(0.0, min(float(spent[-1]) for spent, _ in paths), NUM_POSITIONS)
     heights = np.stack([np.interp(at, spent, means) for spent, means in paths])
-    found = [
-        iqm([column[np.isfinite(column)]]) if np.isfinite(column).any() else Interval(math.nan) for column in heights.T
-    ]
+    found = [_iqm([column[np.isfinite(column)]], (0.0, 1.0) if scores.is_accuracy else None) for column in heights.T]
     return Curve(
         task=task,
         arm=arm,

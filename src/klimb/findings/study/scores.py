@@ -4,7 +4,7 @@ What is read off a run: its last and best score, its speed of learning, what it 
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,7 +25,8 @@ class EvaluationPoint:
     """One evaluation of a run on the held-out problems.
 
     `problems` holds the mean over the samples of each problem, in the order that all runs of the task share; nan
-    where no sample of a problem could be scored. `num_samples` is the number of samples per problem.
+    where no sample of a problem could be scored. `num_samples` is the number of samples per problem. `problem_ids`
+    names the problems in the same order; empty where they have no names.
     """
 
     when: Literal["before", "during", "after"]
@@ -41,6 +42,7 @@ class EvaluationPoint:
     greedy: float | None = None
     length_mean: float = math.nan
     truncated_fraction: float = math.nan
+    problem_ids: tuple[str, ...] = ()
 
     def spent(self, kind: BudgetKind) -> float:
         """Budget used up to this evaluation: generated tokens, or seconds of training."""
@@ -111,6 +113,7 @@ class StudyScores:
         facts: label and value of what a reader must know: model, commit, machine, date.
         notes: sentences a reader must know before the numbers.
         study_file: the study's TOML text.
+        earlier_looks: number of seeds at each earlier analysis of these runs, when fewer of them had finished.
     """
 
     name: str
@@ -122,6 +125,17 @@ class StudyScores:
     facts: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     study_file: str = ""
+    earlier_looks: tuple[int, ...] = ()
+
+    @property
+    def look(self) -> int:
+        """Which look at the growing study this is, from 1."""
+        return len(self.earlier_looks) + 1
+
+    @property
+    def is_accuracy(self) -> bool:
+        """True if every scored run's last evaluation is an accuracy."""
+        return all(run.evaluations[-1].is_accuracy for run in self.runs if run.is_scored)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -154,6 +168,23 @@ class StudyScores:
         """Finished runs of an arm on a task, by seed."""
         found = [run for run in self.runs if run.task == task and run.arm == arm and run.is_scored]
         return tuple(sorted(found, key=lambda run: run.seed))
+
+    def lost(self, arm: Arm, *, tasks: Sequence[str], against: Arm | None = None) -> int:
+        """Count the runs of an arm that did not finish, though another arm's run of that task and seed did.
+
+        Args:
+            arm: whose runs.
+            tasks: on these tasks alone.
+            against: only this other arm counts; any other without it.
+        """
+        known = [run for run in self.runs if run.is_scored and run.task in tasks]
+        own = {(run.task, run.seed) for run in known if run.arm == arm}
+        others = {(run.task, run.seed) for run in known if run.arm != arm and against in (None, run.arm)}
+        return len(others - own)
+
+    def num_cells(self, arm: Arm, *, tasks: Sequence[str]) -> int:
+        """Count the runs that an arm was to have on these tasks."""
+        return sum(run.arm == arm and run.task in tasks for run in self.runs)
 
 
 def _distinct(names: Iterable[str]) -> tuple[str, ...]:

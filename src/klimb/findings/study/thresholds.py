@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from klimb.findings.statistics.interval import ALPHA
+from klimb.findings.statistics.pairing import MOST_SEEDS, POWER, SURE
 from klimb.findings.thresholds import OWN, check_values, limit
 
 
@@ -10,12 +12,15 @@ class Thresholds:
     """When a study says that two methods differ, and when it says how many more seeds would tell. docs/studies.md."""
 
     alpha: float = limit(
-        0.05, "probability, two-sided, corrected for the number of comparisons", "the usual level of a test"
+        ALPHA, "probability, two-sided, of all comparisons of a table at all looks", "the usual level of a test"
     )
     power: float = limit(
-        0.8, "probability to find a difference of the size seen, which the seeds needed must reach", "Cohen 1988"
+        POWER, "probability to find the difference, which the seeds that are said to tell must reach", "Cohen 1988"
     )
-    most_seeds: int = limit(100, "more seeds, beyond which only 'more than' is said", OWN)
+    sure: float = limit(
+        SURE, "how sure it is that the difference is at least as large as the one for which seeds are said", OWN
+    )
+    most_seeds: int = limit(MOST_SEEDS, "more seeds, beyond which only 'more than' is said", OWN)
 
     def __post_init__(self) -> None:
         check_values(self)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from klimb.findings.finding import Finding, Status
 from klimb.findings.statistics import Interval
+from klimb.findings.statistics.pairing import level_of_look
 from klimb.findings.study.analysis import MAIN, StudyStatistics
 from klimb.findings.study.comparing import Comparison, Family, Question
 from klimb.findings.study.scores import StudyScores
@@ -67,7 +68,7 @@ class Units:
 
 def units_of(scores: StudyScores) -> Units:
     """Percent if every scored run's last evaluation is an accuracy."""
-    return Units(all(run.evaluations[-1].is_accuracy for run in scores.runs if run.is_scored))
+    return Units(scores.is_accuracy)
 
 
 def against_text(question: Question) -> str:
@@ -106,25 +107,46 @@ def decision_text(comparison: Comparison, *, more_is_better: bool = True) -> str
     return "ahead" if (comparison.decision == "higher") == more_is_better else "behind"
 
 
-def needed_text(comparison: Comparison) -> str:
-    """How many more seeds would tell, if the difference seen is the true one; empty if the question is not open."""
+def needed_text(comparison: Comparison, units: Units) -> str:
+    """Return how many more seeds would tell, and of what size of the difference; empty if the question is not open."""
     if comparison.decision != "open":
         return ""
     needed = comparison.needed
     if needed.more is not None:
-        return f"about {needed.more} more {'seed' if needed.more == 1 else 'seeds'} would tell"
+        least = f"{units.score(needed.at_least)}{units.of_differences}"
+        seeds = "seed" if needed.more == 1 else "seeds"
+        return f"about {needed.more} more {seeds} would tell, if the true difference is {least} or more (80 % sure)"
     if needed.for_problems:
         return "more seeds would not tell, more held-out problems are needed"
-    return f"more than {THRESHOLDS.most_seeds} more seeds would be needed to tell"
+    if needed.at_least > 0:
+        return f"more than {THRESHOLDS.most_seeds} more seeds would be needed to tell"
+    return MAY_BE_CHANCE
+
+
+MAY_BE_CHANCE = "the difference may be chance, so that no number of seeds can be promised to tell"
 
 
 def needed_short(comparison: Comparison) -> str:
-    """Return the same in a cell: `about 9 more seeds`, `over 100 more seeds` or `more problems`."""
+    """Return it in a cell: `about 9 more seeds`, `over 100 more seeds`, `more problems` or `may be chance`."""
     if comparison.decision != "open":
         return ""
     if comparison.needed.more is not None:
         return f"about {counted(comparison.needed.more, 'more seed')}"
-    return "more problems" if comparison.needed.for_problems else f"over {THRESHOLDS.most_seeds} more seeds"
+    if comparison.needed.for_problems:
+        return "more problems"
+    return f"over {THRESHOLDS.most_seeds} more seeds" if comparison.needed.at_least > 0 else "may be chance"
+
+
+def look_text(scores: StudyScores) -> str:
+    """Return what earlier looks at the growing study cost; empty at the first."""
+    if not scores.earlier_looks:
+        return ""
+    before = ", ".join(map(str, dict.fromkeys(scores.earlier_looks)))
+    cost = THRESHOLDS.alpha / level_of_look(scores.look, alpha=THRESHOLDS.alpha)
+    return (
+        f"Look {scores.look} at this study, at {counted(len(scores.seeds), 'seed')} after {before}: all looks "
+        f"share the 5 %, so every p is multiplied by {cost:,.3g}"
+    )
 
 
 def budget_text(scores: StudyScores) -> str:
@@ -146,6 +168,7 @@ def verdicts(statistics: StudyStatistics) -> tuple[Finding, ...]:
     """Return the findings, the most important first."""
     found = [
         _lost_runs(statistics),
+        _look(statistics),
         _leader(statistics),
         _against_baseline(statistics),
         _between_settings(statistics),
@@ -159,10 +182,12 @@ def comparison_sentence(comparison: Comparison, units: Units) -> str:
     arm, against = comparison.question.arm.name, comparison.question.against.name
     size = f"{units.differences(comparison.difference)}{units.of_differences}"
     if comparison.decision == "untested":
-        return f"{arm} against {against}: {size}; not tested: {_why_untested(comparison)}."
+        return f"{arm} against {against}: {size}; not tested: {comparison.difference.reason}."
     p = p_text(comparison.p_adjusted)
     if comparison.decision == "open":
-        return f"{arm} and {against} are not distinguishable: {size}, {p} (corrected); {needed_text(comparison)}."
+        return (
+            f"{arm} and {against} are not distinguishable: {size}, {p} (corrected); {needed_text(comparison, units)}."
+        )
     decided = "ahead of" if comparison.decision == "higher" else "behind"
     return f"{arm} is {decided} {against}: {size}, {p} (corrected)."
 
@@ -174,13 +199,31 @@ def _lost_runs(statistics: StudyStatistics) -> Finding | None:
     arms = {arm.name: sum(run.arm == arm for run in lost) for arm in statistics.scores.arms}
     listed = _listed(f"{name} ({number})" for name, number in arms.items() if number)
     are = "is" if len(lost) == 1 else "are"
+    unranked = [summary for summary in statistics.arms if "" in summary.not_ranked]
+    names = _listed(f"{summary.arm.name} ({summary.not_ranked['']})" for summary in unranked)
+    ranks = [f"Not ranked, because others finished the same task and seed: {names}."] if unranked else []
+    if len(unranked) == len(statistics.arms):
+        ranks.append("Every method lost runs: there is no ranking and no leader.")
     return Finding(
         name="lost-runs",
         status="warning",
         title=f"{counted(len(lost), 'run')} of {len(statistics.scores.runs)} did not finish and {are} in no number",
-        evidence=f"By method: {listed}.\n"
-        "A method that loses the runs that go badly looks better than it is: only its survivors count.",
+        evidence="\n".join(
+            [
+                f"By method: {listed}.",
+                *ranks,
+                "A method that loses the runs that go badly looks better than it is: only its survivors count.",
+            ]
+        ),
     )
+
+
+def _look(statistics: StudyStatistics) -> Finding | None:
+    text = look_text(statistics.scores)
+    if not text:
+        return None
+    why = "Whoever adds seeds until something tells would find something where nothing is."
+    return Finding(name="look", status="note", title=text, evidence=why)
 
 
 def _leader(statistics: StudyStatistics) -> Finding | None:
@@ -197,12 +240,18 @@ def _leader(statistics: StudyStatistics) -> Finding | None:
     if near:
         names = _listed(one.question.against.name for one in near)
         sentences.append(f"Not distinguishable from it: {names}.")
+    unranked = [one.arm.name for one in statistics.arms if "" in one.not_ranked]
     title = (
-        f"{first.name} has the highest mean and is ahead of every other"
+        f"{first.name} has the highest mean and is ahead of every other{' that is ranked' if unranked else ''}"
         if not near
         else f"{first.name} has the highest mean; it is ahead of {len(ahead)} of the {len(family.comparisons)} others"
     )
-    sentences.append("The highest of many is partly lucky; expect a little less of it next time.")
+    if unranked:
+        sentences.append(f"Not among them, because they lack runs that others finished: {_listed(unranked)}.")
+    sentences.append(
+        f"The data chose it, so it is corrected over all {family.num_corrected} pairs. "
+        "The highest of many is partly lucky; expect a little less of it next time."
+    )
     return Finding(name="leader", status="good" if ahead else "note", title=title, evidence="\n".join(sentences))
 
 
@@ -231,26 +280,54 @@ def _summed_up(found: Sequence[Comparison], *, name: str, title: str, statistics
     untested = [one for one in found if one.decision == "untested"]
     if len(found) == 1:
         only = comparison_sentence(found[0], units).rstrip(".")
-        return Finding(name=name, status=_status(found), title=only, evidence="")
+        return Finding(name=name, status=_status(found), title=only, evidence="\n".join(_left_out_sentences(found)))
     ordered = sorted(decided, key=lambda one: -one.difference.value)
     sentences = [comparison_sentence(one, units) for one in ordered]
     sentences += _open_sentences(undecided, statistics)
-    if untested:
-        names = _listed(one.question.arm.name for one in untested)
-        sentences.append(f"Not tested, {_why_untested(untested[0])}: {names}.")
+    for reason in dict.fromkeys(one.difference.reason for one in untested):
+        names = _listed(one.question.arm.name for one in untested if one.difference.reason == reason)
+        sentences.append(f"Not tested, {reason}: {names}.")
+    sentences += _left_out_sentences(found)
     title = f"{title}: {_counts(found)}"
     return Finding(name=name, status=_status(found), title=title, evidence="\n".join(sentences))
+
+
+def _left_out_sentences(found: Sequence[Comparison]) -> list[str]:
+    texts = left_out_texts(found)
+    return [f"Not in these differences: {_listed(texts)}."] if texts else []
+
+
+def left_out_texts(found: Sequence[Comparison]) -> list[str]:
+    """Return what the differences do not hold, each once, with the comparison where it is not the same for all."""
+    everywhere = set.intersection(*(set(one.left_out) for one in found)) if found else set()
+    own = [
+        f"{one.question.arm.name} against {against_text(one.question)}: {text}"
+        for one in found
+        for text in one.left_out
+        if text not in everywhere
+    ]
+    return [*sorted(everywhere), *own]
 
 
 def _open_sentences(undecided: Sequence[Comparison], statistics: StudyStatistics) -> list[str]:
     """Who is not distinguishable, by what would tell: some more seeds, very many, or only more problems."""
     start = f"Not distinguishable at {_seeds(statistics)}"
     some = sorted((one for one in undecided if one.needed.more is not None), key=lambda one: one.needed.more or 0)
-    many = [one for one in undecided if one.needed.more is None and not one.needed.for_problems]
-    none = [one for one in undecided if one.needed.more is None and one.needed.for_problems]
+    rest = [one for one in undecided if one.needed.more is None]
+    none = [one for one in rest if one.needed.for_problems]
+    many = [one for one in rest if not one.needed.for_problems and one.needed.at_least > 0]
+    chance = [one for one in rest if not one.needed.for_problems and one.needed.at_least == 0]
+    units = units_of(statistics.scores)
     parts = (
-        ("about so many more would tell", [f"{one.question.arm.name} {one.needed.more}" for one in some]),
+        (
+            "about so many more would tell, if the true difference is as large as said (80 % sure)",
+            [
+                f"{one.question.arm.name} {one.needed.more} ({units.score(one.needed.at_least)}{units.of_differences})"
+                for one in some
+            ],
+        ),
         (f"more than {THRESHOLDS.most_seeds} more would be needed", [one.question.arm.name for one in many]),
+        (MAY_BE_CHANCE, [one.question.arm.name for one in chance]),
         ("only more held-out problems would tell", [one.question.arm.name for one in none]),
     )
     return [f"{start}; {what}: {_listed(names)}." for what, names in parts if names]
@@ -276,7 +353,8 @@ def _stability(statistics: StudyStatistics) -> Finding | None:
     found = [one for one in found if one.question.arm.method != statistics.scores.baseline]
     steadier = [one.question.arm.name for one in found if one.decision == "lower"]
     shakier = [one.question.arm.name for one in found if one.decision == "higher"]
-    worst = max(statistics.ranked, key=lambda summary: summary.largest_drop)
+    known = [summary for summary in statistics.arms if math.isfinite(summary.largest_drop)]
+    worst = max(known, key=lambda summary: summary.largest_drop)
     sentences = [
         f"Largest loss of a single run between its best score on the way and its last: "
         f"{units.score(worst.largest_drop)}{units.of_differences} ({worst.arm.name})."
@@ -289,12 +367,6 @@ def _stability(statistics: StudyStatistics) -> Finding | None:
     same = "no method differs from the baseline by more than the noise"
     title = f"Stability: {said if steadier or shakier else same}"
     return Finding(name="stability", status="note", title=title, evidence="\n".join(sentences))
-
-
-def _why_untested(comparison: Comparison) -> str:
-    if min(comparison.num_pairs) < 2:
-        return "two seeds that both finished are the least"
-    return "all pairs differ by the same amount"
 
 
 def _seeds(statistics: StudyStatistics) -> str:

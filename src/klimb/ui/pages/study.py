@@ -12,7 +12,7 @@ from klimb.findings.study.verdicts import budget_text, counted, units_of, verdic
 from klimb.ui.pages.frame import drawings, html_page, tooltip_script, values_of
 from klimb.ui.study_charts import difference_intervals, learning_charts, profile_charts, score_intervals
 from klimb.ui.svg import strips
-from klimb.ui.tables import StudyTable, study_tables
+from klimb.ui.tables import StudyTable, score_note_sentences, study_tables
 
 EXPLANATIONS = (
     (
@@ -24,8 +24,10 @@ EXPLANATIONS = (
     ),
     (
         "Interquartile mean",
-        "The mean of the middle half of the runs of all tasks and seeds. Its interval comes from drawing the runs "
-        "again, with replacement, within each task (Agarwal et al. 2021, arXiv 2108.13264).",
+        "The mean of the middle half of the runs of all tasks and seeds (Agarwal et al. 2021, arXiv 2108.13264), each "
+        "run weighing one over the finished runs of its task. Its interval is Student's t with the variance of a "
+        "trimmed mean, within each task (Tukey and McLaughlin 1963); it speaks of these held-out problems. Below "
+        "three runs of one task there is none.",
     ),
     (
         "Differences",
@@ -36,21 +38,33 @@ EXPLANATIONS = (
     (
         "Many comparisons",
         "Among twenty comparisons of equal methods one will look different at 5 % by chance. Holm's correction keeps "
-        "the chance of any such mistake in a table below 5 %; a verdict rests on the corrected p.",
+        "the chance of any such mistake in a table below 5 %; a verdict rests on the corrected p. The highest of all "
+        "was chosen by the data: it is corrected over all pairs of methods.",
+    ),
+    (
+        "Many looks",
+        "Whoever adds seeds until something tells finds something where nothing is. All analyses of a study at which "
+        "further runs have finished share the 5 %: the first takes two thirds, each further one a third of the one "
+        "before. The corrected p contains it, and the study's folder keeps the list (looks.json).",
     ),
     (
         "Not distinguishable",
-        "The data leave open whether there is a difference. The number of further seeds is what would find the "
-        "difference seen here four times out of five, were it the true one; it is as uncertain as that difference.",
+        "The data leave open whether there is a difference. The difference seen is not the true one, so the number of "
+        "further seeds is for the smallest that is still likely (the lower end of a one-sided 80 % interval): were "
+        "that the true one, they would find it four times out of five. Where even its sign may be chance, no number "
+        "is said. More problems are asked for only where they are shown to differ so much that seeds would not help.",
     ),
     (
         "P(improvement)",
         "The chance that a run of the one has more than a run of the other, averaged over tasks; 0.5 means neither. "
-        "Its interval comes from drawing the runs of both again.",
+        "Its interval is Newcombe's for Mann and Whitney's U (2006, method 5) with Student's t; below three runs of a "
+        "task in either method there is none.",
     ),
     (
         "Lost runs",
-        "Runs that failed or did not finish are in no number, and a pair of runs counts only if both finished.",
+        "Runs that failed or did not finish are in no number, and a pair of runs counts only if both finished. A "
+        "method that lost a run which another finished is not ranked and never said to be ahead of that one: what is "
+        "left may be its better runs.",
     ),
 )
 """Heading and text."""
@@ -157,8 +171,9 @@ def scores_table(made: StudyTable, statistics: StudyStatistics) -> dict[str, Any
     pictures = dict(zip((row.label for row in intervals.rows), strips(intervals), strict=True))
     arms = [Arm(str(row[0]), str(row[1])) for row in made.full_rows]
     marked = [arm.method == statistics.scores.baseline for arm in arms]
-    notes = [f"{made.title}. The picture shows the last score."]
-    return table(made, pictures=[pictures.get(arm.name, "") for arm in arms], marked=marked, notes=notes)
+    # The measures' meanings stand below the table.
+    notes = [f"{made.title}. The picture shows the last score.", *score_note_sentences(statistics)]
+    return table(made, pictures=[pictures.get(row[0], "") for row in made.rows], marked=marked, notes=notes)
 
 
 def comparisons_table(made: StudyTable, statistics: StudyStatistics) -> dict[str, Any] | None:

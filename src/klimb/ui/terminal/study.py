@@ -9,6 +9,7 @@ from klimb.findings.study.analysis import MAIN, StudyStatistics
 from klimb.findings.study.comparing import Comparison
 from klimb.findings.study.verdicts import Units, budget_text, decision_text, units_of, verdicts
 from klimb.ui.statuses import LOOKS
+from klimb.ui.tables import named
 from klimb.ui.text import printable
 
 LONG = 2000
@@ -39,10 +40,9 @@ def main_table(statistics: StudyStatistics) -> Table:
         for one in statistics.main.comparisons
         if one.question.against.method == baseline and one.question.arm.method != baseline
     }
-    lost = [summary for summary in statistics.arms if summary not in statistics.ranked]
-    for summary in (*statistics.ranked, *lost):
+    for summary in (*statistics.ranked, *statistics.unranked):
         table.add_row(
-            Text(printable(summary.arm.name)),
+            Text(printable(named(summary)), style="yellow" if "" in summary.not_ranked else ""),
             Text(units.scores(summary.scores[MAIN])),
             Text(units.score(summary.scores["best"].value)),
             against.get(summary.arm, Text("baseline" if summary.arm.method == baseline else "–", style="dim")),

@@ -118,6 +118,7 @@ def _point(record: EvaluationRecord) -> EvaluationPoint:
         seconds=record.elapsed_seconds,
         mean=record.mean,
         problems=tuple(_mean_of(problem) for problem in record.problems),
+        problem_ids=tuple(problem.problem_id for problem in record.problems),
         pass_at={int(k): value for k, value in record.pass_at.items()},
         num_samples=record.num_samples,
         num_errors=record.num_errors,

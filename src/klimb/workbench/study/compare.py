@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -21,6 +22,7 @@ from klimb.workbench.session import make_loop_settings, make_objective, make_tas
 from klimb.workbench.study.cells import LOG_NAME, read_status, state_of
 from klimb.workbench.study.collecting import collect_scores
 from klimb.workbench.study.config import StudyConfig
+from klimb.workbench.study.looks import earlier_looks, record_look
 from klimb.workbench.study.plan import Cell, StudyPlan, make_plan
 from klimb.workbench.study.plan_view import show_plan
 from klimb.workbench.study.progress import StudyView
@@ -163,7 +165,11 @@ def _tell_failures(plan: StudyPlan, cells: Sequence[Cell], console: Console) -> 
 def report_study(plan: StudyPlan, *, command: str, console: Console) -> None:
     """Print what the runs that there are say, and writes the page, tables and figures beside them."""
     with console.status("comparing"):
-        statistics = analyse(collect_scores(plan, command=command))
+        scores = collect_scores(plan, command=command)
+        statistics = analyse(replace(scores, earlier_looks=earlier_looks(plan.folder, scores)))
+        if statistics.has_tested:
+            # Before anything is shown: what was seen cannot be unseen.
+            record_look(plan.folder, scores)
         published = publish(statistics, plan.folder)
     console.print()
     print_study(console, statistics)
