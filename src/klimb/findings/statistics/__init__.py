@@ -12,6 +12,7 @@ from klimb.findings.statistics.means import (
     paired_interval,
 )
 from klimb.findings.statistics.proportions import mid_p_ends
+from klimb.findings.statistics.resampling import NUM_RESAMPLES, Ratios, bootstrap_t_intervals, ratio_sum
 from klimb.findings.statistics.runs import (
     Profile,
     interquartile_mean,
@@ -19,16 +20,29 @@ from klimb.findings.statistics.runs import (
     performance_profile,
     probability_of_improvement,
 )
-from klimb.findings.statistics.weights import LOG_BOUND, chi_square, effective_share, k1, k3, pareto_k, perplexity
+from klimb.findings.statistics.weights import (
+    LOG_BOUND,
+    chi_square,
+    effective_share,
+    k1,
+    k3,
+    log_normal_share,
+    pareto_k,
+    perplexity,
+    tail_number,
+)
 
 __all__ = [
     "ALPHA",
     "CONFIDENCE",
     "LEAST_UNITS",
     "LOG_BOUND",
+    "NUM_RESAMPLES",
     "Difference",
     "Interval",
     "Profile",
+    "Ratios",
+    "bootstrap_t_intervals",
     "chi_square",
     "cluster_half_width",
     "difference_of_groups",
@@ -37,6 +51,7 @@ __all__ = [
     "iqm",
     "k1",
     "k3",
+    "log_normal_share",
     "mean_interval",
     "mid_p_ends",
     "paired_chance",
@@ -47,6 +62,8 @@ __all__ = [
     "perplexity",
     "probability_of_improvement",
     "ranks",
+    "ratio_sum",
     "spearman",
+    "tail_number",
     "unpaired_chance",
 ]

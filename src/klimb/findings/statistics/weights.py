@@ -21,6 +21,35 @@ def effective_share(log_weights: Numbers) -> float:
     return float(weights.sum() ** 2 / (len(weights) * (weights**2).sum()))
 
 
+def log_normal_share(log_weights: Numbers) -> float:
+    """Return the ESS over the number of weights, were their logarithms normal: exp(−s²), with s² bounded above.
+
+    For a log-normal w, E[w]²/E[w²] = exp(−σ²). The largest weights make Kish's number and may be missing in a sample;
+    the spread of the logarithms is seen in all of them. A long tail of small weights costs nothing: s² is the smaller
+    of the variance and twice the mean square above the median. 2·√(2/n) of it are added, two standard errors of a
+    variance of normal numbers.
+    """
+    above = log_weights - np.median(log_weights)
+    upper = float((above[above > 0] ** 2).sum() / max(int((above > 0).sum()), 1))
+    number = len(log_weights)
+    spread = min(float(log_weights.var(ddof=1)), 2 * upper) if number > 1 else 0.0
+    return float(np.exp(-spread * (1 + 2 * np.sqrt(2 / number))))
+
+
+def tail_number(magnitudes: Numbers) -> float:
+    """Return how many equal terms, terms of these sizes are worth, were the logarithms above their median half normal.
+
+    n·exp(−s²), s² the mean square above the median: what `log_normal_share` is to weights, for terms whose largest may
+    be missing. n if none is above 0.
+    """
+    logs = np.log(magnitudes[magnitudes > 0])
+    if not len(logs):
+        return float(len(magnitudes))
+    above = logs - np.median(logs)
+    upper = (above[above > 0] ** 2).sum() / max(int((above > 0).sum()), 1)
+    return float(len(magnitudes) * np.exp(-upper))
+
+
 def k1(log_w: Numbers) -> float:
     """mean(−log w): unbiased for KL(μ‖π) when the tokens were drawn from μ; may be negative."""
     return float(-log_w.mean())
