@@ -161,7 +161,8 @@ def _mean_weight_warning(data: LoggedData) -> list[str]:
 def _is_off(mean: float, error: float) -> bool:
     """Whether a mean weight is not 1; a standard error of nan (one prompt) compares as False."""
     low, high = MEAN_WEIGHT_RANGE
-    return not low <= mean <= high or abs(mean - 1) > max(MEAN_WEIGHT_GAP, MEAN_WEIGHT_ERRORS * error)
+    gap = abs(mean - 1)
+    return not low <= mean <= high or (gap > MEAN_WEIGHT_GAP and gap > MEAN_WEIGHT_ERRORS * error)
 
 
 def reason_against_intervals(data: LoggedData) -> str:
