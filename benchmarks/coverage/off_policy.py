@@ -13,18 +13,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
+from tests.oracle import world as oracle
 
 from benchmarks.coverage.cells import Alarms, Cell, coverage
 from klimb.findings.off_policy_evaluation import (
     LoggedData,
     doubly_robust,
     ips,
+    per_decision,
     reason_against_intervals,
     self_normalised_doubly_robust,
     snips,
     with_intervals,
 )
-from klimb.findings.statistics import Interval
+from klimb.findings.statistics import ALPHA, Interval, ratio_sum
+from klimb.findings.statistics.resampling import resampled_sums
 
 Numbers = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, tuple[int, int], bool], Numbers]
@@ -179,14 +182,15 @@ QUOTED = {"ips": ips, "snips": snips, "doubly-robust": doubly_robust, "sn-doubly
 
 @dataclass(frozen=True)
 class Outcome:
-    """One data set: what it was drawn from, and the interval of each estimator of `QUOTED`."""
+    """One data set: what it was drawn from, the interval of each estimator of `QUOTED`, and the one of before."""
 
     shape: str
     share: float
     size: tuple[int, int]
-    rewards: Rewards
+    rewards: str
     value: float
     found: dict[str, Interval]
+    before: dict[str, tuple[float, float]]
 
 
 def outcomes(num_sets: int, generator: np.random.Generator) -> Iterator[Outcome]:
@@ -195,16 +199,49 @@ def outcomes(num_sets: int, generator: np.random.Generator) -> Iterator[Outcome]
         worlds = [make_world(draw, rewards) for rewards in REWARDS]
         for number in range(num_sets):
             world, size = worlds[number % len(worlds)], SIZES[number % len(SIZES)]
-            found = intervals_of(world.data(size, generator), is_far=share < FAR)
-            yield Outcome(shape, share, size, world.rewards, world.value, found)
+            data = world.data(size, generator)
+            # Where the policies are too far apart the question is only whether an interval is shown.
+            is_hidden = share < FAR and bool(reason_against_intervals(data))
+            found = {} if is_hidden else intervals_of(data)
+            before = {} if share < FAR else intervals_before(data)
+            yield Outcome(shape, share, size, world.rewards.name, world.value, found, before)
 
 
-def intervals_of(data: LoggedData, *, is_far: bool = False) -> dict[str, Interval]:
-    """Return the interval of each estimator; only those of snips where that it has none is the question."""
-    if is_far and reason_against_intervals(data):
-        return {"snips": Interval(math.nan, unit="prompt", reason="too far")}
+def intervals_of(data: LoggedData) -> dict[str, Interval]:
+    """Return the interval of each estimator."""
     made = with_intervals(data, [make(data) for make in QUOTED.values()], num_resamples=NUM_RESAMPLES)
     return {each.name: each.interval for each in made}
+
+
+def intervals_before(data: LoggedData) -> dict[str, tuple[float, float]]:
+    """Return the BCa interval over prompts (Efron 1987) of each estimator, always shown: the rule of caa7b0e."""
+    sums = {
+        name: np.stack([data.by_prompt(column) for ratio in make(data).ratios for column in ratio], axis=1)
+        for name, make in QUOTED.items()
+    }
+    drawn = resampled_sums(np.concatenate(list(sums.values()), axis=1), num_resamples=NUM_RESAMPLES)
+    found: dict[str, tuple[float, float]] = {}
+    start = 0
+    for name, own in sums.items():
+        found[name] = bca(own, drawn[:, start : start + own.shape[1]])
+        start += own.shape[1]
+    return found
+
+
+def bca(sums: Numbers, drawn: Numbers) -> tuple[float, float]:
+    """Return the bias-corrected and accelerated percentiles of a sum of ratios."""
+    value, values = float(ratio_sum(sums.sum(axis=0, keepdims=True))[0]), ratio_sum(drawn)
+    below = ((values < value).sum() + 0.5 * (values == value).sum()) / len(values)
+    bias = special.ndtri(np.clip(below, 0.5 / len(values), 1 - 0.5 / len(values)))
+    left_out = ratio_sum(sums.sum(axis=0) - sums)
+    influence = left_out.mean() - left_out
+    size = float((influence**2).sum())
+    acceleration = float((influence**3).sum() / (6 * size**1.5)) if size > 0 else 0.0
+    z = bias + special.ndtri(np.array([ALPHA / 2, 1 - ALPHA / 2]))
+    stretch = 1 - acceleration * z
+    levels = np.where(stretch > 0, special.ndtr(bias + z / np.where(stretch > 0, stretch, 1)), (z > 0).astype(float))
+    low, high = np.quantile(values, levels)
+    return float(low), float(high)
 
 
 def cells(num_sets: int, generator: np.random.Generator) -> Iterator[Cell]:
@@ -212,26 +249,25 @@ def cells(num_sets: int, generator: np.random.Generator) -> Iterator[Cell]:
     drawn = list(outcomes(num_sets, generator))
     near = [each for each in drawn if each.share >= FAR]
     yield from _grouped(near, lambda each: f"ESS {each.share:.0%}, {each.size[0]} prompts x {each.size[1]}")
-    yield from _grouped(near, lambda each: f"ESS {each.share:.0%}, {each.rewards.name}")
+    yield from _grouped(near, lambda each: f"ESS {each.share:.0%}, {each.rewards}")
     yield from _grouped(near, lambda each: f"ESS {each.share:.0%}, {each.shape}")
-    for case, group in _groups([each for each in drawn if each.share < FAR], lambda each: each.shape).items():
-        for share in sorted({each.share for each in group}):
-            shown = [each.found["snips"].is_known for each in group if each.share == share]
-            label = f"ESS {share:.0%}, {case}"
-            yield Alarms(
-                number="off-policy interval shown",
-                case=label,
-                num_sets=len(shown),
-                rate=float(np.mean(shown)),
-                truth="π is too far",
-            )
+    far = [each for each in drawn if each.share < FAR]
+    for case, group in _groups(far, lambda each: f"ESS {each.share:.0%}, {each.shape}").items():
+        rate = float(np.mean([bool(each.found) for each in group]))
+        yield Alarms(
+            number="off-policy interval shown", case=case, num_sets=len(group), rate=rate, truth="π is too far"
+        )
+    yield from enumerated_cells(num_sets, generator)
 
 
 def _grouped(drawn: Sequence[Outcome], case_of: Callable[[Outcome], str]) -> Iterator[Cell]:
     for case, group in _groups(drawn, case_of).items():
+        truths = [each.value for each in group]
         for name in QUOTED:
+            ends = [each.before[name] for each in group]
+            held = [low <= truth <= high for (low, high), truth in zip(ends, truths, strict=True)]
             intervals = [each.found[name] for each in group]
-            yield coverage(intervals, [each.value for each in group], number=f"estimate: {name}", case=case)
+            yield coverage(intervals, truths, number=f"estimate: {name}", case=case, before=float(np.mean(held)))
 
 
 def _groups(drawn: Sequence[Outcome], case_of: Callable[[Outcome], str]) -> dict[str, list[Outcome]]:
@@ -239,3 +275,65 @@ def _groups(drawn: Sequence[Outcome], case_of: Callable[[Outcome], str]) -> dict
     for each in drawn:
         groups.setdefault(case_of(each), []).append(each)
     return groups
+
+
+NUM_WORLDS, NUM_RESPONSES = 16, 4
+DISTANCES = {"near": 0.5, "far": 2.0}
+"""Size of the noise on π's logits in the enumerated worlds."""
+
+
+@dataclass(frozen=True)
+class Enumerated:
+    """Prompts whose 15 possible responses are known: token probabilities and rewards `[worlds, sequences, time]`."""
+
+    mu: Numbers
+    pi: Numbers
+    rewards: Numbers
+
+    @property
+    def value(self) -> float:
+        """Mean over the prompts of E_π[r]: a sum over all responses."""
+        return float((self.pi.prod(2) * self.rewards.sum(2)).sum(1).mean())
+
+    def data(self, num_prompts: int, generator: np.random.Generator) -> LoggedData:
+        """One data set with rewards by token; every drawn prompt is its own, even if it was drawn before."""
+        chosen = generator.integers(NUM_WORLDS, size=num_prompts)
+        cumulative = self.mu.prod(2).cumsum(1)
+        uniform = generator.random((num_prompts, NUM_RESPONSES))
+        last = len(oracle.SEQUENCES) - 1
+        drawn = (uniform[:, :, None] > cumulative[chosen][:, None, :]).sum(2).clip(max=last).ravel()
+        prompt = np.arange(num_prompts).repeat(NUM_RESPONSES)
+        which = chosen[prompt]
+        token_rewards = self.rewards[which, drawn]
+        return LoggedData(
+            rewards=token_rewards.sum(1),
+            token_log_w=np.log(self.pi / self.mu)[which, drawn],
+            mask=oracle.MASK[drawn],
+            prompt_index=prompt,
+            is_cut=oracle.LENGTHS[drawn] == oracle.MAX_LENGTH,
+            token_rewards=token_rewards,
+        )
+
+
+def make_enumerated(distance: float) -> Enumerated:
+    """Return prompts with a behaviour policy, a policy and rewards by token each (tests/oracle/world.py)."""
+    mu, pi, rewards = [], [], []
+    for seed in range(NUM_WORLDS):
+        table = oracle.logits(seed)
+        moved = table + oracle.logits(100 + seed, scale=distance)
+        mu.append(oracle.token_probabilities(oracle.conditionals(table)))
+        pi.append(oracle.token_probabilities(oracle.conditionals(moved)))
+        rewards.append(np.where(oracle.MASK, oracle.prefix_rewards(200 + seed), 0.0))
+    return Enumerated(np.stack(mu), np.stack(pi), np.stack(rewards))
+
+
+def enumerated_cells(num_sets: int, generator: np.random.Generator) -> Iterator[Cell]:
+    """Yield coverage where the truth is a sum over all responses, with rewards by token."""
+    for label, distance in DISTANCES.items():
+        worlds = make_enumerated(distance)
+        for num_prompts in (50, 400):
+            sets = [worlds.data(num_prompts, generator) for _ in range(num_sets)]
+            for name, make in {**QUOTED, "per-decision": per_decision}.items():
+                found = [with_intervals(data, [make(data)], num_resamples=NUM_RESAMPLES)[0].interval for data in sets]
+                case = f"enumerated, {label}, {num_prompts} prompts x {NUM_RESPONSES}"
+                yield coverage(found, worlds.value, number=f"estimate: {name}", case=case)

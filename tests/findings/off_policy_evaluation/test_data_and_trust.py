@@ -100,7 +100,7 @@ def test_one_bad_row_is_named_and_left_out_and_alone_refused(changes, row, reaso
     assert data.num_samples == 2
     (note,) = data.notes
     assert note.startswith(f"1 of 3 samples are left out: {reason} (s9); ")
-    with pytest.raises(ValueError, match=f"no sample can be used .*1 {reason}"):
+    with pytest.raises(ValueError, match=rf"no sample can be used .*1 {reason}"):
         logged_data([bad], [row])
 
 
@@ -196,7 +196,7 @@ def test_arrays_that_do_not_fit_are_refused():
         replace(data, rewards=np.array([np.nan, 0.0, 0.0]))
     with pytest.raises(ValueError, match="token_rewards of sample 0 add up to"):
         replace(data, token_rewards=np.full((3, 1), 5.0))
-    with pytest.raises(ValueError, match="no sample can be used .*1 with a log_pi of another length"):
+    with pytest.raises(ValueError, match=r"no sample can be used .*1 with a log_pi of another length"):
         logged_data([sample(1)], [(-1.0,)])
     with pytest.raises(ValueError, match="1 samples for 2 rows"):
         logged_data([sample(1)], [(-1.0, -2.0)] * 2)

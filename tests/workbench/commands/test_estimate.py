@@ -140,7 +140,7 @@ def test_bad_rows_are_named_and_left_out(command, tiny_policy, tmp_path):
 
 def test_a_log_of_bad_rows_alone_is_refused(command, tiny_policy, tmp_path):
     store_of(tmp_path / "log", [replace(sample, reward=float("nan")) for sample in drawn(tiny_policy)])
-    with pytest.raises(ValueError, match="no sample can be used .*24 with a reward that is not finite"):
+    with pytest.raises(ValueError, match=r"no sample can be used .*24 with a reward that is not finite"):
         command()
 
 

@@ -7,7 +7,7 @@ the weights of whole responses, not clipped, whatever the estimator does with th
 import numpy as np
 
 from klimb.findings.off_policy_evaluation.data import MAX_LOG_W, Array, LoggedData
-from klimb.findings.statistics import Ratios, log_normal_share, pareto_k, tail_number
+from klimb.findings.statistics import Ratios, expected_share, pareto_k, tail_number
 
 LEAST_ESS_SHARE = 0.1
 
@@ -41,12 +41,12 @@ INTERVAL_PROMPTS = 10.0
 """Effective prompts below which there is no interval: its width is then mostly a guess."""
 
 
-INTERVAL_ESS_SHARE = 0.15
+INTERVAL_ESS_SHARE = 0.2
 """Kish's share below which there is no interval; a sample shows more than the true one where large weights are rare."""
 
 
-INTERVAL_LOG_NORMAL_SHARE = 0.1
-"""The same for `log_normal_share`, which sees large weights that are not in the sample."""
+INTERVAL_EXPECTED_SHARE = 0.15
+"""The same for `expected_share`, which sees large weights that are not in the sample."""
 
 
 INTERVAL_PROMPT_SHARE = 0.3
@@ -65,7 +65,7 @@ LEAST_OTHER_PROMPTS = 3
 """Of rewards with two values: prompts that must have each of them."""
 
 
-LEAST_TAIL_NUMBER = 15.0
+LEAST_TAIL_NUMBER = 30.0
 """Of graded rewards: `tail_number` of the prompts' influences below which there is no interval."""
 
 
@@ -169,7 +169,7 @@ def reason_against_intervals(data: LoggedData) -> str:
     """Why the weights allow no interval of any estimator that uses them; empty if they do.
 
     What is seen may look fine where the largest weights are so rare that the sample holds none. Then the spread of the
-    log-weights is still seen (`log_normal_share`), and the weights' mean is below 1.
+    log-weights is still seen (`expected_share`), and the weights' mean is below 1.
     """
     by_prompt = data.by_prompt(data.relative_weights)
     prompts, largest = effective_number(by_prompt), float(by_prompt.max() / by_prompt.sum())
@@ -178,8 +178,8 @@ def reason_against_intervals(data: LoggedData) -> str:
     share = effective_number(data.relative_weights) / data.num_samples
     if share < INTERVAL_ESS_SHARE:
         return f"the ESS is {share:.1%} of the responses, and no interval holds below {INTERVAL_ESS_SHARE:.0%}"
-    expected = log_normal_share(data.log_w)
-    if expected < INTERVAL_LOG_NORMAL_SHARE:
+    expected = expected_share(data.log_w)
+    if expected < INTERVAL_EXPECTED_SHARE:
         return (
             f"the log-weights spread so far that the true ESS may be {expected:.1%} of the responses: the largest "
             f"weights can be missing here (the ESS seen is {share:.1%})"

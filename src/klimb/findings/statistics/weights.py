@@ -21,25 +21,40 @@ def effective_share(log_weights: Numbers) -> float:
     return float(weights.sum() ** 2 / (len(weights) * (weights**2).sum()))
 
 
-def log_normal_share(log_weights: Numbers) -> float:
-    """Return the ESS over the number of weights, were their logarithms normal: exp(−s²), with s² bounded above.
+NUM_ERRORS = 0.75
+"""Standard errors (of normal logarithms) by which a third or fourth cumulant must be above 0 to count."""
 
-    For a log-normal w, E[w]²/E[w²] = exp(−σ²). The largest weights make Kish's number and may be missing in a sample;
-    the spread of the logarithms is seen in all of them. A long tail of small weights costs nothing: s² is the smaller
-    of the variance and twice the mean square above the median. 2·√(2/n) of it are added, two standard errors of a
-    variance of normal numbers.
+
+NUM_ERRORS_OF_SPREAD = 1.5
+"""Standard errors that are added to κ₂."""
+
+
+def expected_share(log_weights: Numbers) -> float:
+    """Return what the ESS over the number of weights may truly be, by the spread of the logarithms.
+
+    With E[w] = 1, log E[w²] = κ₂ + κ₃ + 7/12·κ₄ + …, the κ being the cumulants of log w; for a log-normal w it is κ₂
+    alone. The largest weights make Kish's number and may be missing in a sample; the spread of the logarithms is seen
+    in all of them. On the safe side: κ₂ counts with 1.5 standard errors more, 1.5·√(2/n)·κ₂; κ₃ and κ₄ count as far as
+    they are above what they are by chance. Weights further below the median than the largest is above it count as if
+    they were as far: small weights cost nothing.
     """
-    above = log_weights - np.median(log_weights)
-    upper = float((above[above > 0] ** 2).sum() / max(int((above > 0).sum()), 1))
     number = len(log_weights)
-    spread = min(float(log_weights.var(ddof=1)), 2 * upper) if number > 1 else 0.0
-    return float(np.exp(-spread * (1 + 2 * np.sqrt(2 / number))))
+    centred = log_weights - np.median(log_weights)
+    centred = np.maximum(centred, -centred.max())
+    centred = centred - centred.mean()
+    if number < 2 or not centred.any():
+        return 1.0
+    second, third, fourth = (float((centred**power).mean()) for power in (2, 3, 4))
+    third -= NUM_ERRORS * np.sqrt(6 / number) * second**1.5
+    fourth -= (3 + NUM_ERRORS * np.sqrt(24 / number)) * second**2
+    spread = second * (1 + NUM_ERRORS_OF_SPREAD * np.sqrt(2 / number)) + max(third, 0.0) + 7 / 12 * max(fourth, 0.0)
+    return float(np.exp(-spread))
 
 
 def tail_number(magnitudes: Numbers) -> float:
     """Return how many equal terms, terms of these sizes are worth, were the logarithms above their median half normal.
 
-    n·exp(−s²), s² the mean square above the median: what `log_normal_share` is to weights, for terms whose largest may
+    n·exp(−s²), s² the mean square above the median: what `expected_share` is to weights, for terms whose largest may
     be missing. n if none is above 0.
     """
     logs = np.log(magnitudes[magnitudes > 0])
