@@ -248,7 +248,8 @@ def cells(num_sets: int, generator: np.random.Generator) -> Iterator[Cell]:
     """Yield coverage by ESS with sizes, rewards and shapes; where the true ESS is too low, how often one was shown."""
     drawn = list(outcomes(num_sets, generator))
     near = [each for each in drawn if each.share >= FAR]
-    yield from _grouped(near, lambda each: f"ESS {each.share:.0%}, {each.size[0]} prompts x {each.size[1]}")
+    graded = {rewards.name for rewards in REWARDS if not rewards.rate}
+    yield from _grouped(near, lambda each: _by_size(each, "graded" if each.rewards in graded else "0 or 1"))
     yield from _grouped(near, lambda each: f"ESS {each.share:.0%}, {each.rewards}")
     yield from _grouped(near, lambda each: f"ESS {each.share:.0%}, {each.shape}")
     far = [each for each in drawn if each.share < FAR]
@@ -258,6 +259,10 @@ def cells(num_sets: int, generator: np.random.Generator) -> Iterator[Cell]:
             number="off-policy interval shown", case=case, num_sets=len(group), rate=rate, truth="π is too far"
         )
     yield from enumerated_cells(num_sets, generator)
+
+
+def _by_size(each: Outcome, kind: str) -> str:
+    return f"ESS {each.share:.0%}, {each.size[0]} prompts x {each.size[1]}, rewards {kind}"
 
 
 def _grouped(drawn: Sequence[Outcome], case_of: Callable[[Outcome], str]) -> Iterator[Cell]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from klimb.findings.statistics import expected_share, pareto_k, tail_number
+from klimb.findings.statistics import expected_share, pareto_k
 from klimb.findings.statistics.weights import NUM_ERRORS_OF_SPREAD
 
 
@@ -35,14 +35,6 @@ def test_small_weights_lower_the_expected_share_no_more_than_they_would_below_th
     log_w = np.array([0.0] * 60 + [0.1] * 30 + [-50.0] * 10)
     assert expected_share(log_w) > 0.95
     assert expected_share(np.array([0.4] * 70 + [-50.0] * 30)) == 1.0
-
-
-def test_equal_terms_are_worth_their_number_and_wide_ones_few():
-    assert tail_number(np.full(40, 2.0)) == pytest.approx(40)
-    assert tail_number(np.zeros(7)) == 7
-    # Above the median of e^z, z normal, the mean square of z is 1.
-    levels = (np.arange(10_000) + 0.5) / 10_000
-    assert tail_number(np.exp(special.ndtri(levels))) == pytest.approx(10_000 / math.e, rel=0.01)
 
 
 def test_the_shape_of_log_normal_weights_rises_with_their_spread():

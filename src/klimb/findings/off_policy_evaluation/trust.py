@@ -7,7 +7,7 @@ the weights of whole responses, not clipped, whatever the estimator does with th
 import numpy as np
 
 from klimb.findings.off_policy_evaluation.data import MAX_LOG_W, Array, LoggedData
-from klimb.findings.statistics import Ratios, expected_share, pareto_k, tail_number
+from klimb.findings.statistics import Ratios, expected_share, pareto_k
 
 LEAST_ESS_SHARE = 0.1
 
@@ -65,8 +65,12 @@ LEAST_OTHER_PROMPTS = 3
 """Of rewards with two values: prompts that must have each of them."""
 
 
-LEAST_TAIL_NUMBER = 30.0
-"""Of graded rewards: `tail_number` of the prompts' influences below which there is no interval."""
+INFLUENCE_SHARE = 0.08
+"""Of graded rewards: `expected_share` of the prompts' influences below which there is no interval."""
+
+
+INFLUENCE_PROMPTS = 15.0
+"""The same times the prompts."""
 
 
 def effective_number(weights: Array) -> float:
@@ -211,10 +215,11 @@ def reason_of_the_rewards(data: LoggedData, statistic: Ratios) -> str:
             prompts = f"{min(having)} prompt{'' if min(having) == 1 else 's'}"
             return f"a reward of {rare:g} came in {prompts}, and {LEAST_OTHER_PROMPTS} are the least for an interval"
         return ""
-    number = tail_number(np.abs(statistic.influences))
-    if number >= LEAST_TAIL_NUMBER:
+    influences = np.abs(statistic.influences)
+    share = expected_share(np.log(influences[influences > 0])) if influences.any() else 1.0
+    if share >= max(INFLUENCE_SHARE, INFLUENCE_PROMPTS / data.num_prompts):
         return ""
     return (
-        f"rewards and weights are so skewed that the prompts are worth {number:.0f} even ones, and "
-        f"{LEAST_TAIL_NUMBER:.0f} are the least for an interval"
+        f"rewards and weights together are so skewed that {data.num_prompts} prompts may be worth "
+        f"{share * data.num_prompts:.1f} even ones ({share:.0%})"
     )

@@ -29,7 +29,6 @@ from klimb.findings.statistics.weights import (
     k3,
     pareto_k,
     perplexity,
-    tail_number,
 )
 
 __all__ = [
@@ -64,6 +63,5 @@ __all__ = [
     "ranks",
     "ratio_sum",
     "spearman",
-    "tail_number",
     "unpaired_chance",
 ]

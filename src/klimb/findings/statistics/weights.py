@@ -51,20 +51,6 @@ def expected_share(log_weights: Numbers) -> float:
     return float(np.exp(-spread))
 
 
-def tail_number(magnitudes: Numbers) -> float:
-    """Return how many equal terms, terms of these sizes are worth, were the logarithms above their median half normal.
-
-    n·exp(−s²), s² the mean square above the median: what `expected_share` is to weights, for terms whose largest may
-    be missing. n if none is above 0.
-    """
-    logs = np.log(magnitudes[magnitudes > 0])
-    if not len(logs):
-        return float(len(magnitudes))
-    above = logs - np.median(logs)
-    upper = (above[above > 0] ** 2).sum() / max(int((above > 0).sum()), 1)
-    return float(len(magnitudes) * np.exp(-upper))
-
-
 def k1(log_w: Numbers) -> float:
     """mean(−log w): unbiased for KL(μ‖π) when the tokens were drawn from μ; may be negative."""
     return float(-log_w.mean())
