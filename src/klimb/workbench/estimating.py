@@ -130,7 +130,7 @@ def advice(found: Estimated) -> list[str]:
     usable = [each for each in found.estimates if is_usable(each)]
     if not usable:
         return [*steps, "No number here is an estimate. Draw fresh answers (klimb eval), or log a nearer model."]
-    if any(each.warnings for each in found.estimates):
+    if any(each.warnings for each in found.estimates) or not any(each.interval.is_known for each in usable):
         steps.append(
             "Do not decide by these numbers alone. Draw fresh answers (klimb eval), or log more prompts with a model "
             "that is nearer to this one."
