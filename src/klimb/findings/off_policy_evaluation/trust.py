@@ -69,8 +69,8 @@ INFLUENCE_SHARE = 0.08
 """Of graded rewards: `expected_share` of the prompts' influences below which there is no interval."""
 
 
-INFLUENCE_PROMPTS = 15.0
-"""The same times the prompts."""
+GRADED_PROMPTS = 100
+"""Of graded rewards: prompts below which there is no interval, because their skew is not seen."""
 
 
 def effective_number(weights: Array) -> float:
@@ -215,9 +215,11 @@ def reason_of_the_rewards(data: LoggedData, statistic: Ratios) -> str:
             prompts = f"{min(having)} prompt{'' if min(having) == 1 else 's'}"
             return f"a reward of {rare:g} came in {prompts}, and {LEAST_OTHER_PROMPTS} are the least for an interval"
         return ""
+    if data.num_prompts < GRADED_PROMPTS:
+        return f"rewards are graded, and {GRADED_PROMPTS} prompts are the least that show their skew"
     influences = np.abs(statistic.influences)
     share = expected_share(np.log(influences[influences > 0])) if influences.any() else 1.0
-    if share >= max(INFLUENCE_SHARE, INFLUENCE_PROMPTS / data.num_prompts):
+    if share >= INFLUENCE_SHARE:
         return ""
     return (
         f"rewards and weights together are so skewed that {data.num_prompts} prompts may be worth "
