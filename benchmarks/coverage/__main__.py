@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.coverage import audit, guard, held_out, study
+from benchmarks.coverage import audit, guard, held_out, off_policy, study
 from benchmarks.coverage.cells import Alarms, Cell, Coverage, Part
 from benchmarks.coverage.tables import alarm_table, coverage_table
 from benchmarks.page import fill_page
@@ -26,6 +26,7 @@ PARTS: Mapping[str, Part] = {
     "guard": guard.cells,
     "audit": audit.cells,
     "study": study.cells,
+    "off_policy": off_policy.cells,
     "held_out": held_out.cells,
 }
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from klimb.findings.off_policy_evaluation import (
     logged_data,
     logged_mean,
     reason_against,
-    with_intervals,
 )
+from klimb.findings.statistics import Interval
 from klimb.policies import load_policy
 from klimb.training.run_folder import write_json
 from klimb.ui.text import printable
@@ -88,13 +88,19 @@ def run_estimate(path: Path, request: EstimateOptions, *, console: Console) -> E
     data = logged_data(
         [*(sample for sample, _ in scored), *useless],
         [*(log_pi for _, log_pi in scored), *((0.0,) * len(sample.response_ids) for sample in useless)],
+        reward_range=request.reward_range,
     )
     notes: list[str] = []
     if len(rows.samples) < rows.num_stored:
         notes.append(f"{len(rows.samples)} of {rows.num_stored} samples were read: whole groups at random.")
-    (logged,) = with_intervals(data, [logged_mean(data)], seed=request.seed)
+    if data.bounds is None:
+        low, high = data.seen_range
+        notes.append(
+            f"the rewards' range is not known; seen are {low:g} to {high:g}. Intervals are not cut anywhere; "
+            "--reward-range LOW HIGH gives the ends."
+        )
     found = Estimated(
-        logged=logged,
+        logged=logged_mean(data),
         estimates=estimate_values(data, clip=request.clip, seed=request.seed),
         sweep=clip_sweep(data, seed=request.seed),
         notes=tuple(notes),
@@ -103,8 +109,8 @@ def run_estimate(path: Path, request: EstimateOptions, *, console: Console) -> E
     _report(console, path, request, found)
     if request.json is not None:
         request.json.parent.mkdir(parents=True, exist_ok=True)
-        content = {"data": str(path), "model": request.model, **asdict(found)}
-        write_json(request.json, _without_nan(_without_unusable(content)))
+        content = {"data": str(path), "model": request.model, **_as_json(found)}
+        write_json(request.json, _without_nan(content))
     return found
 
 
@@ -124,14 +130,39 @@ def advice(found: Estimated) -> list[str]:
     usable = [each for each in found.estimates if is_usable(each)]
     if not usable:
         return [*steps, "No number here is an estimate. Draw fresh answers (klimb eval), or log a nearer model."]
-    if any(each.warnings for each in found.estimates):
+    if any(each.warnings for each in found.estimates) or not any(each.interval.is_known for each in usable):
         steps.append(
             "Do not decide by these numbers alone. Draw fresh answers (klimb eval), or log more prompts with a model "
             "that is nearer to this one."
         )
-    return steps or [
-        "Nothing here speaks against these numbers. Quote snips or sn-doubly-robust; the model is better than the log "
-        "if the whole interval is above the logged mean. What the log never tried stays unseen."
+    comparison = _comparison(usable)
+    return [
+        *(steps or ["Nothing here speaks against these numbers. Quote snips or sn-doubly-robust."]),
+        *comparison,
+        "What the log never tried stays unseen.",
+    ]
+
+
+QUOTED = ("sn-doubly-robust", "snips")
+"""Estimators whose difference to the log is told, the first one that can be used."""
+
+
+def _comparison(usable: Sequence[Estimate]) -> list[str]:
+    """Return whether the model is better than the log, by the difference on the same prompts."""
+    named = {each.name: each for each in usable}
+    quoted = next((named[name] for name in QUOTED if name in named), None)
+    if quoted is None or quoted.gain is None:
+        return []
+    gain = quoted.gain
+    if not gain.is_known:
+        return [f"Whether the model is better than the log cannot be told: {gain.reason}."]
+    verdict = "worse than the log" if gain.is_negative else "not distinguishable from the log"
+    if gain.is_positive:
+        verdict = "better than the log"
+    ends = f"{_signed(gain.low)} to {_signed(gain.high)}"
+    return [
+        f"The model is {verdict} on these prompts: {quoted.name} minus the logged mean is {_signed(gain.value)}, "
+        f"95 % interval {ends} (the same prompts on both sides)."
     ]
 
 
@@ -141,17 +172,18 @@ def _report(console: Console, path: Path, request: EstimateOptions, found: Estim
     caption = "ESS: how many responses, and prompts, count; max w: share of the largest weight"
     table = Table(title=printable(title), title_justify="left", caption=caption, caption_justify="left")
     table.add_column("mean reward", no_wrap=True)
-    for column in ("value", "95 % interval", "ESS", "prompts", "max w"):
+    for column in ("value", "95 % interval", "minus the log", "ESS", "prompts", "max w"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_row(logged.name, _number(logged.value), _interval(logged), style="dim", end_section=True)
     for each in found.estimates:
         counts = (_count(each.ess), _count(each.ess_prompts), f"{each.max_weight_share:.1%}")
-        table.add_row(each.name, _value(each), _interval(each), *counts)
+        table.add_row(each.name, _value(each), _interval(each), _gain(each), *counts)
     console.print(table)
     sweep = ", ".join(f"{each.name.removeprefix('clipped-ips')} {_value(each)}" for each in found.sweep)
     _paragraphs(console, "", [f"clipped-ips by clip: {sweep}"])
     about = [f"{each.name}: {each.note}" for each in found.estimates if each.note]
     _paragraphs(console, "notes", [*found.notes, *about])
+    _paragraphs(console, "no interval", _grouped([found.logged, *found.estimates], _why_no_interval))
     _paragraphs(console, "not usable", _grouped(found.estimates, _reasons), style="red")
     _paragraphs(console, "warnings", [*found.warnings, *_grouped(found.estimates, _warnings)], style="yellow")
     _paragraphs(console, "what to do", advice(found))
@@ -163,6 +195,11 @@ def _warnings(estimate: Estimate) -> tuple[str, ...]:
 
 def _reasons(estimate: Estimate) -> tuple[str, ...]:
     return () if is_usable(estimate) else (estimate.unusable,)
+
+
+def _why_no_interval(estimate: Estimate) -> tuple[str, ...]:
+    reason = estimate.interval.reason
+    return (f"{reason}.",) if reason and is_usable(estimate) else ()
 
 
 def _grouped(estimates: Sequence[Estimate], said_of: Callable[[Estimate], tuple[str, ...]]) -> list[str]:
@@ -194,17 +231,35 @@ def _count(value: float) -> str:
 
 
 def _interval(each: Estimate) -> str:
-    return "none" if math.isnan(each.low) or not is_usable(each) else f"{_number(each.low)} to {_number(each.high)}"
+    return f"{_number(each.low)} to {_number(each.high)}" if each.interval.is_known and is_usable(each) else "none"
 
 
-def _without_unusable(content: Any) -> Any:
-    """Return the same with NaN for the value and the interval of each estimate that is none."""
-    if isinstance(content, list | tuple):
-        return [_without_unusable(value) for value in content]
-    if not isinstance(content, dict):
-        return content
-    blank = dict.fromkeys(("value", "low", "high", "standard_error"), math.nan) if content.get("unusable") else {}
-    return {key: _without_unusable(value) for key, value in content.items()} | blank
+def _gain(each: Estimate) -> str:
+    gain = each.gain
+    if gain is None or not gain.is_known or not is_usable(each):
+        return "none"
+    return f"{_signed(gain.low)} to {_signed(gain.high)}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.4f}" if abs(value) < 1e6 else f"{value:+.3g}"
+
+
+def _as_json(found: Estimated) -> dict[str, Any]:
+    """Return what the file holds; an estimate that is none has no numbers of π's value."""
+    content = asdict(found)
+    content["logged"] = _estimate_as_json(found.logged)
+    for name in ("estimates", "sweep"):
+        content[name] = [_estimate_as_json(each) for each in getattr(found, name)]
+    return content
+
+
+def _estimate_as_json(each: Estimate) -> dict[str, Any]:
+    shown = each
+    if not is_usable(each):
+        blank = Interval(math.nan, unit=each.interval.unit, num_units=each.interval.num_units, reason=each.unusable)
+        shown = replace(each, interval=blank, gain=blank, standard_error=math.nan)
+    return {"name": each.name, "value": shown.value, "low": shown.low, "high": shown.high, **asdict(shown)}
 
 
 def _without_nan(content: Any) -> Any:

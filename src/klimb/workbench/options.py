@@ -115,6 +115,8 @@ class EstimateOptions:
         json: Also write the result to this file.
         dtype: Of the matrix products: float32, bfloat16 or auto.
         temperature: Softmax temperature of the model's policy; without it, the one recorded with the samples.
+        reward_range: The least and the largest reward that there can be, e.g. `--reward-range -1 1`; rewards of 0 and 1
+            need none.
     """
 
     model: str
@@ -125,6 +127,7 @@ class EstimateOptions:
     json: PathOrNone = None
     dtype: str = "float32"
     temperature: float | None = None
+    reward_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
@@ -132,6 +135,9 @@ class EstimateOptions:
             raise ConfigError(
                 f"--max-samples must be >= 1 and --clip a number > 0, got {self.max_samples} and {self.clip}"
             )
+        if self.reward_range is not None and not self.reward_range[0] < self.reward_range[1]:
+            low, high = self.reward_range
+            raise ConfigError(f"--reward-range takes the lower end first, got {low:g} and {high:g}")
 
 
 @Parameter(name="*")

@@ -82,6 +82,35 @@ def test_what_cannot_be_used_is_left_out_and_counted_and_alone_refused(changes, 
         logged_data([useless], [row])
 
 
+@pytest.mark.parametrize(
+    ("changes", "row", "reason"),
+    [
+        ({}, (np.nan, -1.0), "with a log_pi that is not finite"),
+        ({}, (-np.inf, -1.0), "with a log_pi that is not finite"),
+        ({}, (-1.0,), "with a log_pi of another length than the response"),
+        ({"log_mu": (np.nan, -1.0)}, (-1.0, -2.0), "with a log_mu that is not finite"),
+        ({"log_mu": (-np.inf, -1.0)}, (-1.0, -2.0), "with a log_mu that is not finite"),
+        ({"reward": np.inf}, (-1.0, -2.0), "with a reward that is not finite"),
+        ({"reward": np.nan}, (-1.0, -2.0), "with a reward that is not finite"),
+    ],
+)
+def test_one_bad_row_is_named_and_left_out_and_alone_refused(changes, row, reason):
+    bad = replace(sample(9), **changes)
+    data = logged_data([sample(1), bad, sample(2)], [(-1.0, -2.0), row, (-1.0, -2.0)])
+    assert data.num_samples == 2
+    (note,) = data.notes
+    assert note.startswith(f"1 of 3 samples are left out: {reason} (s9); ")
+    with pytest.raises(ValueError, match=rf"no sample can be used .*1 {reason}"):
+        logged_data([bad], [row])
+
+
+def test_of_several_bad_rows_three_are_named_and_all_counted():
+    rows = [(-1.0, -2.0), *[(np.nan, 0.0)] * 5]
+    (note,) = logged_data([sample(number) for number in range(6)], rows).notes
+    assert "5 of 6 samples are left out: with a log_pi that is not finite (s1, s2, s3 and 2 more)" in note
+    assert "score the response again" in note
+
+
 def test_recomputed_log_mu_are_used():
     assert logged_data([sample(1, log_mu_provenance="recomputed")], [(-1.0, -2.0)]).notes == ()
 
@@ -167,7 +196,7 @@ def test_arrays_that_do_not_fit_are_refused():
         replace(data, rewards=np.array([np.nan, 0.0, 0.0]))
     with pytest.raises(ValueError, match="token_rewards of sample 0 add up to"):
         replace(data, token_rewards=np.full((3, 1), 5.0))
-    with pytest.raises(ValueError, match="log_pi has 1 values for 2"):
+    with pytest.raises(ValueError, match=r"no sample can be used .*1 with a log_pi of another length"):
         logged_data([sample(1)], [(-1.0,)])
     with pytest.raises(ValueError, match="1 samples for 2 rows"):
         logged_data([sample(1)], [(-1.0, -2.0)] * 2)

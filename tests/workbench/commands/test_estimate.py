@@ -63,6 +63,7 @@ def test_many_prompts_of_the_same_model_bring_no_warning(command, tiny_policy, t
     assert found["warnings"] == []
     assert all(each["warnings"] == [] for each in found["estimates"])
     assert "Nothing here speaks against these numbers" in said
+    assert "The model is not distinguishable from the log on these prompts" in said
 
 
 def test_what_cannot_be_used_is_left_out_and_told(command, tiny_policy, tmp_path):
@@ -105,6 +106,69 @@ def test_one_prompt_has_no_interval_and_the_file_is_still_json(command, tiny_pol
     said, found = command()
     assert found["estimates"][0]["low"] is None
     assert "there is one prompt" in said
+
+
+def test_a_file_holds_the_interval_with_its_reason_and_the_gain_over_the_log(command, tiny_policy, tmp_path):
+    store_of(tmp_path / "log", drawn(tiny_policy))
+    said, found = command()
+    snips = next(each for each in found["estimates"] if each["name"] == "snips")
+    assert snips["interval"]["value"] == snips["value"]
+    assert snips["interval"]["unit"] == "prompt"
+    assert snips["interval"]["num_units"] == 6
+    assert snips["interval"]["reason"] == "the evidence is 6.0 prompts' worth, and 10 are the least for an interval"
+    assert snips["gain"]["value"] == pytest.approx(snips["value"] - found["logged"]["value"])
+    assert snips["interval"]["reason"] in said
+    assert "Whether the model is better than the log cannot be told" in said
+
+
+def test_bad_rows_are_named_and_left_out(command, tiny_policy, tmp_path):
+    samples = drawn(tiny_policy)
+    changed = [
+        replace(samples[0], log_mu=(float("nan"), *samples[0].log_mu[1:])),
+        replace(samples[1], log_mu=(float("-inf"), *samples[1].log_mu[1:])),
+        replace(samples[2], reward=float("inf")),
+        *samples[3:],
+    ]
+    store_of(tmp_path / "log", changed)
+    _, found = command()
+    assert found["estimates"][0]["num_samples"] == 21
+    warnings = " ".join(found["warnings"])
+    names = f"({samples[0].sample_id}, {samples[1].sample_id})"
+    assert f"2 of 24 samples are left out: with a log_mu that is not finite {names}" in warnings
+    assert f"1 of 24 samples are left out: with a reward that is not finite ({samples[2].sample_id})" in warnings
+
+
+def test_a_log_of_bad_rows_alone_is_refused(command, tiny_policy, tmp_path):
+    store_of(tmp_path / "log", [replace(sample, reward=float("nan")) for sample in drawn(tiny_policy)])
+    with pytest.raises(ValueError, match=r"no sample can be used .*24 with a reward that is not finite"):
+        command()
+
+
+def test_a_reward_that_is_not_0_or_1_has_no_known_range_unless_it_is_given(command, tiny_policy, tmp_path):
+    samples = [replace(sample, reward=0.5 * sample.reward) for sample in drawn(tiny_policy)]
+    store_of(tmp_path / "log", samples)
+    _, found = command()
+    assert "--reward-range LOW HIGH" in " ".join(found["notes"])
+    _, found = command("--reward-range", "0", "1")
+    assert found["notes"] == []
+    with pytest.raises(ValueError, match="outside of reward_range"):
+        command("--reward-range", "0", "0.1")
+    with pytest.raises(ConfigError, match="the lower end first"):
+        command("--reward-range", "1", "0")
+
+
+def test_a_model_that_earns_more_is_called_better_by_the_paired_difference(command, tiny_policy, tmp_path):
+    samples = drawn(tiny_policy, num_prompts=120, num_samples=2)
+    rewards = np.random.default_rng(0).integers(0, 2, size=len(samples)).astype(float)
+    shifts = np.log(np.where(rewards == 1, 1.4, 0.6))
+    rewarded = [replace(sample, reward=reward) for sample, reward in zip(samples, rewards.tolist(), strict=True)]
+    store_of(tmp_path / "log", with_first_log_mu(rewarded, shifts.tolist()))
+    said, found = command()
+    gain = {each["name"]: each["gain"] for each in found["estimates"]}["snips"]
+    right = rewards.mean()
+    assert gain["value"] == pytest.approx(1.4 * right / (1.4 * right + 0.6 * (1 - right)) - right, abs=1e-3)
+    assert gain["low"] > 0
+    assert "The model is better than the log on these prompts: sn-doubly-robust minus the logged mean is" in said
 
 
 def test_of_a_large_log_whole_groups_are_read_and_that_is_told(command, tiny_policy, tmp_path):

@@ -4,10 +4,8 @@ from klimb.findings.off_policy_evaluation.data import USABLE_PROVENANCE, LoggedD
 from klimb.findings.off_policy_evaluation.estimate import (
     Estimate,
     clip_sweep,
-    data_warnings,
-    effective_number,
     estimate_values,
-    mean_weight,
+    logged_mean,
     with_intervals,
 )
 from klimb.findings.off_policy_evaluation.estimators import (
@@ -19,10 +17,15 @@ from klimb.findings.off_policy_evaluation.estimators import (
     direct,
     doubly_robust,
     ips,
-    logged_mean,
     per_decision,
     self_normalised_doubly_robust,
     snips,
+)
+from klimb.findings.off_policy_evaluation.trust import (
+    data_warnings,
+    effective_number,
+    mean_weight,
+    reason_against_intervals,
 )
 
 __all__ = [
@@ -46,6 +49,7 @@ __all__ = [
     "mean_weight",
     "per_decision",
     "reason_against",
+    "reason_against_intervals",
     "self_normalised_doubly_robust",
     "snips",
     "with_intervals",

@@ -1,9 +1,10 @@
 """What an off-policy estimate is made of: rewards, log-ratios and prompts, as arrays."""
 
-from collections import Counter
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ class LoggedData:
         mask: `[samples, time]`, True where a response has a token.
         prompt_index: which prompt a response answers, 0 to `num_prompts` − 1.
         is_cut: True where the response was cut off at its longest length.
+        reward_range: the least and the largest reward that there can be; None if that is not known.
         token_rewards: `[samples, time]`, rewards by token that add up to `rewards`; None when a reward belongs to a
             whole response, as if it came with the last token.
         notes: what was noticed while the arrays were made, as warnings for people.
@@ -42,6 +44,7 @@ class LoggedData:
     prompt_index: NDArray[np.int64]
     is_cut: NDArray[np.bool_]
     token_rewards: Array | None = None
+    reward_range: tuple[float, float] | None = None
     notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -50,6 +53,7 @@ class LoggedData:
         if not all(finite):
             name = "rewards" if not finite[0] else "token_log_w"
             raise ValueError(f"{name} has values that are not finite; an unrated sample is left out, never put as NaN")
+        _check_range(self)
         if self.token_rewards is not None:
             total = np.where(self.mask, self.token_rewards, 0.0).sum(axis=1)
             if not np.allclose(total, self.rewards, rtol=1e-9, atol=1e-9):
@@ -68,6 +72,18 @@ class LoggedData:
     def num_prompts(self) -> int:
         """Number of prompts; responses to one prompt are not independent pieces of evidence."""
         return int(self.prompt_index.max()) + 1
+
+    @cached_property
+    def seen_range(self) -> tuple[float, float]:
+        """The least and the largest reward seen."""
+        return float(self.rewards.min()), float(self.rewards.max())
+
+    @cached_property
+    def bounds(self) -> tuple[float, float] | None:
+        """The rewards' range where it is known: the one given, or 0 to 1 where every reward is 0 or 1."""
+        if self.reward_range is not None:
+            return self.reward_range
+        return (0.0, 1.0) if bool(np.isin(self.rewards, (0.0, 1.0)).all()) else None
 
     @cached_property
     def log_w(self) -> Array:
@@ -100,79 +116,117 @@ class LoggedData:
         return self.mask.sum(axis=1).astype(np.float64)
 
 
-def logged_data(samples: Sequence[Sample], log_pi: Sequence[Sequence[float]]) -> LoggedData:
+def logged_data(
+    samples: Sequence[Sample],
+    log_pi: Sequence[Sequence[float]],
+    *,
+    reward_range: tuple[float, float] | None = None,
+) -> LoggedData:
     """Return the samples as arrays; those that no estimate can use are left out and counted in `notes`.
 
-    Left out: a sample without reward (unrated is not 0), without tokens, or whose log_mu is neither recorded while
-    drawing nor recomputed by the weights that drew it. Prompts are told apart by their token ids.
+    Left out: a sample without reward (unrated is not 0), without tokens, whose log_mu is neither recorded while
+    drawing nor recomputed by the weights that drew it, or with a number that is none. Prompts are told apart by their
+    token ids.
 
     Args:
         samples: with token ids.
         log_pi: for each sample, log-probability in nats of each response token under π.
+        reward_range: the least and the largest reward that there can be, if that is known.
 
     Raises:
-        ValueError: lengths disagree, or no sample can be used.
+        ValueError: not one row a sample, no sample can be used, or a reward is out of the range.
     """
     if len(samples) != len(log_pi):
         raise ValueError(f"{len(samples)} samples for {len(log_pi)} rows of log_pi; give one row a sample")
-    left_out: Counter[str] = Counter()
+    left_out: dict[str, list[str]] = {}
     kept: list[tuple[Sample, Array]] = []
     for sample, row in zip(samples, log_pi, strict=True):
-        reason = reason_against(sample)
+        reason = reason_against(sample) or _reason_against_row(sample, row)
         if reason:
-            left_out[reason] += 1
+            left_out.setdefault(reason, []).append(sample.sample_id)
         else:
-            kept.append((sample, _token_log_w(sample, row)))
+            kept.append((sample, np.asarray(row, dtype=np.float64) - np.asarray(sample.log_mu, dtype=np.float64)))
+    ordered = sorted(left_out.items(), key=lambda item: -len(item[1]))
     if not kept:
-        reasons = "; ".join(f"{count} {reason}" for reason, count in left_out.most_common()) or "there are none"
+        reasons = "; ".join(f"{len(ids)} {reason}" for reason, ids in ordered) or "there are none"
         raise ValueError(
-            f"no sample can be used for an estimate ({reasons}). Needed are a reward and log_mu recorded by the "
+            f"no sample can be used for an estimate ({reasons}). Needed are a finite reward and log_mu recorded by the "
             "sampler or recomputed with the weights that drew the response (klimb experience score)"
         )
-    width = max(len(log_w) for _, log_w in kept)
-    numbers: dict[object, int] = {}
-    index = [numbers.setdefault(sample.prompt_ids or str(sample.prompt), len(numbers)) for sample, _ in kept]
     used = [sample for sample, _ in kept]
     return LoggedData(
         rewards=np.array([sample.reward for sample in used], dtype=np.float64),
-        token_log_w=np.array([np.pad(log_w, (0, width - len(log_w))) for _, log_w in kept], dtype=np.float64),
-        mask=np.array([np.arange(width) < len(log_w) for _, log_w in kept]),
-        prompt_index=np.array(index, dtype=np.int64),
+        **_padded([log_w for _, log_w in kept]),
+        prompt_index=_prompt_index(used),
         is_cut=np.array([sample.finish_reason == "length" for sample in used]),
-        notes=(*_left_out_notes(left_out, len(samples)), *_support_notes(used)),
+        reward_range=reward_range,
+        notes=(*(_left_out_note(*item, len(samples)) for item in ordered), *_support_notes(used)),
     )
 
 
 def reason_against(sample: Sample) -> str:
     """Why no estimate can use the sample; empty if one can."""
     if sample.reward is None:
-        return "without a reward"
+        return WITHOUT_REWARD
+    if not math.isfinite(sample.reward):
+        return INFINITE_REWARD
     if sample.log_mu is None or sample.log_mu_provenance not in USABLE_PROVENANCE:
         return f"with log_mu {sample.log_mu_provenance}"
     if not sample.response_ids:
-        return "without token ids"
+        return WITHOUT_IDS
+    if not np.isfinite(sample.log_mu).all():
+        return INFINITE_LOG_MU
     return ""
 
 
-def _token_log_w(sample: Sample, log_pi: Sequence[float]) -> Array:
-    assert sample.log_mu is not None
-    if len(log_pi) != len(sample.log_mu):
-        raise ValueError(
-            f"sample {sample.sample_id}: log_pi has {len(log_pi)} values for {len(sample.log_mu)} response tokens"
-        )
-    return np.asarray(log_pi, dtype=np.float64) - np.asarray(sample.log_mu, dtype=np.float64)
+def _reason_against_row(sample: Sample, log_pi: Sequence[float]) -> str:
+    if len(log_pi) != len(sample.response_ids):
+        return OTHER_LENGTH
+    return "" if np.isfinite(np.asarray(log_pi, dtype=np.float64)).all() else INFINITE_LOG_PI
 
 
-def _left_out_notes(left_out: Counter[str], total: int) -> list[str]:
-    meaning = {
-        "without a reward": "if ratings are not missing at random, neither is the error",
-        "without token ids": "give them ids with the tokenizer of the model",
+def _padded(rows: Sequence[Array]) -> dict[str, NDArray[Any]]:
+    width = max(map(len, rows))
+    return {
+        "token_log_w": np.array([np.pad(row, (0, width - len(row))) for row in rows], dtype=np.float64),
+        "mask": np.array([np.arange(width) < len(row) for row in rows]),
     }
+
+
+def _prompt_index(samples: Sequence[Sample]) -> NDArray[np.int64]:
+    numbers: dict[object, int] = {}
+    index = [numbers.setdefault(sample.prompt_ids or str(sample.prompt), len(numbers)) for sample in samples]
+    return np.array(index, dtype=np.int64)
+
+
+WITHOUT_REWARD = "without a reward"
+WITHOUT_IDS = "without token ids"
+INFINITE_REWARD = "with a reward that is not finite"
+INFINITE_LOG_MU = "with a log_mu that is not finite"
+INFINITE_LOG_PI = "with a log_pi that is not finite"
+OTHER_LENGTH = "with a log_pi of another length than the response"
+
+
+WHAT_TO_DO = {
+    WITHOUT_REWARD: "if ratings are not missing at random, neither is the error",
+    WITHOUT_IDS: "give them ids with the tokenizer of the model",
+    INFINITE_REWARD: "score the response again, or give it no reward",
+    INFINITE_LOG_MU: "a drawn token has a probability above 0: recompute log_mu (klimb experience score)",
+    INFINITE_LOG_PI: "score the response again with the model; π gives every token a probability above 0",
+    OTHER_LENGTH: "score the response again with the model: one number a token",
+}
+"""Of each reason why a sample is left out, but for the origin of its log_mu."""
+
+
+NUM_NAMED = 3
+"""Samples named in the note on those that are left out."""
+
+
+def _left_out_note(reason: str, ids: Sequence[str], total: int) -> str:
     default = "a ratio to a guessed or unknown behaviour policy means nothing (klimb experience score recomputes it)"
-    return [
-        f"{count} of {total} samples are left out: {reason}; {meaning.get(reason, default)}."
-        for reason, count in left_out.most_common()
-    ]
+    more = f" and {len(ids) - NUM_NAMED} more" if len(ids) > NUM_NAMED else ""
+    names = ", ".join(ids[:NUM_NAMED]) + more
+    return f"{len(ids)} of {total} samples are left out: {reason} ({names}); {WHAT_TO_DO.get(reason, default)}."
 
 
 def _support_notes(samples: Sequence[Sample]) -> list[str]:
@@ -192,6 +246,20 @@ def _support_notes(samples: Sequence[Sample]) -> list[str]:
             "top-k), no estimate here can see what the responses that were never drawn are worth."
         )
     return notes
+
+
+def _check_range(data: LoggedData) -> None:
+    if data.reward_range is None:
+        return
+    low, high = data.reward_range
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"reward_range must be two finite numbers, the lower one first, got {low} and {high}")
+    outside = (data.rewards < low) | (data.rewards > high)
+    if outside.any():
+        raise ValueError(
+            f"{int(outside.sum())} rewards are outside of reward_range, {low:g} to {high:g}; the first is "
+            f"{data.rewards[outside][0]:g}. Give the range that every reward is in, or none"
+        )
 
 
 def _check_shapes(data: LoggedData) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from klimb.findings.off_policy_evaluation.data import Array, LoggedData
+from klimb.findings.statistics import ratio_sum
 
 NUM_FOLDS = 5
 
@@ -87,12 +88,15 @@ class Estimator:
         ratios: (numerator, denominator), one number a response each.
         weights: what a response counts, up to a common factor; for the effective sample size.
         note: what to know of it, in one sentence.
+        biased: why it is not an estimate of π's value even with endless data, so that no interval goes with it; empty
+            if it is one.
     """
 
     name: str
     ratios: tuple[tuple[Array, Array], ...]
     weights: Array
     note: str = ""
+    biased: str = ""
 
     @property
     def columns(self) -> Array:
@@ -103,16 +107,6 @@ class Estimator:
     def value(self) -> float:
         """The estimate."""
         return float(ratio_sum(self.columns.sum(axis=0, keepdims=True))[0])
-
-
-def ratio_sum(sums: Array) -> Array:
-    """Σ of numerator/denominator over the pairs of columns, one a row."""
-    return (sums[:, 0::2] / sums[:, 1::2]).sum(axis=1)
-
-
-def logged_mean(data: LoggedData) -> Estimator:
-    """mean(r): what the behaviour policy earned, to compare with; not an estimate of π's value."""
-    return Estimator(name="logged mean", ratios=((data.rewards, _ones(data)),), weights=_ones(data))
 
 
 def ips(data: LoggedData) -> Estimator:
@@ -137,7 +131,9 @@ def clipped_ips(data: LoggedData, *, clip: float = DEFAULT_CLIP) -> Estimator:
     w = np.minimum(data.weights, clip)
     share = float((data.weights > clip).mean())
     note = f"{share:.1%} of the weights are above {clip:g}; what they are cut by is bias." if share else ""
-    return Estimator(name=f"clipped-ips({clip:g})", ratios=((w * data.rewards, _ones(data)),), weights=w, note=note)
+    biased = "weights are cut, and what that takes away is not in the data's spread" if share else ""
+    ratios = ((w * data.rewards, _ones(data)),)
+    return Estimator(name=f"clipped-ips({clip:g})", ratios=ratios, weights=w, note=note, biased=biased)
 
 
 def snips(data: LoggedData) -> Estimator:
@@ -169,12 +165,13 @@ def direct(data: LoggedData) -> Estimator:
     """Σ(w·q̂)/Σw with the reward model's prediction q̂ (`predicted_rewards`) in the place of the reward.
 
     The direct method wants E_π[q̂ | x]. Without answers drawn from π that expectation is itself taken over the logged
-    answers, self-normalised. It is biased by what the model gets wrong; more data does not mend that, and the
-    interval, for which the model is kept as it is, does not show it.
+    answers, self-normalised. It is biased by what the model gets wrong; more data does not mend that, so it has no
+    interval.
     """
     w = data.relative_weights
-    note = "a reward model's opinion: biased by what the model gets wrong, and its interval does not know of that."
-    return Estimator(name="direct", ratios=((w * predicted_rewards(data), w),), weights=w, note=note)
+    note = "a reward model's opinion, to compare with: it is biased by what the model gets wrong."
+    biased = "what the reward model gets wrong is not in the data's spread"
+    return Estimator(name="direct", ratios=((w * predicted_rewards(data), w),), weights=w, note=note, biased=biased)
 
 
 def doubly_robust(data: LoggedData) -> Estimator:

@@ -12,29 +12,43 @@ from klimb.findings.statistics.means import (
     paired_interval,
 )
 from klimb.findings.statistics.proportions import share_ends
+from klimb.findings.statistics.resampling import NUM_RESAMPLES, Ratios, bootstrap_t_intervals, ratio_sum
 from klimb.findings.statistics.runs import (
     Profile,
     iqm,
     performance_profile,
     probability_of_improvement,
 )
-from klimb.findings.statistics.weights import LOG_BOUND, chi_square, effective_share, k1, k3, pareto_k, perplexity
+from klimb.findings.statistics.weights import (
+    LOG_BOUND,
+    chi_square,
+    effective_share,
+    expected_share,
+    k1,
+    k3,
+    pareto_k,
+    perplexity,
+)
 
 __all__ = [
     "ALPHA",
     "CONFIDENCE",
     "LEAST_UNITS",
     "LOG_BOUND",
+    "NUM_RESAMPLES",
     "AlarmBudget",
     "Correlation",
     "Difference",
     "Interval",
     "MeanReward",
     "Profile",
+    "Ratios",
+    "bootstrap_t_intervals",
     "chi_square",
     "correlation",
     "difference_of_groups",
     "effective_share",
+    "expected_share",
     "iqm",
     "k1",
     "k3",
@@ -48,6 +62,7 @@ __all__ = [
     "perplexity",
     "probability_of_improvement",
     "ranks",
+    "ratio_sum",
     "share_ends",
     "sign_test",
     "spearman",

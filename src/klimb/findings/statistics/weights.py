@@ -21,6 +21,36 @@ def effective_share(log_weights: Numbers) -> float:
     return float(weights.sum() ** 2 / (len(weights) * (weights**2).sum()))
 
 
+NUM_ERRORS = 0.75
+"""Standard errors (of normal logarithms) by which a third or fourth cumulant must be above 0 to count."""
+
+
+NUM_ERRORS_OF_SPREAD = 1.5
+"""Standard errors that are added to κ₂."""
+
+
+def expected_share(log_weights: Numbers) -> float:
+    """Return what the ESS over the number of weights may truly be, by the spread of the logarithms.
+
+    With E[w] = 1, log E[w²] = κ₂ + κ₃ + 7/12·κ₄ + …, the κ being the cumulants of log w; for a log-normal w it is κ₂
+    alone. The largest weights make Kish's number and may be missing in a sample; the spread of the logarithms is seen
+    in all of them. On the safe side: κ₂ counts with 1.5 standard errors more, 1.5·√(2/n)·κ₂; κ₃ and κ₄ count as far as
+    they are above what they are by chance. Weights further below the median than the largest is above it count as if
+    they were as far: small weights cost nothing.
+    """
+    number = len(log_weights)
+    centred = log_weights - np.median(log_weights)
+    centred = np.maximum(centred, -centred.max())
+    centred = centred - centred.mean()
+    if number < 2 or not centred.any():
+        return 1.0
+    second, third, fourth = (float((centred**power).mean()) for power in (2, 3, 4))
+    third -= NUM_ERRORS * np.sqrt(6 / number) * second**1.5
+    fourth -= (3 + NUM_ERRORS * np.sqrt(24 / number)) * second**2
+    spread = second * (1 + NUM_ERRORS_OF_SPREAD * np.sqrt(2 / number)) + max(third, 0.0) + 7 / 12 * max(fourth, 0.0)
+    return float(np.exp(-spread))
+
+
 def k1(log_w: Numbers) -> float:
     """mean(−log w): unbiased for KL(μ‖π) when the tokens were drawn from μ; may be negative."""
     return float(-log_w.mean())
