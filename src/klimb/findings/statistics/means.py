@@ -118,7 +118,7 @@ class _Groups:
         bottom, span = bounds[0], bounds[1] - bounds[0]
         shares = (self.means - bottom) / span
         share = min(max(float((self.weights * shares).sum()), 0.0), 1.0)
-        if not 0 < share < 1:
+        if not ROUNDING < share < 1 - ROUNDING:
             return self.num_equal
         # Yes-or-no answers cannot vary less than independent ones; other values of a bounded range can.
         most = self.num_values / self.num_equal if self.is_share else 1 / ROUNDING
