@@ -200,9 +200,9 @@ def test_a_change_on_the_same_problems_is_judged_in_pairs():
     before = evaluation("before", [WRONG, WRONG, HALF, HALF] * 3)
     after = evaluation("after", [HALF, HALF, RIGHT, RIGHT] * 3, step=20)
     finding = only(record(evaluations=[before, after]), "learned")
-    # Twelve problems of two answers that each gained a half: worth 12·2^(12/13.5) answers, with a doubt of 1.5 problems.
+    # Twelve problems of four answers that each gained a half: worth 12·4^(12/13.5), with a doubt of 1.5 problems.
     # None lost anything, of which at most 1 − (0.025/0.6)^(1/12) might.
-    lowest, highest = share_ends(0.5, 12 * 2 ** (12 / 13.5))
+    lowest, highest = share_ends(0.5, 12 * 4 ** (12 / 13.5))
     low, high = f"{0.5 - math.hypot(0.5 - lowest, 1 - (0.025 / 0.6) ** (1 / 12)):+.1%}", f"{highest:+.1%}"
     assert f"25.0% → 75.0% (+50.0%, 95 % interval {low} to {high} over 12 problems)" in finding.evidence
     unchanged = evaluation("after", [WRONG, HALF, WRONG, RIGHT] * 3, step=20)
