@@ -69,6 +69,10 @@ INFLUENCE_SHARE = 0.08
 """Of graded rewards: `expected_share` of the prompts' influences below which there is no interval."""
 
 
+GRADED_EXPECTED_SHARE = 0.5
+"""`expected_share` of the weights below which graded rewards have no interval: large weights multiply their skew."""
+
+
 GRADED_PROMPTS = 100
 """Of graded rewards: prompts below which there is no interval, because their skew is not seen."""
 
@@ -144,12 +148,9 @@ def data_warnings(data: LoggedData) -> tuple[str, ...]:
 
 def mean_weight(data: LoggedData) -> tuple[float, float]:
     """Mean of w, 1 in expectation when μ is right and can draw all that π can, and its standard error by prompt."""
-    w = data.weights
-    mean, num = float(w.mean()), data.num_prompts
-    if num < 2:
-        return mean, float("nan")
-    deviations = data.by_prompt(w - mean)
-    return mean, float(np.sqrt(num / (num - 1) * (deviations**2).sum()) / data.num_samples)
+    sums = np.stack([data.by_prompt(data.weights), data.by_prompt(np.ones(data.num_samples))], axis=1)
+    mean = Ratios(sums=sums, num_effective=data.num_prompts)
+    return mean.value, mean.standard_error
 
 
 def _mean_weight_warning(data: LoggedData) -> list[str]:
@@ -217,6 +218,12 @@ def reason_of_the_rewards(data: LoggedData, statistic: Ratios) -> str:
         return ""
     if data.num_prompts < GRADED_PROMPTS:
         return f"rewards are graded, and {GRADED_PROMPTS} prompts are the least that show their skew"
+    expected = expected_share(data.log_w)
+    if expected < GRADED_EXPECTED_SHARE:
+        return (
+            f"rewards are graded, and the true ESS may be {expected:.1%} of the responses: below "
+            f"{GRADED_EXPECTED_SHARE:.0%} skewed rewards and large weights together are not seen"
+        )
     influences = np.abs(statistic.influences)
     share = expected_share(np.log(influences[influences > 0])) if influences.any() else 1.0
     if share >= INFLUENCE_SHARE:

@@ -305,13 +305,18 @@ def _by_t(found: Interval, groups: _Groups, alpha: float) -> Interval:
 
 
 def two_values(values: Numbers) -> Range | None:
-    """Return the two values of a yes-or-no reward; None for any other."""
+    """Return the two values of a yes-or-no reward; None for any other.
+
+    Two values that are not whole numbers can be graded ones of which there are few: each must come twice.
+    """
     low, high = float(values.min()), float(values.max())
-    if not ((values == low) | (values == high)).all():
-        return None
+    num_low, num_high = int((values == low).sum()), int((values == high).sum())
     if low in (0.0, 1.0) and high in (0.0, 1.0):
-        return 0.0, 1.0
-    return (low, high) if high - low > ROUNDING * max(abs(low), abs(high)) else None
+        return (0.0, 1.0) if num_low + num_high == len(values) or low == high else None
+    if num_low + num_high < len(values) or high - low <= ROUNDING * max(abs(low), abs(high)):
+        return None
+    are_whole = low.is_integer() and high.is_integer()
+    return (low, high) if are_whole or min(num_low, num_high) > 1 else None
 
 
 def _bounded_ends(groups: _Groups, bounds: Range, alpha: float) -> Range:
