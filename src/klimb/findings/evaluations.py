@@ -93,9 +93,14 @@ class EvaluationRecord:
             return Interval(self.mean, unit="problem", reason="no problem has a scored answer")
         # Each problem counts alike, however many of its answers could be scored.
         weights = [1 / len(problem.values) for problem in scored for _ in problem.values]
+        units = _units(scored)
+        if not self.is_accuracy and len({value for problem in scored for value in problem.values}) == 1:
+            # Rewards that are all 1, or 0, could have been others; only verdicts are known to be shares.
+            reason = "all rewards are the same, so their spread is not known"
+            return Interval(self.mean, unit="problem", num_units=len(set(units.tolist())), reason=reason)
         return mean_interval(
             np.array([value for problem in scored for value in problem.values], dtype=np.float64),
-            np.repeat(_units(scored), [len(problem.values) for problem in scored]),
+            np.repeat(units, [len(problem.values) for problem in scored]),
             unit="problem",
             weights=np.array(weights, dtype=np.float64),
             bounds=(0.0, 1.0) if self.is_accuracy else None,
@@ -207,7 +212,10 @@ def pass_intervals(evaluation: EvaluationRecord) -> dict[str, Interval]:
         return {}
     units = _units([problem for problem in evaluation.problems if problem.values])
     return {
-        k: mean_interval(np.array(values, dtype=np.float64), units, unit="problem", bounds=(0.0, 1.0))
+        # pass@1 is the mean, of which the single answers say more than its problems' shares do.
+        k: evaluation.interval
+        if k == "1"
+        else mean_interval(np.array(values, dtype=np.float64), units, unit="problem", bounds=(0.0, 1.0))
         for k, values in pass_values(evaluation.problems).items()
     }
 
@@ -226,7 +234,9 @@ def change_between(earlier: EvaluationRecord, later: EvaluationRecord, *, alpha:
         return None
     shared = [key for key in old if key in new]
     if 2 * len(shared) < min(len(old), len(new)):
-        return _unpaired(list(old.values()), list(new.values()))
+        return _unpaired(
+            list(old.values()), list(new.values()), bounds=(0.0, 1.0) if later.is_accuracy else None, alpha=alpha
+        )
     differences = np.array([_mean(new[key]) - _mean(old[key]) for key in shared], dtype=np.float64)
     sizes = [len(problem.values) for key in shared for problem in (old[key], new[key])]
     units = _units([old[key] for key in shared])
@@ -240,10 +250,17 @@ def change_between(earlier: EvaluationRecord, later: EvaluationRecord, *, alpha:
     )
 
 
-def _unpaired(old: Sequence[ProblemRecord], new: Sequence[ProblemRecord]) -> Interval:
+def _unpaired(
+    old: Sequence[ProblemRecord],
+    new: Sequence[ProblemRecord],
+    *,
+    bounds: tuple[float, float] | None,
+    alpha: float,
+) -> Interval:
     units = _units([*old, *new])
     first, second = (np.array([_mean(problem) for problem in part], dtype=np.float64) for part in (old, new))
-    return difference_of_groups(first, units[: len(old)], second, units[len(old) :], unit="problem").interval
+    parts = (first, units[: len(old)], second, units[len(old) :])
+    return difference_of_groups(*parts, unit="problem", bounds=bounds, alpha=alpha).interval
 
 
 def _mean(problem: ProblemRecord) -> float:

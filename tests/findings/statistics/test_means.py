@@ -149,3 +149,29 @@ def test_units_on_both_sides_are_paired():
     units = np.arange(50)
     assert difference_of_groups(first, units, second, units, unit="prompt").interval.low > 0
     assert difference_of_groups(first, units, second, units + 50, unit="prompt").interval.low < 0
+
+
+@pytest.mark.parametrize("values", [[math.nan] + [0.5] * 11, [1e200 * n for n in range(12)]])
+def test_what_cannot_be_squared_has_no_interval_of_a_mean_or_a_difference_but_the_reason_and_the_units(values):
+    some, units = np.array(values), np.arange(12)
+    made = [
+        mean_interval(some, units, unit="x"),
+        paired_interval(some, unit="x"),
+        difference_of_groups(some, units, some, units, unit="x").interval,
+    ]
+    assert all(not each.is_known and each.reason and each.num_units == 12 for each in made)
+
+
+def test_a_difference_of_groups_that_is_rounding_is_none():
+    units = np.arange(10)
+    found = difference_of_groups(np.full(10, 0.3), units, np.full(10, 0.1 + 0.2), units + 10, unit="x")
+    assert found.p_value == 1.0 and not found.interval.is_known and found.interval.reason == "nothing varies"
+
+
+def test_a_difference_of_shares_stays_within_its_range_and_keeps_the_level_that_is_asked():
+    right, wrong, units = np.ones(10), np.zeros(10), np.arange(10)
+    usual, strict = (
+        difference_of_groups(wrong, units, right, units + 10, unit="x", bounds=(0.0, 1.0), alpha=alpha).interval
+        for alpha in (0.05, 0.001)
+    )
+    assert usual.high == 1.0 and strict.low < usual.low < 1.0
