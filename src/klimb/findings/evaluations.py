@@ -228,12 +228,11 @@ def change_between(earlier: EvaluationRecord, later: EvaluationRecord, *, alpha:
 
     None where one is an accuracy and the other a reward, or one has no score: there is no difference then.
     """
-    old = {problem.problem_id: problem for problem in earlier.problems if problem.values}
-    new = {problem.problem_id: problem for problem in later.problems if problem.values}
+    old, new = _scored(earlier), _scored(later)
     if earlier.is_accuracy != later.is_accuracy or not (old and new):
         return None
-    shared = [key for key in old if key in new]
-    if 2 * len(shared) < min(len(old), len(new)):
+    shared = _shared(old, new)
+    if not shared:
         return _unpaired(
             list(old.values()), list(new.values()), bounds=(0.0, 1.0) if later.is_accuracy else None, alpha=alpha
         )
@@ -248,6 +247,26 @@ def change_between(earlier: EvaluationRecord, later: EvaluationRecord, *, alpha:
         num_values=statistics.harmonic_mean(sizes),
         alpha=alpha,
     )
+
+
+def means_that_changed(earlier: EvaluationRecord, later: EvaluationRecord) -> tuple[float, float]:
+    """Return the two means whose difference `change_between` is: of the problems that both scored."""
+    old, new = _scored(earlier), _scored(later)
+    shared = _shared(old, new)
+    if not shared:
+        return earlier.mean, later.mean
+    first, second = (statistics.fmean(_mean(part[key]) for key in shared) for part in (old, new))
+    return first, second
+
+
+def _scored(evaluation: EvaluationRecord) -> dict[str, ProblemRecord]:
+    return {problem.problem_id: problem for problem in evaluation.problems if problem.values}
+
+
+def _shared(old: Mapping[str, ProblemRecord], new: Mapping[str, ProblemRecord]) -> list[str]:
+    """Return the problems that both scored; none where they are fewer than half of those of either."""
+    shared = [key for key in old if key in new]
+    return [] if 2 * len(shared) < min(len(old), len(new)) else shared
 
 
 def _unpaired(

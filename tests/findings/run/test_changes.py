@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.ui.pages.folders import AFTER, BEFORE, evaluation, problem
 
-from klimb.findings.evaluations import ProblemRecord, change_between, pass_intervals
+from klimb.findings.evaluations import ProblemRecord, change_between, means_that_changed, pass_intervals
 from klimb.findings.run.changes import KINDS, Kind, counted, expected_by_luck, kind_of, prompt_changes
 from klimb.findings.statistics.means import WELCH
 
@@ -134,3 +134,12 @@ def test_pass_at_one_has_the_interval_of_the_mean():
     measured = evaluation("after", 1, [problem(str(n), [1.0, float(n % 3 == 0)]) for n in range(12)])
     measured = replace(measured, pass_at={"1": measured.mean, "2": 1.0})
     assert pass_intervals(measured)["1"] == measured.interval
+
+
+def test_the_means_beside_a_change_are_of_the_problems_that_both_scored():
+    # the ten that were never right could not be scored the second time
+    first = evaluation("before", 0, [problem(str(n), [float(n < 15)]) for n in range(30)])
+    second = evaluation("after", 1, [problem(str(n), [float(n < 15)] if n < 20 else []) for n in range(30)])
+    change = change_between(first, second)
+    assert change is not None and change.value == 0 and change.num_units == 20
+    assert means_that_changed(first, second) == (0.75, 0.75)
