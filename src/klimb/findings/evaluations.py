@@ -7,11 +7,8 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from klimb.findings import statistics as intervals
 from klimb.findings.statistics.interval import ALPHA, Interval
-from klimb.findings.statistics.means import difference_of_groups, mean_interval, paired_interval
 
 When = Literal["before", "during", "after"]
 
@@ -93,16 +90,15 @@ class EvaluationRecord:
             return Interval(self.mean, unit="problem", reason="no problem has a scored answer")
         # Each problem counts alike, however many of its answers could be scored.
         weights = [1 / len(problem.values) for problem in scored for _ in problem.values]
-        units = _units(scored)
         if not self.is_accuracy and len({value for problem in scored for value in problem.values}) == 1:
             # Rewards that are all 1, or 0, could have been others; only verdicts are known to be shares.
             reason = "all rewards are the same, so their spread is not known"
-            return Interval(self.mean, unit="problem", num_units=len(set(units.tolist())), reason=reason)
-        return mean_interval(
-            np.array([value for problem in scored for value in problem.values], dtype=np.float64),
-            np.repeat(units, [len(problem.values) for problem in scored]),
+            return Interval(self.mean, unit="problem", num_units=len(set(_units(scored))), reason=reason)
+        return intervals.mean_interval(
+            [value for problem in scored for value in problem.values],
+            _units([problem for problem in scored for _ in problem.values]),
             unit="problem",
-            weights=np.array(weights, dtype=np.float64),
+            weights=weights,
             bounds=(0.0, 1.0) if self.is_accuracy else None,
             alpha=alpha,
         )
@@ -215,7 +211,7 @@ def pass_intervals(evaluation: EvaluationRecord) -> dict[str, Interval]:
         # pass@1 is the mean, of which the single answers say more than its problems' shares do.
         k: evaluation.interval
         if k == "1"
-        else mean_interval(np.array(values, dtype=np.float64), units, unit="problem", bounds=(0.0, 1.0))
+        else intervals.mean_interval(values, units, unit="problem", bounds=(0.0, 1.0))
         for k, values in pass_values(evaluation.problems).items()
     }
 
@@ -236,12 +232,12 @@ def change_between(earlier: EvaluationRecord, later: EvaluationRecord, *, alpha:
         return _unpaired(
             list(old.values()), list(new.values()), bounds=(0.0, 1.0) if later.is_accuracy else None, alpha=alpha
         )
-    differences = np.array([_mean(new[key]) - _mean(old[key]) for key in shared], dtype=np.float64)
+    by_unit: dict[str, list[float]] = {}
+    for key in shared:
+        by_unit.setdefault(old[key].unit, []).append(_mean(new[key]) - _mean(old[key]))
     sizes = [len(problem.values) for key in shared for problem in (old[key], new[key])]
-    units = _units([old[key] for key in shared])
-    by_unit = np.bincount(units, weights=differences) / np.bincount(units)
-    return paired_interval(
-        by_unit,
+    return intervals.paired_interval(
+        [statistics.fmean(differences) for differences in by_unit.values()],
         unit="problem",
         largest=1.0 if later.is_accuracy else None,
         num_values=statistics.harmonic_mean(sizes),
@@ -277,15 +273,15 @@ def _unpaired(
     alpha: float,
 ) -> Interval:
     units = _units([*old, *new])
-    first, second = (np.array([_mean(problem) for problem in part], dtype=np.float64) for part in (old, new))
+    first, second = ([_mean(problem) for problem in part] for part in (old, new))
     parts = (first, units[: len(old)], second, units[len(old) :])
-    return difference_of_groups(*parts, unit="problem", bounds=bounds, alpha=alpha).interval
+    return intervals.difference_of_groups(*parts, unit="problem", bounds=bounds, alpha=alpha).interval
 
 
 def _mean(problem: ProblemRecord) -> float:
     return statistics.fmean(problem.values)
 
 
-def _units(problems: Sequence[ProblemRecord]) -> NDArray[np.int64]:
+def _units(problems: Sequence[ProblemRecord]) -> list[int]:
     numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(problem.unit, len(numbers)) for problem in problems], dtype=np.int64)
+    return [numbers.setdefault(problem.unit, len(numbers)) for problem in problems]

@@ -1,34 +1,39 @@
 """Statistics as functions of numbers: every interval and every test of klimb is made here."""
 
-from klimb.findings.statistics.chance import AlarmBudget, permutation_test, sign_test
-from klimb.findings.statistics.correlations import Correlation, correlation, pearson, ranks, spearman
-from klimb.findings.statistics.forecasts import MeanReward, mean_reward, units_for_any_share
-from klimb.findings.statistics.interval import ALPHA, CONFIDENCE, Interval
-from klimb.findings.statistics.means import (
-    LEAST_UNITS,
-    Difference,
-    difference_of_groups,
-    mean_interval,
-    paired_interval,
-)
-from klimb.findings.statistics.proportions import share_ends
-from klimb.findings.statistics.resampling import NUM_RESAMPLES, Ratios, bootstrap_t_intervals, ratio_sum
-from klimb.findings.statistics.runs import (
-    Profile,
-    iqm,
-    performance_profile,
-    probability_of_improvement,
-)
-from klimb.findings.statistics.weights import (
-    LOG_BOUND,
-    chi_square,
-    effective_share,
-    expected_share,
-    k1,
-    k3,
-    pareto_k,
-    perplexity,
-)
+from typing import TYPE_CHECKING
+
+from klimb.doors import open_lazily
+
+if TYPE_CHECKING:
+    from klimb.findings.statistics.chance import AlarmBudget, permutation_test, sign_test
+    from klimb.findings.statistics.correlations import Correlation, correlation, pearson, ranks, spearman
+    from klimb.findings.statistics.forecasts import MeanReward, mean_reward, units_for_any_share
+    from klimb.findings.statistics.interval import ALPHA, CONFIDENCE, Interval
+    from klimb.findings.statistics.means import (
+        LEAST_UNITS,
+        Difference,
+        difference_of_groups,
+        mean_interval,
+        paired_interval,
+    )
+    from klimb.findings.statistics.proportions import share_ends
+    from klimb.findings.statistics.resampling import NUM_RESAMPLES, Ratios, bootstrap_t_intervals, ratio_sum
+    from klimb.findings.statistics.runs import (
+        Profile,
+        iqm,
+        performance_profile,
+        probability_of_improvement,
+    )
+    from klimb.findings.statistics.weights import (
+        LOG_BOUND,
+        chi_square,
+        effective_share,
+        expected_share,
+        k1,
+        k3,
+        pareto_k,
+        perplexity,
+    )
 
 __all__ = [
     "ALPHA",
@@ -68,3 +73,5 @@ __all__ = [
     "spearman",
     "units_for_any_share",
 ]
+
+open_lazily(__name__)

@@ -4,6 +4,7 @@
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +16,8 @@ from klimb.findings.statistics.proportions import share_ends
 
 Numbers = NDArray[np.float64]
 Clusters = NDArray[np.int64]
+Values = Numbers | Sequence[float]
+Units = Clusters | Sequence[int]
 Range = tuple[float, float]
 
 
@@ -129,11 +132,11 @@ class _Groups:
 
 
 def mean_interval(
-    values: Numbers,
-    clusters: Clusters,
+    values: Values,
+    clusters: Units,
     *,
     unit: str,
-    weights: Numbers | None = None,
+    weights: Values | None = None,
     bounds: Range | None = None,
     alpha: float = ALPHA,
 ) -> Interval:
@@ -154,6 +157,8 @@ def mean_interval(
     Source: Cochran 1977, chapter 9 (variance by clusters); Kish 1965 (effective number); Hall 1992, "On the removal of
     skewness by transformation".
     """
+    values, clusters = np.asarray(values, dtype=np.float64), np.asarray(clusters)
+    weights = None if weights is None else np.asarray(weights, dtype=np.float64)
     if reason := _why_no_squares(values):
         each = np.ones_like(values) if weights is None else weights
         value = float((each / each.sum() * values).sum())
@@ -187,7 +192,7 @@ NO_RARE = f"{ALIKE}, and none is far off that was not seen"
 
 
 def paired_interval(
-    differences: Numbers, *, unit: str, largest: float | None = None, num_values: float = 1, alpha: float = ALPHA
+    differences: Values, *, unit: str, largest: float | None = None, num_values: float = 1, alpha: float = ALPHA
 ) -> Interval:
     """Return the mean of one difference a unit, with its interval over units.
 
@@ -204,6 +209,7 @@ def paired_interval(
 
     Source: Zou and Donner 2008 (MOVER); Newcombe 1998 for differences of paired shares.
     """
+    differences = np.asarray(differences, dtype=np.float64)
     number = len(differences)
     if largest is None:
         if _why_no_squares(differences):
@@ -253,10 +259,10 @@ def _correlation(up: Numbers, down: Numbers) -> float:
 
 
 def difference_of_groups(
-    first: Numbers,
-    first_clusters: Clusters,
-    second: Numbers,
-    second_clusters: Clusters,
+    first: Values,
+    first_clusters: Units,
+    second: Values,
+    second_clusters: Units,
     *,
     unit: str,
     bounds: Range | None = None,
@@ -273,6 +279,8 @@ def difference_of_groups(
         bounds: range that a value can have; None if it is not known.
         alpha: chance that the truth is outside.
     """
+    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    first_clusters, second_clusters = np.asarray(first_clusters), np.asarray(second_clusters)
     values, number = np.concatenate([first, second]), len(np.union1d(first_clusters, second_clusters))
     if reason := _why_no_squares(values):
         value = float((second / len(second)).sum() - (first / len(first)).sum())

@@ -170,7 +170,7 @@ def probability_of_improvement(strata: Strata, baseline: Strata) -> Interval:
 def performance_profile(strata: Strata, *, thresholds: Array) -> Profile:
     """Mean over tasks of the share of runs that score more than each threshold, with a pointwise 95 % band.
 
-    On each task the mid-p interval of a share of independent runs; over tasks the distances to the ends are added as
+    On each task the interval of a share of independent runs; over tasks the distances to the ends are added as
     squares (MOVER). It has a width where all runs lie above a threshold, or none: other runs might not.
 
     Source: arXiv 2108.13264, section 4.2 (score distributions); Zou and Donner 2008.
@@ -185,7 +185,7 @@ def performance_profile(strata: Strata, *, thresholds: Array) -> Profile:
 
 
 def _ends_of_shares(shares: Array, number: int) -> Array:
-    """Return the mid-p ends [low or high, share] of shares among so many runs; few of them differ."""
+    """Return the ends [low or high, share] of shares among so many runs; few of them differ."""
     distinct, at = np.unique(shares, return_inverse=True)
     return np.array([share_ends(share, number) for share in distinct]).T[:, at]
 
