@@ -90,6 +90,10 @@ class EvaluationRecord:
             return Interval(self.mean, unit="problem", reason="no problem has a scored answer")
         # Each problem counts alike, however many of its answers could be scored.
         weights = [1 / len(problem.values) for problem in scored for _ in problem.values]
+        if not self.is_accuracy and len({value for problem in scored for value in problem.values}) == 1:
+            # Rewards that are all 1, or 0, could have been others; only verdicts are known to be shares.
+            reason = "all rewards are the same, so their spread is not known"
+            return Interval(self.mean, unit="problem", num_units=len(set(_units(scored))), reason=reason)
         return intervals.mean_interval(
             [value for problem in scored for value in problem.values],
             _units([problem for problem in scored for _ in problem.values]),
@@ -204,7 +208,10 @@ def pass_intervals(evaluation: EvaluationRecord) -> dict[str, Interval]:
         return {}
     units = _units([problem for problem in evaluation.problems if problem.values])
     return {
-        k: intervals.mean_interval(values, units, unit="problem", bounds=(0.0, 1.0))
+        # pass@1 is the mean, of which the single answers say more than its problems' shares do.
+        k: evaluation.interval
+        if k == "1"
+        else intervals.mean_interval(values, units, unit="problem", bounds=(0.0, 1.0))
         for k, values in pass_values(evaluation.problems).items()
     }
 
@@ -217,13 +224,14 @@ def change_between(earlier: EvaluationRecord, later: EvaluationRecord, *, alpha:
 
     None where one is an accuracy and the other a reward, or one has no score: there is no difference then.
     """
-    old = {problem.problem_id: problem for problem in earlier.problems if problem.values}
-    new = {problem.problem_id: problem for problem in later.problems if problem.values}
+    old, new = _scored(earlier), _scored(later)
     if earlier.is_accuracy != later.is_accuracy or not (old and new):
         return None
-    shared = [key for key in old if key in new]
-    if 2 * len(shared) < min(len(old), len(new)):
-        return _unpaired(list(old.values()), list(new.values()))
+    shared = _shared(old, new)
+    if not shared:
+        return _unpaired(
+            list(old.values()), list(new.values()), bounds=(0.0, 1.0) if later.is_accuracy else None, alpha=alpha
+        )
     by_unit: dict[str, list[float]] = {}
     for key in shared:
         by_unit.setdefault(old[key].unit, []).append(_mean(new[key]) - _mean(old[key]))
@@ -237,10 +245,37 @@ def change_between(earlier: EvaluationRecord, later: EvaluationRecord, *, alpha:
     )
 
 
-def _unpaired(old: Sequence[ProblemRecord], new: Sequence[ProblemRecord]) -> Interval:
+def means_that_changed(earlier: EvaluationRecord, later: EvaluationRecord) -> tuple[float, float]:
+    """Return the two means whose difference `change_between` is: of the problems that both scored."""
+    old, new = _scored(earlier), _scored(later)
+    shared = _shared(old, new)
+    if not shared:
+        return earlier.mean, later.mean
+    first, second = (statistics.fmean(_mean(part[key]) for key in shared) for part in (old, new))
+    return first, second
+
+
+def _scored(evaluation: EvaluationRecord) -> dict[str, ProblemRecord]:
+    return {problem.problem_id: problem for problem in evaluation.problems if problem.values}
+
+
+def _shared(old: Mapping[str, ProblemRecord], new: Mapping[str, ProblemRecord]) -> list[str]:
+    """Return the problems that both scored; none where they are fewer than half of those of either."""
+    shared = [key for key in old if key in new]
+    return [] if 2 * len(shared) < min(len(old), len(new)) else shared
+
+
+def _unpaired(
+    old: Sequence[ProblemRecord],
+    new: Sequence[ProblemRecord],
+    *,
+    bounds: tuple[float, float] | None,
+    alpha: float,
+) -> Interval:
     units = _units([*old, *new])
     first, second = ([_mean(problem) for problem in part] for part in (old, new))
-    return intervals.difference_of_groups(first, units[: len(old)], second, units[len(old) :], unit="problem").interval
+    parts = (first, units[: len(old)], second, units[len(old) :])
+    return intervals.difference_of_groups(*parts, unit="problem", bounds=bounds, alpha=alpha).interval
 
 
 def _mean(problem: ProblemRecord) -> float:

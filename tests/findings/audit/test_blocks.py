@@ -520,3 +520,12 @@ def test_uneven_rows_ask_for_more_prompts_than_even_ones():
 def test_the_printed_limits_are_those_that_set_the_status(num_prompts: int, status: str):
     samples, _ = drawn(num_prompts=num_prompts, num_samples=2)
     assert finding(redundancy_block(samples, LIMITS), EFFECTIVE_PROMPTS).status == status
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+def test_rewards_up_to_the_largest_number_end_no_audit_and_no_nan_is_shown():
+    samples = [made(n, prompt=f"q {n}", group=f"g {n}", reward=1.7e308 * (-1) ** (n // 2)) for n in range(40)]
+    found = [*signal_block(samples, LIMITS).findings, *feedback_block(samples, LIMITS).findings]
+    assert not any("nan" in f"{entry.evidence} {entry.title}".split() for entry in found)
+    assert "too large to be squared" in finding(feedback_block(samples, LIMITS), "drift in time").title

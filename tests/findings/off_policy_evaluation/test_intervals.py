@@ -239,6 +239,21 @@ def test_a_model_that_is_the_log_gains_nothing_for_sure():
     assert not gain.is_positive and not gain.is_negative
 
 
+def test_a_gain_that_is_rounding_has_no_interval_of_any_estimator():
+    rewards = (np.random.default_rng(3).random(400) < 0.5).astype(np.float64)
+    for estimate in estimate_values(data_of(rewards, np.arange(400) // 4)):
+        assert estimate.gain is not None and not estimate.gain.is_known and estimate.gain.reason
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_rewards_that_cannot_be_squared_have_the_reason_in_the_place_of_an_interval():
+    rewards = 1e200 * (np.random.default_rng(4).random(400) < 0.5)
+    log_w = 0.3 * np.random.default_rng(5).standard_normal(400) - 0.045
+    for estimate in estimate_values(data_of(rewards, np.arange(400) // 4, log_w)):
+        assert not estimate.interval.is_known and estimate.interval.reason
+        assert estimate.name == "direct" or "rewards up to 1e+200 are too large" in estimate.interval.reason
+
+
 def test_the_same_seed_gives_the_same_intervals_and_another_seed_others():
     data = log_normal(0.3)
     assert repr(estimate_values(data, seed=1)) == repr(estimate_values(data, seed=1))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from math import comb
 
 import pytest
@@ -5,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.ui.pages.folders import AFTER, BEFORE, evaluation, problem
 
-from klimb.findings.evaluations import ProblemRecord, change_between
+from klimb.findings.evaluations import ProblemRecord, change_between, means_that_changed, pass_intervals
 from klimb.findings.run.changes import KINDS, Kind, counted, expected_by_luck, kind_of, prompt_changes
 from klimb.findings.statistics.means import WELCH
 
@@ -113,3 +114,32 @@ def test_every_problem_is_of_one_kind_and_luck_moves_no_problem_out_of_the_count
     luck = expected_by_luck(changes, is_accuracy=True)
     assert set(luck) == set(KINDS)
     assert sum(luck.values()) == pytest.approx(len(values))
+
+
+def test_rewards_that_are_all_one_are_not_known_to_have_no_more():
+    alike = [problem(str(n), [1.0]) for n in range(12)]
+    verdicts, rewards = (evaluation("after", 1, alike, is_accuracy=is_accuracy) for is_accuracy in (True, False))
+    assert verdicts.interval.is_known and verdicts.interval.high == 1.0
+    assert not rewards.interval.is_known and "all rewards are the same" in rewards.interval.reason
+
+
+def test_a_change_between_other_problems_keeps_the_level_that_is_asked():
+    first = evaluation("before", 0, [problem(str(n), [float(n < 6)]) for n in range(20)])
+    second = evaluation("after", 1, [problem(f"new {n}", [float(n < 14)]) for n in range(20)])
+    usual, strict = change_between(first, second), change_between(first, second, alpha=0.001)
+    assert usual is not None and strict is not None and strict.low < usual.low and strict.high > usual.high
+
+
+def test_pass_at_one_has_the_interval_of_the_mean():
+    measured = evaluation("after", 1, [problem(str(n), [1.0, float(n % 3 == 0)]) for n in range(12)])
+    measured = replace(measured, pass_at={"1": measured.mean, "2": 1.0})
+    assert pass_intervals(measured)["1"] == measured.interval
+
+
+def test_the_means_beside_a_change_are_of_the_problems_that_both_scored():
+    # the ten that were never right could not be scored the second time
+    first = evaluation("before", 0, [problem(str(n), [float(n < 15)]) for n in range(30)])
+    second = evaluation("after", 1, [problem(str(n), [float(n < 15)] if n < 20 else []) for n in range(30)])
+    change = change_between(first, second)
+    assert change is not None and change.value == 0 and change.num_units == 20
+    assert means_that_changed(first, second) == (0.75, 0.75)

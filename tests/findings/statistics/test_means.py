@@ -131,10 +131,10 @@ def test_one_problem_is_no_evidence_of_a_change():
     assert not found.is_known and found.reason == "1 problem, and 5 are the least for an interval"
 
 
-def test_the_difference_of_independent_groups_is_welchs():
+def test_the_difference_of_independent_groups_of_like_sizes_is_welchs():
     generator = np.random.default_rng(3)
-    first, second = generator.normal(0, 1, 12), generator.normal(1, 3, 30)
-    found = difference_of_groups(first, np.arange(12), second, np.arange(12, 42), unit="prompt")
+    first, second = generator.normal(0, 1, 16), generator.normal(1, 3, 30)
+    found = difference_of_groups(first, np.arange(16), second, np.arange(16, 46), unit="prompt")
     expected = stats.ttest_ind(second, first, equal_var=False)
     interval = expected.confidence_interval(0.95)
     # Degrees of freedom are Welch's; the variance is no lower than that of independent values, which here is its own.
@@ -149,3 +149,38 @@ def test_units_on_both_sides_are_paired():
     units = np.arange(50)
     assert difference_of_groups(first, units, second, units, unit="prompt").interval.low > 0
     assert difference_of_groups(first, units, second, units + 50, unit="prompt").interval.low < 0
+
+
+@pytest.mark.parametrize("values", [[math.nan] + [0.5] * 11, [1e200 * n for n in range(12)]])
+def test_what_cannot_be_squared_has_no_interval_of_a_mean_or_a_difference_but_the_reason_and_the_units(values):
+    some, units = np.array(values), np.arange(12)
+    made = [
+        mean_interval(some, units, unit="x"),
+        paired_interval(some, unit="x"),
+        difference_of_groups(some, units, some, units, unit="x").interval,
+    ]
+    assert all(not each.is_known and each.reason and each.num_units == 12 for each in made)
+
+
+def test_a_difference_of_groups_that_is_rounding_is_none():
+    units = np.arange(10)
+    found = difference_of_groups(np.full(10, 0.3), units, np.full(10, 0.1 + 0.2), units + 10, unit="x")
+    assert found.p_value == 1.0 and not found.interval.is_known and found.interval.reason == "nothing varies"
+
+
+def test_a_difference_of_shares_stays_within_its_range_and_keeps_the_level_that_is_asked():
+    right, wrong, units = np.ones(10), np.zeros(10), np.arange(10)
+    usual, strict = (
+        difference_of_groups(wrong, units, right, units + 10, unit="x", bounds=(0.0, 1.0), alpha=alpha).interval
+        for alpha in (0.05, 0.001)
+    )
+    assert usual.high == 1.0 and strict.low < usual.low < 1.0
+
+
+def test_five_skewed_rewards_that_are_alike_are_no_difference_from_a_hundred():
+    generator, alarms = np.random.default_rng(7), []
+    for _ in range(400):
+        rewards = generator.choice([0.0, 0.5, 1.0], p=[0.8, 0.1, 0.1], size=105)
+        found = difference_of_groups(rewards[:5], np.arange(5), rewards[5:], np.arange(5, 105), unit="x")
+        alarms.append(found.p_value < 0.05)
+    assert np.mean(alarms) <= 0.05  # Welch's own variances: 0.34

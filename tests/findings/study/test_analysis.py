@@ -163,9 +163,22 @@ def test_verdicts_promise_no_number_of_seeds_where_the_sign_may_be_chance():
     assert any("the difference may be chance, so that no number of seeds can be promised" in one.title for one in found)
 
 
-def test_verdicts_say_that_very_many_seeds_would_be_needed():
+def test_verdicts_promise_nothing_of_a_hundred_seeds_where_the_true_difference_may_be_too_small():
     found = verdicts(study_with_differences(0.03, -0.02, 0.025, 0.005, 0.01))
-    assert any("more than 100 more seeds would be needed to tell" in verdict.title for verdict in found)
+    assert any("100 more seeds are too few to promise that they tell" in verdict.title for verdict in found)
+
+
+def test_runs_that_are_equal_but_for_rounding_are_not_distinguishable():
+    runs = [run_of([0.3], seed=seed) for seed in range(5)]
+    runs += [run_of([0.1 + 0.2], method="near", seed=seed) for seed in range(5)]
+    (one,) = analyse(study_of(runs)).main.comparisons
+    assert (one.decision, one.p_adjusted, one.needed.more) == ("open", 1.0, None)
+
+
+def test_what_one_seed_cannot_test_is_not_called_equal():
+    said = {found.name: f"{found.title} {found.evidence}" for found in verdicts(study_with_differences(0.2))}
+    assert "istinguishable" not in said["leader"] and "Not tested against it, two seeds" in said["leader"]
+    assert said["stability"].startswith("Stability: not tested")
 
 
 def lopsided(*, lost, num_seeds=6):

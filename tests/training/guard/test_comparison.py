@@ -76,3 +76,19 @@ def test_the_newest_steps_are_looked_at_until_there_are_prompts_enough_each_with
     assert newest_of(steps, num_prompts=1) == steps[-1]
     assert newest_of(steps, num_prompts=3) == Flags(empty=(False, True, False, False), prompts=("a", "c", "d", "d"))
     assert newest_of(steps, num_prompts=9).prompts == ("b", "a", "c", "d", "d")
+
+
+def test_both_means_of_the_general_score_are_of_the_problems_that_were_scored_both_times():
+    # 12 of 20 lost; the other 20, none of which was right, could not be scored now
+    before = BaseMetrics(general={"everyday": (1,) * 20 + (0,) * 20})
+    now = BaseMetrics(general={"everyday": (0,) * 12 + (1,) * 8 + (None,) * 20})
+    found = compared(before, now)
+    assert (found.before, found.now, found.num_units) == (1.0, 0.4, 20)
+    assert [breach.name for breach in find_breaches(before, now, SETTINGS)] == [GENERAL]
+
+
+def test_answers_that_could_not_be_scored_are_no_fall_of_the_general_score():
+    # 13 of 300 lost, 4 points; 100 others that were right could not be scored now
+    before = BaseMetrics(general={"everyday": (1,) * 300 + (0,) * 100})
+    now = BaseMetrics(general={"everyday": (0,) * 13 + (1,) * 187 + (None,) * 100 + (0,) * 100})
+    assert compared(before, now).is_worse and not find_breaches(before, now, SETTINGS)

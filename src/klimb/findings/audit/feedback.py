@@ -123,18 +123,25 @@ def _drift(rated: Sequence[Sample], thresholds: Thresholds) -> Finding:
     found = _change(dated, middle)
     drift = found.interval.value
     if not math.isfinite(found.p_value):
-        return replace(unknown(DRIFT, f"no test: {found.interval.reason}"), evidence=f"{drift:+.3f}", number=drift)
+        return replace(unknown(DRIFT, f"no test: {found.interval.reason}"), evidence=_signed(drift), number=drift)
     moved = abs(drift) > thresholds.max_drift and found.p_value < CLAIM_ALPHA
     sides = f"{counted(middle, 'rating')} before and {len(dated) - middle:,} after"
     return Finding(
         name=DRIFT,
-        evidence=f"{drift:+.3f} ({ends(found.interval)}), p {short(found.p_value)}, {sides}",
+        evidence=f"{_signed(drift)} ({ends(found.interval)}), p {short(found.p_value)}, {sides}",
         status="warning" if moved else "good",
         title="later ratings are otherwise; hold out the latest rows, not random ones" if moved else "",
         threshold=f"at most ±{thresholds.max_drift:g}, or p from {short(CLAIM_ALPHA)}",
         source="own choice; the p is a third of 5 %, for three claims on rewards",
         number=drift,
     )
+
+
+def _signed(number: float) -> str:
+    return f"{number:+.3f}" if abs(number) < MANY_DIGITS else f"{number:+.3g}"
+
+
+MANY_DIGITS = 1e6
 
 
 def _without_repeats(rated: Sequence[Sample]) -> list[Sample]:

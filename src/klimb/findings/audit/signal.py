@@ -1,5 +1,6 @@
 """What there is to learn from: rewards, their spread within groups, and how well the data can show a gain."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -74,7 +75,7 @@ def signal_block(samples: Sequence[Sample], thresholds: Thresholds) -> Block:
         _zero_variance(rewards, groups, thresholds),
         _interval(expected, thresholds),
     )
-    return Block(name="signal", title=title, findings=findings, figures=(_pass_rates(rewards, prompts),))
+    return Block(name="signal", title=title, findings=findings, figures=_pass_rates(rewards, prompts))
 
 
 def _rewards_missing(samples: Sequence[Sample], num_rated: int) -> str:
@@ -114,7 +115,9 @@ def _expected(rated: Sequence[Sample]) -> MeanReward:
 
 
 def _mean(rewards: NDArray[np.float64], expected: MeanReward, thresholds: Thresholds) -> Finding:
-    mean = float(rewards.mean())
+    mean = float((rewards / len(rewards)).sum())  # the sum of huge ones is no number
+    with np.errstate(over="ignore", invalid="ignore"):
+        variance = float(rewards.var())
     is_binary = set(rewards.tolist()) <= {0.0, 1.0}
     low, high = thresholds.min_pass_share, thresholds.max_pass_share
     interval = expected.interval
@@ -122,7 +125,7 @@ def _mean(rewards: NDArray[np.float64], expected: MeanReward, thresholds: Thresh
     inside = not is_binary or low <= mean <= high
     return Finding(
         name="mean reward",
-        evidence=f"{short(mean)}, variance {short(float(rewards.var()))}",
+        evidence=f"{short(mean)}, variance {short(variance) if math.isfinite(variance) else 'too large'}",
         status="good" if inside else "warning" if is_below or is_above else "unknown",
         title=(
             ""
@@ -221,11 +224,14 @@ def _prompts_for_any(expected: MeanReward, gain: float) -> str:
     return "" if needed is None else f"{counted(needed, 'different prompt')} are enough for ± {gain:g} at any pass rate"
 
 
-def _pass_rates(rewards: NDArray[np.float64], prompts: NDArray[np.int64]) -> Figure:
+def _pass_rates(rewards: NDArray[np.float64], prompts: NDArray[np.int64]) -> tuple[Figure, ...]:
+    """Return the histogram; none of rewards whose range, or sum, is beyond the largest number."""
     means = np.bincount(prompts, weights=rewards) / np.bincount(prompts)
     bounds = (min(0.0, float(means.min())), max(1.0, float(means.max())))
+    if not math.isfinite(bounds[1] - bounds[0]):
+        return ()
     counts, edges = np.histogram(means, bins=_NUM_BINS, range=bounds)
-    return Figure(
+    figure = Figure(
         title="Mean reward of prompts",
         kind="histogram",
         x=tuple(edges.tolist()),
@@ -234,3 +240,4 @@ def _pass_rates(rewards: NDArray[np.float64], prompts: NDArray[np.int64]) -> Fig
         y_label="prompts",
         note="prompts at either end teach little; those in the middle teach most",
     )
+    return (figure,)

@@ -8,6 +8,7 @@ import numpy as np
 
 from klimb.findings.off_policy_evaluation.data import MAX_LOG_W, Array, LoggedData
 from klimb.findings.statistics import Ratios, expected_share, pareto_k
+from klimb.findings.statistics.means import LARGEST
 
 LEAST_ESS_SHARE = 0.1
 
@@ -207,6 +208,8 @@ def _reason_of_the_tail(data: LoggedData) -> str:
 def reason_of_the_rewards(data: LoggedData, statistic: Ratios) -> str:
     """Why the rewards allow no interval of a statistic; empty if they do."""
     values = np.unique(data.rewards)
+    if (largest := float(np.abs(values).max())) > LARGEST:
+        return f"rewards up to {largest:.3g} are too large to be squared"
     if len(values) == 1:
         return f"every reward is {values[0]:g}"
     if len(values) == 2:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from klimb.findings.evaluations import EvaluationRecord, change_between
+from klimb.findings.evaluations import EvaluationRecord, change_between, means_that_changed
 from klimb.findings.finding import Finding
 from klimb.findings.guard.events import events_of, in_one_sentence
 from klimb.findings.metrics.of_losses import CLIP_FRACTIONS
@@ -221,11 +221,12 @@ def unstable(record: RunRecord, limits: Thresholds) -> Finding | None:
     change = change_between(best, last, alpha=limits.alarm_p / num_others)
     if best is last or change is None or not change.is_negative or -change.value <= limits.max_drop:
         return None
+    first, second = means_that_changed(best, last)
     return Finding(
         status="warning",
         title="The best policy is not the last one",
         evidence=(
-            f"Held-out {_value(best.mean, best)} at step {best.step}, {_value(last.mean, last)} at step {last.step}: "
+            f"Held-out {_value(first, best)} at step {best.step}, {_value(second, last)} at step {last.step}: "
             f"{_difference(change_between(best, last) or change, last)} (limit {_value(limits.max_drop, last)}). "
             f"More than chance also for the best of {num_others} (p < {limits.alarm_p / num_others:.2g})."
         ),
@@ -432,7 +433,8 @@ def _change_in_words(record: RunRecord, change: Interval) -> str:
     """`22.6% → 81.0% (+58.3%, 95 % interval +45.2% to +70.2% over 21 problems)`."""
     before, last = record.before, record.last
     assert before is not None and last is not None
-    return f"{_value(before.mean, last)} → {_value(last.mean, last)} ({_difference(change, last)})"
+    first, second = means_that_changed(before, last)
+    return f"{_value(first, last)} → {_value(second, last)} ({_difference(change, last)})"
 
 
 def _difference(change: Interval, evaluation: EvaluationRecord) -> str:

@@ -159,9 +159,10 @@ def mean_interval(
     """
     values, clusters = np.asarray(values, dtype=np.float64), np.asarray(clusters)
     weights = None if weights is None else np.asarray(weights, dtype=np.float64)
-    if (largest := float(np.abs(values).max())) > LARGEST:
-        reason = f"values up to {largest:.3g} are too large to be squared"
-        return Interval(float((values / len(values)).sum()), unit=unit, reason=reason)
+    if reason := _why_no_squares(values):
+        each = np.ones_like(values) if weights is None else weights
+        value = float((each / each.sum() * values).sum())
+        return Interval(value, unit=unit, num_units=len(np.unique(clusters)), reason=reason)
     bounds = two_values(values) if bounds is None else bounds
     groups = _grouped(values, clusters, weights, bounds)
     found = Interval(groups.mean, unit=unit, num_units=len(groups.means))
@@ -174,6 +175,14 @@ def mean_interval(
         return found.without_ends(_too_few(found, LEAST_UNITS))
     low, high = _bounded_ends(groups, bounds, alpha)
     return replace(found, low=low, high=high, method="binomial share with the effective number", assumes=ALIKE)
+
+
+def _why_no_squares(values: Numbers) -> str:
+    """Return the reason, empty if there is none."""
+    largest = float(np.abs(values).max())
+    if math.isnan(largest):
+        return "a value is not a number"
+    return f"values up to {largest:.3g} are too large to be squared" if largest > LARGEST else ""
 
 
 ALIKE = "the units are drawn as later ones will be"
@@ -203,10 +212,16 @@ def paired_interval(
     differences = np.asarray(differences, dtype=np.float64)
     number = len(differences)
     if largest is None:
-        if float(np.abs(differences).max()) > LARGEST:
+        if _why_no_squares(differences):
             return mean_interval(differences, np.arange(number), unit=unit)
         groups = _grouped(differences, np.arange(number), bounds=None)
-        return _by_t(Interval(groups.mean, unit=unit, num_units=number), groups, alpha)
+        found = _by_t(Interval(groups.mean, unit=unit, num_units=number), groups, alpha)
+        is_even = number >= LEAST_UNBOUNDED and not found.is_known
+        return (
+            found.without_ends(f"all {found.counted_units} have the same mean change, so its spread is not known")
+            if is_even
+            else found
+        )
     if number < LEAST_UNITS:
         found = Interval(float(differences.mean()), unit=unit, num_units=number)
         return found.without_ends(_too_few(found, LEAST_UNITS))
@@ -244,7 +259,14 @@ def _correlation(up: Numbers, down: Numbers) -> float:
 
 
 def difference_of_groups(
-    first: Values, first_clusters: Units, second: Values, second_clusters: Units, *, unit: str
+    first: Values,
+    first_clusters: Units,
+    second: Values,
+    second_clusters: Units,
+    *,
+    unit: str,
+    bounds: Range | None = None,
+    alpha: float = ALPHA,
 ) -> Difference:
     """Return mean(second) − mean(first), with its interval and p; a unit may have values on both sides.
 
@@ -254,30 +276,36 @@ def difference_of_groups(
         second: values of the other side.
         second_clusters: the unit of each.
         unit: the noun for a unit.
+        bounds: range that a value can have; None if it is not known.
+        alpha: chance that the truth is outside.
     """
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     first_clusters, second_clusters = np.asarray(first_clusters), np.asarray(second_clusters)
-    bounds = two_values(np.concatenate([first, second]))
+    values, number = np.concatenate([first, second]), len(np.union1d(first_clusters, second_clusters))
+    if reason := _why_no_squares(values):
+        value = float((second / len(second)).sum() - (first / len(first)).sum())
+        return Difference(Interval(value, unit=unit, num_units=number, reason=reason))
+    bounds = two_values(values) if bounds is None else bounds
     old, new = (_grouped(*side, bounds=bounds) for side in ((first, first_clusters), (second, second_clusters)))
-    number = len(np.union1d(first_clusters, second_clusters))
     found = Interval(new.mean - old.mean, unit=unit, num_units=number)
     fewest = min(len(old.means), len(new.means))
     if fewest < LEAST_UNITS:
         return Difference(found.without_ends(f"{fewest} on one side, and {LEAST_UNITS} {unit}s are the least"))
-    variances = [_variance(side, bounds) for side in (old, new)]
+    sides = [_side_of_difference(side, (old, new), bounds) for side in (old, new)]
+    variances = [variance for variance, _ in sides]
     shared, at_old, at_new = np.intersect1d(
         np.unique(first_clusters), np.unique(second_clusters), assume_unique=True, return_indices=True
     )
     together = float((old.influences[at_old] * new.influences[at_new]).sum()) if shared.size else 0.0
     variance = max(sum(variances) - 2 * together, 0.0)
-    if variance <= 0:
-        return Difference(found.without_ends("nothing varies"), 1.0 if found.value == 0 else math.nan)
-    freedom = sum(variances) ** 2 / sum(
-        part**2 / (groups.num_equal - 1) for part, groups in zip(variances, (old, new), strict=True)
-    )
-    reach = float(special.stdtrit(freedom, 1 - ALPHA / 2)) * math.sqrt(variance)
+    rounding = ROUNDING * float(np.abs(values).max())
+    if variance <= rounding**2:
+        return Difference(found.without_ends("nothing varies"), 1.0 if abs(found.value) <= rounding else math.nan)
+    freedom = sum(variances) ** 2 / sum(part**2 / its_freedom for part, its_freedom in sides)
+    reach = float(special.stdtrit(freedom, 1 - alpha / 2)) * math.sqrt(variance)
     interval = replace(found, low=found.value - reach, high=found.value + reach, method=WELCH, assumes=ALIKE)
-    return Difference(interval, float(2 * special.stdtr(freedom, -abs(found.value) / math.sqrt(variance))))
+    span = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
+    return Difference(interval.within(span), float(2 * special.stdtr(freedom, -abs(found.value) / math.sqrt(variance))))
 
 
 def _variance(groups: _Groups, bounds: Range | None) -> float:
@@ -288,6 +316,21 @@ def _variance(groups: _Groups, bounds: Range | None) -> float:
     share, number = (groups.mean - bottom) / span, groups.effective(bounds)
     share = (share * number + 1) / (number + 2)
     return span**2 * share * (1 - share) / number
+
+
+def _side_of_difference(side: _Groups, both: tuple[_Groups, _Groups], bounds: Range | None) -> tuple[float, float]:
+    """Return the variance of one side's mean, and its degrees of freedom.
+
+    Five skewed rewards often lie all on the short side and seem certain. So the variance of rewards on a side that has
+    less than half of the other's units is at least that of both sides together.
+    """
+    own = _variance(side, bounds)
+    if bounds is None and 2 * side.num_equal < max(each.num_equal for each in both):
+        freedom = sum(len(each.means) for each in both) - 2
+        squares = sum(float(((each.means - each.mean) ** 2).sum()) for each in both)
+        if (pooled := squares / freedom / side.num_equal) > own:
+            return pooled, float(freedom)
+    return own, side.num_equal - 1
 
 
 def _too_few(found: Interval, least: int) -> str:

@@ -194,7 +194,8 @@ def seeds_needed(test: PairedTest, *, alpha: float = ALPHA) -> SeedsNeeded:
     hardly know their own variance.
     """
     size = abs(test.difference.value)
-    if not math.isfinite(test.p_value) or size == 0:
+    # Pairs that are equal but for rounding have a p of 1 and no interval.
+    if not math.isfinite(test.p_value) or size == 0 or not test.difference.is_known:
         return SeedsNeeded(None)
     error, freedom = math.sqrt(math.fsum(part.variance for part in test.parts)), _freedom(test.parts)
     seeds = [part for part in test.parts if part.shrinks and part.variance > 0]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klimb.findings.statistics.interval import ALPHA, Interval
+from klimb.findings.statistics.means import ROUNDING
 
 Numbers = NDArray[np.float64]
 
@@ -57,7 +58,17 @@ class Ratios:
     def standard_error(self) -> float:
         """√(n/(n − 1)·Σ influence²), n the units; nan with one."""
         number = len(self.sums)
-        return math.sqrt(number / (number - 1) * float((self.influences**2).sum())) if number > 1 else math.nan
+        influences = self.influences
+        largest = float(np.abs(influences).max())
+        if number < 2 or not 0 < largest < math.inf:
+            return 0.0 if number > 1 and largest == 0 else math.nan
+        # Squares of huge values would overflow.
+        return largest * math.sqrt(number / (number - 1) * float(((influences / largest) ** 2).sum()))
+
+    @property
+    def size(self) -> float:
+        """Sum of the ratios' sizes: what the rounding of the value is a share of."""
+        return float(ratio_sum(np.abs(self.sums).sum(axis=0, keepdims=True))[0])
 
 
 def ratio_sum(sums: Numbers) -> Numbers:
@@ -108,8 +119,10 @@ def _bootstrap_t(statistic: Ratios, drawn: Numbers, unit: str) -> Interval:
     number, value = len(statistic.sums), statistic.value
     found = Interval(value, unit=unit, num_units=number)
     variance = float((statistic.influences**2).sum())
-    if number < 2 or not variance > 0:
-        return found.without_ends(f"all {unit}s are equal" if number > 1 else f"there is one {unit}")
+    if number < 2:
+        return found.without_ends(f"there is one {unit}")
+    if not variance > (ROUNDING * statistic.size) ** 2:
+        return found.without_ends(f"all {unit}s are equal")
     width = statistic.sums.shape[1]
     sums, products = drawn[:, :width], drawn[:, width:]
     variances = _variances(_gradient(sums), products)

@@ -20,7 +20,7 @@ class Thresholds:
     sure: float = limit(
         SURE, "how sure it is that the difference is at least as large as the one for which seeds are said", OWN
     )
-    most_seeds: int = limit(MOST_SEEDS, "more seeds, beyond which only 'more than' is said", OWN)
+    most_seeds: int = limit(MOST_SEEDS, "more seeds, beyond which no number is promised", OWN)
 
     def __post_init__(self) -> None:
         check_values(self)

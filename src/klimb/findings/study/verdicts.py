@@ -119,7 +119,11 @@ def needed_text(comparison: Comparison, units: Units) -> str:
     if needed.for_problems:
         return "more seeds would not tell, more held-out problems are needed"
     if needed.at_least > 0:
-        return f"more than {THRESHOLDS.most_seeds} more seeds would be needed to tell"
+        least = f"{units.score(needed.at_least)}{units.of_differences}"
+        return (
+            f"{THRESHOLDS.most_seeds} more seeds are too few to promise that they tell, since the true difference may "
+            f"be {least}"
+        )
     return MAY_BE_CHANCE
 
 
@@ -127,14 +131,14 @@ MAY_BE_CHANCE = "the difference may be chance, so that no number of seeds can be
 
 
 def needed_short(comparison: Comparison) -> str:
-    """Return it in a cell: `about 9 more seeds`, `over 100 more seeds`, `more problems` or `may be chance`."""
+    """Return it in a cell: `about 9 more seeds`, `100 may not do`, `more problems` or `may be chance`."""
     if comparison.decision != "open":
         return ""
     if comparison.needed.more is not None:
         return f"about {counted(comparison.needed.more, 'more seed')}"
     if comparison.needed.for_problems:
         return "more problems"
-    return f"over {THRESHOLDS.most_seeds} more seeds" if comparison.needed.at_least > 0 else "may be chance"
+    return f"{THRESHOLDS.most_seeds} may not do" if comparison.needed.at_least > 0 else "may be chance"
 
 
 def look_text(scores: StudyScores) -> str:
@@ -233,25 +237,31 @@ def _leader(statistics: StudyStatistics) -> Finding | None:
     first = family.comparisons[0].question.arm
     units = units_of(statistics.scores)
     ahead = [one for one in family.comparisons if one.decision == "higher"]
-    near = [one for one in family.comparisons if one.decision != "higher"]
+    near = [one for one in family.comparisons if one.decision in ("open", "lower")]
+    untested = [one for one in family.comparisons if one.decision == "untested"]
     summary = next(summary for summary in statistics.arms if summary.arm == first)
     score = f"{units.scores(summary.scores[MAIN])}{' %' if units.is_percent else ''}"
     sentences = [f"Its interquartile mean when the budget is spent is {score}."]
     if near:
         names = _listed(one.question.against.name for one in near)
         sentences.append(f"Not distinguishable from it: {names}.")
+    for reason in dict.fromkeys(one.difference.reason for one in untested):
+        names = _listed(one.question.against.name for one in untested if one.difference.reason == reason)
+        sentences.append(f"Not tested against it, {reason}: {names}.")
     unranked = [one.arm.name for one in statistics.arms if "" in one.not_ranked]
     title = (
         f"{first.name} has the highest mean and is ahead of every other{' that is ranked' if unranked else ''}"
-        if not near
+        if not near and not untested
         else f"{first.name} has the highest mean; it is ahead of {len(ahead)} of the {len(family.comparisons)} others"
     )
     if unranked:
         sentences.append(f"Not among them, because they lack runs that others finished: {_listed(unranked)}.")
-    sentences.append(
-        f"The data chose it, so it is corrected over all {family.num_corrected} pairs. "
-        "The highest of many is partly lucky; expect a little less of it next time."
+    corrected = (
+        f"The data chose it, so it is corrected over all {counted(family.num_corrected, 'pair')}. "
+        if family.num_corrected
+        else ""
     )
+    sentences.append(f"{corrected}The highest of many is partly lucky; expect a little less of it next time.")
     return Finding(name="leader", status="good" if ahead else "note", title=title, evidence="\n".join(sentences))
 
 
@@ -326,7 +336,11 @@ def _open_sentences(undecided: Sequence[Comparison], statistics: StudyStatistics
                 for one in some
             ],
         ),
-        (f"more than {THRESHOLDS.most_seeds} more would be needed", [one.question.arm.name for one in many]),
+        (
+            f"{THRESHOLDS.most_seeds} more are too few to promise that they tell, since the true difference may be so "
+            "small",
+            [f"{one.question.arm.name} ({units.score(one.needed.at_least)}{units.of_differences})" for one in many],
+        ),
         (MAY_BE_CHANCE, [one.question.arm.name for one in chance]),
         ("only more held-out problems would tell", [one.question.arm.name for one in none]),
     )
@@ -364,7 +378,8 @@ def _stability(statistics: StudyStatistics) -> Finding | None:
     if shakier:
         sentences.append(f"They lost more than {statistics.scores.baseline}: {_listed(shakier)}.")
     said = f"{len(steadier)} steadier than {statistics.scores.baseline}, {len(shakier)} less steady"
-    same = "no method differs from the baseline by more than the noise"
+    is_tested = any(one.decision != "untested" for one in found)
+    same = "no method differs from the baseline by more than the noise" if is_tested else "not tested"
     title = f"Stability: {said if steadier or shakier else same}"
     return Finding(name="stability", status="note", title=title, evidence="\n".join(sentences))
 

@@ -5,7 +5,7 @@ times, and the prompt for rollouts, whose answers to one prompt resemble each ot
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -86,7 +86,7 @@ def compare(before: BaseMetrics, now: BaseMetrics, settings: GuardSettings, *, l
     Raises:
         ValueError: the prompts of rollouts are not known.
     """
-    values = metrics_of(before), metrics_of(now)
+    values = metrics_of(_scored_both_times(before, now)), metrics_of(_scored_both_times(now, before))
     tests = {name: test for name, test in _tests(before, now) if all(name in each for each in values)}
     levels = split_level(level, tests, settings)
     return tuple(
@@ -106,6 +106,17 @@ def split_level(level: float, names: Sequence[str] | Mapping[str, Any], settings
     for_general = level / 2 if others else level
     for_others = (level / 2 if GENERAL in in_force else level) / max(1, len(others))
     return {name: for_general if name == GENERAL else for_others for name in names}
+
+
+def _scored_both_times(measured: BaseMetrics, other: BaseMetrics) -> BaseMetrics:
+    """Leave out general scores whose problem could not be scored the other time: both means are of one set."""
+    general = {
+        name: tuple(
+            None if theirs is None else own for own, theirs in zip(scores, other.general.get(name, ()), strict=False)
+        )
+        for name, scores in measured.general.items()
+    }
+    return replace(measured, general=general)
 
 
 def _tests(before: BaseMetrics, now: BaseMetrics) -> Iterator[tuple[str, dict[str, Any]]]:

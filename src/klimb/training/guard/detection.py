@@ -99,7 +99,7 @@ class Detection:
     @property
     def sentence(self) -> str:
         """Return it in words."""
-        given = f"with {self.num_units} {self.unit}s and {self.num_checks} checks the guard sees"
+        given = f"with {_counted(self.num_units, self.unit)} and {_counted(self.num_checks, 'check')} the guard sees"
         return f"{given} {self._what}; more {self.unit}s see smaller ones"
 
     @property
@@ -116,6 +116,10 @@ class Detection:
     def row(self) -> dict[str, Any]:
         """Return it as guard.json holds it."""
         return {**asdict(self), "sentence": self.sentence}
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def detections(

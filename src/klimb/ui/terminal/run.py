@@ -15,7 +15,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from klimb.findings.evaluations import EvaluationRecord, ProblemRecord, pass_intervals
+from klimb.findings.evaluations import (
+    EvaluationRecord,
+    ProblemRecord,
+    change_between,
+    means_that_changed,
+    pass_intervals,
+)
 from klimb.findings.finding import Finding
 from klimb.findings.guard.events import GuardEvent, events_of, in_one_sentence
 from klimb.findings.statistics.interval import Interval
@@ -176,8 +182,25 @@ def print_change(console: Console, before: EvaluationRecord, after: EvaluationRe
     if before.num_errors or after.num_errors:
         table.add_row("could not be scored", str(before.num_errors), str(after.num_errors))
     console.print(table)
-    if after.interval.reason:
-        console.print(f"no interval: {after.interval.reason}")
+    for line in _over_which_of_both(before, after):
+        console.print(line)
+    for reason in dict.fromkeys(made.interval.reason for made in (before, after) if made.interval.reason):
+        console.print(f"no interval: {reason}")
+
+
+def _over_which_of_both(before: EvaluationRecord, after: EvaluationRecord) -> Iterator[str]:
+    """Yield the means of the problems that both scored, where one of the two lacks some."""
+    if not before.num_problems_unscored and not after.num_problems_unscored:
+        return
+    yield (
+        f"no answer to {before.num_problems_unscored} problems before and {after.num_problems_unscored} after could be "
+        "scored: each mean is over the others"
+    )
+    change = change_between(before, after)
+    if change is not None:
+        first, second = means_that_changed(before, after)
+        over = change.counted_units
+        yield f"over the {over} that both scored: {_number(first, before)} before, {_number(second, after)} after"
 
 
 def print_answers(console: Console, before: EvaluationRecord, after: EvaluationRecord) -> None:
@@ -232,7 +255,8 @@ def in_one_line(measured: EvaluationRecord) -> str:
     greedy = "" if measured.greedy is None else f", greedy {_number(measured.greedy, measured)}"
     of_mean = f"95 % interval {_interval(measured)}" if measured.interval.is_known else "no interval"
     mean = f"{_what(measured)} {_number(measured.mean, measured)} ({of_mean})"
-    return f"{mean}{greedy}, on {measured.num_problems} held-out problems"
+    scored, total = measured.num_problems - measured.num_problems_unscored, measured.num_problems
+    return f"{mean}{greedy}, on {total if scored == total else f'{scored} of {total}'} held-out problems"
 
 
 def _what(measured: EvaluationRecord) -> str:
