@@ -184,3 +184,15 @@ def test_five_skewed_rewards_that_are_alike_are_no_difference_from_a_hundred():
         found = difference_of_groups(rewards[:5], np.arange(5), rewards[5:], np.arange(5, 105), unit="x")
         alarms.append(found.p_value < 0.05)
     assert np.mean(alarms) <= 0.05  # Welch's own variances: 0.34
+
+
+def test_pass_at_4_of_problems_that_are_nearly_all_solved_holds_its_truth():
+    generator, held = np.random.default_rng(8), []
+    chances = np.array([1 - math.comb(8 - right, 4) / math.comb(8, 4) for right in range(9)])
+    many = generator.beta(0.95, 0.05, 400_000)
+    truth = float((1 - (1 - many) ** 4).mean())
+    for _ in range(300):
+        values = chances[generator.binomial(8, generator.beta(0.95, 0.05, 50))]
+        found = interval(values, bounds=(0.0, 1.0))
+        held.append(found.low <= truth <= found.high)
+    assert np.mean(held) >= 0.93
