@@ -260,9 +260,10 @@ def _scored(evaluation: EvaluationRecord) -> dict[str, ProblemRecord]:
 
 
 def _shared(old: Mapping[str, ProblemRecord], new: Mapping[str, ProblemRecord]) -> list[str]:
-    """Return the problems that both scored; none where they are fewer than half of those of either."""
-    shared = [key for key in old if key in new]
-    return [] if 2 * len(shared) < min(len(old), len(new)) else shared
+    """Return the problems that both scored; none where they are too few, beside those of either, to be paired."""
+    shared, fewest = [key for key in old if key in new], min(len(old), len(new))
+    is_small = 2 * len(shared) < fewest or len(shared) < intervals.LEAST_UNITS <= fewest
+    return [] if is_small else shared
 
 
 def _unpaired(

@@ -296,3 +296,24 @@ def test_a_steadier_method_is_named():
     runs += [falling("wild", 0.4 + 0.003 * seed, seed) for seed in range(5)]
     stability = verdicts(analyse(study_of(runs)))[-1]
     assert "lost more than grpo: wild" in stability.evidence
+
+
+def test_verdicts_and_rewards_are_not_compared():
+    made = random_study({"grpo": 0.4, "ppo": 0.8})
+    runs = [
+        run
+        if run.method == "grpo"
+        else replace(run, evaluations=tuple(replace(point, is_accuracy=False) for point in run.evaluations))
+        for run in made.runs
+    ]
+    (comparison,) = analyse(replace(made, runs=tuple(runs))).main.comparisons
+    assert comparison.decision == "untested"
+    assert "no one scale" in comparison.difference.reason
+
+
+def test_a_baseline_that_lost_all_its_runs_is_said_to_be_compared_with_nothing():
+    made = random_study({"grpo": 0.4, "ppo": 0.8})
+    runs = [replace(run, status="failed", evaluations=()) if run.method == "grpo" else run for run in made.runs]
+    found = {finding.name: finding for finding in verdicts(analyse(replace(made, runs=tuple(runs))))}
+    assert found["against-baseline"].status == "unknown"
+    assert found["against-baseline"].title == "Nothing is compared with grpo"

@@ -27,7 +27,7 @@ from klimb.findings.run.evidence import (
 from klimb.findings.run.record import RunRecord, is_number
 from klimb.findings.run.thresholds import Thresholds
 from klimb.findings.statistics.interval import Interval
-from klimb.findings.statistics.means import WELCH
+from klimb.findings.statistics.means import LEAST_UNBOUNDED, WELCH
 from klimb.findings.statistics.trends import trend_of
 
 RATES: Mapping[str, str] = {
@@ -284,7 +284,9 @@ def _wide(record: RunRecord, limits: Thresholds) -> tuple[str, str] | None:
     if change is None or last is None:
         return None
     if not change.is_known:
-        return f"What changed on held-out problems cannot be told: {change.reason}.", advice
+        # Enough problems without an interval have another reason, which more of them would not mend.
+        is_small = change.num_units < LEAST_UNBOUNDED
+        return (f"What changed on held-out problems cannot be told: {change.reason}.", advice) if is_small else None
     if not last.is_accuracy or not change.low <= 0 <= change.high or change.half_width <= limits.hoped_gain:
         return None
     words = (

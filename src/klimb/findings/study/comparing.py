@@ -235,7 +235,11 @@ def _case(scores: StudyScores, question: Question, *, measure: Measure, tasks: S
 def _why_not_to_be_told(
     scores: StudyScores, question: Question, test: PairedTest, *, measure: Measure, tasks: Sequence[str]
 ) -> str:
-    """Return why no test can be believed: the better one of the two lost runs, perhaps its bad ones."""
+    """Return why no test can be believed: two scales, or the better one of the two lost runs, perhaps its bad ones."""
+    for task in tasks:
+        runs = [run for arm in (question.arm, question.against) for run in scores.scored(arm, task=task)]
+        if len({run.evaluations[-1].is_accuracy for run in runs}) > 1:
+            return f"on {task} some runs are scored right or wrong and others by rewards, which are no one scale"
     if not math.isfinite(test.p_value) or test.difference.value == 0:
         return ""
     is_ahead = (test.difference.value > 0) == measure.more_is_better

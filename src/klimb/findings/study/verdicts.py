@@ -268,6 +268,11 @@ def _leader(statistics: StudyStatistics) -> Finding | None:
 def _against_baseline(statistics: StudyStatistics) -> Finding | None:
     baseline = statistics.scores.baseline
     found = [one for one in statistics.main.comparisons if one.question.against.method != one.question.arm.method]
+    if not found and len(statistics.scores.methods) > 1:
+        why = "No seed has a finished run of the baseline and of another method on every task."
+        return Finding(
+            name="against-baseline", status="unknown", title=f"Nothing is compared with {baseline}", evidence=why
+        )
     return _summed_up(found, name="against-baseline", title=f"Against the baseline {baseline}", statistics=statistics)
 
 
