@@ -90,6 +90,7 @@ def test_a_skewed_reward_reaches_further_on_its_long_side_and_never_less_than_st
         ([0.25] * 12, "all 12 xs have the same mean, so their spread is not known"),
         ([0.1 + 0.2] * 6 + [0.3] * 6, "all 12 xs have the same mean"),
         ([1e200, 2e200, 3e200] * 4, "values up to 3e+200 are too large to be squared"),
+        ([1e-200, 2e-200, 3e-200] * 4, "values of at most 3e-200 are too small to be squared"),
     ],
 )
 def test_where_there_is_no_interval_the_reason_is_said(values, reason: str):

@@ -212,3 +212,11 @@ def test_looking_five_times_at_growing_studies_finds_nothing_in_19_of_20():
         found += any(one < level_of_look(at) for at, one in enumerate(p, start=1))
         plain += min(p) < 0.05
     assert found / 1500 < 0.05 and plain / 1500 > 0.08
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1.0, 1e100])
+def test_the_unit_of_the_scores_moves_no_p(scale: float):
+    table = np.outer(np.arange(1.0, 4.0), np.arange(1.0, 6.0))
+    scaled = paired_test([scale * table])
+    assert scaled.p_value == pytest.approx(paired_test([table]).p_value)
+    assert seeds_needed(scaled).more == seeds_needed(paired_test([table])).more

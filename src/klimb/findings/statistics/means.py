@@ -187,6 +187,8 @@ def _why_no_squares(values: Numbers) -> str:
     largest = float(np.abs(values).max())
     if math.isnan(largest):
         return "a value is not a number"
+    if 0 < largest < 1 / LARGEST:
+        return f"values of at most {largest:.3g} are too small to be squared"
     return f"values up to {largest:.3g} are too large to be squared" if largest > LARGEST else ""
 
 
@@ -306,7 +308,8 @@ def difference_of_groups(
     rounding = ROUNDING * float(np.abs(values).max())
     if variance <= rounding**2:
         return Difference(found.without_ends("nothing varies"), 1.0 if abs(found.value) <= rounding else math.nan)
-    freedom = sum(variances) ** 2 / sum(part**2 / its_freedom for part, its_freedom in sides)
+    total = sum(variances)  # of its shares, since squares of tiny variances underflow
+    freedom = 1 / sum((part / total) ** 2 / its_freedom for part, its_freedom in sides)
     reach = float(special.stdtrit(freedom, 1 - alpha / 2)) * math.sqrt(variance)
     interval = replace(found, low=found.value - reach, high=found.value + reach, method=WELCH, assumes=ALIKE)
     span = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])

@@ -217,8 +217,9 @@ def _is_for_problems(test: PairedTest, *, alpha: float) -> bool:
     fixed = [part for part in test.parts if not part.shrinks and part.least > 0]
     if not fixed:
         return False
-    freedom = sum(part.least for part in fixed) ** 2 / sum(part.least**2 / part.freedom for part in fixed)
-    limit = float(special.stdtrit(freedom, 1 - alpha / 2)) * math.sqrt(sum(part.least for part in fixed))
+    least = sum(part.least for part in fixed)
+    freedom = 1 / sum((part.least / least) ** 2 / part.freedom for part in fixed)
+    limit = float(special.stdtrit(freedom, 1 - alpha / 2)) * math.sqrt(least)
     seeds = [part for part in test.parts if part.shrinks and part.variance > 0]
     error = (
         float(special.stdtrit(_freedom(seeds), 1 - ALPHA)) * math.sqrt(sum(part.variance for part in seeds))
@@ -266,15 +267,15 @@ def _rest(table: Array) -> float:
 
 def _freedom(parts: Sequence[Part]) -> float:
     """Satterthwaite's degrees of freedom of a sum of independent variances."""
-    total = math.fsum(part.variance for part in parts)
-    return total**2 / math.fsum(part.variance**2 / part.freedom for part in parts)
+    total = math.fsum(part.variance for part in parts)  # of its shares, since squares of tiny variances underflow
+    return 1 / math.fsum((part.variance / total) ** 2 / part.freedom for part in parts)
 
 
 def _reach(parts: Sequence[Part], *, more: NDArray[np.int_], alpha: float) -> Array:
     """Difference that is found with a chance of 80 %, for each number of seeds added."""
     variances, freedoms = zip(*(_with_more(part, more) for part in parts), strict=True)
     total = np.sum(variances, axis=0)
-    freedom = total**2 / np.sum(np.square(variances) / freedoms, axis=0)
+    freedom = 1 / np.sum(np.square(variances / total) / freedoms, axis=0)
     return np.sqrt(total) * (special.stdtrit(freedom, 1 - alpha / 2) + special.stdtrit(freedom, POWER))
 
 

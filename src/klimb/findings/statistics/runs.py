@@ -113,7 +113,8 @@ def iqm(strata: Strata, *, bounds: tuple[float, float] | None = None) -> Interva
     total = float(variances.sum())
     if total <= (ROUNDING * max(float(np.abs(scores).max()) for scores in strata)) ** 2:
         return found.without_ends("all runs of a task have the same score")
-    freedom = total**2 / float((variances**2 / freedoms).sum())
+    # Of shares, since squares of tiny variances underflow.
+    freedom = 1 / float(((variances / total) ** 2 / freedoms).sum())
     reach = float(special.stdtrit(freedom, 1 - ALPHA / 2)) * math.sqrt(total)
     return Interval(
         found.value,
