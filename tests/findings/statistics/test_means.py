@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from klimb.findings.statistics import difference_of_groups, mean_interval, paired_interval, share_ends
+from klimb.findings.statistics import difference_of_groups, mean_interval, paired_interval, proportions, share_ends
 
 PART_OF_SEEN = 0.6
 
@@ -27,6 +27,23 @@ def test_the_ends_of_a_share_are_where_its_binomial_tails_are_a_fortieth(seen: i
         )
     below = stats.binom.cdf(seen - 1, number, high) if seen else 0.0
     assert below + PART_OF_SEEN * stats.binom.pmf(seen, number, high) == pytest.approx(0.025, abs=1e-6)
+
+
+def held(rate: float, number: int, ends) -> float:
+    """Chance that the interval of a share holds the rate: a sum over all that could be seen."""
+    seen = np.arange(number + 1)
+    made = [ends(int(count), number) for count in seen]
+    return float(sum(stats.binom.pmf(seen, number, rate)[[low <= rate <= high for low, high in made]]))
+
+
+def test_the_share_holds_93_percent_where_the_mid_p_interval_does_not():
+    """Exactly, over numbers and rates; of single answers, so that nothing is estimated but the rate."""
+    cases = [(rate, number) for rate in (0.01, 0.02, 0.05, 0.2, 0.5) for number in (5, 10, 21, 50, 150, 300)]
+    ours = {case: held(*case, lambda count, number: share_ends(count / number, number)) for case in cases}
+    assert min(ours.values()) > 0.9295
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proportions, "PART_OF_SEEN", 0.5)
+        assert held(0.01, 300, lambda count, number: share_ends(count / number, number)) < 0.92
 
 
 @given(st.floats(0.01, 0.99), st.floats(2.0, 500.0))

@@ -27,7 +27,7 @@ from klimb.findings.audit.evidence import (
 from klimb.findings.audit.report import Block
 from klimb.findings.audit.thresholds import Thresholds
 from klimb.findings.finding import Finding
-from klimb.findings.statistics import Difference, difference_of_groups
+from klimb.findings.statistics import Tested, difference_of_groups
 
 DRIFT = "drift in time"
 
@@ -163,7 +163,7 @@ def _middle(times: NDArray[np.float64]) -> int | None:
     return int(changes[np.abs(2 * changes - len(times)).argmin()])
 
 
-def _change(dated: Sequence[Sample], middle: int) -> Difference:
+def _change(dated: Sequence[Sample], middle: int) -> Tested:
     """Return the later mean minus the earlier one, with prompts as units or, if that is less certain, users.
 
     A single user is no sample of users, nor a single prompt one of prompts: then the claim is on this one.

@@ -23,7 +23,7 @@ from klimb.findings.audit.evidence import (
 from klimb.findings.audit.report import Block, Figure
 from klimb.findings.audit.thresholds import Thresholds
 from klimb.findings.finding import Finding
-from klimb.findings.statistics import Correlation, correlation
+from klimb.findings.statistics import Tested, correlation
 
 _NUM_BINS = 8
 
@@ -56,7 +56,7 @@ def length_block(samples: Sequence[Sample], thresholds: Thresholds) -> Block:
     )
 
 
-def _correlation(name: str, found: Correlation | None, thresholds: Thresholds) -> Finding:
+def _correlation(name: str, found: Tested | None, thresholds: Thresholds) -> Finding:
     if found is None:
         return unknown(name, "needs three samples with rewards, and rewards and lengths that differ")
     value, limit = found.interval.value, thresholds.max_length_correlation

@@ -6,12 +6,11 @@ from klimb.doors import open_lazily
 
 if TYPE_CHECKING:
     from klimb.findings.statistics.chance import AlarmBudget, permutation_test, sign_test
-    from klimb.findings.statistics.correlations import Correlation, correlation, pearson, ranks, spearman
+    from klimb.findings.statistics.correlations import correlation, pearson, ranks, spearman
     from klimb.findings.statistics.forecasts import MeanReward, mean_reward, units_for_any_share
-    from klimb.findings.statistics.interval import ALPHA, CONFIDENCE, Interval
+    from klimb.findings.statistics.interval import ALPHA, CONFIDENCE, Interval, Tested
     from klimb.findings.statistics.means import (
         LEAST_UNITS,
-        Difference,
         difference_of_groups,
         mean_interval,
         paired_interval,
@@ -42,12 +41,11 @@ __all__ = [
     "LOG_BOUND",
     "NUM_RESAMPLES",
     "AlarmBudget",
-    "Correlation",
-    "Difference",
     "Interval",
     "MeanReward",
     "Profile",
     "Ratios",
+    "Tested",
     "bootstrap_t_intervals",
     "chi_square",
     "correlation",

@@ -1,13 +1,13 @@
 """Correlations of two columns of numbers."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from klimb.findings.statistics.interval import ALPHA, Interval
+from klimb.findings.statistics.interval import ALPHA, Interval, Tested
 from klimb.findings.statistics.means import LEAST_UNITS
 
 Numbers = NDArray[np.float64]
@@ -33,21 +33,13 @@ def ranks(values: Numbers) -> Numbers:
     return (last - (sizes - 1) / 2)[group].astype(np.float64)
 
 
-@dataclass(frozen=True)
-class Correlation:
-    """A correlation with its interval, and the two-sided p of none (nan without a test)."""
-
-    interval: Interval
-    p_value: float = math.nan
-
-
 LINE = 1e-9
 """A squared correlation this close to 1 is a line but for rounding."""
 
 
 def correlation(
     x: Numbers, y: Numbers, clusters: NDArray[np.int64], *, unit: str, of_ranks: bool = False
-) -> Correlation | None:
+) -> Tested | None:
     """Return Pearson's or Spearman's correlation over units with its 95 % interval; None as for `pearson`.
 
     The interval is Fisher's z = artanh(r) ± t·se with the delete-one-unit jackknife's se and Student's t of units less
@@ -75,19 +67,17 @@ def correlation(
     number = int(index.max()) + 1
     found = Interval(value, unit=unit, num_units=number, method="jackknife of Fisher's z")
     if number < LEAST_UNITS:
-        return Correlation(
-            found.without_ends(f"{found.counted_units}, and {LEAST_UNITS} are the least for an interval")
-        )
+        return Tested(found.too_few(LEAST_UNITS))
     a, b = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()
     score = _score_chance(np.bincount(index, weights=a * b).astype(np.float64))
     if 1 - value**2 < LINE:
-        return Correlation(found.without_ends("all lie on one line"), score)
+        return Tested(found.without_ends("all lie on one line"), score)
     error = _jackknife_error(a, b, index)
     if error is None:
-        return Correlation(found.without_ends(f"without one {unit} nothing would vary"))
+        return Tested(found.without_ends(f"without one {unit} nothing would vary"))
     z, reach = math.atanh(value), float(special.stdtrit(number - 1, 1 - ALPHA / 2)) * error
     interval = replace(found, low=math.tanh(z - reach), high=math.tanh(z + reach))
-    return Correlation(interval, max(score, float(2 * special.stdtr(number - 1, -abs(z) / error))))
+    return Tested(interval, max(score, float(2 * special.stdtr(number - 1, -abs(z) / error))))
 
 
 def _score_chance(sums: Numbers) -> float:

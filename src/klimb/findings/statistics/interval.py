@@ -68,8 +68,20 @@ class Interval:
         """Return the value alone, with the reason why it has no interval."""
         return replace(self, low=math.nan, high=math.nan, reason=reason)
 
+    def too_few(self, least: int) -> "Interval":
+        """Return the value alone, since it has fewer units than an interval needs."""
+        return self.without_ends(f"{self.counted_units}, and {least} are the least for an interval")
+
     def within(self, bounds: tuple[float, float] | None) -> "Interval":
         """Return the interval cut at the ends of the range that the quantity can have."""
         if bounds is None or not self.is_known:
             return self
         return replace(self, low=max(self.low, bounds[0]), high=min(self.high, bounds[1]))
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A number with its interval, and the two-sided p of its being 0 (nan without a test)."""
+
+    interval: Interval
+    p_value: float = math.nan

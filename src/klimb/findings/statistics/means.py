@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from klimb.findings.statistics.interval import ALPHA, Interval
+from klimb.findings.statistics.interval import ALPHA, Interval, Tested
 from klimb.findings.statistics.proportions import share_ends
 
 Numbers = NDArray[np.float64]
@@ -39,8 +39,8 @@ LARGEST = 1e100
 
 UNITS_OF_DOUBT = 1.5
 """So many units' worth of doubt that answers to one unit differ at all: a correlation seen in few units is half known.
-With 0 the interval of a share of 5 % among 100 problems of 12 answers holds 85 to 90 %; with 2 intervals are 5 % wider
-than with 1.5 (docs/statistics.md)."""
+With less, the interval of rare wrong answers that come together in a few problems holds too rarely; with more it is
+wider where they do not. The shares held are measured: docs/statistics.md."""
 
 
 UNITS_OF_DOUBT_BETWEEN = 5.0
@@ -49,24 +49,6 @@ five times narrower than that of 50 times 1, and pass@4 of 50 problems held 90 %
 
 
 WELCH = "Welch's t over units"
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A difference of two means with its interval, and the two-sided p of no difference (nan without a test)."""
-
-    interval: Interval
-    p_value: float = math.nan
-
-    @property
-    def p_greater(self) -> float:
-        """One-sided p: how likely so large a difference is, if the truth is none or below."""
-        return self.p_value / 2 if self.interval.value > 0 else 1 - self.p_value / 2
-
-    @property
-    def p_less(self) -> float:
-        """One-sided p: how likely so small a difference is, if the truth is none or above."""
-        return self.p_value / 2 if self.interval.value < 0 else 1 - self.p_value / 2
 
 
 @dataclass(frozen=True)
@@ -177,7 +159,7 @@ def mean_interval(
     if bounds is None:
         return _by_t(found, groups, alpha)
     if found.num_units < LEAST_UNITS:
-        return found.without_ends(_too_few(found, LEAST_UNITS))
+        return found.too_few(LEAST_UNITS)
     low, high = _bounded_ends(groups, bounds, alpha)
     return replace(found, low=low, high=high, method="binomial share with the effective number", assumes=ALIKE)
 
@@ -231,7 +213,7 @@ def paired_interval(
         )
     if number < LEAST_UNITS:
         found = Interval(float(differences.mean()), unit=unit, num_units=number)
-        return found.without_ends(_too_few(found, LEAST_UNITS))
+        return found.too_few(LEAST_UNITS)
     low, high = _mover_ends(differences / largest, num_values, alpha)
     return Interval(
         float(differences.mean()),
@@ -274,7 +256,7 @@ def difference_of_groups(
     unit: str,
     bounds: Range | None = None,
     alpha: float = ALPHA,
-) -> Difference:
+) -> Tested:
     """Return mean(second) − mean(first), with its interval and p; a unit may have values on both sides.
 
     Args:
@@ -291,13 +273,13 @@ def difference_of_groups(
     values, number = np.concatenate([first, second]), len(np.union1d(first_clusters, second_clusters))
     if reason := _why_no_squares(values):
         value = float((second / len(second)).sum() - (first / len(first)).sum())
-        return Difference(Interval(value, unit=unit, num_units=number, reason=reason))
+        return Tested(Interval(value, unit=unit, num_units=number, reason=reason))
     bounds = two_values(values) if bounds is None else bounds
     old, new = (_grouped(*side, bounds=bounds) for side in ((first, first_clusters), (second, second_clusters)))
     found = Interval(new.mean - old.mean, unit=unit, num_units=number)
     fewest = min(len(old.means), len(new.means))
     if fewest < LEAST_UNITS:
-        return Difference(found.without_ends(f"{fewest} on one side, and {LEAST_UNITS} {unit}s are the least"))
+        return Tested(found.without_ends(f"{fewest} on one side, and {LEAST_UNITS} {unit}s are the least"))
     sides = [_side_of_difference(side, (old, new), bounds) for side in (old, new)]
     variances = [variance for variance, _ in sides]
     shared, at_old, at_new = np.intersect1d(
@@ -307,13 +289,13 @@ def difference_of_groups(
     variance = max(sum(variances) - 2 * together, 0.0)
     rounding = ROUNDING * float(np.abs(values).max())
     if variance <= rounding**2:
-        return Difference(found.without_ends("nothing varies"), 1.0 if abs(found.value) <= rounding else math.nan)
+        return Tested(found.without_ends("nothing varies"), 1.0 if abs(found.value) <= rounding else math.nan)
     total = sum(variances)  # of its shares, since squares of tiny variances underflow
     freedom = 1 / sum((part / total) ** 2 / its_freedom for part, its_freedom in sides)
     reach = float(special.stdtrit(freedom, 1 - alpha / 2)) * math.sqrt(variance)
     interval = replace(found, low=found.value - reach, high=found.value + reach, method=WELCH, assumes=ALIKE)
     span = None if bounds is None else (bounds[0] - bounds[1], bounds[1] - bounds[0])
-    return Difference(interval.within(span), float(2 * special.stdtr(freedom, -abs(found.value) / math.sqrt(variance))))
+    return Tested(interval.within(span), float(2 * special.stdtr(freedom, -abs(found.value) / math.sqrt(variance))))
 
 
 def _variance(groups: _Groups, bounds: Range | None) -> float:
@@ -341,14 +323,10 @@ def _side_of_difference(side: _Groups, both: tuple[_Groups, _Groups], bounds: Ra
     return own, side.num_equal - 1
 
 
-def _too_few(found: Interval, least: int) -> str:
-    return f"{found.counted_units}, and {least} are the least for an interval"
-
-
 def _by_t(found: Interval, groups: _Groups, alpha: float) -> Interval:
     """Return the interval of a mean without known bounds."""
     if found.num_units < LEAST_UNBOUNDED:
-        return found.without_ends(_too_few(found, LEAST_UNBOUNDED))
+        return found.too_few(LEAST_UNBOUNDED)
     if math.sqrt(groups.variance) <= ROUNDING * float(np.abs(groups.means).max()):
         return found.without_ends(f"all {found.counted_units} have the same mean, so their spread is not known")
     low, high = _skewed_ends(groups, alpha)

@@ -10,8 +10,8 @@ NUM_HALVINGS = 60
 
 PART_OF_SEEN = 0.6
 """Part of the chance of exactly what was seen that counts as beyond it. With 0.5, the mid-p interval, a share of 1 % of
-150 to 300 holds 92 %; with 1, Clopper and Pearson's, intervals are a tenth wider. 0.6 holds 93 % and is 2 % wider than
-0.5 (docs/statistics.md)."""
+150 to 300 holds 92 %; with 1, Clopper and Pearson's, intervals are a tenth wider. 0.6 holds 93 %
+(tests/findings/statistics/test_means.py)."""
 
 
 def share_ends(share: float, number: float, *, alpha: float = ALPHA) -> tuple[float, float]:
