@@ -21,7 +21,7 @@ endif
 
 .DEFAULT_GOAL := help
 CHECKS := check-format check-lint check-types check-layers
-.PHONY: help demo test test-all check $(CHECKS) bench format clean
+.PHONY: help demo test test-all check $(CHECKS) bench dist format clean
 
 help:
 	@echo "make demo      train the embedded model on arithmetic: about six minutes, no GPU, no downloads but packages"
@@ -29,6 +29,7 @@ help:
 	@echo "make test-all  the same, the slow tests, and coverage"
 	@echo "make check     format, lint, types, layers"
 	@echo "make bench     short benchmarks, TRL beside klimb among them: about $(BENCH_MINUTES) minutes on two quiet cores; docs/performance.md"
+	@echo "make dist      wheel and source distribution, into dist/"
 	@echo "make format    rewrite the files as make check wants them"
 	@echo "make clean     remove .venv and caches; runs/ stays"
 
@@ -72,6 +73,9 @@ bench: $(READY)
 	@$(BIN)/python -m benchmarks.vs_trl --case short
 	@$(BIN)/python -m benchmarks.vs_trl --learning --steps 8
 	@$(BIN)/python -m benchmarks.scaling --rounds 1 --tokens 16 64 128 --groups 2 8 16
+
+dist: $(READY)
+	@$(BIN)/python -m build
 
 format: $(READY)
 	@$(BIN)/ruff format

@@ -1,3 +1,3 @@
 """Off-policy, KL-regularised reinforcement learning for language models."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
