@@ -59,7 +59,6 @@ class Reference:
     def follow(self, policy: Policy, *, num_optimizer_steps: int) -> None:
         """Refresh or move the reference if its rule says so; called between two batches."""
         steps = num_optimizer_steps - self._followed_until
-        self._followed_until = num_optimizer_steps
         if steps == 0:
             return
         if isinstance(self.settings, EmaReference) and self._copy is not None:
@@ -70,6 +69,13 @@ class Reference:
             self.synced_at = num_optimizer_steps
             self.kl_average = None
             self.num_refreshes += 1
+        # Last, so that an error before it leaves a reference that has yet to follow.
+        self._followed_until = num_optimizer_steps
+
+    @property
+    def is_torn(self) -> bool:
+        """True if an error came while the copy was being moved: some of its weights have moved, and others not."""
+        return self._copy is not None and self._copy.is_torn
 
     def is_policy(self, *, num_optimizer_steps: int) -> bool:
         """Return True while the reference has exactly the weights of the policy after this many steps."""
