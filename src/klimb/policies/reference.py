@@ -17,12 +17,14 @@ class Snapshot:
 
     Attributes:
         is_torn: an error came in the middle of `lerp_from`, so that it is no snapshot of any moment.
+        num_moves: calls of `lerp_from` that came to their end.
     """
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         """Take over `weights` (name -> tensor) without copying; `Snapshot.of` makes one from a policy."""
         self._weights = weights
         self.is_torn = False
+        self.num_moves = 0
 
     @classmethod
     def of(cls, policy: Policy) -> "Snapshot":
@@ -66,6 +68,7 @@ class Snapshot:
             self.is_torn = True
             self._weights[name].lerp_(parameter, 1 - decay)
         self.is_torn = False
+        self.num_moves += 1
 
     def state_dict(self) -> dict[str, Tensor]:
         """Name -> weight, the tensors themselves."""

@@ -120,7 +120,7 @@ def record_ending(folder: Path, ending: Ending, error: BaseException) -> None:
         setattr(error, _ATTRIBUTE, ending)
     try:
         _write(folder / ENDING_FILE, json.dumps(asdict(ending), indent=2, ensure_ascii=False) + "\n")
-        if ending.kind == "error":
+        if not isinstance(error, Interrupted):
             _write(folder / TRACEBACK_FILE, visible("".join(traceback.format_exception(error))))
     except OSError as refusal:
         logger.error("%s: how the run ended is NOT written down: %s", folder, refusal)

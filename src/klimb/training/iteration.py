@@ -39,7 +39,6 @@ def iterate(state: RunState, actors: RolloutWorker, objective: Loss, settings: L
     started = time.monotonic()
     state.step += 1
     state.reference.follow(state.policy, num_optimizer_steps=state.optimizer.num_steps)
-    state.rescue.follow_reference(state.reference.state()[1])
     gathered = next_batch(state, actors, settings, beta=objective.beta)
     metrics = dict(gathered.metrics)
     with _time_into(metrics, "reference_seconds"):

@@ -97,7 +97,7 @@ def fresh_state(
     return RunState(
         policy=policy,
         optimizer=Optimizer(policy.trainable(), settings.optimizer, before_change=rescue.hold),
-        reference=Reference(settings.reference, policy),
+        reference=Reference(settings.reference, policy, after_following=rescue.follow_reference),
         stream=PromptStream(num_problems, seed=settings.seed) if settings.sources.share("rollout") else None,
         generators=_generators(settings),
         critic=_critic(policy, settings),
