@@ -1,4 +1,6 @@
-"""How a command ends early: something given to klimb cannot be used, or a signal stopped the run."""
+"""How a command ends early: something given cannot be used, an error ended a run, or a signal stopped it."""
+
+from pathlib import Path
 
 
 class ConfigError(ValueError):
@@ -9,9 +11,23 @@ class Interrupted(Exception):
     """A signal ended the run after its state was saved.
 
     Attributes:
-        status: what the process should exit with: 143 for SIGTERM, 130 for SIGINT.
+        status: what the process should exit with: 143 for SIGTERM, 130 for SIGINT, 129 for SIGHUP.
     """
 
     def __init__(self, message: str, *, signal_number: int) -> None:
         super().__init__(message)
         self.status = 128 + signal_number
+
+
+class RunFailed(Exception):
+    """An error ended a run that had begun; the message is one line with how to go on.
+
+    Attributes:
+        folder: of the run.
+        status: what the process should exit with: 3 if the last complete step is saved, 4 if it could not be.
+    """
+
+    def __init__(self, message: str, *, folder: Path, is_saved: bool) -> None:
+        super().__init__(message)
+        self.folder = folder
+        self.status = 3 if is_saved else 4

@@ -14,11 +14,17 @@ class Snapshot:
 
     It holds what is trained and nothing else: of a LoRA policy the adapter alone, so that the snapshot of a fresh
     adapter is the base model. No second model is ever in memory.
+
+    Attributes:
+        is_torn: an error came in the middle of `lerp_from`, so that it is no snapshot of any moment.
+        num_moves: calls of `lerp_from` that came to their end.
     """
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         """Take over `weights` (name -> tensor) without copying; `Snapshot.of` makes one from a policy."""
         self._weights = weights
+        self.is_torn = False
+        self.num_moves = 0
 
     @classmethod
     def of(cls, policy: Policy) -> "Snapshot":
@@ -59,7 +65,10 @@ class Snapshot:
         if not 0 <= decay <= 1:
             raise ValueError(f"decay must be in [0, 1], got {decay}; it is the share of the old snapshot that is kept")
         for name, parameter in self._matching(policy).items():
+            self.is_torn = True
             self._weights[name].lerp_(parameter, 1 - decay)
+        self.is_torn = False
+        self.num_moves += 1
 
     def state_dict(self) -> dict[str, Tensor]:
         """Name -> weight, the tensors themselves."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from klimb.training.guard.settings import GuardSettings
     from klimb.training.identity import MAY_DIFFER, check_same_run, run_identity
     from klimb.training.locks import RunFolderInUse, run_folder_lock
-    from klimb.training.loop import OnStep, StopRequest, TrainResult, train
+    from klimb.training.loop import OnStep, TrainResult, train
     from klimb.training.metrics import MetricsLog, read_metrics, without_wall_clock
     from klimb.training.minibatches import score_samples
     from klimb.training.optimizers import Optimizer
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         TrainingSettings,
         reference_named,
     )
+    from klimb.training.signals import StopRequest
     from klimb.training.sources.offline import GroupStore, OfflineSource
     from klimb.training.update import NonFiniteError, StepOutcome, optimizer_step, update
 

@@ -31,10 +31,12 @@ def guard_step(state: RunState, rollouts: Sequence[Sample]) -> dict[str, float]:
     return _check(state, guard) if guard.is_due(state.step) else {}
 
 
-def guard_end(state: RunState) -> None:
-    """Measures after the last step what was not measured there, so that a run never ends unseen."""
-    if state.quality is not None and state.quality.measured_at != state.step:
-        _check(state, state.quality)
+def guard_end(state: RunState) -> bool:
+    """Measures after the last step what was not measured there, so that a run never ends unseen; tells if it did."""
+    if state.quality is None or state.quality.measured_at == state.step:
+        return False
+    _check(state, state.quality)
+    return True
 
 
 def new_guard(
@@ -176,5 +178,6 @@ def _put_back(state: RunState, guard: QualityGuard, checkpoint: Path) -> None:
         rate_factor *= guard.settings.rollback_learning_rate_factor or 1.0
     guard.num_rollbacks += 1
     guard.now, guard.recent = guard.good.measured, []
+    state.rescue.hold_all()
     roll_back(state, load_checkpoint(checkpoint))
     state.optimizer.rate_factor = rate_factor

@@ -1,17 +1,15 @@
 """The training loop: steps, metrics, checkpoints, evaluations, and an orderly end whatever happens.
 
-SIGTERM and SIGINT are requests: the step is finished and saved, then the loop ends. The second one ends the process.
+SIGTERM, SIGINT and SIGHUP are requests: the step is finished and saved, then the loop ends. The second one ends the
+process. An error of any kind ends it with the last complete step saved, and with the reason in the run's folder.
 """
 
 import logging
 import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -32,8 +30,10 @@ from klimb.training.checkpoints import (
     newest_verified,
     remove_leftovers,
     save_checkpoint,
+    step_of,
 )
 from klimb.training.clock import RunClock
+from klimb.training.endings import ending_from, forget_ending, record_ending, say_what_is_saved
 from klimb.training.evaluation import NothingScored, append_evaluation, evaluate, forget_evaluations_behind
 from klimb.training.guard.base_metrics import MeasuresBase
 from klimb.training.guard_steps import (
@@ -56,45 +56,13 @@ from klimb.training.identity import (
 from klimb.training.iteration import Iteration, iterate, keep_rollouts
 from klimb.training.locks import run_folder_lock
 from klimb.training.metrics import MetricsLog
+from klimb.training.rescue import NothingToSave
 from klimb.training.rollouts import ResponseScorer, RolloutWorker
 from klimb.training.settings import EvaluationSettings, LoopSettings, check_evaluation_fits, check_loss_fits
+from klimb.training.signals import StopRequest
 from klimb.training.sources.offline import OfflineSource, check_logs
 from klimb.training.state import RunState, capture, fresh_state, restore
 from klimb.training.temperature import find_temperature
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-class StopRequest:
-    """While entered, the first signal is noted in `signal_number` and a second one kills.
-
-    Outside of the main thread Python allows no handlers; then nothing is caught.
-    """
-
-    def __init__(self) -> None:
-        self.signal_number: int | None = None
-        self._previous: dict[int, object] = {}
-
-    def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
-                self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
-        self._previous.clear()
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal_number = number
-        for each in _SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
-        name = signal.Signals(number).name
-        print(f"\n{name}: finishing this step, then saving; once more ends at once", file=sys.stderr, flush=True)
-
 
 logger = logging.getLogger(__name__)
 
@@ -243,6 +211,8 @@ def train(
         Interrupted: a signal ended the run; its state is saved.
         CheckpointError: the folder holds another run, or the last state could not be saved.
         NonFiniteError: too many steps in a row were not finite.
+        Exception: whatever a step raised. The last complete step is saved, `ending.json` and `traceback.txt` in the
+            folder say why it ended, and a note on the error says how to go on.
         RunFolderInUse: another process trains in this folder.
     """
     check_loss_fits(settings, *_find_slope(objective))
@@ -269,10 +239,17 @@ def train(
     )
     with run_folder_lock(folder), StopRequest() as stop:
         state, log = _start_or_resume(run, identity or _identity_of(run), prepare=prepare, resume=resume)
+        forget_ending(folder)
         try:
-            return _loop(run, state, log, stop)
+            result = _loop(run, state, log, stop)
+        except BaseException as error:
+            _end(run, state, log, error)
+            raise
         finally:
             log.close()
+    if stop.signal_number is not None:  # it came after the last step was saved: it is for whoever comes next
+        signal.raise_signal(stop.signal_number)
+    return result
 
 
 def _find_slope(objective: Loss) -> tuple[Loss, SlopeAtReference | None]:
@@ -371,6 +348,9 @@ def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest) -> Tra
     is_over = not _goes_on(state, settings)
     if not is_over and checkpoint is None and is_good_point(state):
         checkpoint = _save(run, state, log)
+    _keep(state, log)
+    if is_over and guard_end(state) and settings.checkpoints.at_end:  # an error came before it in the process before
+        checkpoint = _save(run, state, log) or checkpoint
     while not is_over and stop.signal_number is None:
         began = _progress(state)
         iteration = iterate(state, run.actors, run.objective, settings)
@@ -422,6 +402,7 @@ def _record_step(
     # Last, since it may put another policy in the place of the one that the numbers above are of.
     metrics |= guard_step(state, iteration.samples)
     log.write(metrics)
+    _keep(state, log)
     if run.on_step is not None:
         run.on_step(metrics, iteration.samples)
     return metrics
@@ -448,3 +429,40 @@ def _save(run: _Run, state: RunState, log: MetricsLog) -> Path | None:
 def _interruption(run: _Run, state: RunState, signal_number: int, *, is_saved: bool) -> Interrupted:
     kept = f"saved after step {state.step}" if is_saved else f"NOT saved after step {state.step}"
     return Interrupted(f"stopped by a signal; {kept}; resume {run.folder} to go on", signal_number=signal_number)
+
+
+def _keep(state: RunState, log: MetricsLog) -> None:
+    """Take the state as the last complete step, to be saved if the next one fails."""
+    state.rescue.keep(capture(state, metrics_bytes=log.num_bytes()))
+
+
+def _end(run: _Run, state: RunState, log: MetricsLog, error: BaseException) -> None:
+    """Save the last complete step, unless it is, and write down how the run ended."""
+    why_not_saved = "" if isinstance(error, Interrupted) else _rescue(run, state, log)
+    newest = newest_checkpoint(run.checkpoints)
+    resumes_from = 0 if newest is None else step_of(newest)
+    step = state.step if state.rescue.step is None else state.rescue.step
+    ending = ending_from(error, during="training", step=step, resumes_from=resumes_from, why_not_saved=why_not_saved)
+    record_ending(run.folder, ending, error)
+    if not isinstance(error, Interrupted):
+        error.add_note(f"{say_what_is_saved(ending)}; resume {run.folder} to go on")
+
+
+def _rescue(run: _Run, state: RunState, log: MetricsLog) -> str:
+    """Save the last complete step unless its checkpoint is there; return why it is not saved, else nothing."""
+    newest = newest_checkpoint(run.checkpoints)
+    if newest is not None and step_of(newest) == state.rescue.step:
+        return ""
+    if state.reference.is_torn:
+        state.rescue.lose("the reference was being moved")
+    try:
+        content = state.rescue.content()
+        log.flush_to_disk()
+        spare = () if state.quality is None else state.quality.protected
+        step, keep = int(content.numbers["step"]), run.settings.checkpoints.keep
+        save_checkpoint(run.checkpoints, step, content, keep=keep, spare=spare)
+    except NothingToSave as reason:
+        return f"not saved: {reason}"
+    except Exception as error:  # whatever it is, the first error is the one to be told
+        return f"not saved: {type(error).__name__}: {error}"
+    return ""

@@ -43,6 +43,10 @@ class MetricsLog:
         except OSError as error:  # what could not be written stays in the buffer and goes out with the next line
             logger.error("%s cannot be written: %s. Training goes on; the line is kept in memory", self._path, error)
 
+    def num_bytes(self) -> int:
+        """Return the size in bytes of all that was written, whether or not it is on the disk yet."""
+        return self._file.tell()
+
     def flush_to_disk(self) -> int:
         """Return the size in bytes once all of it is on the disk."""
         os.fsync(self._file.fileno())

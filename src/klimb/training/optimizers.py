@@ -4,7 +4,7 @@ Schedule-Free keeps two points: x, the average that one samples from and saves, 
 The parameters hold x at all times except inside `with optimizer.gradient_point():`. For AdamW both are the same.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,7 +35,14 @@ class Optimizer:
         rate_factor: on the learning rate of all steps to come; 1 at the start.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], settings: OptimizerSettings) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        settings: OptimizerSettings,
+        *,
+        before_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take the parameters over; `before_change` is called each time before they or the optimizer's state change."""
         if not parameters:
             raise ValueError("the policy has no trainable parameter; unfreeze some, or load it with LoRA")
         if settings.warmup_steps == "auto":
@@ -44,6 +51,7 @@ class Optimizer:
         self._warmup_steps = settings.warmup_steps
         self.num_steps = 0
         self.rate_factor = 1.0
+        self._before_change = before_change
         self._parameters = dict(parameters)
         self._at_gradient_point = False
         self._inner = _inner_optimizer(self._parameters, settings, warmup_steps=settings.warmup_steps)
@@ -77,6 +85,7 @@ class Optimizer:
         rate = self.settings.learning_rate * self.rate_factor if has_warmup_inside else self.learning_rate
         for group in self._inner.param_groups:
             group["lr"] = rate * scale
+        self._before_change()
         self._inner.step()
         self.num_steps += 1
 
@@ -86,6 +95,7 @@ class Optimizer:
 
     def _switch(self, *, to_gradient_point: bool) -> None:
         if schedulefree is not None and isinstance(self._inner, schedulefree.AdamWScheduleFree):
+            self._before_change()
             self._inner.train() if to_gradient_point else self._inner.eval()
         self._at_gradient_point = to_gradient_point
 

@@ -6,7 +6,7 @@ with plain sampling it is `log_mu` exactly. Otherwise one frozen copy of the tra
 is swapped in for a scoring pass.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -47,19 +47,27 @@ class Reference:
         num_refreshes: how often the rule has refreshed it.
     """
 
-    def __init__(self, settings: ReferenceSettings, policy: Policy) -> None:
+    def __init__(
+        self,
+        settings: ReferenceSettings,
+        policy: Policy,
+        *,
+        after_following: Callable[[Mapping[str, Any]], None] = lambda numbers: None,
+    ) -> None:
+        """Begin at the policy; `after_following` is told where the reference stands once it has followed."""
         self.settings = settings
         self.synced_at = 0
         self.kl_average: float | None = None
         self.num_refreshes = 0
         self._followed_until = 0
+        self._after_following = after_following
         self._copy = Snapshot.of(policy) if settings.needs_copy else None
+        self._num_moves = 0
         self._own_rule = load_rule(settings) if isinstance(settings, OwnReference) else None
 
     def follow(self, policy: Policy, *, num_optimizer_steps: int) -> None:
         """Refresh or move the reference if its rule says so; called between two batches."""
         steps = num_optimizer_steps - self._followed_until
-        self._followed_until = num_optimizer_steps
         if steps == 0:
             return
         if isinstance(self.settings, EmaReference) and self._copy is not None:
@@ -70,6 +78,18 @@ class Reference:
             self.synced_at = num_optimizer_steps
             self.kl_average = None
             self.num_refreshes += 1
+        # Last, so that an error before it leaves a reference that has yet to follow.
+        self._followed_until = num_optimizer_steps
+        self._num_moves = self._count_moves()
+        self._after_following(self._numbers())
+
+    @property
+    def is_torn(self) -> bool:
+        """True if an error came while the copy was being moved, so that it may have moved in part, or unnoticed."""
+        return self._copy is not None and (self._copy.is_torn or self._num_moves != self._count_moves())
+
+    def _count_moves(self) -> int:
+        return 0 if self._copy is None else self._copy.num_moves
 
     def is_policy(self, *, num_optimizer_steps: int) -> bool:
         """Return True while the reference has exactly the weights of the policy after this many steps."""
@@ -108,13 +128,15 @@ class Reference:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and plain numbers that `load_state` takes back."""
-        numbers = {
+        return ({} if self._copy is None else self._copy.state_dict()), self._numbers()
+
+    def _numbers(self) -> dict[str, Any]:
+        return {
             "synced_at": self.synced_at,
             "kl_average": self.kl_average,
             "num_refreshes": self.num_refreshes,
             "followed_until": self._followed_until,
         }
-        return ({} if self._copy is None else self._copy.state_dict()), numbers
 
     def load_state(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         """Continue from a saved state.

@@ -18,6 +18,7 @@ from klimb.training.metrics import Notices, WeightsWatch
 from klimb.training.optimizers import Optimizer
 from klimb.training.prompts import PromptStream
 from klimb.training.reference_rules import Reference
+from klimb.training.rescue import Rescue
 from klimb.training.settings import LoopSettings
 from klimb.training.sources.offline import OfflineSource
 from klimb.training.sources.replay import DelayQueue, ReplayBuffer
@@ -48,6 +49,7 @@ class RunState:
         critic: of credit `gae`; None elsewhere.
         logs: groups that this run did not draw.
         quality: watches what the model could do before; None when nothing is watched.
+        rescue: the last complete step, while the next one changes all this.
     """
 
     policy: Policy
@@ -66,6 +68,7 @@ class RunState:
     weights_watch: WeightsWatch = field(default_factory=WeightsWatch)
     clock: RunClock = field(default_factory=RunClock)
     notices: Notices = field(default_factory=Notices)
+    rescue: Rescue = field(default_factory=Rescue)
     step: int = 0
     num_tokens_generated: int = 0
     elapsed_seconds: float = 0.0
@@ -90,10 +93,11 @@ def fresh_state(
         ValueError: there is no problem, and some are to be asked.
     """
     torch.manual_seed(derive_seed(settings.seed, "global"))
+    rescue = Rescue(is_on=settings.checkpoints.rescue)
     return RunState(
         policy=policy,
-        optimizer=Optimizer(policy.trainable(), settings.optimizer),
-        reference=Reference(settings.reference, policy),
+        optimizer=Optimizer(policy.trainable(), settings.optimizer, before_change=rescue.hold),
+        reference=Reference(settings.reference, policy, after_following=rescue.follow_reference),
         stream=PromptStream(num_problems, seed=settings.seed) if settings.sources.share("rollout") else None,
         generators=_generators(settings),
         critic=_critic(policy, settings),
@@ -104,6 +108,7 @@ def fresh_state(
         logs=tuple(logs),
         quality=quality,
         clock=clock or RunClock(),
+        rescue=rescue,
     )
 
 

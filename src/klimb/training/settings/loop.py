@@ -146,7 +146,11 @@ class CheckpointSettings:
     keep: Annotated[int, Ge(1), Le(1_000)] = 2
     """The newest this many are kept."""
     at_end: bool = True
-    """Also save after the last step, so that the run can be continued. A signal saves in any case."""
+    """Also save after the last step, so that the run can be continued. A signal or an error saves in any case."""
+    rescue: bool = True
+    """Copy what an update is about to change into main memory (weights and optimizer state of what is trained), so that
+    an error in the middle of it loses nothing. Without the copy, and where there is no memory for it, such an error
+    goes back to the newest checkpoint."""
 
     def __post_init__(self) -> None:
         if self.every_steps < 1 or self.keep < 1:

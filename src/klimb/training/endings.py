@@ -1,0 +1,152 @@
+"""How a process that worked on a run ended without finishing it: in words, in the run's folder, and on the error."""
+
+import json
+import logging
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from klimb.errors import Interrupted
+
+logger = logging.getLogger(__name__)
+
+
+ENDING_FILE, TRACEBACK_FILE = "ending.json", "traceback.txt"
+
+
+During = Literal["before training", "training", "after training"]
+
+
+LONGEST_REASON = 500
+
+
+_ATTRIBUTE = "klimb_ending"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How it ended.
+
+    Attributes:
+        kind: a signal asked for it, or an error made it.
+        during: what part of the run.
+        reason: one line; what is not printable is escaped.
+        step: the last complete one.
+        is_saved: a resume goes on from that step; False: from an older one.
+        resumes_from: the step that it goes on from.
+        time: in UTC.
+    """
+
+    kind: Literal["error", "signal"]
+    during: During
+    reason: str
+    step: int
+    is_saved: bool
+    resumes_from: int
+    time: str
+
+
+def ending_from(
+    error: BaseException, *, during: During, step: int, resumes_from: int, why_not_saved: str = ""
+) -> Ending:
+    """Return how this error ended the process.
+
+    Args:
+        error: that ended it; also the `Interrupted` or `KeyboardInterrupt` of a signal.
+        during: where it did.
+        step: the last complete one.
+        resumes_from: the step of the newest checkpoint, 0 where a resume begins again.
+        why_not_saved: in words, where `step` was to be saved and is not.
+    """
+    reason = describe_error(error)
+    return Ending(
+        kind="signal" if isinstance(error, Interrupted | KeyboardInterrupt) else "error",
+        during=during,
+        reason=f"{reason}; {visible(why_not_saved)}" if why_not_saved else reason,
+        step=step,
+        is_saved=resumes_from >= step,
+        resumes_from=resumes_from,
+        time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the error's type and message in one line of printable characters, with the line that raised it."""
+    message = " ".join(visible(_text_of(error)).split())
+    if len(message) > LONGEST_REASON:
+        message = f"{message[:LONGEST_REASON]} …"
+    if isinstance(error, Interrupted | KeyboardInterrupt):
+        return message or "interrupted"
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {message}{visible(place)}" if message else f"{type(error).__name__}{place}"
+
+
+def say_what_is_saved(ending: Ending) -> str:
+    """Return in a few words from where a resume goes on."""
+    if ending.during == "before training":
+        return "nothing was trained yet"
+    if ending.is_saved:
+        return f"saved after step {ending.step}"
+    lost = ending.step - ending.resumes_from
+    again = f"its last {lost} steps are done again" if lost > 1 else "its last step is done again"
+    return f"NOT saved after step {ending.step}: {again}"
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # a class of the user's own
+        return ""
+
+
+def visible(text: str) -> str:
+    r"""Return the text with each character that is not printable, but for line breaks and tabs, as an escape.
+
+    >>> visible("a\x1b[31m\u202eb")
+    'a\\x1b[31m\\u202eb'
+    """
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def record_ending(folder: Path, ending: Ending, error: BaseException) -> None:
+    """Write it into the run's folder and onto the error; a disk that refuses it is reported."""
+    if getattr(error, _ATTRIBUTE, None) is None:
+        setattr(error, _ATTRIBUTE, ending)
+    try:
+        _write(folder / ENDING_FILE, json.dumps(asdict(ending), indent=2, ensure_ascii=False) + "\n")
+        if not isinstance(error, Interrupted):
+            _write(folder / TRACEBACK_FILE, visible("".join(traceback.format_exception(error))))
+    except OSError as refusal:
+        logger.error("%s: how the run ended is NOT written down: %s", folder, refusal)
+
+
+def ending_of(error: BaseException) -> Ending | None:
+    """Return how this error ended a run; None if it ended none."""
+    return getattr(error, _ATTRIBUTE, None)
+
+
+def forget_ending(folder: Path) -> None:
+    """Remove what is said of an earlier process: the run goes on, or has finished."""
+    for name in (ENDING_FILE, TRACEBACK_FILE):
+        (folder / name).unlink(missing_ok=True)
+
+
+def read_ending(folder: Path) -> Mapping[str, Any]:
+    """Return what ending.json holds; empty without one, and where it is not what a run writes."""
+    try:
+        content = json.loads((folder / ENDING_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.write_text(text, encoding="utf-8", errors="backslashreplace")
+    aside.replace(path)
