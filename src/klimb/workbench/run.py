@@ -367,6 +367,7 @@ def _train(
             held_out=session.held_out,
             logs=session.logs,
             on_step=StepRecorder(session.config, folder, view, tracker),
+            callbacks=session.callbacks,
             base_metrics=measurer,
             prepare=_cloning(session, view),
             resume=resume,
