@@ -53,8 +53,8 @@ def have_objects(objects: Mapping[str, OwnObject]) -> Iterator[None]:
     taken = sorted(name for name, each in objects.items() if name in _OBJECTS and _OBJECTS[name].part is not each.part)
     if taken:
         raise ConfigError(
-            f"{taken[0]!r} is an object of another run that goes on in this process; give this one another name, or put "
-            "both at the top of a module"
+            f"{taken[0]!r} is an object of another run that goes on in this process; give this one another name, or "
+            "put both at the top of a module"
         )
     new = {name: each for name, each in objects.items() if name not in _OBJECTS}
     _OBJECTS.update(new)

@@ -1,7 +1,6 @@
 """`klimb.train`: the same folder as `klimb train FILE`, with objects where a file has names."""
 
 import importlib
-import importlib
 import json
 import sys
 from pathlib import Path

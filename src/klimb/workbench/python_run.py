@@ -49,7 +49,7 @@ class TrainedRun:
         folder: of the run: what `klimb board`, `report`, `compare` and `eval` take.
         policy: as it was trained.
         num_steps: loop steps done, those before a resume included.
-        metrics: of the last step; empty where there was none.
+        metrics: of the last step, None where a number is not finite; empty where there was no step.
         before: the evaluation of the untrained policy; None where there was none.
         after: that of the trained one.
     """
@@ -57,7 +57,7 @@ class TrainedRun:
     folder: Path
     policy: Policy
     num_steps: int
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float | None]
     before: EvaluationRecord | None
     after: EvaluationRecord | None
 
@@ -149,12 +149,13 @@ def _train(config: RunConfig, folder: Path | None, *, resume: bool, restart: boo
     title = f"{relative_to_working_directory(place)} · {config.objective.recipe}"
     finished = run_training(session, open_folder, console=console, title=title, resume=resume)
     print_run(console, finished)
-    rows = read_metrics(finished.folder.metrics) if finished.folder.metrics.is_file() else []
+    path = finished.folder.metrics
+    last: Mapping[str, Any] = read_metrics(path)[-1] if path.is_file() and finished.num_steps else {}
     return TrainedRun(
         folder=finished.folder.path,
         policy=session.policy,
         num_steps=finished.num_steps,
-        metrics=rows[-1] if rows else {},
+        metrics=last,
         before=finished.before,
         after=finished.after,
     )
@@ -227,8 +228,8 @@ def _settings_of_policy(policy: Policy, said: Any) -> dict[str, Any]:
     other = sorted({*said} - {"path", "temperature", "dtype", "device"}) if isinstance(said, Mapping) else []
     if other:
         raise ConfigError(
-            f"model.{other[0]} says how to load a model, and model=... is a policy that is loaded already: give its path "
-            "instead, or load it so"
+            f"model.{other[0]} says how to load a model, and model=... is a policy that is loaded already: give its "
+            "path instead, or load it so"
         )
     return {"model.dtype": DTYPES.get(str(policy.compute_dtype), "auto"), "model.device": str(policy.device)}
 
@@ -244,7 +245,7 @@ class Objects:
         self.given: dict[str, OwnObject] = {}
 
     def written(self, value: Any, key: str) -> Any:
-        """Return the value as a run file writes it: plain values as they are, a path as text, a part by its location."""
+        """Return the value as a run file writes it: a path as text, an object by its location, the rest as it is."""
         if value is None or isinstance(value, str | bool | int | float):
             return value
         if isinstance(value, Path):

@@ -101,6 +101,7 @@ class RunSection(BaseModel):
     callbacks: OwnCallbacks = ()
     """Your own code that is called as the run goes on, and may stop it."""
     log_completions: CountOrZero = 0
-    """Answers of each step that the loggers get as a table, with prompt, reward, its parts and advantage; 0 for none."""
+    """Answers of each step that the loggers get as a table: prompt, answer, reward and its parts, advantage; 0 for
+    none."""
     findings: OwnFindings = ()
     """Rules of your own, whose findings stand in the report among the others."""
