@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from klimb.errors import ConfigError
@@ -31,6 +32,7 @@ class RunningRun:
         policy: that is trained, at the point that samples and is evaluated.
         num_steps: after which the run ends at the latest.
         step: the last complete one; 0 before the first.
+        advantages: of what this step trained on, by sample_id: the reward less its baseline.
         ending: why a callback stopped the run; empty while none did.
     """
 
@@ -38,6 +40,7 @@ class RunningRun:
     policy: Policy
     num_steps: int
     step: int = 0
+    advantages: Mapping[str, float] = field(default_factory=dict)
     ending: str = ""
 
     def stop(self, reason: str) -> None:
@@ -73,6 +76,9 @@ EVENTS: Mapping[str, int] = {"on_start": 1, "on_step": 3, "on_evaluation": 2, "o
 """Method -> how many arguments it is called with, the run first."""
 
 
+NOTHING: Mapping[str, float] = MappingProxyType({})
+
+
 @dataclass
 class Callbacks:
     """All callbacks of a run, called in their order."""
@@ -91,10 +97,10 @@ class Callbacks:
             if method is not None:
                 method(self.run, *told)
 
-    def at_step(self, step: int) -> None:
-        """Note which step is complete."""
+    def at_step(self, step: int, advantages: Mapping[str, float] = NOTHING) -> None:
+        """Note which step is complete, and what it trained on."""
         if self.run is not None:
-            self.run.step = step
+            self.run.step, self.run.advantages = step, advantages
 
     @property
     def ending(self) -> str:

@@ -450,7 +450,7 @@ def _record_step(
     log.write(metrics)
     if run.on_step is not None:
         run.on_step(metrics, iteration.samples)
-    run.callbacks.at_step(state.step)
+    run.callbacks.at_step(state.step, iteration.advantages)
     for record in made:
         run.callbacks.call("on_evaluation", record)
     run.callbacks.call("on_step", metrics, iteration.samples)
