@@ -1,4 +1,8 @@
-"""Parts from the user's own files: `python:my_parts.huber_clip` stands where klimb has a name of its own."""
+"""Parts from the user's own files: `python:my_parts.huber_clip` stands where klimb has a name of its own.
+
+An object that was handed over in Python and that no other process could import stands there as
+`python:__object__.NAME`. Only the process that has it finds it under that name.
+"""
 
 import ast
 import hashlib
@@ -6,7 +10,9 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,9 +27,63 @@ LOCATION = re.compile(r"^python:[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")
 """`python:module.name`."""
 
 
+OBJECT = f"{PREFIX}__object__."
+"""What stands before the name of an object that no other process can import."""
+
+
+@dataclass(frozen=True)
+class OwnObject:
+    """An object of the user's own, with the digits that stand for its source."""
+
+    part: Any
+    source_hash: str
+
+
+_OBJECTS: dict[str, OwnObject] = {}
+"""Of the run that goes on in this process, for all its threads."""
+
+
+@contextmanager
+def have_objects(objects: Mapping[str, OwnObject]) -> Iterator[None]:
+    """Let these objects be found by their locations, `python:__object__.NAME`, for the duration.
+
+    Raises:
+        ConfigError: another run in this process has another object of that name.
+    """
+    taken = sorted(name for name, each in objects.items() if name in _OBJECTS and _OBJECTS[name].part is not each.part)
+    if taken:
+        raise ConfigError(
+            f"{taken[0]!r} is an object of another run that goes on in this process; give this one another name, or "
+            "put both at the top of a module"
+        )
+    new = {name: each for name, each in objects.items() if name not in _OBJECTS}
+    _OBJECTS.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            del _OBJECTS[name]
+
+
 def is_own(name: str) -> bool:
     """Tell whether this names a part of the user's own."""
     return LOCATION.fullmatch(name) is not None
+
+
+def is_object(name: str) -> bool:
+    """Tell whether this stands for an object that no other process can import."""
+    return name.startswith(OBJECT) and is_own(name)
+
+
+def _find_object(location: str) -> OwnObject:
+    found = _OBJECTS.get(location)
+    if found is None:
+        raise ConfigError(
+            f"{location!r}: an object of a Python program stood here, which cannot be imported again; go on from there "
+            "with klimb.train(..., folder=..., resume=True) and the same object, or name another task with --task to "
+            "evaluate on that"
+        )
+    return found
 
 
 def sources_of(*names: str) -> dict[str, str]:
@@ -35,8 +95,14 @@ def load_part(location: str, *, setting: str) -> Any:
     """Return what `python:module.name` names, found from the working directory; `setting` is named in errors.
 
     Raises:
-        ConfigError: there is no such module, it cannot be imported, or there is no such name in it.
+        ConfigError: there is no such module, it cannot be imported, or there is no such name in it; or it was an object
+            of another process.
     """
+    if is_object(location):
+        try:
+            return _find_object(location).part
+        except ConfigError as error:
+            raise ConfigError(f"{setting} = {error}") from None
     module_name, _, name = location.removeprefix(PREFIX).rpartition(".")
     _look_in_working_directory()
     try:
@@ -75,8 +141,10 @@ def source_hash(location: str) -> str:
     installed has a version and is not.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: there is no such file, or it was an object of another process.
     """
+    if is_object(location):
+        return _find_object(location).source_hash
     module_name = location.removeprefix(PREFIX).rpartition(".")[0]
     _look_in_working_directory()
     spec = find_spec(module_name)

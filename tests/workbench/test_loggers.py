@@ -2,6 +2,7 @@ import importlib
 import json
 import logging
 import math
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,11 +18,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer import event_file_writer
 
 from klimb.errors import ConfigError
+from klimb.experience import Message, Sample, read_samples
 from klimb.training.run_folder import RunFolder, flat_settings
+from klimb.ui.escaping import visible
 from klimb.workbench.config import RunConfig, build_config
 from klimb.workbench.config.reading import resolved_tables
 from klimb.workbench.loggers import LOGGERS, Tracker, check_loggers, open_trackers
-from klimb.workbench.loggers.tracker import LONGEST_REST, AllTrackers, FailSafeTracker
+from klimb.workbench.loggers.completions import completions_table
+from klimb.workbench.loggers.tracker import LONGEST_REST, AllTrackers, FailSafeTracker, TakesTables
 
 Rows = list[tuple[int, Mapping[str, float]]]
 EXTERNAL = ("wandb", "mlflow", "trackio")
@@ -32,6 +36,7 @@ class Service:
     """What a fake logger's server holds: run id -> what was sent."""
 
     rows: dict[str, Rows] = field(default_factory=dict)
+    tables: list[tuple[int, list[str], list[list[Any]]]] = field(default_factory=list)
     settings: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     endings: dict[str, list[object]] = field(default_factory=dict)
     failing: Exception | None = None
@@ -39,7 +44,18 @@ class Service:
     def take(self, run_id: str, step: int, metrics: Mapping[str, float]) -> None:
         if self.failing is not None:
             raise self.failing
+        if isinstance(table := metrics.get("completions"), Table):
+            self.tables.append((step, table.columns, table.data))
+            return
         self.rows.setdefault(run_id, []).append((step, dict(metrics)))
+
+
+@dataclass
+class Table:
+    """What W&B and trackio call a table."""
+
+    columns: list[str]
+    data: list[list[Any]]
 
 
 def fake_wandb(service: Service) -> dict[str, ModuleType]:
@@ -53,7 +69,7 @@ def fake_wandb(service: Service) -> dict[str, ModuleType]:
             finish=lambda exit_code: service.endings.setdefault(id, []).append(exit_code == 0),
         )
 
-    return {"wandb": module("wandb", init=init, Settings=lambda **given: given)}
+    return {"wandb": module("wandb", init=init, Settings=lambda **given: given, Table=Table)}
 
 
 def fake_trackio(service: Service) -> dict[str, ModuleType]:
@@ -65,7 +81,7 @@ def fake_trackio(service: Service) -> dict[str, ModuleType]:
             finish=lambda: service.endings.setdefault(name, []).append(True),
         )
 
-    return {"trackio": module("trackio", init=init)}
+    return {"trackio": module("trackio", init=init, Table=Table)}
 
 
 def fake_mlflow(service: Service) -> dict[str, ModuleType]:
@@ -79,7 +95,12 @@ def fake_mlflow(service: Service) -> dict[str, ModuleType]:
         rows = service.rows.get(run_id, [])
         return SimpleNamespace(data=SimpleNamespace(metrics={"step": rows[-1][0]} if rows else {}))
 
+    def log_table(run_id: str, data: Mapping[str, list[Any]], artifact_file: str) -> None:
+        step = int(artifact_file.removeprefix("completions/step-").removesuffix(".json"))
+        service.tables.append((step, list(data), [list(row) for row in zip(*data.values(), strict=True)]))
+
     client = SimpleNamespace(
+        log_table=log_table,
         get_experiment_by_name=lambda name: None,
         create_experiment=lambda name: f"of {name}",
         create_run=lambda experiment_id, run_name: SimpleNamespace(
@@ -174,6 +195,91 @@ def test_tensorboard_has_the_numbers_and_a_resumed_run_hides_what_was_behind_its
                 tracker.write(step, {"reward_mean": step * factor})
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(point.step, point.value) for point in events.Scalars("reward_mean")] == [(1, 10), (2, 20), (3, 3), (4, 4)]
+
+
+MEAN = "advantages.kind=group-mean"
+COLUMNS = ("step", "prompt", "completion", "reward", "advantage", "reward/correct")
+
+
+@pytest.mark.parametrize("name", EXTERNAL)
+def test_a_logger_gets_the_table_of_a_step_once(services, tmp_path, name: str):
+    row = (1, "say", "x", 0.5, None, 1.0)
+    with opened(config_with(name), RunFolder(tmp_path)) as tracker:
+        assert isinstance(tracker, TakesTables)
+        tracker.write(1, {"step": 1.0})
+        tracker.write_table(1, COLUMNS, (row,))
+    assert services[name].tables == [(1, list(COLUMNS), [list(row)])]
+    with opened(config_with(name), RunFolder(tmp_path)) as tracker:  # killed before step 2: step 1 comes again
+        assert isinstance(tracker, TakesTables)
+        tracker.write_table(1, COLUMNS, (row,))
+        tracker.write(2, {"step": 2.0})
+        tracker.write_table(2, COLUMNS, ())
+    expected = [1, 1, 2] if name == "trackio" else [1, 2]
+    assert [step for step, *_ in services[name].tables] == expected
+
+
+def test_no_text_of_a_table_acts_in_tensorboard(tmp_path):
+    with opened(config_with("tensorboard"), RunFolder(tmp_path)) as tracker:
+        assert isinstance(tracker, TakesTables)
+        tracker.write_table(3, ("prompt", "reward"), (("![x](http://e) <b>|*y*\nz", -0.5), (None, 1.0)))
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    (event,) = events.Tensors("completions/text_summary")
+    assert event.step == 3
+    assert event.tensor_proto.string_val[0].decode().splitlines() == [
+        "| prompt | reward |",
+        "| --- | --- |",
+        r"| \!\[x\]\(http://e\) &lt;b&gt;&#124;\*y\* ⏎ z | -0.5 |",
+        "|  | 1 |",
+    ]
+
+
+def test_a_table_that_fails_costs_no_number_and_is_counted(caplog):
+    class NoTables(Unsteady):
+        def write_table(self, step, columns, rows):
+            raise ImportError("no pandas")
+
+    tracker = NoTables(failing=range(0))
+    guarded = FailSafeTracker(tracker, name="mlflow")
+    for step in (1, 2):
+        guarded.write(step, {})
+        guarded.write_table(step, COLUMNS, ())
+    guarded.close(is_finished=True)
+    assert tracker.rows == [1, 2]
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert told[0].startswith("a table for mlflow failed: ImportError: no pandas")
+    assert told[1].startswith("2 tables of completions are missing in mlflow")
+
+
+def test_a_run_hands_the_first_answers_of_each_step_to_its_loggers(workplace, services):
+    outcome = workplace.klimb("train", "run.toml", "--set", "run.loggers=['wandb']", "run.log_completions=3", MEAN)
+    assert outcome.status == 0, outcome.err
+    assert [(step, len(rows)) for step, _, rows in services["wandb"].tables] == [(1, 3), (2, 3), (3, 3)]
+    for step, columns, rows in services["wandb"].tables:
+        drawn = read_samples(workplace.path / f"runs/run/rollouts/step-{step:06d}.parquet")
+        group = [sample.reward for sample in drawn if sample.group_id == drawn[0].group_id]
+        assert columns[:5] == list(COLUMNS[:5])
+        for row, sample in zip(rows, drawn[:3], strict=True):
+            assert row[:4] == [step, visible(sample.prompt[-1]["content"]), visible(sample.response), sample.reward]
+            assert row[4] == pytest.approx(sample.reward - statistics.fmean(group), abs=1e-6)
+
+
+def test_what_cannot_be_seen_in_an_answer_is_shown_in_the_table():
+    prompt: tuple[Message, ...] = ({"role": "system", "content": "be brief"}, {"role": "user", "content": "a\x1b[31m"})
+    sample = Sample(
+        sample_id="s",
+        group_id="g",
+        prompt=prompt,
+        prompt_ids=(),
+        response=f"b{chr(0x202E)}c",
+        response_ids=(),
+        finish_reason="stop",
+        reward=1.0,
+        reward_parts={"correct": 1.0},
+    )
+    columns, rows = completions_table(7, [sample], {"s": -0.25})
+    assert columns == COLUMNS
+    assert rows == ((7, "system: be brief\nuser: a[U+001B][31m", "b[U+202E]c", 1.0, -0.25, 1.0),)
 
 
 class Unsteady:

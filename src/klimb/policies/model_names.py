@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from klimb.own_parts import is_object
+
 
 @dataclass(frozen=True)
 class EmbeddedModel:
@@ -19,12 +21,12 @@ EMBEDDED_MODELS = {
 
 
 def check_model_exists(name_or_path: str | Path) -> None:
-    """Return if the name is one of `EMBEDDED_MODELS`, a `.gguf` file or a folder.
+    """Return if the name is one of `EMBEDDED_MODELS`, a `.gguf` file or a folder, or stands for a policy in memory.
 
     Raises:
         ValueError: it is none of these; says what was tried.
     """
-    if str(name_or_path) in EMBEDDED_MODELS:
+    if str(name_or_path) in EMBEDDED_MODELS or is_object(str(name_or_path)):
         return
     path = Path(name_or_path).expanduser()
     if path.is_file() and path.suffix.lower() != ".gguf":

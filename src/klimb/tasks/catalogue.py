@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from klimb.declarations import OWN_KIND, OwnName, Parameters, Seed, configurable
-from klimb.own_parts import is_own, load_function
+from klimb.own_parts import is_object, is_own, load_function, load_part
 from klimb.tasks.arithmetic import ArithmeticSettings
 from klimb.tasks.file import FileSettings
-from klimb.tasks.protocol import ProblemSet, did_you_mean
+from klimb.tasks.in_process import scored_where_it_can
+from klimb.tasks.protocol import ProblemSet, Task, did_you_mean
 from klimb.tasks.python_rewards import TASKS_OWN, RewardOrTask, as_written, with_reward
 from klimb.tasks.reasoning_gym import ReasoningGymSettings
 
@@ -57,7 +58,8 @@ class OwnTask:
     subject: ClassVar[str] = ""
 
     kind: OwnName
-    """Where it is: a function of (seed, and what `parameters` names) that returns a `klimb.tasks.ProblemSet`."""
+    """Where it is: a function of (seed, and what `parameters` names) that returns a `klimb.tasks.ProblemSet`, or such a
+    set itself."""
     parameters: Parameters = field(default_factory=dict)
     """What your function is told besides the seed, by name."""
     seed: Seed = 0
@@ -71,9 +73,23 @@ class OwnTask:
         Raises:
             ValueError: there is no such function, it takes other arguments or raises, or what it returns is no task.
         """
-        function = self._load()
+        part = load_part(self.kind, setting="task.kind")
+        if isinstance(part, Task) and not isinstance(part, type):
+            task = self._check_task(self._as_problem_set(part))
+        else:
+            task = self._check_task(self._call(self._load()))
+        # A function of the program that is running is no other process's to import.
+        return with_reward(scored_where_it_can(task) if is_object(self.kind) else task, self.reward)
+
+    def _as_problem_set(self, task: Task) -> ProblemSet:
+        if self.parameters:
+            raise ValueError(f"task.parameters are told to a function, and {self.kind!r} is a task already")
+        parts = {"name": task.name, "score": task.score, "trusted": task.trusted}
+        return ProblemSet(train=tuple(task.train), held_out=tuple(task.held_out), **parts)
+
+    def _call(self, function: Callable[..., object]) -> object:
         try:
-            task = function(seed=self.seed, **self.parameters)
+            return function(seed=self.seed, **self.parameters)
         # The user's own code, which may raise anything.
         except Exception as error:
             frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -81,7 +97,6 @@ class OwnTask:
                 f"task.kind = {self.kind!r}: the function raised {type(error).__name__}: {error} "
                 f"({Path(frame.filename).name}, line {frame.lineno})"
             ) from error
-        return with_reward(self._check_task(task), self.reward)
 
     def _load(self) -> Callable[..., object]:
         """Return the function, which takes what it will be called with."""

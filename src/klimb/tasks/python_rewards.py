@@ -25,7 +25,8 @@ from typing import Annotated, Any
 from annotated_types import MaxLen
 
 from klimb.declarations import Matching
-from klimb.own_parts import LOCATION, PREFIX, is_own
+from klimb.own_parts import LOCATION, PREFIX, is_object, is_own, load_function
+from klimb.tasks.in_process import ScoreHere
 from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, Task, did_you_mean
 
 ARGUMENTS = ("prompt", "response", "answer", "metadata")
@@ -77,7 +78,14 @@ def with_reward(task: Task, reward: str | RewardFunction) -> ProblemSet:
     if reward == TASKS_OWN:
         return ProblemSet(name=task.name, train=train, held_out=held_out, score=task.score, trusted=task.trusted)
     location = reward if isinstance(reward, str) else location_of(reward)
-    return ProblemSet(name=f"{task.name} with {location}", train=train, held_out=held_out, score=PythonReward(location))
+    score, is_here = PythonReward(location), is_object(location)
+    return ProblemSet(
+        name=f"{task.name} with {location}",
+        train=train,
+        held_out=held_out,
+        score=ScoreHere(score) if is_here else score,
+        trusted=is_here,
+    )
 
 
 def location_of(function: RewardFunction) -> str:
@@ -102,7 +110,6 @@ def as_written(**settings: Any) -> dict[str, Any]:
     return {name: location_of(value) if callable(value) else value for name, value in written.items()}
 
 
-@cache
 def load_reward(location: str) -> RewardFunction:
     """Return the function at `python:module.function`.
 
@@ -111,6 +118,15 @@ def load_reward(location: str) -> RewardFunction:
     """
     if not is_own(location):
         raise ValueError(f"a reward of your own is written python:module.function, got {location!r}")
+    if is_object(location):
+        function = load_function(location, setting="task.reward", expected=f"a function of {', '.join(ARGUMENTS)}")
+        check_signature(function, location)
+        return function
+    return _import_reward(location)
+
+
+@cache
+def _import_reward(location: str) -> RewardFunction:
     module_name, _, function_name = location.removeprefix(PREFIX).rpartition(".")
     try:
         module = import_module(module_name)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from klimb.doors import open_lazily
 
 if TYPE_CHECKING:
+    from klimb.training.callbacks import Callback, RunningRun
     from klimb.training.checkpoints import (
         CheckpointContent,
         CheckpointError,
@@ -66,6 +67,7 @@ __all__ = [
     "RECIPES",
     "AdvantageSettings",
     "BaseMetrics",
+    "Callback",
     "CheckpointContent",
     "CheckpointError",
     "CheckpointSettings",
@@ -100,6 +102,7 @@ __all__ = [
     "Rollouts",
     "RunClock",
     "RunFolderInUse",
+    "RunningRun",
     "SourceSettings",
     "StepOutcome",
     "StopRequest",

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,10 +24,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Iteration:
-    """What one step drew, and what is to be said of it."""
+    """What one step drew, and what is to be said of it.
+
+    Attributes:
+        samples: drawn at this step.
+        metrics: of the step.
+        advantages: the reward less its baseline of what was trained on, by sample_id.
+    """
 
     samples: tuple[Sample, ...]
     metrics: dict[str, float]
+    advantages: Mapping[str, float]
 
 
 def iterate(state: RunState, actors: RolloutWorker, objective: Loss, settings: LoopSettings) -> Iteration:
@@ -55,7 +62,8 @@ def iterate(state: RunState, actors: RolloutWorker, objective: Loss, settings: L
     metrics["elapsed_seconds"] = state.elapsed_seconds
     now = {sample.sample_id: sample for sample in used if sample.source == "rollout"}
     samples = tuple(now.get(sample.sample_id, sample) for sample in gathered.drawn)
-    return Iteration(samples, {"step": float(state.step), **metrics})
+    advantages = {sample.sample_id: credit for sample, credit in zip(used, gathered.credits.tolist(), strict=True)}
+    return Iteration(samples, {"step": float(state.step), **metrics}, advantages)
 
 
 def _attach_log_ref(

@@ -22,6 +22,7 @@ from klimb.losses import Corrected, Loss, Objective, slope_at_reference
 from klimb.policies import Policy
 from klimb.samplers import Sampler
 from klimb.tasks import Problem
+from klimb.training.callbacks import Callbacks, RunningRun
 from klimb.training.checkpoints import (
     CheckpointContent,
     CheckpointError,
@@ -78,9 +79,15 @@ def evaluation_is_due(settings: EvaluationSettings, *, since: Progress, now: Pro
 
 
 def evaluate_and_record(
-    actors: RolloutWorker, held_out: Sequence[Problem], settings: LoopSettings, *, progress: Progress, path: Path
+    actors: RolloutWorker,
+    held_out: Sequence[Problem],
+    settings: LoopSettings,
+    *,
+    progress: Progress,
+    path: Path,
+    made: list[EvaluationRecord] | None = None,
 ) -> dict[str, float]:
-    """Evaluate, appends the record to the file, and returns what is logged of it.
+    """Evaluate, appends the record to the file and to those that are `made`, and returns what is logged of it.
 
     Where no response could be scored there is no record; that is counted, said, and ends no run.
     """
@@ -106,6 +113,8 @@ def evaluate_and_record(
             "evaluation_seconds": time.monotonic() - started,
         }
     append_evaluation(path, evaluation)
+    if made is not None:
+        made.append(evaluation)
     return evaluation_metrics(evaluation) | {"evaluation_seconds": time.monotonic() - started}
 
 
@@ -133,7 +142,7 @@ class TrainResult:
         progress: the same with tokens and seconds.
         metrics: of the last step; empty when no step was left to do.
         checkpoint: the newest one; None when none was written.
-        ending: why the guard ended it, in words; empty when it did not.
+        ending: why the guard or a callback ended it, in words; empty when none did.
     """
 
     num_steps: int
@@ -156,6 +165,7 @@ class _Run:
     on_step: OnStep | None
     base_metrics: MeasuresBase | None
     clock: RunClock = field(default_factory=RunClock)
+    callbacks: Callbacks = field(default_factory=Callbacks)
 
     @property
     def checkpoints(self) -> Path:
@@ -174,6 +184,7 @@ def train(
     held_out: Sequence[Problem] = (),
     logs: Sequence[OfflineSource] = (),
     on_step: OnStep | None = None,
+    callbacks: Sequence[object] = (),
     base_metrics: MeasuresBase | None = None,
     prepare: Callable[[], None] | None = None,
     resume: bool = False,
@@ -199,6 +210,7 @@ def train(
         held_out: what to evaluate on, as `settings.evaluation` says.
         logs: one for each of the sources `log` and `feedback` that has a share.
         on_step: sees each step's metrics and all its samples.
+        callbacks: of the user's own, with methods of `klimb.training.Callback`.
         base_metrics: measures what `settings.guard` watches.
         prepare: changes the policy before the first step, e.g. clones behaviour; left out on resume.
         resume: go on from the newest checkpoint that verifies; from the beginning when there is none.
@@ -236,6 +248,7 @@ def train(
         on_step=on_step,
         base_metrics=base_metrics,
         clock=clock or RunClock(),
+        callbacks=Callbacks(callbacks, RunningRun(folder=folder, policy=policy, num_steps=settings.training.num_steps)),
     )
     with run_folder_lock(folder), StopRequest() as stop:
         state, log = _start_or_resume(run, identity or _identity_of(run), prepare=prepare, resume=resume)
@@ -345,7 +358,9 @@ def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest) -> Tra
     metrics: Mapping[str, float] = {}
     saved_at = state.step
     checkpoint = newest_checkpoint(run.checkpoints)
-    is_over = not _goes_on(state, settings)
+    run.callbacks.at_step(state.step)
+    run.callbacks.call("on_start")
+    is_over = not _goes_on(run, state)
     if not is_over and checkpoint is None and is_good_point(state):
         checkpoint = _save(run, state, log)
     _keep(state, log)
@@ -356,7 +371,7 @@ def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest) -> Tra
         iteration = iterate(state, run.actors, run.objective, settings)
         is_evaluated = evaluation_is_due(settings.evaluation, since=began, now=_progress(state))
         metrics = _record_step(run, state, log, iteration, is_evaluated=is_evaluated)
-        is_over = not _goes_on(state, settings)
+        is_over = not _goes_on(run, state)
         if is_over:
             guard_end(state)
         # Due at its time, and after a save that failed at every step until one succeeds.
@@ -371,16 +386,19 @@ def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest) -> Tra
             f"training ended and its last state could not be saved in {run.checkpoints}; the error logged above says "
             "why. Free the disk and resume: the work since the newest checkpoint is done again"
         )
-    return TrainResult(state.step, _progress(state), metrics, checkpoint, guard_ending(state))
+    run.callbacks.call("on_end", metrics)
+    return TrainResult(state.step, _progress(state), metrics, checkpoint, guard_ending(state) or run.callbacks.ending)
 
 
-def _goes_on(state: RunState, settings: LoopSettings) -> bool:
+def _goes_on(run: _Run, state: RunState) -> bool:
+    settings = run.settings
     return (
         state.step < settings.training.num_steps
         and state.num_tokens_generated < settings.training.max_generated_tokens
         and state.elapsed_seconds < settings.training.max_training_seconds
         and state.clock.seconds() + seconds_of_end(state) < settings.training.max_seconds
         and not guard_ending(state)
+        and not run.callbacks.ending
     )
 
 
@@ -394,9 +412,17 @@ def _record_step(
     run: _Run, state: RunState, log: MetricsLog, iteration: Iteration, *, is_evaluated: bool
 ) -> Mapping[str, float]:
     metrics = dict(iteration.metrics)
+    made: list[EvaluationRecord] = []
     if is_evaluated:
         path = run.folder / "evaluations.jsonl"
-        metrics |= evaluate_and_record(run.actors, run.held_out, run.settings, progress=_progress(state), path=path)
+        metrics |= evaluate_and_record(
+            run.actors,
+            run.held_out,
+            run.settings,
+            progress=_progress(state),
+            path=path,
+            made=made,
+        )
     if run.settings.save_rollouts and iteration.samples:
         keep_rollouts(run.folder / "rollouts", state.step, iteration.samples)
     # Last, since it may put another policy in the place of the one that the numbers above are of.
@@ -405,6 +431,10 @@ def _record_step(
     _keep(state, log)
     if run.on_step is not None:
         run.on_step(metrics, iteration.samples)
+    run.callbacks.at_step(state.step, iteration.advantages)
+    for record in made:
+        run.callbacks.call("on_evaluation", record)
+    run.callbacks.call("on_step", metrics, iteration.samples)
     return metrics
 
 
@@ -413,7 +443,7 @@ def _save(run: _Run, state: RunState, log: MetricsLog) -> Path | None:
     try:
         content = capture(state, metrics_bytes=log.flush_to_disk())
         spare = () if state.quality is None else state.quality.protected
-        return save_checkpoint(run.checkpoints, state.step, content, keep=run.settings.checkpoints.keep, spare=spare)
+        path = save_checkpoint(run.checkpoints, state.step, content, keep=run.settings.checkpoints.keep, spare=spare)
     except OSError as error:
         if state.quality is not None:
             state.quality.forget(state.step)
@@ -424,6 +454,8 @@ def _save(run: _Run, state: RunState, log: MetricsLog) -> Path | None:
             error,
         )
         return None
+    run.callbacks.call("on_checkpoint", path)
+    return path
 
 
 def _interruption(run: _Run, state: RunState, signal_number: int, *, is_saved: bool) -> Interrupted:

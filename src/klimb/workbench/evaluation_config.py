@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from klimb.errors import ConfigError
+from klimb.own_parts import is_object
 from klimb.tasks.catalogue import task_table
 from klimb.training.run_folder import RunFolder, is_run
 from klimb.workbench.config import RunConfig, build_config, is_resolved, read_tables, with_overrides
@@ -40,8 +41,32 @@ def evaluation_config(model: str, *, task: str, config: Path | None, overrides: 
     # The saved model holds the trained weights: an adapter of the run is already in them.
     kept = {key: value for key, value in model_table.items() if key not in ("path", "lora")}
     tables["model"] = {**kept, "path": model}
+    tables = _without_objects(tables)
     written = config is not None and is_resolved(config)
     return build_config(with_overrides(tables, overrides, is_resolved=written), source=str(config or "--task"))
+
+
+ASKS = ("task", "scoring", "sampling")
+"""Sections that say what is asked, and how it is answered and scored: an evaluation needs their parts."""
+
+
+def _without_objects(tables: dict[str, Any]) -> dict[str, Any]:
+    """Return the tables without callbacks, and without objects of a program that only the training needed."""
+    kept = {name: value if name in ASKS else _without_objects_in(value) for name, value in tables.items()}
+    if isinstance(run := kept.get("run"), dict):
+        run.pop("callbacks", None)
+    for source in ("log", "feedback"):
+        if isinstance(section := kept.get(source), dict) and "path" not in section:
+            del kept[source]
+            kept.pop("sources", None)
+    return kept
+
+
+def _without_objects_in(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    kept = {key: inner for key, inner in value.items() if not (isinstance(inner, str) and is_object(inner))}
+    return {key: _without_objects_in(inner) for key, inner in kept.items()}
 
 
 def evaluated_task(task: str, *, option: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from klimb.own_parts import is_own
 from klimb.training.installation import ask_git, own_installation
 from klimb.training.run_folder import RunFolder, check_is_free, flat_settings, write_json
 from klimb.workbench.config import RunConfig, save_config
@@ -79,7 +80,8 @@ def _repository(apart_from: Iterable[Path]) -> dict[str, Any] | None:
 def _hash_data(config: RunConfig) -> dict[str, str | None]:
     """Return the hash of each file and store that the run reads, by key; None for what cannot be read."""
     named = flat_settings(resolved_tables(config))
-    return {key: _hash_path(Path(str(named[key]))) for key in (*FILES, *STORES) if key in named}
+    keys = [key for key in (*FILES, *STORES) if key in named and not is_own(str(named[key]))]
+    return {key: _hash_path(Path(str(named[key]))) for key in keys}
 
 
 def _hash_path(path: Path) -> str | None:

@@ -38,7 +38,8 @@ from klimb.ui.text import relative_to_working_directory
 from klimb.workbench.config import RunConfig, divergence_of, save_config
 from klimb.workbench.config.reading import resolved_tables
 from klimb.workbench.loggers import check_loggers, open_trackers
-from klimb.workbench.loggers.tracker import Tracker
+from klimb.workbench.loggers.completions import CompletionsLogger
+from klimb.workbench.loggers.tracker import TakesTables, Tracker
 from klimb.workbench.measuring import measure
 from klimb.workbench.own_findings import check_findings, find_in
 from klimb.workbench.session import Session, describe, make_loop_settings
@@ -367,6 +368,7 @@ def _train(
             held_out=session.held_out,
             logs=session.logs,
             on_step=StepRecorder(session.config, folder, view, tracker),
+            callbacks=(*session.callbacks, *_completions_logger(session.config, tracker)),
             base_metrics=measurer,
             prepare=_cloning(session, view),
             resume=resume,
@@ -375,6 +377,11 @@ def _train(
         )
     finally:
         view.close()
+
+
+def _completions_logger(config: RunConfig, tracker: Tracker) -> list[CompletionsLogger]:
+    is_asked = config.run.log_completions > 0 and isinstance(tracker, TakesTables)
+    return [CompletionsLogger(config.run.log_completions, tracker)] if is_asked else []
 
 
 def _tell_how_to_go_on(console: Console, folder: RunFolder, error: Interrupted) -> None:

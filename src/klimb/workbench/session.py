@@ -1,8 +1,9 @@
 """Assemble a run from its configuration: policy, task, loss and settings. The only translation between the two."""
 
+import inspect
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,17 +12,20 @@ from typing import Literal
 import torch
 
 from klimb.errors import ConfigError
-from klimb.experience import open_store
+from klimb.experience import Sample, open_store
+from klimb.experience.samples_in_memory import store_in_memory
 from klimb.losses import Corrected, Loss, NoCorrection, Objective, build_loss, slope_at_reference
-from klimb.own_parts import is_own, load_function, sources_of
+from klimb.own_parts import is_object, is_own, load_function, load_part, sources_of
 from klimb.policies import ModelSettings, Policy, keep_freed_memory, load_model
 from klimb.samplers import LocalSampler, Sampler
 from klimb.tasks import Problem, ProblemSet, Scorer, with_shaping
 from klimb.training import (
+    GroupStore,
     LoopSettings,
     OfflineSource,
     OptimizerSettings,
 )
+from klimb.training.callbacks import load_callback
 from klimb.training.cloning import Pair
 from klimb.training.guard.detection import detections
 from klimb.training.guard.settings import EVERYDAY, NUM_EVERYDAY
@@ -55,13 +59,23 @@ def make_objective(config: RunConfig) -> Loss:
 
 def own_parts(config: RunConfig) -> dict[str, str]:
     """Return every part of the user's own that the run is made of, with the hash of its source."""
-    return sources_of(*(value for value in flat_settings(resolved_tables(config)).values() if isinstance(value, str)))
+    named = (value for value in flat_settings(resolved_tables(config)).values() if isinstance(value, str))
+    return sources_of(*named, *config.run.callbacks)
 
 
 def make_policy(settings: ModelSettings) -> Policy:
-    """Return the language model, on its device."""
+    """Return the language model, on its device; the policy itself where one was handed over.
+
+    Raises:
+        ConfigError: what was handed over is no policy.
+    """
     keep_freed_memory()
-    return load_model(settings)
+    if not is_object(settings.path):
+        return load_model(settings)
+    policy = load_part(settings.path, setting="model.path")
+    if not isinstance(policy, Policy):
+        raise ConfigError(f"model: expected a path or a klimb.policies.Policy, got {type(policy).__name__}")
+    return policy
 
 
 def make_sampler(policy: Policy, section: SamplingConfig) -> Sampler:
@@ -73,6 +87,9 @@ def make_sampler(policy: Policy, section: SamplingConfig) -> Sampler:
     if not is_own(section.sampler):
         return LocalSampler(policy, max_batch=section.max_batch)
     expected = "a function of (policy, max_batch) that returns a klimb.samplers.Sampler"
+    found = load_part(section.sampler, setting="sampling.sampler")
+    if isinstance(found, Sampler) and not isinstance(found, type):
+        return found
     made = load_function(section.sampler, setting="sampling.sampler", expected=expected)(policy, section.max_batch)
     if not isinstance(made, Sampler):
         found = type(made).__name__
@@ -108,10 +125,32 @@ def make_logs(config: RunConfig, policy: Policy) -> tuple[OfflineSource, ...]:
         ("feedback", config.feedback),
     )
     return tuple(
-        OfflineSource(open_store(Path(section.path)), policy, source=source, where=section.where, seed=config.seed)
+        OfflineSource(
+            _open(source, section, policy, config.seed), policy, source=source, where=section.where, seed=config.seed
+        )
         for source, section in sections
         if section is not None
     )
+
+
+def _open(name: str, section: StoreSection, policy: Policy, seed: int) -> GroupStore:
+    """Return the store of the section: one on disk, or the samples of the user's own in memory."""
+    if not is_own(section.path):
+        return open_store(Path(section.path))
+    setting = f"{name}.path"
+    found = load_part(section.path, setting=setting)
+    if callable(found):
+        also = {"policy": policy} if "policy" in inspect.signature(found).parameters else {}
+        found = found(seed=seed, **also)
+    if isinstance(found, GroupStore):
+        return found
+    samples = list(found) if isinstance(found, Iterable) else []
+    if not samples or not all(isinstance(sample, Sample) for sample in samples):
+        raise ConfigError(
+            f"{setting} = {section.path!r}: expected klimb.experience.Samples, one at least, or a function of (seed) "
+            f"that returns them, got {type(found).__name__}"
+        )
+    return store_in_memory(samples)
 
 
 def make_pairs(config: RunConfig, task: ProblemSet, logs: Sequence[OfflineSource]) -> list[Pair] | None:
@@ -159,6 +198,7 @@ class Session:
     scorer: Scorer
     load_seconds: float
     pairs: Sequence[Pair] | None = None
+    callbacks: tuple[object, ...] = ()
 
     @property
     def held_out(self) -> Sequence[Problem]:
@@ -195,6 +235,7 @@ def make_session(config: RunConfig) -> Session:
     # A fresh adapter is drawn from the global random state; everything else has a generator of its own.
     torch.manual_seed(derive_seed(config.seed, "adapter"))
     objective = make_objective(config)
+    callbacks = tuple(map(load_callback, config.run.callbacks))
     task = make_task(config)
     policy = make_policy(config.model)
     logs = make_logs(config, policy)
@@ -219,6 +260,7 @@ def make_session(config: RunConfig) -> Session:
         scorer=make_scorer(config, task),
         load_seconds=time.monotonic() - started,
         pairs=pairs,
+        callbacks=callbacks,
     )
 
 

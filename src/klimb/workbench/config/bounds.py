@@ -41,6 +41,14 @@ Loggers = Annotated[
 ]
 
 
+OwnCallbacks = Annotated[
+    tuple[OwnName, ...],
+    Field(strict=False),
+    AfterValidator(_without_repetition),
+    in_plain_words(f"a list of {OWN_KIND!r}; [] for none"),
+]
+
+
 OwnFindings = Annotated[
     tuple[OwnName, ...],
     Field(strict=False),

@@ -36,10 +36,11 @@ def check_paths(config: RunConfig, *, sections: Collection[str] = ()) -> None:
         if key in named and not Path(str(named[key])).is_file():
             raise ConfigError(f"{key} = {named[key]!r}: expected a file, and {_found_instead(str(named[key]))}")
     for key in STORES:
-        if key in named and not Path(str(named[key])).exists():
+        if key in named and not is_own(str(named[key])) and not Path(str(named[key])).exists():
             found = _found_instead(str(named[key]))
             raise ConfigError(f"{key} = {named[key]!r}: expected a store or a run's folder, and {found}")
-    for key, value in named.items():
+    callbacks = () if sections and "run" not in sections else config.run.callbacks
+    for key, value in (*named.items(), *(("run.callbacks", each) for each in callbacks)):
         if isinstance(value, str) and is_own(value):
             _check_module(key, value)
 

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 from pydantic import BaseModel, StringConstraints
 
-from klimb.declarations import Count, LongText, OwnName, PathText, ShortText, configurable
+from klimb.declarations import Count, CountOrZero, LongText, OwnName, PathText, ShortText, configurable
 from klimb.tasks.protocol import QuestionTemplate
 from klimb.training.settings import CloningSettings, EvaluationSettings, RolloutSettings, TrainingSettings
-from klimb.workbench.config.bounds import SECTION, Loggers, OwnFindings, RunName, in_plain_words
+from klimb.workbench.config.bounds import SECTION, Loggers, OwnCallbacks, OwnFindings, RunName, in_plain_words
 
 
 @configurable
@@ -75,7 +75,8 @@ class StoreSection(BaseModel):
     model_config = SECTION
 
     path: PathText
-    """A store that `klimb import` made, a run's folder, or one of its Parquet files."""
+    """A store that `klimb import` made, a run's folder, or one of its Parquet files; or `python:module.name`: a
+    function of your own, of the seed (and the policy, if it has that argument), that returns the samples."""
     where: Condition = ""
     """Take only samples for which this holds: SQL over their columns, e.g. `reward is not null`."""
 
@@ -97,5 +98,10 @@ class RunSection(BaseModel):
     """Draw the curves and write report.html at the end."""
     loggers: Loggers = ("tensorboard",)
     """Where else each step's metrics go; [] for nowhere."""
+    callbacks: OwnCallbacks = ()
+    """Your own code that is called as the run goes on, and may stop it."""
+    log_completions: CountOrZero = 0
+    """Answers of each step that the loggers get as a table: prompt, answer, reward and its parts, advantage; 0 for
+    none."""
     findings: OwnFindings = ()
     """Rules of your own, whose findings stand in the report among the others."""

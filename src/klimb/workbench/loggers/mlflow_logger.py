@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from klimb.workbench.loggers.logger import LoggedRun, Logger, project_from
-from klimb.workbench.loggers.tracker import Tracker
+from klimb.workbench.loggers.tracker import Cell, Tracker
 
 MOST_METRICS, MOST_PARAMS = 1_000, 100
 """That one call takes."""
@@ -42,6 +42,12 @@ class MlflowTracker:
         ]
         for part in _portions(points, MOST_METRICS):
             self._client.log_batch(self._run_id, metrics=part)
+
+    def write_table(self, step: int, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        """Write a table for each step: MLflow adds to one by reading and writing all of it."""
+        if step >= self._first_new_step:
+            data = {name: [row[place] for row in rows] for place, name in enumerate(columns)}
+            self._client.log_table(self._run_id, data=data, artifact_file=f"completions/step-{step:06d}.json")
 
     def close(self, *, is_finished: bool) -> None:
         """Says how the run ended."""

@@ -30,6 +30,19 @@ class Tracker(Protocol):
         ...
 
 
+Cell = str | float | int | None
+"""Of a table; None where there is nothing to say."""
+
+
+@runtime_checkable
+class TakesTables(Protocol):
+    """A tracker that also takes a table of answers for a step. A logger of the user's own need not."""
+
+    def write_table(self, step: int, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        """Write the table of one step, all numbers in it finite."""
+        ...
+
+
 class FailSafeTracker:
     """A tracker whose failures never reach the run.
 
@@ -44,7 +57,8 @@ class FailSafeTracker:
         self._num_dropped = 0
         self._num_failures = 0
         self._steps_to_rest = 0
-        self._is_reported = False
+        self._num_tables_missing = 0
+        self._reported: set[str] = set()
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Hands on the finite ones of the metrics; a number that is not finite is left out."""
@@ -54,6 +68,20 @@ class FailSafeTracker:
             self._steps_to_rest -= 1
         else:
             self._hand_on()
+
+    def write_table(self, step: int, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        """Hands the table on, if the tracker takes any. A table that fails, or would have to wait, is left out."""
+        if not isinstance(self._tracker, TakesTables):
+            return
+        if self._waiting:
+            self._num_tables_missing += 1
+            return
+        try:
+            self._tracker.write_table(step, columns, rows)
+        # As for numbers: other people's code.
+        except Exception as error:
+            self._num_tables_missing += 1
+            self._report(error, what="a table for ")
 
     def close(self, *, is_finished: bool) -> None:
         """Write what is still waiting and closes the tracker; says how many steps are missing in it."""
@@ -66,6 +94,12 @@ class FailSafeTracker:
         num_missing = len(self._waiting) + self._num_dropped
         if num_missing:
             logger.error("%d steps are missing in %s; metrics.jsonl has all of them", num_missing, self._name)
+        if self._num_tables_missing:
+            logger.error(
+                "%d tables of completions are missing in %s; rollouts/ has all answers",
+                self._num_tables_missing,
+                self._name,
+            )
 
     def _hand_on(self) -> None:
         try:
@@ -79,11 +113,12 @@ class FailSafeTracker:
             self._steps_to_rest = min(2**self._num_failures, LONGEST_REST) - 1
             self._report(error)
 
-    def _report(self, error: Exception) -> None:
-        if not self._is_reported:
-            self._is_reported = True
+    def _report(self, error: Exception, *, what: str = "") -> None:
+        if what not in self._reported:
+            self._reported.add(what)
             logger.error(
-                "%s failed: %s: %s. Training goes on, metrics.jsonl has every step, and %s is tried again",
+                "%s%s failed: %s: %s. Training goes on, metrics.jsonl has every step, and %s is tried again",
+                what,
                 self._name,
                 type(error).__name__,
                 error,
@@ -101,6 +136,12 @@ class AllTrackers:
         """To each of them."""
         for tracker in self._trackers:
             tracker.write(step, metrics)
+
+    def write_table(self, step: int, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        """To each that takes tables."""
+        for tracker in self._trackers:
+            if isinstance(tracker, TakesTables):
+                tracker.write_table(step, columns, rows)
 
     def close(self, *, is_finished: bool) -> None:
         """Each of them."""

@@ -1,23 +1,29 @@
 """trackio: local by default; a Space or a server is taken from its own environment variables."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 from klimb.workbench.loggers.logger import LoggedRun, Logger, new_id, project_from
-from klimb.workbench.loggers.tracker import Tracker
+from klimb.workbench.loggers.tracker import Cell, Tracker
 
 
 class TrackioTracker:
     """A run of trackio."""
 
-    def __init__(self, run: Any) -> None:
+    def __init__(self, run: Any, trackio: Any) -> None:
         self._run = run
+        self._trackio = trackio
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """All metrics of a step at once."""
         # It keeps `step` for itself and would log ours a second time under another name.
         self._run.log({name: value for name, value in metrics.items() if name != "step"}, step=step)
+
+    def write_table(self, step: int, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        """Log a `trackio.Table` of the step."""
+        table = self._trackio.Table(columns=list(columns), data=[list(row) for row in rows])
+        self._run.log({"completions": table}, step=step)
 
     def close(self, *, is_finished: bool) -> None:
         """Send what is left; trackio has no word for a run that was stopped."""
@@ -27,7 +33,8 @@ class TrackioTracker:
 def open_trackio(run: LoggedRun) -> tuple[Tracker, str]:
     """Open a new run, or the one with the known name. Runs are told apart by name alone, so the name is made unique."""
     name = run.known_id or f"{run.name}-{new_id()[:6]}"
-    started = import_module("trackio").init(
+    trackio = import_module("trackio")
+    started = trackio.init(
         project=project_from("TRACKIO_PROJECT"),
         name=name,
         config=dict(run.settings),
@@ -36,7 +43,7 @@ def open_trackio(run: LoggedRun) -> tuple[Tracker, str]:
         auto_log_gpu=False,
         auto_log_cpu=False,
     )
-    return TrackioTracker(started), name
+    return TrackioTracker(started, trackio), name
 
 
 LOGGER = Logger(

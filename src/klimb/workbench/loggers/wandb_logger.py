@@ -1,18 +1,19 @@
 """Weights & Biases. Key, server, offline mode and entity are taken from its own environment variables and files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 from klimb.workbench.loggers.logger import LoggedRun, Logger, new_id, project_from
-from klimb.workbench.loggers.tracker import Tracker
+from klimb.workbench.loggers.tracker import Cell, Tracker
 
 
 class WandbTracker:
     """A run of Weights & Biases."""
 
-    def __init__(self, run: Any) -> None:
+    def __init__(self, run: Any, wandb: Any) -> None:
         self._run = run
+        self._wandb = wandb
         # W&B takes steps in ascending order only. A resumed run does the steps after its checkpoint again, with the
         # same numbers, so those that are there already are left as they are.
         self._first_new_step = int(run.step)
@@ -21,6 +22,12 @@ class WandbTracker:
         """All metrics of a step at once."""
         if step >= self._first_new_step:
             self._run.log(dict(metrics), step=step)
+
+    def write_table(self, step: int, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+        """Log a `wandb.Table` of the step."""
+        if step >= self._first_new_step:
+            table = self._wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+            self._run.log({"completions": table}, step=step)
 
     def close(self, *, is_finished: bool) -> None:
         """Send what is left; W&B calls a run with exit code 0 finished, else failed."""
@@ -41,7 +48,7 @@ def open_wandb(run: LoggedRun) -> tuple[Tracker, str]:
         allow_val_change=True,  # a resumed run may be longer
         settings=wandb.Settings(console="off"),  # it would swallow the live view
     )
-    return WandbTracker(started), identity
+    return WandbTracker(started, wandb), identity
 
 
 LOGGER = Logger(
