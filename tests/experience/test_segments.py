@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from klimb.experience import Sample, SamplingSettings, SegmentError, Store, read_samples, write_samples
 
+OTHERS = {"min_new_tokens": 3, "repetition_penalty": 1.25, "stop": ("\n\n", "</answer>")}
 FULL = Sample(
     sample_id="s0-000001-0000-00",
     group_id="s0-000001-0000",
@@ -25,7 +26,7 @@ FULL = Sample(
     log_mu=(-math.pi, -1e-300),
     log_mu_provenance="sampler",
     log_ref=(-math.e, 0.1),
-    sampling=SamplingSettings(temperature=0.7, top_p=0.9, top_k=40, min_p=0.05, max_new_tokens=16),
+    sampling=SamplingSettings(temperature=0.7, top_p=0.9, top_k=40, min_p=0.05, max_new_tokens=16, **OTHERS),
     model="tiny",
     policy_version=12,
     source="replay",
@@ -87,11 +88,56 @@ def test_another_schema_version_is_refused_with_both_versions_and_what_to_do(tmp
     table = pq.read_table(tmp_path / "a.parquet")
     other = {**table.schema.metadata, b"klimb.schema_version": version.encode()}
     pq.write_table(table.replace_schema_metadata(other), tmp_path / "b.parquet")
-    words = f"b.parquet: samples of schema version {version}, expected version 2; read it with the klimb that wrote it"
+    words = f"b.parquet: samples of schema version {version}, expected version 3; read it with the klimb that wrote it"
     with pytest.raises(SegmentError, match=words):
         read_samples(tmp_path / "b.parquet")
     with pytest.raises(SegmentError, match=words):
         Store(tmp_path).count()
+
+
+def write_version_2(path: Path, samples: list[Sample]) -> None:
+    """Write samples as version 2 did: without the settings that came later."""
+    write_samples(path, samples)
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("sampling")
+    kept = table.schema.field("sampling").type.fields[:5]
+    column = table.column("sampling").combine_chunks()
+    older = pa.StructArray.from_arrays([column.field(i) for i in range(5)], fields=kept, mask=column.is_null())
+    table = table.set_column(place, pa.field("sampling", pa.struct(kept)), older)
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"klimb.schema_version": b"2"}), path)
+
+
+def test_samples_of_version_2_are_read_with_the_settings_that_change_nothing(tmp_path: Path):
+    write_version_2(tmp_path / "a.parquet", [FULL, BARE])
+    plain = SamplingSettings(temperature=0.7, top_p=0.9, top_k=40, min_p=0.05, max_new_tokens=16)
+    assert read_samples(tmp_path / "a.parquet") == [replace(FULL, sampling=plain), BARE]
+
+
+@pytest.mark.parametrize("first", ["old", "new"])
+def test_a_store_of_both_versions_is_asked_as_one(tmp_path: Path, first: str):
+    """The first segment's columns are not the measure of the others."""
+    store = Store(tmp_path)
+    for name in ("old", "new") if first == "old" else ("new", "old"):
+        store.append([replace(FULL, sample_id=name)])
+    (old,) = [path for path in tmp_path.glob("*.parquet") if read_samples(path)[0].sample_id == "old"]
+    write_version_2(old, [replace(FULL, sample_id="old")])
+    store = Store(tmp_path)
+    assert (
+        store.count("sampling.repetition_penalty = 1 and sampling.min_new_tokens = 0 and len(sampling.stop) = 0") == 1
+    )
+    assert store.count("sampling.repetition_penalty > 1 and sampling.stop[1] = chr(10) || chr(10)") == 1
+    assert {sample.sample_id: sample.sampling == FULL.sampling for sample in store.samples()} == {
+        "old": False,
+        "new": True,
+    }
+
+
+def test_a_store_of_version_2_alone_has_the_later_settings_in_conditions(tmp_path: Path):
+    Store(tmp_path).append([FULL, BARE])
+    (path,) = tmp_path.glob("*.parquet")
+    write_version_2(path, [FULL, BARE])
+    assert Store(tmp_path).count("sampling.min_new_tokens = 0") == 1
+    assert Store(tmp_path).count("sampling is null") == 1
 
 
 def test_a_column_taken_away_is_noticed(tmp_path: Path):

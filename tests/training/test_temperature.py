@@ -10,6 +10,7 @@ from klimb.experience import Sample, SamplingSettings
 from klimb.experience.store import Store
 from klimb.losses import Corrected, DualClip, Objective
 from klimb.losses.settings import AutomaticCorrection
+from klimb.policies import load_policy
 from klimb.samplers import LocalSampler
 from klimb.training import (
     RECIPES,
@@ -60,7 +61,63 @@ def test_w_is_one_and_no_clip_acts_before_the_first_step_at_any_temperature(
     assert evaluation.temperature == temperature
 
 
-@pytest.mark.parametrize("sampling", [{"temperature": 0.6}, {"top_p": 0.7}])
+PENALISED = {"repetition_penalty": 1.6, "min_new_tokens": 3, "temperature": 0.8}
+
+
+def test_under_a_penalty_and_a_minimum_w_is_the_policy_over_what_was_really_drawn(
+    tiny_run, tiny_policy, tiny_model_path, tmp_path: Path
+):
+    seen: list = []
+
+    class Watched(Objective):
+        def __call__(self, inputs):
+            seen.append(inputs)
+            return super().__call__(inputs)
+
+    settings = replace(settings_of(tiny_run, **PENALISED), training=TrainingSettings(num_steps=1))
+    tiny_policy.end_ids = tuple(range(2, 98, 9))
+    tiny_run.run(tiny_policy, tmp_path, settings, objective=Watched(beta=0.1, clip="none"))
+    start = load_policy(str(tiny_model_path), dtype="float32", device="cpu")
+    expected: list[float] = []
+    for sample in Store(tmp_path / "rollouts").samples():
+        ids = torch.tensor([[*sample.prompt_ids, *sample.response_ids]])
+        with torch.no_grad():
+            logits = start.causal_lm(input_ids=ids).logits[0, len(sample.prompt_ids) - 1 : -1]
+        for step, token in enumerate(sample.response_ids):
+            log_pi = (logits[step] / 0.8).log_softmax(-1)[token]
+            drawn_from = logits[step].clone()
+            for each in {*sample.prompt_ids, *sample.response_ids[:step]}:
+                drawn_from[each] *= 1.6 if drawn_from[each] < 0 else 1 / 1.6
+            if step < 3:
+                drawn_from[list(tiny_policy.end_ids)] = -torch.inf
+            log_mu = (drawn_from / 0.8).log_softmax(-1)[token]
+            expected.append(float((log_pi - log_mu).exp()))
+    # The last call is the optimizer step; one before it measures what the clip would do.
+    last = seen[-1]
+    found = (last.log_pi - last.log_mu)[last.mask].exp().tolist()
+    assert sorted(found) == pytest.approx(sorted(expected), rel=1e-3)
+    assert min(expected) < 0.9 < 1.1 < max(expected)
+
+
+def test_an_evaluation_ends_answers_at_stop_strings_and_penalises_nothing(tiny_run, tiny_policy, tmp_path: Path):
+    asked: list[SamplingSettings] = []
+
+    class Watching(LocalSampler):
+        def sample(self, prompts, *, num_samples, settings, generator):
+            asked.append(settings)
+            return super().sample(prompts, num_samples=num_samples, settings=settings, generator=generator)
+
+    settings = replace(
+        settings_of(tiny_run, stop=("a",), **PENALISED), evaluation=EvaluationSettings(every_steps=2, num_samples=2)
+    )
+    tiny_run.run(tiny_policy, tmp_path, settings, sampler=Watching(tiny_policy), held_out=tiny_run.PROBLEMS)
+    assert asked == [SamplingSettings(temperature=0.8, max_new_tokens=6, stop=("a",))]
+    drawn = list(Store(tmp_path / "rollouts").samples())
+    assert all("a" not in sample.response[:-1] for sample in drawn)
+    assert {sample.finish_reason for sample in drawn if sample.response.endswith("a")} == {"stop"}
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 0.6}, {"top_p": 0.7}, {"repetition_penalty": 0.6}])
 def test_a_clip_of_a_policy_that_did_not_draw_is_counted_before_the_first_step_and_centred_counts_none(
     tiny_run, tiny_policy, tmp_path: Path, caplog, sampling: dict
 ):
@@ -165,6 +222,8 @@ SETTINGS = LoopSettings()
 AT_07 = replace(SETTINGS, sampling=RolloutSettings(temperature=0.7))
 EXPLORING = replace(AT_07, temperature=1.0)
 CUT = replace(SETTINGS, sampling=RolloutSettings(top_p=0.9))
+PENALTY = replace(SETTINGS, sampling=RolloutSettings(repetition_penalty=1.1, min_new_tokens=2))
+STOPPED = replace(SETTINGS, sampling=RolloutSettings(stop=("a",)))
 STALE = replace(SETTINGS, sources=SourceSettings(replay=0.5))
 LOGGED = replace(SETTINGS, sources=SourceSettings(log=0.5))
 
@@ -177,6 +236,8 @@ LOGGED = replace(SETTINGS, sources=SourceSettings(log=0.5))
         (STALE, "rpg-reinforce-urkl", ""),
         (EXPLORING, "rpg-reinforce-urkl", "sampling.temperature = 0.7, the policy's is 1"),
         (CUT, "grpo", "sampling.top_p = 0.9"),
+        (PENALTY, "grpo", "sampling.min_new_tokens = 2, sampling.repetition_penalty = 1.1"),
+        (STOPPED, "grpo", ""),
         (CUT, "topr", "sampling.top_p = 0.9"),
         (CUT, "rloo", "sampling.top_p = 0.9"),
         (CUT, "asymre", ""),

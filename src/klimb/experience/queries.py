@@ -201,7 +201,7 @@ def _scan_of_samples(files: SegmentFiles) -> str:
     """All sample rows with `file` (number in the listing) and `row`."""
     if not files.samples:
         return _NO_SAMPLES
-    columns = ", ".join(f'"{field.name}"' for field in fields(Sample))
+    columns = ", ".join(_SAMPLING if field.name == "sampling" else f'"{field.name}"' for field in fields(Sample))
     scan = _read_parquet(files.samples)
     return f"select {columns}, file_index::bigint as file, file_row_number as row from {scan}"
 
@@ -216,15 +216,48 @@ def _scan_of_feedback(files: SegmentFiles) -> str:
 
 
 def _read_parquet(segments: Sequence[Segment]) -> str:
-    return f"read_parquet([{', '.join(literal(str(segment.path)) for segment in segments)}], file_row_number = true)"
+    paths = ", ".join(literal(str(segment.path)) for segment in segments)
+    # By name: the first file may be of an older version, with fewer settings.
+    return f"read_parquet([{paths}], file_row_number = true, union_by_name = true)"
 
 
-_NO_SAMPLES = """
+_SETTINGS = {
+    "temperature": "double",
+    "top_p": "double",
+    "top_k": "bigint",
+    "min_p": "double",
+    "max_new_tokens": "bigint",
+    "min_new_tokens": "bigint",
+    "repetition_penalty": "double",
+    "stop": "varchar[]",
+}
+"""Sampling settings and their types."""
+
+
+_SETTINGS_TYPE = f"struct({', '.join(f'{name} {kind}' for name, kind in _SETTINGS.items())})"
+
+
+_NEWER_SETTINGS = {"min_new_tokens": "0", "repetition_penalty": "1.0", "stop": "[]"}
+"""Settings that segments of older versions lack, with the value that changes nothing."""
+
+
+def _setting(name: str) -> str:
+    value = f"(sampling::{_SETTINGS_TYPE}).{name}"
+    return f"{name} := coalesce({value}, {_NEWER_SETTINGS[name]})" if name in _NEWER_SETTINGS else f"{name} := {value}"
+
+
+_SAMPLING = (
+    f"case when sampling is null then null else struct_pack({', '.join(map(_setting, _SETTINGS))}) end as sampling"
+)
+"""The column with every setting, whatever version the segment is of."""
+
+
+_NO_SAMPLES = f"""
 select ''::varchar as sample_id, ''::varchar as group_id, []::struct(role varchar, content varchar)[] as prompt,
   []::bigint[] as prompt_ids, ''::varchar as response, []::bigint[] as response_ids, ''::varchar as finish_reason,
   null::double as reward, map([]::varchar[], []::double[]) as reward_parts, ''::varchar as reward_reason,
   null::double[] as log_mu, ''::varchar as log_mu_provenance, null::double[] as log_ref,
-  null::struct(temperature double, top_p double, top_k bigint, min_p double, max_new_tokens bigint) as sampling,
+  null::{_SETTINGS_TYPE} as sampling,
   ''::varchar as model, 0::bigint as policy_version, ''::varchar as source, 0::double as created_at,
   map([]::varchar[], []::varchar[]) as metadata, ''::varchar as tokenizer, ''::varchar as raw,
   0 as file, 0::bigint as row where false

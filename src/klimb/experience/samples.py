@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypedDict
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MaxLen
 
-from klimb.declarations import configurable
+from klimb.declarations import FromList, ShortText, configurable
 
 Provenance = Literal["sampler", "recomputed", "estimated", "absent"]
 """Where `log_mu` comes from: recorded while drawing, scored again by the same weights, guessed, or not known."""
@@ -21,8 +21,15 @@ Source = Literal["rollout", "replay", "log", "feedback"]
 
 
 FinishReason = Literal["stop", "length", "unknown"]
-"""`stop`: the model ended its text (the end token is part of the response). `length`: it was cut off.
-`unknown`: who recorded it did not say; never what a sampler of ours reports."""
+"""`stop`: the model ended its text (by its end token or a stop string, which is part of the response). `length`: it was
+cut off. `unknown`: who recorded it did not say; never what a sampler of ours reports."""
+
+
+MOST_STOP_STRINGS, LONGEST_STOP_STRING = 16, 200
+
+
+LEAST_PENALTY, MOST_PENALTY = 0.01, 100.0
+"""Beyond these float32 logits over the penalty may be no numbers."""
 
 
 class Message(TypedDict):
@@ -47,6 +54,16 @@ class SamplingSettings:
     """Keep tokens at least this share as likely as the likeliest; 0 keeps all."""
     max_new_tokens: Annotated[int, Ge(1), Le(1_000_000)] = 64
     """An answer is cut after this many tokens."""
+    min_new_tokens: Annotated[int, Ge(0), Le(1_000_000)] = 0
+    """End tokens cannot be drawn before an answer has this many tokens; a stop string may end it earlier. Above 0, what
+    is drawn is not drawn from the policy itself."""
+    repetition_penalty: Annotated[float, Ge(LEAST_PENALTY), Le(MOST_PENALTY)] = 1.0
+    """Logits of tokens that the prompt or the answer holds already are divided by this if positive, multiplied if
+    negative, before the temperature; 1 changes nothing. With another value, what is drawn is not drawn from the policy
+    itself."""
+    stop: Annotated[tuple[ShortText, ...], FromList(), MaxLen(MOST_STOP_STRINGS)] = ()
+    """Texts that end an answer, as its end token does: with the token that completes one. The answer keeps it.
+    Special tokens have no text here."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -59,11 +76,43 @@ class SamplingSettings:
             raise ValueError(f"min_p must be in [0, 1), got {self.min_p}; 0 keeps every token")
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be >= 1, got {self.max_new_tokens}")
+        if not 0 <= self.min_new_tokens <= self.max_new_tokens:
+            raise ValueError(
+                f"min_new_tokens must be in 0 to max_new_tokens = {self.max_new_tokens}, got {self.min_new_tokens}"
+            )
+        if not LEAST_PENALTY <= self.repetition_penalty <= MOST_PENALTY:
+            raise ValueError(
+                f"repetition_penalty must be in [{LEAST_PENALTY:g}, {MOST_PENALTY:g}], got {self.repetition_penalty}; "
+                "1 changes nothing"
+            )
+        self._check_stop()
+
+    def _check_stop(self) -> None:
+        if isinstance(self.stop, str):
+            raise ValueError(f"stop must be a tuple of texts, got {self.stop!r}; write ({self.stop!r},)")
+        if len(self.stop) > MOST_STOP_STRINGS:
+            raise ValueError(f"stop must hold at most {MOST_STOP_STRINGS} texts, got {len(self.stop)}")
+        for text in self.stop:
+            if not 1 <= len(text) <= LONGEST_STOP_STRING:
+                raise ValueError(f"a stop string must have 1 to {LONGEST_STOP_STRING} characters, got {len(text)}")
+            if "\N{REPLACEMENT CHARACTER}" in text:
+                raise ValueError("a stop string holds the replacement character, which is no character of an answer")
 
     @property
     def is_untruncated(self) -> bool:
-        """True when any token can be drawn: a temperature above 0, nothing cut off."""
-        return self.temperature > 0 and self.top_p == 1 and self.top_k == 0 and self.min_p == 0
+        """True when any token can be drawn: a temperature above 0, nothing cut off, not even the end."""
+        return not self.cuts and self.temperature > 0
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """Names of the settings by which some tokens cannot be drawn; the temperature aside."""
+        nothing = {"top_p": 1, "top_k": 0, "min_p": 0, "min_new_tokens": 0}
+        return tuple(name for name, value in nothing.items() if getattr(self, name) != value)
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """Names of the settings that make another distribution of softmax(logits / temperature)."""
+        return self.cuts if self.repetition_penalty == 1 else (*self.cuts, "repetition_penalty")
 
     @property
     def scoring_temperature(self) -> float:
@@ -72,7 +121,7 @@ class SamplingSettings:
 
     def draws_at(self, temperature: float) -> bool:
         """Return True when μ is softmax(logits / temperature) itself: π, for a policy of that temperature."""
-        return self.is_untruncated and self.temperature == temperature
+        return not self.changes and self.temperature == temperature and temperature > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +134,8 @@ class Sample:
         prompt: the chat messages.
         prompt_ids: token ids of the rendered prompt; empty when only the text was recorded.
         response: decoded text, without special tokens.
-        response_ids: token ids, the end token included when `finish_reason` is `stop`; empty when only the text was
-            recorded.
+        response_ids: token ids, the end token or the last token of a stop string included when `finish_reason` is
+            `stop`; empty when only the text was recorded.
         reward: None when no reward could be computed; such a sample is never averaged in.
         reward_parts: named parts, e.g. `{"correct": 1.0, "overlong": -0.2}`.
         reward_reason: one line for people: why this reward.

@@ -7,7 +7,7 @@ Any Parquet reader can query a segment; DuckDB: `select reward, response from 'r
 # pyright: basic
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from klimb.experience.atomic import replace_atomically
 from klimb.experience.samples import Message, Sample, SamplingSettings
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 
 
 KIND_KEY = b"klimb.kind"
@@ -51,6 +51,9 @@ SAMPLE_SCHEMA = pa.schema(
                     ("top_k", pa.int64()),
                     ("min_p", pa.float64()),
                     ("max_new_tokens", pa.int64()),
+                    ("min_new_tokens", pa.int64()),
+                    ("repetition_penalty", pa.float64()),
+                    ("stop", pa.list_(pa.string())),
                 ]
             ),
         ),
@@ -65,6 +68,13 @@ SAMPLE_SCHEMA = pa.schema(
     metadata={KIND_KEY: b"samples", VERSION_KEY: SCHEMA_VERSION.encode()},
 )
 """One column a field of `Sample`, in its order."""
+
+
+NEWER_SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "2": ("min_new_tokens", "repetition_penalty", "stop"),
+    SCHEMA_VERSION: (),
+}
+"""By each version that is read: the sampling settings that it does not have; samples of it have their defaults."""
 
 
 ROW_GROUP_SAMPLES = 2048
@@ -194,7 +204,7 @@ def _damaged(path: str | Path, error: Exception) -> SegmentError:
 
 
 def _check_schema(path: str | Path, schema: pa.Schema) -> None:
-    """Return if a segment's columns are those of this version; reading versions released before would begin here."""
+    """Return if a segment's columns are those of a version that is read."""
     metadata: Mapping[bytes, bytes] = schema.metadata or {}
     if metadata.get(KIND_KEY) != b"samples":
         raise SegmentError(
@@ -202,13 +212,19 @@ def _check_schema(path: str | Path, schema: pa.Schema) -> None:
             "import foreign data instead of reading it as a segment"
         )
     version = metadata.get(VERSION_KEY, b"none").decode(errors="replace")
-    if version != SCHEMA_VERSION:
+    if version not in NEWER_SETTINGS:
         raise SegmentError(
             f"{path}: samples of schema version {version}, expected version {SCHEMA_VERSION}; read it with the klimb "
             "that wrote it, or import the data anew with `klimb import`"
         )
-    if not schema.equals(SAMPLE_SCHEMA, check_metadata=False):
+    if not schema.equals(_schema_without(NEWER_SETTINGS[version]), check_metadata=False):
         raise SegmentError(f"{path}: its columns are not those of schema version {version}: {schema.names}")
+
+
+def _schema_without(settings: Collection[str]) -> pa.Schema:
+    place = SAMPLE_SCHEMA.get_field_index("sampling")
+    kept = pa.struct([field for field in SAMPLE_SCHEMA.field(place).type.fields if field.name not in settings])
+    return SAMPLE_SCHEMA.set(place, SAMPLE_SCHEMA.field(place).with_type(kept))
 
 
 def _row_groups(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
@@ -257,7 +273,11 @@ def _values(name: str, column: pa.Array) -> list[Any]:
     values = column.to_pylist(maps_as_pydicts="strict")
     if name == "prompt":
         return [tuple(Message(role=message["role"], content=message["content"]) for message in row) for row in values]
-    return [None if row is None else SamplingSettings(**row) for row in values] if name == "sampling" else values
+    return [None if row is None else _settings(row) for row in values] if name == "sampling" else values
+
+
+def _settings(row: dict[str, Any]) -> SamplingSettings:
+    return SamplingSettings(**row | {"stop": tuple(row.get("stop") or ())})
 
 
 def _tuples(column: pa.ListArray) -> list[tuple[Any, ...] | None]:

@@ -1,6 +1,7 @@
 """The distribution a token is drawn from, and the draw.
 
-Order of the filters, as in transformers' `generate`: temperature, top-k, top-p, min-p; each is computed on what the one
+Before anything here, a repetition penalty and a minimum length change the logits (`klimb.samplers.drawing`). Order of
+the filters, as in transformers' `generate`: temperature, top-k, top-p, min-p; each is computed on what the one
 before it left, renormalised. (vLLM applies min-p before top-k and top-p: the two agree unless min-p meets top-p.)
 
 A filter decides by probability alone, so tokens that tie with the last one kept are kept too. The token that crosses
@@ -91,10 +92,18 @@ def draw(
     *,
     quantiles: Float[Tensor, " batch"],
     policy_temperature: float = 1.0,
+    drawn_from: Float[Tensor, "batch vocab"] | None = None,
 ) -> Drawn:
     """One token per row at the given quantiles (uniform in [0, 1), float64), with its log-probabilities.
 
     `log_model` is that of softmax(logits / policy_temperature).
+
+    Args:
+        logits: the model's.
+        settings: temperature and filters.
+        quantiles: by row.
+        policy_temperature: of the policy.
+        drawn_from: the logits after a repetition penalty and the like; None draws from the model's.
 
     Raises:
         FloatingPointError: a row's logits hold nan or +inf, or nothing but −inf, and so define no distribution.
@@ -102,9 +111,10 @@ def draw(
     if settings.draws_at(policy_temperature):
         drawn = _draw_plain(logits, quantiles, temperature=policy_temperature)
     else:
-        log_mu = processed_log_probs(logits, settings)
+        changed = logits if drawn_from is None else drawn_from
+        log_mu = processed_log_probs(changed, settings)
         # A point mass needs no search: at temperature 0 every quantile gives the same token.
-        token_ids = logits.argmax(dim=-1) if settings.temperature == 0 else tokens_at(log_mu.exp(), quantiles)
+        token_ids = changed.argmax(dim=-1) if settings.temperature == 0 else tokens_at(log_mu.exp(), quantiles)
         log_model = _tempered(logits, policy_temperature).log_softmax(dim=-1)
         drawn = Drawn(token_ids, _at(log_mu, token_ids), _at(log_model, token_ids))
     _check_is_distribution(logits, drawn)
@@ -184,7 +194,7 @@ def _find(mass: Tensor, quantiles: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _check_is_distribution(logits: Tensor, drawn: Drawn) -> None:
-    bad = ~torch.isfinite(drawn.log_model)
+    bad = ~torch.isfinite(drawn.log_model) | drawn.log_mu.isnan()
     if not bad.any():
         return
     row = int(bad.nonzero()[0])

@@ -2,16 +2,14 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from klimb.experience.samples import SamplingSettings
 from klimb.samplers.decoder import LlamaDecoder, PromptStates
-from klimb.samplers.distribution import Drawn, draw
+from klimb.samplers.drawing import Drawing
 from klimb.samplers.sampler import Completion, Results
 
 REFILL_FRACTION = 1 / 16
@@ -34,11 +32,9 @@ class LaneRun:
         decoder: the model.
         prompts: token ids; at least one prompt.
         num_samples: for each prompt.
-        settings: how tokens are drawn.
-        policy_temperature: of the policy whose log-probabilities are recorded beside μ's.
+        drawing: how tokens are drawn.
         quantiles: `[max_new_tokens, samples]`, uniform in [0, 1): the random number of each token. The samples of the
             first prompt come first.
-        end_ids: tokens that end a response.
         limits: how much is decoded at once.
     """
 
@@ -48,18 +44,15 @@ class LaneRun:
         prompts: Sequence[Sequence[int]],
         *,
         num_samples: int,
-        settings: SamplingSettings,
-        policy_temperature: float,
+        drawing: Drawing,
         quantiles: Tensor,
-        end_ids: Sequence[int],
         limits: LaneLimits,
     ) -> None:
         self._num_samples = num_samples
         self._num_open = [num_samples] * len(prompts)
         self._num_incomplete = len(prompts)
         waiting = _Waiting(decoder, prompts, num_samples, limits.max_prefill_tokens)
-        drawing = partial(draw, settings=settings, policy_temperature=policy_temperature)
-        self._lanes = _Lanes(decoder, drawing, quantiles, torch.tensor(end_ids, dtype=torch.long), limits, waiting)
+        self._lanes = _Lanes(decoder, drawing, quantiles, limits, waiting)
         self._has_begun = False
 
     @property
@@ -141,9 +134,8 @@ class _Lanes:
     def __init__(
         self,
         decoder: LlamaDecoder,
-        drawing: Callable[..., Drawn],
+        drawing: Drawing,
         quantiles: Tensor,
-        end_ids: Tensor,
         limits: LaneLimits,
         waiting: _Waiting,
     ) -> None:
@@ -152,7 +144,7 @@ class _Lanes:
         self.results = Results(num_slots, num_steps, torch.device("cpu"))
         self.is_open = torch.zeros(num_lanes, dtype=torch.bool)
         self._decoder, self._drawing, self._limits, self._waiting = decoder, drawing, limits, waiting
-        self._quantiles, self._end_ids = quantiles, end_ids
+        self._quantiles = quantiles
         self._cache = decoder.empty_cache(num_lanes)
         self._closed_slots: list[int] = []
         zeros = torch.zeros(num_lanes, dtype=torch.long)
@@ -196,11 +188,8 @@ class _Lanes:
     def _draw(self, logits: Tensor, lanes: Tensor) -> None:
         """Draw the next token of these lanes from their logits."""
         slots, steps = self._slots[lanes], self._steps[lanes]
-        drawn = self._drawing(logits, quantiles=self._quantiles[steps, slots])
-        self.results.record(slots, steps, drawn)
-        ends = torch.isin(drawn.token_ids, self._end_ids)
-        self.results.finish(slots[ends], steps[ends] + 1)
-        self._token_ids[lanes] = drawn.token_ids
+        token_ids, ends = self._drawing(logits, self.results, slots, steps, self._quantiles[steps, slots])
+        self._token_ids[lanes] = token_ids
         self._positions[lanes] = self._prompt_lengths[lanes] + steps
         self._steps[lanes] = steps + 1
         stays_open = ~ends & (steps + 1 < len(self._quantiles))

@@ -16,6 +16,7 @@ from klimb.experience.samples import SamplingSettings
 from klimb.samplers.attention import decoding_attention
 from klimb.samplers.decoder import LlamaDecoder
 from klimb.samplers.decoding_mode import decoding_mode
+from klimb.samplers.drawing import Drawing, make_drawing
 from klimb.samplers.lanes import LaneLimits, LaneRun
 from klimb.samplers.sampler import Completion
 from klimb.samplers.transformers_decoding import TransformersDecoding
@@ -96,6 +97,15 @@ class CausalModel(Protocol):
     compute_dtype: torch.dtype
     end_ids: tuple[int, ...]
     temperature: float
+
+
+@runtime_checkable
+class TextModel(Protocol):
+    """What stop strings need of a policy besides."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the tokens, without special tokens."""
+        ...
 
 
 class LocalSampler:
@@ -184,8 +194,20 @@ class LocalSampler:
         quantiles = torch.rand(shape, dtype=torch.float64, device=generator.device, generator=generator)
         if not prompts:
             return iter(())
+        drawing = self._drawing([prompt for prompt in prompts for _ in range(num_samples)], settings)
         complete = self._by_transformers if self._reason_for_transformers() else self._by_own_decoder
-        return complete(prompts, num_samples, settings, quantiles)
+        return complete(prompts, num_samples, drawing, quantiles)
+
+    def _drawing(self, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> Drawing:
+        policy = self.policy
+        return make_drawing(
+            settings,
+            policy_temperature=policy.temperature,
+            end_ids=policy.end_ids,
+            prompts=prompts,
+            decode=policy.decode if isinstance(policy, TextModel) else None,
+            device=policy.device,
+        )
 
     @property
     def _model(self) -> PreTrainedModel:
@@ -204,7 +226,7 @@ class LocalSampler:
         return self._reason
 
     def _by_own_decoder(
-        self, prompts: Sequence[Sequence[int]], num_samples: int, settings: SamplingSettings, quantiles: Tensor
+        self, prompts: Sequence[Sequence[int]], num_samples: int, drawing: Drawing, quantiles: Tensor
     ) -> Iterator[tuple[int, list[Completion]]]:
         limits = LaneLimits(
             max_batch=self.max_batch,
@@ -215,16 +237,14 @@ class LocalSampler:
             decoder = LlamaDecoder(
                 llama_weights(self._model),
                 compute_dtype=self.policy.compute_dtype,
-                num_positions=max(map(len, prompts)) + settings.max_new_tokens,
+                num_positions=max(map(len, prompts)) + len(quantiles),
             )
         run = LaneRun(
             decoder,
             prompts,
             num_samples=num_samples,
-            settings=settings,
-            policy_temperature=self.policy.temperature,
+            drawing=drawing,
             quantiles=quantiles.cpu(),
-            end_ids=self.policy.end_ids,
             limits=limits,
         )
         while not run.is_complete:
@@ -234,7 +254,7 @@ class LocalSampler:
             yield from complete
 
     def _by_transformers(
-        self, prompts: Sequence[Sequence[int]], num_samples: int, settings: SamplingSettings, quantiles: Tensor
+        self, prompts: Sequence[Sequence[int]], num_samples: int, drawing: Drawing, quantiles: Tensor
     ) -> Iterator[tuple[int, list[Completion]]]:
         policy = self.policy
         if self._attention is None:
@@ -244,20 +264,20 @@ class LocalSampler:
             model=self._model,
             device=policy.device,
             compute_dtype=policy.compute_dtype,
-            policy_temperature=policy.temperature,
             attention=self._attention,
-            end_ids=policy.end_ids,
             max_batch=self.max_batch,
             compact_fraction=self.compact_fraction,
             max_prefill_tokens=self.max_prefill_tokens,
         )
-        completions = decoding.complete(prompts, num_samples=num_samples, settings=settings, quantiles=quantiles)
+        completions = decoding.complete(prompts, num_samples=num_samples, drawing=drawing, quantiles=quantiles)
         for i in range(len(prompts)):
             yield i, completions[i * num_samples : (i + 1) * num_samples]
 
     def _check(self, prompts: Sequence[Sequence[int]], num_samples: int, settings: SamplingSettings) -> None:
         if num_samples < 1:
             raise ValueError(f"num_samples must be >= 1, got {num_samples}")
+        if settings.stop and not isinstance(self.policy, TextModel):
+            raise ValueError(f"stop strings need a policy that decodes, and {type(self.policy).__name__} has no decode")
         config = self._model.config.get_text_config()
         context = getattr(config, "max_position_embeddings", None)
         for i, prompt in enumerate(prompts):

@@ -20,11 +20,11 @@ class Completion:
     """One drawn response. Position t of each field belongs to token t.
 
     Attributes:
-        response_ids: the drawn tokens, the end token included when `finish_reason` is `stop`.
+        response_ids: the drawn tokens, the one that ended the response included when `finish_reason` is `stop`.
         log_mu: log-probability in nats of each token under the distribution it was really drawn from.
         log_model: log-probability in nats under the policy itself: at its own temperature, nothing cut off. It equals
             `log_mu` when that is what is drawn from, and is the one to compare with a trainer's log-probabilities.
-        finish_reason: `stop` when the model ended its text, `length` when `max_new_tokens` cut it.
+        finish_reason: `stop` when an end token or a stop string ended the text, `length` when `max_new_tokens` cut it.
     """
 
     response_ids: tuple[int, ...]
@@ -81,7 +81,7 @@ class Results:
         self.is_finished = torch.zeros(num_slots, dtype=torch.bool, device=device)
 
     def record(self, slots: Int[Tensor, " rows"], steps: Int[Tensor, " rows"], drawn: Drawn) -> None:
-        """Token `steps` of each of the slots; what comes behind a slot's end token does not count."""
+        """Token `steps` of each of the slots; what comes behind a slot's end does not count."""
         self.token_ids[slots, steps] = drawn.token_ids
         self.log_mu[slots, steps] = drawn.log_mu
         self.log_model[slots, steps] = drawn.log_model

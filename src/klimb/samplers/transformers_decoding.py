@@ -19,10 +19,9 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from klimb.experience.samples import SamplingSettings
 from klimb.samplers.attention import attention_by
 from klimb.samplers.decoding_mode import decoding_mode
-from klimb.samplers.distribution import draw
+from klimb.samplers.drawing import Drawing
 from klimb.samplers.sampler import Completion, Results
 
 ROOM_FRACTION, ROOM_MULTIPLE = 1 / 8, 16
@@ -162,7 +161,6 @@ class TransformersDecoding:
 
     Attributes:
         model: with its adapter, if any, in its layers.
-        policy_temperature: of the policy whose log-probabilities are recorded beside μ's.
         attention: name of the implementation to decode with.
         max_batch: rows decoded at once.
         compact_fraction: finished rows are dropped when they make up at least this share of the batch.
@@ -172,22 +170,20 @@ class TransformersDecoding:
     model: PreTrainedModel
     device: torch.device
     compute_dtype: torch.dtype
-    policy_temperature: float
     attention: str
-    end_ids: tuple[int, ...]
     max_batch: int
     compact_fraction: float
     max_prefill_tokens: int
 
     def complete(
-        self, prompts: Sequence[Sequence[int]], *, num_samples: int, settings: SamplingSettings, quantiles: Tensor
+        self, prompts: Sequence[Sequence[int]], *, num_samples: int, drawing: Drawing, quantiles: Tensor
     ) -> list[Completion]:
         """Return the samples of the first prompt, then those of the second, and so on.
 
         Args:
             prompts: token ids.
             num_samples: for each prompt.
-            settings: how tokens are drawn.
+            drawing: how tokens are drawn.
             quantiles: `[max_new_tokens, samples]`, uniform in [0, 1): the random number of each token.
         """
         completions: dict[int, Completion] = {}
@@ -198,7 +194,7 @@ class TransformersDecoding:
             for batch in self._waves(prompts, num_samples):
                 rows = batch.slots
                 drawn = quantiles[:, rows.to(quantiles.device)].to(self.device)
-                completions.update(zip(rows.tolist(), self._decode(batch, settings, drawn), strict=True))
+                completions.update(zip(rows.tolist(), self._decode(batch, drawing.of(rows), drawn), strict=True))
         return [completions[slot] for slot in range(len(completions))]
 
     def _waves(self, prompts: Sequence[Sequence[int]], num_samples: int) -> Iterator[_Batch]:
@@ -237,25 +233,17 @@ class TransformersDecoding:
             )
         return _Batch(cache, attention_mask, lengths, logits, torch.arange(len(prompts), device=device))
 
-    def _decode(self, batch: _Batch, settings: SamplingSettings, quantiles: Tensor) -> list[Completion]:
+    def _decode(self, batch: _Batch, drawing: Drawing, quantiles: Tensor) -> list[Completion]:
         """Return the responses of the batch's rows; `quantiles` is `[max_new_tokens, rows]`."""
         num_steps, num_rows = quantiles.shape
         device = self.device
         results = Results(num_rows, num_steps, device)
-        end_ids = torch.tensor(self.end_ids, dtype=torch.long, device=device)
         batch.slots = torch.arange(num_rows, device=device)
         for step in range(num_steps):
             slots = batch.slots
-            drawn = draw(
-                batch.logits,
-                settings,
-                quantiles=quantiles[step, slots],
-                policy_temperature=self.policy_temperature,
-            )
-            results.record(slots, torch.full_like(slots, step), drawn)
-            ends_now = torch.isin(drawn.token_ids, end_ids) & ~results.is_finished[slots]
-            results.finish(slots[ends_now], step + 1)
-            if step + 1 == num_steps or not self._advance(batch, drawn.token_ids, results.is_finished[slots]):
+            steps = torch.full_like(slots, step)
+            token_ids, _ = drawing(batch.logits, results, slots, steps, quantiles[step, slots])
+            if step + 1 == num_steps or not self._advance(batch, token_ids, results.is_finished[slots]):
                 break
         return results.completions()
 

@@ -93,14 +93,16 @@ def evaluate_and_record(
     """
     started = time.monotonic()
     num_samples = settings.evaluation.num_samples
-    longest = settings.sampling.max_new_tokens
+    sampling = settings.sampling
     try:
         evaluation = evaluate(
             actors.policy,
             actors.sampler,
             actors.scorer,
             held_out,
-            settings=SamplingSettings(temperature=actors.policy.temperature, max_new_tokens=longest),
+            settings=SamplingSettings(
+                temperature=actors.policy.temperature, max_new_tokens=sampling.max_new_tokens, stop=sampling.stop
+            ),
             num_samples=num_samples,
             generator=torch.Generator().manual_seed(settings.evaluation.seed),
             progress=progress,

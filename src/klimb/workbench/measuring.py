@@ -29,7 +29,7 @@ def measure(
     Raises:
         ValueError: there are no problems, or no answer could be scored.
     """
-    section, longest = config.evaluation, config.sampling.max_new_tokens
+    section, sampling = config.evaluation, config.sampling
 
     def at(temperature: float) -> EvaluationRecord:
         return evaluate(
@@ -37,7 +37,9 @@ def measure(
             sampler,
             scorer,
             problems,
-            settings=SamplingSettings(temperature=temperature, max_new_tokens=longest),
+            settings=SamplingSettings(
+                temperature=temperature, max_new_tokens=sampling.max_new_tokens, stop=sampling.stop
+            ),
             num_samples=section.num_samples,
             generator=torch.Generator().manual_seed(section.seed),
             when=when,

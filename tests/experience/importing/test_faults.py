@@ -122,6 +122,26 @@ def test_raw_log_probs_under_settings_that_a_sample_cannot_hold_are_estimates(ot
     assert sample_of("vllm", row, log_probs="processed").log_mu_provenance == "sampler"
 
 
+@pytest.mark.parametrize(
+    ("request_setting", "name"),
+    [({"repetition_penalty": 1.1}, "repetition_penalty 1.1"), ({"min_tokens": 4}, "min_new_tokens 4")],
+)
+def test_raw_values_under_a_penalty_or_a_minimum_are_estimates_and_processed_ones_log_mu(request_setting, name):
+    row = openai_row(request={"temperature": 1, **request_setting}, choice={"token_ids": [5], **logged(("4!", -0.5))})
+    raw, processed = sample_of("vllm", row), sample_of("vllm", row, log_probs="processed")
+    assert raw.log_mu_provenance == "estimated"
+    assert raw.metadata["log_mu_note"] == f"raw log-probabilities, drawn with {name}"
+    assert processed.log_mu_provenance == "sampler"
+    assert processed.sampling is not None and not processed.sampling.draws_at(1.0)
+    assert processed.sampling.changes == (name.split()[0],)
+
+
+def test_a_penalty_of_the_servers_own_can_be_stated():
+    sample = sample_of("table", GOOD, sampling={"repetition_penalty": 1.1})
+    assert sample.log_mu_provenance == "estimated"
+    assert sample.sampling is not None and sample.sampling.repetition_penalty == 1.1
+
+
 def test_a_request_that_says_nothing_gives_estimates_until_the_user_knows_better():
     row = {**GOOD, "temperature": None}
     silent, stated = sample_of("table", row), sample_of("table", row, sampling={"temperature": 1.0})

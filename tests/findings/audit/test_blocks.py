@@ -40,6 +40,7 @@ def finding(block: Block, name: str) -> Finding:
         SamplingSettings(top_p=0.9),
         SamplingSettings(top_k=40),
         SamplingSettings(min_p=0.05),
+        SamplingSettings(min_new_tokens=2),
         SamplingSettings(temperature=0),
     ],
 )
@@ -49,8 +50,9 @@ def test_every_cut_off_counts_as_truncated(settings: SamplingSettings):
     assert (found.number, found.status) == (0.25, "bad")
 
 
-def test_a_temperature_cuts_nothing_off():
-    samples = [made(0, sampling=SamplingSettings(temperature=0.7))]
+@pytest.mark.parametrize("settings", [{"temperature": 0.7}, {"repetition_penalty": 1.3}, {"stop": ("a",)}])
+def test_what_leaves_every_token_possible_cuts_nothing_off(settings: dict):
+    samples = [made(0, sampling=SamplingSettings(**settings))]
     assert finding(provenance_block(samples, LIMITS), TRUNCATED).number == 0
 
 

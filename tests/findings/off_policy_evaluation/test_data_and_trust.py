@@ -121,6 +121,7 @@ def test_recomputed_log_mu_are_used():
         (SamplingSettings(top_p=0.5), "drawn with top-p, top-k, min-p or greedily"),
         (SamplingSettings(top_k=5), "drawn with top-p, top-k, min-p or greedily"),
         (SamplingSettings(min_p=0.1), "drawn with top-p, top-k, min-p or greedily"),
+        (SamplingSettings(min_new_tokens=4), "greedily, or kept from ending"),
         (SamplingSettings(temperature=0.0), "drawn with top-p, top-k, min-p or greedily"),
         (None, "do not say how they were drawn"),
     ],

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from klimb.experience.importing.cells import listed, mapping, number, whole_number
 from klimb.experience.importing.rows import Row, RowError
-from klimb.experience.importing.rules import SAMPLING_NAMES, ImportRules
+from klimb.experience.importing.rules import ImportRules
 from klimb.experience.samples import Provenance, SamplingSettings
 
 LARGEST = 1e-4
@@ -34,13 +34,15 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "top_k": ("top_k", "topK"),
     "min_p": ("min_p",),
     "max_new_tokens": ("max_new_tokens", "max_completion_tokens", "max_tokens", "maxTokens"),
+    "min_new_tokens": ("min_new_tokens", "min_tokens"),
+    "repetition_penalty": ("repetition_penalty",),
 }
 
 
 _CUTS = ("top_p", "top_k", "min_p")
 
 
-_NEUTRAL: Mapping[str, float] = {"frequency_penalty": 0, "presence_penalty": 0, "repetition_penalty": 1}
+_NEUTRAL: Mapping[str, float] = {"frequency_penalty": 0, "presence_penalty": 0}
 
 
 _CONSTRAINTS = ("logit_bias", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs")
@@ -62,9 +64,12 @@ def sampling_settings(
         return None, ()
     found["top_k"] = max(0, whole_number(found.get("top_k", 0), what="top_k", row=row))  # servers write -1 for all
     limit = whole_number(found.get("max_new_tokens", NO_LIMIT), what="max_new_tokens", row=row)
-    stated = {name: found[name] for name in ("temperature", "top_p", "min_p") if name in found}
+    least = whole_number(found.get("min_new_tokens", 0), what="min_new_tokens", row=row)
+    stated = {name: found[name] for name in ("temperature", "top_p", "min_p", "repetition_penalty") if name in found}
     try:
-        settings = SamplingSettings(**stated, top_k=int(found["top_k"]), max_new_tokens=limit)
+        settings = SamplingSettings(
+            **stated, top_k=int(found["top_k"]), max_new_tokens=int(limit), min_new_tokens=int(least)
+        )
     except ValueError as error:
         raise RowError("sampler settings that cannot be", str(error)) from error
     named = {name for name, aliases in ALIASES.items() if any(request.get(alias) is not None for alias in aliases)}
@@ -125,9 +130,6 @@ def provenance_of(
         return "estimated", f"raw log-probabilities, drawn with {', '.join(others)}"
     if settings.draws_at(1.0):
         return "sampler", ""
-    changed = [f"{name} {getattr(settings, name):g}" for name in SAMPLING_NAMES[:4] if _acts(settings, name)]
+    warmed = ("temperature",) if settings.temperature != 1 else ()
+    changed = [f"{name} {getattr(settings, name):g}" for name in (*warmed, *settings.changes)]
     return "estimated", f"raw log-probabilities, drawn with {', '.join(changed)}"
-
-
-def _acts(settings: SamplingSettings, name: str) -> bool:
-    return getattr(settings, name) != getattr(SamplingSettings(), name)

@@ -62,7 +62,10 @@ class ImportRules:
             raise ValueError(f"sampling settings are {', '.join(SAMPLING_NAMES)}, got {', '.join(sorted(unknown))}")
 
 
-SAMPLING_NAMES = ("temperature", "top_p", "top_k", "min_p", "max_new_tokens")
+SAMPLING_NAMES = (
+    *("temperature", "top_p", "top_k", "min_p", "max_new_tokens"),
+    *("min_new_tokens", "repetition_penalty"),
+)
 
 
 THUMBS: Mapping[str, float] = MappingProxyType({"up": 1.0, "down": 0.0, "thumbs_up": 1.0, "thumbs_down": 0.0})

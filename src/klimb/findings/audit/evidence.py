@@ -130,11 +130,8 @@ def without_copies(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def is_truncated(sample: Sample) -> bool:
-    """Return True if the sampler could not draw every token: top-p, top-k, min-p, or the most likely token only."""
-    settings = sample.sampling
-    if settings is None:
-        return False
-    return settings.top_p < 1 or settings.top_k > 0 or settings.min_p > 0 or settings.temperature == 0
+    """Return True if the sampler could not draw every token: cut off, kept from ending, or the most likely only."""
+    return sample.sampling is not None and not sample.sampling.is_untruncated
 
 
 def is_rated(sample: Sample) -> bool:

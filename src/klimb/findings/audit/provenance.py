@@ -89,6 +89,9 @@ def _written(settings: SamplingSettings | None) -> str:
     parts += [f"top-p {settings.top_p:g}"] if settings.top_p < 1 else []
     parts += [f"top-k {settings.top_k}"] if settings.top_k > 0 else []
     parts += [f"min-p {settings.min_p:g}"] if settings.min_p > 0 else []
+    parts += [f"at least {settings.min_new_tokens} tokens"] if settings.min_new_tokens > 0 else []
+    penalty = settings.repetition_penalty
+    parts += [f"repetition penalty {penalty:g}"] if penalty != 1 else []
     return " ".join(parts)
 
 
@@ -103,7 +106,8 @@ def _truncated(samples: Sequence[Sample], thresholds: Thresholds) -> Finding:
         title=(
             "every token could be drawn"
             if share == 0
-            else "top-p, top-k, min-p or temperature 0: some tokens could not be drawn, so ratios are biased"
+            else "top-p, top-k, min-p, a minimum length or temperature 0: some tokens could not be drawn, so ratios "
+            "are biased"
         ),
         threshold=both_at_most("0 %", percent(thresholds.max_truncated_sampling)),
         source="TRL issue 6789, verl issue 6240",

@@ -232,13 +232,14 @@ def _left_out_note(reason: str, ids: Sequence[str], total: int) -> str:
 def _support_notes(samples: Sequence[Sample]) -> list[str]:
     settings = [sample.sampling for sample in samples]
     known = [s for s in settings if s is not None]
-    num_cut_off = sum(s.top_p < 1 or s.top_k > 0 or s.min_p > 0 or s.temperature == 0 for s in known)
+    num_cut_off = sum(not s.is_untruncated for s in known)
     num_unknown = len(settings) - len(known)
     notes: list[str] = []
     if num_cut_off:
         notes.append(
-            f"{num_cut_off} of {len(samples)} samples were drawn with top-p, top-k, min-p or greedily: responses that "
-            "were never drawn may be likely under π, so no estimate here can see what they are worth."
+            f"{num_cut_off} of {len(samples)} samples were drawn with top-p, top-k, min-p or greedily, or kept from "
+            "ending: responses that were never drawn may be likely under π, so no estimate here can see what they are "
+            "worth."
         )
     if num_unknown:
         notes.append(

@@ -104,6 +104,10 @@ def _why_mu_is_another(record: RunRecord) -> list[str]:
         for name, nothing in (("top_p", 1), ("top_k", 0), ("min_p", 0)):
             if (value := record.setting(f"sampling.{name}", nothing)) != nothing:
                 causes.append(f"tokens are cut off by sampling.{name} = {value:g}")
+        if least := record.setting("sampling.min_new_tokens", 0):
+            causes.append(f"end tokens are kept back by sampling.min_new_tokens = {least:g}")
+        if (penalty := record.setting("sampling.repetition_penalty", 1.0)) != 1:
+            causes.append(f"tokens are weighted by sampling.repetition_penalty = {penalty:g}")
         if (sampler := record.setting("sampling.sampler", "local")) != "local":
             causes.append(f"{sampler} draws the answers")
     for name in ("log", "feedback"):

@@ -169,7 +169,8 @@ class EvaluationSettings:
     every_seconds: Annotated[float, Ge(0), Le(10_000_000)] = 0.0
     """Also evaluate each time that the steps have taken this much longer; 0 means not so."""
     num_samples: Annotated[int, Ge(1), Le(10_000)] = 8
-    """Answers per problem, drawn from the policy itself: at its temperature, nothing cut off."""
+    """Answers per problem, drawn from the policy itself: at its temperature, nothing cut off. They end as sampling.stop
+    and sampling.max_new_tokens say."""
     seed: Seed = 0
     """Of the answers; two evaluations differ by the policy alone."""
 
@@ -252,9 +253,7 @@ class LoopSettings:
         sampling, reasons = self.sampling, []
         if self.temperature not in ("auto", sampling.temperature):
             reasons.append(f"sampling.temperature = {sampling.temperature:g}, the policy's is {self.temperature:g}")
-        for name, nothing in (("top_p", 1), ("top_k", 0), ("min_p", 0)):
-            if getattr(sampling, name) != nothing:
-                reasons.append(f"sampling.{name} = {getattr(sampling, name):g}")
+        reasons += [f"sampling.{name} = {getattr(sampling, name):g}" for name in sampling.changes]
         return ", ".join(reasons)
 
     @property

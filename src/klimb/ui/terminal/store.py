@@ -103,10 +103,10 @@ def _notes(sample: Sample, log_pi: Sequence[float] | None) -> tuple[str, ...]:
         listed = ", ".join(f"{error:.4f} at s = {shift}" for shift, error in means.items())
         notes.append(f"mean |log_mu[t + s] − log_pi[t]|: {listed}; the smallest should be at 0")
         notes += _shift_note(means)
-        if sample.sampling is None or not sample.sampling.is_untruncated:
+        if sample.sampling is None or not sample.sampling.draws_at(sample.sampling.temperature):
             notes.append(
-                "log_pi has nothing cut off; this sample was drawn with top-p, top-k, min-p or greedily, or it is not "
-                "known how"
+                "log_pi has nothing cut off; this sample was drawn with top-p, top-k, min-p, min_new_tokens, a "
+                "repetition penalty or greedily, or it is not known how"
             )
     if log_pi is None:
         notes.append("--model MODEL shows the tokens' texts and log_pi beside log_mu")
@@ -247,9 +247,12 @@ def _bar(share: float) -> str:
 
 def _settings_in_words(sampling: SamplingSettings) -> str:
     limit = "no limit stated" if sampling.max_new_tokens >= NO_LIMIT else f"at most {sampling.max_new_tokens} tokens"
+    least = f", at least {sampling.min_new_tokens}" if sampling.min_new_tokens else ""
+    penalty = f", repetition penalty {sampling.repetition_penalty:g}" if sampling.repetition_penalty != 1 else ""
+    stop = f", until {' or '.join(map(repr, sampling.stop))}" if sampling.stop else ""
     return (
         f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}, top-k {sampling.top_k}, "
-        f"min-p {sampling.min_p:g}, {limit}"
+        f"min-p {sampling.min_p:g}, {limit}{least}{penalty}{stop}"
     )
 
 

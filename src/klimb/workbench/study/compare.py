@@ -95,7 +95,8 @@ def check_can_begin(cells: Sequence[Cell]) -> None:
 
 def _task_key(cell: Cell) -> str:
     config = cell.config
-    return f"{config.model_dump_json(include={'task', 'scoring'})} {config.sampling.max_new_tokens}"
+    sampling = config.sampling
+    return f"{config.model_dump_json(include={'task', 'scoring'})} {sampling.max_new_tokens} {sampling.stop}"
 
 
 def _chosen(plan: StudyPlan, only: Sequence[str]) -> tuple[Cell, ...]:

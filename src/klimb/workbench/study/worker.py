@@ -59,6 +59,7 @@ def start_key(config: RunConfig) -> str:
         **({"own_parts": own} if own else {}),
         "evaluation": table_of(config.evaluation, exclude=INTERVALS),
         "max_new_tokens": config.sampling.max_new_tokens,
+        **({"stop": config.sampling.stop} if config.sampling.stop else {}),
         "max_batch": config.sampling.max_batch,
         "num_threads": config.training.num_threads,
     }
