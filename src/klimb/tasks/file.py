@@ -23,6 +23,7 @@ from klimb.declarations import Fraction, LongText, Matching, PathText, Seed, Sho
 from klimb.own_parts import LOCATION, PREFIX
 from klimb.tasks.answers import TRUSTED_VERIFIERS, VERIFIERS, VerifierScore, as_integer
 from klimb.tasks.protocol import (
+    MOST_UNUSABLE,
     QUESTION_SLOT,
     Problem,
     ProblemSet,
@@ -176,6 +177,9 @@ class FileSettings:
     """The user's message; {question} stands for the question."""
     system_prompt: LongText | None = None
     """System message; without it the model's chat template decides."""
+    max_unusable_fraction: Fraction = MOST_UNUSABLE
+    """Share of the problems that may be left out because the model cannot be asked them (too long for its positions,
+    refused by its chat template); with more the run is refused before its first step. 0 refuses any."""
     held_out_path: PathText | None = None
     """A second file with the held-out problems; without it a share of the first is held out."""
     held_out_fraction: Fraction = 0.1

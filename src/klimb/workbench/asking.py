@@ -34,7 +34,14 @@ _EXPRESSION = re.compile(r"[\s\d+*()-]+")
 
 
 def read_pairs(section: CloningConfig, *, task: TaskSettings | None, asked: Sequence[Prompt]) -> list[Pair]:
-    """Return the pairs to imitate, asked as the run asks unless the section says otherwise.
+    """Return the pairs of `read_placed_pairs`, without their places."""
+    return [pair for _, pair in read_placed_pairs(section, task=task, asked=asked)]
+
+
+def read_placed_pairs(
+    section: CloningConfig, *, task: TaskSettings | None, asked: Sequence[Prompt]
+) -> list[tuple[str, Pair]]:
+    """Return the pairs to imitate with their place in the file, asked as the run asks unless the section says not to.
 
     The question stands in the task's template, behind the messages that all prompts of the run begin with, such as a
     system message. Questions that all have the template's words already stay as they are.
@@ -47,7 +54,7 @@ def read_pairs(section: CloningConfig, *, task: TaskSettings | None, asked: Sequ
     Raises:
         ConfigError: a row has no text in one of the two columns.
     """
-    questions, responses = _columns(section)
+    places, questions, responses = _columns(section)
     template = section.template
     if template == AS_THE_TASK:
         template = QUESTION_SLOT if task is None else template_of(task, questions)
@@ -55,19 +62,19 @@ def read_pairs(section: CloningConfig, *, task: TaskSettings | None, asked: Sequ
             template = QUESTION_SLOT
     lead = _lead_of(section, asked)
     return [
-        ((*lead, *chat(question, template=template)), response)
-        for question, response in zip(questions, responses, strict=True)
+        (place, ((*lead, *chat(question, template=template)), response))
+        for place, question, response in zip(places, questions, responses, strict=True)
     ]
 
 
-def _columns(section: CloningConfig) -> tuple[list[str], list[str]]:
+def _columns(section: CloningConfig) -> tuple[list[str], list[str], list[str]]:
     rows = read_rows(Path(section.path))
     for row in rows:
         for column in (section.prompt, section.response):
             if not isinstance(row.values.get(column), str):
                 raise ConfigError(f"{row.place}: column {column!r} must hold a text; see cloning.prompt and .response")
     questions, responses = ([str(row.values[column]) for row in rows] for column in (section.prompt, section.response))
-    return questions, responses
+    return [row.place for row in rows], questions, responses
 
 
 def template_of(task: TaskSettings, questions: Sequence[str]) -> str:
