@@ -233,3 +233,204 @@ def test_an_answer_column_that_is_misspelt_or_was_named_is_still_missed(tmp_path
     path = write_jsonl(tmp_path / "d.jsonl", [dict(zip(columns, ("a", "b"), strict=True))])
     with pytest.raises(ValueError, match=f"has no column '{answer}'"):
         from_file(path, reward=OWN_REWARD, answer=answer)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "d.jsonl",
+            b'{"question": "a", "answer": "1"}\n{"question": "b", "answer": "1", "answer": "2"}\n',
+            "line 2.*'answer'",
+        ),
+        ("d.jsonl", b'{"question": "a", "answer": "1", "meta": {"x": 1, "x": 2}}\n', "line 1: .*a name twice .*'x'"),
+        ("d.csv", b"question,answer,answer\na,1,2\n", "the column 'answer' is there twice"),
+    ],
+)
+def test_a_name_twice_in_one_row_is_an_error_as_at_import(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        from_file(tmp_path / name, held_out_fraction=0)
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+CONVERSATIONS = [
+    {"question": [user("Hello"), assistant("Hi."), user(f"And {n} + 1?")], "answer": str(n + 1)} for n in range(20)
+]
+
+
+def as_json_cells(rows):
+    return [{**row, "question": json.dumps(row["question"])} for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("d.jsonl", write_jsonl),
+        ("d.parquet", write_parquet),
+        ("d.csv", lambda path: write_csv(path, as_json_cells(CONVERSATIONS))),
+    ],
+)
+def test_a_conversation_is_asked_as_it_is_in_each_format(tmp_path, name, write):
+    path = tmp_path / name
+    task = from_file(write(path) if name == "d.csv" else write(path, CONVERSATIONS), held_out_fraction=0.25)
+    assert (len(task.train), len(task.held_out)) == (15, 5)
+    asked = {problem.answer: problem.messages for problem in (*task.train, *task.held_out)}
+    assert asked["8"] == (user("Hello"), assistant("Hi."), user("And 7 + 1?"))
+
+
+def test_text_that_looks_like_messages_is_text_where_lists_can_be_written(tmp_path):
+    text = json.dumps([user("a")])
+    task = from_file(write_jsonl(tmp_path / "d.jsonl", [{"question": text, "answer": "1"}]), held_out_fraction=0)
+    assert task.train[0].messages == (user(text),)
+
+
+def test_a_list_in_a_cell_of_csv_that_is_no_conversation_is_text(tmp_path):
+    rows = [{"question": "[3, 1, 2] sorted?", "answer": "1"}, {"question": "[3, 1, 2]", "answer": "1"}]
+    task = from_file(write_csv(tmp_path / "d.csv", rows), held_out_fraction=0)
+    assert questions(task.train) == {"[3, 1, 2] sorted?", "[3, 1, 2]"}
+
+
+def test_rows_of_verl_are_asked_and_scored_by_a_part_of_a_column(tmp_path):
+    rows = [
+        {
+            "data_source": "x",
+            "prompt": [user(f"Name prime {n}.")],
+            "reward_model": {"style": "rule", "ground_truth": str(n)},
+            "extra_info": {"index": n, "split": "train"},
+        }
+        for n in (2, 3, 5, 7)
+    ]
+    path = write_parquet(tmp_path / "verl.parquet", rows)
+    columns = {"question": "prompt", "answer": "reward_model.ground_truth"}
+    task = from_file(path, reward="integer", held_out_fraction=0, **columns)
+    problem = next(each for each in task.train if each.answer == "5")
+    assert problem.messages == (user("Name prime 5."),)
+    assert json.loads(problem.metadata["extra_info"]) == {"index": 5, "split": "train"}
+    with pytest.raises(ValueError, match=r"no column 'reward_model\.truth'.*mean 'reward_model\.ground_truth'"):
+        from_file(path, question="prompt", answer="reward_model.truth")
+
+
+def test_a_column_of_that_very_name_comes_before_a_part_of_another(tmp_path):
+    rows = [{"question": "a", "b.c": "right", "b": {"c": "wrong"}}]
+    task = from_file(write_jsonl(tmp_path / "d.jsonl", rows), answer="b.c", reward="exact", held_out_fraction=0)
+    assert task.train[0].answer == "right"
+
+
+@pytest.mark.parametrize(
+    ("turns", "message"),
+    [
+        ([user("a"), assistant("b")], "d.jsonl:1: column 'question': .* ends with one of 'assistant'"),
+        ([SYSTEM, user(" ")], "d.jsonl:1: column 'question': the last message is empty"),
+        ([{"role": "tool", "content": "a"}, user("b")], "another role: got 'tool'"),
+        ([user([{"type": "image", "url": "x"}])], "something else than text: a part of type 'image'"),
+        ([{"role": "user", "content": None}], "d.jsonl:1: .* is not text: got NoneType"),
+        (["a", "b"], r"must be text, a number, or chat messages \(\{role, content\}\), got list"),
+        ([], "must be text, a number, or chat messages"),
+    ],
+)
+def test_messages_that_cannot_be_asked_are_named_with_their_line(tmp_path, turns, message):
+    path = write_jsonl(tmp_path / "d.jsonl", [{"question": turns, "answer": "1"}])
+    with pytest.raises(ValueError, match=message):
+        from_file(path, held_out_fraction=0)
+
+
+def test_parts_of_text_are_one_text(tmp_path):
+    rows = [{"question": [user([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])], "answer": "1"}]
+    task = from_file(write_jsonl(tmp_path / "d.jsonl", rows), held_out_fraction=0)
+    assert task.train[0].messages == (user("ab"),)
+
+
+def test_a_template_has_no_place_around_messages(tmp_path):
+    path = write_jsonl(tmp_path / "d.jsonl", CONVERSATIONS)
+    with pytest.raises(ValueError, match=r"d.jsonl:1: .*asked as they are: the template 'Q: \{question\}'"):
+        from_file(path, template="Q: {question}")
+
+
+def test_a_system_message_is_put_before_those_that_have_none(tmp_path):
+    rows = [{"question": [SYSTEM, user("a")], "answer": "1"}, {"question": [user("b")], "answer": "2"}]
+    path = write_jsonl(tmp_path / "d.jsonl", rows)
+    with pytest.warns(UserWarning, match=r"1 of 2 conversations have a system message of their own.*d.jsonl:1"):
+        task = from_file(path, system_prompt="Think.", held_out_fraction=0)
+    asked = {problem.answer: problem.messages for problem in task.train}
+    assert asked == {"1": (SYSTEM, user("a")), "2": ({"role": "system", "content": "Think."}, user("b"))}
+    all_own = write_jsonl(tmp_path / "own.jsonl", rows[:1])
+    with pytest.raises(ValueError, match="system_prompt would do nothing"):
+        from_file(all_own, system_prompt="Think.", held_out_fraction=0)
+
+
+def test_two_questions_are_the_same_if_all_their_messages_are(tmp_path):
+    rows = [
+        {"question": [user("Hello"), assistant("Hi."), user("And?")], "answer": "1"},
+        {"question": [user("Bye"), assistant("So long."), user("And?")], "answer": "2"},
+        {"question": [user("Hello "), assistant("Hi."), user("And?")], "answer": "1"},
+    ]
+    train = write_jsonl(tmp_path / "d.jsonl", rows)
+    with pytest.warns(UserWarning, match="1 rows repeat"):
+        assert len(from_file(train, held_out_fraction=0).train) == 2
+    other = write_jsonl(tmp_path / "h.jsonl", [{"question": rows[1]["question"], "answer": "2"}])
+    with pytest.warns(UserWarning, match="repeat"), pytest.raises(ValueError, match=r"d.jsonl:2 and h.jsonl:1"):
+        from_file(train, held_out_path=other)
+
+
+WORKED = [{"question": f"{n} + 1", "answer": f"One more than {n}. #### {n + 1}"} for n in range(10)]
+
+
+def test_examples_are_earlier_turns_and_the_same_before_every_question_of_both_sides(tmp_path):
+    path = write_jsonl(tmp_path / "d.jsonl", WORKED)
+    settings = {"answer_after": "####", "system_prompt": "Be brief.", "template": "Q: {question}"}
+    task = from_file(path, few_shot=2, held_out_fraction=0.3, **settings)
+    # Three of ten are held out as without examples, and two of the seven others are examples.
+    assert (len(task.train), len(task.held_out)) == (5, 3)
+    assert questions(task.held_out) == questions(from_file(path, held_out_fraction=0.3, **settings).held_out)
+    (lead,) = {json.dumps(problem.messages[:-1]) for problem in (*task.train, *task.held_out)}
+    system, first, said, second, _ = json.loads(lead)
+    assert system == SYSTEM
+    number = int(first["content"].removeprefix("Q: ").partition(" ")[0])
+    assert said == assistant(f"One more than {number}. #### {number + 1}")
+    shown = {first["content"], second["content"]}
+    assert len(shown) == 2 and not shown & questions((*task.train, *task.held_out))
+    assert from_file(path, few_shot=2, held_out_fraction=0.3, **settings) == task
+    assert from_file(path, few_shot=2, held_out_fraction=0.3, seed=1, **settings) != task
+
+
+def test_examples_of_another_file_are_never_a_problem_of_the_run(tmp_path):
+    path = write_jsonl(tmp_path / "d.jsonl", WORKED[:4])
+    shots = write_jsonl(tmp_path / "shots.jsonl", WORKED[3:6])
+    task = from_file(path, few_shot=2, few_shot_path=shots, answer_after="####", held_out_fraction=0.25)
+    assert len(task.train) + len(task.held_out) == 4
+    for problem in (*task.train, *task.held_out):
+        assert {turn["content"] for turn in problem.messages[:-1] if turn["role"] == "user"} == {"4 + 1", "5 + 1"}
+    with pytest.raises(ValueError, match="few_shot = 3 examples are wanted, and there are 2 that are no problem"):
+        from_file(path, few_shot=3, few_shot_path=shots, held_out_fraction=0.25)
+
+
+def test_a_conversation_as_an_example_leaves_its_system_message_out(tmp_path):
+    path = write_jsonl(tmp_path / "d.jsonl", [{"question": [user("a")], "answer": "1"}])
+    shots = write_jsonl(tmp_path / "shots.jsonl", [{"question": [SYSTEM, user("b")], "answer": "2"}])
+    task = from_file(path, few_shot=1, few_shot_path=shots, held_out_fraction=0)
+    assert task.train[0].messages == (user("b"), assistant("2"), user("a"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"few_shot": 4}, "few_shot = 4 takes every training problem"),
+        ({"few_shot": 5}, "few_shot = 5 examples are wanted, and there are 4"),
+        ({"few_shot_path": "shots.jsonl"}, "few_shot is 0"),
+        ({"few_shot": 1, "answer": "", "reward": "python:tests.no.function"}, "needs an answer column"),
+        ({"few_shot": -1}, r"few_shot must be in \[0, 100\], got -1"),
+    ],
+)
+def test_examples_that_cannot_be_drawn_are_refused(tmp_path, settings, message):
+    path = write_jsonl(tmp_path / "d.jsonl", WORKED[:5])
+    with pytest.raises(ValueError, match=message):
+        from_file(path, held_out_fraction=0.2, **settings)

@@ -141,3 +141,29 @@ def test_differences_are_counted_by_system_message_and_by_wording():
 def test_questions_that_happen_to_begin_alike_are_no_wording_where_the_template_is_known():
     training = [chat(f"What is the capital of {name}?") for name in ("Peru", "Chad", "Laos", "Fiji")]
     assert find_differences({"training": training, "the warm-up": [chat("Who wrote it?")]}, template="{question}") == ()
+
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+def turns(*texts: str, system=()):
+    roles = ("user", "assistant")
+    return (*system, *({"role": roles[number % 2], "content": text} for number, text in enumerate(texts)))
+
+
+def test_conversations_with_turns_of_their_own_differ_by_their_system_message_alone():
+    trained = [turns("a", "b", "c"), turns("d", "e", "f"), turns("g")]
+    assert find_differences({"training": trained, "the evaluations": [turns("h", "i", "j")]}, template=None) == ()
+    led = [turns("h", "i", "j", system=[SYSTEM])]
+    (found,) = find_differences({"training": trained, "the evaluations": led}, template=None)
+    assert "1 of 1 prompts of the evaluations" in found
+
+
+def test_the_warm_up_begins_with_the_examples_before_every_question(tmp_path):
+    rows = tmp_path / "pairs.jsonl"
+    rows.write_text(as_lines([{"prompt": "q", "response": "r"}]))
+    asked = [turns("example", "shown", "a", system=[SYSTEM]), turns("example", "shown", "b", system=[SYSTEM])]
+    pairs = pairs_of({"cloning": {"path": str(rows)}}, asked=asked)
+    assert pairs[0][0] == turns("example", "shown", "q", system=[SYSTEM])
+    conversations = [turns("a", "b", "c", system=[SYSTEM]), turns("d", "e", "f", system=[SYSTEM])]
+    assert pairs_of({"cloning": {"path": str(rows)}}, asked=conversations)[0][0] == turns("q", system=[SYSTEM])

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from klimb.policies.policy import Policy, ScoredTokens
     from klimb.policies.reference import Snapshot
     from klimb.policies.settings import LoraSettings, ModelSettings
-    from klimb.policies.tokenizing import TokenMismatch, ids_of_tokens, with_token_ids
+    from klimb.policies.tokenizing import (
+        TokenMismatch,
+        UnusableSample,
+        fit_sample,
+        ids_of_tokens,
+        why_no_room,
+        with_token_ids,
+    )
     from klimb.policies.value_head import ValueHead
 
 __all__ = [
@@ -25,14 +32,17 @@ __all__ = [
     "Snapshot",
     "TokenLogProbs",
     "TokenMismatch",
+    "UnusableSample",
     "ValueHead",
     "cache_folder",
+    "fit_sample",
     "gradients_in_place",
     "ids_of_tokens",
     "keep_freed_memory",
     "load_model",
     "load_policy",
     "token_log_probs",
+    "why_no_room",
     "with_token_ids",
 ]
 

@@ -19,6 +19,10 @@ FIRST_PRIVATE_USE, LAST_PRIVATE_USE = 0xE000, 0xF8FF
 """Characters to which Unicode gives no meaning; two of them stand in for control-token text while a template runs."""
 
 
+class PromptError(ValueError):
+    """Messages that cannot become a prompt of this tokenizer, while others can."""
+
+
 def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> tuple[int, ...]:
     """Token ids of the messages in the tokenizer's chat template, up to where the assistant's answer begins.
 
@@ -27,22 +31,30 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message])
     `apply_chat_template(messages, add_generation_prompt=True)`.
 
     Raises:
-        ValueError: there are no messages or no chat template, or the tokenizer cannot keep such text apart.
+        PromptError: there are no messages, the template refuses them or makes no token of them, or the tokenizer cannot
+            keep such text apart.
+        ValueError: there is no chat template.
     """
     if not messages:
-        raise ValueError("a prompt needs at least one message, got none")
+        raise PromptError("a prompt needs at least one message, got none")
     if not tokenizer.chat_template:
         raise ValueError(
             f"the tokenizer of {tokenizer.name_or_path!r} has no chat template, so messages cannot become a prompt; "
-            "set policy.tokenizer.chat_template, or use an instruction-tuned model"
+            "set model.chat_template, or use an instruction-tuned model"
         )
     control = _control_tokens(tokenizer)
     if any(token in text for token in control for message in messages for text in _texts(message)):
-        return _render_with_control_text(tokenizer, messages, control)
+        return _require_tokens(tokenizer, _render_with_control_text(tokenizer, messages, control))
     rendered = _apply_template(tokenizer, messages)
     ids = _encode(tokenizer, rendered)
     _check_num_control(tokenizer, ids, control, expected=len(re.findall(_any_of(control), rendered)))
-    return tuple(ids)
+    return _require_tokens(tokenizer, tuple(ids))
+
+
+def _require_tokens(tokenizer: PreTrainedTokenizerBase, ids: tuple[int, ...]) -> tuple[int, ...]:
+    if not ids:
+        raise PromptError(f"the chat template of {tokenizer.name_or_path!r} makes no token of the messages")
+    return ids
 
 
 def _texts(message: Message) -> tuple[str, str]:
@@ -57,7 +69,20 @@ def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 def _apply_template(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
     conversation = [{"role": message["role"], "content": message["content"]} for message in messages]
-    return str(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True))
+    try:
+        return str(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True))
+    # A template is a program: besides what it raises itself it may raise anything.
+    except Exception as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise PromptError(
+            f"the chat template of {tokenizer.name_or_path!r} refuses messages of {roles}: {_words_of(error)}"
+        ) from error
+
+
+def _words_of(error: Exception) -> str:
+    """Return a template's own words in one line; with the kind of error unless the template raised it itself."""
+    words = " ".join(str(error).split())
+    return words if type(error).__name__ == "TemplateError" else f"{type(error).__name__}: {words}"
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str, *, split_special_tokens: bool = False) -> list[int]:
@@ -81,7 +106,7 @@ def _render_with_control_text(
     ]
     rendered = _apply_template(tokenizer, masked)
     if _encode_in_parts(tokenizer, rendered, control) != _encode(tokenizer, rendered):
-        raise ValueError(
+        raise PromptError(
             "a message holds text that spells a control token, and this tokenizer does not encode text piece by piece "
             f"as it does the whole, so it cannot be kept apart exactly; remove any of {control} from the messages"
         )
@@ -98,7 +123,7 @@ def _check_num_control(
     control_ids = {_id_of(tokenizer, token) for token in control if token != tokenizer.unk_token}
     found = sum(i in control_ids for i in ids)
     if found > expected:
-        raise ValueError(
+        raise PromptError(
             f"this tokenizer makes {found} control tokens where the chat template has {expected}; a message holds text "
             f"that it reads as one of {control}, which must be removed"
         )

@@ -1,5 +1,7 @@
 """Texts of a log to token ids, and a check that ids and text of a sample are one response of this policy's tokenizer.
 
+What the policy can take: prompts with room for an answer, samples within its positions.
+
 Ids that are not exactly the text would make every log-probability that of another response, without any error. So what
 does not fit is refused, and nothing is repaired.
 """
@@ -9,16 +11,71 @@ from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
-from klimb.experience import Sample
+from klimb.experience import Message, Sample
 from klimb.policies.policy import Policy, find_foreign
-from klimb.policies.tokenizer import decode_ids, vocabulary_of
+from klimb.policies.tokenizer import PromptError, decode_ids, vocabulary_of
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 """What decoders write for bytes that are no whole character."""
 
 
-class TokenMismatch(ValueError):
+class UnusableSample(ValueError):
+    """A sample that this policy cannot score, while it can others.
+
+    Attributes:
+        reason: without the sample's own values, so that samples can be counted by it.
+    """
+
+    reason = "this model cannot score it"
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or type(self).reason
+
+
+class TokenMismatch(UnusableSample):
     """Text and token ids do not belong together under this tokenizer."""
+
+    reason = "text and token ids are not of this model's tokenizer"
+
+
+def why_no_room(policy: Policy, messages: Sequence[Message], *, max_new_tokens: int) -> str:
+    """Return why the policy cannot answer these messages with so many tokens; empty where it can.
+
+    Raises:
+        ValueError: the tokenizer has no chat template, so that no message can become a prompt.
+    """
+    try:
+        ids = policy.render(messages)
+    except PromptError as error:
+        return str(error)
+    place = find_foreign(ids, policy.num_vocab)
+    if place is not None:
+        return f"token {place} of the prompt has the id {ids[place]}, and the model knows 0 to {policy.num_vocab - 1}"
+    room = policy.max_positions
+    if room is None or len(ids) + max_new_tokens <= room:
+        return ""
+    return (
+        f"the prompt has {len(ids)} tokens, and with an answer of {max_new_tokens} it needs more than the model's "
+        f"{room} positions"
+    )
+
+
+def fit_sample(policy: Policy, sample: Sample) -> Sample:
+    """Return the sample as `with_token_ids` does, known to be no longer than the model's positions.
+
+    Raises:
+        UnusableSample: naming the sample and why it cannot be scored.
+        ValueError: the tokenizer has no chat template.
+    """
+    complete = with_token_ids(policy, sample)
+    length, room = len(complete.prompt_ids) + len(complete.response_ids), policy.max_positions
+    if room is not None and length > room:
+        raise UnusableSample(
+            f"sample {sample.sample_id}: {length} tokens are more than the model's context of {room}",
+            reason=f"longer than the model's context of {room} tokens",
+        )
+    return complete
 
 
 def with_token_ids(policy: Policy, sample: Sample) -> Sample:
@@ -32,7 +89,8 @@ def with_token_ids(policy: Policy, sample: Sample) -> Sample:
 
     Raises:
         TokenMismatch: naming the sample and what does not fit.
-        ValueError: the prompt cannot be rendered (no messages, no chat template).
+        UnusableSample: the prompt cannot be rendered (no messages, or the chat template refuses them).
+        ValueError: the tokenizer has no chat template.
     """
     if (sample.prompt_ids or sample.response_ids) and sample.tokenizer not in ("", policy.fingerprint):
         raise TokenMismatch(
@@ -46,15 +104,22 @@ def with_token_ids(policy: Policy, sample: Sample) -> Sample:
         _check_ids(policy, sample, sample.prompt_ids, "prompt_ids")
     if sample.prompt_ids and sample.response_ids:
         return sample
-    completed = replace(
-        sample,
-        prompt_ids=sample.prompt_ids or tuple(policy.render(sample.prompt)),
-        tokenizer=policy.fingerprint,
-    )
+    completed = replace(sample, prompt_ids=sample.prompt_ids or _render(policy, sample), tokenizer=policy.fingerprint)
     if sample.response_ids:
         return completed
     response_ids = _encode(policy, sample)
+    _check_ids(policy, sample, response_ids, "response_ids")
     return replace(completed, response_ids=response_ids, log_mu=None, log_mu_provenance="absent", log_ref=None)
+
+
+def _render(policy: Policy, sample: Sample) -> tuple[int, ...]:
+    try:
+        ids = tuple(policy.render(sample.prompt))
+    except PromptError as error:
+        message = f"sample {sample.sample_id}: {error}"
+        raise UnusableSample(message, reason="the prompt cannot be rendered") from error
+    _check_ids(policy, sample, ids, "prompt_ids")
+    return ids
 
 
 def ids_of_tokens(policy_or_tokenizer: Policy | PreTrainedTokenizerBase, tokens: Sequence[bytes]) -> tuple[int, ...]:

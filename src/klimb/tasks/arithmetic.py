@@ -16,7 +16,16 @@ from annotated_types import Ge, Le, MaxLen
 
 from klimb.declarations import Fraction, LongText, Matching, Seed, configurable, require
 from klimb.tasks.answers import verify_integer
-from klimb.tasks.protocol import QUESTION_SLOT, Problem, ProblemSet, Response, Score, chat, right_or_wrong
+from klimb.tasks.protocol import (
+    MOST_UNUSABLE,
+    QUESTION_SLOT,
+    Problem,
+    ProblemSet,
+    Response,
+    Score,
+    chat,
+    right_or_wrong,
+)
 from klimb.tasks.python_rewards import TASKS_OWN, RewardOrTask, as_written, with_reward
 from klimb.tasks.splits import split
 from klimb.tasks.truncation import WrongIfCut
@@ -77,6 +86,9 @@ class ArithmeticSettings:
     """`task` is the task's own reward; `python:module.function` calls yours, in a process of its own."""
     system_prompt: LongText | None = None
     """System message; without it the model's chat template decides."""
+    max_unusable_fraction: Fraction = MOST_UNUSABLE
+    """Share of the problems that may be left out because the model cannot be asked them (too long for its positions,
+    refused by its chat template); with more the run is refused before its first step. 0 refuses any."""
 
     def __post_init__(self) -> None:
         if not set(self.operators) <= set(OPERATORS) or not 0 < len(self.operators) == len(set(self.operators)):

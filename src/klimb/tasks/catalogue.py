@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from klimb.declarations import OWN_KIND, OwnName, Parameters, Seed, configurable
+from klimb.declarations import OWN_KIND, Fraction, OwnName, Parameters, Seed, configurable
 from klimb.own_parts import is_object, is_own, load_function, load_part
 from klimb.tasks.arithmetic import ArithmeticSettings
 from klimb.tasks.file import FileSettings
 from klimb.tasks.in_process import scored_where_it_can
-from klimb.tasks.protocol import ProblemSet, Task, did_you_mean
+from klimb.tasks.protocol import MOST_UNUSABLE, ProblemSet, Task, did_you_mean
 from klimb.tasks.python_rewards import TASKS_OWN, RewardOrTask, as_written, with_reward
 from klimb.tasks.reasoning_gym import ReasoningGymSettings
 
@@ -37,6 +37,11 @@ class TaskSettings(Protocol):
     @property
     def reward(self) -> str:
         """The name of its reward, or where one's own is."""
+        ...
+
+    @property
+    def max_unusable_fraction(self) -> float:
+        """Share of the problems that may be left out because the model cannot be asked them."""
         ...
 
     def make_task(self) -> ProblemSet:
@@ -66,6 +71,9 @@ class OwnTask:
     """Handed to your function, which should draw the problems and the split from it alone."""
     reward: RewardOrTask = TASKS_OWN
     """`task` is the task's own reward; `python:module.function` calls another, in a process of its own."""
+    max_unusable_fraction: Fraction = MOST_UNUSABLE
+    """Share of the problems that may be left out because the model cannot be asked them (too long for its positions,
+    refused by its chat template); with more the run is refused before its first step. 0 refuses any."""
 
     def make_task(self) -> ProblemSet:
         """Return the problems that the function gives, with their reward.

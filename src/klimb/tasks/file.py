@@ -15,14 +15,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from annotated_types import MaxLen
+from annotated_types import Ge, Le, MaxLen
 
 from klimb.declarations import Fraction, LongText, Matching, PathText, Seed, ShortText, configurable
+from klimb.experience.importing.strict_json import DECODER
 from klimb.own_parts import LOCATION, PREFIX
 from klimb.tasks.answers import TRUSTED_VERIFIERS, VERIFIERS, VerifierScore, as_integer
+from klimb.tasks.conversations import (
+    as_example,
+    conversation_key,
+    find_cell,
+    find_messages,
+    names_of,
+    put_examples_first,
+    put_system_first,
+)
 from klimb.tasks.protocol import (
+    MOST_UNUSABLE,
     QUESTION_SLOT,
     Problem,
     ProblemSet,
@@ -35,6 +46,9 @@ from klimb.tasks.python_rewards import PythonReward, as_written
 from klimb.tasks.splits import split
 from klimb.tasks.truncation import WrongIfCut
 
+if TYPE_CHECKING:  # for annotations only, as in protocol
+    from klimb.experience.samples import Message
+
 UTF8_BOM = b"\xef\xbb\xbf"
 
 
@@ -43,10 +57,23 @@ LONGEST_SHOWN = 60
 
 @dataclass(frozen=True)
 class Row:
-    """One record and where it is: `place` is `data.jsonl:17` for people."""
+    """One record and where it is: `place` is `data.jsonl:17` for people; `is_text` where every cell is text."""
 
     place: str
     values: Mapping[str, object]
+    is_text: bool = False
+
+    def has(self, column: str) -> bool:
+        """Return whether there is such a column, or part of one."""
+        try:
+            self.cell(column)
+        except KeyError:
+            return False
+        return True
+
+    def cell(self, column: str) -> object:
+        """Return what a column holds; a dot leads into an object: `reward_model.ground_truth`."""
+        return find_cell(self.values, column, is_text=self.is_text)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -84,14 +111,14 @@ def read_jsonl(path: Path) -> Iterator[Row]:
 def parse_object(line: bytes, place: str) -> dict[str, object]:
     """Return the JSON object on a line, or raises ValueError with the place."""
     try:
-        parsed = json.loads(line.decode("utf-8"))
+        parsed = DECODER.decode(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{place}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8"
         ) from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{place}: not JSON: {error.msg} at column {error.colno}; got {short(line)}") from error
-    except (RecursionError, ValueError) as error:  # nested or digits without end
+    except (RecursionError, ValueError) as error:  # nested or digits without end, or a name twice in one object
         raise ValueError(f"{place}: JSON that cannot be read: {error}; got {short(line)}") from error
     if not isinstance(parsed, dict):
         raise ValueError(f"{place}: expected an object {{...}}, one per line, got {short(line)}")
@@ -122,15 +149,24 @@ def read_csv(path: Path) -> Iterator[Row]:
         raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8") from error
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
+        names = list(reader.fieldnames or ())
+        check_names(names, path)
         for values in reader:
             if None in values or None in values.values():
                 raise ValueError(
-                    f"{path}, line {reader.line_num}: expected {len(reader.fieldnames or ())} cells as in the first "
+                    f"{path}, line {reader.line_num}: expected {len(names)} cells as in the first "
                     "line; put text that contains commas between double quotes"
                 )
-            yield Row(f"{path.name}:{reader.line_num}", values)
+            yield Row(f"{path.name}:{reader.line_num}", values, is_text=True)
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: not CSV: {error}") from error
+
+
+def check_names(names: Sequence[str], path: Path) -> None:
+    """Raise ValueError if a column is there twice: the second would be read in the place of the first."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{path}: the column {twice!r} is there twice; each needs a name of its own")
 
 
 def read_parquet(path: Path) -> Iterator[Row]:
@@ -156,7 +192,7 @@ FileReward = Annotated[
 @configurable
 @dataclass(frozen=True, kw_only=True)
 class FileSettings:
-    """Your own questions from a .jsonl, .csv or .parquet file."""
+    """Your own questions, or conversations, from a .jsonl, .csv or .parquet file."""
 
     subject: ClassVar[str] = "path"
 
@@ -165,25 +201,43 @@ class FileSettings:
     path: PathText
     """The data file, relative to the working directory."""
     question: ShortText = "question"
-    """Column with the question."""
+    """Column with the question: a text, or chat messages that end with the user's. A dot leads into an object, as in
+    `extra_info.question`."""
     answer: Annotated[str, MaxLen(200)] = USUAL_ANSWER
-    """Column with the reference answer; a reward of your own may do without. Empty if there is none."""
+    """Column with the reference answer, as in `reward_model.ground_truth`; a reward of your own may do without. Empty
+    if there is none."""
     answer_after: Annotated[str, MaxLen(200)] = ""
     """Keep of the answer only what follows this mark (`####` for GSM8K); empty keeps all."""
     reward: FileReward = "math-verify"
     """How a response is compared with the answer, or `python:module.function` for a reward of your own."""
     template: QuestionTemplate = QUESTION_SLOT
-    """The user's message; {question} stands for the question."""
+    """The user's message; {question} stands for the question. Messages are asked as they are, without a template."""
     system_prompt: LongText | None = None
-    """System message; without it the model's chat template decides."""
+    """System message; without it the model's chat template decides. Messages with one of their own keep that."""
+    max_unusable_fraction: Fraction = MOST_UNUSABLE
+    """Share of the problems that may be left out because the model cannot be asked them (too long for its positions,
+    refused by its chat template); with more the run is refused before its first step. 0 refuses any."""
     held_out_path: PathText | None = None
     """A second file with the held-out problems; without it a share of the first is held out."""
     held_out_fraction: Fraction = 0.1
     """Share of the questions held out when there is no second file."""
+    few_shot: Annotated[int, Ge(0), Le(100)] = 0
+    """Examples that stand before each question, as earlier turns of user and assistant; the same for all. The assistant
+    says the whole answer column."""
+    few_shot_path: PathText | None = None
+    """A file of the same columns with the examples; without it they are taken out of the training problems."""
     seed: Seed = 0
-    """Draws the split."""
+    """Draws the split and the examples."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.few_shot <= 100:
+            raise ValueError(f"few_shot must be in [0, 100], got {self.few_shot}")
+        if self.few_shot_path is not None and not self.few_shot:
+            raise ValueError(
+                f"few_shot_path = {self.few_shot_path!r} is given and few_shot is 0: say how many examples"
+            )
+        if self.few_shot and not self.answer:
+            raise ValueError(f"few_shot = {self.few_shot} needs an answer column: it is what the assistant says")
         score_function(self.reward)
         if not self.answer and self.needs_answer:
             raise ValueError(
@@ -198,9 +252,9 @@ class FileSettings:
     def make_task(self) -> ProblemSet:
         """Return the problems of the file. The columns not named here become metadata.
 
-        A question is never on both sides. Rows that repeat an earlier question and its answer are left out with a
-        warning. A reward of one's own gets an empty text where an answer's cell is empty, and everywhere if no row has
-        the column `answer`.
+        A question, with all messages before it, is never on both sides. Rows that repeat an earlier question and its
+        answer are left out with a warning. A reward of one's own gets an empty text where an answer's cell is empty,
+        and everywhere if no row has the column `answer`.
 
         Raises:
             ValueError: naming the file, the line or the column, for anything that cannot be read.
@@ -218,10 +272,36 @@ class FileSettings:
         problems = read_problems(Path(self.path), self)
         if self.held_out_path is None:
             random.Random(self.seed).shuffle(problems)
-            return split(problems, self.held_out_fraction)
+            return self._with_examples(*split(problems, self.held_out_fraction))
         held_out = read_problems(Path(self.held_out_path), self)
         check_disjoint(problems, held_out)
-        return problems, held_out
+        return self._with_examples(problems, held_out)
+
+    def _with_examples(self, train: list[Problem], held_out: list[Problem]) -> tuple[list[Problem], list[Problem]]:
+        """Return both sides asked after the examples, which are no problem of either."""
+        if not self.few_shot:
+            return train, held_out
+        path = Path(self.few_shot_path or self.path)
+        given = train if self.few_shot_path is None else read_problems(path, self)
+        asked = {question_of(problem) for problem in held_out}
+        if self.few_shot_path is not None:
+            asked |= {question_of(problem) for problem in train}
+        candidates = [problem for problem in given if question_of(problem) not in asked]
+        if len(candidates) < self.few_shot:
+            raise ValueError(
+                f"{path}: few_shot = {self.few_shot} examples are wanted, and there are {len(candidates)} that are no "
+                "problem of the run; ask for fewer, or name another file in few_shot_path"
+            )
+        chosen = random.Random(f"few shot {self.seed}").sample(candidates, self.few_shot)
+        answers = read_answers(path, self)
+        turns = tuple(turn for example in chosen for turn in as_example(example, answers[example.problem_id]))
+        taken = {question_of(example) for example in chosen}
+        left = [problem for problem in train if question_of(problem) not in taken]
+        if not left and train:
+            raise ValueError(f"{path}: few_shot = {self.few_shot} takes every training problem; ask for fewer")
+        return [put_examples_first(each, turns) for each in left], [
+            put_examples_first(each, turns) for each in held_out
+        ]
 
 
 def from_file(path: str | Path, **settings: Any) -> ProblemSet:
@@ -238,9 +318,34 @@ def read_problems(path: Path, settings: FileSettings) -> list[Problem]:
     column = answer_column(rows, path, settings)
     check_columns(rows, path, [settings.question] if column is None else [settings.question, column])
     problems = [as_problem(row, column, settings) for row in rows]
+    check_system_messages(problems, path, settings)
     if settings.reward == "integer":
         check_integers(problems)
     return without_repetitions(problems, path)
+
+
+def read_answers(path: Path, settings: FileSettings) -> dict[str, str]:
+    """Return place -> the whole answer of its row, with what stands before the mark of `answer_after`."""
+    answer = settings.answer
+    return {row.place: as_text(row.cell(answer), answer, row.place) for row in read_rows(path) if row.has(answer)}
+
+
+def check_system_messages(problems: Sequence[Problem], path: Path, settings: FileSettings) -> None:
+    """Say where a conversation has a system message of its own; raise ValueError if the given one is never used."""
+    if settings.system_prompt is None:
+        return
+    own = [each for each in problems if each.messages[0]["content"] != settings.system_prompt]
+    if len(own) == len(problems):
+        raise ValueError(
+            f"{path}: every conversation has a system message of its own, so system_prompt would do nothing; leave it "
+            "out, or take the messages out of the file"
+        )
+    if own:
+        warnings.warn(
+            f"{path}: {len(own)} of {len(problems)} conversations have a system message of their own, which they keep; "
+            f"system_prompt is put before the others (the first of its own is {own[0].problem_id})",
+            stacklevel=7,
+        )
 
 
 def score_function(reward: str) -> ScoreFunction:
@@ -259,8 +364,8 @@ def check_columns(rows: list[Row], path: Path, wanted: Sequence[str]) -> list[Ro
     """Return the rows if each has the wanted columns; else raises, naming the columns there are."""
     for row in rows:
         for column in wanted:
-            if column not in row.values:
-                present = [name for name in row.values if name is not None]
+            if not row.has(column):
+                present = names_of(row.values)
                 raise ValueError(
                     f"{path} has no column {column!r} (row {row.place}); its columns are {', '.join(present)}"
                     f"{did_you_mean(column, present)}"
@@ -275,7 +380,7 @@ def answer_column(rows: Sequence[Row], path: Path, settings: FileSettings) -> st
     there is a slip: those are left to `check_columns`.
     """
     answer = settings.answer
-    if settings.needs_answer or answer != USUAL_ANSWER or any(answer in row.values for row in rows):
+    if settings.needs_answer or answer != USUAL_ANSWER or any(row.has(answer) for row in rows):
         return answer or None
     if any(did_you_mean(answer, [name for name in row.values if name is not None]) for row in rows):
         return answer
@@ -289,7 +394,6 @@ def answer_column(rows: Sequence[Row], path: Path, settings: FileSettings) -> st
 
 def as_problem(row: Row, answer: str | None, settings: FileSettings) -> Problem:
     """Return the problem of one row, with the answer of this column."""
-    text = as_text(row.values[settings.question], settings.question, row.place)
     metadata = {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         for name, value in row.values.items()
@@ -297,17 +401,33 @@ def as_problem(row: Row, answer: str | None, settings: FileSettings) -> Problem:
     }
     return Problem(
         problem_id=row.place,
-        messages=chat(text, system_prompt=settings.system_prompt, template=settings.template),
+        messages=as_messages(row, settings),
         answer=reference_answer(row, answer, settings),
         metadata=metadata,
     )
 
 
+def as_messages(row: Row, settings: FileSettings) -> tuple[Message, ...]:
+    """Return what one row asks: its question in the template, or its own messages."""
+    column, cell = settings.question, row.cell(settings.question)
+    own = find_messages(cell, column, row.place, is_text=row.is_text)
+    if own is None:
+        expected = "text, a number, or chat messages ({role, content})"
+        text = as_text(cell, column, row.place, expected=expected)
+        return chat(text, system_prompt=settings.system_prompt, template=settings.template)
+    if settings.template != QUESTION_SLOT:
+        raise ValueError(
+            f"{row.place}: column {column!r} holds chat messages, which are asked as they are: the template "
+            f"{settings.template[:60]!r} has no place there; leave it out"
+        )
+    return put_system_first(own, settings.system_prompt)
+
+
 def reference_answer(row: Row, answer: str | None, settings: FileSettings) -> str:
     """Return the answer of one row; empty where there is none and the reward needs none."""
-    if answer is None or (not settings.needs_answer and is_empty(row.values[answer])):
+    if answer is None or (not settings.needs_answer and is_empty(row.cell(answer))):
         return ""
-    reference, mark = as_text(row.values[answer], answer, row.place), settings.answer_after
+    reference, mark = as_text(row.cell(answer), answer, row.place), settings.answer_after
     if not mark:
         return reference
     if mark not in reference:
@@ -320,12 +440,12 @@ def is_empty(cell: object) -> bool:
     return cell is None or (isinstance(cell, float) and math.isnan(cell)) or str(cell).strip() == ""
 
 
-def as_text(cell: object, column: str, place: str) -> str:
+def as_text(cell: object, column: str, place: str, *, expected: str = "text or a number") -> str:
     """Return a question or answer cell as text; raises ValueError unless it is text or a number, and not empty."""
     if is_empty(cell):
         raise ValueError(f"{place}: column {column!r} is empty")
     if isinstance(cell, bool) or not isinstance(cell, str | int | float):
-        raise ValueError(f"{place}: column {column!r} must be text or a number, got {type(cell).__name__}: {cell!r}")
+        raise ValueError(f"{place}: column {column!r} must be {expected}, got {type(cell).__name__}: {cell!r}")
     return str(cell)
 
 
@@ -339,14 +459,14 @@ def check_integers(problems: Sequence[Problem]) -> None:
             )
 
 
-def question_of(problem: Problem) -> str:
-    """Return what makes two problems the same: the user's message, white space aside."""
-    return " ".join(problem.messages[-1]["content"].split())
+def question_of(problem: Problem) -> tuple[tuple[str, str], ...]:
+    """Return what makes two problems the same: all messages, white space aside."""
+    return conversation_key(problem.messages)
 
 
 def without_repetitions(problems: Sequence[Problem], path: Path) -> list[Problem]:
     """Return the problems with every question once; raises ValueError if one has two answers."""
-    first: dict[str, Problem] = {}
+    first: dict[tuple[tuple[str, str], ...], Problem] = {}
     for problem in problems:
         known = first.setdefault(question_of(problem), problem)
         if known.answer != problem.answer:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:  # for annotations only: klimb.experience imports torch, which
 QUESTION_SLOT = "{question}"
 
 
+MOST_UNUSABLE = 0.1
+"""Share of a task's problems that a model may be unable to be asked, where no other is given."""
+
+
 QuestionTemplate = Annotated[str, MaxLen(20_000), Matching(r"\{question\}", f"a text with {QUESTION_SLOT} in it")]
 
 

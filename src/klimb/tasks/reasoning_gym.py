@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Annotated, Any, ClassVar, Literal
 
-from klimb.declarations import Count, LongText, Parameters, Seed, ShortText, configurable, one_of
+from klimb.declarations import Count, Fraction, LongText, Parameters, Seed, ShortText, configurable, one_of
 from klimb.tasks.answers import EXTRACTIONS
-from klimb.tasks.protocol import QUESTION_SLOT, ProblemSet, QuestionTemplate, did_you_mean
+from klimb.tasks.protocol import MOST_UNUSABLE, QUESTION_SLOT, ProblemSet, QuestionTemplate, did_you_mean
 from klimb.tasks.python_rewards import TASKS_OWN, RewardOrTask, as_written, with_reward
 
 
@@ -39,6 +39,9 @@ class ReasoningGymSettings:
     """The user's message; {question} stands for the question."""
     system_prompt: LongText | None = None
     """System message; without it the model's chat template decides."""
+    max_unusable_fraction: Fraction = MOST_UNUSABLE
+    """Share of the problems that may be left out because the model cannot be asked them (too long for its positions,
+    refused by its chat template); with more the run is refused before its first step. 0 refuses any."""
 
     def __post_init__(self) -> None:
         # A run file asks for at least one of each; from Python a side may stay empty.

@@ -11,7 +11,7 @@ import torch
 
 from klimb.experience import Batch, Message, Sample, collate
 from klimb.losses import Objective
-from klimb.policies import Policy
+from klimb.policies import Policy, why_no_room
 from klimb.training.optimizers import (
     Optimizer,
 )
@@ -58,7 +58,8 @@ def clone(
         on_step: sees the metrics of each optimiser step.
 
     Raises:
-        ValueError: there is no pair, a response is empty, or a loss or gradient is not finite.
+        ValueError: there is no pair, a response is empty, a pair is too long for the model or its prompt is refused by
+            the chat template, or a loss or gradient is not finite.
     """
     if not pairs:
         raise ValueError("clone: no pairs to imitate; check the file they come from")
@@ -83,18 +84,31 @@ def pair_as_sample(policy: Policy, pair: Pair, *, number: int) -> Sample:
     messages, response = pair
     if not response:
         raise ValueError(f"clone: the response of pair {number} is empty; there is nothing to imitate")
-    # Text that looks like a special token is text: data must not be able to end a response early.
-    response_ids = policy.tokenizer(response, add_special_tokens=False, split_special_tokens=True).input_ids
+    reason = why_not_cloned(policy, pair)
+    if reason:
+        raise ValueError(f"clone: pair {number}: {reason}")
     return Sample(
         sample_id=f"pair-{number:06d}",
         group_id=f"pair-{number:06d}",
         prompt=tuple(messages),
         prompt_ids=tuple(policy.render(messages)),
         response=response,
-        response_ids=(*response_ids, policy.end_ids[0]),
+        response_ids=_response_ids(policy, response),
         finish_reason="stop",
         source="log",
     )
+
+
+def why_not_cloned(policy: Policy, pair: Pair) -> str:
+    """Return why the policy cannot imitate the pair: too long, or a prompt that is refused; empty where it can."""
+    messages, response = pair
+    return why_no_room(policy, messages, max_new_tokens=len(_response_ids(policy, response)))
+
+
+def _response_ids(policy: Policy, response: str) -> tuple[int, ...]:
+    # Text that looks like a special token is text: data must not be able to end a response early.
+    ids = policy.tokenizer(response, add_special_tokens=False, split_special_tokens=True).input_ids
+    return (*ids, policy.end_ids[0])
 
 
 def cloning_batch(samples: Sequence[Sample]) -> Batch:

@@ -61,6 +61,8 @@ MAY_DIFFER: Mapping[str, str] = {
     "run.*": PLACE,
     "task.path": CONTENT,
     "task.held_out_path": CONTENT,
+    "task.few_shot_path": CONTENT,
+    "task.max_unusable_fraction": "it refuses a run or not; what is left out does not depend on it",
     "log.path": CONTENT,
     "feedback.path": CONTENT,
 }

@@ -64,6 +64,7 @@ from klimb.training.signals import StopRequest
 from klimb.training.sources.offline import OfflineSource, check_logs
 from klimb.training.state import RunState, capture, fresh_state, restore
 from klimb.training.temperature import find_temperature
+from klimb.training.unusable import check_usable
 
 logger = logging.getLogger(__name__)
 
@@ -192,6 +193,7 @@ def train(
     resume: bool = False,
     identity: Mapping[str, Any] | None = None,
     clock: RunClock | None = None,
+    are_problems_checked: bool = False,
 ) -> TrainResult:
     """Trains the policy in place, at the temperature that the settings give it, and keeps the run in `folder`.
 
@@ -220,8 +222,11 @@ def train(
             of this was made from; None asks it of the arguments.
         clock: of the run, where this process began to work for it before this call; `settings.training.max_seconds`
             is told by it.
+        are_problems_checked: the caller has left out the problems that the policy cannot be asked.
 
     Raises:
+        ValueError: the policy cannot be asked a problem: it leaves no room for an answer, or the chat template refuses
+            it.
         Interrupted: a signal ended the run; its state is saved.
         CheckpointError: the folder holds another run, or the last state could not be saved.
         NonFiniteError: too many steps in a row were not finite.
@@ -240,6 +245,9 @@ def train(
         num_prompts=settings.sampling.num_prompts,
     )
     policy.temperature = find_temperature(settings, logs, needs_log_mu=objective.needs_log_mu)
+    if not are_problems_checked:
+        asked = (*(problems if settings.sources.share("rollout") else ()), *held_out)
+        check_usable(policy, asked, max_new_tokens=settings.sampling.max_new_tokens)
     run = _Run(
         actors=actors,
         objective=objective,

@@ -273,7 +273,7 @@ def _take_offline(logged: OfflineSource, count: int, settings: LoopSettings) -> 
 
 def _why_refused(group: FilteredGroup) -> str:
     reasons = dict.fromkeys(sample.metadata["used"].removeprefix("no: ") for sample in group.samples)
-    return ", ".join(reasons) or "none of its samples fits the policy's tokenizer"
+    return ", ".join(reasons) or "none of its samples fits the policy"
 
 
 def _say_what_is_missing(state: RunState, shares: Mapping[Source, Share], settings: LoopSettings) -> None:

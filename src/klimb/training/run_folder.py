@@ -50,7 +50,7 @@ class RunFolder:
 
     @property
     def prompts(self) -> Path:
-        """How the prompts of training, warm-up and evaluations differ; there is none where they do not."""
+        """How the prompts of training, warm-up and evaluations differ, and what cannot be asked; none without both."""
         return self.path / "prompts.json"
 
     @property
@@ -149,6 +149,7 @@ def read_run(path: Path) -> RunRecord:
         history=tuple(read_history(path)),
         summary=read_tables(folder.summary),
         prompt_differences=tuple(map(str, read_tables(folder.prompts).get("differences", ()))),
+        left_out=tuple(str(found["sentence"]) for found in read_tables(folder.prompts).get("left_out", ())),
     )
 
 

@@ -1,7 +1,7 @@
 """How a run asks: the prompts of its warm-up, its training and its evaluations, and where they differ."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from klimb.errors import ConfigError
@@ -9,6 +9,7 @@ from klimb.experience import Message
 from klimb.tasks import chat
 from klimb.tasks.arithmetic import ArithmeticSettings
 from klimb.tasks.catalogue import TaskSettings
+from klimb.tasks.conversations import has_system
 from klimb.tasks.file import read_rows
 from klimb.tasks.protocol import QUESTION_SLOT
 from klimb.training.cloning import Pair
@@ -34,7 +35,14 @@ _EXPRESSION = re.compile(r"[\s\d+*()-]+")
 
 
 def read_pairs(section: CloningConfig, *, task: TaskSettings | None, asked: Sequence[Prompt]) -> list[Pair]:
-    """Return the pairs to imitate, asked as the run asks unless the section says otherwise.
+    """Return the pairs of `read_placed_pairs`, without their places."""
+    return [pair for _, pair in read_placed_pairs(section, task=task, asked=asked)]
+
+
+def read_placed_pairs(
+    section: CloningConfig, *, task: TaskSettings | None, asked: Sequence[Prompt]
+) -> list[tuple[str, Pair]]:
+    """Return the pairs to imitate with their place in the file, asked as the run asks unless the section says not to.
 
     The question stands in the task's template, behind the messages that all prompts of the run begin with, such as a
     system message. Questions that all have the template's words already stay as they are.
@@ -47,7 +55,7 @@ def read_pairs(section: CloningConfig, *, task: TaskSettings | None, asked: Sequ
     Raises:
         ConfigError: a row has no text in one of the two columns.
     """
-    questions, responses = _columns(section)
+    places, questions, responses = _columns(section)
     template = section.template
     if template == AS_THE_TASK:
         template = QUESTION_SLOT if task is None else template_of(task, questions)
@@ -55,19 +63,19 @@ def read_pairs(section: CloningConfig, *, task: TaskSettings | None, asked: Sequ
             template = QUESTION_SLOT
     lead = _lead_of(section, asked)
     return [
-        ((*lead, *chat(question, template=template)), response)
-        for question, response in zip(questions, responses, strict=True)
+        (place, ((*lead, *chat(question, template=template)), response))
+        for place, question, response in zip(places, questions, responses, strict=True)
     ]
 
 
-def _columns(section: CloningConfig) -> tuple[list[str], list[str]]:
+def _columns(section: CloningConfig) -> tuple[list[str], list[str], list[str]]:
     rows = read_rows(Path(section.path))
     for row in rows:
         for column in (section.prompt, section.response):
             if not isinstance(row.values.get(column), str):
                 raise ConfigError(f"{row.place}: column {column!r} must hold a text; see cloning.prompt and .response")
     questions, responses = ([str(row.values[column]) for row in rows] for column in (section.prompt, section.response))
-    return questions, responses
+    return [row.place for row in rows], questions, responses
 
 
 def template_of(task: TaskSettings, questions: Sequence[str]) -> str:
@@ -84,7 +92,8 @@ def template_of(task: TaskSettings, questions: Sequence[str]) -> str:
 
 def _lead_of(section: CloningConfig, asked: Sequence[Prompt]) -> Prompt:
     if section.system_prompt == AS_THE_TASK:
-        leads = {_as_key(prompt[:-1]): prompt[:-1] for prompt in asked}
+        cut = _lead_cutter(asked)
+        leads = {_as_key(cut(prompt)): cut(prompt) for prompt in asked}
         return next(iter(leads.values())) if len(leads) == 1 else ()
     return () if section.system_prompt == NO_MESSAGE else chat("", system_prompt=section.system_prompt)[:-1]
 
@@ -92,6 +101,20 @@ def _lead_of(section: CloningConfig, asked: Sequence[Prompt]) -> Prompt:
 def _fits(text: str, template: str) -> bool:
     before, _, after = template.partition(QUESTION_SLOT)
     return len(text) > len(before) + len(after) and text.startswith(before) and text.endswith(after)
+
+
+def _lead_cutter(prompts: Sequence[Prompt]) -> Callable[[Prompt], Prompt]:
+    """Return what cuts from a prompt the messages that stand before each question, such as a system message.
+
+    Where the prompts are conversations, each with turns of its own, that is the system message alone.
+    """
+    leads = {_as_key(prompt[:-1]) for prompt in prompts}
+    are_conversations = len(leads) > 1 and any(role == "assistant" for lead in leads for role, _ in lead)
+    return _system_of if are_conversations else lambda prompt: prompt[:-1]
+
+
+def _system_of(prompt: Prompt) -> Prompt:
+    return prompt[: int(has_system(prompt))]
 
 
 def _as_key(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
@@ -102,7 +125,7 @@ def find_differences(sources: Mapping[str, Sequence[Prompt]], *, template: str |
     """Return one sentence for each two sources of prompts of which one asks in another way than the other.
 
     Compared are the messages before the last, which is where a system message stands, and the words that stand around
-    every question.
+    every question; of conversations with turns of their own the system message alone.
 
     Args:
         sources: name -> prompts, the one that counts first.
@@ -112,13 +135,14 @@ def find_differences(sources: Mapping[str, Sequence[Prompt]], *, template: str |
         ("", ())
     ]
     around = template or _words_around([prompt[-1]["content"] for prompt in first])
-    leads = {_as_key(prompt[:-1]) for prompt in first}
+    cut = _lead_cutter(first)
+    leads = {_as_key(cut(prompt)) for prompt in first}
     found: list[str] = []
     for name, prompts in others:
-        num_led = sum(_as_key(prompt[:-1]) not in leads for prompt in prompts)
+        num_led = sum(_as_key(cut(prompt)) not in leads for prompt in prompts)
         num_worded = sum(not _fits(prompt[-1]["content"], around) for prompt in prompts)
         if num_led:
-            words = _lead_in_words(next(prompt for prompt in prompts if _as_key(prompt[:-1]) not in leads))
+            words = _lead_in_words(next(prompt for prompt in prompts if _as_key(cut(prompt)) not in leads))
             found.append(
                 f"{num_led} of {len(prompts)} prompts of {name} have {words}, those of {wanted} "
                 f"{_lead_in_words(first[0])}"

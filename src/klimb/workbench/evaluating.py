@@ -7,15 +7,16 @@ from rich.console import Console
 from klimb.errors import ConfigError
 from klimb.findings.evaluations import EvaluationRecord, Progress, interval_row, line_of, pass_intervals
 from klimb.training.run_folder import write_json
-from klimb.ui.terminal.run import print_evaluation
+from klimb.ui.terminal.run import print_evaluation, print_facts
 from klimb.workbench.config import RunConfig
 from klimb.workbench.measuring import measure
-from klimb.workbench.session import make_session
+from klimb.workbench.session import make_session, unusable_in_words
 
 
 def run_evaluation(config: RunConfig, *, console: Console, output: Path | None) -> EvaluationRecord:
     """Evaluate, print the result and, if asked, write it as JSON."""
-    session = make_session(config)
+    session = make_session(config, trains=False)
+    print_facts(console, unusable_in_words(session))
     if not session.held_out:
         raise ConfigError(f"task {session.task.name} has no held-out problems; raise task.held_out_fraction")
     with session.scorer, console.status(f"answering {len(session.held_out)} problems"):

@@ -10,7 +10,7 @@ from typing import Any
 from klimb.errors import ConfigError
 from klimb.experience import Sample, replace_atomically, write_samples
 from klimb.experience.store import Store
-from klimb.policies import Policy, with_token_ids
+from klimb.policies import Policy, fit_sample
 from klimb.policies.tokenizer import decode_ids
 from klimb.training import score_samples
 from klimb.ui.terminal.store import TokenRows, token_rows
@@ -98,7 +98,7 @@ def _json(sample_id: str, value: Any) -> str:
 def score_tokens(policy: Policy, sample: Sample) -> TokenRows:
     """Return the token view under a policy of the sample's temperature, which must have its tokenizer."""
     policy.temperature = 1.0 if sample.sampling is None else sample.sampling.scoring_temperature
-    whole = with_token_ids(policy, sample)
+    whole = fit_sample(policy, sample)
     # What is recorded plays no part in scoring, and a damaged log_mu is what one wants to look at here.
     bare = replace(whole, log_mu=None, log_mu_provenance="absent", log_ref=None)
     num_tokens = len(bare.prompt_ids) + len(bare.response_ids)

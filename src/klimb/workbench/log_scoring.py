@@ -15,7 +15,7 @@ from klimb.errors import ConfigError
 from klimb.experience import Sample, SamplingSettings
 from klimb.experience.store import Store
 from klimb.policies import Policy
-from klimb.policies.tokenizing import TokenMismatch, with_token_ids
+from klimb.policies.tokenizing import UnusableSample, fit_sample
 from klimb.samplers import LocalSampler
 from klimb.training import score_samples
 
@@ -144,11 +144,7 @@ def _ready(policy: Policy, sample: Sample) -> Sample:
         ValueError: its ids are not of this policy, or too many for its context.
     """
     # Scoring reads the ids alone: a broken log_mu is what an audit is to find, not to stumble over.
-    bare = replace(with_token_ids(policy, sample), log_mu=None, log_mu_provenance="absent", log_ref=None)
-    length, room = len(bare.prompt_ids) + len(bare.response_ids), policy.max_positions
-    if room is not None and length > room:
-        raise ValueError(f"sample {sample.sample_id}: {length} tokens are more than the model's context of {room}")
-    return bare
+    return replace(fit_sample(policy, sample), log_mu=None, log_mu_provenance="absent", log_ref=None)
 
 
 def _notes(num_samples: int, num_candidates: int, num_chosen: int, max_samples: int) -> list[str]:
@@ -185,15 +181,17 @@ def draw_fresh(policy: Policy, samples: Sequence[Sample], *, num_answers: int, s
 
     An answer may be as long as the longest logged response, so far as the model's context has room.
     """
-    prompts, num_unrendered = _prompts(policy, samples, most=num_answers, seed=seed)
-    longest = max((len(sample.response_ids) for sample in samples), default=0) or DEFAULT_NEW_TOKENS
+    prompts, unrendered = _prompts(policy, samples, most=num_answers, seed=seed)
     room = math.inf if policy.max_positions is None else policy.max_positions
+    lengths = [len(each.response_ids) for each in samples if len(each.prompt_ids) + len(each.response_ids) <= room]
+    longest = max(lengths, default=0) or DEFAULT_NEW_TOKENS
     asked = [sample for sample in prompts if len(sample.prompt_ids) + longest <= room]
     notes: list[str] = []
-    if num_unrendered or len(asked) < len(prompts):
+    if unrendered or len(asked) < len(prompts):
+        first = f" The first: {unrendered[0]}" if unrendered else ""
         notes.append(
-            f"Fresh answers: {num_unrendered} prompts cannot be rendered by this model and "
-            f"{len(prompts) - len(asked)} leave no room for {longest} tokens; they were not asked."
+            f"Fresh answers: {len(unrendered)} prompts cannot be rendered by this model and "
+            f"{len(prompts) - len(asked)} leave no room for {longest} tokens; they were not asked.{first}"
         )
     if not asked:
         return Fresh(samples=(), notes=tuple(notes))
@@ -223,21 +221,21 @@ def draw_fresh(policy: Policy, samples: Sequence[Sample], *, num_answers: int, s
     return Fresh(samples=tuple(fresh), notes=tuple(notes))
 
 
-def _prompts(policy: Policy, samples: Sequence[Sample], *, most: int, seed: int) -> tuple[list[Sample], int]:
-    """Up to `most` distinct prompts as bare samples with the policy's own ids, and how many it cannot render."""
+def _prompts(policy: Policy, samples: Sequence[Sample], *, most: int, seed: int) -> tuple[list[Sample], list[str]]:
+    """Up to `most` distinct prompts as bare samples with the policy's own ids, and why others cannot be rendered."""
     distinct = {json.dumps(sample.prompt): sample for sample in samples}
     order = list(distinct.values())
     random.Random(seed).shuffle(order)
     ready: list[Sample] = []
-    num_unrendered = 0
+    unrendered: list[str] = []
     for sample in order:
         if len(ready) == most:
             break
         try:
             ready.append(_bare(sample, policy.render(sample.prompt)))
-        except ValueError:
-            num_unrendered += 1
-    return ready, num_unrendered
+        except ValueError as error:
+            unrendered.append(f"sample {sample.sample_id}: {error}")
+    return ready, unrendered
 
 
 def _bare(sample: Sample, prompt_ids: tuple[int, ...]) -> Sample:
@@ -289,15 +287,9 @@ def scored_rows(
 
 def _with_ids(policy: Policy, sample: Sample, refusals: Refusals) -> Sample | None:
     try:
-        complete = with_token_ids(policy, sample)
-    except TokenMismatch as error:
-        refusals.add("text and token ids are not of this model's tokenizer", str(error))
-        return None
+        return fit_sample(policy, sample)
+    except UnusableSample as error:
+        refusals.add(error.reason, str(error))
     except ValueError as error:
         refusals.add("the prompt cannot be rendered", f"sample {sample.sample_id}: {error}")
-        return None
-    length, room = len(complete.prompt_ids) + len(complete.response_ids), policy.max_positions
-    if room is not None and length > room:
-        refusals.add(f"longer than the model's context of {room} tokens", f"sample {sample.sample_id}, {length} tokens")
-        return None
-    return complete
+    return None

@@ -203,8 +203,8 @@ def run_training(
         identity = identity_of(session)
         settle_identity(folder.path, identity)
         clock.continue_from(_seconds_until_now(folder))
-        if session.prompt_differences:
-            write_json(folder.prompts, {"differences": list(session.prompt_differences)})
+        if told := _about_prompts(session):
+            write_json(folder.prompts, told)
         tracker = stack.enter_context(_open_trackers(session.config, folder))
         before = _measure_before(session, folder, console)
         settings = _within_time(make_loop_settings(session.config), before)
@@ -247,6 +247,13 @@ def run_training(
     if session.config.run.report:
         report_at_the_end(folder, find_in)
     return finished
+
+
+def _about_prompts(session: Session) -> dict[str, Any]:
+    """Return what prompts.json holds; empty where there is nothing to say."""
+    left_out = [found.as_table() for found in session.unusable if found.reasons]
+    differences = list(session.prompt_differences)
+    return ({"differences": differences} if differences else {}) | ({"left_out": left_out} if left_out else {})
 
 
 def _open_trackers(config: RunConfig, folder: RunFolder) -> AbstractContextManager[Tracker]:
@@ -374,6 +381,7 @@ def _train(
             resume=resume,
             identity=identity,
             clock=clock,
+            are_problems_checked=True,
         )
     finally:
         view.close()

@@ -26,7 +26,7 @@ from klimb.training import (
     OptimizerSettings,
 )
 from klimb.training.callbacks import load_callback
-from klimb.training.cloning import Pair
+from klimb.training.cloning import Pair, why_not_cloned
 from klimb.training.guard.detection import detections
 from klimb.training.guard.settings import EVERYDAY, NUM_EVERYDAY
 from klimb.training.guard_steps import plan_of
@@ -36,8 +36,9 @@ from klimb.training.settings.loop import check_minibatches
 from klimb.training.sources.offline import check_logs
 from klimb.training.streams import derive_seed
 from klimb.training.temperature import find_temperature
+from klimb.training.unusable import SLOW_SECONDS, Unusable, leave_out_unusable, refuse_too_many
 from klimb.ui.terminal.run import guard_facts
-from klimb.workbench.asking import NUM_LOOKED_AT, Prompt, find_differences, read_pairs, template_of
+from klimb.workbench.asking import NUM_LOOKED_AT, Prompt, find_differences, read_placed_pairs, template_of
 from klimb.workbench.config import RunConfig, SamplingConfig, StoreSection
 from klimb.workbench.config.reading import resolved_tables
 
@@ -153,16 +154,29 @@ def _open(name: str, section: StoreSection, policy: Policy, seed: int) -> GroupS
     return store_in_memory(samples)
 
 
-def make_pairs(config: RunConfig, task: ProblemSet, logs: Sequence[OfflineSource]) -> list[Pair] | None:
-    """Return the pairs of the warm-up; None where there is none.
+def make_pairs(
+    config: RunConfig, policy: Policy, task: ProblemSet, logs: Sequence[OfflineSource]
+) -> tuple[list[Pair] | None, Unusable | None]:
+    """Return the pairs of the warm-up that the policy can imitate, and the others; None where there is no warm-up.
 
     Raises:
-        ConfigError: a row has no text in one of the two columns.
+        ConfigError: a row has no text in one of the two columns, or too many are longer than the model's positions.
     """
     if config.cloning is None:
-        return None
+        return None, None
+    started = time.monotonic()
     asks = config.task if config.sources.share("rollout") > 0 else None
-    return read_pairs(config.cloning, task=asks, asked=prompts_of_training(config, task, logs))
+    pairs = read_placed_pairs(config.cloning, task=asks, asked=prompts_of_training(config, task, logs))
+    why = [(place, why_not_cloned(policy, pair)) for place, pair in pairs]
+    found = Unusable(
+        what="pairs of the warm-up",
+        reasons=tuple((place, reason) for place, reason in why if reason),
+        num_looked_at=len(pairs),
+        seconds=time.monotonic() - started,
+    )
+    most = min(config.task.max_unusable_fraction, (len(pairs) - 1) / len(pairs))
+    refuse_too_many(found, num_used=len(pairs), num_unusable=len(found.reasons), max_fraction=most)
+    return [pair for (_, pair), (_, reason) in zip(pairs, why, strict=True) if not reason], found
 
 
 def prompts_of_training(config: RunConfig, task: ProblemSet, logs: Sequence[OfflineSource]) -> list[Prompt]:
@@ -199,6 +213,7 @@ class Session:
     load_seconds: float
     pairs: Sequence[Pair] | None = None
     callbacks: tuple[object, ...] = ()
+    unusable: tuple[Unusable, ...] = ()
 
     @property
     def held_out(self) -> Sequence[Problem]:
@@ -224,10 +239,18 @@ class Session:
         return find_differences(sources, template=template_of(config.task, ()) if is_known else None)
 
 
-def make_session(config: RunConfig) -> Session:
+def make_session(config: RunConfig, *, trains: bool = True) -> Session:
     """Load the model and makes the task; the scorer is not yet entered.
 
-    The model comes last: what is wrong with the rest is known in no time.
+    The model comes last: what is wrong with the rest is known in no time. Then every prompt is looked at; what the
+    model cannot be asked is left out.
+
+    Args:
+        config: of the run.
+        trains: False where held-out problems are answered and nothing else is done.
+
+    Raises:
+        ConfigError: a part of the run cannot be made, or the model cannot be asked too many of the problems.
     """
     started = time.monotonic()
     if config.training.num_threads:
@@ -238,6 +261,7 @@ def make_session(config: RunConfig) -> Session:
     callbacks = tuple(map(load_callback, config.run.callbacks))
     task = make_task(config)
     policy = make_policy(config.model)
+    task, unusable = _leave_out_unusable(config, policy, task, trains=trains)
     logs = make_logs(config, policy)
     check_logs(
         logs,
@@ -249,7 +273,7 @@ def make_session(config: RunConfig) -> Session:
     _check_groups(config, logs)
     policy.temperature = find_temperature(config.loop_settings(), logs, needs_log_mu=objective.needs_log_mu)
     sampler = make_sampler(policy, config.sampling)
-    pairs = make_pairs(config, task, logs)
+    pairs, not_cloned = make_pairs(config, policy, task, logs)
     return Session(
         config=config,
         objective=objective,
@@ -261,6 +285,21 @@ def make_session(config: RunConfig) -> Session:
         load_seconds=time.monotonic() - started,
         pairs=pairs,
         callbacks=callbacks,
+        unusable=tuple(found for found in (unusable, not_cloned) if found is not None),
+    )
+
+
+def _leave_out_unusable(
+    config: RunConfig, policy: Policy, task: ProblemSet, *, trains: bool
+) -> tuple[ProblemSet, Unusable]:
+    asked = config.evaluation
+    return leave_out_unusable(
+        policy,
+        task,
+        max_new_tokens=config.sampling.max_new_tokens,
+        max_fraction=config.task.max_unusable_fraction,
+        is_trained=trains and config.sources.share("rollout") > 0,
+        is_evaluated=not trains or asked.at_ends or asked.is_on,
     )
 
 
@@ -278,6 +317,7 @@ def describe(session: Session) -> list[tuple[str, str]]:
     return [
         ("model", f"{session.policy.describe()}; {_sampler_in_words(session)}"),
         *_task_in_words(session),
+        *unusable_in_words(session),
         ("objective", f"{_objective_in_words(config)} · reference {config.reference.kind}"),
         *([("policy", words)] if (words := _temperature_in_words(session)) else []),
         *([("clip", words)] if (words := clip_in_words(config)) else []),
@@ -293,6 +333,13 @@ def describe(session: Session) -> list[tuple[str, str]]:
         *([("note", INERT)] if is_inert(config) else []),
         *([("note", INERT_ON_LOGS)] if is_inert_on_logs(config) else []),
     ]
+
+
+def unusable_in_words(session: Session) -> list[tuple[str, str]]:
+    """Return what was left out because the model cannot be asked it, and how long a long look took."""
+    facts = [("left out", words) for found in session.unusable if (words := found.in_words())]
+    slow = [found for found in session.unusable if found.seconds > SLOW_SECONDS]
+    return facts + [("looked at", f"{found.num_looked_at:,} {found.what} in {found.seconds:.1f} s") for found in slow]
 
 
 def _seen_by_guard(session: Session) -> list[str]:

@@ -338,6 +338,21 @@ def prompts_differ(record: RunRecord, limits: Thresholds) -> Finding | None:
     )
 
 
+def problems_left_out(record: RunRecord, limits: Thresholds) -> Finding | None:
+    """Find problems, and pairs of the warm-up, that the model cannot be asked."""
+    if not record.left_out:
+        return None
+    return Finding(
+        status="note",
+        title="Some problems could not be asked and were left out",
+        evidence="\n".join(f"{sentence}." for sentence in record.left_out),
+        advice=(
+            "Results are of the others alone. Shorten those, lower sampling.max_new_tokens, or take a model or "
+            "model.chat_template that takes them; task.max_unusable_fraction says how many may be left out."
+        ),
+    )
+
+
 def cloning(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Whether the data that is imitated became more likely: learnt, not moved, or unlearnt."""
     curve = curve_of(record, "log_pi_mean", limits)

@@ -24,6 +24,7 @@ class RunRecord:
         guard: `before`, `after` and `events` of guard.json; empty if nothing was guarded.
         summary: the results; empty until the run has finished.
         prompt_differences: how the prompts of training, warm-up and evaluations differ, one sentence each.
+        left_out: what was left out because the model cannot be asked it, one sentence for each kind of thing.
         history: what resumes changed, in order: `step` (the last one with the old value), `key`, `old`, `new`, `time`.
     """
 
@@ -35,6 +36,7 @@ class RunRecord:
     guard: Mapping[str, Any]
     summary: Mapping[str, Any]
     prompt_differences: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     history: tuple[Mapping[str, Any], ...] = ()
 
     @property

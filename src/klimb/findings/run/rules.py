@@ -124,6 +124,7 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule("prompts-differ", outcome_rules.prompts_differ, "held-out-problems", ("evaluation_mean",)),
+    Rule("problems-left-out", outcome_rules.problems_left_out, "held-out-problems", ("evaluation_mean",)),
     Rule("cloning", outcome_rules.cloning, "the-objective", ("log_pi_mean",)),
     Rule("learned", outcome_rules.learned, "held-out-problems", ("evaluation_mean", "reward_mean")),
     Rule(

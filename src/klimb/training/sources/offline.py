@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from klimb.experience import NEEDS_BATCH, NEEDS_GROUPS, Message, Sample
 from klimb.experience.content import hash_content
 from klimb.policies import Policy
-from klimb.policies.tokenizing import TokenMismatch, with_token_ids
+from klimb.policies.tokenizing import UnusableSample, fit_sample
 from klimb.training.prompts import PromptStream
 from klimb.training.recipes import RECIPES
 from klimb.training.settings import SourceSettings
@@ -45,11 +45,12 @@ class OfflineSource:
     """A source of logged groups.
 
     Text-only samples get token ids from the policy's tokenizer as they are taken; a sample whose ids do not fit the
-    policy is refused, counted and named in the log.
+    policy, that is longer than its positions, or whose prompt its chat template refuses, is refused and counted, and
+    the first is named in the log.
 
     Attributes:
         source: `log` or `feedback`: what its samples are called in a batch.
-        num_refused: samples that did not fit the policy's tokenizer so far.
+        num_refused: samples that the policy could not score so far.
     """
 
     def __init__(
@@ -166,8 +167,8 @@ class OfflineSource:
 
     def _fitted(self, sample: Sample) -> Sample | None:
         try:
-            return replace(with_token_ids(self._policy, sample), source=self.source, log_ref=None)
-        except TokenMismatch as error:
+            return replace(fit_sample(self._policy, sample), source=self.source, log_ref=None)
+        except UnusableSample as error:
             self.num_refused += 1
             if self.num_refused == 1:
                 logger.warning("%s: refused (counted in %s/num_refused from here on)", error, self.source)

@@ -10,7 +10,7 @@ from klimb.training.run_folder import flat_settings
 from klimb.workbench.config.reading import resolved_tables
 from klimb.workbench.config.run import RunConfig
 
-FILES = ("task.path", "task.held_out_path", "cloning.path")
+FILES = ("task.path", "task.held_out_path", "task.few_shot_path", "cloning.path")
 """Keys that name a file of rows."""
 
 

@@ -18,7 +18,11 @@ def read_verl(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     values = row.values
     drawn = from_json_cell(first_of(values, "responses", "response"), row)
     if drawn is None:
-        raise RowError("prompts only: use them as a task file", "there is no column `responses` or `response`")
+        raise RowError(
+            "prompts only: use them as a task file",
+            "there is no column `responses` or `response`; task.kind = 'file' takes the file as it is, with "
+            "task.question = 'prompt' and task.answer = 'reward_model.ground_truth'",
+        )
     responses = listed(drawn) or [drawn]
     rewards = _rewards(row, len(responses))
     prompt = messages(from_json_cell(values.get("prompt"), row), what="prompt")
