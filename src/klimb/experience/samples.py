@@ -25,6 +25,10 @@ FinishReason = Literal["stop", "length", "unknown"]
 `unknown`: who recorded it did not say; never what a sampler of ours reports."""
 
 
+MOST_REWARD = 1e15
+"""Largest magnitude of a reward. Squares of rewards, and sums of those over any batch, are then numbers in float32."""
+
+
 class Message(TypedDict):
     """One chat message. `role` is `system`, `user` or `assistant`."""
 
