@@ -1,3 +1,4 @@
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,3 +125,22 @@ def test_a_store_is_read_within_a_small_memory_limit_in_order(tmp_path: Path):
     assert ids(small.samples()) == ids(numbered(3000))
     assert next(small.samples(where="sample_id = 'n2999'")).sample_id == "n2999"
     assert small.sample("n0000") == replace(BASE, sample_id="n0000", group_id="g000", reward=0.0, response="x" * 1000)
+
+
+ENDLESS = "(select count(*) from range(100000000) as a(x), range(100000000) as b(y) where x * y % 7 = 3) > 0"
+
+
+@pytest.mark.parametrize("ask", ["count", "samples", "groups", "query"])
+def test_a_condition_or_query_without_end_is_ended_in_one_line(store: Store, ask: str):
+    impatient = Store(store.folder, query_seconds=0.3)
+    asked = {
+        "count": lambda: impatient.count(ENDLESS),
+        "samples": lambda: list(impatient.samples(where=ENDLESS)),
+        "groups": lambda: impatient.groups(["g"], where=ENDLESS),
+        "query": lambda: impatient.query(f"select {ENDLESS}"),
+    }
+    started = time.monotonic()
+    with pytest.raises(ValueError, match=r"took longer than 0\.3 s and was ended"):
+        asked[ask]()
+    assert time.monotonic() - started < 10
+    assert impatient.count() == store.count()

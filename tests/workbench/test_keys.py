@@ -195,7 +195,8 @@ def key_of(facts: Any) -> str:
 def keys() -> list[str]:
     """Every key of a run file but the tables themselves; a key of tables of several kinds is one for each."""
     facts = known_fields()
-    tables = {each.path.rpartition(".")[0] for each in facts if not each.path.endswith(".*")}
+    within = {each.path.rpartition(".")[0] for each in facts if not each.path.endswith(".*")}
+    tables = {path for each in within for path in (each, each.removesuffix(".*"))}
     return list(
         dict.fromkeys(key_of(each) for each in facts if each.path not in tables and not each.path.endswith(".*"))
     )
@@ -285,7 +286,7 @@ def test_a_key_with_one_value_alone_refuses_another_by_name(key: str, walk: Work
 
 
 def changed_setting(key: str) -> str:
-    return f"{key.partition('@')[0]}={KEYS[key].value}"
+    return f"{key.partition('@')[0].replace('*', 'style')}={KEYS[key].value}"
 
 
 TELLS_THE_TIME = ("seconds", "per_second", "memory", "bytes")

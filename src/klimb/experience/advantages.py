@@ -185,6 +185,39 @@ def ones(rewards: Numbers, group_ids: Sequence[Hashable]) -> Numbers:
     return rewards.new_ones(rewards.shape)
 
 
+def scaled(values: Numbers, group_ids: Sequence[Hashable], *, over: str) -> Numbers:
+    """One of several rewards, centred and in units of its spread: z_i = (r_i − mean) / (std + 1e-6).
+
+    The sample standard deviation, over the group or over the batch. NaN stands for a response that the reward does not
+    apply to: it counts in neither and gets 0, as do equal values and a single one.
+
+    Args:
+        values: one number a response, NaN where there is none.
+        group_ids: responses to the same prompt share one.
+        over: `group` or `batch`.
+
+    Source: GDPO, arXiv 2601.05242 (each reward normalised by itself, within its group); TRL's `normalize_then_sum`.
+    """
+    wide = values.double()
+    numbers: dict[Hashable, int] = {}
+    places = [numbers.setdefault(group if over == "group" else 0, len(numbers)) for group in group_ids]
+    groups = wide.new_tensor(places).long()
+    is_known = ~wide.isnan()
+    known = wide.masked_fill(~is_known, 0.0)
+    sizes = _group_sum(is_known.double(), groups)
+    centred = known - _group_sum(known, groups) / sizes.clamp(min=1)
+    ends = [
+        wide.new_zeros(wide.shape).scatter_reduce_(
+            0, groups, wide.masked_fill(~is_known, outside), how, include_self=False
+        )
+        for outside, how in ((-math.inf, "amax"), (math.inf, "amin"))
+    ]
+    # Three times 0.1 has a mean that is not 0.1; equal values must give 0, not rounding dust over dust.
+    centred = centred.masked_fill(~is_known | (ends[0] == ends[1])[groups], 0.0)
+    variance = _group_sum(centred**2, groups) / (sizes - 1).clamp(min=1)
+    return (centred / (variance.sqrt() + STD_FLOOR)).to(values.dtype)
+
+
 AdvantageFunction = Callable[[Numbers, Sequence[Hashable]], Numbers]
 
 

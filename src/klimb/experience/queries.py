@@ -8,6 +8,7 @@ what exceeds the memory limit goes to a temporary folder. The files themselves a
 # pyright: basic
 
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -25,6 +26,10 @@ _NUM_THREADS = 2
 
 
 _FETCH_ROWS = 10_000
+
+
+QUERY_SECONDS = 60.0
+"""A query of somebody's own that has not answered by then is ended: a condition can ask for any amount of work."""
 
 
 _HIDDEN = """
@@ -86,8 +91,9 @@ class Database:
     settings are locked.
     """
 
-    def __init__(self, files: SegmentFiles, *, memory_limit_gigabytes: float) -> None:
+    def __init__(self, files: SegmentFiles, *, memory_limit_gigabytes: float, query_seconds: float) -> None:
         self.files = files
+        self._query_seconds = query_seconds
         self._prepared = False
         self._aside = tempfile.TemporaryDirectory(prefix="klimb-store-", ignore_cleanup_errors=True)
         self._connection = duckdb.connect()
@@ -124,16 +130,45 @@ class Database:
         execute(_PLACED)
         execute("create view samples as select * exclude (file, row, is_rated_by_users) from _placed")
 
-    def rows(self, sql: str, parameters: Sequence[Any] = (), *, prepared: bool = True) -> Iterator[tuple[Any, ...]]:
-        """Return the rows of a query of klimb's own, fetched in batches."""
+    def rows(
+        self, sql: str, parameters: Sequence[Any] = (), *, prepared: bool = True, is_limited: bool = False
+    ) -> Iterator[tuple[Any, ...]]:
+        """Return the rows of a query of klimb's own, fetched in batches; `is_limited`: it has a condition in it.
+
+        Raises:
+            ValueError: what is limited took too long.
+        """
         with translate_errors(self.files):
-            found = self.cursor(prepared=prepared).execute(sql, list(parameters))
+            cursor = self.cursor(prepared=prepared)
+        with self.limit_time(cursor, is_limited), translate_errors(self.files):
+            found = cursor.execute(sql, list(parameters))
         while True:
-            with translate_errors(self.files):
+            with self.limit_time(cursor, is_limited), translate_errors(self.files):
                 batch = found.fetchmany(_FETCH_ROWS)
             if not batch:
                 return
             yield from batch
+
+    @contextmanager
+    def limit_time(self, cursor: Any, is_limited: bool = True) -> Iterator[None]:
+        """End what the cursor does here after `query_seconds`.
+
+        Raises:
+            ValueError: that was needed.
+        """
+        timer = threading.Timer(self._query_seconds, cursor.interrupt)
+        timer.daemon = True
+        if is_limited:
+            timer.start()
+        try:
+            yield
+        except duckdb.InterruptException as error:
+            raise ValueError(
+                f"the condition or query took longer than {self._query_seconds:g} s and was ended; make it simpler, or "
+                "open the store from Python with more: Store(folder, query_seconds=...)"
+            ) from error
+        finally:
+            timer.cancel()
 
     def check_where(self, where: str) -> None:
         """Return if `where` is one expression over the columns of the view `samples`.
@@ -143,7 +178,8 @@ class Database:
         """
         cursor = self.cursor()
         try:
-            cursor.view("samples").filter(where)
+            with self.limit_time(cursor):
+                cursor.view("samples").filter(where)
         except duckdb.Error as error:
             names = ", ".join(field.name for field in fields(Sample))
             raise ValueError(
@@ -175,6 +211,8 @@ def translate_errors(files: SegmentFiles) -> Iterator[None]:
     """
     try:
         yield
+    except duckdb.InterruptException:
+        raise
     except duckdb.Error as error:
         _raise_for_damaged(files)
         raise ValueError(f"the store cannot answer: {_message(error)}") from error

@@ -32,6 +32,10 @@ LEAST_PENALTY, MOST_PENALTY = 0.01, 100.0
 """Beyond these float32 logits over the penalty may be no numbers."""
 
 
+MOST_REWARD = 1e15
+"""Largest magnitude of a reward. Squares of rewards, and sums of those over any batch, are then numbers in float32."""
+
+
 class Message(TypedDict):
     """One chat message. `role` is `system`, `user` or `assistant`."""
 

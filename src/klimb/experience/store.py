@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from klimb.experience.feedback import Feedback
-from klimb.experience.queries import Database, translate_errors
+from klimb.experience.queries import QUERY_SECONDS, Database, translate_errors
 from klimb.experience.samples import Sample
 from klimb.experience.segments import as_stored, kind_of, stream_samples, write_samples
 from klimb.experience.store_feedback import FEEDBACK_SCHEMA, feedback_of_row, with_floats, write_feedback
@@ -83,14 +83,25 @@ class Store:
         folder: need not exist yet; it is made by the first addition. All `.parquet` files in it belong to the store.
         memory_limit_gigabytes: of DuckDB, in 10⁹ bytes; what exceeds it goes to a temporary folder.
         segment: read this one file of the folder only; nothing can be added then.
+        query_seconds: a condition or query that takes longer is ended with a ValueError.
 
     Raises:
-        ValueError: the memory limit is not positive.
+        ValueError: the memory limit or the time is not positive.
     """
 
-    def __init__(self, folder: Path, *, memory_limit_gigabytes: float = 1.0, segment: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        memory_limit_gigabytes: float = 1.0,
+        segment: str = "",
+        query_seconds: float = QUERY_SECONDS,
+    ) -> None:
         if not memory_limit_gigabytes > 0:
             raise ValueError(f"memory_limit_gigabytes must be > 0, got {memory_limit_gigabytes}")
+        if not query_seconds > 0:
+            raise ValueError(f"query_seconds must be > 0, got {query_seconds}")
+        self._query_seconds = query_seconds
         self.folder = Path(folder).absolute()
         self._segments = SegmentFolder(self.folder, only=segment)
         self._memory_limit_gigabytes = memory_limit_gigabytes
@@ -137,7 +148,8 @@ class Store:
             SegmentError: a file of the store is damaged or foreign.
         """
         database = self._database()
-        ((number,),) = database.rows(f"select count(*) from samples{_condition(database, where)}")
+        sql = f"select count(*) from samples{_condition(database, where)}"
+        ((number,),) = database.rows(sql, is_limited=bool(where.strip()))
         return number
 
     def samples(self, *, where: str = "", limit: int | None = None) -> Iterator[Sample]:
@@ -156,7 +168,7 @@ class Store:
             raise ValueError(f"limit must be >= 0, got {limit}")
         database = self._database()
         condition = _condition(database, where)
-        return self._placed(database, condition, limit=limit)
+        return self._placed(database, condition, limit=limit, is_limited=bool(where.strip()))
 
     def sample(self, sample_id: str) -> Sample:
         """Return the sample of that id.
@@ -172,14 +184,16 @@ class Store:
     def group_ids(self, *, where: str = "") -> list[str]:
         """Return the ids of all groups that hold a sample for which `where` holds, sorted."""
         database = self._database()
-        rows = database.rows(f"select distinct group_id from samples{_condition(database, where)} order by group_id")
+        sql = f"select distinct group_id from samples{_condition(database, where)} order by group_id"
+        rows = database.rows(sql, is_limited=bool(where.strip()))
         return [group_id for (group_id,) in rows]
 
     def groups(self, group_ids: Sequence[str], *, where: str = "") -> list[list[Sample]]:
         """Return the samples of each group, groups in the order asked for, samples by id; an unknown group is empty."""
         database = self._database()
         condition = _condition(database, where) + (" and " if where.strip() else " where ")
-        placed = self._placed(database, f"{condition}group_id in (select unnest(?::varchar[]))", [list(group_ids)])
+        condition += "group_id in (select unnest(?::varchar[]))"
+        placed = self._placed(database, condition, [list(group_ids)], is_limited=bool(where.strip()))
         members: dict[str, list[Sample]] = {group_id: [] for group_id in group_ids}
         for sample in placed:
             members[sample.group_id].append(sample)
@@ -200,7 +214,9 @@ class Store:
             sql = f"with samples as (select * from main.samples{_condition(database, where)}) {sql}"
         database.check_query(sql)
         with translate_errors(database.files):
-            return database.cursor().sql(sql).to_arrow_table()
+            cursor = database.cursor()
+        with database.limit_time(cursor), translate_errors(database.files):
+            return cursor.sql(sql).to_arrow_table()
 
     def files(self) -> SegmentFiles:
         """Return the store's files at this moment.
@@ -215,11 +231,19 @@ class Store:
         files = self._segments.look()
         opened = self._opened
         if opened is None or (opened.files.samples, opened.files.feedback) != (files.samples, files.feedback):
-            opened = self._opened = Database(files, memory_limit_gigabytes=self._memory_limit_gigabytes)
+            opened = self._opened = Database(
+                files, memory_limit_gigabytes=self._memory_limit_gigabytes, query_seconds=self._query_seconds
+            )
         return opened
 
     def _placed(
-        self, database: Database, condition: str, parameters: Sequence[Any] = (), *, limit: int | None = None
+        self,
+        database: Database,
+        condition: str,
+        parameters: Sequence[Any] = (),
+        *,
+        limit: int | None = None,
+        is_limited: bool = False,
     ) -> Iterator[Sample]:
         """Return the samples at the places that DuckDB finds; only places and people's ratings pass through DuckDB."""
         sql = (
@@ -227,7 +251,7 @@ class Store:
             "case when is_rated_by_users then reward_reason end "
             f"from _placed{condition} order by file, row{'' if limit is None else f' limit {limit}'}"
         )
-        places = database.rows(sql, parameters)
+        places = database.rows(sql, parameters, is_limited=is_limited)
         while batch := list(islice(places, _PLACE_BATCH)):
             for number, in_file in groupby(batch, key=lambda place: place[0]):
                 rows = list(in_file)

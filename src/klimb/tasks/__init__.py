@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, ScoreFunction, Task, chat
     from klimb.tasks.python_rewards import PythonReward, with_reward
     from klimb.tasks.reasoning_gym import ReasoningGymSettings, reasoning_gym
+    from klimb.tasks.reward_model import ModelReward
+    from klimb.tasks.rewards import RewardSettings, with_rewards
     from klimb.tasks.scorer import Scorer, ScoringError
     from klimb.tasks.settings import ScorerSettings, ScoringSettings
     from klimb.tasks.shaping import (
@@ -33,6 +35,7 @@ __all__ = [
     "FileSettings",
     "FormatReward",
     "FormatSettings",
+    "ModelReward",
     "OverlongSettings",
     "OverlongShaping",
     "OwnTask",
@@ -41,6 +44,7 @@ __all__ = [
     "PythonReward",
     "ReasoningGymSettings",
     "Response",
+    "RewardSettings",
     "Score",
     "ScoreFunction",
     "Scorer",
@@ -60,6 +64,7 @@ __all__ = [
     "reasoning_gym",
     "shape",
     "with_reward",
+    "with_rewards",
     "with_shaping",
 ]
 

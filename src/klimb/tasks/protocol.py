@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol, runtime_checkable
 from annotated_types import MaxLen
 
 from klimb.declarations import Matching
+from klimb.experience.samples import MOST_REWARD
 
 if TYPE_CHECKING:  # for annotations only: klimb.experience imports torch, which a scoring process must not wait for
     from klimb.experience.samples import FinishReason, Message
@@ -64,22 +65,35 @@ class Score:
         correct: None when the reward does not say.
         parts: named shares of the reward; they sum to it.
         reason: one line for people.
+        values: of several rewards each, by its name and before its weight.
+        applies: False where a reward function says itself that it judges no such response, which is no error if
+            another one does.
 
     Raises:
-        ValueError: if the reward or a part is not finite.
+        ValueError: if the reward or a part is not finite, or beyond ±1e15: sums and squares of such are numbers still.
     """
 
     reward: float | None
     correct: bool | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
+    applies: bool = True
 
     def __post_init__(self) -> None:
-        if self.reward is not None and not math.isfinite(self.reward):
-            raise ValueError(f"reward must be finite, or None when there is none; got {self.reward}")
-        for name, value in self.parts.items():
-            if not math.isfinite(value):
-                raise ValueError(f"part {name!r} of the reward must be finite, got {value}")
+        if self.reward is not None:
+            _check_number("reward", self.reward, "finite, or None when there is none")
+        for name, value in (*self.parts.items(), *self.values.items()):
+            _check_number(f"part {name!r} of the reward", value, "finite")
+
+
+def _check_number(name: str, value: float, expected: str) -> None:
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be {expected}; got {value}")
+    if abs(value) > MOST_REWARD:
+        raise ValueError(
+            f"{name} must be within ±{MOST_REWARD:g}, so that its sums and squares are numbers; got {value:g}"
+        )
 
 
 ScoreFunction = Callable[[Problem, Response], Score]

@@ -1,10 +1,16 @@
 """Rewards of your own: `python:module.function`.
 
-The function is called as `f(prompt=..., response=..., answer=..., metadata=...)`: three strings and a dict.
+The function is called as `f(prompt=..., response=..., answer=..., metadata=...)`: three strings and a dict; one that
+has a parameter `messages` also gets the whole conversation before the response.
 It returns a number, a bool, or a dict of named parts, whose sum is the reward. A part named `correct` counts like the
 others and also says whether the answer is right (if it is above 0); so does a bool. An answer that was cut off at the
 token limit is then wrong, its part `correct` at most 0: the scorer sees to it, unless `scoring.truncated` is
-`as-written`. A reward without such a verdict is not touched.
+`as-written`. A reward without such a verdict is not touched. None says that it judges no such response.
+
+What its parameters are named says how it is called. `f(prompts, responses, answers, metadatas)` gets lists of all
+responses to one problem and returns a list. `f(completions, ...)` is one of TRL's and gets what TRL gives it: see
+`klimb.tasks.reward_calls`. Either may be `async def`; so may a function of one response, many of which then wait at
+the same time.
 It runs in a process of its own (see `klimb.tasks.Scorer`), whose import path starts with the working directory: with
 `my_reward.py` there, `python:my_reward.reward` is found.
 """
@@ -14,7 +20,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -25,12 +31,12 @@ from typing import Annotated, Any
 from annotated_types import MaxLen
 
 from klimb.declarations import Matching
+from klimb.experience.samples import MOST_REWARD
 from klimb.own_parts import LOCATION, PREFIX, is_object, is_own, load_function
+from klimb.tasks.batches import Batches, BatchLimits, Scored, score_alone
 from klimb.tasks.in_process import ScoreHere
 from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, Task, did_you_mean
-
-ARGUMENTS = ("prompt", "response", "answer", "metadata")
-
+from klimb.tasks.reward_calls import RewardCall, read_call
 
 RewardFunction = Callable[..., object]
 
@@ -54,19 +60,25 @@ class PythonReward:
         if not is_own(self.location):
             raise ValueError(f"a reward of your own is written python:module.function, got {self.location!r}")
 
+    @property
+    def batches(self) -> Batches:
+        """What the function is given at once: its parameters say it."""
+        return load_call(self.location).batches
+
     def prepare(self) -> None:
         """Import the function."""
-        load_reward(self.location)
+        load_call(self.location)
 
     def __call__(self, problem: Problem, response: Response) -> Score:
         """Return the score; without a reward, and with the reason, if the function returned none that can be used."""
-        returned = load_reward(self.location)(
-            prompt=problem.messages[-1]["content"],
-            response=response.text,
-            answer=problem.answer,
-            metadata=dict(problem.metadata),
-        )
-        return as_score(returned, self.location)
+        return score_alone(self, problem, response)
+
+    def score_batch(
+        self, problems: Sequence[Problem], responses: Sequence[Response], limits: BatchLimits
+    ) -> list[Scored]:
+        """Return the scores; in the place of one what the function raised for it."""
+        returned = load_call(self.location)(problems, responses, limits)
+        return [each if isinstance(each, Exception) else as_score(each, self.location) for each in returned]
 
 
 def with_reward(task: Task, reward: str | RewardFunction) -> ProblemSet:
@@ -110,6 +122,20 @@ def as_written(**settings: Any) -> dict[str, Any]:
     return {name: location_of(value) if callable(value) else value for name, value in written.items()}
 
 
+def load_call(location: str) -> RewardCall:
+    """Return how the function at `python:module.function` is called.
+
+    Raises:
+        ValueError: naming what is missing, or what its parameters should be.
+    """
+    return _read_once(load_reward(location), location)
+
+
+@cache
+def _read_once(function: RewardFunction, location: str) -> RewardCall:
+    return read_call(function, location)
+
+
 def load_reward(location: str) -> RewardFunction:
     """Return the function at `python:module.function`.
 
@@ -119,9 +145,7 @@ def load_reward(location: str) -> RewardFunction:
     if not is_own(location):
         raise ValueError(f"a reward of your own is written python:module.function, got {location!r}")
     if is_object(location):
-        function = load_function(location, setting="task.reward", expected=f"a function of {', '.join(ARGUMENTS)}")
-        check_signature(function, location)
-        return function
+        return load_function(location, setting="task.reward", expected="a reward function")
     return _import_reward(location)
 
 
@@ -144,30 +168,21 @@ def _import_reward(location: str) -> RewardFunction:
         raise ValueError(
             f"{location}: module {module_name!r} has no function {function_name!r}{did_you_mean(function_name, names)}"
         )
-    check_signature(function, location)
     return function
-
-
-def check_signature(function: RewardFunction, location: str) -> None:
-    """Raise ValueError unless the function takes the four arguments by name."""
-    signature = inspect.signature(function)
-    try:
-        signature.bind(**dict.fromkeys(ARGUMENTS))
-    except TypeError as error:
-        raise ValueError(
-            f"{location} must take the arguments {', '.join(ARGUMENTS)} by name, but its signature is {signature}"
-        ) from error
 
 
 def as_score(returned: object, location: str) -> Score:
     """Return the score that a reward function's return value means."""
     if isinstance(returned, Mapping):
         return score_of_parts(returned, location)
+    if returned is None:
+        return Score(reward=None, reason=f"{location} returned None, expected {EXPECTED}", applies=False)
     number = as_number(returned)
     if number is None:
-        return unusable(location, returned, "a finite number, a bool or a dict of parts")
-    if isinstance(returned, bool):
-        return Score(reward=number, correct=returned, parts={"correct": number}, reason=f"{location} says {returned}")
+        return unusable(location, returned, f"a number {WITHIN}" if is_beyond(returned) else EXPECTED)
+    if is_bool(returned):
+        says = bool(returned)
+        return Score(reward=number, correct=says, parts={"correct": number}, reason=f"{location} says {says}")
     return Score(reward=number, parts={"reward": number}, reason=f"{location} gives {number:g}")
 
 
@@ -177,24 +192,52 @@ def score_of_parts(returned: Mapping[object, object], location: str) -> Score:
     for name, part in returned.items():
         number = as_number(part)
         if not isinstance(name, str) or number is None:
-            return unusable(location, {name: part}, "parts that are finite numbers with a name")
+            expected = f"parts {WITHIN}" if is_beyond(part) else "parts that are finite numbers with a name"
+            return unusable(location, {name: part}, expected)
         parts[name] = number
     if not parts:
         return unusable(location, returned, "at least one part")
+    total = math.fsum(parts.values())
+    if abs(total) > MOST_REWARD:
+        return unusable(location, returned, f"parts whose sum is {WITHIN}")
     reason = ", ".join(f"{name} {number:g}" for name, number in parts.items())
     correct = parts["correct"] > 0 if "correct" in parts else None
-    return Score(reward=math.fsum(parts.values()), correct=correct, parts=parts, reason=f"{location} gives {reason}")
+    return Score(reward=total, correct=correct, parts=parts, reason=f"{location} gives {reason}")
+
+
+WITHIN = f"within ±{MOST_REWARD:g}"
+
+
+EXPECTED = "a finite number, a bool or a dict of parts"
+
+
+def is_bool(returned: object) -> bool:
+    """Return whether it is a bool: Python's, or one of NumPy, which is no number to Python."""
+    is_numpys = getattr(getattr(returned, "dtype", None), "kind", "") == "b" and getattr(returned, "shape", None) == ()
+    return isinstance(returned, bool) or is_numpys
+
+
+def is_beyond(returned: object) -> bool:
+    """Return whether it is a number, and too large for a reward."""
+    if not isinstance(returned, Real):
+        return False
+    try:
+        return MOST_REWARD < abs(float(returned)) < math.inf
+    except OverflowError:
+        return True
 
 
 def as_number(returned: object) -> float | None:
-    """Return a real number as float, or None for what is not one or not finite."""
+    """Return a real number or bool as float; None for what is not one, not finite, or no usable reward for its size."""
+    if is_bool(returned):
+        return float(bool(returned))
     if not isinstance(returned, Real):
         return None
     try:
         number = float(returned)
     except OverflowError:
         return None
-    return number if math.isfinite(number) else None
+    return number if math.isfinite(number) and abs(number) <= MOST_REWARD else None
 
 
 def unusable(location: str, returned: object, expected: str) -> Score:

@@ -20,10 +20,14 @@ from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import Any
 
+from klimb.declarations import narrow
 from klimb.tasks import worker as scoring_program
+from klimb.tasks.batches import Batches, BatchLimits, is_large
 from klimb.tasks.protocol import Problem, Response, Score, Task
 from klimb.tasks.settings import ScorerSettings
+from klimb.tasks.several_rewards import groups_of
 from klimb.tasks.shaping import apply_truncation
+from klimb.tasks.shown_text import shown_line, shown_text
 
 READ_SIZE = 1 << 16
 
@@ -35,6 +39,7 @@ class WorkerProcess:
         job: what it works on, or None.
         deadline: when its present work (loading, or the job) must be done, on the monotonic clock; None while idle.
         is_ready: True once the score function is loaded.
+        batches: which responses its score function is given at once; known once it is ready.
     """
 
     def __init__(self, start: bytes, *, start_timeout_seconds: float) -> None:
@@ -56,6 +61,7 @@ class WorkerProcess:
         self._outgoing = bytearray(scoring_program.pack(start))
         self._incoming = bytearray()
         self.is_ready = False
+        self.batches: Batches = "one"
         self.job: Any = None
         self.deadline: float | None = time.monotonic() + start_timeout_seconds
 
@@ -126,6 +132,14 @@ START_TIMEOUT_SECONDS = 120.0
 """For loading the score function: generous, since a busy machine may import sympy for many seconds."""
 
 
+LARGE_START_TIMEOUT_SECONDS = 900.0
+"""The same where it holds a model."""
+
+
+BATCHES_AT_ONCE = 4
+"""Where any responses may come together, so many times those that wait at the same time: a slow one holds up few."""
+
+
 MIN_SCORED_TO_STOP = 16
 """The error fraction means little before this many responses."""
 
@@ -146,11 +160,15 @@ class ScoringError(ValueError):
 
 @dataclass(frozen=True)
 class Job:
-    """One response to be scored."""
+    """Responses to be scored together, by their places among all."""
 
-    index: int
+    places: tuple[int, ...]
     request: bytes
     attempt: int = 1
+
+
+Outcome = tuple[Job, list[Score] | None]
+"""A job and its scores; None in their place means: try again."""
 
 
 class Scorer:
@@ -160,6 +178,8 @@ class Scorer:
     `timeout_seconds`: then the worker is killed and replaced. A response that times out, makes the score function raise
     or return no number, or twice ends its process, gets a Score without a reward and with the reason.
     What score functions print is discarded. An answer that was cut off counts as `settings.truncated` says.
+    A score function that takes several responses at once gets all to one problem together, or, if it does not care
+    which come together, any number: such a call may take `timeout_seconds` for each, and what ends it ends them all.
 
     Attributes:
         num_scored: responses handled so far.
@@ -174,7 +194,8 @@ class Scorer:
         Args:
             task: whose score function is called.
             settings: the processes and their limits. The memory limit is on their address space: a reward that uses a
-                GPU needs none. The share of errors counts once 16 responses are scored, and 1 never stops.
+                GPU needs none, and a reward model is not put under it. The share of errors counts once 16 responses are
+                scored, and 1 never stops.
         """
         self.task = task
         self.settings = settings
@@ -182,9 +203,11 @@ class Scorer:
         self.num_errors = 0
         self.num_timeouts = 0
         self.first_traceback: str | None = None
-        memory = settings.memory_limit_gigabytes
-        self._memory_limit_bytes = None if memory is None else int(memory * BYTES_PER_GIGABYTE)
         self._score = apply_truncation(task.score, settings.truncated)
+        memory = None if is_large(self._score) else settings.memory_limit_gigabytes
+        self._memory_limit_bytes = None if memory is None else int(memory * BYTES_PER_GIGABYTE)
+        self._start_timeout = LARGE_START_TIMEOUT_SECONDS if is_large(self._score) else START_TIMEOUT_SECONDS
+        self._limits = narrow(settings, BatchLimits)
         self._start = b""
         self._workers: list[WorkerProcess] = []
 
@@ -231,25 +254,48 @@ class Scorer:
         if len(problems) != len(responses):
             raise ValueError(f"got {len(problems)} problems for {len(responses)} responses; there must be one for each")
         if self.task.trusted:
-            return [self._counted(self._score(*pair)) for pair in zip(problems, responses, strict=True)]
+            return [self._count(self._score_here(*pair)) for pair in zip(problems, responses, strict=True)]
         if not self._workers:
             raise ValueError("the scorer has no running workers; use it as `with Scorer(task) as scorer:`")
-        queue = deque(
-            Job(index, pickle.dumps(pair)) for index, pair in enumerate(zip(problems, responses, strict=True))
-        )
+        while not any(worker.is_ready for worker in self._workers):
+            for _ in self._events():
+                pass
+        queue = deque(self._jobs(problems, responses))
         scores: dict[int, Score] = {}
         try:
             while len(scores) < len(responses):
                 self._assign(queue)
-                for job, score in self._events():
-                    if score is None:
+                for job, found in self._events():
+                    if found is None:
                         queue.appendleft(replace(job, attempt=job.attempt + 1))
                     else:
-                        scores[job.index] = self._counted(score)
+                        scores |= {place: self._count(score) for place, score in zip(job.places, found, strict=True)}
         finally:
             for worker in [worker for worker in self._workers if worker.job is not None]:
                 self._replace(worker)
         return [scores[index] for index in range(len(responses))]
+
+    def _score_here(self, problem: Problem, response: Response) -> Score:
+        try:
+            return self._score(problem, response)
+        # A task that says it is trusted may still be wrong: its error costs this response, as anywhere else.
+        except Exception as error:
+            return self._score_of(scoring_program.failure(error))
+
+    def _jobs(self, problems: Sequence[Problem], responses: Sequence[Response]) -> Iterator[Job]:
+        """Divide the responses into what the score function is given at once."""
+        batches: Batches = next(worker.batches for worker in self._workers if worker.is_ready)
+        if batches == "group":
+            stretches = groups_of(problems)
+        else:
+            size = 1
+            if batches == "any":
+                most = BATCHES_AT_ONCE * self.settings.max_concurrent
+                size = max(1, min(most, -(-len(responses) // self.settings.num_workers)))
+            stretches = [(start, min(start + size, len(responses))) for start in range(0, len(responses), size)]
+        for start, end in stretches:
+            request = (list(problems[start:end]), list(responses[start:end]), self._limits)
+            yield Job(tuple(range(start, end)), pickle.dumps(request))
 
     def _start_request(self) -> bytes:
         """Return what a worker needs to load the score function."""
@@ -264,7 +310,7 @@ class Scorer:
         return pickle.dumps(start)
 
     def _new_worker(self) -> WorkerProcess:
-        return WorkerProcess(self._start, start_timeout_seconds=START_TIMEOUT_SECONDS)
+        return WorkerProcess(self._start, start_timeout_seconds=self._start_timeout)
 
     def _replace(self, worker: WorkerProcess) -> str:
         """Kills a worker and starts another in its place; returns how it ended."""
@@ -277,10 +323,10 @@ class Scorer:
         for worker in self._workers:
             if queue and worker.is_ready and worker.job is None:
                 job = queue.popleft()
-                worker.begin(job, job.request, timeout_seconds=self.settings.timeout_seconds)
+                worker.begin(job, job.request, timeout_seconds=self.settings.timeout_seconds * len(job.places))
 
-    def _events(self) -> Iterator[tuple[Job, Score | None]]:
-        """Wait for something to happen; yields finished jobs. None for a score means: try again."""
+    def _events(self) -> Iterator[Outcome]:
+        """Wait for something to happen; yields finished jobs."""
         deadlines = [worker.deadline for worker in self._workers if worker.deadline is not None]
         with selectors.DefaultSelector() as selector:
             for worker in self._workers:
@@ -299,7 +345,7 @@ class Scorer:
         for worker in [worker for worker in self._workers if worker.deadline is not None and worker.deadline <= now]:
             yield from self._on_deadline(worker)
 
-    def _on_readable(self, worker: WorkerProcess) -> Iterator[tuple[Job, Score | None]]:
+    def _on_readable(self, worker: WorkerProcess) -> Iterator[Outcome]:
         """Return handles a reply, or the end of the process."""
         try:
             reply = worker.read()
@@ -313,14 +359,14 @@ class Scorer:
         if not worker.is_ready:
             self._on_loaded(worker, reply)
         elif job is not None:
-            yield job, self._score_of(reply)
+            yield job, self._scores_of(job, reply)
 
     def _on_loaded(self, worker: WorkerProcess, reply: dict[str, Any]) -> None:
         """Mark a worker as ready, or raises ScoringError with what kept it from loading the score function."""
         if "failure" not in reply:
-            worker.is_ready = True
+            worker.is_ready, worker.batches = True, reply["batches"]
             return
-        self.first_traceback = self.first_traceback or reply["traceback"]
+        self._keep_traceback(reply)
         is_ours = reply["failure"].startswith("ValueError")  # its message says everything; the traceback would bury it
         hint = (
             "; the script being run cannot be imported: move the task to a module"
@@ -328,13 +374,15 @@ class Scorer:
             else ""
         )
         raise ScoringError(
-            reply["message"]
-            if is_ours
-            else f"the score function of task {self.task.name!r} cannot be loaded: {reply['failure']}{hint}\n"
-            + reply["traceback"]
+            shown_text(
+                reply["message"]
+                if is_ours
+                else f"the score function of task {self.task.name!r} cannot be loaded: {reply['failure']}{hint}\n"
+                + reply["traceback"]
+            )
         )
 
-    def _on_death(self, worker: WorkerProcess) -> Iterator[tuple[Job, Score | None]]:
+    def _on_death(self, worker: WorkerProcess) -> Iterator[Outcome]:
         """Replace a worker that ended by itself; its job is tried again, or given up."""
         if not worker.is_ready:
             raise ScoringError(
@@ -345,28 +393,49 @@ class Scorer:
         if job is not None and job.attempt < MOST_ATTEMPTS:
             yield job, None
         elif job is not None:
-            yield job, Score(reward=None, reason=f"scoring ended its process {job.attempt} times ({ended})")
+            together = _together(job)
+            yield job, _unscored(job, f"scoring ended its process {job.attempt} times ({ended}){together}")
 
-    def _on_deadline(self, worker: WorkerProcess) -> Iterator[tuple[Job, Score | None]]:
+    def _on_deadline(self, worker: WorkerProcess) -> Iterator[Outcome]:
         """Replace a worker that took too long; its job is not tried again, since it would take as long."""
         if not worker.is_ready:
             raise ScoringError(
-                f"the score function of task {self.task.name!r} was not loaded within {START_TIMEOUT_SECONDS:g} s"
+                f"the score function of task {self.task.name!r} was not loaded within {self._start_timeout:g} s"
             )
         job = worker.job
         self._replace(worker)
-        self.num_timeouts += 1
-        yield job, Score(reward=None, reason=f"timed out after {self.settings.timeout_seconds:g} s")
+        self.num_timeouts += len(job.places)
+        seconds = self.settings.timeout_seconds * len(job.places)
+        yield job, _unscored(job, f"timed out after {seconds:g} s{_together(job)}")
 
-    def _score_of(self, reply: dict[str, Any]) -> Score:
-        """Return the score a reply holds; one without a reward if the score function raised."""
-        if "failure" in reply:
-            self.first_traceback = self.first_traceback or reply["traceback"]
-            return Score(reward=None, reason=reply["failure"])
-        return Score(**reply)
+    def _scores_of(self, job: Job, reply: dict[str, Any]) -> list[Score]:
+        """Return the scores a reply holds; none with a reward if the score function raised for all of them."""
+        if "failure" not in reply:
+            return [self._score_of(entry) for entry in reply["scores"]]
+        self._keep_traceback(reply)
+        return _unscored(job, f"{reply['failure']}{_together(job)}")
 
-    def _counted(self, score: Score) -> Score:
-        """Return the score after counting it; raises ScoringError when too many were errors."""
+    def _score_of(self, entry: dict[str, Any]) -> Score:
+        """Return the score that plain values say; one without a reward if the score function raised."""
+        if "failure" in entry:
+            self._keep_traceback(entry)
+            self.num_timeouts += entry["is_timeout"]
+            return Score(reward=None, reason=entry["failure"])
+        try:
+            return Score(**entry)
+        except ValueError as error:
+            return Score(reward=None, reason=str(error))
+
+    def _keep_traceback(self, failure: dict[str, Any]) -> None:
+        self.first_traceback = self.first_traceback or shown_text(failure["traceback"])
+
+    def _count(self, score: Score) -> Score:
+        """Return the score after counting it, its reason fit to be shown.
+
+        Raises:
+            ScoringError: too many had no reward.
+        """
+        score = replace(score, reason=shown_line(score.reason))
         self.num_scored += 1
         self.num_errors += score.reward is None
         most = self.settings.max_error_fraction
@@ -378,3 +447,11 @@ class Scorer:
                 f"than max_error_fraction={most:g}; the last reason: {score.reason}{details}"
             )
         return score
+
+
+def _unscored(job: Job, reason: str) -> list[Score]:
+    return [Score(reward=None, reason=reason)] * len(job.places)
+
+
+def _together(job: Job) -> str:
+    return f", with the {len(job.places)} responses that were scored together" if len(job.places) > 1 else ""

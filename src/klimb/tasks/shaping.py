@@ -11,8 +11,10 @@ from typing import Annotated, Protocol, runtime_checkable
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 
 from klimb.declarations import Count, configurable, require
+from klimb.tasks.batches import Batches, BatchLimits, Scored, batches_of, is_large, prepare, score_batch
 from klimb.tasks.patterns import check_pattern
 from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, ScoreFunction, Task
+from klimb.tasks.several_rewards import CombinedScore
 from klimb.tasks.truncation import Truncated, WrongIfCut
 
 BUILT_IN_PARTS = ("correct", "reward")
@@ -122,15 +124,35 @@ class ShapedScore:
     score: ScoreFunction
     shapings: tuple[Shaping, ...]
 
+    @property
+    def batches(self) -> Batches:
+        """What the inner score function is given at once."""
+        return batches_of(self.score)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the inner score function holds a model."""
+        return is_large(self.score)
+
     def prepare(self) -> None:
         """Prepare the inner score function, if it wants that."""
-        prepare = getattr(self.score, "prepare", None)
-        if prepare is not None:
-            prepare()
+        prepare(self.score)
 
     def __call__(self, problem: Problem, response: Response) -> Score:
         """Return the shaped score."""
-        score = self.score(problem, response)
+        return self._shape(self.score(problem, response), response)
+
+    def score_batch(
+        self, problems: Sequence[Problem], responses: Sequence[Response], limits: BatchLimits
+    ) -> list[Scored]:
+        """Return the shaped scores."""
+        scores = score_batch(self.score, problems, responses, limits)
+        return [
+            scored if isinstance(scored, Exception) else self._shape(scored, response)
+            for scored, response in zip(scores, responses, strict=True)
+        ]
+
+    def _shape(self, score: Score, response: Response) -> Score:
         for shaping in self.shapings:
             score = shape(score, response, shaping)
         return score
@@ -143,6 +165,8 @@ def apply_truncation(score: ScoreFunction, truncated: Truncated) -> ScoreFunctio
     """
     if isinstance(score, ShapedScore):
         return replace(score, score=apply_truncation(score.score, truncated))
+    if isinstance(score, CombinedScore):
+        return score.with_each(lambda inner: apply_truncation(inner, truncated))
     inner = score.score if isinstance(score, WrongIfCut) else score
     return WrongIfCut(inner) if truncated == "wrong" else inner
 

@@ -15,6 +15,7 @@ import signal
 import struct
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 HEADER = struct.Struct(">Q")
@@ -85,27 +86,59 @@ def load(start: dict[str, Any]) -> Any:
 
 
 def reply_to(score: Any, request: bytes) -> bytes:
-    """Return the score of one problem and response as JSON."""
-    problem, response = pickle.loads(request)
-    result = score(problem, response)
+    """Return the scores of problems and responses as JSON: a list, with a failure in the place of each that failed."""
+    problems, responses, limits = pickle.loads(request)
+    if getattr(score, "batches", "one") == "one":
+        entries = [entry_of(lambda pair=pair: score(*pair)) for pair in zip(problems, responses, strict=True)]
+    else:
+        scores = score.score_batch(problems, responses, limits)
+        if len(scores) != len(responses):
+            raise TypeError(f"the task's score function returned {len(scores)} scores for {len(responses)} responses")
+        entries = [entry_of(lambda scored=scored: scored) for scored in scores]
+    return json.dumps({"scores": entries}, allow_nan=False).encode()
+
+
+def entry_of(scored: Callable[[], Any]) -> dict[str, Any]:
+    """Return one score as plain values; a failure where it was raised, or is not one."""
+    try:
+        result = scored()
+        return failure(result) if isinstance(result, BaseException) else plain(result)
+    # Code of others: whatever it raises is an answer.
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        return failure(error)
+
+
+def plain(result: Any) -> dict[str, Any]:
+    """Return a score as plain values."""
     if not all(hasattr(result, name) for name in ("reward", "correct", "parts", "reason")):
         raise TypeError(f"the task's score function returned {type(result).__name__} {result!r}"[:LONGEST_REASON])
-    reply = {
+    return {
         "reward": None if result.reward is None else float(result.reward),
         "correct": None if result.correct is None else bool(result.correct),
-        "parts": {str(name): float(part) for name, part in result.parts.items()},
+        "parts": numbers(result.parts),
         "reason": str(result.reason),
+        "values": numbers(getattr(result, "values", {})),
     }
-    return json.dumps(reply, allow_nan=False).encode()
 
 
-def failure(error: BaseException) -> bytes:
-    """Return the JSON of an exception: one line, and the traceback."""
+def numbers(named: Any) -> dict[str, float]:
+    """Return named numbers as such; raises for one that JSON cannot write."""
+    found = {str(name): float(value) for name, value in named.items()}
+    json.dumps(found, allow_nan=False)
+    return found
+
+
+def failure(error: BaseException) -> dict[str, Any]:
+    """Return an exception as plain values: one line, and the traceback."""
     lines = str(error).strip().splitlines()
     message = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     text = "".join(traceback.format_exception(error))
-    reply = {"failure": message[:LONGEST_REASON], "message": str(error), "traceback": text[-LONGEST_TRACEBACK:]}
-    return json.dumps(reply).encode()
+    return {
+        "failure": message[:LONGEST_REASON],
+        "message": str(error),
+        "traceback": text[-LONGEST_TRACEBACK:],
+        "is_timeout": isinstance(error, TimeoutError),
+    }
 
 
 def serve() -> None:
@@ -123,14 +156,14 @@ def serve() -> None:
     try:
         score = load(pickle.loads(start))
     except (Exception, SystemExit) as error:  # code of others: whatever it raises is an answer
-        send(failure(error))
+        send(json.dumps(failure(error)).encode())
         return
-    send(b'{"ready": true}')
+    send(json.dumps({"batches": getattr(score, "batches", "one")}).encode())
     while (request := read_payload(requests)) is not None:
         try:
             reply = reply_to(score, request)
         except (Exception, SystemExit, KeyboardInterrupt) as error:
-            reply = failure(error)
+            reply = json.dumps(failure(error)).encode()
         send(reply)
 
 

@@ -48,6 +48,8 @@ MAY_DIFFER: Mapping[str, str] = {
     "training.num_threads": PORTIONS,
     "sampling.max_batch": PORTIONS,
     "scoring.num_workers": PORTIONS,
+    "scoring.max_concurrent": PORTIONS,
+    "rewards.*.device": PORTIONS,
     "scoring.max_error_fraction": LENGTH,
     "model.device": PORTIONS,
     "model.activation_checkpointing": PORTIONS,

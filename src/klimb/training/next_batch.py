@@ -113,7 +113,7 @@ class Share:
 
     def credits(self, settings: LoopSettings, *, beta: float) -> Float[Tensor, " batch"]:
         """Return what each of the samples that are trained on is credited with."""
-        credits = compute_credits(self.compared, settings.advantages, beta=beta)
+        credits = compute_credits(self.compared, settings.advantages, beta=beta, rewards=settings.rewards)
         if settings.advantages.min_reward is None:
             return credits
         is_used = [is_trained_on(sample, settings.advantages) for sample in self.compared]
@@ -199,6 +199,7 @@ def _collect(
         ),
         sampling_generator=state.generators["sampling"],
         shuffle_generator=state.generators["rewards"],
+        rewards=settings.rewards,
     )
 
 
@@ -260,7 +261,7 @@ def _take_offline(logged: OfflineSource, count: int, settings: LoopSettings) -> 
     for _ in range(settings.advantages.max_refills + 1):
         if num_used() < count:
             for group in logged.take(count - num_used()):
-                filtered = filter_group(group, settings.advantages)
+                filtered = filter_group(group, settings.advantages, settings.rewards)
                 if filtered.compared:
                     kept[filtered.compared[0].group_id] = filtered
                 if not filtered.used:

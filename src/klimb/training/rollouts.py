@@ -23,6 +23,15 @@ from klimb.samplers import Completion, Sampler, StreamingSampler
 from klimb.tasks import Problem, Response, Score
 from klimb.training.prompts import PromptStream
 from klimb.training.settings import AdvantageSettings, RolloutSettings
+from klimb.training.several_rewards import (
+    NO_REWARDS,
+    Rewards,
+    as_metadata,
+    has_equal_parts,
+    is_scaled,
+    measure_values,
+    rewards_to_compare,
+)
 
 
 @runtime_checkable
@@ -271,7 +280,7 @@ def _attach_score(sample: Sample, score: Score, shuffle: torch.Generator | None)
         reward=score.reward,
         reward_parts=dict(score.parts),
         reward_reason=score.reason,
-        metadata={**sample.metadata, **marks},
+        metadata={**sample.metadata, **marks, **as_metadata(score.values)},
     )
 
 
@@ -299,12 +308,12 @@ ALONE_IN_BATCH = "no other response of its batch has a reward"
 """The same of a baseline over the batch."""
 
 
-def filter_group(group: Sequence[Sample], settings: AdvantageSettings) -> FilteredGroup:
+def filter_group(group: Sequence[Sample], settings: AdvantageSettings, rewards: Rewards = NO_REWARDS) -> FilteredGroup:
     """Decide which of the scored responses to one prompt are compared, and which of those are trained on."""
     refusals = _find_refusals(
         group,
         compare=settings.kind in NEEDS_GROUPS,
-        drop_even=settings.group_filter,
+        is_even=settings.group_filter and has_zero_variance(group, rewards),
         needs_reward=settings.kind not in REWARDLESS or settings.min_reward is not None,
     )
     below = ["" if is_trained_on(sample, settings) else "its reward is below min_reward" for sample in group]
@@ -322,20 +331,20 @@ def is_trained_on(sample: Sample, settings: AdvantageSettings) -> bool:
     return least is None or sample.reward is None or sample.reward >= least
 
 
-def _find_refusals(group: Sequence[Sample], *, compare: bool, drop_even: bool, needs_reward: bool) -> list[str]:
+def _find_refusals(group: Sequence[Sample], *, compare: bool, is_even: bool, needs_reward: bool) -> list[str]:
     """Say for each response why no baseline is formed over it; the empty text if one is.
 
     Args:
         group: scored responses to one prompt.
         compare: the baseline compares them, so that at least two need a reward.
-        drop_even: leave out a group from which nothing can be learnt.
+        is_even: leave out the group, from which nothing can be learnt.
         needs_reward: leave out a response without a reward.
     """
     scored = [sample for sample in group if sample.reward is not None]
     of_group = ""
     if compare and len(scored) < 2:
         of_group = ALONE_IN_GROUP
-    elif drop_even and has_zero_variance(scored):
+    elif is_even:
         of_group = "its group is even"
     return ["it has no reward" if sample.reward is None and needs_reward else of_group for sample in group]
 
@@ -364,14 +373,20 @@ def _leave_out_the_lonely(groups: Sequence[FilteredGroup], settings: AdvantageSe
     ]
 
 
-def has_zero_variance(scored: Sequence[Sample]) -> bool:
+def has_zero_variance(group: Sequence[Sample], rewards: Rewards = NO_REWARDS) -> bool:
     """Return True if all rewards are equal, or all responses are right, or all are wrong.
+
+    Of several rewards (`[rewards]`) being right is one: there the sum decides alone, and where one of them is scaled
+    only equal parts are even, since two sums that are equal may be told apart by their scales.
 
     Source: dynamic sampling of DAPO, arXiv 2503.14476 section 3.2.
     """
-    rewards = {sample.reward for sample in scored}
+    scored = [sample for sample in group if sample.reward is not None]
+    if is_scaled(rewards):
+        return has_equal_parts(scored)
     verdicts = {sample.metadata.get("correct") for sample in scored}
-    return len(rewards) <= 1 or verdicts in ({"yes"}, {"no"})
+    is_one_verdict = not rewards and verdicts in ({"yes"}, {"no"})
+    return len({sample.reward for sample in scored}) <= 1 or is_one_verdict
 
 
 def measure_rollouts(groups: Sequence[FilteredGroup]) -> dict[str, float]:
@@ -399,7 +414,7 @@ def measure_rollouts(groups: Sequence[FilteredGroup]) -> dict[str, float]:
     verdicts = find_verdicts(samples)
     if set(verdicts) - {None}:
         metrics["accuracy"] = statistics.fmean(verdict == "yes" for verdict in verdicts)
-    return metrics | _part_means(samples)
+    return metrics | _part_means(samples) | measure_values(samples)
 
 
 def find_verdicts(samples: Iterable[Sample]) -> list[str | None]:
@@ -455,6 +470,7 @@ def collect_rollouts(
     this_round: RolloutContext,
     sampling_generator: torch.Generator,
     shuffle_generator: torch.Generator,
+    rewards: Rewards = NO_REWARDS,
 ) -> Rollouts:
     """Draw, score and filter until `num_prompts` groups are there or the refills are used up."""
     groups: list[FilteredGroup] = []
@@ -473,7 +489,7 @@ def collect_rollouts(
         )
         seconds["sample_seconds"] += drawn.sample_seconds
         seconds["score_seconds"] += drawn.score_seconds
-        new_groups = [filter_group(group, advantages) for group in drawn.groups]
+        new_groups = [filter_group(group, advantages, rewards) for group in drawn.groups]
         groups += new_groups
         kept += sum(bool(group.used) for group in new_groups)
         num_rounds += 1
@@ -489,17 +505,17 @@ def collect_rollouts(
     )
 
 
-def compute_credits(used: Sequence[Sample], settings: AdvantageSettings, *, beta: float) -> Float[Tensor, " batch"]:
+def compute_credits(
+    used: Sequence[Sample], settings: AdvantageSettings, *, beta: float, rewards: Rewards = NO_REWARDS
+) -> Float[Tensor, " batch"]:
     """Return what each response is credited with: its reward less its baseline, which reads these samples alone.
 
-    `beta` is the temperature of soft values, in units of the reward.
+    `beta` is the temperature of soft values, in units of the reward. Of several `rewards` some may be scaled first.
     """
     if not used:
         return torch.zeros(0)
-    # Where no reward is needed, 0 stands for a missing one and is not read.
-    rewards = torch.tensor([0.0 if sample.reward is None else sample.reward for sample in used], dtype=torch.float64)
     return compute_advantages(
-        rewards,
+        rewards_to_compare(used, rewards),
         [sample.group_id for sample in used],
         kind=settings.kind,
         offset=settings.offset,

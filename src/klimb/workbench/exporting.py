@@ -13,6 +13,7 @@ from klimb.experience.store import Store
 from klimb.policies import Policy, fit_sample
 from klimb.policies.tokenizer import decode_ids
 from klimb.training import score_samples
+from klimb.ui.csv_export import as_cell
 from klimb.ui.terminal.store import TokenRows, token_rows
 
 
@@ -61,7 +62,10 @@ def write_json_lines(path: Path, samples: Iterable[Sample]) -> None:
 
 
 def write_csv(path: Path, samples: Iterable[Sample]) -> None:
-    """One row a sample; what is not text or number is JSON, and what is absent is empty."""
+    """One row a sample; what is not text or number is JSON, and what is absent is empty.
+
+    A text that a spreadsheet would run as a formula begins with an apostrophe.
+    """
     with path.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(FIELD_NAMES)
@@ -81,7 +85,7 @@ FIELD_NAMES = tuple(field.name for field in fields(Sample))
 
 def _cell(sample_id: str, value: Any) -> Any:
     if value is None or isinstance(value, str):
-        return value
+        return as_cell(value)
     return repr(value) if isinstance(value, float) else _json(sample_id, value)
 
 

@@ -18,7 +18,7 @@ from klimb.losses import Corrected, Loss, NoCorrection, Objective, build_loss, s
 from klimb.own_parts import is_object, is_own, load_function, load_part, sources_of
 from klimb.policies import ModelSettings, Policy, keep_freed_memory, load_model
 from klimb.samplers import LocalSampler, Sampler
-from klimb.tasks import Problem, ProblemSet, Scorer, with_shaping
+from klimb.tasks import Problem, ProblemSet, Scorer, with_rewards, with_shaping
 from klimb.training import (
     GroupStore,
     LoopSettings,
@@ -102,6 +102,8 @@ def make_task(config: RunConfig) -> ProblemSet:
     """Return the problems, with the reward and the shaping that the configuration asks for."""
     shapings = config.scoring.shapings(max_tokens=config.sampling.max_new_tokens)
     task = config.task.make_task()
+    if config.rewards:
+        task = with_rewards(task, config.rewards)
     return with_shaping(task, shapings) if shapings else task
 
 

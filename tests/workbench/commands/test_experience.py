@@ -295,6 +295,20 @@ def test_export_to_csv_has_lists_as_json_and_nothing_for_none(store: Store, caps
     assert rows[2]["log_mu"] == ""
 
 
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_text_in_an_exported_csv_is_a_formula_and_numbers_stay_numbers(store: Store, capsys, start: str):
+    hostile = replace(
+        BASE, sample_id="odd", response=f"{start}cmd|'/c calc'!A1", reward=-1.5, reward_reason=f"{start}1"
+    )
+    store.append([hostile])
+    run(capsys, "export", "store", "--to", "all.csv", "--where", "sample_id = 'odd'")
+    with Path("all.csv").open(newline="") as file:
+        (row,) = list(csv.DictReader(file))
+    assert row["response"] == f"'{start}cmd|'/c calc'!A1"
+    assert row["reward_reason"] == f"'{start}1"
+    assert row["reward"] == "-1.5"
+
+
 def test_export_writes_over_nothing_unless_told(store: Store, capsys):
     Path("all.csv").write_text("mine")
     with pytest.raises(ConfigError, match=r"already exists.*--force"):

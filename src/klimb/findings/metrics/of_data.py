@@ -80,6 +80,25 @@ DRAWN = (
         label="*",
     ),
     Metric(
+        name="rewards/*/mean",
+        unit="reward",
+        formula=(
+            "mean of what one of several rewards (`[rewards]`) gives, before its weight and scale, over the responses "
+            "with a reward that it applies to"
+        ),
+        healthy="as intended",
+        outside="one that rises alone is being gamed; one that falls is outweighed: see its `weight` and `scale`",
+        panel="Rewards before their weights",
+        label="*",
+    ),
+    Metric(
+        name="rewards/*/std",
+        unit="reward",
+        formula="standard deviation over the same",
+        healthy="above 0",
+        outside="0: it tells no responses apart. Far above the others': it outweighs them, unless each has its `scale`",
+    ),
+    Metric(
         name="accuracy",
         unit="fraction",
         formula="responses that are said to be correct over all with a reward; only where the score says it of any",

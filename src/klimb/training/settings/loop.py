@@ -20,6 +20,7 @@ from klimb.declarations import (
 from klimb.experience.advantages import NEEDS_BATCH, NEEDS_GROUPS
 from klimb.experience.samples import SamplingSettings, Source
 from klimb.policies.settings import require_temperature
+from klimb.tasks.rewards import RewardSettings
 from klimb.training.guard.settings import GuardSettings
 from klimb.training.settings.advantages import AdvantageSettings, CreditSettings, CriticSettings
 from klimb.training.settings.optimizer import OptimizerSettings, automatic_warmup
@@ -193,6 +194,7 @@ class LoopSettings:
         temperature: of the policy, or `auto`: that of the sampling, and where nothing is sampled the one recorded with
             the samples (`klimb.training.find_temperature`).
         replay: which earlier rollouts may be used again.
+        rewards: the several rewards that a score is the sum of, by their names, where it is one of several.
         save_rollouts: keep all that was drawn, as Parquet.
         guard: watches what the model could do before; None watches nothing.
         own_parts: `python:module.name` of each part of the user's own -> hash of its source, so that a run is not
@@ -215,6 +217,7 @@ class LoopSettings:
     reference: ReferenceSettings = field(default_factory=IterativeReference)
     checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    rewards: Mapping[str, RewardSettings] = field(default_factory=dict)
     save_rollouts: bool = True
     guard: GuardSettings | None = None
     own_parts: Mapping[str, str] = field(default_factory=dict)
@@ -225,6 +228,7 @@ class LoopSettings:
             object.__setattr__(self, "optimizer", replace(self.optimizer, warmup_steps=number))
         self._check_credit()
         self._check_sources()
+        self._check_scales()
         check_minibatches(self.training.num_minibatches, self.sampling.num_prompts, "sampling.num_prompts")
         if self.sampling.num_samples == 1 and self.advantages.kind in NEEDS_GROUPS:
             raise ValueError(
@@ -237,6 +241,21 @@ class LoopSettings:
                 f"training.log_mu = {self.training.log_mu!r} scores under the policy itself, and what is drawn is not "
                 f"drawn from it ({self.why_drawn_otherwise}); what it computed would not be μ. Use training.log_mu = "
                 "'sampler', or sample from the policy"
+            )
+
+    def _check_scales(self) -> None:
+        """Return if scaled rewards are read as what they are: numbers around 0, of no unit."""
+        moved = [name for name, settings in self.rewards.items() if settings.scale != "none"]
+        if moved and self.advantages.kind in ("binary-feedback", "ones", "zero"):
+            raise ValueError(
+                f"rewards.{moved[0]}.scale = {self.rewards[moved[0]].scale!r} does nothing that advantages.kind = "
+                f"{self.advantages.kind!r} could read; leave it out, or take another advantages.kind"
+            )
+        grouped = [name for name in moved if self.rewards[name].scale == "group"]
+        if grouped and self.sampling.num_samples == 1 and self.sources.share("rollout") > 0:
+            raise ValueError(
+                f"rewards.{grouped[0]}.scale = 'group' compares the answers to one prompt, but sampling.num_samples is "
+                "1; use at least 2, or scale = 'batch'"
             )
 
     @property

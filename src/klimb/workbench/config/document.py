@@ -85,7 +85,7 @@ def _section_table(name: str, meaning: str, rows: list[FieldFacts]) -> str:
 
 
 def _row(facts: FieldFacts, section: str) -> str:
-    key = facts.path.removeprefix(f"{section}.")
+    key = facts.path.removeprefix(f"{section}.").replace("*", "NAME")
     kind = f" ({facts.kinds[-1]})" if facts.kinds and not facts.path.endswith((".kind", ".recipe")) else ""
     default = default_in_words(facts)
     cells = (f"`{key}`{kind}", facts.allowed, f"`{default}`" if facts.default else default, facts.meaning)

@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 from klimb.declarations import NONE_OF_UNION
 from klimb.errors import ConfigError
 from klimb.losses.settings import LOSSES
-from klimb.workbench.config.fields import TABLE, FieldFacts, known_fields
+from klimb.workbench.config.fields import TABLE, FieldFacts, as_declared, known_fields
 from klimb.workbench.config.run import RunConfig
 
 LONGEST_VALUE = 80
@@ -47,7 +47,8 @@ def nearest_keys(path: str, kinds: Iterable[str] = (), *, model: type[BaseModel]
 
     In this order: a much alike neighbour, keys of (almost) that name in other sections, a somewhat alike neighbour.
     """
-    section, _, leaf = path.rpartition(".")
+    written, _, leaf = path.rpartition(".")
+    section = as_declared(written, model)
     known = known_fields(model)
     chosen = {*kinds} if {*kinds} & {*LOSSES} else {*kinds, *LOSSES}
     fitting = list(dict.fromkeys(facts.path for facts in known if not kinds or {*facts.kinds} <= chosen))
@@ -55,8 +56,15 @@ def nearest_keys(path: str, kinds: Iterable[str] = (), *, model: type[BaseModel]
     for choices, cutoff in ((neighbours, 0.75), (fitting, 0.8), (neighbours, 0.5)):
         found = difflib.get_close_matches(leaf, [_leaf(each) for each in choices], n=1, cutoff=cutoff)
         if found:
-            return list(dict.fromkeys(each for each in choices if _leaf(each) == found[0]))
+            near = (each for each in choices if _leaf(each) == found[0])
+            return list(dict.fromkeys(_as_written(each, section, written) for each in near))
     return []
+
+
+def _as_written(path: str, section: str, written: str) -> str:
+    """Return a key of this section with the names that the user gave; elsewhere they are still to be given."""
+    beside = section.endswith("*") and path.rpartition(".")[0] == section
+    return f"{written}.{_leaf(path)}" if beside else path.replace("*", "NAME")
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,9 @@ class _Words:
         for index, part in enumerate(rest):
             here = ".".join([*parts, part])
             is_last = index == len(rest) - 1
-            if here in known or (is_last and not self._is_leaf(".".join(parts)) and not self._is_tag(rest, parts)):
+            if as_declared(here, self.model) in known or (
+                is_last and not self._is_leaf(".".join(parts)) and not self._is_tag(rest, parts)
+            ):
                 parts.append(part)
         return ".".join(parts)
 
@@ -106,7 +116,7 @@ class _Words:
     def _unknown_key(self, path: str, kinds: tuple[str, ...], shown: str) -> str:
         """Return one line about a key that its table does not have; tables of another kind may have it."""
         beside = ", ".join(self._keys_beside(path, kinds))
-        if any(facts.path == path for facts in known_fields(self.model)):
+        if any(facts.path == as_declared(path, self.model) for facts in known_fields(self.model)) and len(kinds) > 1:
             kind = kinds[-2]
             if kind in LOSSES:
                 return (
@@ -125,19 +135,17 @@ class _Words:
         return loss if any(facts.path == loss for facts in known_fields(self.model)) else f"{path}.kind"
 
     def _facts(self, path: str, kinds: tuple[str, ...]) -> FieldFacts | None:
-        own_name = f"{path.rpartition('.')[0]}.*"
-        known = known_fields(self.model)
-        same_path = [facts for facts in known if facts.path == path] or [
-            facts for facts in known if facts.path == own_name
-        ]
+        declared = as_declared(path, self.model)
+        same_path = [facts for facts in known_fields(self.model) if facts.path == declared]
         fitting = [facts for facts in same_path if set(facts.kinds) <= set(kinds)]
         return next(iter(fitting or same_path), None)
 
     def _is_leaf(self, path: str) -> bool:
-        return any(facts.path == path and facts.allowed != TABLE for facts in known_fields(self.model))
+        declared = as_declared(path, self.model)
+        return any(facts.path == declared and not facts.allowed.startswith(TABLE) for facts in known_fields(self.model))
 
     def _keys_beside(self, path: str, kinds: tuple[str, ...]) -> list[str]:
-        section = path.rpartition(".")[0]
+        section = as_declared(path.rpartition(".")[0], self.model)
         fitting = (facts for facts in known_fields(self.model) if set(facts.kinds) <= set(kinds))
         return [_leaf(facts.path) for facts in fitting if facts.path.rpartition(".")[0] == section]
 

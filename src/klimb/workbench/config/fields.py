@@ -57,9 +57,34 @@ def _walk(schema: Schema, definitions: Schema, *, path: str, kinds: tuple[str, .
         yield FieldFacts(path=here, kinds=kinds, allowed=allowed, meaning=" ".join(meaning.split()), default=default)
         if "propertyNames" in field:
             names = in_words(field["propertyNames"])
-            yield FieldFacts(path=f"{here}.*", kinds=kinds, allowed=f"a name: {names}", meaning=meaning)
+            inner = [table for option in _named_tables(field) for _, table in _tables(option, definitions)]
+            what = f"{TABLE}, its name of {names}" if inner else f"a name: {names}"
+            yield FieldFacts(path=f"{here}.*", kinds=kinds, allowed=what, meaning=meaning)
+            for table in inner:
+                yield from _walk(table, definitions, path=f"{here}.*", kinds=kinds)
         for kind, table in tables:
             yield from _walk(table, definitions, path=here, kinds=(*kinds, kind) if kind else kinds)
+
+
+def _named_tables(field: Schema) -> Iterator[Schema]:
+    """Return what may stand under a name of the user's own."""
+    yield from field.get("patternProperties", {}).values()
+    if isinstance(field.get("additionalProperties"), Mapping):
+        yield field["additionalProperties"]
+
+
+def as_declared(path: str, model: type[BaseModel] = RunConfig) -> str:
+    """Return the key with `*` in the place of names of the user's own.
+
+    >>> as_declared("rewards.style.weight"), as_declared("objective.beta")
+    ('rewards.*.weight', 'objective.beta')
+    """
+    declared = {facts.path for facts in known_fields(model)}
+    built: list[str] = []
+    for part in path.split("."):
+        is_own_name = ".".join([*built, part]) not in declared and ".".join([*built, "*"]) in declared
+        built.append("*" if is_own_name else part)
+    return ".".join(built)
 
 
 def _default(field: Schema) -> str:

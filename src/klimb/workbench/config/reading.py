@@ -4,7 +4,6 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from pydantic import ValidationError
 
 from klimb.errors import ConfigError
 from klimb.workbench.config.errors import config_error, nearest_keys
-from klimb.workbench.config.fields import known_fields
+from klimb.workbench.config.fields import as_declared, known_fields
 from klimb.workbench.config.layers import lay_over, layer_of
 from klimb.workbench.config.run import RunConfig
 
@@ -104,16 +103,10 @@ def _key_and_value(override: str) -> tuple[str, Any]:
         raise ConfigError(f"--set takes key=value such as objective.beta=1e-3, got {override!r}{hint}")
     if value.strip() != UNSAID:
         return key, _toml_value(key, value.strip())
-    if key not in {facts.path for facts in known_fields()} and f"{key.rpartition('.')[0]}.*" not in _open_tables():
+    if as_declared(key) not in {facts.path for facts in known_fields()}:
         near = " or ".join(nearest_keys(key))
         raise ConfigError(f"--set {override}: unknown key{f'; did you mean {near}?' if near else ''}")
     return key, None
-
-
-@cache
-def _open_tables() -> frozenset[str]:
-    """Return `TABLE.*` for each table whose keys are names of the user's own."""
-    return frozenset(facts.path for facts in known_fields() if facts.path.endswith(".*"))
 
 
 def _as_given(value: Any) -> str:

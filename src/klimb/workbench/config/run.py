@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, Self
 
+from annotated_types import MaxLen
 from pydantic import BaseModel, model_validator
 
 from klimb.declarations import OneOf, Seed, narrow
@@ -20,6 +21,8 @@ from klimb.policies.settings import ModelSettings
 from klimb.tasks.arithmetic import ArithmeticSettings
 from klimb.tasks.catalogue import TASKS, OwnTask, TaskSettings
 from klimb.tasks.patterns import check_is_quick
+from klimb.tasks.python_rewards import TASKS_OWN
+from klimb.tasks.rewards import RewardName, RewardSettings
 from klimb.tasks.settings import ScoringSettings
 from klimb.training.guard.settings import GuardSettings
 from klimb.training.recipes import RECIPES
@@ -67,6 +70,8 @@ class RunConfig(BaseModel):
     """What it is trained on."""
     scoring: ScoringSettings = ScoringSettings()
     """How answers are scored."""
+    rewards: Annotated[dict[RewardName, RewardSettings], MaxLen(50)] = {}
+    """Several rewards by name, each a table; without one the reward is the task's."""
     sampling: SamplingConfig = SamplingConfig()
     """How answers are drawn."""
     sources: SourceSettings = SourceSettings()
@@ -115,6 +120,7 @@ class RunConfig(BaseModel):
         self._check_stores()
         self._check_critic()
         self._check_patterns()
+        self._check_rewards()
         objective = self.objective
         slope = None
         if isinstance(objective, ObjectiveSettings) and not is_own(str(objective.divergence)):
@@ -148,6 +154,7 @@ class RunConfig(BaseModel):
             training=narrow(self.training, TrainingSettings),
             optimizer=self.optimizer,
             reference=self.reference,
+            rewards=self.rewards,
             checkpoints=self.checkpoints,
             evaluation=narrow(self.evaluation, EvaluationSettings),
             save_rollouts=self.run.save_rollouts,
@@ -189,6 +196,19 @@ class RunConfig(BaseModel):
             check_is_quick("scoring.format.pattern =", self.scoring.format.pattern)
         if self.guard is not None and self.guard.format:
             check_is_quick("guard.format =", self.guard.format)
+
+    def _check_rewards(self) -> None:
+        for name in ("overlong", "format"):
+            if name in self.rewards and getattr(self.scoring, name) is not None:
+                raise ValueError(
+                    f"rewards.{name}: [scoring.{name}] adds a part of that name to the reward; take another name"
+                )
+        is_read = any(each.reward == TASKS_OWN for each in self.rewards.values())
+        if self.rewards and is_own(self.task.reward) and not is_read:
+            raise ValueError(
+                f"task.reward = {self.task.reward!r} does nothing: no reward of [rewards] is {TASKS_OWN!r}; leave it "
+                f"out, or add rewards.NAME.reward = {TASKS_OWN!r}"
+            )
 
     def _check_stores(self) -> None:
         for name, share, section in (
