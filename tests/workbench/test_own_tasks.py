@@ -84,6 +84,7 @@ def test_a_run_trains_on_a_task_of_ones_own_and_scores_it_in_a_process_apart(wor
         "parameters": {"words": ["repeat"]},
         "seed": 0,
         "reward": "task",
+        "max_unusable_fraction": 0.1,
     }
 
 
