@@ -7,7 +7,8 @@ process. An error of any kind ends it with the last complete step saved, and wit
 import logging
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,7 @@ class TrainResult:
         metrics: of the last step; empty when no step was left to do.
         checkpoint: the newest one; None when none was written.
         ending: why the guard ended it, in words; empty when it did not.
+        save: save the state after the last step; there for a run that ended without a checkpoint of it.
     """
 
     num_steps: int
@@ -141,6 +143,17 @@ class TrainResult:
     metrics: Mapping[str, float]
     checkpoint: Path | None
     ending: str = ""
+    save: Callable[[], object] | None = field(default=None, repr=False, compare=False)
+
+    @contextmanager
+    def saved_if_it_fails(self) -> Generator[None]:
+        """Save the last step if the block, which is what comes after training, fails."""
+        try:
+            yield
+        except BaseException:
+            if self.save is not None:
+                self.save()
+            raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -371,7 +384,9 @@ def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest) -> Tra
             f"training ended and its last state could not be saved in {run.checkpoints}; the error logged above says "
             "why. Free the disk and resume: the work since the newest checkpoint is done again"
         )
-    return TrainResult(state.step, _progress(state), metrics, checkpoint, guard_ending(state))
+    _keep(state, log)
+    save = None if saved_at == state.step else lambda: _save_after(run, state)
+    return TrainResult(state.step, _progress(state), metrics, checkpoint, guard_ending(state), save)
 
 
 def _goes_on(state: RunState, settings: LoopSettings) -> bool:
@@ -448,7 +463,14 @@ def _end(run: _Run, state: RunState, log: MetricsLog, error: BaseException) -> N
         error.add_note(f"{say_what_is_saved(ending)}; resume {run.folder} to go on")
 
 
-def _rescue(run: _Run, state: RunState, log: MetricsLog) -> str:
+def _save_after(run: _Run, state: RunState) -> None:
+    with run_folder_lock(run.folder):
+        why_not_saved = _rescue(run, state)
+    if why_not_saved:
+        logger.error("step %d is %s", state.step, why_not_saved)
+
+
+def _rescue(run: _Run, state: RunState, log: MetricsLog | None = None) -> str:
     """Save the last complete step unless its checkpoint is there; return why it is not saved, else nothing."""
     newest = newest_checkpoint(run.checkpoints)
     if newest is not None and step_of(newest) == state.rescue.step:
@@ -457,7 +479,8 @@ def _rescue(run: _Run, state: RunState, log: MetricsLog) -> str:
         state.rescue.lose("the reference was being moved")
     try:
         content = state.rescue.content()
-        log.flush_to_disk()
+        if log is not None:
+            log.flush_to_disk()
         spare = () if state.quality is None else state.quality.protected
         step, keep = int(content.numbers["step"]), run.settings.checkpoints.keep
         save_checkpoint(run.checkpoints, step, content, keep=keep, spare=spare)

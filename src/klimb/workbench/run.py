@@ -30,13 +30,15 @@ from klimb.training.guard.measuring import Measurer, make_measurer
 from klimb.training.identity import run_identity, settle_identity
 from klimb.training.minibatches import tokens_at_once
 from klimb.training.run_folder import Finished, RunFolder, flat_settings, read_run, read_tables, write_json
+from klimb.training.signals import stops_at_once
 from klimb.ui.figures import plot_curves
-from klimb.ui.live import Glimpse, View, open_view
+from klimb.ui.live import FailSafeView, Glimpse, View, open_view
 from klimb.ui.pages.files import report_at_the_end
 from klimb.ui.terminal.run import in_one_line, print_facts
 from klimb.ui.text import relative_to_working_directory
 from klimb.workbench.config import RunConfig, divergence_of, save_config
 from klimb.workbench.config.reading import resolved_tables
+from klimb.workbench.endings import Course, ends_written_down
 from klimb.workbench.loggers import check_loggers, open_trackers
 from klimb.workbench.loggers.tracker import Tracker
 from klimb.workbench.measuring import measure
@@ -188,6 +190,7 @@ def run_training(
         ConfigError: the task has no problem to train on, or none to evaluate on though it should; a logger's package is
             missing, a logger cannot start, or a rule of the user's own is not there.
         Interrupted: a signal ended the run; its state is saved.
+        Exception: whatever ended it; how it did is written down in the folder, with what is saved.
     """
     clock = RunClock(began=time.monotonic() - session.load_seconds)
     _check_problems(session)
@@ -195,10 +198,12 @@ def run_training(
     check_findings(session.config.run.findings)
     measurer = _measurer(session)
     print_facts(console, describe(session))
-    with session.scorer, ExitStack() as stack:
+    course = Course()
+    with stops_at_once(), session.scorer, ExitStack() as stack:
         if measurer is not None:
             stack.enter_context(measurer)
         folder = open_folder()
+        stack.enter_context(ends_written_down(folder.path, course))
         identity = identity_of(session)
         settle_identity(folder.path, identity)
         clock.continue_from(_seconds_until_now(folder))
@@ -223,14 +228,31 @@ def run_training(
         except Interrupted as error:
             _tell_how_to_go_on(console, folder, error)
             raise
-        if result.num_steps < settings.training.num_steps:
-            reason = result.ending or _reason_of_the_end(settings, result.progress)
-            console.print(
-                f"stopped after step {result.num_steps} of {settings.training.num_steps}: {reason}", highlight=False
-            )
-        if session.config.run.save_model:
-            session.policy.save(folder.model)
-        after = None if before is None else _measure(session, folder, console, when="after", progress=result.progress)
+        course.during, course.step = "after training", result.num_steps
+        with result.saved_if_it_fails():
+            return _finish(session, folder, settings, result, before, clock=clock, console=console, title=title)
+
+
+def _finish(
+    session: Session,
+    folder: RunFolder,
+    settings: LoopSettings,
+    result: TrainResult,
+    before: EvaluationRecord | None,
+    *,
+    clock: RunClock,
+    console: Console,
+    title: str,
+) -> Finished:
+    """Save the model, evaluate it, sum up and report; done again by a resume if anything of it fails."""
+    if result.num_steps < settings.training.num_steps:
+        reason = result.ending or _reason_of_the_end(settings, result.progress)
+        console.print(
+            f"stopped after step {result.num_steps} of {settings.training.num_steps}: {reason}", highlight=False
+        )
+    if session.config.run.save_model:
+        session.policy.save(folder.model)
+    after = None if before is None else _measure(session, folder, console, when="after", progress=result.progress)
     finished = Finished(
         folder=folder,
         task_name=session.task.name,
@@ -354,7 +376,7 @@ def _train(
     title: str,
     resume: bool,
 ) -> TrainResult:
-    view = open_view(console, title=title, num_steps=settings.training.num_steps)
+    view = FailSafeView(lambda: open_view(console, title=title, num_steps=settings.training.num_steps))
     try:
         return train(
             session.policy,
