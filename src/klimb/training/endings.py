@@ -74,7 +74,7 @@ def ending_from(
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the error's type and message in one line of printable characters, with the line that raised it if not ours."""
+    """Return the error's type and message in one printable line; of other people's code with its place."""
     message = " ".join(visible(_text_of(error)).split())
     if len(message) > LONGEST_REASON:
         message = f"{message[:LONGEST_REASON]} …"

@@ -55,6 +55,7 @@ from klimb.training.identity import (
     warn_of_changes,
 )
 from klimb.training.iteration import Iteration, iterate, keep_rollouts
+from klimb.training.late_writes import LateWrites
 from klimb.training.locks import run_folder_lock
 from klimb.training.metrics import MetricsLog
 from klimb.training.rescue import NothingToSave
@@ -79,7 +80,13 @@ def evaluation_is_due(settings: EvaluationSettings, *, since: Progress, now: Pro
 
 
 def evaluate_and_record(
-    actors: RolloutWorker, held_out: Sequence[Problem], settings: LoopSettings, *, progress: Progress, path: Path
+    actors: RolloutWorker,
+    held_out: Sequence[Problem],
+    settings: LoopSettings,
+    *,
+    progress: Progress,
+    path: Path,
+    writes: LateWrites,
 ) -> dict[str, float]:
     """Evaluate, appends the record to the file, and returns what is logged of it.
 
@@ -106,7 +113,7 @@ def evaluate_and_record(
             "evaluation_num_problems_unscored": float(len(held_out)),
             "evaluation_seconds": time.monotonic() - started,
         }
-    append_evaluation(path, evaluation)
+    writes.do(f"the evaluation after step {progress.step} is", lambda: append_evaluation(path, evaluation))
     return evaluation_metrics(evaluation) | {"evaluation_seconds": time.monotonic() - started}
 
 
@@ -259,6 +266,7 @@ def train(
             _end(run, state, log, error)
             raise
         finally:
+            state.writes.close()
             log.close()
     if stop.signal_number is not None:  # it came after the last step was saved: it is for whoever comes next
         signal.raise_signal(stop.signal_number)
@@ -411,9 +419,10 @@ def _record_step(
     metrics = dict(iteration.metrics)
     if is_evaluated:
         path = run.folder / "evaluations.jsonl"
-        metrics |= evaluate_and_record(run.actors, run.held_out, run.settings, progress=_progress(state), path=path)
-    if run.settings.save_rollouts and iteration.samples:
-        keep_rollouts(run.folder / "rollouts", state.step, iteration.samples)
+        metrics |= evaluate_and_record(
+            run.actors, run.held_out, run.settings, progress=_progress(state), path=path, writes=state.writes
+        )
+    _write_rollouts(run, state, iteration)
     # Last, since it may put another policy in the place of the one that the numbers above are of.
     metrics |= guard_step(state, iteration.samples)
     log.write(metrics)
@@ -423,9 +432,21 @@ def _record_step(
     return metrics
 
 
+def _write_rollouts(run: _Run, state: RunState, iteration: Iteration) -> None:
+    """Write what the step drew; where it may be trained on again, no checkpoint is saved before it is on the disk."""
+    settings, step = run.settings, state.step
+    if settings.save_rollouts and iteration.samples:
+        state.writes.do(
+            f"the rollouts of step {step} are",
+            lambda: keep_rollouts(run.folder / "rollouts", step, iteration.samples),
+            is_needed=not settings.is_fresh,
+        )
+
+
 def _save(run: _Run, state: RunState, log: MetricsLog) -> Path | None:
     """Save the state; None, with a loud message, when the disk refuses. Training goes on then."""
     try:
+        state.writes.catch_up()
         content = capture(state, metrics_bytes=log.flush_to_disk())
         spare = () if state.quality is None else state.quality.protected
         return save_checkpoint(run.checkpoints, state.step, content, keep=run.settings.checkpoints.keep, spare=spare)
@@ -479,6 +500,7 @@ def _rescue(run: _Run, state: RunState, log: MetricsLog | None = None) -> str:
         state.rescue.lose("the reference was being moved")
     try:
         content = state.rescue.content()
+        state.writes.catch_up()
         if log is not None:
             log.flush_to_disk()
         spare = () if state.quality is None else state.quality.protected

@@ -1,5 +1,6 @@
 """A run from beginning to end: evaluate, train, save, evaluate again, plot, sum up; a view shows what goes on."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -45,6 +46,8 @@ from klimb.workbench.measuring import measure
 from klimb.workbench.own_findings import check_findings, find_in
 from klimb.workbench.session import Session, describe, make_loop_settings
 
+logger = logging.getLogger(__name__)
+
 
 class StepRecorder:
     """Takes each step to the view and the tracker."""
@@ -60,14 +63,22 @@ class StepRecorder:
         """One finished step of the loop."""
         if not self._is_accepted:
             # A resumed run may have been given other settings; now the loop has accepted them.
-            save_config(self._folder.config, self._config)
-            self._is_accepted = True
+            self._is_accepted = self._saves_config()
         number = int(metrics["step"])
         self._tracker.write(number, metrics)
         if samples:
             self._view.step(number, metrics, glimpse_of(samples[number % len(samples)]))
         else:
             self._view.step(number, _of_old_samples(metrics), None)
+
+    def _saves_config(self) -> bool:
+        """Tell if the disk took it; where it does not, it is tried again after the next step."""
+        try:
+            save_config(self._folder.config, self._config)
+        except OSError as error:
+            logger.error("%s is NOT written: %s. It is tried again after the next step", self._folder.config, error)
+            return False
+        return True
 
 
 def _of_old_samples(metrics: Mapping[str, float]) -> dict[str, float]:
