@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -214,6 +214,7 @@ def run_training(
         if measurer is not None:
             stack.enter_context(measurer)
         folder = open_folder()
+        stack.enter_context(_telling_how_to_go_on(console, folder))
         stack.enter_context(ends_written_down(folder.path, course))
         identity = identity_of(session)
         settle_identity(folder.path, identity)
@@ -223,22 +224,18 @@ def run_training(
         tracker = stack.enter_context(_open_trackers(session.config, folder))
         before = _measure_before(session, folder, console)
         settings = _within_time(make_loop_settings(session.config), before)
-        try:
-            result = _train(
-                session,
-                folder,
-                settings,
-                tracker,
-                measurer,
-                identity=identity,
-                clock=clock,
-                console=console,
-                title=title,
-                resume=resume,
-            )
-        except Interrupted as error:
-            _tell_how_to_go_on(console, folder, error)
-            raise
+        result = _train(
+            session,
+            folder,
+            settings,
+            tracker,
+            measurer,
+            identity=identity,
+            clock=clock,
+            console=console,
+            title=title,
+            resume=resume,
+        )
         course.during, course.step = "after training", result.num_steps
         with result.saved_if_it_fails():
             return _finish(session, folder, settings, result, before, clock=clock, console=console, title=title)
@@ -410,9 +407,16 @@ def _train(
         view.close()
 
 
-def _tell_how_to_go_on(console: Console, folder: RunFolder, error: Interrupted) -> None:
-    command = f"klimb train --resume {relative_to_working_directory(folder.path)}"
-    console.print(Text.assemble((f"{error}\n", "yellow"), "go on with  ", (command, "cyan")), soft_wrap=True)
+@contextmanager
+def _telling_how_to_go_on(console: Console, folder: RunFolder) -> Generator[None]:
+    """Say it where a signal ends the block."""
+    try:
+        yield
+    except Interrupted as error:
+        command = f"klimb train --resume {relative_to_working_directory(folder.path)}"
+        text = Text.assemble((f"{error}\n", "yellow"), "go on with  ", (command, "cyan"))
+        console.print(text, soft_wrap=True)
+        raise
 
 
 def _cloning(session: Session, view: View) -> Callable[[], None] | None:

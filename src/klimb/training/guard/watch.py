@@ -28,6 +28,7 @@ from klimb.training.guard.detection import ENOUGH_PROMPTS, Detection, Prompts, S
 from klimb.training.guard.limits import breaches_in
 from klimb.training.guard.settings import Action, GuardSettings
 
+
 @dataclass(frozen=True, kw_only=True)
 class GoodPoint:
     """A step at which no limit was broken and whose checkpoint is kept, with what was measured there."""
