@@ -1,5 +1,6 @@
 """How a command ends early: something given cannot be used, an error ended a run, or a signal stopped it."""
 
+import traceback
 from pathlib import Path
 
 
@@ -31,3 +32,11 @@ class RunFailed(Exception):
         super().__init__(message)
         self.folder = folder
         self.status = 3 if is_saved else 4
+
+
+def is_ours(error: BaseException) -> bool:
+    """Tell whether our own code raised it, with a message for people; an error inside a library is a defect."""
+    if isinstance(error, OSError | ImportError):
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)

@@ -101,7 +101,7 @@ def test_a_reward_that_fails_now_and_then_costs_only_its_samples(without_reward,
 def test_a_reward_that_always_fails_stops_the_run_and_says_why(without_reward, body: str, reason: str):
     workplace = without_reward(body)
     outcome = workplace.klimb("train", "run.toml", "--set", "evaluation.num_samples=16")
-    assert outcome.status == 2
+    assert outcome.status == 3
     assert "have no reward" in outcome.err and reason in outcome.err
 
 

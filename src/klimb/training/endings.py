@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from klimb.errors import Interrupted
+from klimb.errors import Interrupted, is_ours
 
 logger = logging.getLogger(__name__)
 
@@ -74,13 +74,13 @@ def ending_from(
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the error's type and message in one line of printable characters, with the line that raised it."""
+    """Return the error's type and message in one printable line; of other people's code with its place."""
     message = " ".join(visible(_text_of(error)).split())
     if len(message) > LONGEST_REASON:
         message = f"{message[:LONGEST_REASON]} …"
     if isinstance(error, Interrupted | KeyboardInterrupt):
         return message or "interrupted"
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [] if is_ours(error) else traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {message}{visible(place)}" if message else f"{type(error).__name__}{place}"
 

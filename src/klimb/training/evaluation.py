@@ -151,14 +151,11 @@ def _says_what_is_right(scored: Sequence[Score]) -> bool:
 
 
 def append_evaluation(path: Path, record: EvaluationRecord) -> None:
-    """Add one line, in the place of one that a crash cut short; a disk that refuses it is reported, no more."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            file.truncate(_size_of_whole_lines(path))
-            file.write(_line(record))
-    except OSError as error:
-        logger.error("the evaluation after step %d is NOT kept in %s: %s", record.step, path, error)
+    """Add one line, in the place of one that a crash or a full disk cut short."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.truncate(_size_of_whole_lines(path))
+        file.write(_line(record))
 
 
 def write_evaluations(path: Path, records: Iterable[EvaluationRecord]) -> None:

@@ -121,7 +121,7 @@ def guard_start(state: RunState, *, is_new: bool, is_prepared: bool) -> None:
     if is_new:
         for detection in guard.detections:
             logger.info("guard: %s", detection.sentence)
-    guard.write(state.folder / FILE)
+    state.writes.do(f"{FILE} is", lambda: guard.write(state.folder / FILE))
 
 
 def _check(state: RunState, guard: QualityGuard) -> dict[str, float]:
@@ -130,7 +130,7 @@ def _check(state: RunState, guard: QualityGuard) -> dict[str, float]:
     metrics = metrics_of(guard.now) | {"guard/num_broken_limits": float(len(breaches))}
     if breaches:
         metrics |= _act(state, guard, breaches)
-    guard.write(state.folder / FILE)
+    state.writes.do(f"{FILE} is", lambda: guard.write(state.folder / FILE))
     return metrics | {"guard_seconds": time.monotonic() - started}
 
 

@@ -176,9 +176,6 @@ def _time_into(metrics: dict[str, float], name: str) -> Generator[None]:
 
 
 def keep_rollouts(folder: Path, step: int, samples: Sequence[Sample]) -> None:
-    """Write what the step drew; a disk that refuses it is reported, and the run goes on."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_samples(folder / f"step-{step:06d}.parquet", samples)
-    except OSError as error:
-        logger.error("the rollouts of step %d are NOT kept: %s", step, error)
+    """Write what the step drew."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_samples(folder / f"step-{step:06d}.parquet", samples)

@@ -46,9 +46,12 @@ def _take(path: Path) -> None:
 
 
 def _release(path: Path) -> None:
-    with _exclusively(path) as file:
-        if _read(file) == process_identity(os.getpid()):
-            _write(file, "")
+    try:
+        with _exclusively(path) as file:
+            if _read(file) == process_identity(os.getpid()):
+                _write(file, "")
+    except OSError as error:  # the next process takes it over, since this one will be dead
+        logger.error("%s could not be given back: %s", path, error)
 
 
 @contextmanager

@@ -7,7 +7,8 @@ process. An error of any kind ends it with the last complete step saved, and wit
 import logging
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ from klimb.training.identity import (
     warn_of_changes,
 )
 from klimb.training.iteration import Iteration, iterate, keep_rollouts
+from klimb.training.late_writes import LateWrites
 from klimb.training.locks import run_folder_lock
 from klimb.training.metrics import MetricsLog
 from klimb.training.rescue import NothingToSave
@@ -86,6 +88,7 @@ def evaluate_and_record(
     *,
     progress: Progress,
     path: Path,
+    writes: LateWrites,
     made: list[EvaluationRecord] | None = None,
 ) -> dict[str, float]:
     """Evaluate, appends the record to the file and to those that are `made`, and returns what is logged of it.
@@ -115,7 +118,7 @@ def evaluate_and_record(
             "evaluation_num_problems_unscored": float(len(held_out)),
             "evaluation_seconds": time.monotonic() - started,
         }
-    append_evaluation(path, evaluation)
+    writes.do(f"the evaluation after step {progress.step} is", lambda: append_evaluation(path, evaluation))
     if made is not None:
         made.append(evaluation)
     return evaluation_metrics(evaluation) | {"evaluation_seconds": time.monotonic() - started}
@@ -146,6 +149,7 @@ class TrainResult:
         metrics: of the last step; empty when no step was left to do.
         checkpoint: the newest one; None when none was written.
         ending: why the guard or a callback ended it, in words; empty when none did.
+        save: save the state after the last step; there for a run that ended without a checkpoint of it.
     """
 
     num_steps: int
@@ -153,6 +157,17 @@ class TrainResult:
     metrics: Mapping[str, float]
     checkpoint: Path | None
     ending: str = ""
+    save: Callable[[], object] | None = field(default=None, repr=False, compare=False)
+
+    @contextmanager
+    def saved_if_it_fails(self) -> Generator[None]:
+        """Save the last step if the block, which is what comes after training, fails."""
+        try:
+            yield
+        except BaseException:
+            if self.save is not None:
+                self.save()
+            raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,6 +284,7 @@ def train(
             _end(run, state, log, error)
             raise
         finally:
+            state.writes.close()
             log.close()
     if stop.signal_number is not None:  # it came after the last step was saved: it is for whoever comes next
         signal.raise_signal(stop.signal_number)
@@ -396,8 +412,11 @@ def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest) -> Tra
             f"training ended and its last state could not be saved in {run.checkpoints}; the error logged above says "
             "why. Free the disk and resume: the work since the newest checkpoint is done again"
         )
+    _keep(state, log)
     run.callbacks.call("on_end", metrics)
-    return TrainResult(state.step, _progress(state), metrics, checkpoint, guard_ending(state) or run.callbacks.ending)
+    save = None if saved_at == state.step else lambda: _save_after(run, state)
+    ending = guard_ending(state) or run.callbacks.ending
+    return TrainResult(state.step, _progress(state), metrics, checkpoint, ending, save)
 
 
 def _goes_on(run: _Run, state: RunState) -> bool:
@@ -431,10 +450,10 @@ def _record_step(
             run.settings,
             progress=_progress(state),
             path=path,
+            writes=state.writes,
             made=made,
         )
-    if run.settings.save_rollouts and iteration.samples:
-        keep_rollouts(run.folder / "rollouts", state.step, iteration.samples)
+    _write_rollouts(run, state, iteration)
     # Last, since it may put another policy in the place of the one that the numbers above are of.
     metrics |= guard_step(state, iteration.samples)
     log.write(metrics)
@@ -448,9 +467,21 @@ def _record_step(
     return metrics
 
 
+def _write_rollouts(run: _Run, state: RunState, iteration: Iteration) -> None:
+    """Write what the step drew; where it may be trained on again, no checkpoint is saved before it is on the disk."""
+    settings, step = run.settings, state.step
+    if settings.save_rollouts and iteration.samples:
+        state.writes.do(
+            f"the rollouts of step {step} are",
+            lambda: keep_rollouts(run.folder / "rollouts", step, iteration.samples),
+            is_needed=not settings.is_fresh,
+        )
+
+
 def _save(run: _Run, state: RunState, log: MetricsLog) -> Path | None:
     """Save the state; None, with a loud message, when the disk refuses. Training goes on then."""
     try:
+        state.writes.catch_up()
         content = capture(state, metrics_bytes=log.flush_to_disk())
         spare = () if state.quality is None else state.quality.protected
         path = save_checkpoint(run.checkpoints, state.step, content, keep=run.settings.checkpoints.keep, spare=spare)
@@ -490,7 +521,14 @@ def _end(run: _Run, state: RunState, log: MetricsLog, error: BaseException) -> N
         error.add_note(f"{say_what_is_saved(ending)}; resume {run.folder} to go on")
 
 
-def _rescue(run: _Run, state: RunState, log: MetricsLog) -> str:
+def _save_after(run: _Run, state: RunState) -> None:
+    with run_folder_lock(run.folder):
+        why_not_saved = _rescue(run, state)
+    if why_not_saved:
+        logger.error("step %d is %s", state.step, why_not_saved)
+
+
+def _rescue(run: _Run, state: RunState, log: MetricsLog | None = None) -> str:
     """Save the last complete step unless its checkpoint is there; return why it is not saved, else nothing."""
     newest = newest_checkpoint(run.checkpoints)
     if newest is not None and step_of(newest) == state.rescue.step:
@@ -499,7 +537,9 @@ def _rescue(run: _Run, state: RunState, log: MetricsLog) -> str:
         state.rescue.lose("the reference was being moved")
     try:
         content = state.rescue.content()
-        log.flush_to_disk()
+        state.writes.catch_up()
+        if log is not None:
+            log.flush_to_disk()
         spare = () if state.quality is None else state.quality.protected
         step, keep = int(content.numbers["step"]), run.settings.checkpoints.keep
         save_checkpoint(run.checkpoints, step, content, keep=keep, spare=spare)

@@ -27,7 +27,8 @@ class MetricsLog:
         """Open the file and forgets all behind its first `keep_bytes`."""
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
+        self._waiting = b""
+        self._file = path.open("ab", buffering=0)
         size = self._file.seek(0, os.SEEK_END)
         if size < keep_bytes:
             logger.warning("%s has %d bytes and the checkpoint expects %d: lines are lost", path, size, keep_bytes)
@@ -37,27 +38,38 @@ class MetricsLog:
     def write(self, metrics: Mapping[str, float]) -> None:
         """Append one line."""
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        self._file.write(json.dumps(finite).encode() + b"\n")
+        self._waiting += json.dumps(finite).encode() + b"\n"
         try:
-            self._file.flush()
-        except OSError as error:  # what could not be written stays in the buffer and goes out with the next line
+            self._write_waiting()
+        except OSError as error:  # what could not be written goes out with the next line
             logger.error("%s cannot be written: %s. Training goes on; the line is kept in memory", self._path, error)
 
     def num_bytes(self) -> int:
         """Return the size in bytes of all that was written, whether or not it is on the disk yet."""
-        return self._file.tell()
+        return self._file.tell() + len(self._waiting)
 
     def flush_to_disk(self) -> int:
-        """Return the size in bytes once all of it is on the disk."""
+        """Return the size in bytes once all of it is on the disk.
+
+        Raises:
+            OSError: the disk refuses a part of it.
+        """
+        self._write_waiting()
         os.fsync(self._file.fileno())
         return self._file.tell()
 
     def close(self) -> None:
         """Close the file."""
         try:
-            self._file.close()
+            self._write_waiting()
         except OSError as error:
             logger.error("%s: the last lines are lost: %s", self._path, error)
+        finally:
+            self._file.close()
+
+    def _write_waiting(self) -> None:
+        while self._waiting:
+            self._waiting = self._waiting[self._file.write(self._waiting) :]
 
 
 def read_metrics(path: Path) -> list[dict[str, float | None]]:

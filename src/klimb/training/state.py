@@ -14,6 +14,7 @@ from klimb.training.clock import RunClock
 from klimb.training.critic import Critic
 from klimb.training.guard.watch import QualityGuard
 from klimb.training.identity import environment
+from klimb.training.late_writes import LateWrites
 from klimb.training.metrics import Notices, WeightsWatch
 from klimb.training.optimizers import Optimizer
 from klimb.training.prompts import PromptStream
@@ -50,6 +51,7 @@ class RunState:
         logs: groups that this run did not draw.
         quality: watches what the model could do before; None when nothing is watched.
         rescue: the last complete step, while the next one changes all this.
+        writes: what the disk has refused so far.
     """
 
     policy: Policy
@@ -69,6 +71,7 @@ class RunState:
     clock: RunClock = field(default_factory=RunClock)
     notices: Notices = field(default_factory=Notices)
     rescue: Rescue = field(default_factory=Rescue)
+    writes: LateWrites = field(default_factory=LateWrites)
     step: int = 0
     num_tokens_generated: int = 0
     elapsed_seconds: float = 0.0
@@ -93,7 +96,7 @@ def fresh_state(
         ValueError: there is no problem, and some are to be asked.
     """
     torch.manual_seed(derive_seed(settings.seed, "global"))
-    rescue = Rescue(is_on=settings.checkpoints.rescue)
+    rescue, writes = Rescue(is_on=settings.checkpoints.rescue), LateWrites()
     return RunState(
         policy=policy,
         optimizer=Optimizer(policy.trainable(), settings.optimizer, before_change=rescue.hold),
@@ -101,7 +104,7 @@ def fresh_state(
         stream=PromptStream(num_problems, seed=settings.seed) if settings.sources.share("rollout") else None,
         generators=_generators(settings),
         critic=_critic(policy, settings),
-        guard=NonFiniteGuard(folder / "skipped", max_in_a_row=settings.training.max_skipped_steps),
+        guard=NonFiniteGuard(folder / "skipped", max_in_a_row=settings.training.max_skipped_steps, writes=writes),
         identity=identity,
         folder=folder,
         replay=ReplayBuffer(settings.replay),
@@ -109,6 +112,7 @@ def fresh_state(
         quality=quality,
         clock=clock or RunClock(),
         rescue=rescue,
+        writes=writes,
     )
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from klimb.experience import Batch, write_samples
+from klimb.experience import Batch, Sample, write_samples
 from klimb.findings.metrics.of_losses import CLIP_FRACTIONS
 from klimb.losses import Inputs, Loss
 from klimb.policies import Policy, gradients_in_place
+from klimb.training.late_writes import LateWrites
 from klimb.training.minibatches import micro_batches_for, minibatches, score_batch
 from klimb.training.optimizers import Optimizer
 from klimb.training.settings import ESS_METRICS, EssScaling, MicroBatchTokens, TrainingSettings
@@ -181,8 +182,9 @@ class NonFiniteGuard:
         num_in_a_row: since the last good step.
     """
 
-    def __init__(self, folder: Path, *, max_in_a_row: int) -> None:
+    def __init__(self, folder: Path, *, max_in_a_row: int, writes: LateWrites | None = None) -> None:
         self.num_in_a_row = 0
+        self._writes = writes or LateWrites()
         self._folder = folder
         self._max_in_a_row = max(1, max_in_a_row)
 
@@ -196,15 +198,19 @@ class NonFiniteGuard:
             self.num_in_a_row = 0 if outcome.num_tokens else self.num_in_a_row
             return
         self.num_in_a_row += 1
-        self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{name}.parquet"
-        write_samples(path, batch.samples)
+        self._writes.do(f"the samples of the skipped step {name} are", lambda: _write(path, batch.samples))
         logger.warning("the %s is not finite: step skipped, its samples are in %s", outcome.not_finite, path)
         if self.num_in_a_row >= self._max_in_a_row:
             raise NonFiniteError(
                 f"{self.num_in_a_row} steps in a row had a {outcome.not_finite} that is not finite; the samples of the "
                 f"last one are in {path}. Lower the learning rate, or look there for an extreme reward or log_mu"
             )
+
+
+def _write(path: Path, samples: Sequence[Sample]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_samples(path, samples)
 
 
 def _measure_idle_rows(outcomes: Sequence[StepOutcome], num_rows: Sequence[int]) -> dict[str, float]:

@@ -1,8 +1,9 @@
 """What a person sees while a run goes on: a live panel in a terminal, one plain line per step elsewhere."""
 
+import logging
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +17,9 @@ from rich.text import Text
 
 from klimb.ui.statuses import LOOKS
 from klimb.ui.text import duration, printable, sparkline
+
+logger = logging.getLogger(__name__)
+
 
 REFRESHES_PER_SECOND = 4
 
@@ -142,6 +146,45 @@ class LiveView:
         """Draws the last state and leaves it in the terminal."""
         self._panel.is_finished = True
         self._live.stop()
+
+
+class FailSafeView:
+    """A view whose failures never reach the run: the first one is told in the log, and nothing is shown any more."""
+
+    def __init__(self, open_inner: Callable[[], View]) -> None:
+        self._inner: View | None = None
+        self._try(lambda: setattr(self, "_inner", open_inner()))
+
+    def phase(self, name: str) -> None:
+        """As the view does."""
+        self._show(lambda view: view.phase(name))
+
+    def step(self, number: int, metrics: Mapping[str, float], glimpse: Glimpse | None) -> None:
+        """As the view does."""
+        self._show(lambda view: view.step(number, metrics, glimpse))
+
+    def note(self, text: str) -> None:
+        """As the view does."""
+        self._show(lambda view: view.note(text))
+
+    def close(self) -> None:
+        """As the view does."""
+        self._show(lambda view: view.close())
+
+    def _show(self, what: Callable[[View], None]) -> None:
+        if self._inner is not None:
+            view = self._inner
+            self._try(lambda: what(view))
+
+    def _try(self, what: Callable[[], None]) -> None:
+        try:
+            what()
+        # A closed pipe, a terminal that is gone, a fault of the panel; for the first, rich would exit the process.
+        except (Exception, SystemExit) as error:
+            self._inner = None
+            logger.error(
+                "the display failed (%s: %s): nothing more is shown, and the run goes on", type(error).__name__, error
+            )
 
 
 def open_view(console: Console, *, title: str, num_steps: int) -> View:

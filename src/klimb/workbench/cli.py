@@ -2,11 +2,10 @@
 
 import logging
 import os
+import signal
 import sys
-import traceback
 import warnings
 from importlib import import_module
-from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
 
@@ -16,8 +15,9 @@ from rich.logging import RichHandler
 from rich.text import Text
 
 from klimb import __version__
-from klimb.errors import Interrupted
+from klimb.errors import Interrupted, RunFailed, is_ours
 from klimb.workbench import commands
+from klimb.workbench.streams import protect_streams
 
 app = App(
     name="klimb",
@@ -39,12 +39,16 @@ def add_commands(app: App, package: ModuleType) -> None:
 add_commands(app, commands)
 
 USAGE_STATUS = 2
-INTERRUPT_STATUS = 130
 TRACEBACK_VARIABLE = "KLIMB_TRACEBACK"
 
 
 def main() -> None:
-    """Run the command line; the process ends with 0, 2 (what was asked can't be done), or 128 + signal."""
+    """Run the command line.
+
+    The process ends with 0; 2: what was asked can't be done; 3: an error ended a run, whose last complete step is
+    saved; 4: the same, and it could not be saved; or 128 + signal.
+    """
+    protect_streams()
     handler = RichHandler(console=Console(), show_time=False, show_path=False)
     logging.basicConfig(handlers=[handler], format="%(message)s")
     logging.captureWarnings(True)
@@ -62,22 +66,17 @@ def run_command(arguments: list[str]) -> int:
         app(arguments, result_action="return_value")
     except Interrupted as error:
         return error.status
-    except KeyboardInterrupt:
+    except RunFailed as error:
+        Console(stderr=True).print(Text(str(error), style="red"), soft_wrap=True)
+        return error.status
+    except KeyboardInterrupt as error:
         Console().print(
             Text("stopped; if it had made a run's folder, klimb train --resume FOLDER goes on with it", style="yellow")
         )
-        return INTERRUPT_STATUS
+        return 128 + getattr(error, "signal_number", signal.SIGINT)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if os.environ.get(TRACEBACK_VARIABLE) or not is_ours(error):
             raise
         Console(stderr=True).print(Text(f"{error}", style="red"), soft_wrap=True)
         return USAGE_STATUS
     return 0
-
-
-def is_ours(error: BaseException) -> bool:
-    """Tell whether our own code raised it, with a message for people; an error inside a library is a defect."""
-    if isinstance(error, OSError | ImportError):
-        return True
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent.parent)

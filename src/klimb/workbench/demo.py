@@ -6,9 +6,11 @@ from rich.console import Console
 
 from klimb.divergences import DIVERGENCES
 from klimb.training.run_folder import RunFolder, move_aside
+from klimb.training.signals import stops_at_once
 from klimb.ui.terminal.run import print_commands, print_run
 from klimb.ui.text import relative_to_working_directory
 from klimb.workbench.config import RunConfig, divergence_of
+from klimb.workbench.endings import told_in_one_line
 from klimb.workbench.provenance import new_run_folder
 from klimb.workbench.run import run_training
 from klimb.workbench.session import make_session
@@ -16,7 +18,6 @@ from klimb.workbench.session import make_session
 
 def run_demo(config: RunConfig, path: Path, *, console: Console) -> None:
     """Run it in the folder; an earlier run there is moved aside, nothing is lost."""
-    session = make_session(config)
 
     def open_folder() -> RunFolder:
         aside = move_aside(path)
@@ -26,7 +27,8 @@ def run_demo(config: RunConfig, path: Path, *, console: Console) -> None:
         return new_run_folder(path, config)
 
     title = f"demo · {config.objective.recipe} · {divergence_of(config.objective)}"
-    finished = run_training(session, open_folder, console=console, title=title, resume=False)
+    with stops_at_once(), told_in_one_line(path):
+        finished = run_training(make_session(config), open_folder, console=console, title=title, resume=False)
     print_run(console, finished)
     console.print()
     print_commands(console, next_steps(config, finished.folder))

@@ -1,8 +1,9 @@
 """A run from beginning to end: evaluate, train, save, evaluate again, plot, sum up; a view shows what goes on."""
 
+import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,19 +31,23 @@ from klimb.training.guard.measuring import Measurer, make_measurer
 from klimb.training.identity import run_identity, settle_identity
 from klimb.training.minibatches import tokens_at_once
 from klimb.training.run_folder import Finished, RunFolder, flat_settings, read_run, read_tables, write_json
+from klimb.training.signals import stops_at_once
 from klimb.ui.figures import plot_curves
-from klimb.ui.live import Glimpse, View, open_view
+from klimb.ui.live import FailSafeView, Glimpse, View, open_view
 from klimb.ui.pages.files import report_at_the_end
 from klimb.ui.terminal.run import in_one_line, print_facts
 from klimb.ui.text import relative_to_working_directory
 from klimb.workbench.config import RunConfig, divergence_of, save_config
 from klimb.workbench.config.reading import resolved_tables
+from klimb.workbench.endings import Course, ends_written_down
 from klimb.workbench.loggers import check_loggers, open_trackers
 from klimb.workbench.loggers.completions import CompletionsLogger
 from klimb.workbench.loggers.tracker import TakesTables, Tracker
 from klimb.workbench.measuring import measure
 from klimb.workbench.own_findings import check_findings, find_in
 from klimb.workbench.session import Session, describe, make_loop_settings
+
+logger = logging.getLogger(__name__)
 
 
 class StepRecorder:
@@ -59,14 +64,22 @@ class StepRecorder:
         """One finished step of the loop."""
         if not self._is_accepted:
             # A resumed run may have been given other settings; now the loop has accepted them.
-            save_config(self._folder.config, self._config)
-            self._is_accepted = True
+            self._is_accepted = self._saves_config()
         number = int(metrics["step"])
         self._tracker.write(number, metrics)
         if samples:
             self._view.step(number, metrics, glimpse_of(samples[number % len(samples)]))
         else:
             self._view.step(number, _of_old_samples(metrics), None)
+
+    def _saves_config(self) -> bool:
+        """Tell if the disk took it; where it does not, it is tried again after the next step."""
+        try:
+            save_config(self._folder.config, self._config)
+        except OSError as error:
+            logger.error("%s is NOT written: %s. It is tried again after the next step", self._folder.config, error)
+            return False
+        return True
 
 
 def _of_old_samples(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -189,6 +202,7 @@ def run_training(
         ConfigError: the task has no problem to train on, or none to evaluate on though it should; a logger's package is
             missing, a logger cannot start, or a rule of the user's own is not there.
         Interrupted: a signal ended the run; its state is saved.
+        Exception: whatever ended it; how it did is written down in the folder, with what is saved.
     """
     clock = RunClock(began=time.monotonic() - session.load_seconds)
     _check_problems(session)
@@ -196,10 +210,13 @@ def run_training(
     check_findings(session.config.run.findings)
     measurer = _measurer(session)
     print_facts(console, describe(session))
-    with session.scorer, ExitStack() as stack:
+    course = Course()
+    with stops_at_once(), session.scorer, ExitStack() as stack:
         if measurer is not None:
             stack.enter_context(measurer)
         folder = open_folder()
+        stack.enter_context(_telling_how_to_go_on(console, folder))
+        stack.enter_context(ends_written_down(folder.path, course))
         identity = identity_of(session)
         settle_identity(folder.path, identity)
         clock.continue_from(_seconds_until_now(folder))
@@ -208,30 +225,43 @@ def run_training(
         tracker = stack.enter_context(_open_trackers(session.config, folder))
         before = _measure_before(session, folder, console)
         settings = _within_time(make_loop_settings(session.config), before)
-        try:
-            result = _train(
-                session,
-                folder,
-                settings,
-                tracker,
-                measurer,
-                identity=identity,
-                clock=clock,
-                console=console,
-                title=title,
-                resume=resume,
-            )
-        except Interrupted as error:
-            _tell_how_to_go_on(console, folder, error)
-            raise
-        if result.num_steps < settings.training.num_steps:
-            reason = result.ending or _reason_of_the_end(settings, result.progress)
-            console.print(
-                f"stopped after step {result.num_steps} of {settings.training.num_steps}: {reason}", highlight=False
-            )
-        if session.config.run.save_model:
-            session.policy.save(folder.model)
-        after = None if before is None else _measure(session, folder, console, when="after", progress=result.progress)
+        result = _train(
+            session,
+            folder,
+            settings,
+            tracker,
+            measurer,
+            identity=identity,
+            clock=clock,
+            console=console,
+            title=title,
+            resume=resume,
+        )
+        course.during, course.step = "after training", result.num_steps
+        with result.saved_if_it_fails():
+            return _finish(session, folder, settings, result, before, clock=clock, console=console, title=title)
+
+
+def _finish(
+    session: Session,
+    folder: RunFolder,
+    settings: LoopSettings,
+    result: TrainResult,
+    before: EvaluationRecord | None,
+    *,
+    clock: RunClock,
+    console: Console,
+    title: str,
+) -> Finished:
+    """Save the model, evaluate it, sum up and report; done again by a resume if anything of it fails."""
+    if result.num_steps < settings.training.num_steps:
+        reason = result.ending or _reason_of_the_end(settings, result.progress)
+        console.print(
+            f"stopped after step {result.num_steps} of {settings.training.num_steps}: {reason}", highlight=False
+        )
+    if session.config.run.save_model:
+        session.policy.save(folder.model)
+    after = None if before is None else _measure(session, folder, console, when="after", progress=result.progress)
     finished = Finished(
         folder=folder,
         task_name=session.task.name,
@@ -362,7 +392,7 @@ def _train(
     title: str,
     resume: bool,
 ) -> TrainResult:
-    view = open_view(console, title=title, num_steps=settings.training.num_steps)
+    view = FailSafeView(lambda: open_view(console, title=title, num_steps=settings.training.num_steps))
     try:
         return train(
             session.policy,
@@ -388,13 +418,21 @@ def _train(
 
 
 def _completions_logger(config: RunConfig, tracker: Tracker) -> list[CompletionsLogger]:
-    is_asked = config.run.log_completions > 0 and isinstance(tracker, TakesTables)
-    return [CompletionsLogger(config.run.log_completions, tracker)] if is_asked else []
+    if config.run.log_completions > 0 and isinstance(tracker, TakesTables):
+        return [CompletionsLogger(config.run.log_completions, tracker)]
+    return []
 
 
-def _tell_how_to_go_on(console: Console, folder: RunFolder, error: Interrupted) -> None:
-    command = f"klimb train --resume {relative_to_working_directory(folder.path)}"
-    console.print(Text.assemble((f"{error}\n", "yellow"), "go on with  ", (command, "cyan")), soft_wrap=True)
+@contextmanager
+def _telling_how_to_go_on(console: Console, folder: RunFolder) -> Generator[None]:
+    """Say it where a signal ends the block."""
+    try:
+        yield
+    except Interrupted as error:
+        command = f"klimb train --resume {relative_to_working_directory(folder.path)}"
+        text = Text.assemble((f"{error}\n", "yellow"), "go on with  ", (command, "cyan"))
+        console.print(text, soft_wrap=True)
+        raise
 
 
 def _cloning(session: Session, view: View) -> Callable[[], None] | None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -28,8 +27,6 @@ from klimb.training.guard.comparison import Comparison, compare
 from klimb.training.guard.detection import ENOUGH_PROMPTS, Detection, Prompts, Schedule, detections
 from klimb.training.guard.limits import breaches_in
 from klimb.training.guard.settings import Action, GuardSettings
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,14 +173,11 @@ class QualityGuard:
         }
 
     def write(self, path: Path) -> None:
-        """Write guard.json; a disk that refuses it is reported, and the run goes on."""
+        """Write guard.json whole or not at all."""
         aside = path.with_name(f".{path.name}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps(self.content(), indent=1) + "\n", encoding="utf-8")
-            aside.replace(path)
-        except OSError as error:
-            logger.error("%s is NOT written: %s", path, error)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps(self.content(), indent=1) + "\n", encoding="utf-8")
+        aside.replace(path)
 
     def state(self) -> dict[str, Any]:
         """Plain values that `load_state` takes back."""

@@ -95,12 +95,15 @@ def _resume(path: Path, overrides: list[str], *, is_alone: bool) -> None:
 
 
 def _run(run: "RunConfig", path: Path, open_folder: "Callable[[], RunFolder]", *, resume: bool) -> None:
+    from klimb.training.signals import stops_at_once
     from klimb.ui.terminal.run import print_run
     from klimb.ui.text import relative_to_working_directory
+    from klimb.workbench.endings import told_in_one_line
     from klimb.workbench.run import run_training
     from klimb.workbench.session import make_session
 
     console = Console()
     title = f"{relative_to_working_directory(path)} · {run.objective.recipe}"
-    finished = run_training(make_session(run), open_folder, console=console, title=title, resume=resume)
+    with stops_at_once(), told_in_one_line(path):
+        finished = run_training(make_session(run), open_folder, console=console, title=title, resume=resume)
     print_run(console, finished)
