@@ -19,12 +19,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from klimb import __version__
 from klimb.experience import flush_to_disk, give_usual_mode
+from klimb.training.run_format import RUN_FORMAT, check_format, migrate_numbers
 
 logger = logging.getLogger(__name__)
-
-
-FORMAT = 4
 
 
 _NAME = re.compile(r"step-(\d+)")
@@ -50,10 +49,12 @@ class CheckpointContent:
     Attributes:
         tensors: file stem -> name -> tensor.
         numbers: whatever JSON can say; floats come back bit for bit.
+        written_format: of the run's folder when it was written; the numbers are in today's.
     """
 
     tensors: Mapping[str, Mapping[str, Tensor]]
     numbers: Mapping[str, Any]
+    written_format: int = RUN_FORMAT
 
 
 def save_checkpoint(
@@ -85,19 +86,33 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> CheckpointContent:
-    """Return the content of a verified checkpoint.
+    """Return the content of a verified checkpoint, brought up to date if an older klimb wrote it.
 
     Raises:
-        CheckpointError: it was written in a format that this version does not read.
+        ConfigError: it was written in a format that this version does not read.
     """
-    numbers = json.loads((path / _NUMBERS).read_text(encoding="utf-8"))
-    if numbers["format"] != FORMAT:
-        raise CheckpointError(
-            f"{path}: checkpoint format {numbers['format']}, and this klimb reads {FORMAT}; "
-            "resume with the klimb that wrote it"
-        )
     tensors = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
-    return CheckpointContent(tensors, numbers["content"])
+    written = _read_written(path)
+    return CheckpointContent(tensors, migrate_numbers(written["content"], written["format"]), written["format"])
+
+
+def read_numbers(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's numbers alone, brought up to date.
+
+    Raises:
+        CheckpointError: the file is not as the manifest says.
+        ConfigError: it was written in a format that this version does not read.
+    """
+    if damage := find_damage(path, only=_NUMBERS):
+        raise CheckpointError(f"{path} is damaged: {damage}")
+    written = _read_written(path)
+    return migrate_numbers(written["content"], written["format"])
+
+
+def _read_written(path: Path) -> dict[str, Any]:
+    written = json.loads((path / _NUMBERS).read_text(encoding="utf-8"))
+    check_format(path, written["format"], made_by=written.get("klimb"))
+    return written
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -118,11 +133,13 @@ def newest_verified(folder: Path) -> Path | None:
     return None
 
 
-def find_damage(path: Path) -> str:
-    """Return what is wrong with a checkpoint's files, in words; empty when each is as its manifest says."""
+def find_damage(path: Path, *, only: str = "") -> str:
+    """Return what is wrong with a checkpoint's files, or one of them; empty when all is as the manifest says."""
     try:
         manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
         for name, expected in manifest["files"].items():
+            if only and name != only:
+                continue
             size = (path / name).stat().st_size
             if size != expected["size"]:
                 return f"{name} has {size} bytes instead of {expected['size']}"
@@ -157,7 +174,7 @@ def _write_files(folder: Path, content: CheckpointContent) -> None:
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(plain, folder / f"{stem}.safetensors")
     give_usual_mode(folder.glob("*.safetensors"))
-    numbers = json.dumps({"format": FORMAT, "content": content.numbers}, ensure_ascii=False)
+    numbers = json.dumps({"format": RUN_FORMAT, "klimb": __version__, "content": content.numbers}, ensure_ascii=False)
     (folder / _NUMBERS).write_text(numbers, encoding="utf-8")
     files = {}
     for path in sorted(folder.iterdir()):

@@ -4,12 +4,14 @@ All that a run has written down about itself, read back: of finished runs, of ru
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from klimb.errors import ConfigError
+from klimb.experience import replace_atomically
 from klimb.findings.evaluations import EvaluationRecord, evaluation_of
 from klimb.findings.run.record import Row, RunRecord
 from klimb.training.json_lines import read_lines
@@ -91,25 +93,110 @@ def check_is_free(path: Path) -> None:
         raise ConfigError(f"{path} already exists and is not empty; {hint} another folder with --folder")
 
 
+def check_can_be_made(path: Path) -> None:
+    """Return if a folder at this path can be made and written into; nothing is left there.
+
+    Raises:
+        ConfigError: it cannot: the place is read-only, or a file is in the way.
+    """
+    nearest = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    probe = nearest / f".{path.name}.tmp-{os.getpid()}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"a run cannot be kept in {path}: {nearest} cannot be written ({error.strerror}); choose another place "
+            "with --folder or run.folder"
+        ) from None
+
+
 def free_folder(path: Path) -> Path:
     """Return the path itself if nothing is there, else the first of `path-2`, `path-3`, … that is free."""
     return path if not path.exists() else _first_free(path, start=2)
+
+
+def claim_folder(path: Path, *, is_numbered: bool) -> Path:
+    """Make the folder of a new run and return it: of two processes that want one name, one makes it.
+
+    Args:
+        path: the folder wanted; one that is there and empty will do.
+        is_numbered: if somebody has it, make the first of `path-2`, `path-3`, … instead.
+
+    Raises:
+        ConfigError: there is something already.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not is_numbered:
+        check_is_free(path)
+    wanted = path
+    while True:
+        try:
+            wanted.mkdir()
+            return wanted
+        except FileExistsError:
+            if not is_numbered:
+                _claim_empty(path)
+                return path
+            wanted = free_folder(path)
+
+
+def _claim_empty(path: Path) -> None:
+    """Take an empty folder that was there before; its lock file, which every run has, decides who has it."""
+    try:
+        (path / "lock").open("x").close()
+    except FileExistsError:
+        check_is_free(path)
 
 
 def move_aside(path: Path) -> Path | None:
     """Rename what is at the path to `path-1`, `path-2`, … and returns the new name; None if nothing was there."""
     if not path.exists():
         return None
-    aside = _first_free(path, start=1)
-    path.rename(aside)
-    return aside
+    while True:
+        aside = _first_free(path, start=1)
+        try:
+            # An empty folder of that name would be replaced, and is what another process has just made.
+            aside.mkdir()
+        except FileExistsError:
+            continue
+        path.rename(aside)
+        return aside
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write the file whole or not at all."""
-    aside = path.with_name(f".{path.name}.tmp")
-    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    aside.replace(path)
+    replace_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write the file whole or not at all."""
+    with replace_atomically(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def put_aside(path: Path) -> Path:
+    """Rename a file to `NAME.damaged-1`, `-2`, … and return the new path."""
+    aside = free_name(path)
+    path.rename(aside)
+    return aside
+
+
+def read_object(path: Path) -> tuple[dict[str, Any], str]:
+    """Return the object in a JSON file and what is wrong with the file: one of them is empty."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        return {}, f"it is not valid JSON: {error}" if path.stat().st_size else "it is empty"
+    if not isinstance(content, dict):
+        return {}, f"it must hold an object, got a {type(content).__name__}"
+    return content, ""
+
+
+def free_name(path: Path) -> Path:
+    """Return the first of `NAME.damaged-1`, `-2`, … that is free."""
+    names = (path.with_name(f"{path.name}.damaged-{number}") for number in range(1, MOST_NUMBERED))
+    return next(name for name in names if not name.exists())
 
 
 def _first_free(path: Path, *, start: int) -> Path:
@@ -127,7 +214,7 @@ def check_holds_run(path: Path) -> None:
         ConfigError: there is none.
     """
     folder = RunFolder(path)
-    if not is_run(path) and not folder.metrics.is_file():
+    if not is_run(path) and not folder.metrics.is_file() and not (path / "identity.json").is_file():
         raise ConfigError(f"{path} holds no run: there is no {folder.metrics.name}; give a run's folder")
 
 

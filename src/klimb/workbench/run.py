@@ -172,7 +172,7 @@ SAVING_SECONDS = 10.0
 
 
 def run_training(
-    session: Session, open_folder: Callable[[], RunFolder], *, console: Console, title: str, resume: bool
+    session: Session, open_folder: Callable[[], RunFolder], *, console: Console, resume: bool, title: str = ""
 ) -> Finished:
     """Do the whole run; with `resume`, the part of it that is missing.
 
@@ -181,8 +181,8 @@ def run_training(
         open_folder: makes or finds the run's folder; called once the scorer has started, so that a run which can't
             begin leaves nothing behind.
         console: where it is shown.
-        title: over the view and the plot.
         resume: go on from the newest checkpoint in the folder.
+        title: over the view and the plot; the folder's name and the recipe without it.
 
     Raises:
         ConfigError: the task has no problem to train on, or none to evaluate on though it should; a logger's package is
@@ -199,6 +199,7 @@ def run_training(
         if measurer is not None:
             stack.enter_context(measurer)
         folder = open_folder()
+        title = title or f"{relative_to_working_directory(folder.path)} · {session.config.objective.recipe}"
         identity = identity_of(session)
         settle_identity(folder.path, identity)
         clock.continue_from(_seconds_until_now(folder))

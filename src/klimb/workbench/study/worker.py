@@ -189,7 +189,7 @@ def _open_run(plan: StudyPlan, cell: Cell, path: Path, start: Path) -> RunFolder
     if not is_run(path):
         copy_start(start, path)
         save_config(folder.config, cell.config)
-        write_json(folder.provenance, provenance(cell.config, apart_from=[plan.folder]))
+        write_json(folder.provenance, provenance(cell.config, folder=path, apart_from=[plan.folder]))
     return folder
 
 
