@@ -85,6 +85,54 @@ def save_checkpoint(
     return target
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """What became of a run's checkpoints at its end.
+
+    Attributes:
+        newest: the one to go on from; None where there is none.
+        num_removed: older ones that were removed.
+        kept_bytes: of all that are left.
+        removed_bytes: that the others took.
+    """
+
+    newest: Path | None
+    num_removed: int
+    kept_bytes: int
+    removed_bytes: int
+
+
+def prune_checkpoints(folder: Path, *, keep: int) -> Pruned:
+    """Remove all but the newest `keep` and what the newest may go back to, and tell what that freed.
+
+    What bears another name than a step's stays: the best one, damaged ones.
+    """
+    found = _newest_first(folder) if folder.is_dir() else []
+    newest = next(iter(found), None)
+    spare = _protected_by(newest) if newest is not None and len(found) > keep else set[int]()
+    removed = [path for path in found[keep:] if step_of(path) not in spare]
+    removed_bytes = sum(map(_size_of, removed))
+    for path in removed:
+        shutil.rmtree(path)
+    kept = [path for path in folder.iterdir() if path.is_dir()] if found else []
+    return Pruned(
+        newest=newest,
+        num_removed=len(removed),
+        kept_bytes=sum(map(_size_of, kept)),
+        removed_bytes=removed_bytes,
+    )
+
+
+def _protected_by(path: Path) -> set[int]:
+    """Return the step that the run's guard would go back to from this checkpoint."""
+    good = (read_numbers(path).get("quality") or {}).get("good")
+    return {int(good["step"])} if good else set()
+
+
+def _size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def load_checkpoint(path: Path) -> CheckpointContent:
     """Return the content of a verified checkpoint, brought up to date if an older klimb wrote it.
 

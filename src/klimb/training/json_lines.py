@@ -8,6 +8,7 @@ A line that cannot be read is named by its number, and those behind it count all
 import json
 import os
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,15 +111,20 @@ class SoundLines:
     numbers: list[int]
     faults: dict[int, str]
 
-    def describe_faults(self) -> str:
-        """Say which lines cannot be read, and why the first of them cannot; empty where all can."""
-        if not self.faults:
-            return ""
-        first = min(self.faults)
-        numbers = ", ".join(map(str, sorted(self.faults)[:MOST_NAMED]))
-        more = f" and {len(self.faults) - MOST_NAMED} more" if len(self.faults) > MOST_NAMED else ""
-        which = f"line {numbers}" if len(self.faults) == 1 else f"lines {numbers}{more}"
-        return f"{which} of {len(self.lines) + len(self.faults)} cannot be read ({self.faults[first]})"
+
+def describe_faults(faults: Mapping[int, str], *, num_lines: int) -> str:
+    """Say which lines cannot be read, and why the first of them cannot; empty where all can.
+
+    Args:
+        faults: line number -> what is wrong with it.
+        num_lines: of the file.
+    """
+    if not faults:
+        return ""
+    numbers = ", ".join(map(str, sorted(faults)[:MOST_NAMED]))
+    more = f" and {len(faults) - MOST_NAMED} more" if len(faults) > MOST_NAMED else ""
+    which = f"line {numbers}" if len(faults) == 1 else f"lines {numbers}{more}"
+    return f"{which} of {num_lines} cannot be read ({faults[min(faults)]})"
 
 
 MOST_NAMED = 5

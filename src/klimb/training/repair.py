@@ -18,11 +18,12 @@ from klimb.experience.segments import check_samples_schema
 from klimb.findings.evaluations import evaluation_of
 from klimb.training.checkpoints import CheckpointError, newest_checkpoint, read_numbers
 from klimb.training.identity import IDENTITY_FILE, write_identity
-from klimb.training.json_lines import Line, SoundLines, read_sound_lines
+from klimb.training.json_lines import Line, SoundLines, describe_faults, read_sound_lines
 from klimb.training.run_folder import (
     HISTORY_FILE,
     RunFolder,
     free_name,
+    parse_lines,
     put_aside,
     read_object,
     read_tables,
@@ -88,7 +89,8 @@ def mend_metrics(path: Path, *, step: int, keep_bytes: int) -> int:
     beside = f"; the damaged file is kept as {_keep_beside(path).name}" if found.faults else ""
     size = _write_lines(path, kept)
     if lost or found.faults:
-        garbled = f", {found.describe_faults()}" if found.faults else ""
+        num_lines = len(found.lines) + len(found.faults)
+        garbled = f", {describe_faults(found.faults, num_lines=num_lines)}" if found.faults else ""
         logger.warning(
             "%s: %d of the %d steps that the checkpoint has seen are lost from it%s%s%s. They cannot be made again; "
             "the parameters are whole, and the run goes on",
@@ -191,26 +193,13 @@ def _mend_lines(path: Path, parse: Callable[[Line], object], what: str) -> None:
     """Leave out the lines that cannot be read; the file as it was is kept beside."""
     if not path.is_file():
         return
-    found = read_sound_lines(path)
-    kept: list[Line] = []
-    for number, line in zip(found.numbers, found.lines, strict=True):
-        try:
-            parse(line)
-            kept.append(line)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            found.faults[number] = f"not one of {what}: {type(error).__name__} {error}"
-    if not found.faults:
+    kept, told = parse_lines(path, lambda line: (parse(line), line)[1])
+    if not told:
         return
-    told = SoundLines(lines=kept, numbers=[], faults=found.faults).describe_faults()
     beside = _keep_beside(path)
     _write_lines(path, kept)
     logger.warning(
-        "%s: %s; %d %s are lost from it and the others kept. The damaged file is kept as %s",
-        path,
-        told,
-        len(found.faults),
-        what,
-        beside.name,
+        "%s: %s; these %s are lost and the others kept. The damaged file is kept as %s", path, told, what, beside.name
     )
 
 

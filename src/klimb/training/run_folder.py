@@ -4,18 +4,23 @@ All that a run has written down about itself, read back: of finished runs, of ru
 """
 
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from klimb.errors import ConfigError
 from klimb.experience import replace_atomically
 from klimb.findings.evaluations import EvaluationRecord, evaluation_of
-from klimb.findings.run.record import Row, RunRecord
-from klimb.training.json_lines import read_lines
-from klimb.training.metrics import read_metrics
+from klimb.findings.run.record import RunRecord
+from klimb.training.json_lines import Line, describe_faults, read_lines, read_sound_lines
+from klimb.training.run_format import check_format
+
+logger = logging.getLogger(__name__)
+
+Parsed = TypeVar("Parsed")
 
 MOST_NUMBERED = 10_000
 
@@ -221,22 +226,67 @@ def check_holds_run(path: Path) -> None:
 def read_run(path: Path) -> RunRecord:
     """Return the record of the run in this folder; files that a run has not written yet count as empty.
 
+    What is damaged is left out: the record names each file and line, and so does the log.
+
     Raises:
-        ConfigError: there is no run, or one of its files is not what a run writes.
+        ConfigError: there is no run, or a newer klimb made it.
     """
     check_holds_run(path)
     folder = RunFolder(path)
-    return RunRecord(
+    damage: list[str] = []
+    identity = _sound_object(path / "identity.json", damage)
+    if identity:
+        check_format(path / "identity.json", identity.get("format"), made_by=identity.get("klimb"))
+    record = RunRecord(
         folder=path,
-        config=read_tables(folder.config),
-        provenance=read_tables(folder.provenance),
-        rows=_rows(folder.metrics),
-        evaluations=_evaluations(folder),
-        guard=read_tables(path / "guard.json"),
-        history=tuple(read_history(path)),
-        summary=read_tables(folder.summary),
-        prompt_differences=tuple(map(str, read_tables(folder.prompts).get("differences", ()))),
+        config=_sound_object(folder.config, damage),
+        provenance=_sound_object(folder.provenance, damage),
+        rows=tuple(_sound_rows(folder.metrics, dict, damage)),
+        evaluations=tuple(_sound_rows(folder.evaluations, evaluation_of, damage)),
+        guard=_sound_object(path / "guard.json", damage),
+        history=tuple(_sound_rows(path / HISTORY_FILE, dict, damage)),
+        summary=_sound_object(folder.summary, damage),
+        prompt_differences=_differences(_sound_object(folder.prompts, damage)),
+        damage=tuple(damage),
     )
+    for note in damage:
+        logger.warning("%s/%s; the rest is shown", path, note)
+    return record
+
+
+def _sound_object(path: Path, damage: list[str]) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    content, why = read_object(path)
+    if why:
+        damage.append(f"{path.name}: {why}")
+    return content
+
+
+def _sound_rows(path: Path, parse: Callable[[Line], Parsed], damage: list[str]) -> list[Parsed]:
+    if not path.is_file():
+        return []
+    rows, faults = parse_lines(path, parse)
+    if faults:
+        damage.append(f"{path.name}: {faults}")
+    return rows
+
+
+def parse_lines(path: Path, parse: Callable[[Line], Parsed]) -> tuple[list[Parsed], str]:
+    """Return what can be read of a file of lines, and which lines cannot and why; empty where all can."""
+    found = read_sound_lines(path)
+    faults, parsed = dict(found.faults), list[Parsed]()
+    for number, line in zip(found.numbers, found.lines, strict=True):
+        try:
+            parsed.append(parse(line))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            faults[number] = f"it is not what a run writes: {type(error).__name__} {error}"
+    return parsed, describe_faults(faults, num_lines=len(found.lines) + len(found.faults))
+
+
+def _differences(content: Mapping[str, Any]) -> tuple[str, ...]:
+    found = content.get("differences", ())
+    return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
 def read_tables(path: Path) -> dict[str, Any]:
@@ -269,28 +319,14 @@ def read_history(path: Path) -> list[dict[str, Any]]:
         raise ConfigError(f"{history}: {error}; was it edited?") from None
 
 
-def _rows(path: Path) -> tuple[Row, ...]:
-    try:
-        return tuple(read_metrics(path)) if path.is_file() else ()
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}; was it edited?") from None
-
-
 def read_evaluations(path: Path) -> list[EvaluationRecord]:
     """Read the records in the order they were made; none without a file. A last line cut short is left out."""
     return [evaluation_of(line) for line in read_lines(path)] if path.exists() else []
 
 
-def _evaluations(folder: RunFolder) -> tuple[EvaluationRecord, ...]:
-    try:
-        return tuple(read_evaluations(folder.evaluations))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{folder.evaluations} is not what a run writes ({error!r}); was it edited?") from None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """What a run leaves behind for those who report it."""
+    """What a run leaves behind for those who report it; `checkpoints` says which it has kept, in words."""
 
     folder: RunFolder
     task_name: str
@@ -298,6 +334,7 @@ class Finished:
     after: EvaluationRecord | None
     num_steps: int
     total_seconds: float
+    checkpoints: str = ""
 
 
 def flat_settings(tables: Mapping[str, object], *, above: str = "") -> dict[str, str | int | float | bool]:

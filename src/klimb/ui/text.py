@@ -67,3 +67,16 @@ def duration(seconds: float) -> str:
 def relative_to_working_directory(path: Path) -> str:
     """Return the path as one would type it here, without a leading absolute part."""
     return os.path.relpath(path, users_directory())
+
+
+def in_bytes(number: float) -> str:
+    """Return a size as `512 bytes` or `3.2 MB`, in powers of 1000.
+
+    >>> in_bytes(3_200_000)
+    '3.2 MB'
+    """
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000 or unit == "GB":
+            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1000
+    raise AssertionError("unreachable")

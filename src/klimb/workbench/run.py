@@ -25,6 +25,7 @@ from klimb.training import (
     read_evaluations,
     train,
 )
+from klimb.training.checkpoints import prune_checkpoints
 from klimb.training.clock import RunClock
 from klimb.training.guard.measuring import Measurer, make_measurer
 from klimb.training.identity import run_identity, settle_identity
@@ -34,7 +35,7 @@ from klimb.ui.figures import plot_curves
 from klimb.ui.live import Glimpse, View, open_view
 from klimb.ui.pages.files import report_at_the_end
 from klimb.ui.terminal.run import in_one_line, print_facts
-from klimb.ui.text import relative_to_working_directory
+from klimb.ui.text import in_bytes, relative_to_working_directory
 from klimb.workbench.config import RunConfig, divergence_of, save_config
 from klimb.workbench.config.reading import resolved_tables
 from klimb.workbench.loggers import check_loggers, open_trackers
@@ -244,9 +245,22 @@ def run_training(
         plot_curves(read_run(folder.path), title=title)
     finished = replace(finished, total_seconds=clock.seconds())
     write_json(folder.summary, summary_of(finished, session.config))
+    finished = replace(finished, checkpoints=keep_last_checkpoint(folder, session.config))
     if session.config.run.report:
         report_at_the_end(folder, find_in)
     return finished
+
+
+def keep_last_checkpoint(folder: RunFolder, config: RunConfig) -> str:
+    """Remove the checkpoints that a run which has ended does not need, and say in words what is left; empty if none."""
+    pruned = prune_checkpoints(folder.path / "checkpoints", keep=config.checkpoints.keep_at_end)
+    if pruned.newest is None:
+        return ""
+    kept = f"{relative_to_working_directory(pruned.newest)} ({in_bytes(pruned.kept_bytes)})"
+    if not pruned.num_removed:
+        return kept
+    older = "older one" if pruned.num_removed == 1 else "older ones"
+    return f"{kept}; {pruned.num_removed} {older} removed ({in_bytes(pruned.removed_bytes)})"
 
 
 def _open_trackers(config: RunConfig, folder: RunFolder) -> AbstractContextManager[Tracker]:

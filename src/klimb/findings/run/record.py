@@ -25,6 +25,7 @@ class RunRecord:
         summary: the results; empty until the run has finished.
         prompt_differences: how the prompts of training, warm-up and evaluations differ, one sentence each.
         history: what resumes changed, in order: `step` (the last one with the old value), `key`, `old`, `new`, `time`.
+        damage: what of its files cannot be read and is left out, a sentence for each file.
     """
 
     folder: Path
@@ -36,6 +37,7 @@ class RunRecord:
     summary: Mapping[str, Any]
     prompt_differences: tuple[str, ...] = ()
     history: tuple[Mapping[str, Any], ...] = ()
+    damage: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
