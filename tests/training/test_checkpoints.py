@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from klimb.errors import ConfigError
 from klimb.training.checkpoints import (
     CheckpointContent,
-    CheckpointError,
     load_checkpoint,
     newest_checkpoint,
     newest_verified,
@@ -90,11 +90,16 @@ def test_leftovers_are_removed_and_never_loaded(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_format_is_refused(tmp_path: Path):
+def test_a_newer_format_is_refused_with_who_made_it_and_an_older_one_that_nobody_knows_too(tmp_path: Path):
     path = save_checkpoint(tmp_path, 1, content(1.0), keep=1)
     numbers = json.loads((path / "numbers.json").read_text())
-    (path / "numbers.json").write_text(json.dumps(numbers | {"format": 99}))
-    with pytest.raises(CheckpointError, match="checkpoint format 99, and this klimb reads 4"):
+    (path / "numbers.json").write_text(json.dumps(numbers | {"format": 99, "klimb": "7.0.0"}))
+    with pytest.raises(
+        ConfigError, match=r"made by klimb 7\.0\.0, in format 99; this klimb \(.*\) reads up to 5: upgrade"
+    ):
+        load_checkpoint(path)
+    (path / "numbers.json").write_text(json.dumps(numbers | {"format": 3}))
+    with pytest.raises(ConfigError, match=r"says format 3, and this klimb \(.*\) reads 4 to 5"):
         load_checkpoint(path)
 
 

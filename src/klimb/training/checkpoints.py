@@ -139,8 +139,8 @@ def load_checkpoint(path: Path) -> CheckpointContent:
     Raises:
         ConfigError: it was written in a format that this version does not read.
     """
-    tensors = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
     written = _read_written(path)
+    tensors = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
     return CheckpointContent(tensors, migrate_numbers(written["content"], written["format"]), written["format"])
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from klimb.experience import SegmentError
+from klimb.experience.migrations import migrate_folder
 from klimb.experience.segments import check_samples_schema
 from klimb.findings.evaluations import evaluation_of
 from klimb.training.checkpoints import CheckpointError, newest_checkpoint, read_numbers
@@ -29,7 +30,7 @@ from klimb.training.run_folder import (
     read_tables,
     replace_text,
 )
-from klimb.training.run_format import check_format
+from klimb.training.run_format import RUN_FORMAT, check_format
 
 logger = logging.getLogger(__name__)
 
@@ -222,6 +223,8 @@ def _mend_identity(folder: Path) -> None:
         why = "it holds no identity"
     if not why:
         check_format(path, content.get("format"), made_by=content.get("klimb"))
+        if content.get("format") != RUN_FORMAT:
+            migrate_folder(folder / ROLLOUTS)
         return
     checkpoint = newest_checkpoint(folder / "checkpoints")
     if checkpoint is None and _last_step(folder):
