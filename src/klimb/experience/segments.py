@@ -177,6 +177,21 @@ def version_of(path: str | Path) -> tuple[str, int | None]:
     return metadata.get(KIND_KEY, b"").decode(errors="replace"), int(written) if written.isdecimal() else None
 
 
+def refuse_newer(path: str | Path, kind: str, metadata: Mapping[bytes, bytes], *, latest: str) -> None:
+    """Return unless a later klimb wrote the segment.
+
+    Raises:
+        SegmentError: it did.
+    """
+    written = metadata.get(VERSION_KEY, b"").decode(errors="replace")
+    if written.isdecimal() and int(written) > int(latest):
+        maker = metadata.get(MADE_BY_KEY, b"").decode(errors="replace")
+        raise SegmentError(
+            f"{path}: {kind} of schema version {written}, expected version {latest}; read it with the klimb that wrote "
+            f"it{f' (klimb {maker})' if maker else ''}: upgrade, this one is klimb {__version__}"
+        )
+
+
 def check_content(path: str | Path) -> None:
     """Return if every row group of the Parquet file can be read, one at a time.
 
@@ -234,21 +249,6 @@ def _check_schema(path: str | Path, schema: pa.Schema) -> None:
         )
     if not schema.equals(SAMPLE_SCHEMA, check_metadata=False):
         raise SegmentError(f"{path}: its columns are not those of schema version {version}: {schema.names}")
-
-
-def refuse_newer(path: str | Path, kind: str, metadata: Mapping[bytes, bytes], *, latest: str) -> None:
-    """Return unless a later klimb wrote the segment.
-
-    Raises:
-        SegmentError: it did.
-    """
-    written = metadata.get(VERSION_KEY, b"").decode(errors="replace")
-    if written.isdecimal() and int(written) > int(latest):
-        maker = metadata.get(MADE_BY_KEY, b"").decode(errors="replace")
-        raise SegmentError(
-            f"{path}: {kind} of schema version {written}, expected version {latest}; read it with the klimb that wrote "
-            f"it{f' (klimb {maker})' if maker else ''}: upgrade, this one is klimb {__version__}"
-        )
 
 
 def _row_groups(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
