@@ -18,6 +18,7 @@ from klimb.training.checkpoints import (
     load_checkpoint,
     newest_checkpoint,
     newest_verified,
+    prune_checkpoints,
     remove_leftovers,
     save_checkpoint,
 )
@@ -152,3 +153,21 @@ def test_the_files_of_a_checkpoint_have_the_modes_of_any_other_file(tmp_path: Pa
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in saved.iterdir()} == {mode}
+
+
+def test_at_the_end_the_newest_stays_with_what_it_may_go_back_to(tmp_path: Path):
+    def save(step: int, **numbers: object) -> None:
+        saved = CheckpointContent({"weights": {"a": torch.zeros(1000)}}, {"step": step, **numbers})
+        save_checkpoint(tmp_path, step, saved, keep=99)
+
+    for step in (1, 2, 3, 4):
+        save(step)
+    save(5, quality={"good": {"step": 2}}, watches={"best": {"best": 0.5, "best_step": 3}})
+    (tmp_path / "damaged-step-000000").mkdir()
+    size = sum(path.stat().st_size for path in (tmp_path / "step-000001").iterdir())
+    pruned = prune_checkpoints(tmp_path, keep=1)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["damaged-step-000000", "step-000002", "step-000003", "step-000005"]
+    assert (pruned.newest, pruned.num_removed) == (tmp_path / "step-000005", 2)
+    assert pruned.removed_bytes == 2 * size and pruned.kept_bytes > 3 * size
+    assert prune_checkpoints(tmp_path / "nothing", keep=1).newest is None

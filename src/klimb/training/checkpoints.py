@@ -124,9 +124,11 @@ def prune_checkpoints(folder: Path, *, keep: int) -> Pruned:
 
 
 def _protected_by(path: Path) -> set[int]:
-    """Return the step that the run's guard would go back to from this checkpoint."""
-    good = (read_numbers(path).get("quality") or {}).get("good")
-    return {int(good["step"])} if good else set()
+    """Return the steps that the run may go back to from this checkpoint: its guard's good point, and its best one."""
+    numbers = read_numbers(path)
+    good = (numbers.get("quality") or {}).get("good")
+    best = (numbers.get("watches") or {}).get("best") or {}
+    return ({int(good["step"])} if good else set()) | ({int(best["best_step"])} if best.get("best_step") else set())
 
 
 def _size_of(folder: Path) -> int:

@@ -145,10 +145,10 @@ class CheckpointSettings:
     """Collections between two checkpoints."""
     keep: Annotated[int, Ge(1), Le(1_000)] = 2
     """The newest this many are kept."""
-    at_end: bool = True
-    """Also save after the last step, so that the run can be continued. A signal saves in any case."""
     keep_at_end: Annotated[int, Ge(1), Le(1_000)] = 1
     """A run that has ended keeps the newest this many, beside the best and those that its guard may go back to."""
+    at_end: bool = True
+    """Also save after the last step, so that the run can be continued. A signal saves in any case."""
 
     def __post_init__(self) -> None:
         for name in ("every_steps", "keep", "keep_at_end"):
