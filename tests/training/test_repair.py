@@ -160,6 +160,12 @@ def test_a_damaged_side_file_is_put_aside_in_one_line(tmp_path: Path, name: str,
     assert len(caplog.records) == 1 and f"it is put aside as {name}.damaged-1" in caplog.text
 
 
+def test_a_summary_without_the_time_that_the_run_took_is_damage_too(tmp_path: Path, caplog):
+    (tmp_path / "summary.json").write_text('{"seconds": 3}')
+    mend_folder(tmp_path)
+    assert "summary.json: it does not say how long the run took" in caplog.text
+
+
 def test_what_dead_processes_left_half_written_is_removed(tmp_path: Path):
     (tmp_path / "rollouts").mkdir()
     for name in (".config.json.tmp", ".identity.json.tmp-4711", "rollouts/.step-000002.parquet.tmp-4711"):

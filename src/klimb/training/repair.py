@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -205,8 +205,18 @@ def _mend_lines(path: Path, parse: Callable[[Line], object], what: str) -> None:
 
 
 def _mend_side_file(path: Path) -> None:
-    if path.is_file() and (why := read_object(path)[1]):
+    if not path.is_file():
+        return
+    content, why = read_object(path)
+    if not why and path.name == "summary.json" and not _says_how_long(content):
+        why = "it does not say how long the run took"
+    if why:
         logger.warning("%s: %s; it is put aside as %s and written anew", path, why, put_aside(path).name)
+
+
+def _says_how_long(summary: Mapping[str, Any]) -> bool:
+    seconds = summary.get("seconds")
+    return isinstance(seconds, Mapping) and isinstance(seconds.get("total"), int | float)
 
 
 def _mend_identity(folder: Path) -> None:
