@@ -191,6 +191,19 @@ def test_damaged_rollouts_are_put_aside_and_those_behind_the_checkpoint_are_made
     assert "1 files of rollouts are damaged" in caplog.text and "step-000002.parquet.damaged-1" in caplog.text
 
 
+def test_old_rollouts_that_were_cut_or_emptied_are_found_too(tmp_path: Path, caplog):
+    (tmp_path / "rollouts").mkdir()
+    paths = [tmp_path / "rollouts" / f"step-{step:06d}.parquet" for step in (1, 2, 3, 4)]
+    for path in paths:
+        write_samples(path, [sample(path.stem)])
+    paths[0].write_bytes(b"")
+    paths[1].write_bytes(paths[1].read_bytes()[:-1])
+    paths[2].write_bytes(bytes(100))
+    remove_behind(tmp_path, 1_000)
+    assert [path.exists() for path in paths] == [False, False, False, True]
+    assert "3 files of rollouts are damaged" in caplog.text
+
+
 def test_a_flipped_byte_in_a_segment_is_found_or_changes_nothing(tmp_path: Path):
     path = tmp_path / "a.parquet"
     written = [replace(sample(f"{number}"), response=f"answer {number * 7919}") for number in range(50)]

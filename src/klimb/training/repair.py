@@ -112,7 +112,7 @@ def remove_behind(folder: Path, step: int) -> None:
         for path in _step_files(folder / name):
             if _number(path) > step:
                 path.unlink()
-            elif why := _damage_of(path):
+            elif why := _damage_of(path, is_recent=_number(path) > step - NUM_RECENT):
                 damaged.append(f"{put_aside(path).relative_to(folder)} ({why})")
     if damaged:
         logger.warning(
@@ -318,9 +318,30 @@ def _number(path: Path) -> int:
     return int(match[1])
 
 
-def _damage_of(path: Path) -> str:
+def _damage_of(path: Path, *, is_recent: bool) -> str:
+    """Return what is wrong with a segment; of an older one, only whether it lacks one of its ends.
+
+    What a crash cut short, or left empty, is recent. A flipped bit in an older segment is found when it is read.
+    """
+    if not is_recent and _has_both_ends(path):
+        return ""
     try:
         check_samples_schema(path)
     except SegmentError as error:
         return str(error.__cause__ or error).strip().splitlines()[0]
     return ""
+
+
+NUM_RECENT = 50
+"""Steps before the checkpoint whose rollouts are opened at a resume."""
+
+
+MAGIC = b"PAR1"
+"""At both ends of a Parquet file."""
+
+
+def _has_both_ends(path: Path) -> bool:
+    with path.open("rb") as file:
+        begin, size = file.read(len(MAGIC)), file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - len(MAGIC)))
+        return size > 3 * len(MAGIC) and begin == file.read() == MAGIC
