@@ -161,9 +161,13 @@ def source_hash(location: str) -> str:
 PACKAGE = "__init__.py"
 
 
+INSTALLED = "site-packages"
+"""In the path of code that has a version."""
+
+
 def _find_imported(first: Path, root: Path) -> set[Path]:
     """Return the files below the root that this one imports, itself or through others."""
-    if "site-packages" in root.parts or first.suffix != ".py":
+    if INSTALLED in root.parts or first.suffix != ".py":
         return {first}
     found, waiting = {first}, [first]
     while waiting:

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from klimb.errors import ConfigError
 from klimb.training.checkpoints import (
     CheckpointContent,
-    CheckpointError,
     load_checkpoint,
     newest_checkpoint,
     newest_verified,
+    prune_checkpoints,
     remove_leftovers,
     save_checkpoint,
 )
@@ -90,11 +91,16 @@ def test_leftovers_are_removed_and_never_loaded(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_format_is_refused(tmp_path: Path):
+def test_a_newer_format_is_refused_with_who_made_it_and_an_older_one_that_nobody_knows_too(tmp_path: Path):
     path = save_checkpoint(tmp_path, 1, content(1.0), keep=1)
     numbers = json.loads((path / "numbers.json").read_text())
-    (path / "numbers.json").write_text(json.dumps(numbers | {"format": 99}))
-    with pytest.raises(CheckpointError, match="checkpoint format 99, and this klimb reads 4"):
+    (path / "numbers.json").write_text(json.dumps(numbers | {"format": 99, "klimb": "7.0.0"}))
+    with pytest.raises(
+        ConfigError, match=r"made by klimb 7\.0\.0, in format 99; this klimb \(.*\) reads up to 5: upgrade"
+    ):
+        load_checkpoint(path)
+    (path / "numbers.json").write_text(json.dumps(numbers | {"format": 3}))
+    with pytest.raises(ConfigError, match=r"says format 3, and this klimb \(.*\) reads 4 to 5"):
         load_checkpoint(path)
 
 
@@ -147,3 +153,21 @@ def test_the_files_of_a_checkpoint_have_the_modes_of_any_other_file(tmp_path: Pa
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in saved.iterdir()} == {mode}
+
+
+def test_at_the_end_the_newest_stays_with_what_it_may_go_back_to(tmp_path: Path):
+    def save(step: int, **numbers: object) -> None:
+        saved = CheckpointContent({"weights": {"a": torch.zeros(1000)}}, {"step": step, **numbers})
+        save_checkpoint(tmp_path, step, saved, keep=99)
+
+    for step in (1, 2, 3, 4):
+        save(step)
+    save(5, quality={"good": {"step": 2}}, watches={"best": {"best": 0.5, "best_step": 3}})
+    (tmp_path / "damaged-step-000000").mkdir()
+    size = sum(path.stat().st_size for path in (tmp_path / "step-000001").iterdir())
+    pruned = prune_checkpoints(tmp_path, keep=1)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["damaged-step-000000", "step-000002", "step-000003", "step-000005"]
+    assert (pruned.newest, pruned.num_removed) == (tmp_path / "step-000005", 2)
+    assert pruned.removed_bytes == 2 * size and pruned.kept_bytes > 3 * size
+    assert prune_checkpoints(tmp_path / "nothing", keep=1).newest is None

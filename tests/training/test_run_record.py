@@ -51,11 +51,14 @@ def test_evaluations_are_those_of_one_file_whatever_the_others_say(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["config.json", "summary.json", "metrics.jsonl", "evaluations.jsonl", "guard.json"])
-def test_a_file_that_no_run_writes_is_named(tmp_path: Path, name: str):
+def test_a_file_that_no_run_writes_is_named_and_the_rest_is_read(tmp_path: Path, name: str, caplog):
     path = write_run(tmp_path / "run", guard={})
+    whole = read_run(path)
     (path / name).write_text("[1, 2\n")
-    with pytest.raises(ConfigError, match=name.replace(".", r"\.")):
-        read_run(path)
+    record = read_run(path)
+    (note,) = record.damage
+    assert note.startswith(f"{name}: ") and note in caplog.text
+    assert record.provenance == whole.provenance and record.num_steps == (0 if name == "metrics.jsonl" else 8)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path):

@@ -72,6 +72,7 @@ def aged(path: Path, seconds: float) -> None:
 def test_a_run_is_running_finished_failed_or_stopped(board, runs):
     aged(runs.make("stopped", runs.rows(1, 2)), QUIET_SECONDS + 60)
     aged(runs.make("slow", runs.rows(1, 2, step_seconds=300.0)), QUIET_SECONDS + 60)
+    aged(runs.make("of a clock set back", runs.rows(1, 2)), -QUIET_SECONDS - 60)
     failed = runs.make("failed", runs.rows(1, 2))
     (failed / "status.json").write_text('{"state": "failed"}')
     finished = runs.make("finished", runs.rows(1, 2))
@@ -86,6 +87,7 @@ def test_a_run_is_running_finished_failed_or_stopped(board, runs):
         assert {name: run["status"] for name, run in listed(board).items()} == {
             "stopped": "stopped",
             "slow": "running",
+            "of a clock set back": "stopped",
             "failed": "failed",
             "finished": "finished",
             "held": "running",

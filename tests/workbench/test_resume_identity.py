@@ -178,7 +178,13 @@ def test_a_run_of_before_says_that_it_cannot_go_on(workplace):
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"format": 0}))
     resumed = go_on(workplace)
-    assert resumed.status == 2 and "format 0, and this klimb reads 1" in resumed.err
+    assert resumed.status == 2 and "says format 0, and this klimb" in resumed.err
+    path.write_text(json.dumps(content | {"format": 6, "klimb": "9.0.0"}))
+    newer = go_on(workplace)
+    assert newer.status == 2 and "was made by klimb 9.0.0, in format 6; this klimb" in newer.err
+    assert "reads up to 5: upgrade klimb" in newer.err
+    reported = workplace.klimb("report", "run")
+    assert reported.status == 2 and "was made by klimb 9.0.0" in reported.err
 
 
 def test_totals_are_of_the_run_and_its_time_limit_too(workplace):

@@ -85,6 +85,7 @@ BROKEN = (
     "training.num_steps=4",
     "checkpoints.every_steps=1",
     "checkpoints.keep=9",
+    "checkpoints.keep_at_end=9",
 )
 ROLLBACK = (*BROKEN, "guard.action=rollback")
 GOES_ON = (*ROLLBACK, "guard.rollback_learning_rate_factor=0.9")
@@ -295,7 +296,8 @@ KEYS: dict[str, Case] = {
     "training.max_mismatch": run("1e-12", "training.log_mu=auto"),
     "training.num_threads": run("2", "training.num_threads=1"),
     "checkpoints.every_steps": run("1"),
-    "checkpoints.keep": run("1", "checkpoints.every_steps=1"),
+    "checkpoints.keep": run("1", "checkpoints.every_steps=1", "checkpoints.keep_at_end=9"),
+    "checkpoints.keep_at_end": run("2", "checkpoints.every_steps=1", "checkpoints.at_end=true"),
     "checkpoints.at_end": run("true"),
     "evaluation.every_steps": run("1", "evaluation.num_samples=2"),
     "evaluation.every_tokens": run("1", "evaluation.num_samples=2"),

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import asdict, fields
 
-from klimb.experience.samples import Sample
+from klimb.experience.samples import Sample, SamplingSettings
 
 NOT_CONTENT = ("raw", "reward_reason", "created_at", "log_ref", "source")
 """Fields of a sample that no training reads: what people are told, where it is from, and what each run scores anew."""
@@ -14,6 +14,11 @@ NOT_CONTENT = ("raw", "reward_reason", "created_at", "log_ref", "source")
 
 ARRAYS = {"prompt_ids": "q", "response_ids": "q", "log_mu": "d"}
 """Long fields -> how their numbers are written."""
+
+
+FIRST_SETTINGS = ("temperature", "top_p", "top_k", "min_p", "max_new_tokens")
+"""Settings of a sampler that samples of every schema version have; a later one counts where it is not at its default,
+so that the hash of older samples stays the one that the runs on them wrote down."""
 
 
 OTHERS = tuple(each.name for each in fields(Sample) if each.name not in (*NOT_CONTENT, *ARRAYS))
@@ -42,4 +47,7 @@ def _digest(sample: Sample) -> bytes:
 
 
 def _plain(value: object) -> object:
-    return asdict(value) if hasattr(value, "__dataclass_fields__") else value  # pyright: ignore[reportArgumentType]
+    if not isinstance(value, SamplingSettings):
+        return value
+    plain = asdict(SamplingSettings())
+    return {name: each for name, each in asdict(value).items() if name in FIRST_SETTINGS or each != plain[name]}

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from klimb import __version__
 from klimb.experience.atomic import replace_atomically
 from klimb.experience.samples import Message, Sample, SamplingSettings
 
@@ -25,6 +26,10 @@ KIND_KEY = b"klimb.kind"
 
 
 VERSION_KEY = b"klimb.schema_version"
+
+
+MADE_BY_KEY = b"klimb.version"
+"""Which klimb wrote a segment, for people; nothing depends on it."""
 
 
 SAMPLE_SCHEMA = pa.schema(
@@ -65,7 +70,7 @@ SAMPLE_SCHEMA = pa.schema(
         pa.field("tokenizer", pa.string(), nullable=False),
         pa.field("raw", pa.string(), nullable=False),
     ],
-    metadata={KIND_KEY: b"samples", VERSION_KEY: SCHEMA_VERSION.encode()},
+    metadata={KIND_KEY: b"samples", VERSION_KEY: SCHEMA_VERSION.encode(), MADE_BY_KEY: __version__.encode()},
 )
 """One column a field of `Sample`, in its order."""
 
@@ -102,7 +107,7 @@ def write_samples(path: str | Path, samples: Iterable[Sample]) -> None:
     """
     with (
         replace_atomically(Path(path)) as aside,
-        pq.ParquetWriter(aside, SAMPLE_SCHEMA, compression="zstd") as writer,
+        pq.ParquetWriter(aside, SAMPLE_SCHEMA, compression="zstd", write_page_checksum=True) as writer,
     ):
         for group in _row_groups(samples):
             writer.write_table(_table(group))
@@ -129,7 +134,7 @@ def stream_samples(path: str | Path, rows: Sequence[int] | None = None) -> Itera
         SegmentError: the file is truncated, not Parquet, not written as samples, or of another schema version.
         FileNotFoundError: there is no such file.
     """
-    with _opened(path) as file:
+    with open_segment(path) as file:
         _check_schema(path, file.schema_arrow)
         first = 0
         for number in range(file.num_row_groups):
@@ -149,7 +154,7 @@ def check_samples_schema(path: str | Path) -> None:
         SegmentError: the file is truncated, not Parquet, not written as samples, or of another schema version.
         FileNotFoundError: there is no such file.
     """
-    with _opened(path) as file:
+    with open_segment(path) as file:
         _check_schema(path, file.schema_arrow)
 
 
@@ -165,8 +170,36 @@ def kind_of(path: str | Path) -> str:
         SegmentError: the file is truncated or not Parquet.
         FileNotFoundError: there is no such file.
     """
-    with _opened(path) as file:
+    with open_segment(path) as file:
         return (file.schema_arrow.metadata or {}).get(KIND_KEY, b"").decode(errors="replace")
+
+
+def version_of(path: str | Path) -> tuple[str, int | None]:
+    """Return what a Parquet file is written as, and in which schema version; None if it does not say.
+
+    Raises:
+        SegmentError: the file is truncated or not Parquet.
+        FileNotFoundError: there is no such file.
+    """
+    with open_segment(path) as file:
+        metadata: Mapping[bytes, bytes] = file.schema_arrow.metadata or {}
+    written = metadata.get(VERSION_KEY, b"").decode(errors="replace")
+    return metadata.get(KIND_KEY, b"").decode(errors="replace"), int(written) if written.isdecimal() else None
+
+
+def refuse_newer(path: str | Path, kind: str, metadata: Mapping[bytes, bytes], *, latest: str) -> None:
+    """Return unless a later klimb wrote the segment.
+
+    Raises:
+        SegmentError: it did.
+    """
+    written = metadata.get(VERSION_KEY, b"").decode(errors="replace")
+    if written.isdecimal() and int(written) > int(latest):
+        maker = metadata.get(MADE_BY_KEY, b"").decode(errors="replace")
+        raise SegmentError(
+            f"{path}: {kind} of schema version {written}, expected version {latest}; read it with the klimb that wrote "
+            f"it{f' (klimb {maker})' if maker else ''}: upgrade, this one is klimb {__version__}"
+        )
 
 
 def check_content(path: str | Path) -> None:
@@ -175,14 +208,20 @@ def check_content(path: str | Path) -> None:
     Raises:
         SegmentError: the file is damaged.
     """
-    with _opened(path) as file:
+    with open_segment(path) as file:
         for number in range(file.num_row_groups):
             _read_row_group(path, file, number)
 
 
-def _opened(path: str | Path) -> pq.ParquetFile:
+def open_segment(path: str | Path) -> pq.ParquetFile:
+    """Return the file, to be read row group by row group; damage in a page is noticed by its checksum.
+
+    Raises:
+        SegmentError: the file is truncated or not Parquet.
+        FileNotFoundError: there is no such file.
+    """
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, page_checksum_verification=True)
     except FileNotFoundError:
         raise
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
@@ -211,6 +250,7 @@ def _check_schema(path: str | Path, schema: pa.Schema) -> None:
             f"{path}: a Parquet file, but not one of klimb's samples (no {KIND_KEY.decode()} in its schema); "
             "import foreign data instead of reading it as a segment"
         )
+    refuse_newer(path, "samples", metadata, latest=SCHEMA_VERSION)
     version = metadata.get(VERSION_KEY, b"none").decode(errors="replace")
     if version not in NEWER_SETTINGS:
         raise SegmentError(

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from klimb.experience.feedback import Feedback
+from klimb.experience.migrations import migrate_folder
 from klimb.experience.queries import QUERY_SECONDS, Database, translate_errors
 from klimb.experience.samples import Sample
 from klimb.experience.segments import as_stored, kind_of, stream_samples, write_samples
@@ -260,8 +261,14 @@ class Store:
                     yield replace(sample, reward=reward, reward_reason=reason) if is_rated else sample
 
     def _check_can_grow(self) -> None:
+        """Return if rows can be added, once older segments are in the version that they will have.
+
+        Raises:
+            ValueError: this is a single segment.
+        """
         if self._segments.only:
             raise ValueError(f"{self.folder / self._segments.only} is one segment; add to a store's folder instead")
+        migrate_folder(self.folder)
 
     def _known_samples(self, ids: list[str]) -> Iterator[Sample]:
         """Those of the ids that are there, as written, without people's ratings."""

@@ -11,9 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from klimb import __version__
 from klimb.experience.atomic import replace_atomically
 from klimb.experience.feedback import Feedback
-from klimb.experience.segments import KIND_KEY, VERSION_KEY, SegmentError
+from klimb.experience.segments import KIND_KEY, MADE_BY_KEY, VERSION_KEY, SegmentError, refuse_newer
 
 FEEDBACK_VERSION = "1"
 
@@ -29,7 +30,7 @@ FEEDBACK_SCHEMA = pa.schema(
         pa.field("created_at", pa.float64(), nullable=False),
         pa.field("raw", pa.string(), nullable=False),
     ],
-    metadata={KIND_KEY: b"feedback", VERSION_KEY: FEEDBACK_VERSION.encode()},
+    metadata={KIND_KEY: b"feedback", VERSION_KEY: FEEDBACK_VERSION.encode(), MADE_BY_KEY: __version__.encode()},
 )
 """One column a field of `Feedback`, in its order."""
 
@@ -38,7 +39,9 @@ def write_feedback(path: str | Path, rows: Sequence[Feedback]) -> None:
     """Write the rows as one Parquet file; `path` then holds all of them, or after a failure what it held before."""
     columns = [pa.array([getattr(row, field.name) for row in rows], field.type) for field in FEEDBACK_SCHEMA]
     with replace_atomically(Path(path)) as aside:
-        pq.write_table(pa.Table.from_arrays(columns, schema=FEEDBACK_SCHEMA), aside, compression="zstd")
+        pq.write_table(
+            pa.Table.from_arrays(columns, schema=FEEDBACK_SCHEMA), aside, compression="zstd", write_page_checksum=True
+        )
 
 
 def check_feedback_schema(path: str | Path) -> None:
@@ -48,6 +51,7 @@ def check_feedback_schema(path: str | Path) -> None:
         SegmentError: it is not.
     """
     schema = pq.read_schema(path)
+    refuse_newer(path, "feedback", schema.metadata or {}, latest=FEEDBACK_VERSION)
     version = (schema.metadata or {}).get(VERSION_KEY, b"none").decode(errors="replace")
     if version != FEEDBACK_VERSION or not schema.equals(FEEDBACK_SCHEMA, check_metadata=False):
         raise SegmentError(

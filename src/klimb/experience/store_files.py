@@ -1,11 +1,13 @@
 """Which files make up a store, each checked once as long as it does not change."""
 
+import os
 import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from klimb.experience.segments import check_samples_schema, kind_of
+from klimb.experience.migrations import can_migrate, migrate_segment
+from klimb.experience.segments import SegmentError, check_samples_schema, kind_of
 from klimb.experience.store_feedback import check_feedback_schema
 
 _NUMBERED = re.compile(r"(?:samples|feedback)-(\d+)-[0-9a-f]+\.parquet")
@@ -87,10 +89,32 @@ class SegmentFolder:
         if is_feedback:
             check_feedback_schema(path)
         else:
-            check_samples_schema(path)
+            status = _check_samples(path)
         return Segment(
             path=path,
             kind="feedback" if is_feedback else "samples",
             changed_at=status.st_mtime_ns,
             num_bytes=status.st_size,
         )
+
+
+def _check_samples(path: Path) -> os.stat_result:
+    """Return the file's status once its samples can be read; one of an older version is first brought up to date.
+
+    Raises:
+        SegmentError: it cannot be read, or not be written in today's version where it is.
+    """
+    try:
+        check_samples_schema(path)
+    except SegmentError:
+        if not can_migrate(path):
+            raise
+        try:
+            migrate_segment(path)
+        except OSError as error:
+            raise SegmentError(
+                f"{path} is of an older version of klimb and cannot be brought up to date where it is "
+                f"({error.strerror}); copy it to where you can write"
+            ) from error
+        check_samples_schema(path)
+    return path.stat()

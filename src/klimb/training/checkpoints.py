@@ -19,12 +19,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from klimb import __version__
 from klimb.experience import flush_to_disk, give_usual_mode
+from klimb.training.run_format import RUN_FORMAT, check_format, migrate_numbers
 
 logger = logging.getLogger(__name__)
-
-
-FORMAT = 4
 
 
 _NAME = re.compile(r"step-(\d+)")
@@ -50,10 +49,12 @@ class CheckpointContent:
     Attributes:
         tensors: file stem -> name -> tensor.
         numbers: whatever JSON can say; floats come back bit for bit.
+        written_format: of the run's folder when it was written; the numbers are in today's.
     """
 
     tensors: Mapping[str, Mapping[str, Tensor]]
     numbers: Mapping[str, Any]
+    written_format: int = RUN_FORMAT
 
 
 def save_checkpoint(
@@ -84,20 +85,84 @@ def save_checkpoint(
     return target
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """What became of a run's checkpoints at its end.
+
+    Attributes:
+        newest: the one to go on from; None where there is none.
+        num_removed: older ones that were removed.
+        kept_bytes: of all that are left.
+        removed_bytes: that the others took.
+    """
+
+    newest: Path | None
+    num_removed: int
+    kept_bytes: int
+    removed_bytes: int
+
+
+def prune_checkpoints(folder: Path, *, keep: int) -> Pruned:
+    """Remove all but the newest `keep` and what the newest may go back to, and tell what that freed.
+
+    What bears another name than a step's stays: the best one, damaged ones.
+    """
+    found = _newest_first(folder) if folder.is_dir() else []
+    newest = next(iter(found), None)
+    spare = _protected_by(newest) if newest is not None and len(found) > keep else set[int]()
+    removed = [path for path in found[keep:] if step_of(path) not in spare]
+    removed_bytes = sum(map(_size_of, removed))
+    for path in removed:
+        shutil.rmtree(path)
+    kept = [path for path in folder.iterdir() if path.is_dir()] if found else []
+    return Pruned(
+        newest=newest,
+        num_removed=len(removed),
+        kept_bytes=sum(map(_size_of, kept)),
+        removed_bytes=removed_bytes,
+    )
+
+
+def _protected_by(path: Path) -> set[int]:
+    """Return the steps that the run may go back to from this checkpoint: its guard's good point, and its best one."""
+    numbers = read_numbers(path)
+    good = (numbers.get("quality") or {}).get("good")
+    best = (numbers.get("watches") or {}).get("best") or {}
+    return ({int(good["step"])} if good else set()) | ({int(best["best_step"])} if best.get("best_step") else set())
+
+
+def _size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def load_checkpoint(path: Path) -> CheckpointContent:
-    """Return the content of a verified checkpoint.
+    """Return the content of a verified checkpoint, brought up to date if an older klimb wrote it.
 
     Raises:
-        CheckpointError: it was written in a format that this version does not read.
+        ConfigError: it was written in a format that this version does not read.
     """
-    numbers = json.loads((path / _NUMBERS).read_text(encoding="utf-8"))
-    if numbers["format"] != FORMAT:
-        raise CheckpointError(
-            f"{path}: checkpoint format {numbers['format']}, and this klimb reads {FORMAT}; "
-            "resume with the klimb that wrote it"
-        )
+    written = _read_written(path)
     tensors = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
-    return CheckpointContent(tensors, numbers["content"])
+    return CheckpointContent(tensors, migrate_numbers(written["content"], written["format"]), written["format"])
+
+
+def read_numbers(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's numbers alone, brought up to date.
+
+    Raises:
+        CheckpointError: the file is not as the manifest says.
+        ConfigError: it was written in a format that this version does not read.
+    """
+    if damage := find_damage(path, only=_NUMBERS):
+        raise CheckpointError(f"{path} is damaged: {damage}")
+    written = _read_written(path)
+    return migrate_numbers(written["content"], written["format"])
+
+
+def _read_written(path: Path) -> dict[str, Any]:
+    written = json.loads((path / _NUMBERS).read_text(encoding="utf-8"))
+    check_format(path, written["format"], made_by=written.get("klimb"))
+    return written
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -118,11 +183,13 @@ def newest_verified(folder: Path) -> Path | None:
     return None
 
 
-def find_damage(path: Path) -> str:
-    """Return what is wrong with a checkpoint's files, in words; empty when each is as its manifest says."""
+def find_damage(path: Path, *, only: str = "") -> str:
+    """Return what is wrong with a checkpoint's files, or one of them; empty when all is as the manifest says."""
     try:
         manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
         for name, expected in manifest["files"].items():
+            if only and name != only:
+                continue
             size = (path / name).stat().st_size
             if size != expected["size"]:
                 return f"{name} has {size} bytes instead of {expected['size']}"
@@ -157,7 +224,7 @@ def _write_files(folder: Path, content: CheckpointContent) -> None:
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(plain, folder / f"{stem}.safetensors")
     give_usual_mode(folder.glob("*.safetensors"))
-    numbers = json.dumps({"format": FORMAT, "content": content.numbers}, ensure_ascii=False)
+    numbers = json.dumps({"format": RUN_FORMAT, "klimb": __version__, "content": content.numbers}, ensure_ascii=False)
     (folder / _NUMBERS).write_text(numbers, encoding="utf-8")
     files = {}
     for path in sorted(folder.iterdir()):

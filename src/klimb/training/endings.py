@@ -23,7 +23,7 @@ During = Literal["before training", "training", "after training"]
 LONGEST_REASON = 500
 
 
-_ATTRIBUTE = "klimb_ending"
+_ATTRIBUTE, _FOLDER = "klimb_ending", "klimb_folder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +118,7 @@ def record_ending(folder: Path, ending: Ending, error: BaseException) -> None:
     """Write it into the run's folder and onto the error; a disk that refuses it is reported."""
     if getattr(error, _ATTRIBUTE, None) is None:
         setattr(error, _ATTRIBUTE, ending)
+        setattr(error, _FOLDER, folder)
     try:
         _write(folder / ENDING_FILE, json.dumps(asdict(ending), indent=2, ensure_ascii=False) + "\n")
         if not isinstance(error, Interrupted):
@@ -129,6 +130,11 @@ def record_ending(folder: Path, ending: Ending, error: BaseException) -> None:
 def ending_of(error: BaseException) -> Ending | None:
     """Return how this error ended a run; None if it ended none."""
     return getattr(error, _ATTRIBUTE, None)
+
+
+def folder_of(error: BaseException) -> Path:
+    """Return the folder of the run that this error ended."""
+    return getattr(error, _FOLDER)
 
 
 def forget_ending(folder: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from klimb.experience import SamplingSettings
+from klimb.experience import SamplingSettings, replace_atomically
 from klimb.findings.evaluations import (
     EvaluationRecord,
     ProblemRecord,
@@ -160,10 +160,9 @@ def append_evaluation(path: Path, record: EvaluationRecord) -> None:
 
 def write_evaluations(path: Path, records: Iterable[EvaluationRecord]) -> None:
     """Write the file with these records, whole or not at all."""
-    aside = path.with_name(f".{path.name}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside.write_bytes(b"".join(map(_line, records)))
-    aside.replace(path)
+    with replace_atomically(path) as aside:
+        aside.write_bytes(b"".join(map(_line, records)))
 
 
 def forget_evaluations_behind(path: Path, step: int) -> None:
@@ -172,9 +171,10 @@ def forget_evaluations_behind(path: Path, step: int) -> None:
     kept = [
         record for record in records if record.when == "before" or (record.when == "during" and record.step <= step)
     ]
-    if len(kept) == len(records):
-        return
-    write_evaluations(path, kept)
+    # One that was damaged and measured again stands behind those that were made after it.
+    in_order = sorted(kept, key=lambda record: record.when != "before")
+    if in_order != records:
+        write_evaluations(path, in_order)
 
 
 def _line(record: EvaluationRecord) -> bytes:

@@ -26,7 +26,9 @@ from klimb.policies.weights_hash import hash_weights
 from klimb.tasks import Problem
 from klimb.training.checkpoints import CheckpointError
 from klimb.training.installation import own_installation
-from klimb.training.run_folder import HISTORY_FILE, read_history
+from klimb.training.run_folder import HISTORY_FILE, read_history, read_tables, replace_text
+from klimb.training.run_format import OF_IDENTITY, RUN_FORMAT, check_format
+from klimb.training.settings import LoopSettings
 from klimb.training.sources.offline import OfflineSource
 
 logger = logging.getLogger(__name__)
@@ -69,10 +71,6 @@ MAY_DIFFER: Mapping[str, str] = {
     "feedback.path": CONTENT,
 }
 """Keys that a resumed run may change -> why. All else would make the numbers before and after two experiments."""
-
-
-FORMAT = 1
-"""Of a run's folder: what identity.json and the checkpoints know of the run."""
 
 
 IDENTITY_FILE = "identity.json"
@@ -175,22 +173,49 @@ def settle_identity(folder: Path, identity: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: it holds another one.
     """
-    path = folder / IDENTITY_FILE
-    if path.exists():
-        check_same_run(read_identity(folder), identity)
+    if not (folder / IDENTITY_FILE).exists():
+        write_identity(folder, identity)
         return
+    saved, written = read_identity(folder)
+    if written == RUN_FORMAT:
+        check_same_run(saved, identity)
+        return
+    check_same_run(with_new_settings(saved, identity), identity)
+    logger.info("%s: brought up from format %d to %d", folder, written, RUN_FORMAT)
+    write_identity(folder, with_new_settings(saved, identity), has_saved=(folder / "checkpoints").is_dir())
+
+
+def write_identity(folder: Path, identity: Mapping[str, Any], *, has_saved: bool = False) -> None:
+    """Write what the run is; `has_saved` says that it had a checkpoint, whatever has become of it."""
     folder.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.tmp")
-    content = {"format": FORMAT, "run_key": run_key(identity), "identity": dict(identity)}
-    aside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    aside.replace(path)
+    content = {
+        "format": RUN_FORMAT,
+        "klimb": __version__,
+        "run_key": run_key(identity),
+        "has_saved": has_saved,
+        "identity": dict(identity),
+    }
+    _write(folder, content)
 
 
-def read_identity(folder: Path) -> dict[str, Any]:
-    """Return what the run in this folder was when it began.
+def _write(folder: Path, content: Mapping[str, Any]) -> None:
+    # Not every number of it is finite: a run without a limit has `inf` there.
+    replace_text(folder / IDENTITY_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def note_saved(folder: Path) -> None:
+    """Write down that the run has a checkpoint, so that a resume that finds none knows that it is gone."""
+    content = read_tables(folder / IDENTITY_FILE)
+    if content and not content.get("has_saved"):
+        _write(folder, content | {"has_saved": True})
+
+
+def read_identity(folder: Path) -> tuple[dict[str, Any], int]:
+    """Return what the run in this folder was when it began, and the format that this is written in.
 
     Raises:
-        CheckpointError: the file is missing, is not what a run writes, or is of another version of klimb.
+        CheckpointError: the file is missing, or is not what a run writes.
+        ConfigError: it is of a version of klimb that this one cannot read.
     """
     path = folder / IDENTITY_FILE
     try:
@@ -198,14 +223,22 @@ def read_identity(folder: Path) -> dict[str, Any]:
         found, identity = content["format"], dict(content["identity"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{path} does not say what the run is ({type(error).__name__}: {error}), so it cannot go on: runs of klimb "
-            "before 0.2.0 wrote none. Begin a new run"
+            f"{path} does not say what the run is ({type(error).__name__}: {error}), so it cannot go on; put a copy "
+            f"back, or begin the run anew with klimb train --resume {folder} --restart"
         ) from None
-    if found != FORMAT:
-        raise CheckpointError(
-            f"{path}: format {found}, and this klimb reads {FORMAT}; resume with the klimb that wrote it"
-        )
-    return identity
+    check_format(path, found, made_by=content.get("klimb"))
+    return identity, OF_IDENTITY.get(found, found)
+
+
+def with_new_settings(saved: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the identity of a run of an older klimb with the settings that there were not, each at its default.
+
+    A default changes no number, so the run goes on as it was begun. One of the loop that has another value now stays
+    absent, and is refused; those that the loop does not declare have no other value in the run's own configuration.
+    """
+    defaults = json.loads(json.dumps(flatten(asdict(LoopSettings())), default=str))
+    new = {key: value for key, value in present.items() if key not in saved and defaults.get(key, value) == value}
+    return {**saved, **new}
 
 
 def keep_history(
@@ -232,9 +265,7 @@ def keep_history(
     ]
     if not changes and len(earlier) == len(read_history(folder)):
         return
-    aside = path.with_name(f".{path.name}.tmp")
-    aside.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [*earlier, *changes]), "utf-8")
-    aside.replace(path)
+    replace_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in [*earlier, *changes]))
 
 
 def environment(policy: Policy) -> dict[str, Any]:

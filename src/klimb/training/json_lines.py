@@ -2,11 +2,13 @@
 
 Every reader of metrics.jsonl and evaluations.jsonl goes through here: reports of finished runs, the board while a run
 writes, a study's progress. The last line counts once it has its end; a crash or a writer may be in the middle of it.
+A line that cannot be read is named by its number, and those behind it count all the same.
 """
 
 import json
 import os
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,9 @@ class NewLines:
     Attributes:
         lines: the objects.
         faults: what is wrong with each line that is no JSON object; such a line is left out.
+        faulty: the numbers of the faulty lines, counted from the place.
+        sound: the numbers of the others.
+        num_lines: that the portion has in all, blank ones included.
         place: where to go on.
         is_from_start: the lines replace whatever was read before.
         has_more: the file goes on.
@@ -63,6 +68,9 @@ class NewLines:
     place: Place
     is_from_start: bool
     has_more: bool
+    faulty: tuple[int, ...] = ()
+    sound: tuple[int, ...] = ()
+    num_lines: int = 0
 
 
 NOTHING = NewLines(lines=[], faults=[], place=START, is_from_start=True, has_more=False)
@@ -78,12 +86,65 @@ def read_on(descriptor: int, place: Place = START) -> NewLines:
     end = offset + (whole if whole or len(chunk) < LONGEST_LINE_BYTES else len(chunk))
     lines, faults = _parsed(chunk[:whole])
     return NewLines(
-        lines=lines,
-        faults=faults,
+        lines=list(lines.values()),
+        faults=list(faults.values()),
+        faulty=tuple(faults),
+        sound=tuple(lines),
+        num_lines=chunk[:whole].count(b"\n"),
         place=Place(offset=end, mark=_mark(descriptor, end)),
         is_from_start=offset == 0,
         has_more=end < os.fstat(descriptor).st_size and end > offset,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundLines:
+    """All whole lines of a file that can be read, and what is wrong with the others.
+
+    Attributes:
+        lines: the objects, in order.
+        numbers: of each its line in the file, from 1.
+        faults: line number -> what is wrong with it.
+    """
+
+    lines: list[Line]
+    numbers: list[int]
+    faults: dict[int, str]
+
+
+def describe_faults(faults: Mapping[int, str], *, num_lines: int) -> str:
+    """Say which lines cannot be read, and why the first of them cannot; empty where all can.
+
+    Args:
+        faults: line number -> what is wrong with it.
+        num_lines: of the file.
+    """
+    if not faults:
+        return ""
+    numbers = ", ".join(map(str, sorted(faults)[:MOST_NAMED]))
+    more = f" and {len(faults) - MOST_NAMED} more" if len(faults) > MOST_NAMED else ""
+    which = f"line {numbers}" if len(faults) == 1 else f"lines {numbers}{more}"
+    return f"{which} of {num_lines} cannot be read ({faults[min(faults)]})"
+
+
+MOST_NAMED = 5
+"""Faulty lines that are named by their number."""
+
+
+def read_sound_lines(path: Path) -> SoundLines:
+    """Return what can be read of a file; blank lines and a last line without its end are left out."""
+    found = SoundLines(lines=[], numbers=[], faults={})
+    done = 0
+    with path.open("rb", buffering=0) as file:
+        part = read_on(file.fileno())
+        while True:
+            found.faults.update({done + number: what for number, what in zip(part.faulty, part.faults, strict=True)})
+            found.lines.extend(part.lines)
+            found.numbers.extend(done + number for number in part.sound)
+            done += part.num_lines
+            if not part.has_more:
+                return found
+            part = read_on(file.fileno(), part.place)
 
 
 def read_lines(path: Path) -> list[Line]:
@@ -92,16 +153,10 @@ def read_lines(path: Path) -> list[Line]:
     Raises:
         ValueError: one is no JSON object.
     """
-    found: list[Line] = []
-    with path.open("rb", buffering=0) as file:
-        part = read_on(file.fileno())
-        found += part.lines
-        while part.has_more and not part.faults:
-            part = read_on(file.fileno(), part.place)
-            found += part.lines
-    if part.faults:
-        raise ValueError(part.faults[0])
-    return found
+    found = read_sound_lines(path)
+    for number, fault in found.faults.items():
+        raise ValueError(f"{fault}, line {number}")
+    return found.lines
 
 
 def last_line(descriptor: int) -> Line:
@@ -111,7 +166,7 @@ def last_line(descriptor: int) -> Line:
     for line in reversed(tail.split(b"\n")[:-1]):
         found, _ = _parsed(line)
         if found:
-            return found[0]
+            return found[1]
     return {}
 
 
@@ -126,21 +181,25 @@ def _portion(descriptor: int, offset: int) -> bytes:
     return chunk
 
 
-def _parsed(content: bytes) -> tuple[list[Line], list[str]]:
-    lines: list[Line] = []
-    faults: list[str] = []
-    for line in content.split(b"\n"):
+def _parsed(content: bytes) -> tuple[dict[int, Line], dict[int, str]]:
+    """Return the objects, and what is wrong with each other line, by the number of the line."""
+    lines: dict[int, Line] = {}
+    faults: dict[int, str] = {}
+    for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
             value = json.loads(line)
+        except json.JSONDecodeError as error:
+            faults[number] = f"a line is not valid JSON ({error.msg} at character {error.pos + 1})"
+            continue
         except (ValueError, RecursionError) as error:
-            faults.append(f"a line is not valid JSON ({error})")
+            faults[number] = f"a line is not valid JSON ({error})"
             continue
         if isinstance(value, dict):
-            lines.append(value)
+            lines[number] = value
         else:
-            faults.append(f"a line must hold an object, got a {type(value).__name__}")
+            faults[number] = f"a line must hold an object, got a {type(value).__name__}"
     return lines, faults
 
 

@@ -60,7 +60,13 @@ def _exclusively(path: Path) -> Generator[IO[str]]:
 
     Holding it for the whole run would let a scoring process, which inherits it, keep the folder after our death.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise OSError(
+            f"{path.parent} cannot be written ({error.strerror}), and a run writes there from its first step on; "
+            "make it writable, or copy it to where you can write"
+        ) from error
     with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file
@@ -68,11 +74,12 @@ def _exclusively(path: Path) -> Generator[IO[str]]:
 
 def _read(file: IO[str]) -> dict[str, Any]:
     file.seek(0)
-    text = file.read()
     try:
-        return json.loads(text) if text.strip() else {}
-    except ValueError:
-        return {}  # cut short by a crash while it was written
+        text = file.read()
+        holder = json.loads(text) if text.strip() else {}
+        return {**holder, "pid": int(holder["pid"])} if holder else {}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}  # cut short by a crash while it was written, or damaged
 
 
 def _write(file: IO[str], text: str) -> None:

@@ -51,16 +51,20 @@ from klimb.training.identity import (
     check_same_run,
     environment,
     keep_history,
+    note_saved,
     run_identity,
     settle_identity,
     warn_of_changes,
+    with_new_settings,
 )
 from klimb.training.iteration import Iteration, iterate, keep_rollouts
 from klimb.training.late_writes import LateWrites
 from klimb.training.locks import run_folder_lock
 from klimb.training.metrics import MetricsLog
+from klimb.training.repair import check_may_begin_again, mend_folder, mend_metrics, remove_behind
 from klimb.training.rescue import NothingToSave
 from klimb.training.rollouts import ResponseScorer, RolloutWorker
+from klimb.training.run_format import RUN_FORMAT
 from klimb.training.settings import EvaluationSettings, LoopSettings, check_evaluation_fits, check_loss_fits
 from klimb.training.signals import StopRequest
 from klimb.training.sources.offline import OfflineSource, check_logs
@@ -321,10 +325,14 @@ def _start_or_resume(
     metrics_path = run.folder / "metrics.jsonl"
     if not resume and (run.checkpoints.exists() or metrics_path.exists()):
         raise CheckpointError(f"{run.folder} holds a run already; resume it, or choose another folder")
+    if resume:
+        mend_folder(run.folder)
     remove_leftovers(run.checkpoints)
     checkpoint = _checkpoint_to_resume(run.checkpoints)
     content = None if checkpoint is None else load_checkpoint(checkpoint)
     _check_identity(run, identity, content)
+    if content is None:
+        check_may_begin_again(run.folder, every_steps=settings.checkpoints.every_steps)
     quality = new_guard(settings, run.base_metrics, content, num_problems=len(run.actors.problems))
     if content is None and prepare is not None:
         prepare()
@@ -339,7 +347,9 @@ def _start_or_resume(
         clock=run.clock,
     )
     keep_bytes = 0 if content is None else restore(state, content)
-    _remove_behind(run.folder, state.step)
+    remove_behind(run.folder, state.step)
+    forget_evaluations_behind(run.folder / "evaluations.jsonl", state.step)
+    keep_bytes = mend_metrics(metrics_path, step=state.step, keep_bytes=keep_bytes)
     guard_start(state, is_new=content is None, is_prepared=prepare is not None)
     return state, MetricsLog(metrics_path, keep_bytes=keep_bytes)
 
@@ -349,9 +359,11 @@ def _check_identity(run: _Run, identity: Mapping[str, Any], content: CheckpointC
     if content is None:
         settle_identity(run.folder, identity)
         return
-    check_same_run(content.numbers["identity"], identity)
-    settle_identity(run.folder, identity)
     saved = {name: content.numbers[name] for name in ("identity", "environment")}
+    if content.written_format < RUN_FORMAT:
+        saved["identity"] = with_new_settings(saved["identity"], identity)
+    check_same_run(saved["identity"], identity)
+    settle_identity(run.folder, identity)
     present = {"identity": identity, "environment": environment(run.actors.policy)}
     warn_of_changes(saved, present)
     keep_history(run.folder, step=int(content.numbers["step"]), saved=saved, present=present)
@@ -363,20 +375,11 @@ def _checkpoint_to_resume(folder: Path) -> Path | None:
     if checkpoint is None and newest_checkpoint(folder) is not None:
         raise CheckpointError(
             f"none of the checkpoints in {folder} is undamaged, so there is nothing to resume; restore one from a "
-            "copy, or begin a new run in another folder"
+            f"copy, or begin the run anew with klimb train --resume {folder.parent} --restart"
         )
     while checkpoint is not None and (newest := newest_checkpoint(folder)) not in (None, checkpoint):
         newest.rename(newest.with_name(f"damaged-{newest.name}"))
     return checkpoint
-
-
-def _remove_behind(folder: Path, step: int) -> None:
-    """Remove what was recorded after the checkpoint; it will be recorded again."""
-    for name in ("rollouts", "skipped"):
-        for path in sorted((folder / name).glob("step-*.parquet")):
-            if int(path.stem.split("-")[1]) > step:
-                path.unlink()
-    forget_evaluations_behind(folder / "evaluations.jsonl", step)
 
 
 def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest) -> TrainResult:
@@ -485,6 +488,7 @@ def _save(run: _Run, state: RunState, log: MetricsLog) -> Path | None:
         content = capture(state, metrics_bytes=log.flush_to_disk())
         spare = () if state.quality is None else state.quality.protected
         path = save_checkpoint(run.checkpoints, state.step, content, keep=run.settings.checkpoints.keep, spare=spare)
+        note_saved(run.folder)
     except OSError as error:
         if state.quality is not None:
             state.quality.forget(state.step)

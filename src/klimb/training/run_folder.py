@@ -4,16 +4,23 @@ All that a run has written down about itself, read back: of finished runs, of ru
 """
 
 import json
-from collections.abc import Mapping
+import logging
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from klimb.errors import ConfigError
+from klimb.experience import replace_atomically
 from klimb.findings.evaluations import EvaluationRecord, evaluation_of
-from klimb.findings.run.record import Row, RunRecord
-from klimb.training.json_lines import read_lines
-from klimb.training.metrics import read_metrics
+from klimb.findings.run.record import RunRecord
+from klimb.training.json_lines import Line, describe_faults, read_lines, read_sound_lines
+from klimb.training.run_format import check_format
+
+logger = logging.getLogger(__name__)
+
+Parsed = TypeVar("Parsed")
 
 MOST_NUMBERED = 10_000
 
@@ -91,25 +98,110 @@ def check_is_free(path: Path) -> None:
         raise ConfigError(f"{path} already exists and is not empty; {hint} another folder with --folder")
 
 
+def check_can_be_made(path: Path) -> None:
+    """Return if a folder at this path can be made and written into; nothing is left there.
+
+    Raises:
+        ConfigError: it cannot: the place is read-only, or a file is in the way.
+    """
+    nearest = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    probe = nearest / f".{path.name}.tmp-{os.getpid()}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"a run cannot be kept in {path}: {nearest} cannot be written ({error.strerror}); choose another place "
+            "with --folder or run.folder"
+        ) from None
+
+
 def free_folder(path: Path) -> Path:
     """Return the path itself if nothing is there, else the first of `path-2`, `path-3`, … that is free."""
     return path if not path.exists() else _first_free(path, start=2)
+
+
+def claim_folder(path: Path, *, is_numbered: bool) -> Path:
+    """Make the folder of a new run and return it: of two processes that want one name, one makes it.
+
+    Args:
+        path: the folder wanted; one that is there and empty will do.
+        is_numbered: if somebody has it, make the first of `path-2`, `path-3`, … instead.
+
+    Raises:
+        ConfigError: there is something already.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not is_numbered:
+        check_is_free(path)
+    wanted = path
+    while True:
+        try:
+            wanted.mkdir()
+            return wanted
+        except FileExistsError:
+            if not is_numbered:
+                _claim_empty(path)
+                return path
+            wanted = free_folder(path)
+
+
+def _claim_empty(path: Path) -> None:
+    """Take an empty folder that was there before; its lock file, which every run has, decides who has it."""
+    try:
+        (path / "lock").open("x").close()
+    except FileExistsError:
+        check_is_free(path)
 
 
 def move_aside(path: Path) -> Path | None:
     """Rename what is at the path to `path-1`, `path-2`, … and returns the new name; None if nothing was there."""
     if not path.exists():
         return None
-    aside = _first_free(path, start=1)
-    path.rename(aside)
-    return aside
+    while True:
+        aside = _first_free(path, start=1)
+        try:
+            # An empty folder of that name would be replaced, and is what another process has just made.
+            aside.mkdir()
+        except FileExistsError:
+            continue
+        path.rename(aside)
+        return aside
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write the file whole or not at all."""
-    aside = path.with_name(f".{path.name}.tmp")
-    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    aside.replace(path)
+    replace_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write the file whole or not at all."""
+    with replace_atomically(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def put_aside(path: Path) -> Path:
+    """Rename a file to `NAME.damaged-1`, `-2`, … and return the new path."""
+    aside = free_name(path)
+    path.rename(aside)
+    return aside
+
+
+def read_object(path: Path) -> tuple[dict[str, Any], str]:
+    """Return the object in a JSON file and what is wrong with the file: one of them is empty."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        return {}, f"it is not valid JSON: {error}" if path.stat().st_size else "it is empty"
+    if not isinstance(content, dict):
+        return {}, f"it must hold an object, got a {type(content).__name__}"
+    return content, ""
+
+
+def free_name(path: Path) -> Path:
+    """Return the first of `NAME.damaged-1`, `-2`, … that is free."""
+    names = (path.with_name(f"{path.name}.damaged-{number}") for number in range(1, MOST_NUMBERED))
+    return next(name for name in names if not name.exists())
 
 
 def _first_free(path: Path, *, start: int) -> Path:
@@ -127,30 +219,81 @@ def check_holds_run(path: Path) -> None:
         ConfigError: there is none.
     """
     folder = RunFolder(path)
-    if not is_run(path) and not folder.metrics.is_file():
+    if not is_run(path) and not folder.metrics.is_file() and not (path / "identity.json").is_file():
         raise ConfigError(f"{path} holds no run: there is no {folder.metrics.name}; give a run's folder")
 
 
 def read_run(path: Path) -> RunRecord:
     """Return the record of the run in this folder; files that a run has not written yet count as empty.
 
+    What is damaged is left out: the record names each file and line, and so does the log.
+
     Raises:
-        ConfigError: there is no run, or one of its files is not what a run writes.
+        ConfigError: there is no run, or a newer klimb made it.
     """
     check_holds_run(path)
     folder = RunFolder(path)
-    return RunRecord(
+    damage: list[str] = []
+    identity = _sound_object(path / "identity.json", damage)
+    if identity:
+        check_format(path / "identity.json", identity.get("format"), made_by=identity.get("klimb"))
+    record = RunRecord(
         folder=path,
-        config=read_tables(folder.config),
-        provenance=read_tables(folder.provenance),
-        rows=_rows(folder.metrics),
-        evaluations=_evaluations(folder),
-        guard=read_tables(path / "guard.json"),
-        history=tuple(read_history(path)),
-        summary=read_tables(folder.summary),
-        prompt_differences=tuple(map(str, read_tables(folder.prompts).get("differences", ()))),
-        left_out=tuple(str(found["sentence"]) for found in read_tables(folder.prompts).get("left_out", ())),
+        config=_sound_object(folder.config, damage),
+        provenance=_sound_object(folder.provenance, damage),
+        rows=tuple(_sound_rows(folder.metrics, dict, damage)),
+        evaluations=tuple(_sound_rows(folder.evaluations, evaluation_of, damage)),
+        guard=_sound_object(path / "guard.json", damage),
+        history=tuple(_sound_rows(path / HISTORY_FILE, dict, damage)),
+        summary=_sound_object(folder.summary, damage),
+        prompt_differences=_differences(about_prompts := _sound_object(folder.prompts, damage)),
+        left_out=_left_out(about_prompts),
+        damage=tuple(damage),
     )
+    for note in damage:
+        logger.warning("%s/%s; the rest is shown", path, note)
+    return record
+
+
+def _sound_object(path: Path, damage: list[str]) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    content, why = read_object(path)
+    if why:
+        damage.append(f"{path.name}: {why}")
+    return content
+
+
+def _sound_rows(path: Path, parse: Callable[[Line], Parsed], damage: list[str]) -> list[Parsed]:
+    if not path.is_file():
+        return []
+    rows, faults = parse_lines(path, parse)
+    if faults:
+        damage.append(f"{path.name}: {faults}")
+    return rows
+
+
+def parse_lines(path: Path, parse: Callable[[Line], Parsed]) -> tuple[list[Parsed], str]:
+    """Return what can be read of a file of lines, and which lines cannot and why; empty where all can."""
+    found = read_sound_lines(path)
+    faults, parsed = dict(found.faults), list[Parsed]()
+    for number, line in zip(found.numbers, found.lines, strict=True):
+        try:
+            parsed.append(parse(line))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            faults[number] = f"it is not what a run writes: {type(error).__name__} {error}"
+    return parsed, describe_faults(faults, num_lines=len(found.lines) + len(found.faults))
+
+
+def _differences(content: Mapping[str, Any]) -> tuple[str, ...]:
+    found = content.get("differences", ())
+    return tuple(map(str, found)) if isinstance(found, list) else ()
+
+
+def _left_out(content: Mapping[str, Any]) -> tuple[str, ...]:
+    found = content.get("left_out", ())
+    rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+    return tuple(str(row["sentence"]) for row in rows if "sentence" in row)
 
 
 def read_tables(path: Path) -> dict[str, Any]:
@@ -183,28 +326,14 @@ def read_history(path: Path) -> list[dict[str, Any]]:
         raise ConfigError(f"{history}: {error}; was it edited?") from None
 
 
-def _rows(path: Path) -> tuple[Row, ...]:
-    try:
-        return tuple(read_metrics(path)) if path.is_file() else ()
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}; was it edited?") from None
-
-
 def read_evaluations(path: Path) -> list[EvaluationRecord]:
     """Read the records in the order they were made; none without a file. A last line cut short is left out."""
     return [evaluation_of(line) for line in read_lines(path)] if path.exists() else []
 
 
-def _evaluations(folder: RunFolder) -> tuple[EvaluationRecord, ...]:
-    try:
-        return tuple(read_evaluations(folder.evaluations))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{folder.evaluations} is not what a run writes ({error!r}); was it edited?") from None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """What a run leaves behind for those who report it."""
+    """What a run leaves behind for those who report it; `checkpoints` says which it has kept, in words."""
 
     folder: RunFolder
     task_name: str
@@ -212,6 +341,7 @@ class Finished:
     after: EvaluationRecord | None
     num_steps: int
     total_seconds: float
+    checkpoints: str = ""
 
 
 def flat_settings(tables: Mapping[str, object], *, above: str = "") -> dict[str, str | int | float | bool]:

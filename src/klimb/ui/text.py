@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from klimb.working_directory import users_directory
+
 UNSEEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 """Unicode categories of control, format (bidirectional, zero-width), surrogate, private and unassigned characters."""
 
@@ -64,4 +66,17 @@ def duration(seconds: float) -> str:
 
 def relative_to_working_directory(path: Path) -> str:
     """Return the path as one would type it here, without a leading absolute part."""
-    return os.path.relpath(path)
+    return os.path.relpath(path, users_directory())
+
+
+def in_bytes(number: float) -> str:
+    """Return a size as `512 bytes` or `3.2 MB`, in powers of 1000.
+
+    >>> in_bytes(3_200_000)
+    '3.2 MB'
+    """
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000 or unit == "GB":
+            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1000
+    raise AssertionError("unreachable")

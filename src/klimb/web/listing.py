@@ -219,7 +219,8 @@ def _status(root: Path, folder: str, files: Stats, facts: Facts, glance: Glance)
     alive = is_alive(root, folder) if _size(files, "lock") else None
     if alive is None:
         patience = max(QUIET_SECONDS, QUIET_STEPS * glance.step_seconds)
-        alive = time.time() - last_write < patience and not facts.has_failed
+        # A file from the future is one written before the clock was set back, so it says nothing of now.
+        alive = abs(time.time() - last_write) < patience and not facts.has_failed
     if alive:
         return "running"
     return "failed" if facts.has_failed else "finished" if "summary.json" in files else "stopped"

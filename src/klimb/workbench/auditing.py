@@ -24,10 +24,12 @@ from klimb.ui.terminal.run import print_facts
 from klimb.ui.text import relative_to_working_directory
 from klimb.workbench.audit_run_file import logged, run_file
 from klimb.workbench.config import RunConfig, build_config, read_config
+from klimb.workbench.config.reading import resolved_tables
 from klimb.workbench.evaluation_config import evaluated_task
 from klimb.workbench.log_scoring import Rows, draw_fresh, foreign_ids, read_rows, recorded_temperature, score_rows
 from klimb.workbench.model_path import model_path
 from klimb.workbench.options import AuditOptions
+from klimb.workbench.run_directory import in_directory_of
 from klimb.workbench.session import make_task
 
 EVALUATION = "--eval TASK, one of arithmetic, reasoning-gym:NAME, file:PATH and python:module.function"
@@ -211,7 +213,8 @@ def what_is_known(path: Path, request: AuditOptions) -> Known:
     if named:
         return Known(run=run, questions=named, evaluation=request.evaluation)
     try:
-        questions = held_out_questions(run)
+        with in_directory_of(path, resolved_tables(run)):
+            questions = held_out_questions(run)
     except (ValueError, ImportError) as error:
         return Known(run=run, notes=(f"The held-out problems of the audited run could not be read: {error}",))
     return Known(run=run, questions=questions, evaluation="held out by the audited run" if questions else "")

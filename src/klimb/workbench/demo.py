@@ -27,7 +27,7 @@ def run_demo(config: RunConfig, path: Path, *, console: Console) -> None:
         return new_run_folder(path, config)
 
     title = f"demo · {config.objective.recipe} · {divergence_of(config.objective)}"
-    with stops_at_once(), told_in_one_line(path):
+    with stops_at_once(), told_in_one_line():
         finished = run_training(make_session(config), open_folder, console=console, title=title, resume=False)
     print_run(console, finished)
     console.print()

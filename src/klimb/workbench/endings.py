@@ -15,6 +15,7 @@ from klimb.training.endings import (
     Ending,
     ending_from,
     ending_of,
+    folder_of,
     record_ending,
     say_what_is_saved,
 )
@@ -79,8 +80,8 @@ def _interruption(error: Stopped, folder: Path) -> Interrupted:
 
 
 @contextmanager
-def told_in_one_line(folder: Path) -> Generator[None]:
-    """Make an error that ended the run in this folder one line for people.
+def told_in_one_line() -> Generator[None]:
+    """Make an error that ended a run one line for people.
 
     Raises:
         RunFailed: instead of that error; not while `KLIMB_TRACEBACK` is set.
@@ -95,6 +96,7 @@ def told_in_one_line(folder: Path) -> Generator[None]:
             raise
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(ending.reason, signal_number=signal.SIGINT) from error
+        folder = folder_of(error)
         raise RunFailed(tell_ending(ending, folder), folder=folder, is_saved=ending.is_saved) from error
 
 

@@ -1,5 +1,7 @@
 """The configuration of an evaluation, from a model and a task or a run."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,25 @@ from klimb.tasks.catalogue import task_table
 from klimb.training.run_folder import RunFolder, is_run
 from klimb.workbench.config import RunConfig, build_config, is_resolved, read_tables, with_overrides
 from klimb.workbench.model_path import model_path
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedRun:
+    """A run whose problems are asked: its folder, and its configuration as it stands there."""
+
+    folder: Path
+    tables: Mapping[str, Any]
+
+
+def run_asked_of(model: str, *, task: str, config: Path | None) -> AskedRun | None:
+    """Return the run that an evaluation takes its problems from; None where it takes them from elsewhere.
+
+    Raises:
+        ConfigError: its configuration cannot be read.
+    """
+    folder = Path(model) if config is None else config.parent
+    is_named = not task and is_run(folder) and config in (None, RunFolder(folder).config)
+    return AskedRun(folder=folder, tables=read_tables(RunFolder(folder).config)) if is_named else None
 
 
 def evaluation_config(model: str, *, task: str, config: Path | None, overrides: list[str]) -> RunConfig:

@@ -8,6 +8,7 @@ from klimb.findings.run.record import RunRecord
 from klimb.findings.run.rules import find
 from klimb.findings.run.thresholds import Thresholds
 from klimb.own_parts import load_function
+from klimb.workbench.run_directory import in_directory_of
 
 EXPECTED = "a function of (record, thresholds) that returns a klimb.findings.finding.Finding or None"
 
@@ -28,7 +29,10 @@ def find_in(record: RunRecord, more: Iterable[str] = ()) -> tuple[Finding, ...]:
     One that is not there any more, or that fails, is a finding that says so.
     """
     names = dict.fromkeys((*record.setting("run.findings", ()), *more))
-    return find(record, own={name: partial(_ask, name) for name in names})
+    if not names:
+        return find(record)
+    with in_directory_of(record.folder, {"run": {str(number): name for number, name in enumerate(names)}}):
+        return find(record, own={name: partial(_ask, name) for name in names})
 
 
 def _ask(name: str, record: RunRecord, thresholds: Thresholds) -> Finding | None:

@@ -1,6 +1,7 @@
 """What it takes to repeat a run: its resolved configuration, seed, code, data and the versions of what it runs on."""
 
 import hashlib
+import logging
 import platform
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -10,40 +11,76 @@ from typing import Any
 
 from klimb.own_parts import is_own
 from klimb.training.installation import ask_git, own_installation
-from klimb.training.run_folder import RunFolder, check_is_free, flat_settings, write_json
+from klimb.training.locks import run_folder_lock
+from klimb.training.repair import mend_folder
+from klimb.training.run_folder import RunFolder, claim_folder, flat_settings, put_aside, read_object, write_json
 from klimb.workbench.config import RunConfig, save_config
 from klimb.workbench.config.paths import FILES, STORES
 from klimb.workbench.config.reading import resolved_tables
+from klimb.workbench.run_directory import KEY, way_to_working_directory
 from klimb.workbench.session import own_parts
+
+logger = logging.getLogger(__name__)
+
 
 HASH_DIGITS = 16
 
 
-def new_run_folder(path: Path, config: RunConfig) -> RunFolder:
+def new_run_folder(path: Path, config: RunConfig, *, is_numbered: bool = False) -> RunFolder:
     """Make the folder and writes the resolved configuration and its provenance.
+
+    Args:
+        path: where it goes.
+        config: of the run.
+        is_numbered: take `path-2`, `path-3`, … if another run has the path; the making of a folder decides who has it.
 
     Raises:
         ConfigError: there is something already.
     """
-    check_is_free(path)
-    path.mkdir(parents=True, exist_ok=True)
-    folder = RunFolder(path)
-    write_json(folder.provenance, provenance(config, apart_from=[path, Path(config.run.folder)]))
+    folder = RunFolder(claim_folder(path, is_numbered=is_numbered))
+    write_json(
+        folder.provenance, provenance(config, folder=folder.path, apart_from=[folder.path, Path(config.run.folder)])
+    )
     save_config(folder.config, config)
     return folder
 
 
-def provenance(config: RunConfig, *, apart_from: Sequence[Path] = ()) -> dict[str, Any]:
+def mend_before_resume(folder: RunFolder, config: RunConfig) -> None:
+    """Mend what can be mended in a run's folder, or refuse it, before anything is loaded or added.
+
+    Raises:
+        RunFolderInUse: another process works in the folder.
+        OSError: the folder cannot be written.
+    """
+    with run_folder_lock(folder.path):
+        mend_folder(folder.path)
+        _mend_provenance(folder, config)
+
+
+def _mend_provenance(folder: RunFolder, config: RunConfig) -> None:
+    """Write what can be known now in the place of a provenance.json that is gone or cannot be read."""
+    path = folder.provenance
+    why = read_object(path)[1] if path.is_file() else "it is not there"
+    if not why:
+        return
+    kept = f" The damaged file is kept as {put_aside(path).name}" if path.exists() else ""
+    logger.warning("%s: %s; it is written anew, with today's code and data, not those of the start.%s", path, why, kept)
+    write_json(path, provenance(config, folder=folder.path, apart_from=[folder.path]))
+
+
+def provenance(config: RunConfig, *, folder: Path | None = None, apart_from: Sequence[Path] = ()) -> dict[str, Any]:
     """Return what it takes to repeat the run, besides its configuration. Nothing of the environment is stored.
 
     Args:
         config: of the run.
+        folder: of the run, from which the working directory is told; None where there is none.
         apart_from: folders of results, which do not count as changes of the user's repository.
     """
     return {
         "seed": config.seed,
         "klimb": own_installation(),
         "repository": _repository(apart_from),
+        **({} if folder is None else {KEY: way_to_working_directory(folder)}),
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",

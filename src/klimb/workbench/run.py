@@ -26,6 +26,7 @@ from klimb.training import (
     read_evaluations,
     train,
 )
+from klimb.training.checkpoints import prune_checkpoints
 from klimb.training.clock import RunClock
 from klimb.training.guard.measuring import Measurer, make_measurer
 from klimb.training.identity import run_identity, settle_identity
@@ -36,7 +37,7 @@ from klimb.ui.figures import plot_curves
 from klimb.ui.live import FailSafeView, Glimpse, View, open_view
 from klimb.ui.pages.files import report_at_the_end
 from klimb.ui.terminal.run import in_one_line, print_facts
-from klimb.ui.text import relative_to_working_directory
+from klimb.ui.text import in_bytes, relative_to_working_directory
 from klimb.workbench.config import RunConfig, divergence_of, save_config
 from klimb.workbench.config.reading import resolved_tables
 from klimb.workbench.endings import Course, ends_written_down
@@ -186,7 +187,7 @@ SAVING_SECONDS = 10.0
 
 
 def run_training(
-    session: Session, open_folder: Callable[[], RunFolder], *, console: Console, title: str, resume: bool
+    session: Session, open_folder: Callable[[], RunFolder], *, console: Console, resume: bool, title: str = ""
 ) -> Finished:
     """Do the whole run; with `resume`, the part of it that is missing.
 
@@ -195,8 +196,8 @@ def run_training(
         open_folder: makes or finds the run's folder; called once the scorer has started, so that a run which can't
             begin leaves nothing behind.
         console: where it is shown.
-        title: over the view and the plot.
         resume: go on from the newest checkpoint in the folder.
+        title: over the view and the plot; the folder's name and the recipe without it.
 
     Raises:
         ConfigError: the task has no problem to train on, or none to evaluate on though it should; a logger's package is
@@ -217,6 +218,7 @@ def run_training(
         folder = open_folder()
         stack.enter_context(_telling_how_to_go_on(console, folder))
         stack.enter_context(ends_written_down(folder.path, course))
+        title = title or f"{relative_to_working_directory(folder.path)} · {session.config.objective.recipe}"
         identity = identity_of(session)
         settle_identity(folder.path, identity)
         clock.continue_from(_seconds_until_now(folder))
@@ -274,6 +276,7 @@ def _finish(
         plot_curves(read_run(folder.path), title=title)
     finished = replace(finished, total_seconds=clock.seconds())
     write_json(folder.summary, summary_of(finished, session.config))
+    finished = replace(finished, checkpoints=keep_last_checkpoint(folder, session.config))
     if session.config.run.report:
         report_at_the_end(folder, find_in)
     return finished
@@ -284,6 +287,18 @@ def _about_prompts(session: Session) -> dict[str, Any]:
     left_out = [found.as_table() for found in session.unusable if found.reasons]
     differences = list(session.prompt_differences)
     return ({"differences": differences} if differences else {}) | ({"left_out": left_out} if left_out else {})
+
+
+def keep_last_checkpoint(folder: RunFolder, config: RunConfig) -> str:
+    """Remove the checkpoints that a run which has ended does not need, and say in words what is left; empty if none."""
+    pruned = prune_checkpoints(folder.path / "checkpoints", keep=config.checkpoints.keep_at_end)
+    if pruned.newest is None:
+        return ""
+    kept = f"{relative_to_working_directory(pruned.newest)} ({in_bytes(pruned.kept_bytes)})"
+    if not pruned.num_removed:
+        return kept
+    older = "older one" if pruned.num_removed == 1 else "older ones"
+    return f"{kept}; {pruned.num_removed} {older} removed ({in_bytes(pruned.removed_bytes)})"
 
 
 def _open_trackers(config: RunConfig, folder: RunFolder) -> AbstractContextManager[Tracker]:

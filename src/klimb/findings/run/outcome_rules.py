@@ -323,6 +323,18 @@ def not_learning(record: RunRecord, limits: Thresholds) -> Finding | None:
     )
 
 
+def damaged_files(record: RunRecord, limits: Thresholds) -> Finding | None:
+    """Find that lines or files of the run cannot be read, so that all other findings are of the rest."""
+    if not record.damage:
+        return None
+    return Finding(
+        status="warning",
+        title="Files of the run are damaged, and what follows is of the rest",
+        evidence="\n".join(f"{note}." for note in record.damage),
+        advice="Put back a copy of the file if there is one; a resume mends what can be mended and keeps the rest.",
+    )
+
+
 def prompts_differ(record: RunRecord, limits: Thresholds) -> Finding | None:
     """Find prompts of the warm-up or of the evaluations that training never asks."""
     if not record.prompt_differences:

@@ -26,6 +26,7 @@ class RunRecord:
         prompt_differences: how the prompts of training, warm-up and evaluations differ, one sentence each.
         left_out: what was left out because the model cannot be asked it, one sentence for each kind of thing.
         history: what resumes changed, in order: `step` (the last one with the old value), `key`, `old`, `new`, `time`.
+        damage: what of its files cannot be read and is left out, a sentence for each file.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class RunRecord:
     prompt_differences: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     history: tuple[Mapping[str, Any], ...] = ()
+    damage: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

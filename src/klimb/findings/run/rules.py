@@ -34,6 +34,7 @@ class Rule:
 
 
 RULES: tuple[Rule, ...] = (
+    Rule("damaged-files", outcome_rules.damaged_files, "what-was-drawn", ()),
     Rule(
         "non-finite-steps",
         policy_rules.non_finite_steps,

@@ -146,6 +146,8 @@ class CheckpointSettings:
     """Collections between two checkpoints."""
     keep: Annotated[int, Ge(1), Le(1_000)] = 2
     """The newest this many are kept."""
+    keep_at_end: Annotated[int, Ge(1), Le(1_000)] = 1
+    """A run that has ended keeps the newest this many, beside the best and those that its guard may go back to."""
     at_end: bool = True
     """Also save after the last step, so that the run can be continued. A signal or an error saves in any case."""
     rescue: bool = True
@@ -154,8 +156,8 @@ class CheckpointSettings:
     goes back to the newest checkpoint."""
 
     def __post_init__(self) -> None:
-        if self.every_steps < 1 or self.keep < 1:
-            raise ValueError(f"every_steps and keep must be >= 1, got {self.every_steps} and {self.keep}")
+        for name in ("every_steps", "keep", "keep_at_end"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
 
 
 @configurable

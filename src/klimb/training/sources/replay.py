@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from klimb.experience import Sample, read_samples
+from klimb.experience import Sample, SegmentError, read_samples
 from klimb.training.checkpoints import CheckpointError
 from klimb.training.settings import ReplaySettings
 
@@ -143,9 +143,16 @@ def _read_samples(named: Sequence[Any], rollouts: Path) -> list[ReplayGroup]:
         try:
             found = {sample.sample_id: sample for sample in read_samples(path)}
             groups += [ReplayGroup(step=step, samples=tuple(found[each] for each in ids)) for _, ids in entries]
-        except (FileNotFoundError, KeyError) as error:
-            raise CheckpointError(
-                f"the checkpoint trains on again what {path} held, and it does not hold it any more ({error}); "
-                "restore the run's rollouts, or begin a new run"
-            ) from error
+        except (FileNotFoundError, SegmentError, KeyError) as error:
+            raise CheckpointError(_without_rollouts(path, error)) from error
     return groups
+
+
+def _without_rollouts(path: Path, error: Exception) -> str:
+    why = {FileNotFoundError: "is not there", KeyError: "does not hold all of its responses any more"}
+    folder = path.parent.parent
+    return (
+        f"the checkpoint trains on again what {path} held, and that file {why.get(type(error), 'is damaged')}; put a "
+        f"copy of it back, or take the newest folder out of {folder / 'checkpoints'} to go on from the one before it, "
+        f"or begin the run anew with klimb train --resume {folder} --restart"
+    )

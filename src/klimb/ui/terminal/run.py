@@ -5,7 +5,6 @@ What a person reads of the guard when a run is over.
 Findings in a terminal: one line each, with evidence and advice below what asks for attention.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from klimb.findings.finding import Finding
 from klimb.findings.guard.events import GuardEvent, events_of, in_one_sentence
 from klimb.findings.statistics.interval import Interval
 from klimb.training.guard.settings import GuardSettings
-from klimb.training.run_folder import Finished
+from klimb.training.run_folder import Finished, read_object
 from klimb.ui.statuses import LOOKS
 from klimb.ui.text import duration, printable, relative_to_working_directory
 
@@ -59,7 +58,10 @@ def print_guard(console: Console, path: Path) -> None:
     """
     if not path.is_file():
         return
-    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored, why = read_object(path)
+    if why:
+        console.print(Text(f"{path}: {why}; what the guard did is not shown", style="yellow"), soft_wrap=True)
+        return
     before, after = stored["before"], stored["after"]
     table = Table(title="base metrics: what the model could do before", title_justify="left")
     table.add_column("")
@@ -141,6 +143,7 @@ def print_run(console: Console, finished: Finished) -> None:
         console,
         [
             *((label, relative_to_working_directory(path)) for label, path in places if path.exists()),
+            *([("checkpoints", finished.checkpoints)] if finished.checkpoints else []),
             ("time", duration(finished.total_seconds)),
         ],
     )

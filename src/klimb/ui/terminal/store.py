@@ -17,7 +17,7 @@ from klimb.experience import Sample, SamplingSettings
 from klimb.experience.importing.log_probs import NO_LIMIT
 from klimb.experience.store_summary import Part, StoreSummary
 from klimb.ui.terminal.run import print_facts
-from klimb.ui.text import UNSEEN_CATEGORIES, printable
+from klimb.ui.text import UNSEEN_CATEGORIES, in_bytes, printable
 
 NUM_LARGEST = 3
 
@@ -199,7 +199,7 @@ def _totals(summary: StoreSummary) -> list[tuple[str, str]]:
         ("samples", f"{num_samples:,} in {summary.num_groups:,} groups{text_only}"),
         ("rewards", f"{num_rated:,} have one, {num_samples - num_rated:,} have none"),
         ("tokens", f"{tokens:,} of responses, {summary.total(lambda c: c.num_prompt_tokens):,} of their prompts"),
-        ("segments", f"{num_files + num_feedback_files:,}, {_bytes(num_bytes + num_feedback_bytes)}"),
+        ("segments", f"{num_files + num_feedback_files:,}, {in_bytes(num_bytes + num_feedback_bytes)}"),
     ]
     if versions:
         facts.insert(3, ("age", f"{age}policy versions {min(versions)} to {max(versions)}"))
@@ -297,14 +297,6 @@ def _cut(token: str, *, width: int = 20) -> str:
 
 def _nats(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-def _bytes(number: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000 or unit == "GB":
-            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
-        number /= 1000
-    raise AssertionError("unreachable")
 
 
 def _date(seconds: float) -> str:

@@ -1,5 +1,8 @@
 """`klimb eval`: a model on a task, without training."""
 
+from contextlib import nullcontext
+from pathlib import Path
+
 from rich.console import Console
 
 from klimb.workbench.options import Overrides, PathOrNone, TextOrNone, check_is_there
@@ -28,10 +31,18 @@ def evaluate(
     if config is not None:
         check_is_there(config, "a run's TOML or config.json")
     from klimb.workbench.config.paths import check_paths
-    from klimb.workbench.evaluation_config import evaluation_config
+    from klimb.workbench.evaluation_config import evaluation_config, run_asked_of
+    from klimb.workbench.run_directory import as_typed_elsewhere, in_directory_of
 
-    run = evaluation_config(model, task=task, config=config, overrides=list(settings))
-    check_paths(run, sections=("task",))
-    from klimb.workbench.evaluating import run_evaluation
+    here, asked = Path.cwd(), run_asked_of(model, task=task, config=config)
+    with in_directory_of(asked.folder, asked.tables) if asked else nullcontext():
+        is_elsewhere = Path.cwd() != here
+        if is_elsewhere:
+            model = str(here / model) if (here / model).exists() else model
+            config, output = (path and here / path for path in (config, output))
+        overrides = as_typed_elsewhere(settings) if is_elsewhere else list(settings)
+        run = evaluation_config(model, task=task, config=config, overrides=overrides)
+        check_paths(run, sections=("task",))
+        from klimb.workbench.evaluating import run_evaluation
 
-    run_evaluation(run, console=Console(), output=output)
+        run_evaluation(run, console=Console(), output=output)

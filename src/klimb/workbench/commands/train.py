@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -23,6 +23,7 @@ def train(
     folder: PathOrNone = None,
     dry_run: Switch = False,
     resume: PathOrNone = None,
+    restart: Switch = False,
 ) -> None:
     """Train a model as a TOML file says.
 
@@ -32,20 +33,25 @@ def train(
         folder: Where the results go; without it, a new folder under `run.folder`.
         dry_run: Load, take one group (of a run on logs, one step) through everything, print estimates, and stop.
         resume: A run's folder: go on from its newest checkpoint.
+        restart: With --resume: keep the run's folder under another name (-1, -2, …), and begin it anew.
     """
+    if restart and resume is None:
+        raise ConfigError("--restart begins a run anew that is there already: give its folder with --resume")
     if config is not None and resume is not None:
         raise ConfigError("give a TOML file or --resume, not both: a resumed run has its configuration in its folder")
     if config is None and resume is None:
         raise ConfigError("give a TOML file (before any --set), or --resume with the folder of a run")
     if resume is not None:
-        _resume(resume, list(settings), is_alone=folder is None and not dry_run)
+        if folder is not None or dry_run:
+            raise ConfigError("--resume takes a run as it is; only --set and --restart may go with it")
+        _resume(resume, list(settings), is_restart=restart)
     elif config is not None:
         _begin(config, list(settings), folder, is_dry=dry_run)
 
 
 def _begin(path: Path, overrides: list[str], folder: Path | None, *, is_dry: bool) -> None:
     check_is_there(path, "the run's TOML file")
-    from klimb.training.run_folder import check_is_free, free_folder
+    from klimb.training.run_folder import check_can_be_made, check_is_free, free_folder
     from klimb.workbench.config.paths import check_paths
 
     run = _name_after(path, overrides)
@@ -57,13 +63,16 @@ def _begin(path: Path, overrides: list[str], folder: Path | None, *, is_dry: boo
         return
     place = folder or free_folder(Path(run.run.folder) / run.run.name)
     check_is_free(place)
+    check_can_be_made(place)
 
     def open_folder() -> "RunFolder":
         from klimb.workbench.provenance import new_run_folder
 
-        return new_run_folder(place, run)
+        # Another run may have taken the name while this one's model was loaded.
+        named = place if folder is not None else Path(run.run.folder) / run.run.name
+        return new_run_folder(named, run, is_numbered=folder is None)
 
-    _run(run, place, open_folder, resume=False)
+    _run(run, open_folder, resume=False)
 
 
 def _name_after(path: Path, overrides: list[str]) -> "RunConfig":
@@ -77,33 +86,80 @@ def _name_after(path: Path, overrides: list[str]) -> "RunConfig":
     return build_config(tables, source=str(path))
 
 
-def _resume(path: Path, overrides: list[str], *, is_alone: bool) -> None:
-    from klimb.training.run_folder import RunFolder, is_run
+def _resume(path: Path, overrides: list[str], *, is_restart: bool) -> None:
+    from klimb.training.run_folder import RunFolder, check_holds_run
+    from klimb.workbench.run_directory import as_typed_elsewhere, in_directory_of
 
-    if not is_alone:
-        raise ConfigError("--resume takes a run as it is; only --set may go with it")
-    if not is_run(path):
-        raise ConfigError(f"{path} holds no run: there is no {RunFolder(path).config}")
-    from klimb.workbench.config import build_config, read_tables, with_overrides
+    check_holds_run(path)
+    folder = RunFolder(path)
+    tables = _stored_tables(folder)
+    here = Path.cwd()
+    with in_directory_of(path, tables):
+        is_elsewhere = Path.cwd() != here
+        folder = RunFolder(here / path) if is_elsewhere else folder
+        run = _with_settings(tables, as_typed_elsewhere(overrides) if is_elsewhere else overrides, folder)
+        if is_restart:
+            _restart(run, folder)
+            return
+        from klimb.workbench.provenance import mend_before_resume
+
+        mend_before_resume(folder, run)
+        _run(run, lambda: folder, resume=True)
+
+
+def _stored_tables(folder: "RunFolder") -> "dict[str, Any]":
+    """Return the configuration that the run was begun with.
+
+    Raises:
+        ConfigError: it is gone or damaged.
+    """
+    from klimb.workbench.config import read_tables
+
+    try:
+        return read_tables(folder.config)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}. The run cannot go on without its configuration: put a copy of the file back, or begin a new run "
+            "from the TOML file; everything else in the folder is as it was"
+        ) from None
+
+
+def _with_settings(tables: "dict[str, Any]", overrides: list[str], folder: "RunFolder") -> "RunConfig":
+    from klimb.workbench.config import build_config, with_overrides
     from klimb.workbench.config.paths import check_paths
 
-    folder = RunFolder(path)
-    tables = with_overrides(read_tables(folder.config), overrides, is_resolved=True)
-    run = build_config(tables, source=str(folder.config))
+    run = build_config(with_overrides(tables, overrides, is_resolved=True), source=str(folder.config))
     check_paths(run)
-    _run(run, path, lambda: folder, resume=True)
+    return run
 
 
-def _run(run: "RunConfig", path: Path, open_folder: "Callable[[], RunFolder]", *, resume: bool) -> None:
+def _restart(run: "RunConfig", folder: "RunFolder") -> None:
+    from klimb.training.locks import run_folder_lock
+    from klimb.training.run_folder import move_aside
+
+    with run_folder_lock(folder.path):
+        pass  # a run that goes on in there must not lose its folder
+
+    def open_folder() -> "RunFolder":
+        from klimb.ui.text import relative_to_working_directory
+        from klimb.workbench.provenance import new_run_folder
+
+        aside = move_aside(folder.path)
+        if aside is not None:
+            Console().print(f"kept the run that was there as {relative_to_working_directory(aside)}", highlight=False)
+        return new_run_folder(folder.path, run)
+
+    _run(run, open_folder, resume=False)
+
+
+def _run(run: "RunConfig", open_folder: "Callable[[], RunFolder]", *, resume: bool) -> None:
     from klimb.training.signals import stops_at_once
     from klimb.ui.terminal.run import print_run
-    from klimb.ui.text import relative_to_working_directory
     from klimb.workbench.endings import told_in_one_line
     from klimb.workbench.run import run_training
     from klimb.workbench.session import make_session
 
     console = Console()
-    title = f"{relative_to_working_directory(path)} · {run.objective.recipe}"
-    with stops_at_once(), told_in_one_line(path):
-        finished = run_training(make_session(run), open_folder, console=console, title=title, resume=resume)
+    with stops_at_once(), told_in_one_line():
+        finished = run_training(make_session(run), open_folder, console=console, resume=resume)
     print_run(console, finished)

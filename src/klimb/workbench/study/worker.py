@@ -37,7 +37,7 @@ from klimb.training.run_folder import RunFolder, is_run, write_json
 from klimb.workbench.config import RunConfig, table_of
 from klimb.workbench.config.reading import save_config
 from klimb.workbench.measuring import measure
-from klimb.workbench.provenance import provenance
+from klimb.workbench.provenance import mend_before_resume, provenance
 from klimb.workbench.run import run_training
 from klimb.workbench.session import Session, make_session
 from klimb.workbench.study.cells import LOG_NAME, lock_folder_of, set_aside, state_of, write_status
@@ -187,10 +187,12 @@ def _train(plan: StudyPlan, cell: Cell, path: Path, start: Path) -> None:
 
 def _open_run(plan: StudyPlan, cell: Cell, path: Path, start: Path) -> RunFolder:
     folder = RunFolder(path)
-    if not is_run(path):
+    if is_run(path):
+        mend_before_resume(folder, cell.config)
+    else:
         copy_start(start, path)
         save_config(folder.config, cell.config)
-        write_json(folder.provenance, provenance(cell.config, apart_from=[plan.folder]))
+        write_json(folder.provenance, provenance(cell.config, folder=path, apart_from=[plan.folder]))
     return folder
 
 
