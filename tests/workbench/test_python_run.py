@@ -113,7 +113,7 @@ def test_objects_stand_where_a_file_has_names(workplace):
     own = json.loads((run.folder / "provenance.json").read_text())["own_parts"]
     assert own.keys() == {
         f"python:__object__.{name}"
-        for name in ("ProblemSet", "lambda", "Policy", "LocalSampler", "lambda_2", "Divergence", "Listener")
+        for name in ("ProblemSet", "lambda", "policy", "LocalSampler", "lambda_2", "Divergence", "Listener")
     }
 
 
