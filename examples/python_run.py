@@ -9,14 +9,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import klimb
 from klimb.tasks import Problem, ProblemSet, chat
 
-WORDS = ("tide", "lamp", "stone", "river", "crown", "bread", "glass", "north", "cloud", "field", "light", "ocean")
-problems = tuple(Problem(problem_id=word, messages=chat(f"Write {word} in capitals."), answer=word) for word in WORDS)
+THINGS = ("animal", "bird", "city", "colour", "drink", "flower", "fruit", "metal", "month", "river", "sport", "tree")
+problems = tuple(Problem(problem_id=each, messages=chat(f"Name a {each}."), answer="") for each in THINGS)
 
 
-def in_capitals(prompt, response, answer, metadata):
-    """1 for the word in capitals, less a little for every other character."""
-    correct = answer.upper() in response
-    return {"correct": float(correct), "length": -0.002 * max(0, len(response) - len(answer))}
+def brief(prompt, response, answer, metadata):
+    """1 for one word, a half for two, a third for three; nothing for no word."""
+    num_words = len(response.split())
+    return 1 / num_words if num_words else 0.0
 
 
 class Watch:
@@ -25,8 +25,8 @@ class Watch:
     def on_step(self, run, metrics, samples):
         """See a step."""
         print(f"step {run.step} of {run.num_steps}: reward {metrics['reward_mean']:.3f}, {samples[0].response!r}")
-        if metrics["reward_mean"] > 0.95:
-            run.stop("it writes in capitals")
+        if metrics["reward_mean"] > 0.9:
+            run.stop("it is brief")
 
 
 run = klimb.train(
@@ -34,12 +34,13 @@ run = klimb.train(
         "sampling": {"num_prompts": 8, "num_samples": 8, "max_new_tokens": 12},
         "optimizer": {"learning_rate": 1e-5},
         "training": {"num_steps": 20, "num_minibatches": 2},
-        "run": {"name": "capitals-in-python"},
+        "run": {"name": "brief"},
     },
-    task=ProblemSet(name="capitals", train=problems[:9], held_out=problems[9:]),
-    reward=in_capitals,
+    task=ProblemSet(name="one thing", train=problems[:9], held_out=problems[9:]),
+    reward=brief,
     model=sys.argv[1] if len(sys.argv) > 1 else "smollm2-135m",
     callbacks=[Watch()],
     show=False,
 )
-print(f"{run.before.mean:.0%} before, {run.after.mean:.0%} after; klimb report {run.folder}")
+assert run.before and run.after
+print(f"reward {run.before.mean:.3f} before, {run.after.mean:.3f} after; klimb report {run.folder}")

@@ -52,12 +52,12 @@ def test_the_run_from_python_is_a_program_that_leaves_a_run(beside_the_examples)
     done = subprocess.run(program, capture_output=True, text=True, timeout=600, env={**os.environ, "COLUMNS": "200"})
     assert done.returncode == 0, done.stderr
     assert "step 20 of 20: reward" in done.stdout
-    assert "klimb report runs/capitals-in-python" in done.stdout
+    assert "klimb report runs/brief" in done.stdout
     # What the program printed is all that it printed: the run itself was not shown.
     assert len(done.stdout.splitlines()) == 21
-    folder = beside_the_examples.path / "runs" / "capitals-in-python"
+    folder = beside_the_examples.path / "runs" / "brief"
     config = json.loads((folder / "config.json").read_text())
-    assert config["task"]["reward"] == "python:__object__.in_capitals"
+    assert config["task"]["reward"] == "python:__object__.brief"
     assert config["run"]["callbacks"] == ["python:__object__.Watch"]
     assert beside_the_examples.klimb("report", str(folder)).status == 0
 

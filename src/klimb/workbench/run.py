@@ -42,7 +42,7 @@ from klimb.workbench.loggers.completions import CompletionsLogger
 from klimb.workbench.loggers.tracker import TakesTables, Tracker
 from klimb.workbench.measuring import measure
 from klimb.workbench.own_findings import check_findings, find_in
-from klimb.workbench.session import Session, describe, make_loop_settings
+from klimb.workbench.session import Session, command_to_go_on, describe, make_loop_settings
 
 
 class StepRecorder:
@@ -222,7 +222,7 @@ def run_training(
                 resume=resume,
             )
         except Interrupted as error:
-            _tell_how_to_go_on(console, folder, error)
+            _tell_how_to_go_on(console, command_to_go_on(session.config, folder), error)
             raise
         if result.num_steps < settings.training.num_steps:
             reason = result.ending or _reason_of_the_end(settings, result.progress)
@@ -384,8 +384,7 @@ def _completions_logger(config: RunConfig, tracker: Tracker) -> list[Completions
     return [CompletionsLogger(config.run.log_completions, tracker)] if is_asked else []
 
 
-def _tell_how_to_go_on(console: Console, folder: RunFolder, error: Interrupted) -> None:
-    command = f"klimb train --resume {relative_to_working_directory(folder.path)}"
+def _tell_how_to_go_on(console: Console, command: str, error: Interrupted) -> None:
     console.print(Text.assemble((f"{error}\n", "yellow"), "go on with  ", (command, "cyan")), soft_wrap=True)
 
 
