@@ -101,7 +101,8 @@ def test_configurations_of_the_guard_are_valid(text: str):
 
 
 @pytest.mark.parametrize(
-    "name", ["sums.toml", "logs.toml", "my_divergences.py", "my_rewards.py", "my_tasks.py", "capitals.toml"]
+    "name",
+    ["sums.toml", "logs.toml", "my_divergences.py", "my_rewards.py", "my_tasks.py", "capitals.toml", "python_run.py"],
 )
 def test_examples_are_what_the_tutorial_shows(name: str):
     tutorial = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")

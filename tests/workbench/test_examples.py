@@ -1,11 +1,16 @@
 """The examples run, here with a tiny model and one step."""
 
+import json
+import os
 import runpy
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from klimb.training import read_metrics
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ONE_STEP = [
@@ -34,10 +39,27 @@ def test_the_run_files_run(beside_the_examples, name: str):
     assert "step 1/1" in outcome.out
 
 
-def test_the_own_divergence_trains(beside_the_examples, monkeypatch, capsys):
+def test_the_own_divergence_trains_and_leaves_a_run(beside_the_examples, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["own_divergence.py", str(beside_the_examples.model)])
     runpy.run_path(str(EXAMPLES / "own_divergence.py"))
-    assert capsys.readouterr().out.count("reward") == 3
+    assert "step 3/3" in capsys.readouterr().out
+    assert len(read_metrics(Path("runs/neyman/metrics.jsonl"))) == 3
+    assert beside_the_examples.klimb("report", "runs/neyman").status == 0
+
+
+def test_the_run_from_python_is_a_program_that_leaves_a_run(beside_the_examples):
+    program = [sys.executable, "python_run.py", str(beside_the_examples.model)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=600, env={**os.environ, "COLUMNS": "200"})
+    assert done.returncode == 0, done.stderr
+    assert "step 20 of 20: reward" in done.stdout
+    assert "klimb report runs/brief" in done.stdout
+    # What the program printed is all that it printed: the run itself was not shown.
+    assert len(done.stdout.splitlines()) == 21
+    folder = beside_the_examples.path / "runs" / "brief"
+    config = json.loads((folder / "config.json").read_text())
+    assert config["task"]["reward"] == "python:__object__.brief"
+    assert config["run"]["callbacks"] == ["python:__object__.Watch"]
+    assert beside_the_examples.klimb("report", str(folder)).status == 0
 
 
 def test_a_reward_and_a_divergence_of_ones_own_are_found_by_name(beside_the_examples):

@@ -25,6 +25,8 @@ def loaded_by(code: str) -> list[str]:
         "from klimb.training import RECIPES",
         "from klimb.experience import ADVANTAGES",
         "from klimb.policies import ModelSettings; from klimb.tasks import TASKS, ArithmeticSettings, ScoringSettings",
+        "import klimb; klimb.__version__",
+        "from klimb.training import Callback, RunningRun",
         "import klimb.training, klimb.policies, klimb.tasks, klimb.samplers",
     ],
 )

@@ -113,7 +113,7 @@ def test_objects_stand_where_a_file_has_names(workplace):
     own = json.loads((run.folder / "provenance.json").read_text())["own_parts"]
     assert own.keys() == {
         f"python:__object__.{name}"
-        for name in ("ProblemSet", "lambda", "Policy", "LocalSampler", "lambda_2", "Divergence", "Listener")
+        for name in ("ProblemSet", "lambda", "policy", "LocalSampler", "lambda_2", "Divergence", "Listener")
     }
 
 
@@ -250,3 +250,92 @@ def test_a_resume_takes_the_settings_of_the_folder_and_refuses_another_object(wo
         klimb.train(task=other_words, reward=factory(0.1), folder="runs/a", resume=True, show=False)
     again = klimb.train(task=words(), reward=factory(0.1), folder="runs/a", resume=True, show=False)
     assert again.num_steps == 1
+
+
+def test_a_reward_that_raises_in_the_program_costs_that_answer_alone(workplace):
+    def reward(prompt, response, answer, metadata):
+        if len(response) % 2:
+            raise ZeroDivisionError("an odd answer")
+        return 1.0
+
+    run = train(workplace, with_settings(scoring={"max_error_fraction": 1.0}), task=words(), reward=reward)
+    drawn = [sample for path in sorted((run.folder / "rollouts").glob("*")) for sample in read_samples(path)]
+    odd = [sample for sample in drawn if len(sample.response) % 2]
+    assert odd and all(sample.reward is None for sample in odd)
+    assert {sample.reward_reason for sample in odd} == {"ZeroDivisionError: an odd answer"}
+    assert {sample.reward for sample in drawn if not len(sample.response) % 2} == {1.0}
+
+
+def test_an_object_may_stand_anywhere_in_the_tables(workplace):
+    calls = []
+
+    def centred(rewards, group_ids):
+        calls.append(len(rewards))
+        return rewards - rewards.mean()
+
+    settings = with_settings(advantages={"kind": centred}, training={"num_steps": 1}, task={"reward": lambda **_: 1.0})
+    run = train(workplace, settings, task=words())
+    assert calls == [8]
+    config = json.loads((run.folder / "config.json").read_text())
+    assert config["advantages"]["kind"] == "python:__object__.centred"
+    assert config["task"]["reward"] == "python:__object__.lambda"
+
+
+def test_a_restart_moves_the_run_aside_and_begins_anew(workplace):
+    settings = with_settings(training={"num_steps": 1})
+    first = train(workplace, settings, task="arithmetic", folder="runs/a")
+    with pytest.raises(ConfigError, match="not empty"):
+        train(workplace, settings, task="arithmetic", folder="runs/a")
+    second = train(workplace, settings, task="arithmetic", folder="runs/a", restart=True)
+    assert first.folder == second.folder
+    assert rows_of(Path("runs/a-1")) == rows_of(Path("runs/a"))
+
+
+def test_what_is_printed_says_how_a_run_of_objects_goes_on(workplace):
+    import os
+    import signal
+
+    from klimb.errors import Interrupted
+
+    class Ending:
+        def on_step(self, run, metrics, samples):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train(workplace, task=words(), callbacks=[Ending()], folder="runs/a", show=True)
+    assert "klimb.train(..., folder='runs/a', resume=True)" in workplace.capture.readouterr().out
+
+
+REFUSED = {
+    "a resume without a folder": ({"resume": True}, "resume = True needs the folder"),
+    "a restart without a folder": ({"restart": True}, "restart = True needs the folder"),
+    "both": ({"resume": True, "restart": True, "folder": "a"}, "say one"),
+    "a resume of nothing": ({"resume": True, "folder": "nothing"}, "nothing holds no run"),
+    "an unknown task": ({"task": "arithmetics"}, "did you mean 'arithmetic'"),
+    "another signature": ({"task": words(), "reward": lambda prompt: 1.0}, "must take the arguments prompt, response"),
+    "a task that takes no seed": ({"task": words}, "is called with seed"),
+    "no callback": ({"callbacks": [3.5]}, "run.callbacks"),
+    "an object without methods": ({"callbacks": [object()]}, "object is no callback"),
+    "no task": ({"task": lambda seed: 3}, "expected a klimb.tasks.ProblemSet"),
+    "problems without a score": (
+        {"task": ProblemSet(name="bare", train=words().train, held_out=())},
+        "the task has no score of its own",
+    ),
+    "no optimizer": ({"optimizer": lambda groups, settings: 3}, "expected a function of .parameter groups"),
+    "a path that is not there": ({"source": "nowhere"}, "log.path = 'nowhere'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_is_refused_in_a_line_and_leaves_nothing(workplace, case: str):
+    given, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        train(workplace, **given)
+    if case != "no optimizer":  # it is made when the first step begins
+        assert not Path("runs").exists()
+
+
+def test_a_policy_is_loaded_already(workplace):
+    policy = load_policy(str(workplace.model), dtype="float32", device="cpu")
+    with pytest.raises(ConfigError, match=r"model\.lora says how to load a model"):
+        train(workplace, with_settings(model={"lora": {"rank": 2}}), model=policy)

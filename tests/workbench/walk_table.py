@@ -335,5 +335,7 @@ KEYS: dict[str, Case] = {
     "run.save_model": run("true"),
     "run.report": run("true"),
     "run.loggers": run("['tensorboard']"),
+    "run.callbacks": run("['python:walk_parts.Stopping']"),
+    "run.log_completions": run("2", "run.loggers=['python:walk_parts.Tables']"),
     "run.findings": run("['python:walk_parts.house_rule']", "run.report=true"),
 }

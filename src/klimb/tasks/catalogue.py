@@ -15,7 +15,7 @@ from klimb.own_parts import is_object, is_own, load_function, load_part
 from klimb.tasks.arithmetic import ArithmeticSettings
 from klimb.tasks.file import FileSettings
 from klimb.tasks.in_process import scored_where_it_can
-from klimb.tasks.protocol import MOST_UNUSABLE, ProblemSet, Task, did_you_mean
+from klimb.tasks.protocol import MOST_UNUSABLE, ProblemSet, Task, did_you_mean, without_score
 from klimb.tasks.python_rewards import TASKS_OWN, RewardOrTask, as_written, with_reward
 from klimb.tasks.reasoning_gym import ReasoningGymSettings
 
@@ -86,6 +86,8 @@ class OwnTask:
             task = self._check_task(self._as_problem_set(part))
         else:
             task = self._check_task(self._call(self._load()))
+        if task.score is without_score and self.reward == TASKS_OWN:
+            raise ValueError(f"task.kind = {self.kind!r}: the task has no score of its own; give a reward, task.reward")
         # A function of the program that is running is no other process's to import.
         return with_reward(scored_where_it_can(task) if is_object(self.kind) else task, self.reward)
 

@@ -132,14 +132,22 @@ class Task(Protocol):
         ...
 
 
+def without_score(problem: Problem, response: Response) -> Score:
+    """Say that there is no reward: of problems alone, which take a reward from elsewhere."""
+    raise ValueError("the task has no score of its own: give a reward, as task.reward or reward=...")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProblemSet:
-    """The plain Task: two tuples of problems and a function. All built-in tasks are one."""
+    """The plain Task: two tuples of problems and a function. All built-in tasks are one.
+
+    Without a score it takes a reward from elsewhere, as `task.reward` or `klimb.train(reward=...)` give it.
+    """
 
     name: str
     train: tuple[Problem, ...]
     held_out: tuple[Problem, ...]
-    score: ScoreFunction
+    score: ScoreFunction = without_score
     trusted: bool = False
 
 

@@ -91,6 +91,8 @@ def with_reward(task: Task, reward: str | RewardFunction) -> ProblemSet:
         return ProblemSet(name=task.name, train=train, held_out=held_out, score=task.score, trusted=task.trusted)
     location = reward if isinstance(reward, str) else location_of(reward)
     score, is_here = PythonReward(location), is_object(location)
+    if is_here:
+        score.prepare()  # of what no process of its own will import, this says now what is wrong with it
     return ProblemSet(
         name=f"{task.name} with {location}",
         train=train,

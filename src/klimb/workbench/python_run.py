@@ -260,7 +260,7 @@ class Objects:
 
     def _keep(self, part: Any, key: str) -> str:
         """Return the location of an object that cannot be imported, by its own name."""
-        called = getattr(part, "__name__", None) or type(part).__name__
+        called = _name_of_content(part) or getattr(part, "__name__", None) or type(part).__name__
         name = re.sub(r"\W", "_", called.rpartition(".")[2]).strip("_") or "unnamed"
         for number in range(1, len(self.given) + 2):
             location = f"{OBJECT}{name if number == 1 else f'{name}_{number}'}"
@@ -285,10 +285,17 @@ def _importable_location(part: Any) -> str:
     return location
 
 
+def _name_of_content(part: Any) -> str:
+    """Return what a part is called that is known by its content; empty for others."""
+    if isinstance(part, Policy):
+        return "policy"
+    return "samples" if isinstance(part, GroupStore | list | tuple) else ""
+
+
 def _hash_of(part: Any, key: str) -> str:
     """Return 16 hexadecimal digits of an object's source, and of the plain values that its functions enclose."""
-    if isinstance(part, Policy | GroupStore | list | tuple):
-        told: Any = type(part).__name__  # its content is in the identity
+    if content := _name_of_content(part):
+        told: Any = content  # which is in the identity itself
     elif isinstance(part, ProblemSet):
         told = describe_part(part.score)  # so are its problems
     else:

@@ -46,7 +46,7 @@ from klimb.workbench.loggers.completions import CompletionsLogger
 from klimb.workbench.loggers.tracker import TakesTables, Tracker
 from klimb.workbench.measuring import measure
 from klimb.workbench.own_findings import check_findings, find_in
-from klimb.workbench.session import Session, describe, make_loop_settings
+from klimb.workbench.session import Session, command_to_go_on, describe, make_loop_settings
 
 logger = logging.getLogger(__name__)
 
@@ -216,7 +216,7 @@ def run_training(
         if measurer is not None:
             stack.enter_context(measurer)
         folder = open_folder()
-        stack.enter_context(_telling_how_to_go_on(console, folder))
+        stack.enter_context(_telling_how_to_go_on(console, command_to_go_on(session.config, folder)))
         stack.enter_context(ends_written_down(folder.path, course))
         title = title or f"{relative_to_working_directory(folder.path)} · {session.config.objective.recipe}"
         identity = identity_of(session)
@@ -439,12 +439,11 @@ def _completions_logger(config: RunConfig, tracker: Tracker) -> list[Completions
 
 
 @contextmanager
-def _telling_how_to_go_on(console: Console, folder: RunFolder) -> Generator[None]:
+def _telling_how_to_go_on(console: Console, command: str) -> Generator[None]:
     """Say it where a signal ends the block."""
     try:
         yield
     except Interrupted as error:
-        command = f"klimb train --resume {relative_to_working_directory(folder.path)}"
         text = Text.assemble((f"{error}\n", "yellow"), "go on with  ", (command, "cyan"))
         console.print(text, soft_wrap=True)
         raise

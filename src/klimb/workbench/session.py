@@ -30,7 +30,7 @@ from klimb.training.cloning import Pair, why_not_cloned
 from klimb.training.guard.detection import detections
 from klimb.training.guard.settings import EVERYDAY, NUM_EVERYDAY
 from klimb.training.guard_steps import plan_of
-from klimb.training.run_folder import flat_settings
+from klimb.training.run_folder import RunFolder, flat_settings
 from klimb.training.settings import SOURCES, IterativeReference, why_centred
 from klimb.training.settings.loop import check_minibatches
 from klimb.training.sources.offline import check_logs
@@ -38,6 +38,7 @@ from klimb.training.streams import derive_seed
 from klimb.training.temperature import find_temperature
 from klimb.training.unusable import SLOW_SECONDS, Unusable, leave_out_unusable, refuse_too_many
 from klimb.ui.terminal.run import guard_facts
+from klimb.ui.text import relative_to_working_directory
 from klimb.workbench.asking import NUM_LOOKED_AT, Prompt, find_differences, read_placed_pairs, template_of
 from klimb.workbench.config import RunConfig, SamplingConfig, StoreSection
 from klimb.workbench.config.reading import resolved_tables
@@ -62,6 +63,13 @@ def own_parts(config: RunConfig) -> dict[str, str]:
     """Return every part of the user's own that the run is made of, with the hash of its source."""
     named = (value for value in flat_settings(resolved_tables(config)).values() if isinstance(value, str))
     return sources_of(*named, *config.run.callbacks)
+
+
+def command_to_go_on(config: RunConfig, folder: RunFolder) -> str:
+    """Return what goes on with the run of this folder: the command, or the call that hands its objects over again."""
+    path = relative_to_working_directory(folder.path)
+    has_objects = any(is_object(location) for location in own_parts(config))
+    return f"klimb.train(..., folder={path!r}, resume=True)" if has_objects else f"klimb train --resume {path}"
 
 
 def make_policy(settings: ModelSettings) -> Policy:
