@@ -52,13 +52,13 @@ def test_the_whole_policy_gets_the_same_gradients(tiny_model_path, checkpointing
     assert_close(found, expected)
 
 
-@pytest.mark.parametrize("kind", ["bfloat16", "adapter", "transformers"])
+@pytest.mark.parametrize("kind", ["bfloat16", "adapter", "DoRA", "transformers"])
 def test_policies_of_other_kinds_get_the_same_gradients(tiny_model_path, kind):
     policy = load_policy(
         tiny_model_path,
         dtype="bfloat16" if kind == "bfloat16" else "float32",
         device="cpu",
-        lora=LoraSettings() if kind == "adapter" else None,
+        lora=LoraSettings(dora=kind == "DoRA") if kind in ("adapter", "DoRA") else None,
         attention="eager" if kind == "transformers" else "auto",
     )
     assert policy.packs_rows == (kind != "transformers")

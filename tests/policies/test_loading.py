@@ -121,7 +121,7 @@ def test_a_folder_without_config_is_refused(tmp_path):
 
 def test_an_adapter_folder_is_named_as_one(tmp_path):
     (tmp_path / "adapter_config.json").touch()
-    with pytest.raises(ValueError, match="holds a LoRA adapter"):
+    with pytest.raises(ValueError, match=r"holds an adapter, not a model: give its base model as model\.path"):
         load(tmp_path)
 
 

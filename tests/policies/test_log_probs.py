@@ -248,10 +248,11 @@ def test_bfloat16_compute_keeps_float32_weights_gradients_and_results(tiny_model
         assert (parameter.grad - expected).norm() < 0.05 * expected.norm(), name
 
 
+@pytest.mark.parametrize("kind", [{}, {"rslora": True}, {"dora": True}], ids=str)
 @pytest.mark.parametrize("attention", ["sdpa", "auto"])
-def test_lora_gradients_are_those_of_separate_full_rows(tiny_model_path, attention):
+def test_lora_gradients_are_those_of_separate_full_rows(tiny_model_path, attention, kind):
     torch.manual_seed(0)
-    lora = LoraSettings(rank=2, alpha=4.0)
+    lora = LoraSettings(rank=2, alpha=4.0, **kind)
     policy = load_policy(tiny_model_path, dtype="float32", device="cpu", lora=lora, attention=attention)
     assert policy.packs_rows == (attention == "auto")
     with torch.no_grad():

@@ -108,14 +108,22 @@ def test_bfloat16_rounds_as_the_model_does_under_autocast(kind: str):
     assert (found - expected).abs().mean() < 0.1 * (expected - exact).abs().mean()
 
 
+ADAPTERS = {"LoRA": {}, "rsLoRA": {"use_rslora": True}, "DoRA": {"use_dora": True}, "both": {}}
+ADAPTERS["both"] = ADAPTERS["rsLoRA"] | ADAPTERS["DoRA"]
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_an_adapter_is_added_as_the_model_adds_it(dtype: torch.dtype):
+def test_an_adapter_is_added_as_the_model_adds_it(dtype: torch.dtype, kind: str):
     base = made(KNOWN["biases"])
     plain = expected_logits(base, dtype)
-    adapted = get_peft_model(base, LoraConfig(r=4, lora_alpha=6, target_modules="all-linear", task_type="CAUSAL_LM"))
+    config = LoraConfig(r=4, lora_alpha=6, target_modules="all-linear", task_type="CAUSAL_LM", **ADAPTERS[kind])
+    adapted = get_peft_model(base, config)
     generator = torch.Generator().manual_seed(3)
     for name, weight in adapted.named_parameters():
-        if "lora_" in name:
+        if "magnitude" in name:
+            weight.data.mul_(1 + torch.rand(weight.shape, generator=generator))
+        elif "lora_" in name:
             weight.data.copy_(0.2 * torch.randn(weight.shape, generator=generator))
     adapted.eval()
     expected = expected_logits(base, dtype)

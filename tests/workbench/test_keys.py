@@ -18,7 +18,7 @@ from tests.workbench.walk_table import KEYS, Case, Problems, Refused, RefusedRun
 
 from klimb.errors import ConfigError
 from klimb.experience import read_samples
-from klimb.policies import Policy, load_policy
+from klimb.policies import LoraSettings, Policy, load_policy
 from klimb.policies.llama import packed
 from klimb.samplers.decoder import LlamaDecoder
 from klimb.tasks import Response, Scorer
@@ -255,6 +255,11 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_model_path: Path) -> Pa
     for parameter in policy.model.parameters():
         parameter.data.add_(0.01)
     policy.save(folder / "other")
+    adapted = load_policy(str(folder / "tiny"), dtype="float32", device="cpu", lora=LoraSettings(rank=2))
+    for name, parameter in adapted.trainable().items():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    adapted.save(folder / "adapter", adapter_only=True)
     shutil.copytree(folder / "tiny", folder / "foreign")
     own = json.loads((folder / "foreign" / "config.json").read_text())
     own |= {

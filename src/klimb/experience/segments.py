@@ -317,7 +317,8 @@ def _values(name: str, column: pa.Array) -> list[Any]:
 
 
 def _settings(row: dict[str, Any]) -> SamplingSettings:
-    return SamplingSettings(**row | {"stop": tuple(row.get("stop") or ())})
+    known = {**row, "stop": tuple(row.get("stop") or ())}
+    return SamplingSettings(**known)
 
 
 def _tuples(column: pa.ListArray) -> list[tuple[Any, ...] | None]:

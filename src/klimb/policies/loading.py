@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from klimb.policies.adapters import add_lora
+from klimb.policies.adapters import add_lora, load_lora
 from klimb.policies.exactness import find_exact_scoring
 from klimb.policies.gguf import convert_gguf
 from klimb.policies.llama.packed import can_pack
@@ -81,12 +81,14 @@ def _embedded_file(name: str) -> Path:
 def _check_folder(folder: Path) -> None:
     names = {file.name for file in folder.iterdir()}
     if "config.json" not in names:
-        adapter = " It holds a LoRA adapter: load its base model and save the merged one." * (
-            "adapter_config.json" in names
-        )
+        if "adapter_config.json" in names:
+            raise ValueError(
+                f"the folder {folder} holds an adapter, not a model: give its base model as model.path and this folder "
+                "as model.lora.path"
+            )
         raise ValueError(
             f"the folder {folder} has no config.json, so it is no Hugging Face model; it has "
-            f"{', '.join(sorted(names)[:8]) or 'no files'}.{adapter}"
+            f"{', '.join(sorted(names)[:8]) or 'no files'}"
         )
     if any(name.endswith(".safetensors") for name in names):
         return
@@ -215,7 +217,7 @@ def load_model(settings: ModelSettings, *, attention: str = "auto") -> Policy:
     model, tokenizer = _read(folder, None if attention == "auto" else attention, settings.trust_remote_code)
     model.to(placement.device)  # pyright: ignore[reportArgumentType]
     policy = Policy(
-        model=model if settings.lora is None else add_lora(model, settings.lora),
+        model=_with_adapter(model, settings, folder),
         tokenizer=tokenizer,
         name=settings.path,
         device=placement.device,
@@ -224,11 +226,20 @@ def load_model(settings: ModelSettings, *, attention: str = "auto") -> Policy:
         packs_rows=is_automatic_on_cpu and can_pack(model.get_decoder()),
         shares_prompts=can_share_prompts(model.get_decoder()),
         activation_checkpointing=settings.activation_checkpointing,
+        has_given_adapter=settings.lora is not None and bool(settings.lora.path),
     )
     policy.model.eval()
     find_exact_scoring(policy)
     policy.notes = _notes(policy, placement)
     return policy
+
+
+def _with_adapter(model: PreTrainedModel, settings: ModelSettings, folder: Path) -> nn.Module:
+    if settings.lora is None:
+        return model
+    if not settings.lora.path:
+        return add_lora(model, settings.lora)
+    return load_lora(model, settings.lora, names=(settings.path, str(folder), str(folder.resolve())))
 
 
 def _read(

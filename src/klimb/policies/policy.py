@@ -144,6 +144,7 @@ class Policy:
         shares_prompts: in transformers' forward pass, a prompt goes through the model once for all its responses.
         activation_checkpointing: with `packs_rows`, whether layers are computed again in the backward pass to save
             memory; values and gradients are the same.
+        has_given_adapter: the adapter was trained before, so that the policy begins as more than its base model.
         logit_scale: factor on the logits that some architectures have.
         notes: what was chosen at loading and why, for `describe`.
     """
@@ -159,6 +160,7 @@ class Policy:
     shares_prompts: bool = True
     activation_checkpointing: ActivationCheckpointing = "auto"
     logit_scale: float = 1.0
+    has_given_adapter: bool = False
     notes: tuple[str, ...] = ()
 
     @property

@@ -25,25 +25,43 @@ ALL_LINEAR = "all-linear"
 class LoraSettings:
     """Train a low-rank adapter W + (alpha / rank)*B*A instead of all weights: only A and B learn.
 
-    Source: arXiv 2106.09685.
+    Where no adapter is given, `auto` becomes the number that it stands for at construction. Source: arXiv 2106.09685.
     """
 
-    rank: Annotated[int, Ge(1), Le(1024)] = 16
-    """Rank of the adapter matrices."""
-    alpha: Annotated[float, Gt(0), Le(10_000)] = 32.0
-    """Scale: the adapter's output is multiplied by alpha / rank."""
+    path: Annotated[str, MaxLen(4_000)] = ""
+    """Folder of an adapter in peft's format to go on from, made for the model at model.path; a fresh one if empty. Its
+    rank, alpha, targets and kind are the adapter's; another value beside it is refused."""
+    rank: Annotated[int, Ge(1), Le(1024)] | Literal["auto"] = "auto"
+    """Rank of the adapter matrices; `auto` is 16, and with a path that of the adapter."""
+    alpha: Annotated[float, Gt(0), Le(10_000)] | Literal["auto"] = "auto"
+    """Scale: the adapter's output is multiplied by alpha / rank. `auto` is 32, and with a path that of the adapter."""
+    rslora: bool = False
+    """Rank-stabilised: multiply by alpha / sqrt(rank) instead, so that a higher rank does not learn more slowly."""
+    dora: bool = False
+    """Learn the length of each row of the weights besides (DoRA): m * (W + scaled B*A) / its row norms. The norms count
+    as constants in gradients."""
     dropout: Annotated[float, Ge(0), Le(0), InWords("0: with dropout log-probabilities are random")] = 0.0
     """Must be 0: the policy that is updated would not be the policy that was sampled, and pi/mu would be wrong."""
-    targets: Literal["all-linear"] | Annotated[tuple[ShortText, ...], FromList(), MinLen(1), MaxLen(100)] = ALL_LINEAR
-    """Names of the layers that get an adapter; `all-linear` is every linear layer but the head."""
+    targets: Literal["all-linear", "auto"] | Annotated[tuple[ShortText, ...], FromList(), MinLen(1), MaxLen(100)] = (
+        "auto"
+    )
+    """Names of the layers that get an adapter; `all-linear` is every linear layer but the head. `auto` is all-linear,
+    and with a path those of the adapter."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.targets, str) and self.targets != ALL_LINEAR:
+        if not self.path:
+            for name, value in (("rank", 16), ("alpha", 32.0), ("targets", ALL_LINEAR)):
+                if getattr(self, name) == "auto":
+                    object.__setattr__(self, name, value)
+        if isinstance(self.targets, str) and self.targets not in (ALL_LINEAR, "auto"):
             raise ValueError(f"targets must be {ALL_LINEAR!r} or a tuple of layer names, got {self.targets!r}")
-        if self.rank < 1:
-            raise ValueError(f"rank must be >= 1, got {self.rank}")
-        if not self.alpha > 0:
-            raise ValueError(f"alpha must be > 0, got {self.alpha}")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        if self.rank != "auto" and (isinstance(self.rank, str) or self.rank < 1):
+            raise ValueError(f"rank must be >= 1, got {self.rank!r}")
+        if self.alpha != "auto" and (isinstance(self.alpha, str) or not self.alpha > 0):
+            raise ValueError(f"alpha must be > 0, got {self.alpha!r}")
         if self.dropout != 0:
             raise ValueError(
                 f"dropout must be 0, got {self.dropout}: with dropout log-probabilities are random and pi/mu is wrong"

@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
+from peft.helpers import DoraCaching
+from peft.tuners.lora import LoraLayer
 from torch import nn
 
 
@@ -17,8 +20,25 @@ def decoding_mode(model: nn.Module, *, device: torch.device, compute_dtype: torc
     """
     # `no_grad`, not `inference_mode`: a model that caches a tensor in its forward (dynamic rotary embeddings do) would
     # keep an inference tensor, and the next training step would fail on it.
-    with torch.no_grad(), _evaluation(model), _precision(model, device, compute_dtype):
+    with torch.no_grad(), _evaluation(model), _precision(model, device, compute_dtype), _row_norms_kept(model):
         yield
+
+
+@contextmanager
+def _row_norms_kept(model: nn.Module) -> Iterator[None]:
+    """Let peft compute the row norms that DoRA divides by once, not at every token, and forget them afterwards."""
+    variants = [module for module in model.modules() if isinstance(module, LoraLayer) and module.lora_magnitude_vector]
+    if not variants:
+        yield
+        return
+    try:
+        with DoraCaching():
+            yield
+    finally:
+        # The weights may change before the model decodes again.
+        for module in variants:
+            for layer in module.lora_magnitude_vector.values():
+                cast(Any, layer)._cache_clear()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float
 from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora.variants import DoraLinearVariant
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -46,11 +47,12 @@ class UnknownArchitectureError(ValueError):
 
 @dataclass(frozen=True)
 class LowRank:
-    """An adapter's update: scaling · up(down(x))."""
+    """An adapter's update: scaling · up(down(x)); with DoRA, the rows of the sum then get their learned lengths."""
 
     down: Tensor
     up: Tensor
     scaling: float
+    magnitude: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -188,20 +190,25 @@ def _linear(module: object) -> LinearWeights:
 
 
 def _adapted(module: Any) -> LinearWeights:
-    """Return a linear layer with at most one active adapter of the plain kind."""
+    """Return a linear layer with at most one active adapter, plain or with DoRA."""
     base = _linear(module.base_layer)
     active: Sequence[str] = [name for name in module.active_adapters if name in module.lora_A]
     if not module.merged and (module.disable_adapters or not active):
         return base
-    if module.merged or len(active) > 1 or active[0] in module.lora_variant or module.fan_in_fan_out:
-        raise UnknownArchitectureError("several adapters, a merged one, or one that is not plain low-rank")
+    variant = module.lora_variant.get(active[0], DoraLinearVariant) if active else DoraLinearVariant
+    if module.merged or len(active) > 1 or not _is_dora(variant) or module.fan_in_fan_out:
+        raise UnknownArchitectureError("several adapters, a merged one, or one that is neither low-rank nor DoRA")
     name = active[0]
     down, up = module.lora_A[name], module.lora_B[name]
     if type(down) is not nn.Linear or down.bias is not None or up.bias is not None:
         raise UnknownArchitectureError(f"an adapter of {type(down).__name__} layers, or with biases")
-    return LinearWeights(
-        base.weight, base.bias, LowRank(down.weight.detach(), up.weight.detach(), float(module.scaling[name]))
-    )
+    magnitude = module.lora_magnitude_vector[name].weight.detach() if name in module.lora_variant else None
+    update = LowRank(down.weight.detach(), up.weight.detach(), float(module.scaling[name]), magnitude)
+    return LinearWeights(base.weight, base.bias, update)
+
+
+def _is_dora(variant: object) -> bool:
+    return variant is DoraLinearVariant or isinstance(variant, DoraLinearVariant)
 
 
 TYPICAL_ROWS = 64
@@ -223,7 +230,7 @@ class PreparedLinear:
         self._dtype = dtype
         self._widths = [len(layer.weight) for layer in layers]
         self._biases = _joined_biases(layers, dtype)
-        self._low_rank = _low_rank_columns(layers, dtype)
+        self._updates = _updates(layers, dtype)
         self._is_packed = dtype == torch.bfloat16 and can_pack()
         if dtype == torch.float32:
             self._weights = [layer.weight for layer in layers]
@@ -239,8 +246,8 @@ class PreparedLinear:
             outputs = functional.linear(inputs, self._weights[0], self._biases)
         else:
             outputs = self._side_by_side(inputs)
-        for columns, down, up, scaling in self._low_rank:
-            outputs[:, columns] += functional.linear(functional.linear(inputs, down), up) * scaling
+        for update in self._updates:
+            update.add_to(outputs[:, update.columns], inputs)
         return outputs
 
     def _side_by_side(self, inputs: Tensor) -> Tensor:
@@ -276,11 +283,43 @@ def _joined_biases(layers: Sequence[LinearWeights], dtype: torch.dtype) -> Tenso
     return torch.cat(biases).to(dtype)
 
 
-def _low_rank_columns(layers: Sequence[LinearWeights], dtype: torch.dtype) -> list[tuple[slice, Tensor, Tensor, float]]:
+@dataclass(frozen=True)
+class _Update:
+    """An adapter beside one of the layers; `gain` is DoRA's learned length over that of the row of W + scaling·B·A."""
+
+    columns: slice
+    down: Tensor
+    up: Tensor
+    scaling: float
+    gain: Tensor | None
+    bias: Tensor | None
+
+    def add_to(self, outputs: Tensor, inputs: Tensor) -> None:
+        """Add the update to the layer's outputs, in place and in peft's order."""
+        low_rank = functional.linear(functional.linear(inputs, self.down), self.up)
+        if self.gain is None:
+            outputs += low_rank * self.scaling
+            return
+        product = outputs if self.bias is None else outputs - self.bias
+        outputs += (self.gain - 1) * product + self.gain * low_rank * self.scaling
+
+
+def _updates(layers: Sequence[LinearWeights], dtype: torch.dtype) -> list[_Update]:
     found, start = [], 0
     for layer in layers:
         columns = slice(start, start + len(layer.weight))
         start = columns.stop
         if layer.low_rank is not None:
-            found.append((columns, layer.low_rank.down.to(dtype), layer.low_rank.up.to(dtype), layer.low_rank.scaling))
+            down, up = layer.low_rank.down.to(dtype), layer.low_rank.up.to(dtype)
+            gain = _gain(layer.weight, layer.low_rank, down, up)
+            bias = None if gain is None or layer.bias is None else layer.bias
+            found.append(_Update(columns, down, up, layer.low_rank.scaling, gain, bias))
     return found
+
+
+def _gain(weight: Tensor, update: LowRank, down: Tensor, up: Tensor) -> Tensor | None:
+    if update.magnitude is None:
+        return None
+    # Row by row of the identity, as peft does, so that B·A is rounded as in the trainer.
+    change = functional.linear(functional.linear(torch.eye(down.shape[1], dtype=down.dtype), down), up).T.float()
+    return update.magnitude / torch.linalg.norm(weight + update.scaling * change, dim=1)

@@ -402,6 +402,7 @@ NOT_THE_POLICY = (
     "packs_rows",
     "shares_prompts",
     "activation_checkpointing",
+    "has_given_adapter",
     "notes",
 )
 """Fields of a policy that change no number but for rounding, or are described by their content."""
@@ -418,7 +419,7 @@ def _describe_policy(policy: Policy) -> dict[str, Any]:
         "tokenizer": policy.fingerprint,
         "frozen_weights": hash_weights(frozen) if frozen else None,
         # A fresh adapter is drawn anew in each process; what counts of it is in the checkpoint.
-        "trained_weights": None if adapters or not trained else hash_weights(trained),
+        "trained_weights": hash_weights(trained) if trained and (policy.has_given_adapter or not adapters) else None,
         "adapters": {name: _describe_adapter(config) for name, config in adapters.items()},
     }
 
