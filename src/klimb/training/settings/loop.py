@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeVar, get_args
 
 from annotated_types import Ge, Gt, Le
@@ -22,7 +22,7 @@ from klimb.experience.samples import SamplingSettings, Source
 from klimb.policies.settings import require_temperature
 from klimb.training.guard.settings import GuardSettings
 from klimb.training.settings.advantages import AdvantageSettings, CreditSettings, CriticSettings
-from klimb.training.settings.optimizer import OptimizerSettings, automatic_warmup
+from klimb.training.settings.optimizer import OptimizerSettings
 from klimb.training.settings.reference import IterativeReference, ReferenceSettings
 from klimb.training.settings.sources import ReplaySettings, SourceSettings
 
@@ -181,7 +181,7 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
-    """One run, in the sections of a run file; a warm-up of `auto` becomes the number of this run's steps.
+    """One run, in the sections of a run file; warm-up and schedule of `auto` become the number of this run's steps.
 
     Attributes:
         seed: of all random numbers; each purpose draws from its own stream.
@@ -215,9 +215,7 @@ class LoopSettings:
     own_parts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.optimizer.warmup_steps == "auto":
-            number = automatic_warmup(self.training.num_optimizer_steps)
-            object.__setattr__(self, "optimizer", replace(self.optimizer, warmup_steps=number))
+        object.__setattr__(self, "optimizer", self.optimizer.with_steps(self.training.num_optimizer_steps))
         self._check_credit()
         self._check_sources()
         check_minibatches(self.training.num_minibatches, self.sampling.num_prompts, "sampling.num_prompts")
