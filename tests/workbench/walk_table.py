@@ -192,6 +192,7 @@ KEYS: dict[str, Case] = {
     "objective.level@policy-gradient": run("sequence"),
     "objective.reduce@policy-gradient": run("sequence-mean-token-sum"),
     "objective.ratio@policy-gradient": run("none", "objective.clip=none"),
+    "objective.entropy_bonus@policy-gradient": run("0.5"),
     "objective.beta@squared-residual": run("0.5", *RESIDUAL),
     "objective.level@squared-residual": run("sequence-mean", *RESIDUAL),
     "objective.reduce@squared-residual": run("token-mean", *RESIDUAL),

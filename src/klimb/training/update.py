@@ -54,16 +54,17 @@ def optimizer_step(
     does not pack rows: it changes memory and speed, the gradient stays the same up to rounding.
 
     The loss of the minibatch is the sum of those of its micro-batches, each divided by the minibatch's normaliser.
-    With beta = 0, rows whose advantage is exactly 0 have no gradient: they stay in the normaliser and skip the model,
-    and the metrics are then over the other rows. No such row left means no step. A loss or a gradient that is not
-    finite means no step either, and the outcome says so.
+    With beta = 0 and no entropy bonus, rows whose advantage is exactly 0 have no gradient: they stay in the normaliser
+    and skip the model, and the metrics are then over the other rows. No such row left means no step. A loss or a
+    gradient that is not finite means no step either, and the outcome says so.
 
     An objective that needs numbers of the whole minibatch sees it first, which costs one more forward pass.
     """
     if objective.needs_minibatch:
         objective, batch = prepare_minibatch(policy, objective, batch, max_tokens=micro_batch_tokens)
     is_idle = (batch.advantages.reshape(len(batch), -1) == 0).all(dim=1)
-    rows = [row for row in range(len(batch)) if objective.beta > 0 or not bool(is_idle[row])]
+    learns_from_all = objective.beta > 0 or objective.needs_entropy
+    rows = [row for row in range(len(batch)) if learns_from_all or not bool(is_idle[row])]
     if not rows:
         return StepOutcome({}, 0)
     optimizer.zero_grad()
@@ -119,7 +120,8 @@ def _backward(policy: Policy, objective: Loss, batch: Batch, rows: Sequence[int]
     part = batch.select(rows).to(policy.device)
     with gradients_in_place():
         scored = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask, with_entropy=True)
-        out = objective(Inputs.of(part, scored.log_pi, normalizer=whole.normalizer))
+        entropy = scored.entropy if objective.needs_entropy else None
+        out = objective(Inputs.of(part, scored.log_pi, entropy=entropy, normalizer=whole.normalizer))
         if bool(out.loss.isfinite()):
             out.loss.backward()
     width = part.mask.shape[1]

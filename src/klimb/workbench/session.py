@@ -296,9 +296,10 @@ def _objective_in_words(config: RunConfig) -> str:
     if objective.loss == "kto":
         return f"{objective.recipe} · β = {objective.beta:g}"
     ratio = "" if objective.ratio == "recorded" else ", no ratio"
+    bonus = f" · entropy bonus {objective.entropy_bonus:g}" if objective.entropy_bonus else ""
     return (
         f"{objective.recipe} · {objective.divergence}, β = {objective.beta:g} · {objective.estimator}, "
-        f"{objective.level}{ratio} · clip {getattr(objective.clip, 'kind', objective.clip)}"
+        f"{objective.level}{ratio} · clip {getattr(objective.clip, 'kind', objective.clip)}{bonus}"
     )
 
 
