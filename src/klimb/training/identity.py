@@ -55,6 +55,7 @@ MAY_DIFFER: Mapping[str, str] = {
     "policy.trained_weights": "the checkpoint holds every weight that is trained, and puts it in their place",
     "optimizer.learning_rate": STEERING,
     "guard*": STEERING,
+    "early_stopping*": LENGTH,
     "checkpoints.*": PLACE,
     "evaluation.every_*": "when it is evaluated, not how",
     "evaluation.at_ends": "when it is evaluated, not how",

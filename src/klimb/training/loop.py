@@ -19,11 +19,12 @@ import torch
 from klimb.divergences.names import SlopeAtReference
 from klimb.errors import Interrupted
 from klimb.experience import Sample, SamplingSettings
-from klimb.findings.evaluations import EvaluationRecord, Progress
+from klimb.findings.evaluations import BestPoint, EvaluationRecord, Progress
 from klimb.losses import Corrected, Loss, Objective, slope_at_reference
 from klimb.policies import Policy
 from klimb.samplers import Sampler
 from klimb.tasks import Problem
+from klimb.training.best import find_best
 from klimb.training.checkpoints import (
     CheckpointContent,
     CheckpointError,
@@ -165,7 +166,8 @@ class TrainResult:
         progress: the same with tokens and seconds.
         metrics: of the last step; empty when no step was left to do.
         checkpoint: the newest one; None when none was written.
-        ending: why the guard ended it, in words; empty when it did not.
+        ending: why the guard or early stopping ended it, in words; empty when neither did.
+        best: the best point by `checkpoints.best_metric`; None where none is watched.
     """
 
     num_steps: int
@@ -173,6 +175,12 @@ class TrainResult:
     metrics: Mapping[str, float]
     checkpoint: Path | None
     ending: str = ""
+    best: BestPoint | None = None
+
+    @property
+    def model_progress(self) -> Progress:
+        """Where the run stood at the policy that it leaves."""
+        return self.best.progress if self.best is not None and self.best.is_model else self.progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -380,7 +388,7 @@ def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest) -> Tra
         if is_over:
             guard_end(state)
         # Due at its time, and after a save that failed at every step until one succeeds.
-        is_due = state.step // every > saved_at // every or is_good_point(state)
+        is_due = state.step // every > saved_at // every or is_good_point(state) or state.watches.is_best(state.step)
         if is_due or (is_over and settings.checkpoints.at_end) or stop.signal_number is not None:
             path = _save(run, state, log)
             checkpoint, saved_at = (checkpoint, saved_at) if path is None else (path, state.step)
@@ -391,7 +399,8 @@ def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest) -> Tra
             f"training ended and its last state could not be saved in {run.checkpoints}; the error logged above says "
             "why. Free the disk and resume: the work since the newest checkpoint is done again"
         )
-    return TrainResult(state.step, _progress(state), metrics, checkpoint, guard_ending(state))
+    ending, best = guard_ending(state) or state.watches.ending, find_best(state, settings.checkpoints)
+    return TrainResult(state.step, _progress(state), metrics, checkpoint, ending, best)
 
 
 def _goes_on(state: RunState, settings: LoopSettings) -> bool:
@@ -401,6 +410,7 @@ def _goes_on(state: RunState, settings: LoopSettings) -> bool:
         and state.elapsed_seconds < settings.training.max_training_seconds
         and state.clock.seconds() + seconds_of_end(state) < settings.training.max_seconds
         and not guard_ending(state)
+        and not state.watches.ending
     )
 
 
@@ -421,6 +431,7 @@ def _record_step(
         keep_rollouts(run.folder / "rollouts", state.step, iteration.samples)
     # Last, since it may put another policy in the place of the one that the numbers above are of.
     metrics |= guard_step(state, iteration.samples)
+    state.watches.observe(state.step, metrics)
     log.write(metrics)
     if run.on_step is not None:
         run.on_step(metrics, iteration.samples)
@@ -431,9 +442,10 @@ def _save(run: _Run, state: RunState, log: MetricsLog) -> Path | None:
     """Save the state; None, with a loud message, when the disk refuses. Training goes on then."""
     try:
         content = capture(state, metrics_bytes=log.flush_to_disk())
-        spare = () if state.quality is None else state.quality.protected
+        spare = {*state.watches.steps_to_keep, *(() if state.quality is None else state.quality.protected)}
         return save_checkpoint(run.checkpoints, state.step, content, keep=run.settings.checkpoints.keep, spare=spare)
     except OSError as error:
+        state.watches.forget(state.step)
         if state.quality is not None:
             state.quality.forget(state.step)
         logger.error(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from klimb.errors import ConfigError
-from klimb.findings.evaluations import EvaluationRecord, evaluation_of
+from klimb.findings.evaluations import BestPoint, EvaluationRecord, evaluation_of
 from klimb.findings.run.record import Row, RunRecord
 from klimb.training.json_lines import read_lines
 from klimb.training.metrics import read_metrics
@@ -203,7 +203,12 @@ def _evaluations(folder: RunFolder) -> tuple[EvaluationRecord, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """What a run leaves behind for those who report it."""
+    """What a run leaves behind for those who report it.
+
+    Attributes:
+        ending: why it ended before its last step by itself, in words; empty where it did not.
+        best: the best point by `checkpoints.best_metric`; None where none is watched.
+    """
 
     folder: RunFolder
     task_name: str
@@ -211,6 +216,8 @@ class Finished:
     after: EvaluationRecord | None
     num_steps: int
     total_seconds: float
+    ending: str = ""
+    best: BestPoint | None = None
 
 
 def flat_settings(tables: Mapping[str, object], *, above: str = "") -> dict[str, str | int | float | bool]:

@@ -23,6 +23,7 @@ from klimb.training.sources.offline import OfflineSource
 from klimb.training.sources.replay import DelayQueue, ReplayBuffer
 from klimb.training.streams import derive_seed, open_stream
 from klimb.training.update import NonFiniteGuard
+from klimb.training.watches import Watches
 
 PURPOSES = ("sampling", "rewards", "minibatches", "replay")
 
@@ -48,6 +49,7 @@ class RunState:
         critic: of credit `gae`; None elsewhere.
         logs: groups that this run did not draw.
         quality: watches what the model could do before; None when nothing is watched.
+        watches: the best of the metrics that the best checkpoint and early stopping go by.
     """
 
     policy: Policy
@@ -66,6 +68,7 @@ class RunState:
     weights_watch: WeightsWatch = field(default_factory=WeightsWatch)
     clock: RunClock = field(default_factory=RunClock)
     notices: Notices = field(default_factory=Notices)
+    watches: Watches = field(default_factory=Watches)
     step: int = 0
     num_tokens_generated: int = 0
     elapsed_seconds: float = 0.0
@@ -104,6 +107,7 @@ def fresh_state(
         logs=tuple(logs),
         quality=quality,
         clock=clock or RunClock(),
+        watches=Watches.of(settings),
     )
 
 
@@ -146,6 +150,7 @@ def capture(state: RunState, *, metrics_bytes: int) -> CheckpointContent:
         "logs": {logged.source: logged.state() for logged in state.logs},
         "num_skipped_in_a_row": state.guard.num_in_a_row,
         "quality": None if state.quality is None else state.quality.state(),
+        "watches": state.watches.state(),
         "metrics_bytes": metrics_bytes,
         "identity": dict(state.identity),
         "environment": environment(state.policy),
@@ -171,6 +176,7 @@ def restore(state: RunState, content: CheckpointContent) -> int:
     state.guard.num_in_a_row = int(numbers["num_skipped_in_a_row"])
     if state.quality is not None and numbers["quality"] is not None:
         state.quality.load_state(numbers["quality"])
+    state.watches.load_state(numbers.get("watches", {}), checkpoints=state.folder / "checkpoints")
     state.step = int(numbers["step"])
     state.num_tokens_generated = int(numbers["num_tokens_generated"])
     state.elapsed_seconds = float(numbers["elapsed_seconds"])
@@ -184,7 +190,7 @@ def roll_back(state: RunState, content: CheckpointContent) -> None:
     The kept rollouts go back with the optimizer, whose steps their age is counted in.
     """
     tensors, numbers = content.tensors, content.numbers
-    _copy_weights(tensors["weights"], state.policy.trainable())
+    copy_weights(tensors["weights"], state.policy.trainable())
     state.optimizer.load_state(tensors.get("optimizer", {}), numbers["optimizer"])
     state.reference.load_state(dict(tensors.get("reference", {})), numbers["reference"])
     if state.critic is not None:
@@ -195,7 +201,12 @@ def roll_back(state: RunState, content: CheckpointContent) -> None:
 
 
 @torch.no_grad()
-def _copy_weights(saved: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
+def copy_weights(saved: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
+    """Put saved weights in the place of the parameters.
+
+    Raises:
+        CheckpointError: they are of another model.
+    """
     wrong = sorted({*saved} ^ {*parameters}) or [
         name for name, parameter in parameters.items() if saved[name].shape != parameter.shape
     ]

@@ -13,6 +13,7 @@ from klimb.declarations import (
     OrWord,
     Seconds,
     Seed,
+    ShortText,
     configurable,
     require,
     require_known,
@@ -25,6 +26,7 @@ from klimb.training.settings.advantages import AdvantageSettings, CreditSettings
 from klimb.training.settings.optimizer import OptimizerSettings
 from klimb.training.settings.reference import IterativeReference, ReferenceSettings
 from klimb.training.settings.sources import ReplaySettings, SourceSettings
+from klimb.training.settings.watching import NO_METRIC, EarlyStoppingSettings, Mode, check_metric
 
 OTHERS: tuple[Source, ...] = ("log", "feedback")
 """Sources whose samples other policies drew."""
@@ -147,10 +149,33 @@ class CheckpointSettings:
     """The newest this many are kept."""
     at_end: bool = True
     """Also save after the last step, so that the run can be continued. A signal saves in any case."""
+    best_metric: ShortText = NO_METRIC
+    """The checkpoint after the best observation of this metric is kept beside the newest, the earlier of two equal
+    ones; `none` keeps none. A metric of evaluations is of the very policy that is saved, one of rollouts of the policy
+    before that step's update."""
+    best_mode: Mode = "max"
+    """Whether more of it is better, or less."""
+    model: Literal["last", "best"] = "last"
+    """Which policy the run ends with, evaluates after the last step and writes as its model. A resume goes on from the
+    last one in any case."""
 
     def __post_init__(self) -> None:
         if self.every_steps < 1 or self.keep < 1:
             raise ValueError(f"every_steps and keep must be >= 1, got {self.every_steps} and {self.keep}")
+        require_known("best_mode", self.best_mode, get_args(Mode))
+        require_known("checkpoints.model", self.model, ("last", "best"))
+        if self.best_metric != NO_METRIC:
+            check_metric("checkpoints.best_metric", self.best_metric)
+        elif (self.best_mode, self.model) != ("max", "last"):
+            said = "best_mode = 'min'" if self.model == "last" else "model = 'best'"
+            raise ValueError(
+                f"checkpoints.{said} and no checkpoints.best_metric says what is best; set it, to 'evaluation_mean' say"
+            )
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the best checkpoint is kept."""
+        return self.best_metric != NO_METRIC
 
 
 @configurable
@@ -190,6 +215,7 @@ class LoopSettings:
         replay: which earlier rollouts may be used again.
         save_rollouts: keep all that was drawn, as Parquet.
         guard: watches what the model could do before; None watches nothing.
+        early_stopping: ends the run once a metric has stopped getting better; None does not.
         own_parts: `python:module.name` of each part of the user's own -> hash of its source, so that a run is not
             resumed with another.
 
@@ -212,12 +238,14 @@ class LoopSettings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     save_rollouts: bool = True
     guard: GuardSettings | None = None
+    early_stopping: EarlyStoppingSettings | None = None
     own_parts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "optimizer", self.optimizer.with_steps(self.training.num_optimizer_steps))
         self._check_credit()
         self._check_sources()
+        self._check_watched_metrics()
         check_minibatches(self.training.num_minibatches, self.sampling.num_prompts, "sampling.num_prompts")
         if self.sampling.num_samples == 1 and self.advantages.kind in NEEDS_GROUPS:
             raise ValueError(
@@ -231,6 +259,19 @@ class LoopSettings:
                 f"drawn from it ({self.why_drawn_otherwise}); what it computed would not be μ. Use training.log_mu = "
                 "'sampler', or sample from the policy"
             )
+
+    def _check_watched_metrics(self) -> None:
+        """Return if a metric that is watched can be logged in such a run."""
+        watched = {"checkpoints.best_metric": self.checkpoints.best_metric}
+        if self.early_stopping is not None:
+            watched["early_stopping.metric"] = self.early_stopping.metric
+        for key, name in watched.items():
+            if name.startswith("evaluation_") and not self.evaluation.is_on:
+                raise ValueError(
+                    f"{key} = {name!r}, and there are no evaluations while training; set evaluation.every_steps"
+                )
+            if name.startswith("guard/") and self.guard is None:
+                raise ValueError(f"{key} = {name!r}, and the run has no section [guard], which measures it")
 
     @property
     def is_fresh(self) -> bool:

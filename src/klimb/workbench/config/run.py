@@ -29,6 +29,7 @@ from klimb.training.settings import (
     CheckpointSettings,
     CreditSettings,
     CriticSettings,
+    EarlyStoppingSettings,
     EvaluationSettings,
     LoopSettings,
     OptimizerSettings,
@@ -101,6 +102,8 @@ class RunConfig(BaseModel):
     """How the held-out problems are answered."""
     guard: GuardSettings | None = None
     """Watches what the model could do before; without this section nothing is watched."""
+    early_stopping: EarlyStoppingSettings | None = None
+    """Ends the run once a metric has stopped getting better; without this section nothing does."""
     run: RunSection = RunSection()
     """Where the results go."""
 
@@ -152,6 +155,7 @@ class RunConfig(BaseModel):
             evaluation=narrow(self.evaluation, EvaluationSettings),
             save_rollouts=self.run.save_rollouts,
             guard=self.guard,
+            early_stopping=self.early_stopping,
         )
 
     def chosen_correction(self) -> Correction:
