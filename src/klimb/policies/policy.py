@@ -19,6 +19,7 @@ from klimb.policies.adapters import merged_state
 from klimb.policies.head import token_log_probs
 from klimb.policies.llama.packed import packed_hidden
 from klimb.policies.llama.rows import pack_rows
+from klimb.policies.out_of_memory import PassLimit
 from klimb.policies.padded import predicting_hidden
 from klimb.policies.saving import save_plain_model
 from klimb.policies.settings import ActivationCheckpointing
@@ -146,6 +147,7 @@ class Policy:
             memory; values and gradients are the same.
         logit_scale: factor on the logits that some architectures have.
         notes: what was chosen at loading and why, for `describe`.
+        pass_limit: what was learnt of how much fits into memory at once.
     """
 
     model: nn.Module = field(repr=False)
@@ -160,6 +162,7 @@ class Policy:
     activation_checkpointing: ActivationCheckpointing = "auto"
     logit_scale: float = 1.0
     notes: tuple[str, ...] = ()
+    pass_limit: PassLimit = field(default_factory=PassLimit, repr=False)
 
     @property
     def causal_lm(self) -> PreTrainedModel:

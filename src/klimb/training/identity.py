@@ -369,6 +369,7 @@ NOT_THE_POLICY = (
     "shares_prompts",
     "activation_checkpointing",
     "notes",
+    "pass_limit",
 )
 """Fields of a policy that change no number but for rounding, or are described by their content."""
 

@@ -151,6 +151,7 @@ def capture(state: RunState, *, metrics_bytes: int) -> CheckpointContent:
         "num_skipped_in_a_row": state.guard.num_in_a_row,
         "quality": None if state.quality is None else state.quality.state(),
         "watches": state.watches.state(),
+        "pass_limit": state.policy.pass_limit.state(),
         "metrics_bytes": metrics_bytes,
         "identity": dict(state.identity),
         "environment": environment(state.policy),
@@ -176,12 +177,22 @@ def restore(state: RunState, content: CheckpointContent) -> int:
     state.guard.num_in_a_row = int(numbers["num_skipped_in_a_row"])
     if state.quality is not None and numbers["quality"] is not None:
         state.quality.load_state(numbers["quality"])
+    if "pass_limit" in numbers and _has_the_same_memory(state, numbers):
+        state.policy.pass_limit.load_state(numbers["pass_limit"])
     state.watches.load_state(numbers.get("watches", {}), checkpoints=state.folder / "checkpoints")
     state.step = int(numbers["step"])
     state.num_tokens_generated = int(numbers["num_tokens_generated"])
     state.elapsed_seconds = float(numbers["elapsed_seconds"])
     state.clock.continue_from(float(numbers["total_seconds"]))
     return int(numbers["metrics_bytes"])
+
+
+def _has_the_same_memory(state: RunState, numbers: Mapping[str, Any]) -> bool:
+    """Whether what was learnt of what fits still holds: the same device, and the settings that say how much goes in."""
+    if numbers["environment"]["device"] != state.policy.device.type:
+        return False
+    keys = ("training.micro_batch_tokens", "sampling.max_batch", "model.activation_checkpointing")
+    return all(numbers["identity"].get(key) == state.identity.get(key) for key in keys)
 
 
 def roll_back(state: RunState, content: CheckpointContent) -> None:

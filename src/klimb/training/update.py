@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from klimb.experience import Batch, write_samples
 from klimb.findings.metrics.of_losses import CLIP_FRACTIONS
 from klimb.losses import Inputs, Loss
 from klimb.policies import Policy, gradients_in_place
-from klimb.training.minibatches import micro_batches_for, minibatches, score_batch
+from klimb.training.minibatches import micro_batches_for, minibatches, score_batch, try_pass
 from klimb.training.optimizers import Optimizer
 from klimb.training.settings import ESS_METRICS, EssScaling, MicroBatchTokens, TrainingSettings
 
@@ -51,7 +52,8 @@ def optimizer_step(
     """Take one step on a minibatch; call it at the gradient point.
 
     `micro_batch_tokens` prompt and response tokens go through the model at once, with their padding where the policy
-    does not pack rows: it changes memory and speed, the gradient stays the same up to rounding.
+    does not pack rows: it changes memory and speed, the gradient stays the same up to rounding (gradient
+    accumulation). A pass that runs out of memory is halved, and the minibatch begun again.
 
     The loss of the minibatch is the sum of those of its micro-batches, each divided by the minibatch's normaliser.
     With beta = 0 and no entropy bonus, rows whose advantage is exactly 0 have no gradient: they stay in the normaliser
@@ -67,15 +69,10 @@ def optimizer_step(
     rows = [row for row in range(len(batch)) if learns_from_all or not bool(is_idle[row])]
     if not rows:
         return StepOutcome({}, 0)
-    optimizer.zero_grad()
-    inputs = _make_empty_inputs(objective, batch)
-    loss = 0.0
-    for portion in micro_batches_for(policy, batch, rows, max_tokens=micro_batch_tokens):
-        part_loss = _backward(policy, objective, batch, portion, inputs)
-        loss += part_loss
-        if not math.isfinite(part_loss):
-            optimizer.zero_grad()
-            return StepOutcome({"loss": loss}, int(inputs.mask.sum()), not_finite="loss", inputs=inputs)
+    loss, inputs = _accumulate(policy, optimizer, objective, batch, rows, max_tokens=micro_batch_tokens)
+    if not math.isfinite(loss):
+        optimizer.zero_grad()
+        return StepOutcome({"loss": loss}, int(inputs.mask.sum()), not_finite="loss", inputs=inputs)
     grad_norm = float(nn.utils.clip_grad_norm_(policy.trainable().values(), optimizer.settings.max_grad_norm))
     metrics = {"loss": loss, "grad_norm": grad_norm, "learning_rate": optimizer.learning_rate}
     if not math.isfinite(grad_norm):
@@ -102,6 +99,34 @@ def prepare_minibatch(
     log_pi = score_batch(policy, batch, max_tokens=max_tokens)
     prepared, inputs = objective.prepare(Inputs.of(batch, log_pi, groups=batch.groups))
     return prepared, replace(batch, advantages=inputs.advantages)
+
+
+def _accumulate(
+    policy: Policy,
+    optimizer: Optimizer,
+    objective: Loss,
+    batch: Batch,
+    rows: Sequence[int],
+    *,
+    max_tokens: MicroBatchTokens,
+) -> tuple[float, Inputs]:
+    """Leave the gradient of these rows in the parameters; return the loss and what the policy says of them.
+
+    It ends where a loss is not finite. Where a pass does not fit into memory, all begins again with smaller ones.
+    """
+    while True:
+        optimizer.zero_grad()
+        inputs, loss, fits = _make_empty_inputs(objective, batch), 0.0, True
+        for portion in micro_batches_for(policy, batch, rows, max_tokens=max_tokens):
+            part_loss = try_pass(policy, batch, portion, partial(_backward, policy, objective, batch, portion, inputs))
+            if part_loss is None:
+                fits = False
+                break
+            loss += part_loss
+            if not math.isfinite(part_loss):
+                break
+        if fits:
+            return loss, inputs
 
 
 def _make_empty_inputs(objective: Loss, batch: Batch) -> Inputs:
