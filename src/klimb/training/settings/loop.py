@@ -60,9 +60,9 @@ class TrainingSettings:
     num_minibatches: Annotated[int, Ge(1), Le(100_000)] = 1
     """Optimiser steps per pass; fewer when there are fewer groups."""
     micro_batch_tokens: MicroBatchTokens = "auto"
-    """Tokens (prompt and answer) that go through the model at once (gradient accumulation: the gradients of the portions
-    add up to that of the minibatch); changes memory and speed, not the result. `auto` takes whole groups, in portions
-    near 1,024 on a CPU (more with many threads) and 8,192 on a GPU. A portion that runs out of memory is halved."""
+    """Tokens (prompt and answer) that go through the model at once, in gradient accumulation: the gradients of the
+    portions add up to that of the minibatch. It changes memory and speed, not the result. `auto` takes whole groups, in
+    portions near 1,024 on a CPU (more with many threads) and 8,192 on a GPU; one that runs out of memory is halved."""
     max_skipped_steps: CountOrZero = 5
     """The run stops after this many steps in a row with a non-finite loss or gradient."""
     max_seconds: Limit[Seconds] = math.inf
