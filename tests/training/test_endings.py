@@ -48,7 +48,7 @@ class NotFinite:
 
     beta = 0.01
     needs_log_mu = needs_log_ref = True
-    needs_log_prox = False
+    needs_log_prox = needs_entropy = False
     needs_minibatch = False
 
     def normalizer(self, mask: torch.Tensor) -> float:

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from klimb.training import optimizers
@@ -112,6 +113,94 @@ def test_the_warm_up_is_linear_then_constant_and_never_zero_nor_stacked(kind: st
     assert rates == pytest.approx([0.05 / 3, 0.1 / 3, 0.05, 0.05, 0.05], rel=1e-12)
 
 
+def rates_of(num_steps: int, **changes) -> list[float]:
+    """Return what torch's optimizer steps with, as a share of the learning rate of 0.05."""
+    parameter, optimizer = make("adamw", **changes)
+    rates = []
+    for _ in range(num_steps):
+        announced = optimizer.learning_rate
+        step(parameter, optimizer)
+        rates.append(optimizer._inner.param_groups[0]["lr"] / 0.05)
+        assert announced == pytest.approx(rates[-1] * 0.05, rel=1e-12)
+    return rates
+
+
+def test_the_linear_schedule_by_hand_and_its_floor_for_good():
+    # Warm-up 1/2, 2/2; then p = 0, 1/4, 2/4, 3/4, and 1 from step 6 on; 1 − p of what lies above a fifth.
+    rates = rates_of(8, schedule="linear", warmup_steps=2, schedule_steps=6, min_learning_rate_fraction=0.2)
+    assert rates == pytest.approx([0.5, 1, 1, 0.8, 0.6, 0.4, 0.2, 0.2], rel=1e-12)
+
+
+def test_the_cosine_schedule_by_hand():
+    # (1 + cos πp) / 2 at p = 0, 1/3, 2/3 is 1, 3/4, 1/4.
+    rates = rates_of(5, schedule="cosine", warmup_steps=0, schedule_steps=3)
+    assert rates == pytest.approx([1, 0.75, 0.25, 0, 0], abs=1e-12)
+
+
+def schedule_of_transformers(schedule: str, floor: float, *, warmup_steps: int, schedule_steps: int) -> list[float]:
+    sgd = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    if schedule == "linear":
+        made = transformers.get_linear_schedule_with_warmup(sgd, warmup_steps, schedule_steps)
+    elif floor:
+        made = transformers.get_scheduler(
+            "cosine_with_min_lr", sgd, warmup_steps, schedule_steps, scheduler_specific_kwargs={"min_lr_rate": floor}
+        )
+    else:
+        made = transformers.get_cosine_schedule_with_warmup(sgd, warmup_steps, schedule_steps)
+    rates = []
+    for _ in range(schedule_steps + 1):
+        rates.append(made.get_last_lr()[0])
+        sgd.step()
+        made.step()
+    return rates
+
+
+@pytest.mark.parametrize(("schedule", "floor"), [("linear", 0.0), ("cosine", 0.0), ("cosine", 0.1)])
+@pytest.mark.parametrize("warmup_steps", [0, 1, 4])
+def test_schedules_are_those_of_transformers_but_that_the_warm_up_is_one_step_ahead(schedule, floor, warmup_steps):
+    theirs = schedule_of_transformers(schedule, floor, warmup_steps=warmup_steps, schedule_steps=11)
+    settings = OptimizerSettings(
+        schedule=schedule, warmup_steps=warmup_steps, schedule_steps=11, min_learning_rate_fraction=floor
+    )
+    # Behind their last step the cosine of theirs rises again; ours stays at the floor.
+    assert settings.rate_fraction(20) == floor
+    ours = [settings.rate_fraction(step) for step in range(12)]
+    assert ours[warmup_steps:] == pytest.approx(theirs[warmup_steps:], abs=1e-12)
+    # Theirs begins the warm-up at a rate of 0, a step on which nothing is learnt.
+    assert ours[:warmup_steps] == pytest.approx([(step + 1) / warmup_steps for step in range(warmup_steps)])
+
+
+def test_the_warm_up_of_transformers_is_ours_one_step_later_where_it_has_no_floor():
+    theirs = schedule_of_transformers("linear", 0.0, warmup_steps=4, schedule_steps=11)
+    settings = OptimizerSettings(schedule="linear", warmup_steps=4, schedule_steps=11)
+    assert theirs[1:5] == pytest.approx([settings.rate_fraction(step) for step in range(4)])
+
+
+def test_schedule_guard_and_ess_scaling_multiply():
+    _, optimizer = make("adamw", schedule="linear", warmup_steps=0, schedule_steps=4)
+    optimizer.num_steps, optimizer.rate_factor = 2, 0.5
+    with optimizer.gradient_point():
+        optimizer.step(scale=0.25)
+    assert optimizer._inner.param_groups[0]["lr"] == pytest.approx(0.05 * 0.5 * 0.5 * 0.25, rel=1e-12)
+
+
+def test_a_restored_optimizer_goes_on_in_its_schedule_bit_for_bit():
+    changes = {"schedule": "cosine", "schedule_steps": 9}
+    parameter, optimizer = make("adamw", **changes)
+    for _ in range(4):
+        step(parameter, optimizer)
+    copy, restored = make("adamw", **changes)
+    with torch.no_grad():
+        copy.copy_(parameter)
+    tensors, numbers = optimizer.state()
+    restored.load_state({name: tensor.clone() for name, tensor in tensors.items()}, numbers)
+    assert restored.learning_rate == optimizer.learning_rate < 0.05
+    for _ in range(7):
+        step(parameter, optimizer)
+        step(copy, restored)
+    assert torch.equal(parameter, copy)
+
+
 @pytest.mark.parametrize("kind", ["adamw", "schedule-free"])
 def test_a_restored_optimizer_goes_on_bit_for_bit(kind: str):
     parameter, optimizer = make(kind)
@@ -194,6 +283,12 @@ def test_an_error_inside_brings_the_parameters_back_to_x():
         ({"kind": "schedule-free", "beta1": 0.0}, "beta1 must be > 0 for schedule-free"),
         ({"weight_decay": -0.1}, "weight_decay must be finite and >= 0"),
         ({"warmup_steps": -1}, "warmup_steps must be 'auto' or >= 0"),
+        ({"schedule": "linear", "schedule_steps": 0}, "schedule_steps must be 'auto' or >= 1"),
+        ({"schedule": "linear", "schedule_steps": 3, "warmup_steps": 4}, "ends before the warm-up"),
+        ({"schedule": "linear", "min_learning_rate_fraction": 1.5}, "min_learning_rate_fraction must be in"),
+        ({"schedule": "cosine", "kind": "schedule-free"}, "averages its points in the place of a schedule"),
+        ({"schedule_steps": 9}, "schedule_steps = 9 does nothing with schedule = 'constant'"),
+        ({"min_learning_rate_fraction": 0.1}, "min_learning_rate_fraction = 0.1 does nothing"),
     ],
 )
 def test_bad_settings_are_named(changes: dict, message: str):

@@ -243,6 +243,33 @@ def test_steps_and_learning_rate_may_change(tiny_run, fresh_policy, begun: Path)
     assert tiny_run.run(fresh_policy(), begun, changed, resume=True).metrics["learning_rate"] == 1e-5
 
 
+def test_a_schedule_goes_on_bit_for_bit_and_keeps_its_number_where_a_run_is_resumed_for_longer(
+    tiny_run, fresh_policy, tmp_path: Path
+):
+    decaying = OptimizerSettings(learning_rate=3e-3, warmup_steps=2, schedule="cosine", schedule_steps=12)
+    whole = replace(tiny_run.BASE, training=replace(tiny_run.BASE.training, num_steps=4), optimizer=decaying)
+    half = replace(whole, training=replace(whole.training, num_steps=2))
+    straight, torn = fresh_policy(), fresh_policy()
+    one = tiny_run.run(straight, tmp_path / "straight", whole)
+    tiny_run.run(torn, tmp_path / "torn", half)
+    other = tiny_run.run(torn, tmp_path / "torn", whole, resume=True)
+    assert one.metrics["learning_rate"] == other.metrics["learning_rate"]
+    # Each step of the loop takes 4 of the optimizer: the mean of (1 + cos πp) / 2 at p = 1 and beyond is 0.
+    assert one.metrics["learning_rate"] == pytest.approx(0.0, abs=1e-12)
+    for name, parameter in straight.trainable().items():
+        assert torch.equal(parameter, torn.trainable()[name])
+
+
+@pytest.mark.parametrize(("key", "value"), [("schedule", "linear"), ("schedule_steps", 13)])
+def test_another_schedule_is_refused(tiny_run, fresh_policy, tmp_path: Path, key: str, value):
+    decaying = OptimizerSettings(learning_rate=3e-3, warmup_steps=2, schedule="cosine", schedule_steps=12)
+    begun = replace(tiny_run.BASE, training=replace(tiny_run.BASE.training, num_steps=1), optimizer=decaying)
+    tiny_run.run(fresh_policy(), tmp_path, begun)
+    changed = replace(begun, optimizer=replace(decaying, **{key: value}))
+    with pytest.raises(CheckpointError, match=rf"optimizer\.{key}: .* in the checkpoint, {value!r} now"):
+        tiny_run.run(fresh_policy(), tmp_path, changed, resume=True)
+
+
 def test_another_model_is_refused(tiny_run, fresh_policy, begun: Path):
     policy = fresh_policy()
     first = next(iter(policy.trainable().values()))

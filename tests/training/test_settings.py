@@ -47,6 +47,17 @@ def test_the_length_of_a_run_counts_every_epoch_and_minibatch():
     assert given.optimizer.warmup_steps == 0
 
 
+def test_a_schedule_ends_with_the_run_unless_a_number_is_given_and_the_cloning_has_none():
+    training = TrainingSettings(num_steps=3, num_epochs=2, num_minibatches=4)
+    decaying = LoopSettings(training=training, optimizer=OptimizerSettings(schedule="linear")).optimizer
+    assert (decaying.warmup_steps, decaying.schedule_steps) == (3, 24)
+    given = LoopSettings(training=training, optimizer=OptimizerSettings(schedule="linear", schedule_steps=50))
+    assert given.optimizer.schedule_steps == 50
+    assert LoopSettings(training=training).optimizer.schedule_steps == "auto"
+    cloning = CloningSettings().optimizer(decaying, num_pairs=90)
+    assert (cloning.schedule, cloning.rate_fraction(10_000)) == ("constant", 1)
+
+
 def test_the_cloning_before_a_run_has_a_warm_up_of_its_own_length():
     cloning = CloningSettings(num_epochs=2, batch_size=4, learning_rate=1e-4)
     made = cloning.optimizer(OptimizerSettings(kind="schedule-free", warmup_steps=7), num_pairs=90)

@@ -73,10 +73,39 @@ OBJECTIVES = [
     Objective(divergence="rkl", beta=0.1, estimator="differentiable", reduce="sequence-mean-token-mean"),
     Objective(divergence="fkl", beta=0.1, level="sequence", reduce="sequence-mean-token-sum"),
     Objective(beta=0.0, reduce=7),
+    Objective(beta=0.0, entropy_bonus=0.5),
 ]
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: str(objective.reduce))
+@pytest.mark.parametrize("packs_rows", [True, False])
+@pytest.mark.parametrize("portions", [{}, {"micro_batch_tokens": 1}])
+def test_an_entropy_bonus_teaches_rows_without_an_advantage_with_the_gradient_of_full_logits(
+    tiny_policy, packs_rows: bool, portions: dict
+):
+    tiny_policy.packs_rows, tiny_policy.temperature = packs_rows, 0.7
+    batch = batch_of(tiny_policy, advantages=(0.0,) * 8)
+    gradients, outcome = gradient_of(tiny_policy, Objective(beta=0.0, entropy_bonus=0.5), batch, **portions)
+    total, count = torch.zeros(()), int(batch.mask.sum())
+    for row, prompt in enumerate(batch.prompt_index.tolist()):
+        ids = batch.response_ids[row][batch.mask[row]]
+        read = torch.tensor([[*batch.prompts[prompt], *ids[:-1].tolist()]])
+        logits = tiny_policy.model(input_ids=read).logits[0, -len(ids) :] / 0.7
+        log_p = logits.log_softmax(-1)
+        total = total - (log_p.exp() * log_p).sum()
+    (-0.5 * total / count).backward()
+    assert outcome.num_tokens == count
+    assert outcome.metrics["zero_advantage_fraction"] == 1.0
+    assert outcome.metrics["loss"] == pytest.approx(-0.5 * float(total.detach()) / count, rel=1e-5)
+    for name, parameter in tiny_policy.trainable().items():
+        if "embed_tokens" in name:  # transformers leaves the row of the padding token out, which klimb does not
+            assert torch.allclose(gradients[name][3:], parameter.grad[3:], rtol=1e-4, atol=1e-6), name
+        else:
+            assert torch.allclose(gradients[name], parameter.grad, rtol=1e-4, atol=1e-6), name
+
+
+@pytest.mark.parametrize(
+    "objective", OBJECTIVES, ids=lambda objective: f"{objective.reduce}-{objective.entropy_bonus:g}"
+)
 def test_eight_micro_batches_of_one_give_the_gradient_of_one_batch_of_eight(tiny_policy, objective):
     batch = batch_of(tiny_policy)
     whole, of_whole = gradient_of(tiny_policy, objective, batch, micro_batch_tokens=10_000)

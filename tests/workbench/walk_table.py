@@ -65,6 +65,13 @@ GYM = ("task.kind=reasoning-gym", "task.dataset=chain_sum", "task.num_train=4", 
 FILE = ("task.kind=file", "task.path=sums.jsonl")
 ARITHMETIC = ("task.kind=arithmetic",)
 OWN = ("task.kind=python:walk_parts.letters",)
+KEEPS_BEST = ("checkpoints.best_metric=optimizer_steps", "checkpoints.every_steps=9")
+STOPS = (
+    "training.num_steps=5",
+    "early_stopping.metric=optimizer_steps",
+    "early_stopping.mode=min",
+    "early_stopping.patience=1",
+)
 EVALUATED = ("evaluation.every_steps=1", "training.num_steps=1", "evaluation.num_samples=2")
 ENDS = ("evaluation.at_ends=true", "training.num_steps=1", "evaluation.num_samples=2")
 GUARD = (
@@ -199,6 +206,7 @@ KEYS: dict[str, Case] = {
     "objective.level@policy-gradient": run("sequence"),
     "objective.reduce@policy-gradient": run("sequence-mean-token-sum"),
     "objective.ratio@policy-gradient": run("none", "objective.clip=none"),
+    "objective.entropy_bonus@policy-gradient": run("0.5"),
     "objective.beta@squared-residual": run("0.5", *RESIDUAL),
     "objective.level@squared-residual": run("sequence-mean", *RESIDUAL),
     "objective.reduce@squared-residual": run("token-mean", *RESIDUAL),
@@ -279,6 +287,9 @@ KEYS: dict[str, Case] = {
     "optimizer.kind": run("schedule-free"),
     "optimizer.learning_rate": run("0.01"),
     "optimizer.warmup_steps": run("5"),
+    "optimizer.schedule": run("cosine"),
+    "optimizer.schedule_steps": run("6", "optimizer.schedule=linear"),
+    "optimizer.min_learning_rate_fraction": run("0.5", "optimizer.schedule=linear"),
     "optimizer.weight_decay": run("5.0"),
     "optimizer.decay_vectors": run("false", "optimizer.weight_decay=5.0"),
     "optimizer.beta1": run("0.5"),
@@ -302,6 +313,17 @@ KEYS: dict[str, Case] = {
     "checkpoints.keep": run("1", "checkpoints.every_steps=1", "checkpoints.keep_at_end=9"),
     "checkpoints.keep_at_end": run("2", "checkpoints.every_steps=1", "checkpoints.at_end=true"),
     "checkpoints.at_end": run("true"),
+    "checkpoints.best_metric": run("reward_mean"),
+    "checkpoints.best_mode": run("min", *KEEPS_BEST),
+    "checkpoints.model": run(
+        "best", *KEEPS_BEST, "checkpoints.best_mode=min", "run.save_model=true", *ENDS, "training.num_steps=4"
+    ),
+    "early_stopping.metric": run("learning_rate", *STOPS, "early_stopping.mode=max"),
+    "early_stopping.mode": run("max", *STOPS),
+    "early_stopping.patience": run("2", *STOPS),
+    "early_stopping.min_change": run(
+        "1000.0", *STOPS, "early_stopping.metric=optimizer_steps", "early_stopping.mode=max"
+    ),
     "evaluation.every_steps": run("1", "evaluation.num_samples=2"),
     "evaluation.every_tokens": run("1", "evaluation.num_samples=2"),
     "evaluation.every_seconds": run("1e-6", "evaluation.num_samples=2"),

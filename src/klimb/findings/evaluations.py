@@ -175,6 +175,28 @@ class Progress:
     elapsed_seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class BestPoint:
+    """The best observation of a run.
+
+    Attributes:
+        metric: its name.
+        value: of the metric.
+        progress: where the run stood then.
+        is_model: whether the policy is put back to that point at the end of the run.
+    """
+
+    metric: str
+    value: float
+    progress: Progress
+    is_model: bool
+
+    def in_words(self) -> str:
+        """Return one sentence for the end of a run."""
+        what = "the model is that of this step" if self.is_model else "the model is that of the last step"
+        return f"best {self.metric}: {self.value:g}, at step {self.progress.step}, whose checkpoint is kept; {what}"
+
+
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     """Unbiased probability that at least one of k samples is correct: 1 − C(n − c, k) / C(n, k).
 

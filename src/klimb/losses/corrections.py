@@ -17,6 +17,7 @@ from klimb.losses.inputs import (
     Inputs,
     ObjectiveOutput,
     as_numbers,
+    entropy_terms,
     num_tokens,
     reduce_terms,
     takes_tensors,
@@ -37,7 +38,8 @@ class Corrected:
 
     With no clip inside, b as it is and both at one level, b·(π/prox) = π/μ: the gradient is that of the
     objective itself. Every bound beyond that trades bias for variance. A penalty in the divergence's place is weighed
-    like the rest. The normaliser is that of the objective: what is left out still counts in it.
+    like the rest; the entropy bonus has no weight and is not left out. The normaliser is that of the objective: what is
+    left out still counts in it.
 
     Attributes:
         objective: the policy gradient to correct.
@@ -88,6 +90,11 @@ class Corrected:
         return self.correction.rule is not None
 
     @property
+    def needs_entropy(self) -> bool:
+        """That of the objective."""
+        return self.objective.needs_entropy
+
+    @property
     def needs_minibatch(self) -> bool:
         """Whether the objective is still to be prepared, or the mean weight to be found."""
         return self.objective.needs_minibatch or (self.correction.normalised and self.mean_weight is None)
@@ -125,10 +132,13 @@ class Corrected:
             raise ValueError("this correction is of a whole minibatch: call prepare(…) on it first")
         mask = inputs.mask
         log_mu, log_inner = self._check(inputs)
-        inner = self.objective(replace(inputs, log_mu=log_inner, normalizer=None))
+        weighed = replace(self.objective, entropy_bonus=0.0) if self.needs_entropy else self.objective
+        inner = weighed(replace(inputs, log_mu=log_inner, normalizer=None))
         raw, weights, is_cut = self._weights(log_mu, log_inner, mask)
         dropped = self._find_dropped(inputs, log_mu)
         terms = torch.where(dropped, 0.0, inner.terms * (weights / (self.mean_weight or 1.0)))
+        if self.needs_entropy:
+            terms = terms + entropy_terms(inputs, self.objective.entropy_bonus)
         total = self.normalizer(mask) if inputs.normalizer is None else inputs.normalizer
         loss = reduce_terms(terms, mask, reduce=self.objective.reduce, normalizer=total)
         if not bool(mask.any()):

@@ -32,12 +32,12 @@ class Inputs:
     """Responses as a loss sees them. Every tensor is [batch, time] unless it says otherwise.
 
     Attributes:
-        log_pi: log-probability in nats of token t under the policy; it alone gets a gradient.
+        log_pi: log-probability in nats of token t under the policy; with the entropy it alone gets a gradient.
         log_mu: the same under the policy that the token was really drawn from; None for losses that do not read it.
         log_ref: the same under the reference (log-mass, if it is unnormalised). `log_mu` for ref = μ.
         advantages: [batch], one a sequence, or [batch, time].
         mask: True where a token counts. Elsewhere anything may stand, NaN included.
-        entropy: of the policy at each position in nats; logged as its mean.
+        entropy: of the policy at each position in nats; logged as its mean, and a term of a loss with a bonus for it.
         normalizer: of the whole batch, when this is a micro-batch of it: the losses then add up.
         log_prox: as log_mu, under the policy as it was when the update of this batch began.
         groups: [batch], responses to the same prompt share a number; read by `prepare` alone.
@@ -244,6 +244,20 @@ def reduce_terms(
     return rows.sum() / normalizer
 
 
+def entropy_terms(inputs: Inputs, entropy_bonus: float) -> Float[Tensor, "batch time"]:
+    """Return −c·H of each counted token, to be added to the terms of a loss; differentiable in the entropy.
+
+    Raises:
+        ValueError: the entropy was not given.
+    """
+    if inputs.entropy is None:
+        raise ValueError(
+            f"entropy is None, and entropy_bonus = {entropy_bonus:g} takes it into the loss; pass the entropy of the "
+            "policy at each position, or set entropy_bonus = 0"
+        )
+    return torch.where(inputs.mask, -entropy_bonus * inputs.entropy, 0.0)
+
+
 @dataclass(frozen=True)
 class ObjectiveOutput:
     """What an objective returns.
@@ -287,6 +301,11 @@ class Loss(Protocol):
     @property
     def needs_log_prox(self) -> bool:
         """Whether the policy at the start of the update takes part."""
+        ...
+
+    @property
+    def needs_entropy(self) -> bool:
+        """Whether the entropy is read; then a row whose advantage is 0 has a gradient too."""
         ...
 
     @property

@@ -30,6 +30,7 @@ from klimb.losses.inputs import (
     ObjectiveOutput,
     Units,
     as_numbers,
+    entropy_terms,
     normalizer,
     reduce_terms,
     spread,
@@ -221,6 +222,8 @@ class Objective(ObjectiveSettings):
         ratio: `recorded` forms w from log_mu. `none` forms no ratio to μ: w = 1 for every unit and log_mu is not
             read, log μ standing at sg(log π). Then v = ref/π, and without a log_ref ref = μ: v = 1 and x = 0, so that
             the divergence is but a constant −β·f′(1) beside each advantage; forward KL alone means that.
+        entropy_bonus: weight c of −c·H in the term of each token, H the entropy in nats of the policy there. It has no
+            weight w, no clip and no baseline; docs/exactness.md says of what it is the gradient.
         weight_bound: log-weights are bounded to ± this before exp, keeping their gradient.
 
     Raises:
@@ -265,8 +268,8 @@ class Objective(ObjectiveSettings):
     def __call__(self, inputs: Inputs) -> ObjectiveOutput:
         """Return loss, terms and metrics; takes `Inputs`, or its fields: log_pi, log_mu, log_ref, advantages, mask.
 
-        log_mu is not read, and may be None, with `ratio = "none"`. log_ref may be None only when beta is 0 or, meaning
-        ref = μ, with `ratio = "none"`. log_prox is not read.
+        The entropy is read for its bonus. log_mu is not read, and may be None, with `ratio = "none"`. log_ref may be
+        None only when beta is 0 or, meaning ref = μ, with `ratio = "none"`. log_prox is not read.
 
         Raises:
             ValueError: shapes don't match, the mask isn't boolean, log_ref is missing although beta > 0, or a counted
@@ -276,6 +279,8 @@ class Objective(ObjectiveSettings):
         units, log_w, log_v = self._units(inputs, self._check_log_mu(inputs))
         losses, clipped = self._surrogate(units)
         terms = spread(torch.where(units.mask, losses, 0.0), mask, level=self.level)
+        if self.needs_entropy:
+            terms = terms + entropy_terms(inputs, self.entropy_bonus)
         total = self.normalizer(mask) if inputs.normalizer is None else inputs.normalizer
         loss = reduce_terms(terms, mask, reduce=self.reduce, normalizer=total)
         if not bool(mask.any()):

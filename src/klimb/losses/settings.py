@@ -109,9 +109,14 @@ class ObjectiveSettings:
     """How tokens are averaged; a number divides each sequence by that length, `max-new-tokens` by sampling's own."""
     ratio: Ratio = "recorded"
     """`recorded` weighs by w = pi/mu from log_mu; `none` forms no ratio and needs no log_mu."""
+    entropy_bonus: Annotated[float, Ge(0), Le(1_000)] = 0.0
+    """Weight of the policy's entropy in nats, averaged over the tokens of the batch by `reduce` and subtracted from the
+    loss; 0 switches it off. The tokens are those that were drawn: it is no divergence of whole answers."""
 
     def __post_init__(self) -> None:
         require(math.isfinite(self.beta) and self.beta >= 0, "beta", self.beta, "finite and >= 0")
+        bonus = self.entropy_bonus
+        require(math.isfinite(bonus) and bonus >= 0, "entropy_bonus", bonus, "finite and >= 0")
         require_known("estimator", self.estimator, ESTIMATORS)
         require_known("level", self.level, LEVELS)
         require_known("ratio", self.ratio, RATIOS)
@@ -136,6 +141,11 @@ class ObjectiveSettings:
     def needs_minibatch(self) -> bool:
         """Whether the clip's bounds come from the whole minibatch."""
         return isinstance(self.clip, MinibatchClip)
+
+    @property
+    def needs_entropy(self) -> bool:
+        """Whether the entropy of the policy is in the loss."""
+        return self.entropy_bonus > 0
 
     @property
     def bounds_weights(self) -> bool:
@@ -188,6 +198,9 @@ class SquaredResidualSettings:
     bounds_weights: ClassVar[bool] = True
     """There are no weights."""
 
+    needs_entropy: ClassVar[bool] = False
+    """There is no entropy bonus."""
+
 
 @configurable
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +229,9 @@ class KtoSettings:
 
     bounds_weights: ClassVar[bool] = True
     """There are no weights."""
+
+    needs_entropy: ClassVar[bool] = False
+    """There is no entropy bonus."""
 
     @property
     def needs_log_mu(self) -> bool:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from klimb.policies.loading import cache_folder, load_model, load_policy
     from klimb.policies.memory import keep_freed_memory
     from klimb.policies.model_names import EMBEDDED_MODELS
+    from klimb.policies.out_of_memory import DoesNotFitError, PassLimit, free_memory, is_out_of_memory
     from klimb.policies.policy import Policy, ScoredTokens
     from klimb.policies.reference import Snapshot
     from klimb.policies.settings import LoraSettings, ModelSettings
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EMBEDDED_MODELS",
+    "DoesNotFitError",
     "LoraSettings",
     "ModelSettings",
+    "PassLimit",
     "Policy",
     "ScoredTokens",
     "Snapshot",
@@ -36,8 +39,10 @@ __all__ = [
     "ValueHead",
     "cache_folder",
     "fit_sample",
+    "free_memory",
     "gradients_in_place",
     "ids_of_tokens",
+    "is_out_of_memory",
     "keep_freed_memory",
     "load_model",
     "load_policy",

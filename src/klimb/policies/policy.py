@@ -19,6 +19,7 @@ from klimb.policies.adapters import merged_state
 from klimb.policies.head import token_log_probs
 from klimb.policies.llama.packed import packed_hidden
 from klimb.policies.llama.rows import pack_rows
+from klimb.policies.out_of_memory import PassLimit
 from klimb.policies.padded import predicting_hidden
 from klimb.policies.saving import save_plain_model
 from klimb.policies.settings import ActivationCheckpointing
@@ -147,6 +148,7 @@ class Policy:
         has_given_adapter: the adapter was trained before, so that the policy begins as more than its base model.
         logit_scale: factor on the logits that some architectures have.
         notes: what was chosen at loading and why, for `describe`.
+        pass_limit: what was learnt of how much fits into memory at once.
     """
 
     model: nn.Module = field(repr=False)
@@ -162,6 +164,7 @@ class Policy:
     logit_scale: float = 1.0
     has_given_adapter: bool = False
     notes: tuple[str, ...] = ()
+    pass_limit: PassLimit = field(default_factory=PassLimit, repr=False)
 
     @property
     def causal_lm(self) -> PreTrainedModel:

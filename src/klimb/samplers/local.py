@@ -3,7 +3,8 @@
 Whether klimb's own decoder computes what a model computes: by structure, then by numbers.
 """
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, Protocol, cast, runtime_checkable
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from klimb.experience.samples import SamplingSettings
+from klimb.policies.out_of_memory import DoesNotFitError, PassLimit, free_memory, is_out_of_memory
 from klimb.samplers.attention import decoding_attention
 from klimb.samplers.decoder import LlamaDecoder
 from klimb.samplers.decoding_mode import decoding_mode
@@ -21,6 +23,9 @@ from klimb.samplers.lanes import LaneLimits, LaneRun
 from klimb.samplers.sampler import Completion
 from klimb.samplers.transformers_decoding import TransformersDecoding
 from klimb.samplers.weights import LlamaWeights, UnknownArchitectureError, llama_weights
+
+logger = logging.getLogger(__name__)
+
 
 LENGTHS = (12, 9)
 
@@ -108,6 +113,9 @@ class TextModel(Protocol):
         ...
 
 
+_Complete = Callable[[Sequence[Sequence[int]], int, Drawing, Tensor], Iterator[tuple[int, list[Completion]]]]
+
+
 class LocalSampler:
     """Draws from a policy in this process (a `StreamingSampler`).
 
@@ -118,7 +126,8 @@ class LocalSampler:
 
     The random number of (prompt, sample, token) depends on the generator and these three alone. So the same generator
     state and prompts give the same tokens, and `max_batch`, the other rows' lengths or who decodes change no draw: they
-    can change a token only where their rounding moves a probability across its random number.
+    can change a token only where their rounding moves a probability across its random number. So where memory runs out,
+    half as many rows are decoded at once from then on, and the prompts that are left are begun again.
 
     Attributes:
         policy: whose model is sampled; its weights are read at every call, so it may be trained in between.
@@ -150,6 +159,8 @@ class LocalSampler:
         self.compact_fraction = compact_fraction
         self.max_prefill_tokens = max_prefill_tokens
         self.decoder = decoder
+        # A policy that is trained has one, which its checkpoints keep.
+        self.pass_limit: PassLimit = getattr(policy, "pass_limit", None) or PassLimit()
         self._reason: str | None = None
         self._attention: str | None = None
 
@@ -194,9 +205,62 @@ class LocalSampler:
         quantiles = torch.rand(shape, dtype=torch.float64, device=generator.device, generator=generator)
         if not prompts:
             return iter(())
-        drawing = self._drawing([prompt for prompt in prompts for _ in range(num_samples)], settings)
         complete = self._by_transformers if self._reason_for_transformers() else self._by_own_decoder
-        return complete(prompts, num_samples, drawing, quantiles)
+        return self._within_memory(complete, prompts, num_samples, settings, quantiles)
+
+    def _within_memory(
+        self,
+        complete: _Complete,
+        prompts: Sequence[Sequence[int]],
+        num_samples: int,
+        settings: SamplingSettings,
+        quantiles: Tensor,
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """Yield what `stream` does; where memory runs out, the prompts that are left with half as many rows at once."""
+        left, reason = list(range(len(prompts))), ""
+        while left:
+            of_left = quantiles.unflatten(1, (len(prompts), num_samples))[:, left].flatten(1)
+            asked, left = left, []
+            of_asked = [prompts[i] for i in asked]
+            drawing = self._drawing([prompt for prompt in of_asked for _ in range(num_samples)], settings)
+            found = complete(of_asked, num_samples, drawing, of_left)
+            done: set[int] = set()
+            try:
+                for place, completions in found:
+                    done.add(place)
+                    yield asked[place], completions
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                left, reason = [i for place, i in enumerate(asked) if place not in done], str(error)
+            if left:
+                # Not inside of `except`: until there the traceback holds all that was decoded.
+                del found
+                free_memory()
+                self._halve(len(asked) * num_samples, reason.partition("\n")[0])
+
+    def _halve(self, num_asked: int, reason: str) -> None:
+        """Take half of the rows that there were, which may have been fewer than are allowed."""
+        num_rows = min(num_asked, self._at_once(self.max_batch))
+        self.pass_limit.num_out_of_memory += 1
+        if num_rows == 1:
+            raise DoesNotFitError(
+                f"sampling one answer at a time does not fit into memory ({reason}). Lower sampling.max_new_tokens, "
+                "take a smaller model, or free memory of the device"
+            )
+        while self._at_once(self.max_batch) > num_rows // 2:
+            self.pass_limit.num_sampling_halvings += 1
+        logger.warning(
+            "sampling %d answers at once ran out of memory (%s); from now on at most %d. "
+            "sampling.max_batch = %d avoids the attempt",
+            num_rows,
+            reason,
+            self._at_once(self.max_batch),
+            self._at_once(self.max_batch),
+        )
+
+    def _at_once(self, number: int) -> int:
+        return max(1, number >> self.pass_limit.num_sampling_halvings)
 
     def _drawing(self, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> Drawing:
         policy = self.policy
@@ -229,9 +293,9 @@ class LocalSampler:
         self, prompts: Sequence[Sequence[int]], num_samples: int, drawing: Drawing, quantiles: Tensor
     ) -> Iterator[tuple[int, list[Completion]]]:
         limits = LaneLimits(
-            max_batch=self.max_batch,
+            max_batch=self._at_once(self.max_batch),
             compact_fraction=self.compact_fraction,
-            max_prefill_tokens=self.max_prefill_tokens,
+            max_prefill_tokens=self._at_once(self.max_prefill_tokens),
         )
         with _plain_arithmetic():
             decoder = LlamaDecoder(
@@ -265,9 +329,9 @@ class LocalSampler:
             device=policy.device,
             compute_dtype=policy.compute_dtype,
             attention=self._attention,
-            max_batch=self.max_batch,
+            max_batch=self._at_once(self.max_batch),
             compact_fraction=self.compact_fraction,
-            max_prefill_tokens=self.max_prefill_tokens,
+            max_prefill_tokens=self._at_once(self.max_prefill_tokens),
         )
         completions = decoding.complete(prompts, num_samples=num_samples, drawing=drawing, quantiles=quantiles)
         for i in range(len(prompts)):

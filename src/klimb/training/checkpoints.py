@@ -66,7 +66,7 @@ def save_checkpoint(
         OSError: it could not be written (disk full, read-only); those that were there are untouched.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"step-{step:06d}"
+    target = checkpoint_path(folder, step)
     aside = folder / f"{_ASIDE}{target.name}-{os.getpid()}"
     try:
         aside.mkdir()
@@ -204,6 +204,11 @@ def remove_leftovers(folder: Path) -> None:
     """Remove what an interrupted save has left aside."""
     for path in folder.glob(f"{_ASIDE}*"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Return where the checkpoint of a step is, or would be."""
+    return folder / f"step-{step:06d}"
 
 
 def step_of(path: Path) -> int:

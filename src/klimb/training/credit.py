@@ -1,5 +1,6 @@
 """From one reward a response to an advantage a token, with the critic where there is one."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from klimb.experience import Batch, generalised_advantages, rewards_to_go, token_rewards, whitened
 from klimb.policies import Policy
 from klimb.training.critic import Critic
-from klimb.training.minibatches import micro_batches_for, score_batch
+from klimb.training.minibatches import for_each_portion, score_batch
 from klimb.training.settings import CreditSettings, MicroBatchTokens
 
 
@@ -72,9 +73,12 @@ def _compute_features(
 ) -> Float[Tensor, "tokens features"]:
     """Return the state that each counted token was predicted from, in the order of the mask."""
     features: dict[int, Tensor] = {}
-    for rows in micro_batches_for(policy, batch, range(len(batch)), max_tokens=max_tokens):
+
+    def read(rows: Sequence[int]) -> None:
         part = batch.select(rows).to(policy.device)
         states = policy.predicting_states(part.prompts, part.prompt_index, part.response_ids, part.mask).cpu()
         lengths = [int(count) for count in part.mask.sum(dim=1)]
-        features |= dict(zip(rows, states.split(lengths), strict=True))
+        features.update(zip(rows, states.split(lengths), strict=True))
+
+    for_each_portion(policy, batch, max_tokens=max_tokens, work=read)
     return torch.cat([features[row] for row in range(len(batch))])

@@ -59,6 +59,7 @@ MAY_DIFFER: Mapping[str, str] = {
     "policy.trained_weights": "the checkpoint holds every weight that is trained, and puts it in their place",
     "optimizer.learning_rate": STEERING,
     "guard*": STEERING,
+    "early_stopping*": LENGTH,
     "checkpoints.*": PLACE,
     "evaluation.every_*": "when it is evaluated, not how",
     "evaluation.at_ends": "when it is evaluated, not how",
@@ -404,6 +405,7 @@ NOT_THE_POLICY = (
     "activation_checkpointing",
     "has_given_adapter",
     "notes",
+    "pass_limit",
 )
 """Fields of a policy that change no number but for rounding, or are described by their content."""
 

@@ -54,6 +54,7 @@ def iterate(state: RunState, actors: RolloutWorker, objective: Loss, settings: L
         metrics |= _update(state, objective, used, gathered, settings)
     _keep_for_replay(state, gathered.fresh, settings)
     metrics |= _describe_standing(state)
+    metrics["num_out_of_memory"] = float(state.policy.pass_limit.num_out_of_memory)
     metrics["step_seconds"] = time.monotonic() - started
     metrics["tokens_per_second"] = metrics["num_tokens_sampled"] / metrics["step_seconds"]
     state.num_tokens_generated += int(metrics["num_tokens_sampled"])

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ import torch
 from klimb.divergences.names import SlopeAtReference
 from klimb.errors import Interrupted
 from klimb.experience import Sample, SamplingSettings
-from klimb.findings.evaluations import EvaluationRecord, Progress
+from klimb.findings.evaluations import BestPoint, EvaluationRecord, Progress
 from klimb.losses import Corrected, Loss, Objective, slope_at_reference
 from klimb.policies import Policy
 from klimb.samplers import Sampler
 from klimb.tasks import Problem
+from klimb.training.best import find_best
 from klimb.training.callbacks import Callbacks, RunningRun
 from klimb.training.checkpoints import (
     CheckpointContent,
@@ -152,8 +154,9 @@ class TrainResult:
         progress: the same with tokens and seconds.
         metrics: of the last step; empty when no step was left to do.
         checkpoint: the newest one; None when none was written.
-        ending: why the guard or a callback ended it, in words; empty when none did.
+        ending: why the guard, early stopping or a callback ended it, in words; empty when none did.
         save: save the state after the last step; there for a run that ended without a checkpoint of it.
+        best: the best point by `checkpoints.best_metric`; None where none is watched.
     """
 
     num_steps: int
@@ -162,6 +165,12 @@ class TrainResult:
     checkpoint: Path | None
     ending: str = ""
     save: Callable[[], object] | None = field(default=None, repr=False, compare=False)
+    best: BestPoint | None = None
+
+    @property
+    def model_progress(self) -> Progress:
+        """Where the run stood at the policy that it leaves."""
+        return self.best.progress if self.best is not None and self.best.is_model else self.progress
 
     @contextmanager
     def saved_if_it_fails(self) -> Generator[None]:
@@ -404,7 +413,7 @@ def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest) -> Tra
         if is_over:
             guard_end(state)
         # Due at its time, and after a save that failed at every step until one succeeds.
-        is_due = state.step // every > saved_at // every or is_good_point(state)
+        is_due = state.step // every > saved_at // every or is_good_point(state) or state.watches.is_best(state.step)
         if is_due or (is_over and settings.checkpoints.at_end) or stop.signal_number is not None:
             path = _save(run, state, log)
             checkpoint, saved_at = (checkpoint, saved_at) if path is None else (path, state.step)
@@ -417,9 +426,13 @@ def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest) -> Tra
         )
     _keep(state, log)
     run.callbacks.call("on_end", metrics)
-    save = None if saved_at == state.step else lambda: _save_after(run, state)
-    ending = guard_ending(state) or run.callbacks.ending
-    return TrainResult(state.step, _progress(state), metrics, checkpoint, ending, save)
+    save = None
+    if saved_at < state.step:
+        state.rescue.hold()  # the policy may be put to its best point now
+        save = partial(_save_after, run, state)
+    best = find_best(state, settings.checkpoints)
+    ending = guard_ending(state) or state.watches.ending or run.callbacks.ending
+    return TrainResult(state.step, _progress(state), metrics, checkpoint, ending, save, best)
 
 
 def _goes_on(run: _Run, state: RunState) -> bool:
@@ -431,6 +444,7 @@ def _goes_on(run: _Run, state: RunState) -> bool:
         and state.clock.seconds() + seconds_of_end(state) < settings.training.max_seconds
         and not guard_ending(state)
         and not run.callbacks.ending
+        and not state.watches.ending
     )
 
 
@@ -459,6 +473,7 @@ def _record_step(
     _write_rollouts(run, state, iteration)
     # Last, since it may put another policy in the place of the one that the numbers above are of.
     metrics |= guard_step(state, iteration.samples)
+    state.watches.observe(state.step, metrics)
     log.write(metrics)
     _keep(state, log)
     if run.on_step is not None:
@@ -486,10 +501,11 @@ def _save(run: _Run, state: RunState, log: MetricsLog) -> Path | None:
     try:
         state.writes.catch_up()
         content = capture(state, metrics_bytes=log.flush_to_disk())
-        spare = () if state.quality is None else state.quality.protected
+        spare = {*state.watches.steps_to_keep, *(() if state.quality is None else state.quality.protected)}
         path = save_checkpoint(run.checkpoints, state.step, content, keep=run.settings.checkpoints.keep, spare=spare)
         note_saved(run.folder)
     except OSError as error:
+        state.watches.forget(state.step)
         if state.quality is not None:
             state.quality.forget(state.step)
         logger.error(

@@ -1,17 +1,21 @@
 """Which rows of a batch go through the optimizer together, and which through the model together.
 
+A pass that runs out of memory is taken again over portions of half its tokens, and so are all that come after it.
 Log-probabilities of samples under the present weights, without gradient.
 """
 
 import itertools
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from klimb.experience import Batch, Sample, collate
-from klimb.policies import Policy
+from klimb.policies import DoesNotFitError, Policy, free_memory, is_out_of_memory
 from klimb.training.settings import MicroBatchTokens
 
 CPU_TOKENS, CPU_TOKENS_PER_THREAD, GPU_TOKENS = 1024, 256, 8192
@@ -53,15 +57,20 @@ def minibatches(batch: Batch, *, num_minibatches: int, generator: torch.Generato
 def micro_batches_for(
     policy: Policy, batch: Batch, rows: Sequence[int], *, max_tokens: MicroBatchTokens
 ) -> list[list[int]]:
-    """Return the `micro_batches` of these rows that suit the policy and its device."""
+    """Return the `micro_batches` of these rows that suit the policy, its device and what fits into its memory."""
     padded, at_once = not policy.packs_rows, tokens_at_once(max_tokens, policy.device)
+    limit = policy.pass_limit.most_tokens
+    if limit is not None:
+        at_once = min(at_once, limit)
     if max_tokens == "auto":
-        return _whole_groups(batch, rows, at_once=at_once, padded=padded)
+        return _whole_groups(batch, rows, at_once=at_once, padded=padded, limit=limit)
     return micro_batches(batch, rows, max_tokens=at_once, padded=padded)
 
 
-def _whole_groups(batch: Batch, rows: Sequence[int], *, at_once: int, padded: bool) -> list[list[int]]:
-    most = at_once if padded else LARGEST_GROUP * at_once
+def _whole_groups(
+    batch: Batch, rows: Sequence[int], *, at_once: int, padded: bool, limit: int | None
+) -> list[list[int]]:
+    most = at_once if padded or limit is not None else LARGEST_GROUP * at_once
     sizes, portions = _Sizes(batch, padded=padded), list[list[int]]()
     for family in sizes.families(rows):
         if sizes.of(family) > most:
@@ -69,7 +78,8 @@ def _whole_groups(batch: Batch, rows: Sequence[int], *, at_once: int, padded: bo
             continue
         last = portions[-1] if portions else []
         # Joined if what is then too much is less than what is missing now.
-        if last and sizes.of([*last, *family]) - at_once < at_once - sizes.of(last):
+        joined = sizes.of([*last, *family])
+        if last and joined - at_once < at_once - sizes.of(last) and (limit is None or joined <= limit):
             portions[-1] = [*last, *family]
         else:
             portions.append(family)
@@ -129,14 +139,85 @@ class _Sizes:
         return max(lengths) * len(lengths) if self._padded else sum(lengths)
 
 
+logger = logging.getLogger(__name__)
+
+
+Result = TypeVar("Result")
+
+
+def try_pass(policy: Policy, batch: Batch, rows: Sequence[int], work: Callable[[], Result]) -> Result | None:
+    """Return what `work`, one pass over these rows, gives; None if it ran out of memory.
+
+    Then passes have half as many tokens from now on, for the rest of the run, and memory is free for another try.
+
+    Raises:
+        DoesNotFitError: it was a single row.
+    """
+    try:
+        return work()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).partition("\n")[0] or type(error).__name__
+    # Not inside of `except`: until there the traceback holds all that the pass had made.
+    free_memory()
+    _halve(policy, batch, rows, reason)
+    return None
+
+
+def _halve(policy: Policy, batch: Batch, rows: Sequence[int], reason: str) -> None:
+    limit, num_tokens = policy.pass_limit, _Sizes(batch, padded=not policy.packs_rows).of(rows)
+    limit.num_out_of_memory += 1
+    if len(rows) == 1:
+        raise DoesNotFitError(
+            f"one response with its prompt, {num_tokens} tokens, does not fit into memory ({reason}). Lower "
+            "sampling.max_new_tokens, set model.activation_checkpointing = 'always' or model.lora.rank, take a smaller "
+            "model, or free memory of the device"
+        )
+    limit.most_tokens = max(1, num_tokens // 2)
+    logger.warning(
+        "a pass of %d tokens ran out of memory (%s); from now on passes have at most %d, with the same gradient. "
+        "training.micro_batch_tokens = %d avoids the attempt",
+        num_tokens,
+        reason,
+        limit.most_tokens,
+        limit.most_tokens,
+    )
+
+
+def for_each_portion(
+    policy: Policy,
+    batch: Batch,
+    *,
+    max_tokens: MicroBatchTokens,
+    work: Callable[[Sequence[int]], None],
+) -> None:
+    """Call `work` on portions of all rows; where one does not fit, on smaller ones of those that are left."""
+    left = list(range(len(batch)))
+    while left:
+        for rows in micro_batches_for(policy, batch, left, max_tokens=max_tokens):
+            if not try_pass(policy, batch, rows, partial(_complete, work, rows)):
+                break
+            done = set(rows)
+            left = [row for row in left if row not in done]
+
+
+def _complete(work: Callable[[Sequence[int]], None], rows: Sequence[int]) -> bool:
+    work(rows)
+    return True
+
+
 @torch.no_grad()
 def score_batch(policy: Policy, batch: Batch, *, max_tokens: MicroBatchTokens) -> Float[Tensor, "batch time"]:
     """Return the log π of the batch's tokens under the present weights, without gradient, on the batch's own shape."""
     log_pi = torch.zeros(batch.mask.shape)
-    for rows in micro_batches_for(policy, batch, range(len(batch)), max_tokens=max_tokens):
+
+    def score(rows: Sequence[int]) -> None:
         part = batch.select(rows).to(policy.device)
         scored = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask)
-        log_pi[rows, : part.mask.shape[1]] = scored.log_pi.float().cpu()
+        log_pi[list(rows), : part.mask.shape[1]] = scored.log_pi.float().cpu()
+
+    for_each_portion(policy, batch, max_tokens=max_tokens, work=score)
     return log_pi
 
 
@@ -147,9 +228,12 @@ def score_samples(
     """Log-probability in nats of each response token under the policy, at its temperature; one tuple a sample."""
     batch = collate(samples, allow_absent_log_mu=True)
     scored: dict[int, tuple[float, ...]] = {}
-    for rows in micro_batches_for(policy, batch, range(len(samples)), max_tokens=max_tokens):
+
+    def score(rows: Sequence[int]) -> None:
         part = batch.select(rows).to(policy.device)
         log_pi = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask).log_pi.tolist()
         for row, values in zip(rows, log_pi, strict=True):
             scored[row] = tuple(values[: len(samples[row].response_ids)])
+
+    for_each_portion(policy, batch, max_tokens=max_tokens, work=score)
     return [scored[row] for row in range(len(samples))]

@@ -31,7 +31,7 @@ class Optimizer:
     """Steps named parameters, and moves them between the point of sampling and the point of gradients.
 
     Attributes:
-        num_steps: steps taken so far; with it grow the warm-up and the version of the policy.
+        num_steps: steps taken so far; with it go warm-up, schedule and the version of the policy.
         rate_factor: on the learning rate of all steps to come; 1 at the start.
     """
 
@@ -45,10 +45,9 @@ class Optimizer:
         """Take the parameters over; `before_change` is called each time before they or the optimizer's state change."""
         if not parameters:
             raise ValueError("the policy has no trainable parameter; unfreeze some, or load it with LoRA")
-        if settings.warmup_steps == "auto":
-            raise ValueError("warmup_steps is 'auto', and an optimizer does not know how long a run is; give a number")
+        settings.rate_fraction(0)
+        assert settings.warmup_steps != "auto"
         self.settings = settings
-        self._warmup_steps = settings.warmup_steps
         self.num_steps = 0
         self.rate_factor = 1.0
         self._before_change = before_change
@@ -58,9 +57,8 @@ class Optimizer:
 
     @property
     def learning_rate(self) -> float:
-        """Of the step that comes next, warm-up included."""
-        warm = min(1.0, (self.num_steps + 1) / max(1, self._warmup_steps))
-        return self.settings.learning_rate * self.rate_factor * warm
+        """Of the step that comes next, by warm-up and schedule."""
+        return self.settings.learning_rate * self.rate_factor * self.settings.rate_fraction(self.num_steps)
 
     @contextmanager
     def gradient_point(self) -> Generator[None]:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from klimb.errors import ConfigError
 from klimb.experience import replace_atomically
-from klimb.findings.evaluations import EvaluationRecord, evaluation_of
+from klimb.findings.evaluations import BestPoint, EvaluationRecord, evaluation_of
 from klimb.findings.run.record import RunRecord
 from klimb.training.json_lines import Line, describe_faults, read_lines, read_sound_lines
 from klimb.training.run_format import check_format
@@ -333,7 +333,13 @@ def read_evaluations(path: Path) -> list[EvaluationRecord]:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """What a run leaves behind for those who report it; `checkpoints` says which it has kept, in words."""
+    """What a run leaves behind for those who report it.
+
+    Attributes:
+        checkpoints: which it has kept, in words.
+        ending: why it ended before its last step by itself, in words; empty where it did not.
+        best: the best point by `checkpoints.best_metric`; None where none is watched.
+    """
 
     folder: RunFolder
     task_name: str
@@ -342,6 +348,8 @@ class Finished:
     num_steps: int
     total_seconds: float
     checkpoints: str = ""
+    ending: str = ""
+    best: BestPoint | None = None
 
 
 def flat_settings(tables: Mapping[str, object], *, above: str = "") -> dict[str, str | int | float | bool]:

@@ -25,6 +25,7 @@ from klimb.training.sources.offline import OfflineSource
 from klimb.training.sources.replay import DelayQueue, ReplayBuffer
 from klimb.training.streams import derive_seed, open_stream
 from klimb.training.update import NonFiniteGuard
+from klimb.training.watches import Watches
 
 PURPOSES = ("sampling", "rewards", "minibatches", "replay")
 
@@ -52,6 +53,7 @@ class RunState:
         quality: watches what the model could do before; None when nothing is watched.
         rescue: the last complete step, while the next one changes all this.
         writes: what the disk has refused so far.
+        watches: the best of the metrics that the best checkpoint and early stopping go by.
     """
 
     policy: Policy
@@ -72,6 +74,7 @@ class RunState:
     notices: Notices = field(default_factory=Notices)
     rescue: Rescue = field(default_factory=Rescue)
     writes: LateWrites = field(default_factory=LateWrites)
+    watches: Watches = field(default_factory=Watches)
     step: int = 0
     num_tokens_generated: int = 0
     elapsed_seconds: float = 0.0
@@ -113,6 +116,7 @@ def fresh_state(
         clock=clock or RunClock(),
         rescue=rescue,
         writes=writes,
+        watches=Watches.of(settings),
     )
 
 
@@ -155,6 +159,8 @@ def capture(state: RunState, *, metrics_bytes: int) -> CheckpointContent:
         "logs": {logged.source: logged.state() for logged in state.logs},
         "num_skipped_in_a_row": state.guard.num_in_a_row,
         "quality": None if state.quality is None else state.quality.state(),
+        "watches": state.watches.state(),
+        "pass_limit": state.policy.pass_limit.state(),
         "metrics_bytes": metrics_bytes,
         "identity": dict(state.identity),
         "environment": environment(state.policy),
@@ -180,11 +186,22 @@ def restore(state: RunState, content: CheckpointContent) -> int:
     state.guard.num_in_a_row = int(numbers["num_skipped_in_a_row"])
     if state.quality is not None and numbers["quality"] is not None:
         state.quality.load_state(numbers["quality"])
+    if "pass_limit" in numbers and _has_the_same_memory(state, numbers):
+        state.policy.pass_limit.load_state(numbers["pass_limit"])
+    state.watches.load_state(numbers.get("watches", {}), checkpoints=state.folder / "checkpoints")
     state.step = int(numbers["step"])
     state.num_tokens_generated = int(numbers["num_tokens_generated"])
     state.elapsed_seconds = float(numbers["elapsed_seconds"])
     state.clock.continue_from(float(numbers["total_seconds"]))
     return int(numbers["metrics_bytes"])
+
+
+def _has_the_same_memory(state: RunState, numbers: Mapping[str, Any]) -> bool:
+    """Whether what was learnt of what fits still holds: the same device, and the settings that say how much goes in."""
+    if numbers["environment"]["device"] != state.policy.device.type:
+        return False
+    keys = ("training.micro_batch_tokens", "sampling.max_batch", "model.activation_checkpointing")
+    return all(numbers["identity"].get(key) == state.identity.get(key) for key in keys)
 
 
 def roll_back(state: RunState, content: CheckpointContent) -> None:
@@ -193,7 +210,7 @@ def roll_back(state: RunState, content: CheckpointContent) -> None:
     The kept rollouts go back with the optimizer, whose steps their age is counted in.
     """
     tensors, numbers = content.tensors, content.numbers
-    _copy_weights(tensors["weights"], state.policy.trainable())
+    copy_weights(tensors["weights"], state.policy.trainable())
     state.optimizer.load_state(tensors.get("optimizer", {}), numbers["optimizer"])
     state.reference.load_state(dict(tensors.get("reference", {})), numbers["reference"])
     if state.critic is not None:
@@ -204,7 +221,12 @@ def roll_back(state: RunState, content: CheckpointContent) -> None:
 
 
 @torch.no_grad()
-def _copy_weights(saved: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
+def copy_weights(saved: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
+    """Put saved weights in the place of the parameters.
+
+    Raises:
+        CheckpointError: they are of another model.
+    """
     wrong = sorted({*saved} ^ {*parameters}) or [
         name for name, parameter in parameters.items() if saved[name].shape != parameter.shape
     ]

@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from klimb.findings.metrics.of_losses import CLIP_FRACTIONS
 from klimb.losses import Inputs, Loss
 from klimb.policies import Policy, gradients_in_place
 from klimb.training.late_writes import LateWrites
-from klimb.training.minibatches import micro_batches_for, minibatches, score_batch
+from klimb.training.minibatches import micro_batches_for, minibatches, score_batch, try_pass
 from klimb.training.optimizers import Optimizer
 from klimb.training.settings import ESS_METRICS, EssScaling, MicroBatchTokens, TrainingSettings
 
@@ -52,30 +53,27 @@ def optimizer_step(
     """Take one step on a minibatch; call it at the gradient point.
 
     `micro_batch_tokens` prompt and response tokens go through the model at once, with their padding where the policy
-    does not pack rows: it changes memory and speed, the gradient stays the same up to rounding.
+    does not pack rows: it changes memory and speed, the gradient stays the same up to rounding (gradient
+    accumulation). A pass that runs out of memory is halved, and the minibatch begun again.
 
     The loss of the minibatch is the sum of those of its micro-batches, each divided by the minibatch's normaliser.
-    With beta = 0, rows whose advantage is exactly 0 have no gradient: they stay in the normaliser and skip the model,
-    and the metrics are then over the other rows. No such row left means no step. A loss or a gradient that is not
-    finite means no step either, and the outcome says so.
+    With beta = 0 and no entropy bonus, rows whose advantage is exactly 0 have no gradient: they stay in the normaliser
+    and skip the model, and the metrics are then over the other rows. No such row left means no step. A loss or a
+    gradient that is not finite means no step either, and the outcome says so.
 
     An objective that needs numbers of the whole minibatch sees it first, which costs one more forward pass.
     """
     if objective.needs_minibatch:
         objective, batch = prepare_minibatch(policy, objective, batch, max_tokens=micro_batch_tokens)
     is_idle = (batch.advantages.reshape(len(batch), -1) == 0).all(dim=1)
-    rows = [row for row in range(len(batch)) if objective.beta > 0 or not bool(is_idle[row])]
+    learns_from_all = objective.beta > 0 or objective.needs_entropy
+    rows = [row for row in range(len(batch)) if learns_from_all or not bool(is_idle[row])]
     if not rows:
         return StepOutcome({}, 0)
-    optimizer.zero_grad()
-    inputs = _make_empty_inputs(objective, batch)
-    loss = 0.0
-    for portion in micro_batches_for(policy, batch, rows, max_tokens=micro_batch_tokens):
-        part_loss = _backward(policy, objective, batch, portion, inputs)
-        loss += part_loss
-        if not math.isfinite(part_loss):
-            optimizer.zero_grad()
-            return StepOutcome({"loss": loss}, int(inputs.mask.sum()), not_finite="loss", inputs=inputs)
+    loss, inputs = _accumulate(policy, optimizer, objective, batch, rows, max_tokens=micro_batch_tokens)
+    if not math.isfinite(loss):
+        optimizer.zero_grad()
+        return StepOutcome({"loss": loss}, int(inputs.mask.sum()), not_finite="loss", inputs=inputs)
     grad_norm = float(nn.utils.clip_grad_norm_(policy.trainable().values(), optimizer.settings.max_grad_norm))
     metrics = {"loss": loss, "grad_norm": grad_norm, "learning_rate": optimizer.learning_rate}
     if not math.isfinite(grad_norm):
@@ -104,6 +102,34 @@ def prepare_minibatch(
     return prepared, replace(batch, advantages=inputs.advantages)
 
 
+def _accumulate(
+    policy: Policy,
+    optimizer: Optimizer,
+    objective: Loss,
+    batch: Batch,
+    rows: Sequence[int],
+    *,
+    max_tokens: MicroBatchTokens,
+) -> tuple[float, Inputs]:
+    """Leave the gradient of these rows in the parameters; return the loss and what the policy says of them.
+
+    It ends where a loss is not finite. Where a pass does not fit into memory, all begins again with smaller ones.
+    """
+    while True:
+        optimizer.zero_grad()
+        inputs, loss, fits = _make_empty_inputs(objective, batch), 0.0, True
+        for portion in micro_batches_for(policy, batch, rows, max_tokens=max_tokens):
+            part_loss = try_pass(policy, batch, portion, partial(_backward, policy, objective, batch, portion, inputs))
+            if part_loss is None:
+                fits = False
+                break
+            loss += part_loss
+            if not math.isfinite(part_loss):
+                break
+        if fits:
+            return loss, inputs
+
+
 def _make_empty_inputs(objective: Loss, batch: Batch) -> Inputs:
     """Return the inputs of a whole minibatch of which nothing went through the policy yet; `_backward` fills them."""
     return Inputs.of(
@@ -120,7 +146,8 @@ def _backward(policy: Policy, objective: Loss, batch: Batch, rows: Sequence[int]
     part = batch.select(rows).to(policy.device)
     with gradients_in_place():
         scored = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask, with_entropy=True)
-        out = objective(Inputs.of(part, scored.log_pi, normalizer=whole.normalizer))
+        entropy = scored.entropy if objective.needs_entropy else None
+        out = objective(Inputs.of(part, scored.log_pi, entropy=entropy, normalizer=whole.normalizer))
         if bool(out.loss.isfinite()):
             out.loss.backward()
     width = part.mask.shape[1]

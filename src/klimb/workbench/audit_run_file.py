@@ -212,9 +212,11 @@ def _of_single_responses(recipe: str, remarks: Remarks) -> dict[str, Any]:
     return {"kind": "batch-soft-value" if kind == "group-soft-value" else "batch-mean", "group_filter": False}
 
 
-def _has_automatic_warmup(run: RunConfig) -> bool:
-    """Whether its warm-up is what the length of a run gives: then a run of another length has another."""
-    return run.optimizer.warmup_steps == automatic_warmup(run.training.num_optimizer_steps)
+def _automatic_steps(run: RunConfig) -> tuple[str, ...]:
+    """Return what of its optimizer is what the length of a run gives: then a run of another length has another."""
+    number = run.training.num_optimizer_steps
+    automatic = {"warmup_steps": automatic_warmup(number), "schedule_steps": number}
+    return tuple(name for name, steps in automatic.items() if getattr(run.optimizer, name) == steps)
 
 
 def _settings(run: RunConfig | None, data: Logged, remarks: Remarks, *, collects: bool) -> Tables:
@@ -230,7 +232,7 @@ def _settings(run: RunConfig | None, data: Logged, remarks: Remarks, *, collects
         "task": {"kind": run.task.kind, **_changed(run.task, but=("kind",))},
         "scoring": _changed(run.scoring),
         "sampling": _sampling_of_run(run.sampling, data, remarks, collects=collects),
-        "optimizer": _changed(run.optimizer, but=("warmup_steps",) if _has_automatic_warmup(run) else ()),
+        "optimizer": _changed(run.optimizer, but=_automatic_steps(run)),
         "evaluation": _changed(run.evaluation),
     }
 

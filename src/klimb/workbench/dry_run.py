@@ -177,7 +177,9 @@ def touched_at_start(session: Session, batch: Batch) -> float | None:
     shares: list[float] = []
     for advantage in (1.0, -1.0):
         part = replace(batch, advantages=torch.full((len(batch),), advantage), log_prox=log_pi)
-        objective, inputs = session.objective, Inputs.of(part, log_pi, groups=part.groups)
+        # The entropy is no matter of the clip, and an objective with a bonus for it wants one.
+        inputs = Inputs.of(part, log_pi, entropy=torch.zeros_like(log_pi), groups=part.groups)
+        objective = session.objective
         if objective.needs_minibatch:
             objective, inputs = objective.prepare(inputs)
         metrics = objective(inputs).metrics

@@ -161,6 +161,12 @@ def summary_of(finished: Finished, config: RunConfig) -> dict[str, Any]:
         "model_path": relative_to_working_directory(finished.folder.model) if config.run.save_model else None,
         "seconds": {"total": round(finished.total_seconds, 1)},
     }
+    if finished.ending:
+        summary["ending"] = finished.ending
+    if finished.best is not None:
+        best = finished.best
+        summary["best"] = {"metric": best.metric, "value": best.value, "step": best.progress.step}
+        summary["model_step"] = best.progress.step if best.is_model else finished.num_steps
     if finished.before is not None and finished.after is not None:
         summary["held_out"] = {
             "count": finished.after.count,
@@ -261,9 +267,11 @@ def _finish(
         console.print(
             f"stopped after step {result.num_steps} of {settings.training.num_steps}: {reason}", highlight=False
         )
+    if result.best is not None:
+        console.print(result.best.in_words(), highlight=False)
     if session.config.run.save_model:
         session.policy.save(folder.model)
-    after = None if before is None else _measure(session, folder, console, when="after", progress=result.progress)
+    after = None if before is None else _measure(session, folder, console, when="after", progress=result.model_progress)
     finished = Finished(
         folder=folder,
         task_name=session.task.name,
@@ -271,6 +279,8 @@ def _finish(
         after=after,
         num_steps=result.num_steps,
         total_seconds=0.0,
+        ending=result.ending,
+        best=result.best,
     )
     if session.config.run.report:
         plot_curves(read_run(folder.path), title=title)

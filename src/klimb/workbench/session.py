@@ -395,9 +395,10 @@ def _objective_in_words(config: RunConfig) -> str:
     if objective.loss == "kto":
         return f"{objective.recipe} · β = {objective.beta:g}"
     ratio = "" if objective.ratio == "recorded" else ", no ratio"
+    bonus = f" · entropy bonus {objective.entropy_bonus:g}" if objective.entropy_bonus else ""
     return (
         f"{objective.recipe} · {objective.divergence}, β = {objective.beta:g} · {objective.estimator}, "
-        f"{objective.level}{ratio} · clip {getattr(objective.clip, 'kind', objective.clip)}"
+        f"{objective.level}{ratio} · clip {getattr(objective.clip, 'kind', objective.clip)}{bonus}"
     )
 
 
@@ -433,9 +434,13 @@ def _batch_in_words(config: RunConfig) -> str:
 
 def _warmup_in_words(section: OptimizerSettings) -> str:
     # The first of so many steps has that share of the learning rate, so 1 is none.
-    if section.warmup_steps in (0, 1):
-        return "from the first step on"
-    return f"after a warm-up of {section.warmup_steps} optimiser steps"
+    warm = "from the first step on"
+    if section.warmup_steps not in (0, 1):
+        warm = f"after a warm-up of {section.warmup_steps} optimiser steps"
+    if section.schedule == "constant":
+        return warm
+    floor = section.min_learning_rate_fraction * section.learning_rate
+    return f"{warm}, then {section.schedule} down to {floor:g} at optimiser step {section.schedule_steps}"
 
 
 def _sources_in_words(session: Session) -> str:

@@ -6,7 +6,7 @@ OPTIMIZER_STEP = (
     Metric(
         name="loss",
         unit="1",
-        formula="the reduced loss",
+        formula="the reduced loss; with `entropy_bonus` = c, c times the mean entropy is taken off it",
         healthy="no meaning with `reinforce`; with `differentiable`, −J up to a constant",
         outside="not finite: the step is skipped",
         panel="Loss",
@@ -26,7 +26,7 @@ OPTIMIZER_STEP = (
     Metric(
         name="learning_rate",
         unit="1",
-        formula="of the step, warm-up and `ess_scaling` included",
+        formula="of the step, warm-up, `schedule` and `ess_scaling` included",
         healthy="as set",
         panel="Learning rate",
         label="learning rate",
@@ -68,6 +68,15 @@ OPTIMIZER_STEP = (
         panel="Trouble",
         label="steps skipped",
         aggregate="sum",
+    ),
+    Metric(
+        name="num_out_of_memory",
+        unit="count",
+        formula="passes through the model, and attempts to sample, that ran out of memory so far; each was halved",
+        healthy="0",
+        outside="slower, the same gradient: set `training.micro_batch_tokens` or `sampling.max_batch` as the log says",
+        panel="Trouble",
+        label="out of memory",
     ),
     Metric(
         name="num_tokens_trained",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         reference_named,
     )
     from klimb.training.settings.sources import SOURCES, ReplaySettings, SourceSettings
+    from klimb.training.settings.watching import EarlyStoppingSettings
 
 __all__ = [
     "ESS_METRICS",
@@ -42,6 +43,7 @@ __all__ = [
     "CloningSettings",
     "CreditSettings",
     "CriticSettings",
+    "EarlyStoppingSettings",
     "EmaReference",
     "EssScaling",
     "EvaluationSettings",

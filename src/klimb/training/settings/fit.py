@@ -86,7 +86,7 @@ def _check_divergence_acts(settings: LoopSettings, objective: ObjectiveSettings,
     """
     advantages, reference = settings.advantages, settings.reference
     learns_nothing = advantages.kind == "zero"
-    if learns_nothing and objective.beta == 0:
+    if learns_nothing and objective.beta == 0 and objective.entropy_bonus == 0:
         raise ValueError("objective.beta is 0 and advantages.kind is 'zero': then nothing is learnt; set beta = 1")
     tapers = objective.bounds_weights and objective.estimator == "reinforce"
     has_no_ratio = objective.ratio == "none"

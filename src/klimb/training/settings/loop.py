@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeVar, get_args
 
 from annotated_types import Ge, Gt, Le
@@ -13,6 +13,7 @@ from klimb.declarations import (
     OrWord,
     Seconds,
     Seed,
+    ShortText,
     configurable,
     require,
     require_known,
@@ -23,9 +24,10 @@ from klimb.policies.settings import require_temperature
 from klimb.tasks.rewards import RewardSettings
 from klimb.training.guard.settings import GuardSettings
 from klimb.training.settings.advantages import AdvantageSettings, CreditSettings, CriticSettings
-from klimb.training.settings.optimizer import OptimizerSettings, automatic_warmup
+from klimb.training.settings.optimizer import OptimizerSettings
 from klimb.training.settings.reference import IterativeReference, ReferenceSettings
 from klimb.training.settings.sources import ReplaySettings, SourceSettings
+from klimb.training.settings.watching import NO_METRIC, EarlyStoppingSettings, Mode, check_metric
 
 OTHERS: tuple[Source, ...] = ("log", "feedback")
 """Sources whose samples other policies drew."""
@@ -59,8 +61,9 @@ class TrainingSettings:
     num_minibatches: Annotated[int, Ge(1), Le(100_000)] = 1
     """Optimiser steps per pass; fewer when there are fewer groups."""
     micro_batch_tokens: MicroBatchTokens = "auto"
-    """Tokens (prompt and answer) that go through the model at once; changes memory and speed, not the result. `auto`
-    takes whole groups, in portions near 1,024 on a CPU (more with many threads) and 8,192 on a GPU."""
+    """Tokens (prompt and answer) that go through the model at once, in gradient accumulation: the gradients of the
+    portions add up to that of the minibatch. It changes memory and speed, not the result. `auto` takes whole groups, in
+    portions near 1,024 on a CPU (more with many threads) and 8,192 on a GPU; one that runs out of memory is halved."""
     max_skipped_steps: CountOrZero = 5
     """The run stops after this many steps in a row with a non-finite loss or gradient."""
     max_seconds: Limit[Seconds] = math.inf
@@ -154,10 +157,33 @@ class CheckpointSettings:
     """Copy what an update is about to change into main memory (weights and optimizer state of what is trained), so that
     an error in the middle of it loses nothing. Without the copy, and where there is no memory for it, such an error
     goes back to the newest checkpoint."""
+    best_metric: ShortText = NO_METRIC
+    """The checkpoint after the best observation of this metric is kept beside the newest, the earlier of two equal
+    ones; `none` keeps none. A metric of evaluations is of the very policy that is saved, one of rollouts of the policy
+    before that step's update."""
+    best_mode: Mode = "max"
+    """Whether more of it is better, or less."""
+    model: Literal["last", "best"] = "last"
+    """Which policy the run ends with, evaluates after the last step and writes as its model. A resume goes on from the
+    last one in any case."""
 
     def __post_init__(self) -> None:
         for name in ("every_steps", "keep", "keep_at_end"):
             require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
+        require_known("best_mode", self.best_mode, get_args(Mode))
+        require_known("checkpoints.model", self.model, ("last", "best"))
+        if self.best_metric != NO_METRIC:
+            check_metric("checkpoints.best_metric", self.best_metric)
+        elif (self.best_mode, self.model) != ("max", "last"):
+            said = "best_mode = 'min'" if self.model == "last" else "model = 'best'"
+            raise ValueError(
+                f"checkpoints.{said} and no checkpoints.best_metric says what is best; set it, to 'evaluation_mean' say"
+            )
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the best checkpoint is kept."""
+        return self.best_metric != NO_METRIC
 
 
 @configurable
@@ -189,7 +215,7 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
-    """One run, in the sections of a run file; a warm-up of `auto` becomes the number of this run's steps.
+    """One run, in the sections of a run file; warm-up and schedule of `auto` become the number of this run's steps.
 
     Attributes:
         seed: of all random numbers; each purpose draws from its own stream.
@@ -199,6 +225,7 @@ class LoopSettings:
         rewards: the several rewards that a score is the sum of, by their names, where it is one of several.
         save_rollouts: keep all that was drawn, as Parquet.
         guard: watches what the model could do before; None watches nothing.
+        early_stopping: ends the run once a metric has stopped getting better; None does not.
         own_parts: `python:module.name` of each part of the user's own -> hash of its source, so that a run is not
             resumed with another.
 
@@ -222,15 +249,15 @@ class LoopSettings:
     rewards: Mapping[str, RewardSettings] = field(default_factory=dict)
     save_rollouts: bool = True
     guard: GuardSettings | None = None
+    early_stopping: EarlyStoppingSettings | None = None
     own_parts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.optimizer.warmup_steps == "auto":
-            number = automatic_warmup(self.training.num_optimizer_steps)
-            object.__setattr__(self, "optimizer", replace(self.optimizer, warmup_steps=number))
+        object.__setattr__(self, "optimizer", self.optimizer.with_steps(self.training.num_optimizer_steps))
         self._check_credit()
         self._check_sources()
         self._check_scales()
+        self._check_watched_metrics()
         check_minibatches(self.training.num_minibatches, self.sampling.num_prompts, "sampling.num_prompts")
         if self.sampling.num_samples == 1 and self.advantages.kind in NEEDS_GROUPS:
             raise ValueError(
@@ -259,6 +286,19 @@ class LoopSettings:
                 f"rewards.{grouped[0]}.scale = 'group' compares the answers to one prompt, but sampling.num_samples is "
                 "1; use at least 2, or scale = 'batch'"
             )
+
+    def _check_watched_metrics(self) -> None:
+        """Return if a metric that is watched can be logged in such a run."""
+        watched = {"checkpoints.best_metric": self.checkpoints.best_metric}
+        if self.early_stopping is not None:
+            watched["early_stopping.metric"] = self.early_stopping.metric
+        for key, name in watched.items():
+            if name.startswith("evaluation_") and not self.evaluation.is_on:
+                raise ValueError(
+                    f"{key} = {name!r}, and there are no evaluations while training; set evaluation.every_steps"
+                )
+            if name.startswith("guard/") and self.guard is None:
+                raise ValueError(f"{key} = {name!r}, and the run has no section [guard], which measures it")
 
     @property
     def is_fresh(self) -> bool:

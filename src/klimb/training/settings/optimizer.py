@@ -3,11 +3,11 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from klimb.declarations import CountOrZero, OwnName, configurable, require_known
+from klimb.declarations import Count, CountOrZero, Fraction, OwnName, configurable, require, require_known
 from klimb.own_parts import is_own
 
 EssScaling = Literal["none", "token", "sequence-mean", "sequence"]
@@ -18,6 +18,12 @@ ESS_METRICS: Mapping[str, str] = {"token": "ess_token", "sequence-mean": "ess_no
 
 
 WarmupSteps = CountOrZero | Literal["auto"]
+
+
+ScheduleKind = Literal["constant", "linear", "cosine"]
+
+
+ScheduleSteps = Count | Literal["auto"]
 
 
 @configurable
@@ -37,6 +43,14 @@ class OptimizerSettings:
     warmup_steps: WarmupSteps = "auto"
     """The step size grows linearly over this many optimiser steps. `auto` is a tenth of the run, at most 10; the run
     keeps that number, also when it is resumed for longer."""
+    schedule: ScheduleKind = "constant"
+    """What the step size does after the warm-up: stay, fall linearly, or fall as half a cosine (learning-rate decay).
+    Schedule-Free has `constant` alone."""
+    schedule_steps: ScheduleSteps = "auto"
+    """The optimiser step, warm-up included, from which on the step size is at its floor. `auto` is the last one of the
+    run; the run keeps that number, also when it is resumed for longer."""
+    min_learning_rate_fraction: Fraction = 0.0
+    """Floor of the schedule, as a share of the learning rate."""
     weight_decay: Annotated[float, Ge(0), Le(10)] = 0.1
     """Decoupled weight decay, multiplied by the learning rate; Schedule-Free applies it at y."""
     decay_vectors: bool = True
@@ -72,6 +86,63 @@ class OptimizerSettings:
         if self.ess_scaling != "none" and self.ess_scaling not in ESS_METRICS:
             raise ValueError(f"unknown ess_scaling {self.ess_scaling!r}; there are none, {', '.join(ESS_METRICS)}")
         _check_warmup(self.warmup_steps)
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        """Return if the schedule is one, and what is said of it acts."""
+        require_known("schedule", self.schedule, get_args(ScheduleKind))
+        floor, steps = self.min_learning_rate_fraction, self.schedule_steps
+        require(0 <= floor <= 1, "min_learning_rate_fraction", floor, "in [0, 1]")
+        if steps != "auto" and (isinstance(steps, str) or steps < 1):
+            raise ValueError(f"schedule_steps must be 'auto' or >= 1, got {steps!r}")
+        if self.schedule == "constant":
+            for name, value, idle in (("schedule_steps", steps, "auto"), ("min_learning_rate_fraction", floor, 0)):
+                if value != idle:
+                    raise ValueError(
+                        f"{name} = {value} does nothing with schedule = 'constant'; set schedule = 'linear' or "
+                        "'cosine', or leave it out"
+                    )
+            return
+        if self.kind == "schedule-free":
+            raise ValueError(
+                f"schedule = {self.schedule!r} with kind = 'schedule-free', which averages its points in the place of "
+                "a schedule; set schedule = 'constant' or kind = 'adamw'"
+            )
+        if isinstance(steps, int) and isinstance(self.warmup_steps, int) and steps < self.warmup_steps:
+            raise ValueError(
+                f"schedule_steps = {steps} ends before the warm-up of warmup_steps = {self.warmup_steps} does; set "
+                "schedule_steps higher, or warmup_steps lower"
+            )
+
+    def with_steps(self, num_optimizer_steps: int) -> "OptimizerSettings":
+        """Return the same with numbers for `auto`, in a run of so many optimiser steps."""
+        given: dict[str, Any] = {}
+        if self.warmup_steps == "auto":
+            given["warmup_steps"] = automatic_warmup(num_optimizer_steps)
+        if self.schedule_steps == "auto" and self.schedule != "constant":
+            given["schedule_steps"] = max(1, num_optimizer_steps)
+        return replace(self, **given) if given else self
+
+    def rate_fraction(self, step: int) -> float:
+        """Return the share of the learning rate at an optimiser step, from 0, by warm-up and schedule.
+
+        The warm-up is (step + 1) / warmup_steps: the first step has a share of the rate already. After it the decay is
+        that of transformers' schedules, with p = (step − warmup_steps) / (schedule_steps − warmup_steps): 1 − p, or
+        (1 + cos πp) / 2, of what lies above the floor.
+
+        Raises:
+            ValueError: a number of steps is `auto`, and these settings do not know how long a run is.
+        """
+        if self.warmup_steps == "auto" or (self.schedule_steps == "auto" and self.schedule != "constant"):
+            name = "warmup_steps" if self.warmup_steps == "auto" else "schedule_steps"
+            raise ValueError(f"{name} is 'auto', and an optimizer does not know how long a run is; give a number")
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        if self.schedule_steps == "auto":
+            return 1.0
+        progress = min(1.0, (step - self.warmup_steps) / max(1, self.schedule_steps - self.warmup_steps))
+        left = 1 - progress if self.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
+        return self.min_learning_rate_fraction + (1 - self.min_learning_rate_fraction) * left
 
 
 def automatic_warmup(num_optimizer_steps: int) -> int:
@@ -98,7 +169,7 @@ class CloningSettings:
     batch_size: Annotated[int, Ge(1), Le(100_000)] = 32
     """Examples per optimiser step."""
     learning_rate: Annotated[float, Gt(0), Le(1)] = 1e-5
-    """Step size; all else of the optimizer is as in its own section."""
+    """Step size after the warm-up, constant; all else of the optimizer is as in its own section."""
     warmup_steps: WarmupSteps = "auto"
     """As optimizer.warmup_steps, and that number if one is given there; `auto` is a tenth of the cloning's steps."""
 
@@ -113,4 +184,11 @@ class CloningSettings:
         """Return the optimizer of the run as it clones so many pairs."""
         steps = self.num_epochs * math.ceil(num_pairs / self.batch_size)
         warmup_steps = automatic_warmup(steps) if self.warmup_steps == "auto" else self.warmup_steps
-        return replace(settings, learning_rate=self.learning_rate, warmup_steps=warmup_steps)
+        return replace(
+            settings,
+            learning_rate=self.learning_rate,
+            warmup_steps=warmup_steps,
+            schedule="constant",
+            schedule_steps="auto",
+            min_learning_rate_fraction=0.0,
+        )

@@ -72,7 +72,7 @@ def _with_tables_for_words(given: Mapping[str, Any]) -> Tables:
 
 
 def _with_warmup(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the same with a number for `auto`, and that of the cloning following a number that was given.
+    """Return the same with numbers for `auto`, and that of the cloning following a number that was given.
 
     What is no table or no count is left for the fields' own checks to report.
     """
@@ -86,9 +86,20 @@ def _with_warmup(given: dict[str, Any]) -> dict[str, Any]:
     counts = [
         training.get(key, getattr(TrainingSettings, key)) for key in ("num_steps", "num_epochs", "num_minibatches")
     ]
-    if warmup == "auto" and all(type(count) is int and count >= 1 for count in counts):
-        filled["optimizer"] = {**optimizer, "warmup_steps": automatic_warmup(math.prod(counts))}
+    if all(type(count) is int and count >= 1 for count in counts):
+        filled["optimizer"] = {**optimizer, **_automatic_steps(optimizer, math.prod(counts))}
     return filled
+
+
+def _automatic_steps(optimizer: Mapping[str, Any], num_optimizer_steps: int) -> Tables:
+    """Return numbers for the `auto` of warm-up and schedule, in a run of so many optimiser steps."""
+    found: Tables = {}
+    if optimizer.get("warmup_steps", "auto") == "auto":
+        found["warmup_steps"] = automatic_warmup(num_optimizer_steps)
+    decays = optimizer.get("schedule", "constant") in ("linear", "cosine")
+    if decays and optimizer.get("schedule_steps", "auto") == "auto":
+        found["schedule_steps"] = num_optimizer_steps
+    return found
 
 
 def _draws_nothing(sources: Any) -> bool:

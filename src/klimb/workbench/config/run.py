@@ -32,6 +32,7 @@ from klimb.training.settings import (
     CheckpointSettings,
     CreditSettings,
     CriticSettings,
+    EarlyStoppingSettings,
     EvaluationSettings,
     LoopSettings,
     OptimizerSettings,
@@ -106,6 +107,8 @@ class RunConfig(BaseModel):
     """How the held-out problems are answered."""
     guard: GuardSettings | None = None
     """Watches what the model could do before; without this section nothing is watched."""
+    early_stopping: EarlyStoppingSettings | None = None
+    """Ends the run once a metric has stopped getting better; without this section nothing does."""
     run: RunSection = RunSection()
     """Where the results go."""
 
@@ -159,6 +162,7 @@ class RunConfig(BaseModel):
             evaluation=narrow(self.evaluation, EvaluationSettings),
             save_rollouts=self.run.save_rollouts,
             guard=self.guard,
+            early_stopping=self.early_stopping,
         )
 
     def chosen_correction(self) -> Correction:
