@@ -24,8 +24,8 @@ from klimb.experience.segments import SAMPLE_SCHEMA, SegmentError, open_segment,
 logger = logging.getLogger(__name__)
 
 
-Migration = Callable[[pa.Table], pa.Table]
-"""From the rows of one schema version to those of the next."""
+Migration = Callable[[Any], Any]
+"""From the `pyarrow.Table` of rows of one schema version to that of the next."""
 
 
 def with_all_sampling_settings(table: pa.Table) -> pa.Table:
@@ -52,7 +52,7 @@ def can_migrate(path: Path, *, migrations: Mapping[int, Migration] = MIGRATIONS)
 
 
 def migrate_folder(
-    folder: Path, *, schema: pa.Schema = SAMPLE_SCHEMA, migrations: Mapping[int, Migration] = MIGRATIONS
+    folder: Path, *, schema: Any = SAMPLE_SCHEMA, migrations: Mapping[int, Migration] = MIGRATIONS
 ) -> int:
     """Bring every older segment of samples in the folder up to date, and return how many there were.
 
@@ -68,14 +68,14 @@ def migrate_folder(
     return len(paths)
 
 
-def is_older(path: Path, schema: pa.Schema = SAMPLE_SCHEMA) -> bool:
+def is_older(path: Path, schema: Any = SAMPLE_SCHEMA) -> bool:
     """Whether this is a segment of samples of an older version than the schema's."""
     kind, version = version_of(path)
     return kind == "samples" and version is not None and version < _latest(schema)
 
 
 def migrate_segment(
-    path: Path, *, schema: pa.Schema = SAMPLE_SCHEMA, migrations: Mapping[int, Migration] = MIGRATIONS
+    path: Path, *, schema: Any = SAMPLE_SCHEMA, migrations: Mapping[int, Migration] = MIGRATIONS
 ) -> None:
     """Rewrite one segment in today's version; its name, order of rows and time of change stay.
 

@@ -198,8 +198,10 @@ class SquaredResidualSettings:
     bounds_weights: ClassVar[bool] = True
     """There are no weights."""
 
-    needs_entropy: ClassVar[bool] = False
-    """There is no entropy bonus."""
+    @property
+    def needs_entropy(self) -> bool:
+        """Whether there is an entropy bonus: there is none."""
+        return False
 
 
 @configurable
@@ -230,8 +232,10 @@ class KtoSettings:
     bounds_weights: ClassVar[bool] = True
     """There are no weights."""
 
-    needs_entropy: ClassVar[bool] = False
-    """There is no entropy bonus."""
+    @property
+    def needs_entropy(self) -> bool:
+        """Whether there is an entropy bonus: there is none."""
+        return False
 
     @property
     def needs_log_mu(self) -> bool:

@@ -228,7 +228,7 @@ def read_identity(folder: Path) -> tuple[dict[str, Any], int]:
             f"back, or begin the run anew with klimb train --resume {folder} --restart"
         ) from None
     check_format(path, found, made_by=content.get("klimb"))
-    return identity, OF_IDENTITY.get(found, found)
+    return identity, OF_IDENTITY[found] if found in OF_IDENTITY else int(found)
 
 
 def with_new_settings(saved: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def check_format(path: Path, found: object, *, made_by: object = None, latest: i
     """
     maker = f"klimb {made_by}" if made_by else "another version of klimb"
     is_number = isinstance(found, int) and not isinstance(found, bool)
-    if is_number and found > latest:
+    if isinstance(found, int) and is_number and found > latest:
         raise ConfigError(
             f"{path} was made by {maker}, in format {found}; this klimb ({__version__}) reads up to {latest}: upgrade "
             "klimb to go on with the run"

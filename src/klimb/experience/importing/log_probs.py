@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from klimb.experience.importing.cells import listed, mapping, number, whole_number
 from klimb.experience.importing.rows import Row, RowError
@@ -65,7 +66,9 @@ def sampling_settings(
     found["top_k"] = max(0, whole_number(found.get("top_k", 0), what="top_k", row=row))  # servers write -1 for all
     limit = whole_number(found.get("max_new_tokens", NO_LIMIT), what="max_new_tokens", row=row)
     least = whole_number(found.get("min_new_tokens", 0), what="min_new_tokens", row=row)
-    stated = {name: found[name] for name in ("temperature", "top_p", "min_p", "repetition_penalty") if name in found}
+    stated: dict[str, Any] = {
+        name: found[name] for name in ("temperature", "top_p", "min_p", "repetition_penalty") if name in found
+    }
     try:
         settings = SamplingSettings(
             **stated, top_k=int(found["top_k"]), max_new_tokens=int(limit), min_new_tokens=int(least)
