@@ -25,7 +25,15 @@ from klimb.ui.text import relative_to_working_directory
 from klimb.workbench.audit_run_file import logged, run_file
 from klimb.workbench.config import RunConfig, build_config, read_config
 from klimb.workbench.evaluation_config import evaluated_task
-from klimb.workbench.log_scoring import Rows, draw_fresh, foreign_ids, read_rows, recorded_temperature, score_rows
+from klimb.workbench.log_scoring import (
+    Rows,
+    draw_fresh,
+    foreign_ids,
+    note_unfit,
+    read_rows,
+    recorded_temperature,
+    score_rows,
+)
 from klimb.workbench.model_path import model_path
 from klimb.workbench.options import AuditOptions
 from klimb.workbench.session import make_task
@@ -267,6 +275,7 @@ def _ask(policy: Policy, samples: Sequence[Sample], request: AuditOptions, *, co
         )
     with console.status(f"scoring with {policy.name}"):
         scored = score_rows(policy, samples, max_samples=request.max_samples, seed=request.seed)
+        notes += note_unfit(policy, samples, max_samples=request.max_samples, seed=request.seed)
     fresh = None
     if request.fresh:
         with console.status(f"drawing {request.fresh} answers"):
