@@ -401,7 +401,11 @@ FAILS_BEFORE = {"sources.log", "sources.feedback"}
 """Keys whose first run is refused: without the share there is nothing to do with a log."""
 
 
-FAILS_AFTER = {"scoring.max_error_fraction", "training.max_skipped_steps"}
+FAILS_AFTER = {
+    "scoring.max_error_fraction",
+    "training.max_skipped_steps",
+    *(key for key in KEYS if key.startswith("task.max_unusable_fraction")),
+}
 """Keys whose second run ends with an error, which is what they are for."""
 
 

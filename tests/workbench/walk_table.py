@@ -62,6 +62,13 @@ DUAL = ("objective.clip=dual",)
 EMA = ("objective.recipe=rpg-urkl", "reference=ema", "objective.beta=0.5")
 ITERATIVE = ("reference.kind=iterative", "objective.beta=0.5", "training.num_steps=3")
 GYM = ("task.kind=reasoning-gym", "task.dataset=chain_sum", "task.num_train=4", "task.num_held_out=3")
+TEMPLATE = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% if thinks %}think{% endif %}{% endfor %}"
+NO_SEVEN = "{% if '7' in messages[-1].content %}{{ raise_exception('no seven') }}{% endif %}"
+SOME_UNUSABLE = (
+    f'model.chat_template="{NO_SEVEN}{TEMPLATE}"',
+    "task.max_unusable_fraction=0.9",
+    "training.num_steps=1",
+)
 FILE = ("task.kind=file", "task.path=sums.jsonl")
 ARITHMETIC = ("task.kind=arithmetic",)
 OWN = ("task.kind=python:walk_parts.letters",)
@@ -109,6 +116,8 @@ KEYS: dict[str, Case] = {
     "model.lora.path": run("adapter", "model.lora.rank=2"),
     "model.lora.rslora": run("true", "model.lora.rank=2"),
     "model.lora.dora": run("true", "model.lora.rank=2"),
+    "model.chat_template": run(f'"{TEMPLATE}"', "training.num_steps=1"),
+    "model.template_arguments": run("{thinks = true}", f'model.chat_template="{TEMPLATE}"', "training.num_steps=1"),
     "model.lora.rank": run("3", "model.lora.rank=2"),
     "model.lora.alpha": run("8.0", "model.lora.rank=2"),
     "model.lora.dropout": Refused("0.1", ("model.lora.rank=2",)),
@@ -126,6 +135,7 @@ KEYS: dict[str, Case] = {
     "task.wording@arithmetic": problems("'{expression} ='", *ARITHMETIC),
     "task.reward@arithmetic": problems("python:walk_rewards.digits", *ARITHMETIC),
     "task.system_prompt@arithmetic": problems("'Be brief.'", *ARITHMETIC),
+    "task.max_unusable_fraction@arithmetic": run("0.0", *ARITHMETIC, *SOME_UNUSABLE),
     "task.dataset@reasoning-gym": problems("products", *GYM),
     "task.parameters@reasoning-gym": problems("{max_terms = 2}", *GYM),
     "task.num_train@reasoning-gym": problems("5", *GYM),
@@ -135,6 +145,7 @@ KEYS: dict[str, Case] = {
     "task.reward@reasoning-gym": problems("python:walk_rewards.digits", *GYM),
     "task.template@reasoning-gym": problems("'Q: {question}'", *GYM),
     "task.system_prompt@reasoning-gym": problems("'Be brief.'", *GYM),
+    "task.max_unusable_fraction@reasoning-gym": run("0.0", *GYM, "task.num_train=20", *SOME_UNUSABLE),
     "task.path@file": problems("more.jsonl", *FILE),
     "task.question@file": problems("other", *FILE),
     "task.answer@file": problems("long", *FILE, "task.reward=exact"),
@@ -145,8 +156,14 @@ KEYS: dict[str, Case] = {
     "task.held_out_path@file": problems("more.jsonl", *FILE),
     "task.held_out_fraction@file": problems("0.5", *FILE),
     "task.seed@file": problems("7", *FILE),
+    "task.few_shot@file": problems("2", *FILE),
+    "task.few_shot_path@file": problems("more.jsonl", *FILE, "task.few_shot=2"),
+    "task.max_unusable_fraction@file": run(
+        "0.0", *FILE, *(each.replace("7", "3") for each in SOME_UNUSABLE), f"{RATED}.digits"
+    ),
     "task.parameters@python:module.name": problems("{count = 3}", *OWN),
     "task.seed@python:module.name": problems("7", *OWN),
+    "task.max_unusable_fraction@python:module.name": run("0.0", *SOME_UNUSABLE),
     "task.reward@python:module.name": problems("python:walk_rewards.digits", *OWN),
     "scoring.truncated": run("as-written", f"{RATED}.judged", "training.num_steps=1"),
     "scoring.timeout_seconds": run("0.05", f"{RATED}.sleeps", "sampling.num_prompts=1", "training.num_minibatches=1"),

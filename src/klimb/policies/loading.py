@@ -17,6 +17,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from klimb.policies.adapters import add_lora, load_lora
+from klimb.policies.chat_templates import apply_chat_settings
 from klimb.policies.exactness import find_exact_scoring
 from klimb.policies.gguf import convert_gguf
 from klimb.policies.llama.packed import can_pack
@@ -215,6 +216,7 @@ def load_model(settings: ModelSettings, *, attention: str = "auto") -> Policy:
         # CPU trains on (1.4 times for the whole step at 40 + 16 tokens, level at 300).
         attention = "eager"
     model, tokenizer = _read(folder, None if attention == "auto" else attention, settings.trust_remote_code)
+    apply_chat_settings(tokenizer, chat_template=settings.chat_template, arguments=settings.template_arguments)
     model.to(placement.device)  # pyright: ignore[reportArgumentType]
     policy = Policy(
         model=_with_adapter(model, settings, folder),

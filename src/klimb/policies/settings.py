@@ -1,7 +1,8 @@
 """What a policy can be told when it is loaded. Read without torch."""
 
+import keyword
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
@@ -10,6 +11,7 @@ from klimb.declarations import (
     FromList,
     InWords,
     Matching,
+    Parameters,
     PathText,
     ShortText,
     configurable,
@@ -84,6 +86,32 @@ def require_temperature(temperature: float | str) -> None:
         raise ValueError(f"the temperature of the policy must be 'auto' or finite and > 0, got {temperature!r}")
 
 
+RESERVED_ARGUMENTS = (
+    *(f"{name}_token" for name in ("bos", "cls", "eos", "mask", "pad", "sep", "unk")),
+    "add_generation_prompt",
+    "chat_template",
+    "continue_final_message",
+    "conversation",
+    "documents",
+    "max_length",
+    "messages",
+    "padding",
+    "return_assistant_tokens_mask",
+    "return_dict",
+    "return_tensors",
+    "tokenize",
+    "tokenizer_kwargs",
+    "tools",
+    "truncation",
+)
+"""Names that a chat template gets from its caller, or that are arguments of the call itself."""
+
+
+def is_template_text(chat_template: str) -> bool:
+    """Return whether this is a template itself, and not the path of a file with one."""
+    return any(mark in chat_template for mark in ("{{", "{%", "{#", "\n"))
+
+
 PolicyTemperature = Annotated[float, Gt(0), Le(100)] | Literal["auto"]
 
 
@@ -106,9 +134,20 @@ class ModelSettings:
     sampling.temperature means that another policy than the trained one explores."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model folder. Leave it off unless you have read that code."""
+    chat_template: Annotated[str, MinLen(1), MaxLen(200_000)] | None = None
+    """Chat template in the place of the tokenizer's: the path of a Jinja file, or the template itself. It is saved with
+    the trained model."""
+    template_arguments: Parameters = field(default_factory=dict)
+    """What the chat template is told by name, such as `{enable_thinking = false}`; written into the template, and so
+    saved with the trained model."""
     lora: LoraSettings | None = None
     """Settings of a low-rank adapter; without this section all weights are trained."""
 
     def __post_init__(self) -> None:
         require_temperature(self.temperature)
+        for name in self.template_arguments:
+            if name in RESERVED_ARGUMENTS:
+                raise ValueError(f"template_arguments.{name}: klimb gives the chat template its {name} itself")
+            if not name.isidentifier() or keyword.iskeyword(name):
+                raise ValueError(f"template_arguments: {name!r} is no name that a chat template could read")
         require_known("activation_checkpointing", self.activation_checkpointing, get_args(ActivationCheckpointing))

@@ -55,6 +55,7 @@ MAY_DIFFER: Mapping[str, str] = {
     "scoring.max_error_fraction": LENGTH,
     "model.device": PORTIONS,
     "model.activation_checkpointing": PORTIONS,
+    "model.chat_template": "the template itself is in policy.tokenizer, which may not change",
     "model.dtype": "what it comes to on this device is policy.compute_dtype, which may not change",
     "policy.trained_weights": "the checkpoint holds every weight that is trained, and puts it in their place",
     "optimizer.learning_rate": STEERING,

@@ -26,7 +26,15 @@ from klimb.workbench.audit_run_file import logged, run_file
 from klimb.workbench.config import RunConfig, build_config, read_config
 from klimb.workbench.config.reading import resolved_tables
 from klimb.workbench.evaluation_config import evaluated_task
-from klimb.workbench.log_scoring import Rows, draw_fresh, foreign_ids, read_rows, recorded_temperature, score_rows
+from klimb.workbench.log_scoring import (
+    Rows,
+    draw_fresh,
+    foreign_ids,
+    note_unfit,
+    read_rows,
+    recorded_temperature,
+    score_rows,
+)
 from klimb.workbench.model_path import model_path
 from klimb.workbench.options import AuditOptions
 from klimb.workbench.run_directory import in_directory_of
@@ -270,6 +278,7 @@ def _ask(policy: Policy, samples: Sequence[Sample], request: AuditOptions, *, co
         )
     with console.status(f"scoring with {policy.name}"):
         scored = score_rows(policy, samples, max_samples=request.max_samples, seed=request.seed)
+        notes += note_unfit(policy, samples, max_samples=request.max_samples, seed=request.seed)
     fresh = None
     if request.fresh:
         with console.status(f"drawing {request.fresh} answers"):

@@ -59,8 +59,9 @@ def evaluation_config(model: str, *, task: str, config: Path | None, overrides: 
         else read_tables(config)
     )
     model_table = tables.get("model", {})
-    # The saved model holds the trained weights: an adapter of the run is already in them.
-    kept = {key: value for key, value in model_table.items() if key not in ("path", "lora")}
+    # The saved model holds the trained weights: an adapter of the run is already in them, and so is its chat template.
+    held = ("path", "lora", "chat_template", "template_arguments") if is_run(path) else ("path", "lora")
+    kept = {key: value for key, value in model_table.items() if key not in held}
     tables["model"] = {**kept, "path": model}
     tables = _without_objects(tables)
     written = config is not None and is_resolved(config)

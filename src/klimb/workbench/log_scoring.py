@@ -162,6 +162,27 @@ def _notes(num_samples: int, num_candidates: int, num_chosen: int, max_samples: 
     return notes
 
 
+def note_unfit(policy: Policy, samples: Sequence[Sample], *, max_samples: int, seed: int) -> list[str]:
+    """Return a note on samples that this model cannot be trained on, of those that `score_rows` leaves aside.
+
+    They have no log_mu; at most `max_samples` are looked at, of whole groups at random.
+    """
+    aside = [row for row, sample in enumerate(samples) if sample.log_mu is None or not sample.response_ids]
+    chosen = chosen_rows(samples, aside, most=max_samples, seed=seed)
+    refused: list[str] = []
+    for row in chosen:
+        try:
+            fit_sample(policy, samples[row])
+        except ValueError as error:
+            refused.append(str(error))
+    if not refused:
+        return []
+    return [
+        f"{len(refused):,} of {len(chosen):,} samples without log μ cannot be trained on with {policy.name}; a run "
+        f"refuses and counts them. The first: {refused[0]}"
+    ]
+
+
 def foreign_ids(policy: Policy, samples: Sequence[Sample]) -> int:
     """Return number of samples that say their token ids belong to another tokenizer than the policy's."""
     mine = policy.fingerprint

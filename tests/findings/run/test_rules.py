@@ -1,5 +1,6 @@
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -413,3 +414,17 @@ def test_a_clip_that_stale_answers_of_the_policy_itself_meet_is_called_stale_dat
     config = with_settings(sampling={"temperature": 0.7}, model={"temperature": "auto"}, sources={"replay": 0.5})
     assert "clip-at-start" not in keys(record(stale, config=config))
     assert "stale-data" in keys(record(stale, config=config))
+
+
+def test_problems_that_could_not_be_asked_are_a_note_with_each_sentence():
+    kept = record({"accuracy": flat(0.5)})
+    told = replace(
+        kept, left_out=("2 of 8 problems cannot be used: a.jsonl:3: too long", "1 of 3 pairs of the warm-up")
+    )
+    assert "problems-left-out" not in keys(kept)
+    finding = only(told, "problems-left-out")
+    assert finding.status == "note"
+    assert finding.evidence.splitlines() == [
+        "2 of 8 problems cannot be used: a.jsonl:3: too long.",
+        "1 of 3 pairs of the warm-up.",
+    ]

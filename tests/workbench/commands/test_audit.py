@@ -18,7 +18,7 @@ from klimb.tasks import arithmetic
 from klimb.ui.pages.files import chosen_path, is_ours, stamped
 from klimb.workbench.auditing import evaluation_prompts, hints, run_audit
 from klimb.workbench.config import RunConfig, build_config, read_tables, save_config
-from klimb.workbench.log_scoring import chosen_rows, draw_fresh, read_rows, score_rows
+from klimb.workbench.log_scoring import chosen_rows, draw_fresh, note_unfit, read_rows, score_rows
 from klimb.workbench.options import AuditOptions
 from klimb.workbench.provenance import new_run_folder
 from klimb.workbench.session import make_task
@@ -173,6 +173,22 @@ def test_rows_that_cannot_be_scored_are_counted_and_the_rest_is_scored(policy, l
     assert [score is not None for score in scored.log_pi] == [False, False, False, True, True]
     assert scored.notes[0] == "1 of 5 samples have no tokens with log μ and were not scored."
     assert scored.notes[1].startswith("2 of 4 chosen samples could not be scored. The first: ")
+
+
+def test_texts_that_a_run_would_refuse_are_counted_and_the_first_is_named(policy, logged: list[Sample]):
+    texts = [
+        replace(sample, prompt_ids=(), response_ids=(), log_mu=None, log_mu_provenance="absent", tokenizer="")
+        for sample in logged[:4]
+    ]
+    assert note_unfit(policy, texts, max_samples=100, seed=0) == []
+    # 19 tokens of the template, 1 of the question and 1 that ends the answer, of the 256 that the model has.
+    question = ({"role": "user", "content": "q"},)
+    over, just = (
+        replace(texts[0], prompt=question, response="a" * length, finish_reason="stop") for length in (236, 235)
+    )
+    (note,) = note_unfit(policy, [over, just, *texts[1:]], max_samples=100, seed=0)
+    assert note.startswith("1 of 5 samples without log μ cannot be trained on")
+    assert f"sample {over.sample_id}: 257 tokens are more than the model's context of 256" in note
 
 
 def test_ids_of_another_tokenizer_are_not_held_against_the_data(place: Path, tiny_model_path: Path, logged):

@@ -1,5 +1,6 @@
 """Scoring gives back the log μ that was recorded, marks it, and refuses what would not be log μ."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -52,6 +53,23 @@ def test_the_old_store_stays_as_it_was(command, samples, tmp_path):
     assert {file: file.read_bytes() for file in (tmp_path / "old").iterdir()} == files
     with pytest.raises(ConfigError, match="already exists"):
         command()
+
+
+def test_a_sample_whose_prompt_the_chat_template_refuses_is_refused_by_reason_and_the_others_are_scored(
+    command, samples, tmp_path, tiny_model_path
+):
+    shutil.copytree(tiny_model_path, tmp_path / "strict")
+    (tmp_path / "strict" / "chat_template.jinja").write_text(
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
+    )
+    plain = [text_only(sample) for sample in samples]
+    led = [replace(each, prompt=({"role": "system", "content": "Hi"}, *each.prompt)) for each in plain[:3]]
+    store_of(tmp_path / "old", [*led, *plain[3:]])
+    said = command("--assume-plain", "--is-logging-model", model=tmp_path / "strict")
+    assert "21 of 24 samples have log_mu" in said
+    assert "refused 3: the prompt cannot be rendered. The first: sample" in said
+    assert "refuses messages of system, user: System role not supported" in said
 
 
 def test_texts_get_ids_and_log_mu(command, samples, tmp_path):

@@ -265,9 +265,9 @@ SOURCES = (
     Metric(
         name="*/num_refused",
         unit="count",
-        formula="samples whose ids are not those of the policy's tokenizer, so far",
+        formula="samples refused so far: of another tokenizer, too long for the model, refused by its chat template",
         healthy="0",
-        outside="the log is of another model: import it as text",
+        outside="the log is of another model: import it as text; the first one is named as it is refused",
     ),
     Metric(
         name="*/num_kept",

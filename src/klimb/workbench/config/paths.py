@@ -6,6 +6,7 @@ from pathlib import Path
 from klimb.errors import ConfigError
 from klimb.own_parts import is_own, source_hash
 from klimb.policies.model_names import check_model_exists
+from klimb.policies.settings import is_template_text
 from klimb.training.run_folder import flat_settings
 from klimb.workbench.config.reading import resolved_tables
 from klimb.workbench.config.run import RunConfig
@@ -35,6 +36,11 @@ def check_paths(config: RunConfig, *, sections: Collection[str] = ()) -> None:
     for key in FILES:
         if key in named and not Path(str(named[key])).is_file():
             raise ConfigError(f"{key} = {named[key]!r}: expected a file, and {_found_instead(str(named[key]))}")
+    template = config.model.chat_template
+    if template is not None and not is_template_text(template) and not Path(template).is_file():
+        raise ConfigError(
+            f"model.chat_template = {template!r}: expected a Jinja file or a template, and {_found_instead(template)}"
+        )
     for key in STORES:
         if key in named and not is_own(str(named[key])) and not Path(str(named[key])).exists():
             found = _found_instead(str(named[key]))
