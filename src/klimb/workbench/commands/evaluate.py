@@ -31,7 +31,7 @@ def evaluate(
     from klimb.workbench.evaluation_config import evaluation_config
 
     run = evaluation_config(model, task=task, config=config, overrides=list(settings))
-    check_paths(run, sections=("task",))
+    check_paths(run, sections=("task", "rewards"))
     from klimb.workbench.evaluating import run_evaluation
 
     run_evaluation(run, console=Console(), output=output)
