@@ -179,6 +179,7 @@ def house_rule(record, thresholds):
 '''
 
 REWARDS = """
+import asyncio
 import time
 
 
@@ -193,6 +194,18 @@ def judged(prompt, response, answer, metadata):
 def sleeps(prompt, response, answer, metadata):
     time.sleep(0.2)
     return float(len(response))
+
+
+waiting = 0
+
+
+async def together(prompt, response, answer, metadata):
+    global waiting
+    waiting += 1
+    there = waiting
+    await asyncio.sleep(0.05)
+    waiting -= 1
+    return float(there)
 
 
 def large(prompt, response, answer, metadata):

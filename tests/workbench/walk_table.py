@@ -53,6 +53,13 @@ FEEDBACK = ("sources.feedback=1.0", "feedback.path=log")
 CLONING = ("cloning.path=pairs.jsonl", "cloning.batch_size=2", "cloning.learning_rate=0.01")
 RATED = "task.reward=python:walk_rewards"
 SLEEPS = (f"{RATED}.sleeps", "scoring.timeout_seconds=5.0")
+SEVERAL = (
+    "rewards.style.reward=python:walk_rewards.digits",
+    "rewards.own.reward=task",
+    "task.kind=arithmetic",
+    "sampling.num_samples=4",
+    "advantages.kind=group-mean",
+)
 PPO = ("objective.recipe=ppo", "critic.learning_rate=0.02")
 TO_GO = ("objective.recipe=reinforce++",)
 KTO = ("objective.recipe=kto",)
@@ -165,9 +172,14 @@ KEYS: dict[str, Case] = {
     "task.seed@python:module.name": problems("7", *OWN),
     "task.max_unusable_fraction@python:module.name": run("0.0", *SOME_UNUSABLE),
     "task.reward@python:module.name": problems("python:walk_rewards.digits", *OWN),
+    "rewards.*.reward": run("python:walk_rewards.judged", *SEVERAL),
+    "rewards.*.weight": run("0.5", *SEVERAL),
+    "rewards.*.scale": run("batch", *SEVERAL),
+    "rewards.*.device": Refused("cpu", SEVERAL),
     "scoring.truncated": run("as-written", f"{RATED}.judged", "training.num_steps=1"),
     "scoring.timeout_seconds": run("0.05", f"{RATED}.sleeps", "sampling.num_prompts=1", "training.num_minibatches=1"),
     "scoring.num_workers": run("2", f"{RATED}.digits", "training.num_steps=1"),
+    "scoring.max_concurrent": run("1", f"{RATED}.together", "training.num_steps=1"),
     "scoring.max_error_fraction": run("0.0", "task.kind=python:walk_parts.failing", "sampling.num_samples=8"),
     "scoring.memory_limit_gigabytes": run("1.0", f"{RATED}.large", "training.num_steps=1"),
     "scoring.overlong.buffer_tokens": run(

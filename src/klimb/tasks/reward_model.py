@@ -29,13 +29,25 @@ LARGEST_LENGTH = 1_000_000
 READ_BYTES = 1 << 24
 
 
+# Not frozen: what a run is does not depend on it, and fields of a frozen dataclass are in the run's identity.
+@dataclass
+class Placement:
+    """Where a reward model is, and where it computes."""
+
+    folder: str
+    device: str = "auto"
+
+    def load(self) -> Classifier:
+        """Return the model, loaded once a process."""
+        return load_classifier(self.folder, self.device)
+
+
 @dataclass(frozen=True)
 class ModelReward:
     """Scores with the classifier in a folder; `content` is the hash of its files, part of what a run is."""
 
-    folder: str
+    placement: Placement
     content: str
-    device: str = "auto"
 
     @staticmethod
     def of_folder(folder: str, *, device: str = "auto", key: str = "reward") -> ModelReward:
@@ -45,7 +57,7 @@ class ModelReward:
             ValueError: it is no folder of a classifier with one label, as safetensors, with a chat template.
         """
         check_folder(Path(folder), key=key)
-        return ModelReward(str(Path(folder).absolute()), hash_files(Path(folder)), device)
+        return ModelReward(Placement(str(Path(folder).absolute()), device), hash_files(Path(folder)))
 
     @property
     def batches(self) -> Batches:
@@ -59,7 +71,7 @@ class ModelReward:
 
     def prepare(self) -> None:
         """Load the model."""
-        load_classifier(self.folder, self.device)
+        self.placement.load()
 
     def __call__(self, problem: Problem, response: Response) -> Score:
         """Return the score of one response."""
@@ -69,7 +81,7 @@ class ModelReward:
         self, problems: Sequence[Problem], responses: Sequence[Response], limits: BatchLimits
     ) -> list[Scored]:
         """Return the scores; one without a reward where the text is longer than the model reads."""
-        model = load_classifier(self.folder, self.device)
+        model = self.placement.load()
         texts = [model.text_of(problem, response) for problem, response in zip(problems, responses, strict=True)]
         tokens = [model.tokens_of(text) for text in texts]
         fitting = [number for number, ids in enumerate(tokens) if len(ids) <= model.most_tokens]
@@ -77,7 +89,7 @@ class ModelReward:
         return [self._score(rewards.get(number), len(ids), model) for number, ids in enumerate(tokens)]
 
     def _score(self, reward: float | None, num_tokens: int, model: Classifier) -> Score:
-        name = Path(self.folder).name
+        name = Path(self.placement.folder).name
         if reward is None:
             return Score(
                 reward=None, reason=f"{num_tokens} tokens are more than the {model.most_tokens:g} that {name} reads"
@@ -108,7 +120,7 @@ class Classifier:
         """Return the logit of each sequence, padded to the right; one by one where there is no token to pad with."""
         if not tokens:
             return []
-        if self.tokenizer.pad_token_id is None and len({len(ids) for ids in tokens}) > 1:
+        if self.tokenizer.pad_token_id is None and len(tokens) > 1:
             return [self.logits([ids])[0] for ids in tokens]
         torch = import_module("torch")
         longest = max(map(len, tokens))

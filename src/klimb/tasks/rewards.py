@@ -57,7 +57,8 @@ class RewardSettings:
         require_known("scale", self.scale, get_args(RewardScale))
         if self.device != "auto" and not self.reward.startswith(MODEL_PREFIX):
             raise ValueError(
-                f"device = {self.device!r} is that of a reward model, and reward = {self.reward!r} is none; drop it"
+                f"device = {self.device!r} is that of a reward model, and reward = {self.reward!r} is none; "
+                "leave it out"
             )
         if self.scale != "none" and self.weight == 0:
             raise ValueError(f"scale = {self.scale!r} does nothing with weight = 0; leave one of them out")

@@ -271,6 +271,7 @@ def train(
         needs_log_mu=objective.needs_log_mu,
         advantages=settings.advantages.kind,
         num_prompts=settings.sampling.num_prompts,
+        rewards=settings.rewards,
     )
     policy.temperature = find_temperature(settings, logs, needs_log_mu=objective.needs_log_mu)
     if not are_problems_checked:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from klimb import __version__
 from klimb.errors import Interrupted, RunFailed, is_ours
+from klimb.tasks.shown_text import shown_text
 from klimb.workbench import commands
 from klimb.workbench.streams import protect_streams
 
@@ -50,6 +51,7 @@ def main() -> None:
     """
     protect_streams()
     handler = RichHandler(console=Console(), show_time=False, show_path=False)
+    handler.addFilter(show_what_cannot_be_seen)
     logging.basicConfig(handlers=[handler], format="%(message)s")
     logging.captureWarnings(True)
     # Before transformers is imported, which reads it then.
@@ -77,6 +79,12 @@ def run_command(arguments: list[str]) -> int:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if os.environ.get(TRACEBACK_VARIABLE) or not is_ours(error):
             raise
-        Console(stderr=True).print(Text(f"{error}", style="red"), soft_wrap=True)
+        Console(stderr=True).print(Text(shown_text(f"{error}"), style="red"), soft_wrap=True)
         return USAGE_STATUS
     return 0
+
+
+def show_what_cannot_be_seen(record: logging.LogRecord) -> bool:
+    """Write out control characters in a message: an error of a reward or a name in a log may have brought them."""
+    record.msg, record.args = shown_text(record.getMessage()), None
+    return True

@@ -279,6 +279,7 @@ def make_session(config: RunConfig, *, trains: bool = True) -> Session:
         needs_log_mu=objective.needs_log_mu,
         advantages=config.advantages.kind,
         num_prompts=config.sampling.num_prompts,
+        rewards=config.rewards,
     )
     _check_groups(config, logs)
     policy.temperature = find_temperature(config.loop_settings(), logs, needs_log_mu=objective.needs_log_mu)
@@ -328,6 +329,7 @@ def describe(session: Session) -> list[tuple[str, str]]:
         ("model", f"{session.policy.describe()}; {_sampler_in_words(session)}"),
         *_task_in_words(session),
         *unusable_in_words(session),
+        *([("rewards", words)] if (words := _rewards_in_words(config)) else []),
         ("objective", f"{_objective_in_words(config)} · reference {config.reference.kind}"),
         *([("policy", words)] if (words := _temperature_in_words(session)) else []),
         *([("clip", words)] if (words := clip_in_words(config)) else []),
@@ -384,6 +386,15 @@ def _task_in_words(session: Session) -> list[tuple[str, str]]:
     if config.evaluation.at_ends or make_loop_settings(config).evaluation.is_on:
         return [("evaluated on", f"{task.name} · {len(session.held_out)} held-out problems")]
     return [("evaluated on", "nothing: name a [task], and set evaluation.at_ends = true, to see what was learnt")]
+
+
+def _rewards_in_words(config: RunConfig) -> str:
+    """Return the sum of several rewards; empty where there is one."""
+    scales = {"none": "", "group": " (scaled in its group)", "batch": " (scaled over the batch)"}
+    return " + ".join(
+        f"{settings.weight:g} × {name} = {settings.reward}{scales[settings.scale]}"
+        for name, settings in config.rewards.items()
+    )
 
 
 def _objective_in_words(config: RunConfig) -> str:

@@ -39,6 +39,8 @@ def test_the_row_that_the_faults_are_put_into_is_good():
         ({"reward": "1"}, "the reward is text"),
         ({"reward": [1]}, "the reward is not a number"),
         ({"reward": -11}, "a reward beyond the cap"),
+        ({"reward": 1e308}, "a reward that sums cannot hold"),
+        ({"reward": -1.1e15}, "a reward that sums cannot hold"),
         ({"log_probs": [-0.5]}, "another number of log-probabilities than of tokens"),
         ({"log_probs": [-0.5, 0.1]}, "a log-probability above 0"),
         ({"log_probs": [-0.5, math.inf]}, "a log-probability above 0"),

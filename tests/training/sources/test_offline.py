@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from klimb.experience import Sample, read_samples
+from klimb.experience.store import Store
 from klimb.losses import Objective
 from klimb.policies import Policy, load_policy
+from klimb.tasks import RewardSettings
 from klimb.training import (
     AdvantageSettings,
     CheckpointError,
@@ -310,3 +312,37 @@ def test_a_log_that_changed_since_cannot_be_resumed(tiny_run, tiny_policy, rollo
             logs=fewer,
             resume=True,
         )
+
+
+@pytest.mark.parametrize("reward", [1e308, -1e308, float("nan"), float("inf")])
+def test_a_logged_reward_of_which_no_sum_can_be_made_is_refused_counted_and_left_out(
+    tiny_run, tiny_policy, rollouts, tmp_path: Path, caplog: pytest.LogCaptureFixture, reward: float
+):
+    spoilt = [replace(sample, reward=reward) if index == 0 else sample for index, sample in enumerate(rollouts)]
+    logs = [OfflineSource(Shelf(spoilt), tiny_policy, source="log")]
+    settings = replace(
+        log_settings(tiny_run),
+        training=replace(log_settings(tiny_run).training, num_steps=1),
+        sampling=replace(log_settings(tiny_run).sampling, num_prompts=7),
+    )
+    metrics = tiny_run.run(tiny_policy, tmp_path / "run", settings, logs=logs).metrics
+    assert metrics["log/num_refused"] == 1
+    assert abs(metrics["log/reward_mean"]) < 1e15
+    assert f"its reward {reward:g} is not within ±1e+15" in caplog.text
+
+
+def test_logged_samples_that_do_not_say_their_rewards_cannot_be_scaled_and_are_refused_first(
+    tiny_run, tiny_policy, rollouts, tmp_path: Path
+):
+    rewards = {"style": RewardSettings(reward="task", scale="group")}
+    settings = replace(log_settings(tiny_run), rewards=rewards)
+    said = [
+        replace(sample, metadata={**sample.metadata, "reward/style": "0.5"}) if index else sample
+        for index, sample in enumerate(rollouts)
+    ]
+    store = Store(tmp_path / "store")
+    store.append(said)
+    logs = [OfflineSource(store, tiny_policy, source="log")]
+    with pytest.raises(ValueError, match=r"^1 samples of the log say nothing of rewards\.style: scaling reads"):
+        tiny_run.run(tiny_policy, tmp_path / "run", settings, logs=logs)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()

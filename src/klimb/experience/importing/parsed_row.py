@@ -7,7 +7,7 @@ from hashlib import blake2b
 from klimb.experience.importing.log_probs import checked_log_mu, other_settings, provenance_of, sampling_settings
 from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
-from klimb.experience.samples import FinishReason, Message, Provenance, Sample
+from klimb.experience.samples import MOST_REWARD, FinishReason, Message, Provenance, Sample
 
 WITHOUT_IDS = "log-probabilities without token ids"
 """Note of a sample whose log-probabilities could not be placed; the raw row keeps them."""
@@ -122,6 +122,8 @@ def _check(found: ParsedRow, response_ids: Sequence[int], rules: ImportRules) ->
         raise RowError("no prompt", "an empty prompt has no token that the first one could follow")
     if not found.response and not response_ids:
         raise RowError("no response", "it is empty")
+    if found.reward is not None and abs(found.reward) > MOST_REWARD:
+        raise RowError("a reward that sums cannot hold", f"{found.reward:g} is not within ±{MOST_REWARD:g}")
     if found.reward is not None and abs(found.reward) > rules.max_reward:
         raise RowError("a reward beyond the cap", f"{found.reward:g}, and at most {rules.max_reward:g} was allowed")
     if found.policy_version < 0:

@@ -7,11 +7,13 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from klimb.experience import NEEDS_BATCH, NEEDS_GROUPS, Message, Sample
 from klimb.experience.content import hash_content
+from klimb.experience.samples import MOST_REWARD
 from klimb.policies import Policy
 from klimb.policies.tokenizing import UnusableSample, fit_sample
 from klimb.training.prompts import PromptStream
 from klimb.training.recipes import RECIPES
 from klimb.training.settings import SourceSettings
+from klimb.training.several_rewards import ADVICE, NO_REWARDS, PREFIX, Rewards, is_scaled
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +47,12 @@ class OfflineSource:
     """A source of logged groups.
 
     Text-only samples get token ids from the policy's tokenizer as they are taken; a sample whose ids do not fit the
-    policy, that is longer than its positions, or whose prompt its chat template refuses, is refused and counted, and
-    the first is named in the log.
+    policy, that is longer than its positions, whose prompt its chat template refuses, or whose reward is beyond ±1e15
+    or no number, is refused and counted, and the first is named in the log.
 
     Attributes:
         source: `log` or `feedback`: what its samples are called in a batch.
-        num_refused: samples that the policy could not score so far.
+        num_refused: samples refused so far.
     """
 
     def __init__(
@@ -121,6 +123,21 @@ class OfflineSource:
                 "sampling.num_prompts, or use advantages.kind = 'no-baseline'"
             )
 
+    def check_scalable(self, rewards: Rewards) -> None:
+        """Return if every sample with a reward says what one of these rewards was, where one of them is scaled.
+
+        Raises:
+            ValueError: some do not.
+        """
+        if not is_scaled(rewards):
+            return
+        unsaid = " and ".join(f"metadata['{PREFIX}{name}'] is null" for name in rewards)
+        condition = f"reward is not null and {unsaid}"
+        number = self._store.count(f"({self._where}) and {condition}" if self._where else condition)
+        if number:
+            names = ", ".join(f"rewards.{name}" for name in rewards)
+            raise ValueError(f"{number} samples of the {self.source} say nothing of {names}: {ADVICE}")
+
     def take(self, count: int) -> list[list[Sample]]:
         """Return the next groups; an epoch that ends in between is followed by the next, but no group comes twice."""
         numbers = list(dict.fromkeys(self._stream.take(min(count, self.num_groups))))
@@ -167,12 +184,23 @@ class OfflineSource:
 
     def _fitted(self, sample: Sample) -> Sample | None:
         try:
+            _check_reward(sample)
             return replace(fit_sample(self._policy, sample), source=self.source, log_ref=None)
-        except UnusableSample as error:
+        except (UnusableSample, UnusableReward) as error:
             self.num_refused += 1
             if self.num_refused == 1:
                 logger.warning("%s: refused (counted in %s/num_refused from here on)", error, self.source)
             return None
+
+
+class UnusableReward(ValueError):
+    """A logged reward that no number can be made of."""
+
+
+def _check_reward(sample: Sample) -> None:
+    # Not "larger": what is no number is not within either.
+    if sample.reward is not None and not abs(sample.reward) <= MOST_REWARD:
+        raise UnusableReward(f"sample {sample.sample_id}: its reward {sample.reward:g} is not within ±{MOST_REWARD:g}")
 
 
 def check_logs(
@@ -182,6 +210,7 @@ def check_logs(
     needs_log_mu: bool,
     advantages: str = "no-baseline",
     num_prompts: int = 0,
+    rewards: Rewards = NO_REWARDS,
 ) -> None:
     """Return if every source with a share is there, and the loss and the baseline can use what it holds.
 
@@ -191,10 +220,11 @@ def check_logs(
         needs_log_mu: the loss forms w = π/μ.
         advantages: the kind of the baseline.
         num_prompts: groups of a batch, of which the sources have their shares.
+        rewards: several, of which some may be scaled.
 
     Raises:
-        ValueError: a source has a share and is not there, is there and has none, its samples lack log_mu, or no batch
-            of it has two samples to compare.
+        ValueError: a source has a share and is not there, is there and has none, its samples lack log_mu or the values
+            of the rewards, or no batch of it has two samples to compare.
     """
     given = {logged.source: logged for logged in logs}
     for name in ("log", "feedback"):
@@ -206,3 +236,4 @@ def check_logs(
     for logged in logs:
         logged.check_usable(needs_log_mu=needs_log_mu, usable_recipes=usable)
         logged.check_comparable(advantages, num_groups=sources.num_groups(num_prompts)[logged.source])
+        logged.check_scalable(rewards)

@@ -7,6 +7,7 @@ from klimb.errors import ConfigError
 from klimb.own_parts import is_own, source_hash
 from klimb.policies.model_names import check_model_exists
 from klimb.policies.settings import is_template_text
+from klimb.tasks.reward_model import MODEL_PREFIX, check_folder
 from klimb.training.run_folder import flat_settings
 from klimb.workbench.config.reading import resolved_tables
 from klimb.workbench.config.run import RunConfig
@@ -28,7 +29,7 @@ def check_paths(config: RunConfig, *, sections: Collection[str] = ()) -> None:
 
     Raises:
         ConfigError: one is not, or is a folder where a file is expected; with its key.
-        ValueError: there is no such model.
+        ValueError: there is no such model, or no reward model in its folder.
     """
     check_model_exists(config.model.path)
     tables = resolved_tables(config)
@@ -49,6 +50,8 @@ def check_paths(config: RunConfig, *, sections: Collection[str] = ()) -> None:
     for key, value in (*named.items(), *(("run.callbacks", each) for each in callbacks)):
         if isinstance(value, str) and is_own(value):
             _check_module(key, value)
+        elif key.startswith("rewards.") and str(value).startswith(MODEL_PREFIX):
+            check_folder(Path(str(value).removeprefix(MODEL_PREFIX)), key=key)
 
 
 def _found_instead(path: str) -> str:

@@ -205,7 +205,7 @@ class RunConfig(BaseModel):
         for name in ("overlong", "format"):
             if name in self.rewards and getattr(self.scoring, name) is not None:
                 raise ValueError(
-                    f"rewards.{name}: [scoring.{name}] adds a part of that name to the reward; take another name"
+                    f"rewards.{name}: [scoring.{name}] adds a part of that name to the reward; give this one another"
                 )
         is_read = any(each.reward == TASKS_OWN for each in self.rewards.values())
         if self.rewards and is_own(self.task.reward) and not is_read:
