@@ -47,7 +47,9 @@ def _checkpoints(straight: Path, torn: Path) -> Iterator[str]:
         return
     for stem, tensors in contents[0].tensors.items():
         others = contents[1].tensors[stem]
-        if tensors.keys() != others.keys() or not all(torch.equal(each, others[name]) for name, each in tensors.items()):
+        if tensors.keys() != others.keys() or not all(
+            torch.equal(each, others[name]) for name, each in tensors.items()
+        ):
             yield f"checkpoint: {stem} differs"
     yield from _compare("checkpoint numbers", *(_timeless(content.numbers) for content in contents))
 
@@ -55,7 +57,9 @@ def _checkpoints(straight: Path, torn: Path) -> Iterator[str]:
 def _timeless(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Return a checkpoint's numbers without what the clock decides."""
     kept = {name: value for name, value in numbers.items() if name not in OF_THE_CLOCK}
-    return json.loads(json.dumps(kept), object_hook=lambda table: {k: v for k, v in table.items() if "seconds" not in k})
+    return json.loads(
+        json.dumps(kept), object_hook=lambda table: {k: v for k, v in table.items() if "seconds" not in k}
+    )
 
 
 def _metrics(straight: Path, torn: Path) -> Iterator[str]:

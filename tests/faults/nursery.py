@@ -248,8 +248,7 @@ def run_main() -> int:
 if __name__ == "__main__":
     import torch
 
-    import klimb.workbench.cli
-
+    import_module("klimb.workbench.cli")
     torch.set_num_threads(1)
     order = serve()
     become(order)

@@ -1,12 +1,14 @@
 """The named points of a run, and what goes wrong there. Armed inside the forked process, before its command begins."""
 
-import contextlib
+import builtins
+import ctypes
 import errno
 import functools
+import io
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -29,11 +31,11 @@ class Point:
 
     Attributes:
         place: `module:name`, `module:Class.name`; or `rename:ENDING`, a file or folder that is moved into place.
-        is_in_steps: it is passed in every step, or in those that are even.
+        part: `step`: it is passed in every step, or in those that are even; else in what comes before or after them.
     """
 
     place: str
-    is_in_steps: bool = True
+    part: Literal["before", "step", "after"] = "step"
 
 
 POINTS: Mapping[str, Point] = {
@@ -54,15 +56,15 @@ POINTS: Mapping[str, Point] = {
     "file of a checkpoint": Point("klimb.training.checkpoints:save_file"),
     "manifest of a checkpoint": Point("klimb.training.checkpoints:_sha256"),
     "rename of a checkpoint": Point("rename:checkpoints/step-"),
-    "folder of the run": Point("klimb.workbench.provenance:provenance", is_in_steps=False),
-    "provenance.json": Point("rename:provenance.json", is_in_steps=False),
-    "config.json": Point("rename:config.json", is_in_steps=False),
-    "identity.json": Point("rename:identity.json", is_in_steps=False),
-    "evaluation before": Point("klimb.workbench.run:_measure_before", is_in_steps=False),
-    "model": Point("klimb.policies.policy:Policy.save", is_in_steps=False),
-    "curves": Point("klimb.workbench.run:plot_curves", is_in_steps=False),
-    "summary": Point("rename:summary.json", is_in_steps=False),
-    "report": Point("klimb.workbench.run:report_at_the_end", is_in_steps=False),
+    "folder of the run": Point("klimb.workbench.provenance:provenance", part="before"),
+    "provenance.json": Point("rename:provenance.json", part="before"),
+    "config.json": Point("rename:config.json", part="before"),
+    "identity.json": Point("rename:identity.json", part="before"),
+    "evaluation before": Point("klimb.workbench.run:_measure_before", part="before"),
+    "model": Point("klimb.policies.policy:Policy.save", part="after"),
+    "curves": Point("klimb.workbench.run:plot_curves", part="after"),
+    "summary": Point("rename:summary.json", part="after"),
+    "report": Point("klimb.workbench.run:report_at_the_end", part="after"),
 }
 
 
@@ -77,8 +79,8 @@ def arm(fault: Mapping[str, Any]) -> None:
     """Prepare this process for its fault.
 
     Args:
-        fault: `kind` and what it needs: `kill`, `raise` (point, when, step, error), `half line` (step),
-            `clock` (seconds, at), `file size` (bytes), `deaf`.
+        fault: `kind`, one of `KINDS`, and what it needs: `kill`, `raise` (point, when, step, error), `half file`
+            (file, step), `clock` (seconds, step), `file size` (bytes), `read-only` (step).
     """
     KINDS[fault["kind"]](fault)
 
@@ -90,7 +92,7 @@ def _arm_point(fault: Mapping[str, Any]) -> None:
     is_done: list[bool] = []
 
     def fire(when: When) -> None:
-        if when == fault["when"] and not is_done and (not point.is_in_steps or steps.now == fault["step"]):
+        if when == fault["when"] and not is_done and (point.part != "step" or steps.now == fault["step"]):
             is_done.append(True)
             Path(fault["mark"]).touch()
             act()
@@ -169,20 +171,32 @@ def _watch_renames(ending: str, fire: Callable[[When], None]) -> None:
         setattr(os, name, renamed)
 
 
-def _arm_half_line(fault: Mapping[str, Any]) -> None:
-    """Die when half of a line of metrics.jsonl is written."""
-    owner, name, write = _found("klimb.training.metrics", "MetricsLog.write")
+def _arm_half_file(fault: Mapping[str, Any]) -> None:
+    """Die when half of what goes into a file of this name is written; in this step, where one is given."""
+    steps, real_open = _count_steps(), io.open
 
-    def half(log: Any, metrics: Mapping[str, float]) -> None:
-        path = Path(log._path)
-        before = path.stat().st_size
-        write(log, metrics)
-        if metrics["step"] == fault["step"]:
-            Path(fault["mark"]).touch()
-            os.truncate(path, before + (path.stat().st_size - before) // 2)
-            _kill()
+    def opened(path: Any, mode: str = "r", *more: Any, **named: Any) -> Any:
+        file = real_open(path, mode, *more, **named)
+        if set(mode) & set("wa+") and _is_record(str(path), fault["file"]):
+            real_write = file.write
 
-    setattr(owner, name, half)
+            def write(data: Any) -> int:
+                if fault["step"] is None or steps.now == fault["step"]:
+                    Path(fault["mark"]).touch()
+                    real_write(data[: len(data) // 2])
+                    file.flush()
+                    _kill()
+                return real_write(data)
+
+            file.write = write
+        return file
+
+    io.open = builtins.open = opened
+
+
+def _is_record(path: str, name: str) -> bool:
+    """Tell whether a file, or one that is moved into its place, has this name; the model's config.json is not meant."""
+    return name in path.rpartition("/")[2] and "/model/" not in path
 
 
 def _arm_clock(fault: Mapping[str, Any]) -> None:
@@ -205,6 +219,35 @@ def _arm_file_size(fault: Mapping[str, Any]) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (fault["bytes"], resource.RLIM_INFINITY))
 
 
+def _arm_read_only(fault: Mapping[str, Any]) -> None:
+    """Make all folders of the runs read-only when a step begins; 0: before anything is made."""
+    if os.geteuid() == 0:
+        _obey_permissions()
+    if fault["step"] == 0:
+        Path("runs").mkdir()
+        Path("runs").chmod(0o555)
+        return
+    owner, name, iterate = _found("klimb.training.loop", "iterate")
+
+    @functools.wraps(iterate)
+    def closing(state: Any, *arguments: Any, **named: Any) -> Any:
+        if state.step + 1 == fault["step"]:
+            for path in [path for path in Path("runs").rglob("*") if path.is_dir()]:
+                path.chmod(0o555)
+        return iterate(state, *arguments, **named)
+
+    setattr(owner, name, closing)
+
+
+def _obey_permissions() -> None:
+    """Give up the right of root to write where nobody may."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this process
+    data = (ctypes.c_uint32 * 6)()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.capset(header, data) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
+
+
 def _arm_nothing(fault: Mapping[str, Any]) -> None:
     """Leave the process as it is."""
 
@@ -212,14 +255,9 @@ def _arm_nothing(fault: Mapping[str, Any]) -> None:
 KINDS: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
     "kill": _arm_point,
     "raise": _arm_point,
-    "half line": _arm_half_line,
+    "half file": _arm_half_file,
+    "read-only": _arm_read_only,
     "clock": _arm_clock,
     "file size": _arm_file_size,
     "none": _arm_nothing,
 }
-
-
-@contextlib.contextmanager
-def patience() -> Iterator[None]:
-    """Nothing yet."""
-    yield

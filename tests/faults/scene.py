@@ -8,16 +8,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from klimb.training import read_metrics
 from klimb.training.run_folder import is_run
 from tests.faults.judge import differences
 from tests.faults.nursery import Ended, Nursery
+from tests.faults.promises import Verdict
 from tests.faults.shapes import SHAPES, Stage, begin
 from tests.tiny_model import save_tiny_model
-
-Verdict = Literal["survived", "refused", "told", "LOST"]
 
 MOST_ATTEMPTS = 4
 """To come back after a fault; a run that needs more does not come back."""
@@ -47,8 +46,7 @@ class Outcome:
     """What came of a fault.
 
     Attributes:
-        verdict: `survived`: the run is the undisturbed one. `refused`: with the stated words, and nothing was changed.
-            `told`: it went on, and said what could not be had again. `LOST`: anything else.
+        verdict: as `promises` says.
         note: why, where it is lost; what was said, where it was refused.
     """
 
@@ -64,6 +62,7 @@ class Scene:
         self.nursery = nursery
         self.straight = straight
         self._count = 0
+        self._torn: dict[str, Path] = {}
 
     @contextmanager
     def place(self, shape: str) -> Iterator[Path]:
@@ -87,6 +86,22 @@ class Scene:
             return self.begin(place, shape, fault)
         arguments = ("train", "--resume", str(run.relative_to(place)))
         return self.nursery.run(*arguments, cwd=place, fault=None if fault is None else dict(fault))
+
+    def tear(self, place: Path, shape: str) -> None:
+        """Put a run there that was killed after its fifth step; its checkpoints are of steps 2 and 4."""
+        if shape not in self._torn:
+            kept = self.stage.path / "torn" / f"{id(self):x}-{shape}"
+            self.stage.furnish(kept, shape)
+            fault = {"kind": "kill", "point": "metrics line", "when": "after", "step": 5, "mark": str(kept / "mark")}
+            ended = self.begin(kept, shape, fault)
+            if ended.status != -signal.SIGKILL:
+                raise ChildProcessError(f"the run of shape {shape} was to be killed: {in_short(ended)}")
+            self._torn[shape] = kept / "runs"
+        shutil.copytree(self._torn[shape], place / "runs")
+
+    def finish(self, place: Path, shape: str) -> None:
+        """Put a finished run there."""
+        shutil.copytree(self.straight[shape].run, place / "runs" / "run")
 
     def judge(self, place: Path, shape: str) -> Outcome:
         """Go on until the run is finished, and compare it."""
