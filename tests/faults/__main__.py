@@ -2,6 +2,7 @@
 
 import argparse
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -9,13 +10,14 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 
 from tests.faults.doing import do
-from tests.faults.plan import plan, shapes_of
+from tests.faults.plan import NEEDS, plan, shapes_of
 from tests.faults.scene import Fault, Outcome, Scene, set_up
-from tests.faults.shapes import NUM_STEPS
+from tests.faults.shapes import NUM_STEPS, SHAPES
 
 Done = tuple[Fault, Outcome]
 
@@ -66,15 +68,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=28.0, help="no fault begins later")
-    parser.add_argument("--only", default="", help="kinds, or details, that have these words")
-    parser.add_argument("--shape", default="", help="of the runs, in place of the drawn one")
+    parser.add_argument("--only", default="", help="regular expression of kind and detail")
+    parser.add_argument("--shape", default="", help="of the runs, in place of the drawn one", choices=["", *SHAPES])
     parser.add_argument("--every", type=int, default=1, help="do each N-th fault only")
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     faults = plan(arguments.seed)
-    faults = [fault for fault in faults if arguments.only in f"{fault.kind} · {fault.detail}"]
+    faults = [fault for fault in faults if re.search(arguments.only, f"{fault.kind} · {fault.detail}")]
     if arguments.shape:
-        faults = [fault for fault in faults if fault.shape == arguments.shape]
+        faults = [replace(fault, shape=arguments.shape) for fault in faults if fault.shape not in NEEDS.values()]
     random.Random(arguments.seed).shuffle(faults)  # so that a short campaign has some of all
     faults = faults[:: arguments.every]
     began = time.monotonic()
