@@ -65,7 +65,7 @@ def ending_from(
     return Ending(
         kind="signal" if isinstance(error, Interrupted | KeyboardInterrupt) else "error",
         during=during,
-        reason=f"{reason}; {visible(why_not_saved)}" if why_not_saved else reason,
+        reason=f"{reason}; {shown_text(why_not_saved)}" if why_not_saved else reason,
         step=step,
         is_saved=resumes_from >= step,
         resumes_from=resumes_from,
@@ -75,14 +75,14 @@ def ending_from(
 
 def describe_error(error: BaseException) -> str:
     """Return the error's type and message in one printable line; of other people's code with its place."""
-    message = " ".join(visible(_text_of(error)).split())
+    message = " ".join(shown_text(_text_of(error)).split())
     if len(message) > LONGEST_REASON:
         message = f"{message[:LONGEST_REASON]} …"
     if isinstance(error, Interrupted | KeyboardInterrupt):
         return message or "interrupted"
     frames = [] if is_ours(error) else traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {message}{visible(place)}" if message else f"{type(error).__name__}{place}"
+    return f"{type(error).__name__}: {message}{shown_text(place)}" if message else f"{type(error).__name__}{place}"
 
 
 def say_what_is_saved(ending: Ending) -> str:
@@ -103,17 +103,6 @@ def _text_of(error: BaseException) -> str:
         return ""
 
 
-def visible(text: str) -> str:
-    r"""Return the text with each character that is not printable, but for line breaks and tabs, as an escape.
-
-    >>> visible("a\x1b[31m\u202eb")
-    'a\\x1b[31m\\u202eb'
-    """
-    return "".join(
-        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode() for each in text
-    )
-
-
 def record_ending(folder: Path, ending: Ending, error: BaseException) -> None:
     """Write it into the run's folder and onto the error; a disk that refuses it is reported."""
     if getattr(error, _ATTRIBUTE, None) is None:
@@ -122,7 +111,7 @@ def record_ending(folder: Path, ending: Ending, error: BaseException) -> None:
     try:
         _write(folder / ENDING_FILE, json.dumps(asdict(ending), indent=2, ensure_ascii=False) + "\n")
         if not isinstance(error, Interrupted):
-            _write(folder / TRACEBACK_FILE, visible("".join(traceback.format_exception(error))))
+            _write(folder / TRACEBACK_FILE, shown_text("".join(traceback.format_exception(error))))
     except OSError as refusal:
         logger.error("%s: how the run ended is NOT written down: %s", folder, refusal)
 
