@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from klimb.errors import Interrupted, is_ours
+from klimb.tasks.shown_text import shown_text
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def ending_from(
 
 def describe_error(error: BaseException) -> str:
     """Return the error's type and message in one printable line; of other people's code with its place."""
-    message = " ".join(shown_text(_text_of(error)).split())
+    message = shown_text(" ".join(_text_of(error).split()))
     if len(message) > LONGEST_REASON:
         message = f"{message[:LONGEST_REASON]} …"
     if isinstance(error, Interrupted | KeyboardInterrupt):
