@@ -59,8 +59,9 @@ def _decode(cell: object) -> object:
 
 
 def _are_objects(value: object) -> bool:
-    is_list = isinstance(value, Sequence) and not isinstance(value, str | bytes)
-    return is_list and bool(value) and all(isinstance(entry, Mapping) and "role" in entry for entry in value)
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        return False
+    return bool(value) and all(isinstance(entry, Mapping) and "role" in entry for entry in value)
 
 
 def has_system(messages: Sequence[Message]) -> bool:
