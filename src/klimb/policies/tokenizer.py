@@ -19,6 +19,10 @@ FIRST_PRIVATE_USE, LAST_PRIVATE_USE = 0xE000, 0xF8FF
 """Characters to which Unicode gives no meaning; two of them stand in for control-token text while a template runs."""
 
 
+MOST_ROLES = 8
+"""Roles of a conversation that an error names."""
+
+
 class PromptError(ValueError):
     """Messages that cannot become a prompt of this tokenizer, while others can."""
 
@@ -63,8 +67,14 @@ def _texts(message: Message) -> tuple[str, str]:
 
 def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Texts that the tokenizer turns into a special token, longest first, so that none hides in another."""
+    return _read_control(tokenizer, len(tokenizer), tuple(tokenizer.all_special_tokens))
+
+
+@lru_cache(maxsize=4)
+def _read_control(tokenizer: PreTrainedTokenizerBase, num_tokens: int, special: tuple[str, ...]) -> list[str]:
+    """Return them; number and special tokens are part of the key, so that those added later are not overlooked."""
     added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
+    return sorted({*added, *special}, key=len, reverse=True)
 
 
 def _apply_template(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
@@ -73,9 +83,10 @@ def _apply_template(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Messa
         return str(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True))
     # A template is a program: besides what it raises itself it may raise anything.
     except Exception as error:
-        roles = ", ".join(message["role"] for message in messages)
+        roles = [message["role"] for message in messages]
+        told = ", ".join(roles if len(roles) <= MOST_ROLES else [*roles[:MOST_ROLES], f"… ({len(roles)} messages)"])
         raise PromptError(
-            f"the chat template of {tokenizer.name_or_path!r} refuses messages of {roles}: {_words_of(error)}"
+            f"the chat template of {tokenizer.name_or_path!r} refuses messages of {told}: {_words_of(error)}"
         ) from error
 
 
