@@ -74,7 +74,7 @@ OPTIMIZER_STEP = (
         unit="count",
         formula="passes through the model, and attempts to sample, that ran out of memory so far; each was halved",
         healthy="0",
-        outside="slower, the same gradient: set `training.micro_batch_tokens` or `sampling.max_batch` as the log says",
+        outside="slower, with the same gradient: set `training.micro_batch_tokens` or `sampling.max_batch`",
         panel="Trouble",
         label="out of memory",
     ),
