@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from klimb.experience import Sample, read_samples
+from klimb.experience.feedback import Feedback
 from klimb.experience.store import Store
 from klimb.losses import Objective
 from klimb.policies import Policy, load_policy
@@ -337,12 +338,17 @@ def test_logged_samples_that_do_not_say_their_rewards_cannot_be_scaled_and_are_r
     rewards = {"style": RewardSettings(reward="task", scale="group")}
     settings = replace(log_settings(tiny_run), rewards=rewards)
     said = [
-        replace(sample, metadata={**sample.metadata, "reward/style": "0.5"}) if index else sample
+        replace(
+            sample,
+            metadata={**sample.metadata, "reward/style": repr(sample.reward)} if index else sample.metadata,
+            reward_parts={"style": sample.reward},
+        )
         for index, sample in enumerate(rollouts)
     ]
     store = Store(tmp_path / "store")
     store.append(said)
+    store.append_feedback([Feedback(feedback_id="1", sample_id=said[-1].sample_id, value=9.5)])
     logs = [OfflineSource(store, tiny_policy, source="log")]
-    with pytest.raises(ValueError, match=r"^1 samples of the log say nothing of rewards\.style: scaling reads"):
+    with pytest.raises(ValueError, match=r"^2 samples of the log say nothing of rewards\.style, or were rated"):
         tiny_run.run(tiny_policy, tmp_path / "run", settings, logs=logs)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()

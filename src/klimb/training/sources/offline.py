@@ -124,19 +124,24 @@ class OfflineSource:
             )
 
     def check_scalable(self, rewards: Rewards) -> None:
-        """Return if every sample with a reward says what one of these rewards was, where one of them is scaled.
+        """Return if every sample with a reward says what its rewards were, where one of them is scaled.
 
         Raises:
-            ValueError: some do not.
+            ValueError: some do not, or have another reward than their parts make: people rated them.
         """
         if not is_scaled(rewards):
             return
         unsaid = " and ".join(f"metadata['{PREFIX}{name}'] is null" for name in rewards)
-        condition = f"reward is not null and {unsaid}"
+        parts = "coalesce(list_sum(map_values(reward_parts)), 0)"
+        rated = f"abs(reward - {parts}) > 1e-6 * greatest(1, abs(reward))"
+        condition = f"reward is not null and (({unsaid}) or {rated})"
         number = self._store.count(f"({self._where}) and {condition}" if self._where else condition)
         if number:
             names = ", ".join(f"rewards.{name}" for name in rewards)
-            raise ValueError(f"{number} samples of the {self.source} say nothing of {names}: {ADVICE}")
+            raise ValueError(
+                f"{number} samples of the {self.source} say nothing of {names}, or were rated otherwise by people: "
+                f"{ADVICE}"
+            )
 
     def take(self, count: int) -> list[list[Sample]]:
         """Return the next groups; an epoch that ends in between is followed by the next, but no group comes twice."""
