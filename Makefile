@@ -21,7 +21,7 @@ endif
 
 .DEFAULT_GOAL := help
 CHECKS := check-format check-lint check-types check-layers
-.PHONY: help demo test test-all check $(CHECKS) bench dist format clean
+.PHONY: help demo test test-all check $(CHECKS) bench faults dist format clean
 
 help:
 	@echo "make demo      train the embedded model on arithmetic: about six minutes, no GPU, no downloads but packages"
@@ -29,6 +29,7 @@ help:
 	@echo "make test-all  the same, the slow tests, and coverage"
 	@echo "make check     format, lint, types, layers"
 	@echo "make bench     short benchmarks, TRL beside klimb among them: about $(BENCH_MINUTES) minutes on two quiet cores; docs/performance.md"
+	@echo "make faults    kill, break and damage some hundred small runs, and resume them: at most half an hour on two cores"
 	@echo "make dist      wheel and source distribution, into dist/"
 	@echo "make format    rewrite the files as make check wants them"
 	@echo "make clean     remove .venv and caches; runs/ stays"
@@ -73,6 +74,11 @@ bench: $(READY)
 	@$(BIN)/python -m benchmarks.vs_trl --case short
 	@$(BIN)/python -m benchmarks.vs_trl --learning --steps 8
 	@$(BIN)/python -m benchmarks.scaling --rounds 1 --tokens 16 64 128 --groups 2 8 16
+
+faults: export OMP_WAIT_POLICY := PASSIVE
+faults: export HF_HUB_OFFLINE := 1
+faults: $(READY)
+	@$(BIN)/python -m tests.faults
 
 dist: $(READY)
 	@$(BIN)/python -m build

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 
+from benchmarks.page import fill_page
 from tests.faults.doing import do
 from tests.faults.plan import NEEDS, plan, shapes_of
 from tests.faults.scene import Fault, Outcome, Scene, set_up
@@ -72,6 +73,7 @@ def main() -> int:
     parser.add_argument("--shape", default="", help="of the runs, in place of the drawn one", choices=["", *SHAPES])
     parser.add_argument("--every", type=int, default=1, help="do each N-th fault only")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--page", type=Path, help="write the table into this page, between its marks `campaign`")
     arguments = parser.parse_args()
     faults = plan(arguments.seed)
     faults = [fault for fault in faults if re.search(arguments.only, f"{fault.kind} · {fault.detail}")]
@@ -86,10 +88,12 @@ def main() -> int:
         done = carry_out(scenes, faults, minutes=arguments.minutes)
     finally:
         shutil.rmtree(path, ignore_errors=True)
-    print(table(done))
     left = len(faults) - len(done)
-    print(f"\nseed {arguments.seed}, {len(done)} faults in {(time.monotonic() - began) / 60:.1f} minutes", end="")
-    print(f"; {left} were left out when the time was over" if left else "")
+    told = f"seed {arguments.seed}, {len(done)} faults in {(time.monotonic() - began) / 60:.1f} minutes"
+    told = f"{told}; {left} were left out when the time was over" if left else told
+    print(f"{table(done)}\n\n{told}")
+    if arguments.page is not None:
+        fill_page(arguments.page, "campaign", f"{table(done)}\n\n`python -m tests.faults`: {told}.")
     return 1 if left or any(outcome.verdict == "LOST" for _, outcome in done) else 0
 
 
