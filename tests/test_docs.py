@@ -157,7 +157,8 @@ class ScorerOfParts(LetterCounter):
 
     def score_many(self, problems: Sequence[Problem], responses: Sequence[Response]) -> list[Score]:
         scores = super().score_many(problems, responses)
-        return [replace(score, parts={"letters": score.reward or 0.0}) for score in scores]
+        parts = [{"letters": score.reward or 0.0} for score in scores]
+        return [replace(score, parts=each, values=each) for score, each in zip(scores, parts, strict=True)]
 
 
 class Forgetful:

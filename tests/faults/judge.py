@@ -1,6 +1,7 @@
 """Whether a run that something was done to is the run that it would have been: bit for bit, but for the clock."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,9 @@ OF_THE_RUN = {
     "rollouts", "skipped", "summary.json", "tensorboard",
 }  # fmt: skip
 """What the folder of a finished run may hold. Anything else was left behind."""
+
+PUT_ASIDE = re.compile(r"\.damaged-\d+$")
+"""How a resume names a damaged file that it keeps; it says so in a warning, and the run may hold it."""
 
 
 def differences(straight: Path, torn: Path) -> list[str]:
@@ -114,7 +118,7 @@ def _leftovers(straight: Path, torn: Path) -> Iterator[str]:
         if ".tmp" in path.name:
             yield f"left behind: {path.relative_to(torn)}"
     for path in sorted(torn.iterdir()):
-        if path.name not in OF_THE_RUN and ".tmp" not in path.name:
+        if path.name not in OF_THE_RUN and ".tmp" not in path.name and not PUT_ASIDE.search(path.name):
             yield f"left behind: {path.name}"
     if (torn / "lock").exists() and (torn / "lock").read_text():
         yield "left behind: the lock is held"

@@ -1,4 +1,4 @@
-"""The tables of docs/reliability.md: `python -m tests.faults.page docs/reliability.md` makes that of the promises anew."""
+"""The tables of docs/reliability.md: `python -m tests.faults.page docs/reliability.md` makes the promises anew."""
 
 import sys
 from pathlib import Path

@@ -298,8 +298,8 @@ def test_every_draw_for_training_or_evaluation_is_from_the_twins_x(
         for name, parameter in tiny_policy.trainable().items()
     }
 
-    def instrumented(parameters, settings):
-        optimizer = Optimizer(parameters, settings)
+    def instrumented(parameters, settings, **keywords):
+        optimizer = Optimizer(parameters, settings, **keywords)
         optimizer._inner.register_step_pre_hook(
             lambda *_: [twins[name].step(parameter.grad.double()) for name, parameter in parameters.items()] and None
         )

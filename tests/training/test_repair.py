@@ -14,7 +14,13 @@ from klimb.training import CheckpointError, read_metrics, without_wall_clock
 from klimb.training.evaluation import append_evaluation, summarise_scores
 from klimb.training.identity import write_identity
 from klimb.training.metrics import MetricsLog
-from klimb.training.repair import check_may_begin_again, mend_folder, mend_metrics, remove_behind
+from klimb.training.repair import (
+    check_may_begin_again,
+    mend_folder,
+    mend_metrics,
+    remove_behind,
+    tell_lost_evaluations,
+)
 from klimb.training.run_folder import read_evaluations, read_history, read_run
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
@@ -221,7 +227,7 @@ def test_a_flipped_byte_in_a_segment_is_found_or_changes_nothing(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("steps", "has_saved", "with_folder", "is_finished"),
-    [(3, True, False, False), (3, False, True, False), (20, False, False, False), (3, False, False, True)],
+    [(3, True, False, False), (3, True, True, False), (3, False, False, True)],
 )
 def test_steps_without_the_checkpoint_that_there_was_are_not_begun_anew(
     tmp_path: Path, steps: int, has_saved: bool, with_folder: bool, is_finished: bool
@@ -234,6 +240,34 @@ def test_steps_without_the_checkpoint_that_there_was_are_not_begun_anew(
         (tmp_path / "summary.json").write_text("{}")
     with pytest.raises(CheckpointError, match=rf"holds {steps} steps and no checkpoint .* --restart"):
         check_may_begin_again(tmp_path, every_steps=20)
+
+
+@pytest.mark.parametrize(("steps", "with_folder"), [(20, False), (3, True)])
+def test_an_older_run_did_not_say_that_it_had_saved_and_may_have(tmp_path: Path, steps: int, with_folder: bool):
+    write_steps(tmp_path / "metrics.jsonl", *range(1, steps + 1))
+    (tmp_path / "identity.json").write_text(json.dumps({"format": 1, "identity": {"seed": 0}}))
+    if with_folder:
+        (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(CheckpointError, match=rf"holds {steps} steps and no checkpoint .* --restart"):
+        check_may_begin_again(tmp_path, every_steps=20)
+
+
+def test_steps_of_which_no_checkpoint_was_ever_made_are_done_again(tmp_path: Path, caplog):
+    # A kill while the first one was written, or a disk that refused them all.
+    write_steps(tmp_path / "metrics.jsonl", *range(1, 26))
+    write_identity(tmp_path, {"seed": 0}, has_saved=False)
+    (tmp_path / "checkpoints").mkdir()
+    check_may_begin_again(tmp_path, every_steps=20)
+    assert "stopped after step 25, before its first checkpoint" in caplog.text
+
+
+def test_evaluations_that_the_metrics_know_of_and_the_file_has_lost_are_named(tmp_path: Path, caplog):
+    rows = [{"step": step} | ({"evaluation_mean": 0.5} if step % 2 == 0 else {}) for step in range(1, 8)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    kept = [{"when": "before", "step": 0}, {"when": "during", "step": 4}]
+    (tmp_path / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    tell_lost_evaluations(tmp_path, step=5)
+    assert "lacks the evaluations after step 2: they are lost" in caplog.text
 
 
 def test_rollouts_alone_are_not_wiped_either(tmp_path: Path):

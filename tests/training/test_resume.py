@@ -167,17 +167,17 @@ def test_when_every_checkpoint_is_damaged_nothing_is_thrown_away(tiny_run, fresh
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 2
 
 
-def test_resuming_without_a_checkpoint_begins_again(tiny_run, fresh_policy, tmp_path: Path):
+def test_a_run_that_failed_while_it_was_prepared_is_prepared_again(tiny_run, fresh_policy, tmp_path: Path):
     settings = replace(
         tiny_run.VARIANTS["iterative"], training=replace(tiny_run.VARIANTS["iterative"].training, num_steps=2)
     )
     tiny_run.run(fresh_policy(), tmp_path / "straight", settings)
 
-    def fail(metrics, samples) -> None:
+    def fail() -> None:
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        tiny_run.run(fresh_policy(), tmp_path / "torn", settings, on_step=fail)
+        tiny_run.run(fresh_policy(), tmp_path / "torn", settings, prepare=fail)
     prepared = []
     tiny_run.run(
         fresh_policy(), tmp_path / "torn", settings, resume=True, prepare=lambda: prepared.append("from the beginning")

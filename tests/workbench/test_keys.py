@@ -107,6 +107,19 @@ def endless(w, is_good, log_pi=None):
     return Clipped(w * float("inf"), ~never, w * 0 + 1, never, never, never)
 
 
+def breaks(groups, settings):
+    class Breaking(torch.optim.SGD):
+        steps = 0
+
+        def step(self, closure=None):
+            self.steps += 1
+            if self.steps == 3:
+                raise RuntimeError("in the middle of an update")
+            return super().step(closure)
+
+    return Breaking(groups, lr=settings.learning_rate)
+
+
 def refreshes(standing):
     return standing.steps_since_refresh >= 6
 
@@ -410,11 +423,12 @@ def test_a_changed_key_shows_in_what_a_run_leaves(key: str, walk: Workplace):
         assert after["status"] == 0, told.err
 
 
-FAILS_BEFORE = {"sources.log", "sources.feedback"}
-"""Keys whose first run is refused: without the share there is nothing to do with a log."""
+FAILS_BEFORE = {"sources.log", "sources.feedback", "checkpoints.rescue"}
+"""Keys whose first run is refused, since without the share there is nothing to do with a log, or breaks."""
 
 
 FAILS_AFTER = {
+    "checkpoints.rescue",
     "scoring.max_error_fraction",
     "training.max_skipped_steps",
     *(key for key in KEYS if key.startswith("task.max_unusable_fraction")),

@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from klimb.training.run_folder import read_metrics, read_run
+from klimb.training.metrics import read_metrics
+from klimb.training.run_folder import read_run
 from klimb.workbench.config import read_config
 from klimb.workbench.session import make_session
 

@@ -201,7 +201,7 @@ def test_totals_are_of_the_run_and_its_time_limit_too(workplace):
 
 
 EVERYTHING = {
-    "model": {"lora": {"rank": 2}},
+    "model": {"lora": {"rank": 2}, "chat_template": "{{ messages }}"},
     "scoring": {"overlong": {"buffer_tokens": 2}, "format": {"pattern": "a"}},
     "sources": {"log": 0.25, "feedback": 0.25},
     "log": {"path": "a"},
@@ -209,6 +209,7 @@ EVERYTHING = {
     "cloning": {"path": "c"},
     "guard": {},
     "objective": {"recipe": "asymre"},
+    "rewards": {"own": {"reward": "task"}},
 }
 
 

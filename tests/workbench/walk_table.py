@@ -342,6 +342,7 @@ KEYS: dict[str, Case] = {
     "checkpoints.keep": run("1", "checkpoints.every_steps=1", "checkpoints.keep_at_end=9"),
     "checkpoints.keep_at_end": run("2", "checkpoints.every_steps=1", "checkpoints.at_end=true"),
     "checkpoints.at_end": run("true"),
+    "checkpoints.rescue": run("false", "optimizer.kind=python:walk_parts.breaks"),
     "checkpoints.best_metric": run("reward_mean"),
     "checkpoints.best_mode": run("min", *KEEPS_BEST),
     "checkpoints.model": run(

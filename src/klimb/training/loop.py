@@ -63,7 +63,7 @@ from klimb.training.iteration import Iteration, iterate, keep_rollouts
 from klimb.training.late_writes import LateWrites
 from klimb.training.locks import run_folder_lock
 from klimb.training.metrics import MetricsLog
-from klimb.training.repair import check_may_begin_again, mend_folder, mend_metrics, remove_behind
+from klimb.training.repair import check_may_begin_again, mend_folder, mend_metrics, remove_behind, tell_lost_evaluations
 from klimb.training.rescue import NothingToSave
 from klimb.training.rollouts import ResponseScorer, RolloutWorker
 from klimb.training.run_format import RUN_FORMAT
@@ -360,6 +360,7 @@ def _start_or_resume(
     remove_behind(run.folder, state.step)
     forget_evaluations_behind(run.folder / "evaluations.jsonl", state.step)
     keep_bytes = mend_metrics(metrics_path, step=state.step, keep_bytes=keep_bytes)
+    tell_lost_evaluations(run.folder, step=state.step)
     guard_start(state, is_new=content is None, is_prepared=prepare is not None)
     return state, MetricsLog(metrics_path, keep_bytes=keep_bytes)
 

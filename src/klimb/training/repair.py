@@ -133,8 +133,11 @@ def check_may_begin_again(folder: Path, *, every_steps: int) -> None:
     last = _last_step(folder)
     if not last:
         return
-    was_saved = bool(read_tables(folder / IDENTITY_FILE).get("has_saved")) or (folder / "checkpoints").exists()
-    if was_saved or RunFolder(folder).summary.exists() or last >= every_steps:
+    told = read_tables(folder / IDENTITY_FILE)
+    # A run of an older klimb did not write down that it had saved.
+    is_older = told.get("format") != RUN_FORMAT
+    was_saved = bool(told.get("has_saved")) or (is_older and (last >= every_steps or (folder / "checkpoints").exists()))
+    if was_saved or RunFolder(folder).summary.exists():
         raise CheckpointError(
             f"{folder} holds {last} steps and no checkpoint to go on from; put its checkpoints back, or begin the run "
             f"anew with klimb train --resume {folder} --restart, which keeps what is there under another name"
@@ -142,6 +145,19 @@ def check_may_begin_again(folder: Path, *, every_steps: int) -> None:
     logger.warning(
         "%s was stopped after step %d, before its first checkpoint: these steps are done again", folder, last
     )
+
+
+def tell_lost_evaluations(folder: Path, *, step: int) -> None:
+    """Say which evaluations the metrics know of and their file does not: the checkpoint cannot make them again."""
+    rows = read_sound_lines(folder / "metrics.jsonl").lines if (folder / "metrics.jsonl").is_file() else []
+    made = {int(row["step"]) for row in rows if row.get("evaluation_mean") is not None and row["step"] <= step}
+    kept = read_sound_lines(folder / "evaluations.jsonl").lines if (folder / "evaluations.jsonl").is_file() else []
+    if lost := sorted(made - {int(record["step"]) for record in kept if record.get("when") == "during"}):
+        logger.warning(
+            "%s lacks the evaluations after %s: they are lost, the run is not",
+            folder / "evaluations.jsonl",
+            f"step {', '.join(map(str, lost))}",
+        )
 
 
 def _remove_temporary_files(folder: Path) -> None:

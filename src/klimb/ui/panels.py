@@ -76,6 +76,12 @@ LEARNING = _with_metrics(
                 fewest=2,
             ),
             Panel(
+                title="Rewards before their weights",
+                unit="mean of each reward",
+                note="What each of several rewards gave, before its weight and scale.",
+                fewest=2,
+            ),
+            Panel(
                 title="Batches that teach nothing",
                 unit="share",
                 floor=0.0,

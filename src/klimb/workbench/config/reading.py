@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from klimb.errors import ConfigError
+from klimb.experience.atomic import replace_atomically
 from klimb.workbench.config.errors import config_error, nearest_keys
 from klimb.workbench.config.fields import as_declared, known_fields
 from klimb.workbench.config.layers import lay_over, layer_of
@@ -115,7 +116,8 @@ def _as_given(value: Any) -> str:
 
 def save_config(path: Path, config: RunConfig) -> None:
     """Write the resolved configuration, every default filled in, as JSON that `read_config` reads back."""
-    path.write_text(json.dumps(resolved_tables(config), indent=2) + "\n", encoding="utf-8")
+    with replace_atomically(path) as aside:
+        aside.write_text(json.dumps(resolved_tables(config), indent=2) + "\n", encoding="utf-8")
 
 
 def resolved_tables(config: RunConfig) -> dict[str, Any]:
