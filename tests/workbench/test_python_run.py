@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -289,6 +290,17 @@ def test_a_restart_moves_the_run_aside_and_begins_anew(workplace):
     second = train(workplace, settings, task="arithmetic", folder="runs/a", restart=True)
     assert first.folder == second.folder
     assert rows_of(Path("runs/a-1")) == rows_of(Path("runs/a"))
+
+
+def test_a_run_goes_on_from_python_in_another_directory(workplace, monkeypatch, tmp_path_factory):
+    (workplace.path / "models").mkdir()
+    shutil.copytree(workplace.model, workplace.path / "models" / "own")
+    stop_at = StopAt(1)
+    run = train(workplace, task=words(), model="models/own", callbacks=[stop_at], folder="runs/moved")
+    stop_at.step, folder = 100, run.folder.absolute()
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    again = klimb.train(task=words(), callbacks=[stop_at], folder=folder, resume=True, show=False)
+    assert (run.num_steps, again.num_steps, again.folder) == (1, 3, folder)
 
 
 def test_what_is_printed_says_how_a_run_of_objects_goes_on(workplace):

@@ -38,10 +38,10 @@ def new_run_folder(path: Path, config: RunConfig, *, is_numbered: bool = False) 
         ConfigError: there is something already.
     """
     folder = RunFolder(claim_folder(path, is_numbered=is_numbered))
-    write_json(
-        folder.provenance, provenance(config, folder=folder.path, apart_from=[folder.path, Path(config.run.folder)])
-    )
+    known = provenance(config, folder=folder.path, apart_from=[folder.path, Path(config.run.folder)])
     save_config(folder.config, config)
+    # Last: it is the sign that a run has begun here.
+    write_json(folder.provenance, known)
     return folder
 
 

@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -34,8 +35,9 @@ from klimb.workbench.config import RunConfig, build_config, is_resolved, read_ta
 from klimb.workbench.config.layers import lay_over, layer_of
 from klimb.workbench.config.paths import check_paths
 from klimb.workbench.config.reading import resolved_tables
-from klimb.workbench.provenance import new_run_folder
+from klimb.workbench.provenance import mend_before_resume, new_run_folder
 from klimb.workbench.run import run_training
+from klimb.workbench.run_directory import in_directory_of
 from klimb.workbench.session import make_session
 
 Settings = Mapping[str, Any] | RunConfig | str | Path
@@ -109,6 +111,7 @@ def train(
     """
     objects = Objects()
     place = None if folder is None else Path(folder)
+    place = place.absolute() if place is not None and resume else place
     values: dict[str, Any] = {
         "task": _task_value(task),
         "task.reward": reward,
@@ -130,13 +133,17 @@ def train(
     with have_objects(objects.given):
         laid = lay_over(tables, layer_of(given), is_resolved=is_from_run)
         config = build_config(laid, source="klimb.train")
-        check_paths(config)
-        return _train(config, place, resume=resume, restart=restart, show=show)
+        # What a run names by a relative path is looked for where it was begun.
+        with nullcontext() if place is None or not resume else in_directory_of(place, laid):
+            check_paths(config)
+            return _train(config, place, resume=resume, restart=restart, show=show)
 
 
 def _train(config: RunConfig, folder: Path | None, *, resume: bool, restart: bool, show: bool) -> TrainedRun:
     place = _place_of(config, folder, resume=resume, restart=restart)
     console = Console(quiet=not show)
+    if resume:
+        mend_before_resume(RunFolder(place), config)
     session = make_session(config)
 
     def open_folder() -> RunFolder:
@@ -144,7 +151,8 @@ def _train(config: RunConfig, folder: Path | None, *, resume: bool, restart: boo
             return RunFolder(place)
         if restart and (aside := move_aside(place)) is not None:
             console.print(f"the earlier run in {place} is now in {aside}", markup=False, highlight=False)
-        return new_run_folder(place, config)
+        named = Path(config.run.folder) / config.run.name if folder is None else place
+        return new_run_folder(named, config, is_numbered=folder is None)
 
     title = f"{relative_to_working_directory(place)} · {config.objective.recipe}"
     finished = run_training(session, open_folder, console=console, title=title, resume=resume)

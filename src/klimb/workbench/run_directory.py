@@ -22,7 +22,7 @@ KEY = "working_directory"
 """In provenance.json."""
 
 
-PATHS = (*FILES, *STORES, "model.path")
+PATHS = (*FILES, *STORES, "model.path", "model.lora.path")
 """Keys whose value may be a path."""
 
 
