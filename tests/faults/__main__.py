@@ -54,12 +54,12 @@ def carry_out(scenes: Sequence[Scene], faults: Sequence[Fault], *, minutes: floa
 
 def table(done: Sequence[Done]) -> str:
     """Return the verdicts by kind, as a table in Markdown."""
-    names = ("fault", "done", "survived", "refused as stated", "went on and said what is missing", "lost")
+    names = ("fault", "done", "survived", "refused as stated", "went on and said what is missing", "unnoticed", "lost")
     lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
     kinds = list(dict.fromkeys(fault.kind for fault, _ in done))
     for kind in [*sorted(kinds), "all"]:
         verdicts = [outcome.verdict for fault, outcome in done if kind in (fault.kind, "all")]
-        counts = [len(verdicts), *(verdicts.count(each) for each in ("survived", "refused", "told", "LOST"))]
+        counts = [len(verdicts), *(verdicts.count(each) for each in ("survived", "refused", "told", "unseen", "LOST"))]
         lines.append(f"| {kind} | {' | '.join(map(str, counts))} |")
     return "\n".join(lines)
 

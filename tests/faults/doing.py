@@ -78,20 +78,22 @@ def raise_at_point(scene: Scene, fault: Fault) -> Outcome:
         if isinstance(ended, Outcome):
             return ended
         run = newest_run(place)
-        complaint = "" if run is None else _complaint_of_end(ended, run, part=fault.given["part"])
+        complaint = "" if run is None else _complaint_of_end(ended, run, fault)
         outcome = scene.judge(place, fault.shape)
         return Outcome("LOST", complaint) if complaint and outcome.verdict == "survived" else outcome
 
 
-def _complaint_of_end(ended: Ended, run: Path, *, part: str) -> str:
+def _complaint_of_end(ended: Ended, run: Path, fault: Fault) -> str:
     """Return what is wrong with how an exception ended a run, in words. Before its first step it may end anyhow."""
-    if ended.status == 0 or (part == "before" and ended.status in (1, 2)):
+    if ended.status == 0 or (fault.given["part"] == "before" and ended.status in (1, 2)):
         return ""
     if ended.status not in (FAILED_SAVED, FAILED_UNSAVED):
         return f"an exception ended it with {in_short(ended)}"
     if "Traceback" in ended.text:
         return f"a traceback on the screen: {in_short(ended)}"
-    if ended.status == FAILED_SAVED and saved_step(run) < complete_steps(run):
+    # A step is complete when its line is written, and the writer has come back.
+    num_complete = complete_steps(run) - (fault.given.get("point") == "metrics line")
+    if ended.status == FAILED_SAVED and saved_step(run) < num_complete:
         return f"saved at step {saved_step(run)}, and {complete_steps(run)} steps were complete"
     return ""
 

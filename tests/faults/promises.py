@@ -88,9 +88,10 @@ PROMISES: Mapping[str, Promise] = {
         harm=Harm("metrics.jsonl", ("cut last line",)),
     ),
     "metrics.jsonl damaged": Promise(
-        "what the checkpoint can make again is made again; else `--resume` refuses, or says what is missing",
+        "what the checkpoint can make again is made again; else `--resume` refuses, or says what is missing. A bit "
+        "that leaves a line readable is not seen: no later number depends on it",
         CHECKPOINT,
-        frozenset({"survived", "refused", "told"}),
+        frozenset({"survived", "refused", "told", "unseen"}),
         r"metrics\.jsonl",
         Harm("metrics.jsonl", ANY),
     ),
@@ -102,9 +103,9 @@ PROMISES: Mapping[str, Promise] = {
         Harm("evaluations.jsonl", ("cut last line",)),
     ),
     "evaluations.jsonl damaged": Promise(
-        "`--resume` refuses, or goes on and says what is missing",
+        "`--resume` refuses, or goes on and says what is missing; a bit that leaves a line readable is not seen",
         CHECKPOINT,
-        frozenset({"survived", "refused", "told"}),
+        frozenset({"survived", "refused", "told", "unseen"}),
         r"evaluations\.jsonl",
         Harm("evaluations.jsonl", ANY),
     ),
