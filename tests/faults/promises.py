@@ -131,10 +131,10 @@ PROMISES: Mapping[str, Promise] = {
         Harm("config.json", ANY),
     ),
     "identity.json damaged": Promise(
-        "`--resume` refuses, or makes it again from the checkpoint",
+        "`--resume` makes it again from the checkpoint, or refuses: the run that it then names is another",
         NOTHING,
         frozenset({"survived", "refused"}),
-        r"identity\.json",
+        r"identity\.json|had other settings",
         Harm("identity.json", ANY),
     ),
     "provenance.json damaged": Promise(
