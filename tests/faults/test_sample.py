@@ -11,11 +11,11 @@ from tests.faults.plan import plan
 from tests.faults.promises import PROMISES
 from tests.faults.scene import Fault, Scene, set_up
 
-NUM_STEPS = 4
+NUM_STEPS = 8
 
 SHAPES = ("plain", "replay")
 
-NUM_TWICE = 4
+NUM_TWICE = 1
 """Kinds of which a second fault is done."""
 
 
