@@ -292,6 +292,22 @@ def test_a_restart_moves_the_run_aside_and_begins_anew(workplace):
     assert rows_of(Path("runs/a-1")) == rows_of(Path("runs/a"))
 
 
+def test_a_reward_of_lists_that_the_program_holds_sees_all_responses_to_a_problem(workplace):
+    def size_of_group(prompts, responses, answers, metadatas):
+        return [float(len(responses))] * len(responses)
+
+    def in_trls_form(completions, **columns):
+        return [float(len(completions))] * len(completions)
+
+    once, size = {"num_steps": 1}, SETTINGS["sampling"]["num_samples"]
+    for reward in (size_of_group, in_trls_form):
+        run = train(workplace, with_settings(training=once), task=words(), reward=reward)
+        assert run.metrics["reward_mean"] == size
+    rewards = {"both": {"reward": size_of_group}, "half": {"reward": in_trls_form, "weight": 0.5}}
+    run = train(workplace, with_settings(training=once, rewards=rewards), task=words())
+    assert (run.metrics["reward_mean"], run.metrics["rewards/half/mean"]) == (1.5 * size, size)
+
+
 def test_a_run_goes_on_from_python_in_another_directory(workplace, monkeypatch, tmp_path_factory):
     (workplace.path / "models").mkdir()
     shutil.copytree(workplace.model, workplace.path / "models" / "own")

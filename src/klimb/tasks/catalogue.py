@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -14,8 +15,7 @@ from klimb.declarations import OWN_KIND, Fraction, OwnName, Parameters, Seed, co
 from klimb.own_parts import is_object, is_own, load_function, load_part
 from klimb.tasks.arithmetic import ArithmeticSettings
 from klimb.tasks.file import FileSettings
-from klimb.tasks.in_process import scored_where_it_can
-from klimb.tasks.protocol import MOST_UNUSABLE, ProblemSet, Task, did_you_mean, without_score
+from klimb.tasks.protocol import MOST_UNUSABLE, ProblemSet, ScoreFunction, Task, did_you_mean, without_score
 from klimb.tasks.python_rewards import TASKS_OWN, RewardOrTask, as_written, with_reward
 from klimb.tasks.reasoning_gym import ReasoningGymSettings
 
@@ -190,3 +190,20 @@ def task_table(task: str) -> dict[str, str]:
 def _in_short(kind: str) -> str:
     subject = TASKS[kind].subject
     return f"{kind}:{subject.upper()}" if subject else kind
+
+
+def scored_where_it_can(task: ProblemSet) -> ProblemSet:
+    """Return the task, scored in this process where its score function cannot be sent to another.
+
+    A function of the program that is running, a lambda or a closure cannot. What it raises costs that response alone,
+    as there, but nothing can end it when it hangs.
+    """
+    return task if task.trusted or _can_be_sent(task.score) else replace(task, trusted=True)
+
+
+def _can_be_sent(score: ScoreFunction) -> bool:
+    try:
+        return b"__main__" not in pickle.dumps(score)
+    # Whatever pickle says of an object that it cannot take.
+    except Exception:
+        return False

@@ -34,7 +34,6 @@ from klimb.declarations import Matching
 from klimb.experience.samples import MOST_REWARD
 from klimb.own_parts import LOCATION, PREFIX, is_object, is_own, load_function
 from klimb.tasks.batches import Batches, BatchLimits, Scored, score_alone
-from klimb.tasks.in_process import ScoreHere
 from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, Task, did_you_mean
 from klimb.tasks.reward_calls import RewardCall, read_call
 
@@ -97,7 +96,7 @@ def with_reward(task: Task, reward: str | RewardFunction) -> ProblemSet:
         name=f"{task.name} with {location}",
         train=train,
         held_out=held_out,
-        score=ScoreHere(score) if is_here else score,
+        score=score,
         trusted=is_here,
     )
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from klimb.declarations import narrow
 from klimb.tasks import worker as scoring_program
-from klimb.tasks.batches import Batches, BatchLimits, is_large
+from klimb.tasks.batches import Batches, BatchLimits, batches_of, is_large, prepare, score_batch
 from klimb.tasks.protocol import Problem, Response, Score, Task
 from klimb.tasks.settings import ScorerSettings
 from klimb.tasks.several_rewards import groups_of
@@ -221,7 +221,9 @@ class Scorer:
         Raises:
             ScoringError: if it cannot be loaded, naming what is missing.
         """
-        if not self.task.trusted:
+        if self.task.trusted:
+            prepare(self._score)
+        else:
             self._start = self._start_request()
             try:
                 for _ in range(self.settings.num_workers):
@@ -254,7 +256,7 @@ class Scorer:
         if len(problems) != len(responses):
             raise ValueError(f"got {len(problems)} problems for {len(responses)} responses; there must be one for each")
         if self.task.trusted:
-            return [self._count(self._score_here(*pair)) for pair in zip(problems, responses, strict=True)]
+            return [self._count(score) for score in self._score_here(problems, responses)]
         if not self._workers:
             raise ValueError("the scorer has no running workers; use it as `with Scorer(task) as scorer:`")
         while not any(worker.is_ready for worker in self._workers):
@@ -275,12 +277,16 @@ class Scorer:
                 self._replace(worker)
         return [scores[index] for index in range(len(responses))]
 
-    def _score_here(self, problem: Problem, response: Response) -> Score:
-        try:
-            return self._score(problem, response)
-        # A task that says it is trusted may still be wrong: its error costs this response, as anywhere else.
-        except Exception as error:
-            return self._score_of(scoring_program.failure(error))
+    def _score_here(self, problems: Sequence[Problem], responses: Sequence[Response]) -> Iterator[Score]:
+        """Score in this process. A task that says it is trusted may still be wrong: that costs its responses alone."""
+        is_by_group = batches_of(self._score) == "group"
+        for start, end in groups_of(problems) if is_by_group else [(0, len(problems))]:
+            for found in score_batch(self._score, problems[start:end], responses[start:end], self._limits):
+                yield found if isinstance(found, Score) else self._score_of(self._entry_of(found))
+
+    @staticmethod
+    def _entry_of(found: object) -> dict[str, Any]:
+        return scoring_program.entry_of(lambda: found)
 
     def _jobs(self, problems: Sequence[Problem], responses: Sequence[Response]) -> Iterator[Job]:
         """Divide the responses into what the score function is given at once."""

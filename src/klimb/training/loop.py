@@ -428,10 +428,9 @@ def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest) -> Tra
         )
     _keep(state, log)
     run.callbacks.call("on_end", metrics)
-    save = None
-    if saved_at < state.step:
-        state.rescue.hold()  # the policy may be put to its best point now
-        save = partial(_save_after, run, state)
+    save = partial(_save_after, run, state) if saved_at < state.step else None
+    if save is not None and settings.checkpoints.model == "best":
+        state.rescue.hold()  # the policy is put to its best point now
     best = find_best(state, settings.checkpoints)
     ending = guard_ending(state) or state.watches.ending or run.callbacks.ending
     return TrainResult(state.step, _progress(state), metrics, checkpoint, ending, save, best)
