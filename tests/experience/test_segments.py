@@ -2,6 +2,7 @@ import math
 import resource
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,7 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klimb.experience import Sample, SamplingSettings, SegmentError, Store, read_samples, write_samples
+from klimb.experience import (
+    Sample,
+    SamplingSettings,
+    SegmentError,
+    Store,
+    ToolCall,
+    Turn,
+    read_samples,
+    write_samples,
+)
+from klimb.experience.migrations import migrate_folder
+from klimb.experience.segments import NEWER, SCHEMA_VERSION, schema_without, version_of
 
 OTHERS = {"min_new_tokens": 3, "repetition_penalty": 1.25, "stop": ("\n\n", "</answer>")}
 FULL = Sample(
@@ -40,9 +52,45 @@ BARE = Sample(
 )
 
 
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": [None, "é"]}}}
+CONVERSATION = replace(
+    FULL,
+    sample_id="c",
+    prompt=(
+        {"role": "user", "content": "2 + 3?"},
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        {"role": "tool", "content": "5", "name": "add"},
+    ),
+    response_ids=(1, 2, 3, 4, 5, 6),
+    log_mu=(-1.0, -2.0, -0.25),
+    log_ref=(-1.5, -2.5, -0.5),
+    turns=(
+        Turn(
+            role="assistant",
+            text="<call>",
+            num_tokens=2,
+            finish_reason="stop",
+            seconds=0.5,
+            calls=(ToolCall(name="add", arguments='{"a": 2}'), ToolCall(name="é", arguments="{}")),
+        ),
+        Turn(role="tool", text="5", num_tokens=3, name="add", seconds=0.1),
+        Turn(role="tool", text="", num_tokens=0, name="é", error="no such tool"),
+        Turn(role="assistant", text="5", num_tokens=1, finish_reason="length", reward=-0.5),
+    ),
+    tools='[{"type": "function"}]',
+    episode="e1",
+)
+
+
 def test_every_field_comes_back_equal(tmp_path: Path):
-    write_samples(tmp_path / "a.parquet", [FULL, BARE])
-    assert read_samples(tmp_path / "a.parquet") == [FULL, BARE]
+    write_samples(tmp_path / "a.parquet", [FULL, BARE, CONVERSATION])
+    assert read_samples(tmp_path / "a.parquet") == [FULL, BARE, CONVERSATION]
+
+
+def test_conditions_read_the_turns(tmp_path: Path):
+    Store(tmp_path).append([FULL, CONVERSATION])
+    assert Store(tmp_path).count("len(turns) > 1 and turns[1].calls[1].name = 'add' and turns[4].reward < 0") == 1
+    assert list(Store(tmp_path).samples(where="episode = 'e1'")) == [CONVERSATION]
 
 
 @given(values=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5), text=st.text())
@@ -88,29 +136,48 @@ def test_another_schema_version_is_refused_with_both_versions_and_what_to_do(tmp
     table = pq.read_table(tmp_path / "a.parquet")
     other = {**table.schema.metadata, b"klimb.schema_version": version.encode()}
     pq.write_table(table.replace_schema_metadata(other), tmp_path / "b.parquet")
-    words = f"b.parquet: samples of schema version {version}, expected version 3; read it with the klimb that wrote it"
+    words = f"b.parquet: samples of schema version {version}, expected version 4; read it with the klimb that wrote it"
     with pytest.raises(SegmentError, match=words):
         read_samples(tmp_path / "b.parquet")
     with pytest.raises(SegmentError, match=words):
         Store(tmp_path).count()
 
 
-def write_version_2(path: Path, samples: list[Sample]) -> None:
-    """Write samples as version 2 did: without the settings that came later."""
+def write_version(version: str, path: Path, samples: list[Sample]) -> None:
+    """Write samples as an older version did: without the columns, and parts of them, that came later."""
     write_samples(path, samples)
-    table = pq.read_table(path)
-    place = table.schema.get_field_index("sampling")
-    kept = table.schema.field("sampling").type.fields[:5]
-    column = table.column("sampling").combine_chunks()
-    older = pa.StructArray.from_arrays([column.field(i) for i in range(5)], fields=kept, mask=column.is_null())
-    table = table.set_column(place, pa.field("sampling", pa.struct(kept)), older)
-    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"klimb.schema_version": b"2"}), path)
+    schema = schema_without(NEWER[version])
+    rows = [{name: row[name] for name in schema.names} for row in pq.read_table(path).to_pylist()]
+    table = pa.Table.from_pylist([_without(row, schema) for row in rows], schema=schema)
+    metadata = {b"klimb.kind": b"samples", b"klimb.schema_version": version.encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
 
 
-def test_samples_of_version_2_are_read_with_the_settings_that_change_nothing(tmp_path: Path):
-    write_version_2(tmp_path / "a.parquet", [FULL, BARE])
-    plain = SamplingSettings(temperature=0.7, top_p=0.9, top_k=40, min_p=0.05, max_new_tokens=16)
-    assert read_samples(tmp_path / "a.parquet") == [replace(FULL, sampling=plain), BARE]
+def _without(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
+    settings = [field.name for field in schema.field("sampling").type]
+    messages = [{name: message[name] for name in ("role", "content")} for message in row["prompt"]]
+    sampling = row["sampling"] and {name: row["sampling"][name] for name in settings}
+    return {**row, "prompt": messages, "sampling": sampling}
+
+
+OLD = ("2", "3")
+PLAIN = SamplingSettings(temperature=0.7, top_p=0.9, top_k=40, min_p=0.05, max_new_tokens=16)
+
+
+@pytest.mark.parametrize("version", OLD)
+def test_samples_of_older_versions_are_read_with_what_changes_nothing(tmp_path: Path, version: str):
+    write_version(version, tmp_path / "a.parquet", [FULL, BARE])
+    sampling = PLAIN if version == "2" else FULL.sampling
+    assert read_samples(tmp_path / "a.parquet") == [replace(FULL, sampling=sampling), BARE]
+
+
+@pytest.mark.parametrize("version", OLD)
+def test_older_versions_are_migrated_to_the_same_samples(tmp_path: Path, version: str):
+    write_version(version, tmp_path / "a.parquet", [FULL, BARE])
+    before = read_samples(tmp_path / "a.parquet")
+    assert migrate_folder(tmp_path) == 1
+    assert version_of(tmp_path / "a.parquet") == ("samples", int(SCHEMA_VERSION))
+    assert read_samples(tmp_path / "a.parquet") == before
 
 
 @pytest.mark.parametrize("first", ["old", "new"])
@@ -120,7 +187,7 @@ def test_a_store_of_both_versions_is_asked_as_one(tmp_path: Path, first: str):
     for name in ("old", "new") if first == "old" else ("new", "old"):
         store.append([replace(FULL, sample_id=name)])
     (old,) = [path for path in tmp_path.glob("*.parquet") if read_samples(path)[0].sample_id == "old"]
-    write_version_2(old, [replace(FULL, sample_id="old")])
+    write_version("2", old, [replace(FULL, sample_id="old")])
     store = Store(tmp_path)
     assert (
         store.count("sampling.repetition_penalty = 1 and sampling.min_new_tokens = 0 and len(sampling.stop) = 0") == 1
@@ -132,10 +199,19 @@ def test_a_store_of_both_versions_is_asked_as_one(tmp_path: Path, first: str):
     }
 
 
+@pytest.mark.parametrize("version", OLD)
+def test_a_store_of_older_versions_alone_has_the_columns_that_came_later(tmp_path: Path, version: str):
+    Store(tmp_path).append([FULL, BARE])
+    (path,) = tmp_path.glob("*.parquet")
+    write_version(version, path, [FULL, BARE])
+    assert Store(tmp_path).count("len(turns) = 0 and tools = '' and episode = '' and prompt[1].name is null") == 2
+    assert [sample.turns for sample in Store(tmp_path).samples()] == [(), ()]
+
+
 def test_a_store_of_version_2_alone_has_the_later_settings_in_conditions(tmp_path: Path):
     Store(tmp_path).append([FULL, BARE])
     (path,) = tmp_path.glob("*.parquet")
-    write_version_2(path, [FULL, BARE])
+    write_version("2", path, [FULL, BARE])
     assert Store(tmp_path).count("sampling.min_new_tokens = 0") == 1
     assert Store(tmp_path).count("sampling is null") == 1
 

@@ -132,8 +132,10 @@ def test_a_schema_to_come_keeps_every_sample_of_a_store_of_today(old_store: Path
         after = pq.read_table(old_store / name)
         assert after.column("language").to_pylist() == ["en"] * len(table)
         for column in table.column_names:
-            if column != "sampling":
+            if column not in ("sampling", "prompt"):
                 assert after.column(column).equals(table.column(column)), column
+        told = [[(each["role"], each["content"]) for each in row] for row in after.column("prompt").to_pylist()]
+        assert told == [[tuple(each.values()) for each in row] for row in table.column("prompt").to_pylist()]
     with pytest.raises(SegmentError, match=f"schema version {NEXT}, expected version {SCHEMA_VERSION}.*upgrade"):
         open_store(old_store).count()
 

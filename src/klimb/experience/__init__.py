@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from klimb.experience.atomic import flush_to_disk, give_usual_mode, replace_atomically
     from klimb.experience.batches import Batch, collate
     from klimb.experience.feedback import Feedback
-    from klimb.experience.samples import FinishReason, Message, Provenance, Sample, SamplingSettings, Source
+    from klimb.experience.samples import (
+        FinishReason,
+        Message,
+        Provenance,
+        Sample,
+        SamplingSettings,
+        Source,
+        ToolCall,
+        Turn,
+    )
     from klimb.experience.segments import SegmentError, read_samples, stream_samples, write_samples
     from klimb.experience.store import AppendResult, Store, open_store
     from klimb.experience.token_rewards import (
@@ -47,6 +56,8 @@ __all__ = [
     "SegmentError",
     "Source",
     "Store",
+    "ToolCall",
+    "Turn",
     "batch_z_score",
     "collate",
     "compute_advantages",

@@ -23,8 +23,10 @@ class Batch:
         prompts: token ids of each prompt that occurs, once.
         prompt_index: the prompt of each row.
         response_ids: token ids, padded on the right.
-        mask: True where a row has a token.
-        log_mu: log-probability in nats under the behaviour policy; 0 in the padding; NaN where a sample has none.
+        mask: True where a row has a token that the policy drew. A response of one turn has no other; in a conversation
+            the tokens that others put in are read, and nothing else is done with them.
+        log_mu: log-probability in nats under the behaviour policy; 0 where the mask is False; NaN where a sample has
+            none.
         log_ref: log-probability or log-mass under the reference; None when the samples were not scored under one.
         advantages: one number a row, or one a token.
         log_prox: log-probability under the policy as it was when the update of this batch began; None if no one asked.
@@ -45,8 +47,14 @@ class Batch:
 
     @property
     def num_tokens(self) -> int:
-        """Number of response tokens, padding left out."""
+        """Number of drawn tokens."""
         return int(self.mask.sum())
+
+    @property
+    def lengths(self) -> Int[Tensor, " batch"]:
+        """Number of tokens of each row that are read: those up to its last drawn one."""
+        places = torch.arange(1, self.mask.shape[1] + 1, device=self.mask.device)
+        return (self.mask * places).amax(dim=1)
 
     @property
     def groups(self) -> Int[Tensor, " batch"]:
@@ -63,7 +71,7 @@ class Batch:
         if len(rows) == 0:
             raise ValueError("select: no rows given; a batch has at least one")
         index = torch.as_tensor(rows, dtype=torch.int64, device=self.mask.device)
-        width = int(self.mask[index].sum(dim=1).max())
+        width = int(self.lengths[index].max())
         numbers = [int(self.prompt_index[row]) for row in rows]
         used = sorted(set(numbers))
         return Batch(
@@ -118,22 +126,34 @@ def collate(
         raise ValueError(f"collate: sample {missing} has no log_ref and others have; score all of them or none")
     numbers: dict[tuple[int, ...], int] = {}
     prompt_index = [numbers.setdefault(sample.prompt_ids, len(numbers)) for sample in samples]
-    lengths = torch.tensor([len(sample.response_ids) for sample in samples])
     nan = float("nan")
     return Batch(
         samples=tuple(samples),
         prompts=tuple(numbers),
         prompt_index=torch.tensor(prompt_index),
         response_ids=_pad([sample.response_ids for sample in samples], PAD_ID, torch.int64),
-        mask=torch.arange(int(lengths.max())) < lengths[:, None],
+        mask=_pad([sample.is_drawn for sample in samples], False, torch.bool),
         log_mu=_pad(
-            [(nan,) * len(sample.response_ids) if sample.log_mu is None else sample.log_mu for sample in samples],
+            [
+                place_scores(sample, (nan,) * sample.num_drawn if sample.log_mu is None else sample.log_mu)
+                for sample in samples
+            ],
             0.0,
             torch.float32,
         ),
-        log_ref=_pad([sample.log_ref or () for sample in samples], 0.0, torch.float32) if True in has_ref else None,
+        log_ref=_pad([place_scores(sample, sample.log_ref or ()) for sample in samples], 0.0, torch.float32)
+        if True in has_ref
+        else None,
         advantages=torch.zeros(len(samples)) if advantages is None else advantages.to(torch.float32),
     )
+
+
+def place_scores(sample: Sample, scores: Sequence[float]) -> Sequence[float]:
+    """Return the scores of a sample's drawn tokens at the places of these in its response, 0 elsewhere."""
+    if not sample.turns:
+        return scores
+    left = iter(scores)
+    return [next(left) if drawn else 0.0 for drawn in sample.is_drawn]
 
 
 def _pad(rows: Sequence[Sequence[int | float]], fill: int | float, dtype: torch.dtype) -> Tensor:
@@ -143,8 +163,8 @@ def _pad(rows: Sequence[Sequence[int | float]], fill: int | float, dtype: torch.
 
 def _check(sample: Sample, *, allow_absent_log_mu: bool) -> None:
     name = f"sample {sample.sample_id}"
-    if not sample.response_ids:
-        raise ValueError(f"{name}: the response holds no token; leave the sample out")
+    if not sample.num_drawn:
+        raise ValueError(f"{name}: the response holds no token that was drawn; leave the sample out")
     if not sample.prompt_ids:
         raise ValueError(f"{name}: the prompt holds no token; render it with a template that begins with one")
     if sample.log_mu is None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Iterable
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 
 from klimb.experience.samples import Sample, SamplingSettings
 
@@ -21,7 +21,11 @@ FIRST_SETTINGS = ("temperature", "top_p", "top_k", "min_p", "max_new_tokens")
 so that the hash of older samples stays the one that the runs on them wrote down."""
 
 
-OTHERS = tuple(each.name for each in fields(Sample) if each.name not in (*NOT_CONTENT, *ARRAYS))
+OF_CONVERSATIONS = ("turns", "tools", "episode")
+"""Fields that samples of a single turn leave empty, and that count where they are not."""
+
+
+OTHERS = tuple(each.name for each in fields(Sample) if each.name not in (*NOT_CONTENT, *ARRAYS, *OF_CONVERSATIONS))
 
 
 MODULUS = 1 << 256
@@ -39,7 +43,10 @@ def hash_content(samples: Iterable[Sample]) -> str:
 
 
 def _digest(sample: Sample) -> bytes:
-    digest = hashlib.sha256(json.dumps([_plain(getattr(sample, name)) for name in OTHERS], sort_keys=True).encode())
+    content = [_plain(getattr(sample, name)) for name in OTHERS]
+    if any(getattr(sample, name) for name in OF_CONVERSATIONS):
+        content += [[asdict(replace(turn, seconds=None)) for turn in sample.turns], sample.tools, sample.episode]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for name, kind in ARRAYS.items():
         numbers = getattr(sample, name)
         digest.update(b"\n-" if numbers is None else b"\n%d " % len(numbers) + array(kind, numbers).tobytes())

@@ -41,7 +41,20 @@ def with_all_sampling_settings(table: pa.Table) -> pa.Table:
     return table.set_column(place, SAMPLE_SCHEMA.field("sampling"), pa.array(column, kind))
 
 
-MIGRATIONS: Mapping[int, Migration] = {2: with_all_sampling_settings}
+def with_conversations(table: pa.Table) -> pa.Table:
+    """Return the rows as those of a single turn: version 3 knew no others, and no tools."""
+    place, prompts = table.schema.get_field_index("prompt"), SAMPLE_SCHEMA.field("prompt")
+    messages = [
+        [{"tool_calls": None, "name": None, **each} for each in row] for row in table.column("prompt").to_pylist()
+    ]
+    rows = table.set_column(place, prompts, pa.array(messages, prompts.type))
+    for name, empty in (("turns", []), ("tools", ""), ("episode", "")):
+        field = SAMPLE_SCHEMA.field(name)
+        rows = rows.append_column(field, pa.array([empty] * len(table), field.type))
+    return rows
+
+
+MIGRATIONS: Mapping[int, Migration] = {2: with_all_sampling_settings, 3: with_conversations}
 """Schema version of samples -> what leads to the one after it, applied in order until the version is today's."""
 
 

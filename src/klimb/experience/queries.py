@@ -239,9 +239,10 @@ def _scan_of_samples(files: SegmentFiles) -> str:
     """All sample rows with `file` (number in the listing) and `row`."""
     if not files.samples:
         return _NO_SAMPLES
-    columns = ", ".join(_SAMPLING if field.name == "sampling" else f'"{field.name}"' for field in fields(Sample))
-    scan = _read_parquet(files.samples)
-    return f"select {columns}, file_index::bigint as file, file_row_number as row from {scan}"
+    columns = ", ".join(_COMPLETED.get(field.name, f'"{field.name}"') for field in fields(Sample))
+    scan = f"select *, file_index::bigint as file, file_row_number as row from {_read_parquet(files.samples)}"
+    # Beside typed columns without rows: the files may all be of an older version, with fewer columns.
+    return f"select {columns}, file, row from (({_NEWER_COLUMNS}) union all by name ({scan}))"
 
 
 def _scan_of_feedback(files: SegmentFiles) -> str:
@@ -290,14 +291,37 @@ _SAMPLING = (
 """The column with every setting, whatever version the segment is of."""
 
 
+_PROMPT = "struct(role varchar, content varchar, tool_calls varchar, name varchar)[]"
+
+
+_TURNS = (
+    "struct(role varchar, text varchar, num_tokens bigint, finish_reason varchar, seconds double, reward double, "
+    "calls struct(name varchar, arguments varchar)[], name varchar, error varchar)[]"
+)
+
+
+_NEWER_COLUMNS = f"select []::{_TURNS} as turns, ''::varchar as tools, ''::varchar as episode where false"
+
+
+_COMPLETED = {
+    "sampling": _SAMPLING,
+    "prompt": f"prompt::{_PROMPT} as prompt",
+    "turns": f"coalesce(turns, []::{_TURNS}) as turns",
+    "tools": "coalesce(tools, '') as tools",
+    "episode": "coalesce(episode, '') as episode",
+}
+"""Columns that segments of older versions lack, or lack a part of."""
+
+
 _NO_SAMPLES = f"""
-select ''::varchar as sample_id, ''::varchar as group_id, []::struct(role varchar, content varchar)[] as prompt,
+select ''::varchar as sample_id, ''::varchar as group_id, []::{_PROMPT} as prompt,
   []::bigint[] as prompt_ids, ''::varchar as response, []::bigint[] as response_ids, ''::varchar as finish_reason,
   null::double as reward, map([]::varchar[], []::double[]) as reward_parts, ''::varchar as reward_reason,
   null::double[] as log_mu, ''::varchar as log_mu_provenance, null::double[] as log_ref,
   null::{_SETTINGS_TYPE} as sampling,
   ''::varchar as model, 0::bigint as policy_version, ''::varchar as source, 0::double as created_at,
   map([]::varchar[], []::varchar[]) as metadata, ''::varchar as tokenizer, ''::varchar as raw,
+  []::{_TURNS} as turns, ''::varchar as tools, ''::varchar as episode,
   0 as file, 0::bigint as row where false
 """
 """A store without samples still has their columns."""

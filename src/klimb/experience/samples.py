@@ -1,13 +1,15 @@
 """The vocabulary of experience: what was asked, what was answered, and who produced it.
 
-A sample is one response. Its behaviour log-probabilities `log_mu` never travel without their provenance,
-because a ratio computed from the wrong ones is silently wrong.
+A sample is one response: what the policy said in one turn or in several, with what others said in between. Its
+behaviour log-probabilities `log_mu` never travel without their provenance, because a ratio computed from the wrong ones
+is silently wrong.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, TypedDict
+from functools import cached_property
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen
 
@@ -37,10 +39,16 @@ MOST_REWARD = 1e15
 
 
 class Message(TypedDict):
-    """One chat message. `role` is `system`, `user` or `assistant`."""
+    """One chat message. `role` is `system`, `user`, `assistant` or `tool`.
+
+    `tool_calls` of an assistant are in OpenAI's form, `{"type": "function", "function": {"name", "arguments"}}` with an
+    object of arguments; `name` is that of the tool whose result the message is.
+    """
 
     role: str
     content: str
+    tool_calls: NotRequired[Sequence[Mapping[str, Any]]]
+    name: NotRequired[str]
 
 
 @configurable
@@ -128,27 +136,98 @@ class SamplingSettings:
         return not self.changes and self.temperature == temperature and temperature > 0
 
 
+POLICY_ROLE = "assistant"
+"""The role of the turns that the policy drew."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolCall:
+    """A tool that the policy asked for.
+
+    Attributes:
+        name: of the tool.
+        arguments: a JSON object, as text.
+    """
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One turn of a response: a span of its tokens.
+
+    Attributes:
+        role: `assistant` is what the policy drew. Others (`tool`, `user`, `system`) are context: they were put in, and
+            nothing is learnt from their tokens.
+        text: of the message. A drawn turn's is decoded with its special tokens, but for the one that ended it.
+        num_tokens: of the response, behind those of the turns before. The template's own text around a context turn
+            counts as its. Of several context turns in a row the first has all tokens.
+        finish_reason: of a drawn turn.
+        seconds: that it took: to draw, or until the tool had answered.
+        reward: of this turn alone, part of the sample's; None where there is none.
+        calls: tools that a drawn turn asked for.
+        name: of the tool that answered.
+        error: what went wrong: of a drawn turn why its calls could not be read, of a tool's why it failed.
+
+    Raises:
+        ValueError: a turn with fewer than 0 tokens, or without a role.
+    """
+
+    role: str
+    text: str
+    num_tokens: int
+    finish_reason: FinishReason = "unknown"
+    seconds: float | None = None
+    reward: float | None = None
+    calls: tuple[ToolCall, ...] = ()
+    name: str = ""
+    error: str = ""
+
+    def __post_init__(self) -> None:
+        if self.num_tokens < 0:
+            raise ValueError(f"a turn has at least 0 tokens, got {self.num_tokens}")
+        if not self.role:
+            raise ValueError("a turn needs a role: 'assistant', 'tool', 'user' or 'system'")
+
+    @property
+    def is_drawn(self) -> bool:
+        """True for a turn of the policy."""
+        return self.role == POLICY_ROLE
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One response with everything a loss, a report or an auditor needs to know of it.
+
+    The response is one sequence of tokens. In a conversation some of them were not drawn but put in: results of tools,
+    a user's turns, and the chat template's own text around them. They are context, as the prompt is.
 
     Attributes:
         sample_id: unique within a store.
         group_id: responses to the same prompt drawn together share it; baselines are computed within it.
         prompt: the chat messages.
         prompt_ids: token ids of the rendered prompt; empty when only the text was recorded.
-        response: decoded text, without special tokens.
+        response: what the policy said: decoded, without special tokens. Of several turns the texts, with an empty line
+            between.
         response_ids: token ids, the end token or the last token of a stop string included when `finish_reason` is
             `stop`; empty when only the text was recorded.
+        finish_reason: of the last turn that the policy drew.
         reward: None when no reward could be computed; such a sample is never averaged in.
         reward_parts: named parts, e.g. `{"correct": 1.0, "overlong": -0.2}`.
         reward_reason: one line for people: why this reward.
-        log_mu: log-probability in nats of each response token under μ, settings included; None when absent.
-        log_ref: log-probability (log-mass, if unnormalised) under the reference, once scored.
+        log_mu: log-probability in nats of each drawn token under μ, settings included; None when absent. It has a value
+            for each of `drawn_ids`; of a response of one turn those are all.
+        log_ref: log-probability (log-mass, if unnormalised) of each drawn token under the reference, once scored.
         policy_version: number of optimiser steps the sampling weights had seen.
         created_at: seconds since the epoch.
         tokenizer: fingerprint of the tokenizer that the ids belong to (`Policy.fingerprint`); empty when not known.
         raw: the row that an importer made this sample from, as JSON, so that any mapping can be redone.
+        turns: the response's parts in their order; empty when it is one turn of the policy. `conversation` has them
+            always.
+        tools: schemas of the tools that were offered, as a JSON list; empty for none.
+        episode: shared by samples that are turns of one conversation, where the chat template rewrites what was said
+            before, so that each turn has a prompt of its own; empty when the sample is the whole conversation.
     """
 
     sample_id: str
@@ -172,8 +251,40 @@ class Sample:
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     tokenizer: str = ""
     raw: str = ""
+    turns: tuple[Turn, ...] = ()
+    tools: str = ""
+    episode: str = ""
+
+    @cached_property
+    def conversation(self) -> tuple[Turn, ...]:
+        """The turns of the response; one of the policy where no others are recorded."""
+        if self.turns:
+            return self.turns
+        length, text = len(self.response_ids), self.response
+        return (Turn(role=POLICY_ROLE, text=text, num_tokens=length, finish_reason=self.finish_reason),)
+
+    @cached_property
+    def is_drawn(self) -> tuple[bool, ...]:
+        """Whether the policy drew each of the response's tokens."""
+        return tuple(turn.is_drawn for turn in self.conversation for _ in range(turn.num_tokens))
+
+    @property
+    def num_drawn(self) -> int:
+        """Number of tokens that the policy drew."""
+        if not self.turns:
+            return len(self.response_ids)
+        return sum(turn.num_tokens for turn in self.turns if turn.is_drawn)
+
+    @property
+    def drawn_ids(self) -> tuple[int, ...]:
+        """The tokens that the policy drew, those of all its turns one after another."""
+        if not self.turns:
+            return self.response_ids
+        return tuple(token for token, drawn in zip(self.response_ids, self.is_drawn, strict=True) if drawn)
 
     def __post_init__(self) -> None:
+        if self.turns:
+            self._check_turns()
         if (self.log_mu is None) != (self.log_mu_provenance == "absent"):
             raise ValueError(
                 f"sample {self.sample_id}: log_mu is {'absent' if self.log_mu is None else 'given'} but its "
@@ -181,8 +292,22 @@ class Sample:
             )
         for name in ("log_mu", "log_ref"):
             values = getattr(self, name)
-            if values is not None and len(values) != len(self.response_ids):
+            if values is not None and len(values) != self.num_drawn:
                 raise ValueError(
-                    f"sample {self.sample_id}: {name} has {len(values)} values for {len(self.response_ids)} "
-                    "response tokens; position t must hold the log-probability of token t"
+                    f"sample {self.sample_id}: {name} has {len(values)} values for {self.num_drawn} "
+                    f"{'drawn' if self.turns else 'response'} tokens; position t must hold the log-probability of "
+                    "token t"
                 )
+
+    def _check_turns(self) -> None:
+        num_tokens = sum(turn.num_tokens for turn in self.turns)
+        if num_tokens != len(self.response_ids):
+            raise ValueError(
+                f"sample {self.sample_id}: its turns have {num_tokens} tokens together and the response has "
+                f"{len(self.response_ids)}; each token belongs to one turn"
+            )
+        if not any(turn.is_drawn for turn in self.turns):
+            roles = ", ".join(dict.fromkeys(turn.role for turn in self.turns))
+            raise ValueError(
+                f"sample {self.sample_id}: none of its turns is the policy's ({roles}): it has no response"
+            )

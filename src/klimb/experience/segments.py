@@ -6,6 +6,7 @@ Any Parquet reader can query a segment; DuckDB: `select reward, response from 'r
 # pyarrow ships no type information, so strict checking would only report its absence:
 # pyright: basic
 
+import json
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -17,9 +18,9 @@ import pyarrow.parquet as pq
 
 from klimb import __version__
 from klimb.experience.atomic import replace_atomically
-from klimb.experience.samples import Message, Sample, SamplingSettings
+from klimb.experience.samples import Message, Sample, SamplingSettings, ToolCall, Turn
 
-SCHEMA_VERSION = "3"
+SCHEMA_VERSION = "4"
 
 
 KIND_KEY = b"klimb.kind"
@@ -36,7 +37,20 @@ SAMPLE_SCHEMA = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),
         pa.field("group_id", pa.string(), nullable=False),
-        pa.field("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])), nullable=False),
+        pa.field(
+            "prompt",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("role", pa.string()),
+                        ("content", pa.string()),
+                        ("tool_calls", pa.string()),
+                        ("name", pa.string()),
+                    ]
+                )
+            ),
+            nullable=False,
+        ),
         pa.field("prompt_ids", pa.list_(pa.int64()), nullable=False),
         pa.field("response", pa.string(), nullable=False),
         pa.field("response_ids", pa.list_(pa.int64()), nullable=False),
@@ -69,17 +83,43 @@ SAMPLE_SCHEMA = pa.schema(
         pa.field("metadata", pa.map_(pa.string(), pa.string()), nullable=False),
         pa.field("tokenizer", pa.string(), nullable=False),
         pa.field("raw", pa.string(), nullable=False),
+        pa.field(
+            "turns",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("role", pa.string()),
+                        ("text", pa.string()),
+                        ("num_tokens", pa.int64()),
+                        ("finish_reason", pa.string()),
+                        ("seconds", pa.float64()),
+                        ("reward", pa.float64()),
+                        ("calls", pa.list_(pa.struct([("name", pa.string()), ("arguments", pa.string())]))),
+                        ("name", pa.string()),
+                        ("error", pa.string()),
+                    ]
+                )
+            ),
+            nullable=False,
+        ),
+        pa.field("tools", pa.string(), nullable=False),
+        pa.field("episode", pa.string(), nullable=False),
     ],
     metadata={KIND_KEY: b"samples", VERSION_KEY: SCHEMA_VERSION.encode(), MADE_BY_KEY: __version__.encode()},
 )
-"""One column a field of `Sample`, in its order."""
+"""One column a field of `Sample`, in its order; `tool_calls` of a prompt's message are JSON."""
 
 
-NEWER_SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "2": ("min_new_tokens", "repetition_penalty", "stop"),
+OF_CONVERSATIONS = ("turns", "tools", "episode", "prompt.tool_calls", "prompt.name")
+
+
+NEWER: Mapping[str, tuple[str, ...]] = {
+    "2": ("sampling.min_new_tokens", "sampling.repetition_penalty", "sampling.stop", *OF_CONVERSATIONS),
+    "3": OF_CONVERSATIONS,
     SCHEMA_VERSION: (),
 }
-"""By each version that is read: the sampling settings that it does not have; samples of it have their defaults."""
+"""By each version that is read: the columns, and parts of them, that it does not have; its samples have the defaults of
+those."""
 
 
 ROW_GROUP_SAMPLES = 2048
@@ -252,19 +292,27 @@ def _check_schema(path: str | Path, schema: pa.Schema) -> None:
         )
     refuse_newer(path, "samples", metadata, latest=SCHEMA_VERSION)
     version = metadata.get(VERSION_KEY, b"none").decode(errors="replace")
-    if version not in NEWER_SETTINGS:
+    if version not in NEWER:
         raise SegmentError(
             f"{path}: samples of schema version {version}, expected version {SCHEMA_VERSION}; read it with the klimb "
             "that wrote it, or import the data anew with `klimb import`"
         )
-    if not schema.equals(_schema_without(NEWER_SETTINGS[version]), check_metadata=False):
+    if not schema.equals(schema_without(NEWER[version]), check_metadata=False):
         raise SegmentError(f"{path}: its columns are not those of schema version {version}: {schema.names}")
 
 
-def _schema_without(settings: Collection[str]) -> pa.Schema:
-    place = SAMPLE_SCHEMA.get_field_index("sampling")
-    kept = pa.struct([field for field in SAMPLE_SCHEMA.field(place).type.fields if field.name not in settings])
-    return SAMPLE_SCHEMA.set(place, SAMPLE_SCHEMA.field(place).with_type(kept))
+def schema_without(left_out: Collection[str]) -> pa.Schema:
+    """Return today's columns without these, and without these parts (`column.part`) of others."""
+    kept = [field for field in SAMPLE_SCHEMA if field.name not in left_out]
+    return pa.schema([field.with_type(_type_without(field.name, field.type, left_out)) for field in kept])
+
+
+def _type_without(name: str, kind: pa.DataType, left_out: Collection[str]) -> pa.DataType:
+    if pa.types.is_list(kind) and pa.types.is_struct(kind.value_type):
+        return pa.list_(_type_without(name, kind.value_type, left_out))
+    if not pa.types.is_struct(kind):
+        return kind
+    return pa.struct([field for field in kind.fields if f"{name}.{field.name}" not in left_out])
 
 
 def _row_groups(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
@@ -282,7 +330,8 @@ def _row_groups(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
 
 def _estimated_bytes(sample: Sample) -> int:
     numbers = len(sample.prompt_ids) + len(sample.response_ids) + len(sample.log_mu or ()) + len(sample.log_ref or ())
-    return 8 * numbers + len(sample.response) + len(sample.raw) + sum(len(m["content"]) for m in sample.prompt)
+    texts = [sample.response, sample.raw, sample.tools, *(turn.text for turn in sample.turns)]
+    return 8 * numbers + sum(map(len, texts)) + sum(len(m["content"]) for m in sample.prompt)
 
 
 def _table(samples: Sequence[Sample]) -> pa.Table:
@@ -296,15 +345,25 @@ def _table(samples: Sequence[Sample]) -> pa.Table:
 def _stored(name: str, value: Any) -> Any:
     if name == "sampling":
         return None if value is None else asdict(value)
+    if name == "prompt":
+        return [_stored_message(message) for message in value]
+    if name == "turns":
+        return [asdict(turn) for turn in value]
     return list(value.items()) if name in ("reward_parts", "metadata") else value
 
 
+def _stored_message(message: Message) -> dict[str, Any]:
+    calls = message.get("tool_calls")
+    return {**message, "tool_calls": None if calls is None else json.dumps(calls, ensure_ascii=False)}
+
+
 def _samples_of(table: pa.Table) -> Iterator[Sample]:
+    names = [name for name in _FIELD_NAMES if name in table.schema.names]
     for start in range(0, len(table), _SLICE_SAMPLES):
         part = table.slice(start, _SLICE_SAMPLES)
-        columns = [_values(name, part.column(name).combine_chunks()) for name in _FIELD_NAMES]
+        columns = [_values(name, part.column(name).combine_chunks()) for name in names]
         for row in zip(*columns, strict=True):
-            yield Sample(**dict(zip(_FIELD_NAMES, row, strict=True)))
+            yield Sample(**dict(zip(names, row, strict=True)))
 
 
 def _values(name: str, column: pa.Array) -> list[Any]:
@@ -312,8 +371,23 @@ def _values(name: str, column: pa.Array) -> list[Any]:
         return _tuples(column)
     values = column.to_pylist(maps_as_pydicts="strict")
     if name == "prompt":
-        return [tuple(Message(role=message["role"], content=message["content"]) for message in row) for row in values]
+        return [tuple(map(_message, row)) for row in values]
+    if name == "turns":
+        return [tuple(map(_turn, row)) for row in values]
     return [None if row is None else _settings(row) for row in values] if name == "sampling" else values
+
+
+def _message(row: dict[str, Any]) -> Message:
+    message = Message(role=row["role"], content=row["content"])
+    if row.get("tool_calls") is not None:
+        message["tool_calls"] = json.loads(row["tool_calls"])
+    if row.get("name") is not None:
+        message["name"] = row["name"]
+    return message
+
+
+def _turn(row: dict[str, Any]) -> Turn:
+    return Turn(**{**row, "calls": tuple(ToolCall(**call) for call in row["calls"])})
 
 
 def _settings(row: dict[str, Any]) -> SamplingSettings:
