@@ -1,6 +1,7 @@
 """Which token a reward is credited to. Pure functions of numbers, [batch, time], in float64 inside.
 
-The reward R of a response stands at its last token; every token may also be charged for leaving the reference:
+The reward R of a response stands at its last token, or some of it at the last tokens of its turns; every token may also
+be charged for leaving the reference:
 
     r_t = [t is the last token]·R − κ·(log prox_t − log ref_t), prox the policy before the batch
 """
@@ -13,7 +14,7 @@ from klimb.experience.advantages import STD_FLOOR
 
 
 def token_rewards(
-    rewards: Float[Tensor, " batch"],
+    rewards: Float[Tensor, "batch ..."],
     mask: Bool[Tensor, "batch time"],
     *,
     log_prox: Float[Tensor, "batch time"] | None = None,
@@ -23,7 +24,7 @@ def token_rewards(
     """Return the reward of every token, r_t as above; 0 where the mask is False.
 
     Args:
-        rewards: one finite number a response.
+        rewards: one finite number a response, or one a token: [batch, time].
         mask: True where a token counts; every row has one.
         log_prox: of prox, in nats, needed if `kl_in_reward` is not 0. It is log_mu where the
             policy itself drew.
@@ -39,13 +40,15 @@ def token_rewards(
         raise ValueError("token_rewards: a response has no token; leave it out")
     if not bool(rewards.isfinite().all()):
         raise ValueError("token_rewards: a reward is not finite; leave such responses out")
-    columns = torch.arange(mask.shape[1], device=mask.device)
-    last = torch.where(mask, columns, -1).max(dim=1).values
     values = torch.zeros(mask.shape, dtype=torch.float64, device=mask.device)
     if kl_in_reward != 0:
         if log_prox is None or log_ref is None:
             raise ValueError(f"token_rewards: kl_in_reward is {kl_in_reward}, and log_prox or log_ref is missing")
         values = torch.where(mask, -kl_in_reward * (log_prox.double() - log_ref.double()), 0.0)
+    if rewards.ndim == 2:
+        return values + torch.where(mask, rewards.double(), 0.0)
+    columns = torch.arange(mask.shape[1], device=mask.device)
+    last = torch.where(mask, columns, -1).max(dim=1).values
     values[torch.arange(len(rewards), device=mask.device), last] += rewards.double()
     return values
 

@@ -129,6 +129,7 @@ def _update(
         collate(used, allow_absent_log_mu=not objective.needs_log_mu),
         gathered.credits,
         settings.credit,
+        turn_credits=gathered.turn_credits,
         max_tokens=settings.training.micro_batch_tokens,
         generator=state.generators.get(CRITIC, state.generators["minibatches"]),
         is_of_policy=not settings.why_mu_is_another,

@@ -23,6 +23,7 @@ from klimb.training.rollouts import (
     RolloutWorker,
     collect_rollouts,
     compute_credits,
+    compute_turn_credits,
     filter_group,
     find_verdicts,
     is_alone,
@@ -46,6 +47,7 @@ class StepData:
         fresh: rollouts whose turn it is, those included that a baseline alone reads.
         used: the samples that are trained on, source by source, with the `log_mu` they are trained with.
         credits: each used sample's reward less its baseline; baselines never cross a source.
+        turn_credits: with credit.kind = 'turn' the same of each turn that the policy drew; else empty.
         metrics: explained in docs/metrics.md.
     """
 
@@ -53,6 +55,7 @@ class StepData:
     fresh: tuple[Sample, ...]
     used: tuple[Sample, ...]
     credits: Float[Tensor, " batch"]
+    turn_credits: tuple[tuple[float, ...], ...]
     metrics: dict[str, float]
 
 
@@ -91,6 +94,11 @@ def next_batch(state: RunState, actors: RolloutWorker, settings: LoopSettings, *
         fresh=fresh,
         used=tuple(itertools.chain(*used.values())),
         credits=torch.cat([torch.zeros(0), *credits]),
+        turn_credits=tuple(
+            itertools.chain(*(share.turn_credits(settings, beta=beta) for share in shares.values()))
+            if settings.credit.kind == "turn"
+            else ()
+        ),
         metrics={"num_tokens_sampled": 0.0, **metrics},
     )
 
@@ -119,6 +127,15 @@ class Share:
         is_used = [is_trained_on(sample, settings.advantages) for sample in self.compared]
         return credits[torch.tensor(is_used, dtype=torch.bool)]
 
+    def turn_credits(self, settings: LoopSettings, *, beta: float) -> list[tuple[float, ...]]:
+        """Return what each turn of those samples is credited with."""
+        credits = compute_turn_credits(self.compared, settings.advantages, beta=beta, rewards=settings.rewards)
+        return [
+            credit
+            for sample, credit in zip(self.compared, credits, strict=True)
+            if is_trained_on(sample, settings.advantages)
+        ]
+
 
 def _draw_rollouts(
     state: RunState, actors: RolloutWorker, settings: LoopSettings, num_fresh: int
@@ -138,7 +155,7 @@ def _draw_rollouts(
         drawn += [now.get(sample.sample_id, sample) for sample in collection.samples]
         compared = tuple(now.get(sample.sample_id, sample) for sample in collection.compared)
         collections.append(collection)
-        gaps.append((gap, sum(len(sample.response_ids) for sample in used)))
+        gaps.append((gap, sum(sample.num_drawn for sample in used)))
         if lag:
             state.queue.put(group_samples(compared, step=state.step))
     if lag:
@@ -304,7 +321,7 @@ def _measure_share(source: Source, samples: Sequence[Sample], *, asked: int, pol
         "num_groups_missing": float(max(0, asked - num_groups)),
     }
     if samples:
-        metrics["length_mean"] = statistics.fmean(len(sample.response_ids) for sample in samples)
+        metrics["length_mean"] = statistics.fmean(sample.num_drawn for sample in samples)
     rewards = [sample.reward for sample in samples if sample.reward is not None]
     if rewards:
         metrics["reward_mean"] = statistics.fmean(rewards)

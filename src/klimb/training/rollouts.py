@@ -18,6 +18,7 @@ from torch import Tensor
 
 from klimb.declarations import narrow
 from klimb.experience import NEEDS_BATCH, NEEDS_GROUPS, Sample, SamplingSettings, compute_advantages
+from klimb.experience.turn_rewards import number_conversations, one_of_each, turn_advantages
 from klimb.policies import Policy
 from klimb.samplers import Completion, Sampler, StreamingSampler
 from klimb.tasks import Problem, Response, Score
@@ -340,7 +341,7 @@ def _find_refusals(group: Sequence[Sample], *, compare: bool, is_even: bool, nee
         is_even: leave out the group, from which nothing can be learnt.
         needs_reward: leave out a response without a reward.
     """
-    scored = [sample for sample in group if sample.reward is not None]
+    scored = [sample for sample in one_of_each(group) if sample.reward is not None]
     of_group = ""
     if compare and len(scored) < 2:
         of_group = ALONE_IN_GROUP
@@ -351,7 +352,7 @@ def _find_refusals(group: Sequence[Sample], *, compare: bool, is_even: bool, nee
 
 def is_alone(compared: Sequence[Sample], settings: AdvantageSettings) -> bool:
     """Return whether a baseline over these would be the reward of the only one: there is nothing to compare."""
-    return len(compared) == 1 and settings.kind in NEEDS_BATCH
+    return settings.kind in NEEDS_BATCH and len(one_of_each(compared)) == 1
 
 
 def _leave_out_the_lonely(groups: Sequence[FilteredGroup], settings: AdvantageSettings) -> list[FilteredGroup]:
@@ -514,10 +515,34 @@ def compute_credits(
     """
     if not used:
         return torch.zeros(0)
+    conversations = one_of_each(used)
+    credits = _compare(conversations, rewards_to_compare(conversations, rewards), settings, beta=beta)
+    return credits.float()[torch.tensor(number_conversations(used))]
+
+
+def compute_turn_credits(
+    used: Sequence[Sample], settings: AdvantageSettings, *, beta: float, rewards: Rewards = NO_REWARDS
+) -> list[tuple[float, ...]]:
+    """Return what each turn of each response is credited with: its return less that of the others' turns.
+
+    Arguments are those of `compute_credits`.
+    """
+    conversations = one_of_each(used)
+    values = rewards_to_compare(conversations, rewards)[torch.tensor(number_conversations(used), dtype=torch.int64)]
+
+    def compare(returns: Sequence[float]) -> Sequence[float]:
+        return _compare(conversations, torch.tensor(returns, dtype=torch.float64), settings, beta=beta).tolist()
+
+    return turn_advantages(used, values.tolist(), compare)
+
+
+def _compare(
+    samples: Sequence[Sample], values: Float[Tensor, " batch"], settings: AdvantageSettings, *, beta: float
+) -> Float[Tensor, " batch"]:
     return compute_advantages(
-        rewards_to_compare(used, rewards),
-        [sample.group_id for sample in used],
+        values,
+        [sample.group_id for sample in samples],
         kind=settings.kind,
         offset=settings.offset,
         temperature=beta,
-    ).float()
+    )

@@ -41,11 +41,12 @@ class AdvantageSettings:
         require(self.max_refills >= 0, "max_refills", self.max_refills, ">= 0")
 
 
-CreditKind = Literal["response", "reward-to-go", "gae"]
+CreditKind = Literal["response", "turn", "reward-to-go", "gae"]
 
 
 IDLE_CREDIT: Mapping[str, tuple[str, ...]] = {
     "response": ("kl_in_reward", "gae_lambda", "discount", "whiten"),
+    "turn": ("kl_in_reward", "gae_lambda", "discount", "whiten"),
     "reward-to-go": ("gae_lambda",),
 }
 """The settings of credit that do nothing, by its kind."""
@@ -57,7 +58,8 @@ class CreditSettings:
     """Which token a reward is credited to; its defaults come from the recipe."""
 
     kind: CreditKind = "response"
-    """One advantage a response (`[advantages]`), the rewards from each token on, or those less a learned value."""
+    """One advantage a response (`[advantages]`), one a turn of a conversation (its return less that of the other
+    responses' turns), the rewards from each token on, or those less a learned value."""
     kl_in_reward: Annotated[float, Ge(0), Le(1_000)] = 0.0
     """Every token also gets the reward -kl_in_reward * log(mu/ref); 0 switches it off."""
     gae_lambda: Fraction = 1.0

@@ -331,7 +331,7 @@ class LoopSettings:
 
     def _check_credit(self) -> None:
         credit = self.credit
-        if credit.kind == "response":
+        if credit.kind in ("response", "turn"):
             return
         if self.advantages.kind != "no-baseline":
             raise ValueError(
