@@ -3,10 +3,10 @@
 What may be scored: prompts, responses and masks that fit each other and the model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -194,12 +194,12 @@ class Policy:
         kind = type(self.causal_lm).__name__
         return "; ".join([f"{self.name}: {kind}, {total / 1e6:.1f} M parameters{share}", *self.notes])
 
-    def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> tuple[int, ...]:
         """Token ids of a prompt: the chat template up to the beginning of the assistant's answer.
 
-        Text in a message never becomes a control token.
+        Text in a message or in the schema of a tool never becomes a control token.
         """
-        return render_chat(self.tokenizer, messages)
+        return render_chat(self.tokenizer, messages, tools)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the tokens, without special tokens; ids without a token in the tokenizer have none."""

@@ -6,14 +6,15 @@ No text in a message becomes a control token. A vocabulary has a fingerprint, an
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import cast
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
 from klimb.experience import Message
+from klimb.policies.call_forms import template_messages
 
 FIRST_PRIVATE_USE, LAST_PRIVATE_USE = 0xE000, 0xF8FF
 """Characters to which Unicode gives no meaning; two of them stand in for control-token text while a template runs."""
@@ -27,16 +28,57 @@ class PromptError(ValueError):
     """Messages that cannot become a prompt of this tokenizer, while others can."""
 
 
-def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> tuple[int, ...]:
+def render_chat(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+) -> tuple[int, ...]:
     """Token ids of the messages in the tokenizer's chat template, up to where the assistant's answer begins.
 
     Text in a message that spells a control token (`<|im_end|>`) is encoded as ordinary characters: a question
-    cannot end its own turn or begin the assistant's. Every other message has exactly the ids of
-    `apply_chat_template(messages, add_generation_prompt=True)`.
+    cannot end its own turn or begin the assistant's. The same holds for what a tool answers, and for the names and
+    arguments of calls and tools. Every other message has exactly the ids of
+    `apply_chat_template(messages, tools=tools, add_generation_prompt=True)`.
+
+    Args:
+        tokenizer: with a chat template.
+        messages: the conversation; an assistant's message may have `tool_calls`, a tool's has a `name`.
+        tools: schemas of the tools on offer, in OpenAI's form.
 
     Raises:
         PromptError: there are no messages, the template refuses them or makes no token of them, or the tokenizer cannot
             keep such text apart.
+        ValueError: there is no chat template.
+    """
+    return _require_tokens(tokenizer, encode_template_text(tokenizer, render_template(tokenizer, messages, tools)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplateText:
+    """What a chat template made of messages, before it is encoded.
+
+    Attributes:
+        text: control tokens in it are the template's own; those that a message spelled are masked.
+        mask: matches what stands for a masked text; its group is the place of that text in `control_tokens`. None if
+            nothing was masked.
+    """
+
+    text: str
+    mask: re.Pattern[str] | None = None
+
+
+def render_template(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]] = (),
+    *,
+    add_generation_prompt: bool = True,
+) -> TemplateText:
+    """Run the chat template on the messages, whose control-token texts are masked meanwhile.
+
+    With `add_generation_prompt` the text goes on to where the assistant's answer begins. Such texts are masked rather
+    than split off beforehand, because a template may trim, test or repeat a message.
+
+    Raises:
+        PromptError: there are no messages, or the template refuses them.
         ValueError: there is no chat template.
     """
     if not messages:
@@ -46,13 +88,36 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message])
             f"the tokenizer of {tokenizer.name_or_path!r} has no chat template, so messages cannot become a prompt; "
             "set model.chat_template, or use an instruction-tuned model"
         )
-    control = _control_tokens(tokenizer)
-    if any(token in text for token in control for message in messages for text in _texts(message)):
-        return _require_tokens(tokenizer, _render_with_control_text(tokenizer, messages, control))
-    rendered = _apply_template(tokenizer, messages)
-    ids = _encode(tokenizer, rendered)
-    _check_num_control(tokenizer, ids, control, expected=len(re.findall(_any_of(control), rendered)))
-    return _require_tokens(tokenizer, tuple(ids))
+    control = control_tokens(tokenizer)
+    texts = [*texts_in(messages), *texts_in(tools)]
+    if not any(token in text for token in control for text in texts):
+        return TemplateText(text=_apply_template(tokenizer, messages, tools, add_generation_prompt))
+    opening, closing = _unused_characters(texts)
+    masked = [_mask(part, control, opening, closing) for part in (list(messages), list(tools))]
+    return TemplateText(
+        text=_apply_template(tokenizer, masked[0], masked[1], add_generation_prompt),
+        mask=re.compile(f"{opening}(\\d+){closing}"),
+    )
+
+
+def encode_template_text(tokenizer: PreTrainedTokenizerBase, rendered: TemplateText) -> tuple[int, ...]:
+    """Token ids of a template's text, in which what was masked becomes ordinary characters.
+
+    Raises:
+        PromptError: the tokenizer cannot keep such text apart.
+    """
+    control, text = control_tokens(tokenizer), rendered.text
+    ids = _encode(tokenizer, text)
+    if rendered.mask is not None:
+        if _encode_in_parts(tokenizer, text, control) != ids:
+            raise PromptError(
+                "a message holds text that spells a control token, and this tokenizer does not encode text piece by "
+                f"piece as it does the whole, so it cannot be kept apart exactly; remove any of {control} from the "
+                "messages"
+            )
+        ids = _encode_in_parts(tokenizer, text, control, unmask=rendered.mask)
+    _check_num_control(tokenizer, ids, control, expected=len(re.findall(_any_of(control), text)))
+    return tuple(ids)
 
 
 def _require_tokens(tokenizer: PreTrainedTokenizerBase, ids: tuple[int, ...]) -> tuple[int, ...]:
@@ -61,11 +126,18 @@ def _require_tokens(tokenizer: PreTrainedTokenizerBase, ids: tuple[int, ...]) ->
     return ids
 
 
-def _texts(message: Message) -> tuple[str, str]:
-    return message["role"], message["content"]
+def texts_in(part: object) -> Iterator[str]:
+    """Yield every text in messages or schemas, at any depth, keys included."""
+    if isinstance(part, str):
+        yield part
+    elif isinstance(part, Mapping):
+        yield from texts_in([*part.keys(), *part.values()])
+    elif isinstance(part, Sequence):
+        for element in part:
+            yield from texts_in(element)
 
 
-def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Texts that the tokenizer turns into a special token, longest first, so that none hides in another."""
     return _read_control(tokenizer, len(tokenizer), tuple(tokenizer.all_special_tokens))
 
@@ -77,10 +149,22 @@ def _read_control(tokenizer: PreTrainedTokenizerBase, num_tokens: int, special: 
     return sorted({*added, *special}, key=len, reverse=True)
 
 
-def _apply_template(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> str:
-    conversation = [{"role": message["role"], "content": message["content"]} for message in messages]
+def _apply_template(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]],
+    add_generation_prompt: bool,
+) -> str:
     try:
-        return str(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True))
+        return str(
+            tokenizer.apply_chat_template(
+                template_messages(tokenizer, messages),
+                # None where there are none: a template asks whether there are tools, and not all ask how many.
+                tools=[dict(tool) for tool in tools] or None,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+            )
+        )
     # A template is a program: besides what it raises itself it may raise anything.
     except Exception as error:
         roles = [message["role"] for message in messages]
@@ -100,38 +184,12 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str, *, split_special_toke
     return tokenizer(text, add_special_tokens=False, split_special_tokens=split_special_tokens)["input_ids"]
 
 
-def _render_with_control_text(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], control: list[str]
-) -> tuple[int, ...]:
-    """Run the template on messages whose control-token texts are masked, and encodes them as plain text after it.
-
-    Masked rather than split off beforehand, because a template may trim, test or repeat a message.
-    """
-    opening, closing = _unused_characters(messages)
-    masked: list[Message] = [
-        {
-            "role": _mask(message["role"], control, opening, closing),
-            "content": _mask(message["content"], control, opening, closing),
-        }
-        for message in messages
-    ]
-    rendered = _apply_template(tokenizer, masked)
-    if _encode_in_parts(tokenizer, rendered, control) != _encode(tokenizer, rendered):
-        raise PromptError(
-            "a message holds text that spells a control token, and this tokenizer does not encode text piece by piece "
-            f"as it does the whole, so it cannot be kept apart exactly; remove any of {control} from the messages"
-        )
-    ids = _encode_in_parts(tokenizer, rendered, control, unmask=re.compile(f"{opening}(\\d+){closing}"))
-    _check_num_control(tokenizer, ids, control, expected=len(re.findall(_any_of(control), rendered)))
-    return tuple(ids)
-
-
 def _check_num_control(
     tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], control: list[str], *, expected: int
 ) -> None:
     """Raise unless the control tokens are those that the template wrote; normalising tokenizers may add some."""
     # The unknown token also stands for ordinary characters that the vocabulary lacks.
-    control_ids = {_id_of(tokenizer, token) for token in control if token != tokenizer.unk_token}
+    control_ids = {id_of(tokenizer, token) for token in control if token != tokenizer.unk_token}
     found = sum(i in control_ids for i in ids)
     if found > expected:
         raise PromptError(
@@ -140,12 +198,19 @@ def _check_num_control(
         )
 
 
-def _id_of(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+def id_of(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    """Id of a token that the vocabulary has."""
     return cast(int, tokenizer.convert_tokens_to_ids(token))
 
 
-def _unused_characters(messages: Sequence[Message]) -> tuple[str, str]:
-    used = {character for message in messages for text in _texts(message) for character in text}
+def find_control_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[tuple[str, int]]:
+    """Return the control tokens that a template wrote into a text, each with the place where it ends."""
+    matches = re.finditer(_any_of(control_tokens(tokenizer)), text)
+    return [(match[0], match.end()) for match in matches if match[0]]
+
+
+def _unused_characters(texts: Sequence[str]) -> tuple[str, str]:
+    used = {character for text in texts for character in text}
     unused = (chr(code) for code in range(FIRST_PRIVATE_USE, LAST_PRIVATE_USE + 1) if chr(code) not in used)
     return next(unused), next(unused)
 
@@ -154,8 +219,18 @@ def _any_of(texts: Sequence[str]) -> str:
     return "|".join(re.escape(text) for text in texts)
 
 
-def _mask(text: str, control: list[str], opening: str, closing: str) -> str:
-    return re.sub(_any_of(control), lambda match: f"{opening}{control.index(match[0])}{closing}", text)
+def _mask(part: Any, control: list[str], opening: str, closing: str) -> Any:
+    """Return messages or schemas with every control-token text in them masked, at any depth."""
+    if isinstance(part, str):
+        return re.sub(_any_of(control), lambda match: f"{opening}{control.index(match[0])}{closing}", part)
+    if isinstance(part, Mapping):
+        return {
+            _mask(key, control, opening, closing): _mask(value, control, opening, closing)
+            for key, value in part.items()
+        }
+    if isinstance(part, Sequence):
+        return [_mask(element, control, opening, closing) for element in part]
+    return part
 
 
 def _encode_in_parts(
@@ -165,7 +240,7 @@ def _encode_in_parts(
     ids: list[int] = []
     for part in re.split(f"({_any_of(control)})", rendered):
         if part in control:
-            ids.append(_id_of(tokenizer, part))
+            ids.append(id_of(tokenizer, part))
         elif part:
             plain = unmask.sub(lambda match: control[int(match[1])], part) if unmask else part
             ids += _encode(tokenizer, plain, split_special_tokens=True)
