@@ -1,7 +1,7 @@
 """Messages with tool calls, in the form that a chat template reads.
 
 Templates agree on OpenAI's form but not on all of it: some want a call's arguments as an object and some as JSON text,
-some render calls only of a message whose content is null, some need ids that tie a result to its call.
+some render calls only of a message without content, some need ids that tie a result to its call.
 """
 
 import json
@@ -22,12 +22,12 @@ class CallForm:
 
     Attributes:
         arguments_as_text: arguments as JSON text; otherwise as an object.
-        no_content_is_none: the content of a message that only calls is null; otherwise an empty text.
+        omits_no_content: a message that only calls has no content at all; otherwise an empty text.
         is_rendered: the template writes calls at all; otherwise they are left out of what the model reads.
     """
 
     arguments_as_text: bool = False
-    no_content_is_none: bool = False
+    omits_no_content: bool = False
     is_rendered: bool = True
 
 
@@ -60,8 +60,8 @@ def _written(messages: Sequence[Mapping[str, Any]], form: CallForm) -> list[dict
             entry["tool_calls"] = [_call(call, num_calls + place, form) for place, call in enumerate(calls)]
             num_calls += len(calls)
             open_ids = [call["id"] for call in entry["tool_calls"]]
-            if form.no_content_is_none and not message["content"].strip():
-                entry["content"] = None
+            if form.omits_no_content and not message["content"].strip():
+                del entry["content"]
         if message["role"] == "tool":
             given = message.get("tool_call_id")
             entry["tool_call_id"] = given or (open_ids.pop(0) if open_ids else _id(num_calls))
@@ -103,8 +103,8 @@ _PROBE_NAME, _PROBE_KEY, _PROBE_VALUE = "klimbprobe", "klimbkey", "klimbvalue"
 @lru_cache(maxsize=16)
 def _find_form(tokenizer: PreTrainedTokenizerBase, template: str) -> CallForm:
     """Return the first form whose call the template writes; the template is part of the key, as it may be changed."""
-    for is_none, as_text in product((False, True), (False, True)):
-        form = CallForm(arguments_as_text=as_text, no_content_is_none=is_none)
+    for omits, as_text in product((False, True), (False, True)):
+        form = CallForm(arguments_as_text=as_text, omits_no_content=omits)
         if _writes_call(tokenizer, form):
             return form
     return CallForm(is_rendered=False)

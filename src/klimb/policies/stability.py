@@ -30,6 +30,7 @@ from klimb.policies.turns import (
     end_of_turn,
     ids_between,
     num_common,
+    opened_thought,
     parts_of,
     rendered_history,
     split_at_turn_end,
@@ -51,6 +52,13 @@ OWN_ID = "drawn000"
 
 
 OPEN_THOUGHT, CLOSE_THOUGHT = "<think>", "</think>"
+
+
+THOUGHT_CHANNELS = (
+    ("<|channel|>analysis", "<|channel|>analysis<|message|>", "<|end|><|start|>assistant"),
+    ("<|channel>thought", "<|channel>thought\n", "\n<channel|>"),
+)
+"""What a template holds if its policies think in a channel instead of in tags -> how such a thought begins and ends."""
 
 
 LONGEST_EXCERPT = 80
@@ -154,18 +162,28 @@ class Stability:
 
     def describe(self) -> str:
         """One line: what it keeps, what it rewrites and when, what it refuses."""
-        parts = [f"{what} ({', '.join(names)})" for what, names in _by_what(self.rewritten).items()]
-        told = f"the chat template rewrites the history: {'; '.join(parts)}" if parts else ""
-        refused = [f"{', '.join(names)}: {what}" for what, names in _by_what(self.refused).items()]
-        refusal = f"it refuses {'; '.join(refused)}" if refused else ""
-        return "; ".join(filter(None, [told or "the chat template keeps the history", refusal]))
+        rewritten = [f"{what} ({names})" for what, names in _by_what(self.rewritten).items()]
+        refused = [f"{names} ({what})" for what, names in _by_what(self.refused).items()]
+        if self.kind == "refuses":
+            return f"the chat template refuses {'; '.join(refused)}"
+        told = f"rewrites the history: it {'; '.join(rewritten)}" if rewritten else "keeps the history"
+        return f"the chat template {told}" + (f"; it refuses {'; '.join(refused)}" if refused else "")
 
 
-def _by_what(outcomes: Sequence[Outcome]) -> dict[str, list[str]]:
+def _by_what(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """Return the names of conversations, together, for each thing that is done to them."""
     kinds: dict[str, list[str]] = {}
     for outcome in outcomes:
         kinds.setdefault(outcome.what, []).append(outcome.conversation)
-    return kinds
+    return {what: _names(names) for what, names in kinds.items()}
+
+
+def _names(names: Sequence[str]) -> str:
+    """Return the names in a row, those of all conversations with calls as one."""
+    with_calls = [name for name, steps in CONVERSATIONS.items() if any(step.num_calls for step in steps)]
+    if not set(with_calls) <= set(names):
+        return ", ".join(names)
+    return ", ".join([*(name for name in names if name not in with_calls), "all with tool calls"])
 
 
 def check_history(tokenizer: PreTrainedTokenizerBase, *, tools: Schemas = (), end_ids: Sequence[int] = ()) -> Stability:
@@ -210,9 +228,9 @@ def _try(
         ids = list(render_chat(tokenizer, messages, tools))
         for step in steps:
             drawn = _draw(tokenizer, messages, step, tools, end_ids)
-            is_open = _opens_thought(render_template(tokenizer, messages, tools).text)
+            opened = opened_thought(tokenizer, messages, tools)
             new = _what_comes_in(step, tools)
-            messages.append(_turn_of(step, tools, is_open=is_open))
+            messages.append(_turn_of(tokenizer, step, tools, opened=opened))
             ids += [*drawn, *ids_between(tokenizer, messages, new, tools=tools, last_id=drawn[-1])]
             messages += new
             rendered = rendered_history(tokenizer, messages, tools)
@@ -228,9 +246,15 @@ def _reason(refusal: PromptError) -> str:
     return str(refusal).partition("refuses messages of ")[2].partition(": ")[2] or str(refusal).partition("' ")[2]
 
 
-def _turn_of(step: Step, tools: Schemas, *, is_open: bool) -> Message:
-    """Return the turn as it is drawn, where the template may have begun a thought already."""
-    turn: dict[str, Any] = {"role": "assistant", "content": f"{_thought_of(step, is_open=is_open)}{step.answer}"}
+def _turn_of(tokenizer: PreTrainedTokenizerBase, step: Step, tools: Schemas, *, opened: str) -> Message:
+    """Return the turn as the conversation has it: its text as it was drawn, without control tokens, and its calls.
+
+    In front of it is the thought that the template has `opened`.
+    """
+    said = f"{opened}{_thought_of(tokenizer, step, is_open=bool(opened))}{step.answer}"
+    for token, _ in find_control_tokens(tokenizer, said):
+        said = said.replace(token, "")
+    turn: dict[str, Any] = {"role": "assistant", "content": said}
     if step.num_calls:
         turn["tool_calls"] = [
             {"type": "function", "function": {"name": _name_of(tools), "arguments": _arguments(tools, place)}}
@@ -239,9 +263,14 @@ def _turn_of(step: Step, tools: Schemas, *, is_open: bool) -> Message:
     return cast(Message, turn)
 
 
-def _thought_of(step: Step, *, is_open: bool) -> str:
-    if not (step.thought or is_open):
-        return ""
+def _thought_of(tokenizer: PreTrainedTokenizerBase, step: Step, *, is_open: bool) -> str:
+    """Return the text of the step's thought as its policy draws it, where the template may have begun one already."""
+    template = str(tokenizer.chat_template)
+    if not step.thought:
+        return f"{CLOSE_THOUGHT}\n\n" if is_open else ""
+    for mark, opening, closing in THOUGHT_CHANNELS:
+        if mark in template:
+            return f"{opening}{step.thought}{closing}"
     opening = "" if is_open else f"{OPEN_THOUGHT}\n"
     return f"{opening}{step.thought}\n{CLOSE_THOUGHT}\n\n"
 
@@ -291,26 +320,26 @@ def _text_drawn(
     answer alone, with the thought or the white space put in.
     """
     prompt = render_template(tokenizer, messages, tools).text
-    is_open = _opens_thought(prompt)
-    new = _what_comes_in(step, tools)
-    turn = _with_own_ids(_turn_of(step, tools, is_open=is_open))
+    opened = opened_thought(tokenizer, messages, tools)
+    thought, new = _thought_of(tokenizer, step, is_open=bool(opened)), _what_comes_in(step, tools)
+    turn = _with_own_ids(_turn_of(tokenizer, step, tools, opened=opened))
     until_end, rest = split_at_turn_end(tokenizer, [*messages, turn], new, tools)
     said = until_end.removeprefix(prompt)
-    if until_end.startswith(prompt) and step.thought in said and step.answer in said:
+    if until_end.startswith(prompt) and thought.strip() in said and step.answer in said:
         return said, rest
-    bare = _with_own_ids(_turn_of(replace(step, thought="", answer=step.answer.strip()), tools, is_open=False))
+    # What is said beside calls comes before them.
+    answer = "" if step.num_calls else step.answer.strip()
+    bare = _with_own_ids(_turn_of(tokenizer, replace(step, thought="", answer=answer), tools, opened=""))
     until_end, rest = split_at_turn_end(tokenizer, [*messages, bare], new, tools)
-    begun = prompt[: prompt.rindex(OPEN_THOUGHT)] if is_open else prompt
-    said = until_end[num_common(begun, until_end) :]
-    said = re.sub(rf"^{OPEN_THOUGHT}\s*{CLOSE_THOUGHT}\s*", "", said)
-    before, _, after = said.rpartition(bare["content"]) if bare["content"] else ("", "", said)
-    # Where the history has moved, what is before the answer is no turn's beginning.
-    lead = before if until_end.startswith(begun) else ""
-    return f"{lead}{turn['content']}{after}", rest
-
-
-def _opens_thought(prompt: str) -> bool:
-    return prompt.rstrip().endswith(OPEN_THOUGHT)
+    begun = prompt.removesuffix(opened)
+    said = re.sub(rf"^{OPEN_THOUGHT}\s*{CLOSE_THOUGHT}\s*", "", until_end[num_common(begun, until_end) :])
+    lead, _, after = said.rpartition(answer) if answer else ("", "", said)
+    if not until_end.startswith(begun):
+        # Where the history has moved, what is before the answer is no turn's beginning.
+        lead = ""
+    if find_control_tokens(tokenizer, lead):
+        return f"{thought}{lead}{step.answer}{after}", rest
+    return f"{lead}{thought}{step.answer}{after}", rest
 
 
 def _with_own_ids(turn: Message) -> Message:
@@ -339,17 +368,22 @@ def _what_changes(history: str, now: str, tools: Schemas) -> str:
     """Return what a template has done to a history, from what is no longer where it was."""
     if history.find(SYSTEM) != now.find(SYSTEM):
         return "moves the system message"
-    if tools and history.find(_name_of(tools)) != now.find(_name_of(tools)):
-        was_offered = history.find(_name_of(tools)) < history.find(QUESTION)
-        return "moves the tools" if was_offered else "renders calls otherwise"
+    if _place_of_offer(history, tools) != _place_of_offer(now, tools):
+        return "moves the tools"
     if history.count(THOUGHT) > now.count(THOUGHT):
         return "drops thoughts"
     if history.count(OWN_ID) > now.count(OWN_ID):
         return "gives calls ids of its own"
-    if history.split() == now.split():
+    if "".join(history.split()) == "".join(now.split()):
         return "changes white space"
     if now.count(CLOSE_THOUGHT) != history.count(CLOSE_THOUGHT):
         return "changes empty thoughts"
     if tools and history.count(_name_of(tools)) != now.count(_name_of(tools)):
-        return "renders calls otherwise"
-    return "renders turns otherwise"
+        return "drops calls" if history.count(_name_of(tools)) > now.count(_name_of(tools)) else "adds to calls"
+    return "renders thoughts otherwise" if THOUGHT in history else "renders turns otherwise"
+
+
+def _place_of_offer(text: str, tools: Schemas) -> int | None:
+    """Return where a conversation offers its tools; None if that is not before the first question."""
+    place = text.find(_name_of(tools)) if tools else -1
+    return place if 0 <= place < text.find(QUESTION) else None

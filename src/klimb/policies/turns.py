@@ -5,6 +5,7 @@ chat template itself has between a drawn turn and the beginning of the next answ
 longer conversation, would still render the history so is a question of its own.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,6 +30,9 @@ from klimb.policies.tokenizer import (
 )
 
 Schemas = Sequence[Mapping[str, Any]]
+
+
+_OPENED_THOUGHT = re.compile(r"<think>\s*\Z")
 
 
 def ids_between(
@@ -107,8 +111,8 @@ def _marked_turn(tokenizer: PreTrainedTokenizerBase, turn: Message, word: str) -
     if not calls:
         return cast(Message, {"role": turn["role"], "content": word})
     marked = [{**call, "function": {"name": call["function"]["name"], "arguments": {"x": word}}} for call in calls]
-    # A template may write calls only of a turn that says nothing beside them.
-    content = word if turn["content"].strip() or not call_form_of(tokenizer).is_rendered else ""
+    # Some templates write calls only of a turn that says nothing beside them, some put what it says behind the results.
+    content = "" if call_form_of(tokenizer).is_rendered else word
     return cast(Message, {"role": turn["role"], "content": content, "tool_calls": marked})
 
 
@@ -121,10 +125,25 @@ def _unused_word(messages: Sequence[Message], tools: Schemas, stem: str = "klimb
     return word
 
 
+def opened_thought(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Schemas = ()) -> str:
+    """Return the beginning of a thought with which the template begins the next answer; empty if it does not.
+
+    It belongs in front of what is drawn in the content of the turn's message, as templates read a thought only with its
+    tag. The drawn ids do not have it: the prompt does.
+
+    Raises:
+        PromptError: the template refuses the messages.
+    """
+    found = _OPENED_THOUGHT.search(render_template(tokenizer, messages, tools).text)
+    return found[0] if found else ""
+
+
 def split_at_turn_end(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], new: Sequence[Message], tools: Schemas = ()
 ) -> tuple[str, str]:
     """Return the template's text of the conversation up to the end of its drawn turn, and the text behind it.
+
+    The former is empty if what follows a turn depends on what it says, as where results come before the words.
 
     Raises:
         ValueError: the last message is not the assistant's, or nothing came in.
@@ -135,11 +154,7 @@ def split_at_turn_end(
     behind = rendered.text[start:]
     rest = behind[_find_end(tokenizer, messages, new, tools, behind).stop :]
     whole = render_template(tokenizer, [*messages, *new], tools).text
-    if not whole.endswith(rest):
-        raise PromptError(
-            f"the chat template of {tokenizer.name_or_path!r} renders what follows a turn according to what it says"
-        )
-    return whole.removesuffix(rest), rest
+    return (whole.removesuffix(rest) if whole.endswith(rest) else ""), rest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,12 +181,13 @@ def _find_end(
         PromptError: the template leaves out a message that came in.
     """
     gap = _gap_before(tokenizer, messages, new, tools, behind)
-    usual = end_of_turn(tokenizer)
+    closing = _read_closing(tokenizer, len(tokenizer), str(tokenizer.chat_template))
     has_calls = bool(messages[-1].get("tool_calls"))
-    for token, stop in find_control_tokens(tokenizer, gap):
-        if token == usual:
-            # Behind a call, what is before the end token is the rest of the call, and was drawn.
-            return _End(begin=stop - len(token) if has_calls else 0, stop=stop, limit=stop)
+    place = gap.find(closing) if closing else -1
+    if place >= 0:
+        # Behind a call, what is before the closing is the rest of the call, and was drawn.
+        stop = place + len(closing)
+        return _End(begin=place if has_calls else 0, stop=stop, limit=stop)
     begin = _len_of_rest(tokenizer, messages, tools, gap) if has_calls else 0
     return _End(begin=begin, stop=begin, limit=len(gap))
 
@@ -218,12 +234,17 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
     Some templates have plain text there; some begin the next turn at once, and their models draw that beginning.
     """
-    return _read_end(tokenizer, len(tokenizer), str(tokenizer.chat_template))
+    closing = _read_closing(tokenizer, len(tokenizer), str(tokenizer.chat_template))
+    tokens = find_control_tokens(tokenizer, closing)
+    return tokens[-1][0] if tokens else None
 
 
 @lru_cache(maxsize=16)
-def _read_end(tokenizer: PreTrainedTokenizerBase, num_tokens: int, template: str) -> str | None:
-    """Return it; what the tokenizer may be given later is part of the key."""
+def _read_closing(tokenizer: PreTrainedTokenizerBase, num_tokens: int, template: str) -> str:
+    """Return the text from an answer's words to its end token; empty if the template ends answers without one.
+
+    What the tokenizer may be given later is part of the key.
+    """
     question, answer, follow_up = (
         Message(role=role, content=f"klimb{role}{number}") for number, role in enumerate(("user", "assistant", "user"))
     )
@@ -231,12 +252,15 @@ def _read_end(tokenizer: PreTrainedTokenizerBase, num_tokens: int, template: str
         text = render_template(tokenizer, [question, answer, follow_up]).text
         alone = render_template(tokenizer, [question, answer], add_generation_prompt=False).text
     except PromptError:
-        return None
+        return ""
     gap = text.partition(answer["content"])[2].partition(follow_up["content"])[0]
-    tokens = find_control_tokens(tokenizer, gap)
-    # What stands there only because another turn follows is that turn's beginning.
-    is_ended = find_control_tokens(tokenizer, alone.partition(answer["content"])[2])
-    return tokens[0][0] if tokens and is_ended else None
+    last = alone.partition(answer["content"])[2]
+    common = gap[: num_common(gap, last)]
+    if tokens := find_control_tokens(tokenizer, common):
+        return common[: tokens[-1][1]]
+    # Some end the last answer by another token. What stands there only because another turn follows begins that turn.
+    tokens = find_control_tokens(tokenizer, gap) if find_control_tokens(tokenizer, last) else []
+    return gap[: tokens[0][1]] if tokens else ""
 
 
 def rendered_history(
