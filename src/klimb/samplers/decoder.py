@@ -74,19 +74,35 @@ class LaneCache:
         self.num_lanes = len(lanes)
 
     def open_positions(self, positions: Int[Tensor, " lanes"]) -> None:
-        """Prepare a step that writes each lane at this position and reads it up to there."""
+        """Prepare a step that writes each lane at this position and reads it up to there; of the first lanes only."""
         self._reserve(int(positions.max()) + 1)
         is_read = torch.arange(self.reserved) <= positions[:, None]
         self.mask = torch.where(is_read, 0.0, -math.inf)[:, None]
-        starts = torch.arange(self.num_lanes * self.num_groups) * self.reserved
-        self._places = starts + positions.repeat_interleave(self.num_groups)
+        self._places = self._places_of(torch.arange(len(positions)), positions)
+
+    def open_spans(self, lanes: Int[Tensor, " tokens"], positions: Int[Tensor, " tokens"]) -> None:
+        """Prepare a pass that writes each token at this position of this lane."""
+        self._reserve(int(positions.max()) + 1)
+        self._places = self._places_of(lanes, positions)
+
+    def swap(self, some: Int[Tensor, " rows"], others: Int[Tensor, " rows"]) -> None:
+        """Let these lanes and those change places, one by one."""
+        to, of = torch.cat([some, others]), torch.cat([others, some])
+        for buffer in chain(self.keys, self.values):
+            by_lane = buffer.view(self.num_lanes, -1)
+            by_lane[to] = by_lane[of]
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write `[lanes, groups, head_dim]` at the open positions; returns the layer's buffers."""
+        """Write `[tokens, groups, head_dim]` at the open positions; returns the layer's buffers."""
         for buffer, states in ((self.keys[layer], keys), (self.values[layer], values)):
             head_dim = buffer.shape[-1]
             buffer.view(-1, head_dim).index_copy_(0, self._places, states.reshape(-1, head_dim))
         return self.keys[layer], self.values[layer]
+
+    def _places_of(self, lanes: Tensor, positions: Tensor) -> Tensor:
+        """Return the rows, of `[lanes · groups · reserved, head_dim]`, of each token's groups."""
+        groups = lanes[:, None] * self.num_groups + torch.arange(self.num_groups)
+        return (groups * self.reserved + positions[:, None]).flatten()
 
     def _reserve(self, length: int) -> None:
         if length <= self.reserved:
@@ -123,7 +139,7 @@ class LlamaDecoder:
     """The model at the weights it had when this was made. Call it without gradients and outside autocast.
 
     Attributes:
-        num_positions: positions 0 to this − 1 can be decoded.
+        num_positions: positions 0 to this − 1 can be decoded; `cover` adds some.
         compute_dtype: of the products, float32 or bfloat16.
     """
 
@@ -136,6 +152,12 @@ class LlamaDecoder:
         self._cos, self._sin = _rotary_table(weights, num_positions)
         # A power of two may be applied before or after rounding; another scale must come between two roundings.
         self._scale_is_exact = math.frexp(weights.score_scale)[0] == 0.5
+
+    def cover(self, num_positions: int) -> None:
+        """Make positions 0 to this − 1 ready; a quarter more each time, so that it is rare."""
+        if num_positions > self.num_positions:
+            self.num_positions = max(num_positions, self.num_positions * 5 // 4)
+            self._cos, self._sin = _rotary_table(self._weights, self.num_positions)
 
     def empty_cache(self, num_lanes: int) -> LaneCache:
         """Return a cache that `step` can write."""
@@ -153,21 +175,45 @@ class LlamaDecoder:
         lengths = torch.tensor([len(prompt) for prompt in prompts])
         token_ids = torch.tensor(list(chain.from_iterable(prompts)))
         ends = lengths.cumsum(0)
-        positions = torch.arange(len(token_ids)) - (ends - lengths).repeat_interleave(lengths)
-        attention = _PromptAttention(self, lengths, positions)
+        positions = _places_within(lengths)
+        attention = _PromptAttention(self, _Padding(lengths, positions))
         hidden = self._through_layers(token_ids, positions, attention)
         return PromptStates(attention.keys, attention.values, self._logits(hidden[ends - 1]), lengths)
+
+    def read_more(
+        self,
+        lanes: Int[Tensor, " rows"],
+        chunks: Sequence[Sequence[int]],
+        starts: Int[Tensor, " rows"],
+        cache: LaneCache,
+    ) -> Float[Tensor, "rows vocab"]:
+        """Write a chunk of tokens behind what each of these lanes holds, in one pass; return the logits after it.
+
+        Args:
+            lanes: each once.
+            chunks: for each lane, at least one token.
+            starts: the position of each chunk's first token; the lane holds all before it.
+            cache: is written.
+        """
+        lengths = torch.tensor([len(chunk) for chunk in chunks])
+        within = _places_within(lengths)
+        positions = starts.repeat_interleave(lengths) + within
+        cache.open_spans(lanes.repeat_interleave(lengths), positions)
+        attention = _ChunkAttention(self, _Padding(lengths, within), cache, lanes, starts)
+        hidden = self._through_layers(torch.tensor(list(chain.from_iterable(chunks))), positions, attention)
+        return self._logits(hidden[lengths.cumsum(0) - 1])
 
     def step(
         self, token_ids: Int[Tensor, " lanes"], positions: Int[Tensor, " lanes"], cache: LaneCache
     ) -> Float[Tensor, "lanes vocab"]:
-        """Logits after one more token in each lane, in the compute dtype."""
+        """Logits after one more token in each lane, in the compute dtype; fewer tokens are those of the first lanes."""
         cache.open_positions(positions)
 
         def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
             cached_keys, cached_values = cache.write(layer, keys, values)
             groups, head_dim = keys.shape[1:]
             grouped = queries.reshape(len(queries) * groups, -1, head_dim)
+            cached_keys, cached_values = cached_keys[: len(grouped)], cached_values[: len(grouped)]
             scores = torch.bmm(grouped, cached_keys.transpose(1, 2))
             weights = self.attention_weights(scores.view(len(queries), -1, cache.reserved), cache.mask)
             return torch.bmm(weights.view(len(grouped), -1, cache.reserved), cached_values).view(len(queries), -1)
@@ -203,48 +249,97 @@ class LlamaDecoder:
         return self._head(self._normed(hidden, self._weights.norm))
 
 
+class _Padding:
+    """Where tokens that follow each other, row after row, stand when each row is padded on the right."""
+
+    def __init__(self, lengths: Tensor, within: Tensor) -> None:
+        self.lengths, self.num_rows, self.longest = lengths, len(lengths), int(lengths.max())
+        self._places = torch.arange(len(lengths)).repeat_interleave(lengths) * self.longest + within
+
+    def by_group(self, states: Tensor, num_groups: int) -> Tensor:
+        """`[tokens, groups, head_dim]` to `[rows, groups, longest, head_dim]`, zero behind each row."""
+        padded = states.new_zeros(self.num_rows * self.longest, *states.shape[1:])
+        padded.index_copy_(0, self._places, states)
+        by_row = padded.view(self.num_rows, self.longest, num_groups, -1)
+        return by_row.transpose(1, 2).contiguous()
+
+    def by_token(self, padded: Tensor) -> Tensor:
+        """`[rows, groups, heads of a group, longest, head_dim]` to `[tokens, heads · head_dim]`."""
+        by_position = padded.flatten(1, 2).transpose(1, 2).reshape(self.num_rows * self.longest, -1)
+        return by_position[self._places]
+
+
 class _PromptAttention:
     """Causal attention within each prompt, padded on the right; keeps the keys and values of each layer."""
 
-    def __init__(self, decoder: LlamaDecoder, lengths: Tensor, positions: Tensor) -> None:
+    def __init__(self, decoder: LlamaDecoder, padding: _Padding) -> None:
         self._decoder = decoder
-        self._num_prompts, self._longest = len(lengths), int(lengths.max())
-        self._places = torch.arange(len(lengths)).repeat_interleave(lengths) * self._longest + positions
+        self._padding = padding
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
 
     def __call__(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        num_groups, head_dim = keys.shape[1:]
-        keys, values = self._by_group(keys, num_groups), self._by_group(values, num_groups)
+        padding, num_groups = self._padding, keys.shape[1]
+        keys, values = padding.by_group(keys, num_groups), padding.by_group(values, num_groups)
         self.keys.append(keys)
         self.values.append(values)
-        shape = (self._num_prompts, num_groups, -1, self._longest, head_dim)
-        grouped = self._by_group(queries, queries.shape[1]).view(shape)
-        padded = torch.empty_like(grouped)
-        for rows in self._query_blocks(queries.shape[1]):
-            padded[:, :, :, rows] = self._attended(grouped[:, :, :, rows], keys, values, rows)
-        by_position = padded.flatten(1, 2).transpose(1, 2).reshape(self._num_prompts * self._longest, -1)
-        return by_position[self._places]
+        starts = torch.zeros(1, dtype=torch.long)
+        return _attended(self._decoder, padding, starts, queries, keys, values)
 
-    def _by_group(self, states: Tensor, num_groups: int) -> Tensor:
-        """`[tokens, groups, head_dim]` to `[prompts, groups, longest, head_dim]`, zero behind each prompt."""
-        padded = states.new_zeros(self._num_prompts * self._longest, *states.shape[1:])
-        padded.index_copy_(0, self._places, states)
-        by_prompt = padded.view(self._num_prompts, self._longest, num_groups, -1)
-        return by_prompt.transpose(1, 2).contiguous()
 
-    def _query_blocks(self, num_heads: int) -> list[slice]:
-        size = max(1, MAX_SCORES // (self._num_prompts * num_heads * self._longest))
-        return [slice(start, min(start + size, self._longest)) for start in range(0, self._longest, size)]
+class _ChunkAttention:
+    """Attention of chunks, padded on the right, to what their lanes hold and to themselves; writes the lanes."""
 
-    def _attended(self, queries: Tensor, keys: Tensor, values: Tensor, rows: slice) -> Tensor:
-        """Query `[prompts, groups, heads of a group, rows, head_dim]`; the result has their shape."""
-        scores = torch.matmul(queries.flatten(2, 3), keys.transpose(2, 3))
-        places = torch.arange(self._longest)
-        is_read = places <= places[rows, None]
-        mask = torch.where(is_read, 0.0, -math.inf)
-        weights = self._decoder.attention_weights(scores.view(*queries.shape[:-1], self._longest), mask)
-        return torch.matmul(weights.flatten(2, 3), values).view(queries.shape)
+    def __init__(
+        self, decoder: LlamaDecoder, padding: _Padding, cache: LaneCache, lanes: Tensor, starts: Tensor
+    ) -> None:
+        self._decoder, self._padding, self._cache = decoder, padding, cache
+        self._lanes, self._starts = lanes, starts
+        self._length = int((starts + padding.lengths).max())
+
+    def __call__(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        cached_keys, cached_values = (self._of_lanes(buffer) for buffer in self._cache.write(layer, keys, values))
+        return _attended(self._decoder, self._padding, self._starts, queries, cached_keys, cached_values)
+
+    def _of_lanes(self, buffer: Tensor) -> Tensor:
+        """Return `[rows, groups, length, head_dim]`."""
+        by_lane = buffer.view(self._cache.num_lanes, self._cache.num_groups, self._cache.reserved, -1)
+        return by_lane[:, :, : self._length][self._lanes]
+
+
+def _attended(
+    decoder: LlamaDecoder, padding: _Padding, starts: Tensor, queries: Tensor, keys: Tensor, values: Tensor
+) -> Tensor:
+    """Let the query at place i of a row read the keys up to its start + i, in blocks of queries.
+
+    Args:
+        decoder: whose rounding it is.
+        padding: of the queries.
+        starts: by row, or one for all.
+        queries: `[tokens, heads, head_dim]`.
+        keys: `[rows, groups, length, head_dim]`.
+        values: like the keys.
+    """
+    num_rows, num_groups, length, head_dim = keys.shape
+    num_heads = queries.shape[1]
+    grouped = padding.by_group(queries, num_heads).view(num_rows, num_groups, -1, padding.longest, head_dim)
+    padded = torch.empty_like(grouped)
+    size = max(1, MAX_SCORES // (num_rows * num_heads * length))
+    places = torch.arange(length)
+    for first in range(0, padding.longest, size):
+        block = grouped[:, :, :, first : first + size]
+        last_read = starts[:, None] + torch.arange(first, first + block.shape[3])
+        mask = torch.where(places <= last_read[:, None, None, :, None], 0.0, -math.inf)
+        scores = torch.matmul(block.flatten(2, 3), keys.transpose(2, 3))
+        weights = decoder.attention_weights(scores.view(*block.shape[:-1], length), mask)
+        padded[:, :, :, first : first + size] = torch.matmul(weights.flatten(2, 3), values).view(block.shape)
+    return padding.by_token(padded)
+
+
+def _places_within(lengths: Tensor) -> Tensor:
+    """Return each token's place in its row."""
+    starts = lengths.cumsum(0) - lengths
+    return torch.arange(int(lengths.sum())) - starts.repeat_interleave(lengths)
 
 
 def _rotary_table(weights: LlamaWeights, num_positions: int) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,7 @@
 """Continuous batching: a fixed number of lanes, into which waiting samples enter as others finish."""
 
-import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +50,8 @@ class LaneRun:
         self._num_samples = num_samples
         self._num_open = [num_samples] * len(prompts)
         self._num_incomplete = len(prompts)
-        waiting = _Waiting(decoder, prompts, num_samples, limits.max_prefill_tokens)
+        waiting = Waiting(decoder, limits.max_prefill_tokens)
+        waiting.add((prompt, range(i * num_samples, (i + 1) * num_samples)) for i, prompt in enumerate(prompts))
         self._lanes = _Lanes(decoder, drawing, quantiles, limits, waiting)
         self._has_begun = False
 
@@ -78,7 +78,7 @@ class LaneRun:
 
 
 @dataclass(frozen=True)
-class _Entrants:
+class Entrants:
     """Samples that enter together: their places among the read prompts, and among the results."""
 
     states: PromptStates
@@ -86,46 +86,47 @@ class _Entrants:
     slots: Tensor
 
 
-class _Waiting:
+class Waiting:
     """Samples that have not begun. Their prompts are read when lanes are free for them, the short ones first."""
 
-    def __init__(
-        self, decoder: LlamaDecoder, prompts: Sequence[Sequence[int]], num_samples: int, max_prefill_tokens: int
-    ) -> None:
+    def __init__(self, decoder: LlamaDecoder, max_prefill_tokens: int) -> None:
         self._decoder = decoder
-        self._prompts = prompts
-        self._num_samples = num_samples
         self._max_prefill_tokens = max_prefill_tokens
-        self._unread = deque(sorted(range(len(prompts)), key=lambda i: len(prompts[i])))
+        self._unread: deque[tuple[Sequence[int], Sequence[int]]] = deque()
         self._states: PromptStates | None = None
         self._ready: deque[tuple[int, int]] = deque()
 
     def __bool__(self) -> bool:
         return bool(self._ready or self._unread)
 
-    def take(self, num_free: int) -> _Entrants:
+    def add(self, groups: Iterable[tuple[Sequence[int], Sequence[int]]]) -> None:
+        """Add prompts, each with the slots of its samples."""
+        self._unread = deque(sorted([*self._unread, *groups], key=lambda group: len(group[0])))
+
+    def take(self, num_free: int) -> Entrants:
         """At least one and at most `num_free` samples, all of prompts that were read together."""
         if not self._ready:
-            self._read(math.ceil(num_free / self._num_samples))
+            self._read(num_free)
         assert self._states is not None
         taken = [self._ready.popleft() for _ in range(min(num_free, len(self._ready)))]
         which, slots = torch.tensor(taken).unbind(dim=1)
-        entrants = _Entrants(self._states, which, slots)
+        entrants = Entrants(self._states, which, slots)
         if not self._ready:
             self._states = None
         return entrants
 
-    def _read(self, num_prompts: int) -> None:
-        """Pass the next prompts through the model; at least one, and no more than the limit on tokens allows."""
+    def _read(self, num_samples: int) -> None:
+        """Pass the prompts of so many samples through the model: at least one, and as many as the token limit allows."""
         block = [self._unread.popleft()]
-        while self._unread and len(block) < num_prompts:
-            longest = len(self._prompts[self._unread[0]])
-            if longest * (len(block) + 1) > self._max_prefill_tokens:
+        num_read = len(block[0][1])
+        while self._unread and num_read < num_samples:
+            prompt, slots = self._unread[0]
+            if len(prompt) * (len(block) + 1) > self._max_prefill_tokens:
                 break
             block.append(self._unread.popleft())
-        self._states = self._decoder.read_prompts([self._prompts[i] for i in block])
-        count = self._num_samples
-        self._ready.extend((place, i * count + j) for place, i in enumerate(block) for j in range(count))
+            num_read += len(slots)
+        self._states = self._decoder.read_prompts([prompt for prompt, _ in block])
+        self._ready.extend((place, slot) for place, (_, slots) in enumerate(block) for slot in slots)
 
 
 class _Lanes:
@@ -137,7 +138,7 @@ class _Lanes:
         drawing: Drawing,
         quantiles: Tensor,
         limits: LaneLimits,
-        waiting: _Waiting,
+        waiting: Waiting,
     ) -> None:
         num_steps, num_slots = quantiles.shape
         num_lanes = min(limits.max_batch, num_slots)
@@ -177,7 +178,7 @@ class _Lanes:
     def _num_free(self) -> int:
         return len(self.is_open) - int(self.is_open.sum())
 
-    def _enter(self, entrants: _Entrants) -> None:
+    def _enter(self, entrants: Entrants) -> None:
         lanes = (~self.is_open).nonzero()[: len(entrants.slots), 0]
         self._cache.enter(lanes, entrants.states, entrants.which)
         self._slots[lanes] = entrants.slots

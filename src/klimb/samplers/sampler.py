@@ -3,7 +3,8 @@
 What has been drawn so far, one row a response.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -70,6 +71,66 @@ class StreamingSampler(Sampler, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Dialogue:
+    """What the policy said in the turns of one conversation, and what stood between them.
+
+    Attributes:
+        turns: of the policy, in order; at least one.
+        between: the context ids that were read after each turn but the last, before the next was drawn.
+    """
+
+    turns: tuple[Completion, ...]
+    between: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not self.turns or len(self.between) != len(self.turns) - 1:
+            raise ValueError(
+                "a dialogue has at least one turn and one context between each two, "
+                f"got {len(self.turns)} turns and {len(self.between)} contexts"
+            )
+
+    @property
+    def response_ids(self) -> tuple[int, ...]:
+        """All that follows the prompt, drawn and read, in one sequence."""
+        ids = list(self.turns[0].response_ids)
+        for context, turn in zip(self.between, self.turns[1:], strict=True):
+            ids += [*context, *turn.response_ids]
+        return tuple(ids)
+
+
+Answer = Callable[[int, Completion], "Future[tuple[int, ...] | None]"]
+"""Number of a conversation, its turn that has just ended -> the context ids before its next turn; None: it is over."""
+
+
+@runtime_checkable
+class ConversationSampler(Protocol):
+    """A sampler that draws responses of several turns, between which somebody answers."""
+
+    def converse(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        settings: SamplingSettings,
+        generator: torch.Generator,
+        answer: Answer,
+        max_turns: int,
+    ) -> Iterator[tuple[int, Dialogue]]:
+        """Each prompt's number with its conversation, in the order in which conversations end.
+
+        `answer` is called as soon as a turn has ended, whatever ended it; while its future waits, other conversations
+        go on. A turn after which there is no room for another is given to `answer` as well, whose ids are not used.
+
+        Args:
+            prompts: one for each conversation; they may be equal.
+            settings: of the draws; `max_new_tokens` and `min_new_tokens` are those of a turn.
+            generator: of the random numbers.
+            answer: says what comes between a turn and the next. The future may be resolved by any thread.
+            max_turns: that one conversation may have, at least 1.
+        """
+        ...
+
+
 class Results:
     """Tokens and log-probabilities by slot; they stay on the device until all are there."""
 
@@ -79,6 +140,11 @@ class Results:
         self.log_model = torch.zeros(num_slots, num_steps, device=device)
         self.num_tokens = torch.full((num_slots,), num_steps, device=device)
         self.is_finished = torch.zeros(num_slots, dtype=torch.bool, device=device)
+
+    def begin(self, slots: Int[Tensor, " rows"], num_tokens: Int[Tensor, " rows"]) -> None:
+        """Begin another response in these slots, cut off after this many tokens."""
+        self.num_tokens[slots] = num_tokens
+        self.is_finished[slots] = False
 
     def record(self, slots: Int[Tensor, " rows"], steps: Int[Tensor, " rows"], drawn: Drawn) -> None:
         """Token `steps` of each of the slots; what comes behind a slot's end does not count."""
