@@ -29,6 +29,7 @@ SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range
 SIZES |= {"attn_implementation": "eager"}
 PROMPT_LENGTHS = (5, 1, 9)
 NUM_STEPS = 6
+CHUNK_LENGTHS = (3, 1, 4)
 # Two orders of adding the same float32 numbers; logits lie between −10 and 10.
 TOLERANCE = 1e-4
 LLAMA3_ROTARY = {
@@ -97,6 +98,31 @@ def test_logits_equal_those_of_a_full_forward(kind: str):
     model = made(KNOWN[kind])
     assert reason_against_own_decoder(model, device=CPU, compute_dtype=torch.float32) == ""
     torch.testing.assert_close(own_logits(model), expected_logits(model), rtol=0, atol=TOLERANCE)
+
+
+@torch.no_grad()
+def logits_of_chunks(model, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """`[chunks, vocab]` after 3, 1 and 4 tokens behind the prompts, in lanes of shuffled order beside an empty one."""
+    decoder = LlamaDecoder(llama_weights(model), compute_dtype=dtype, num_positions=20)
+    rows = sequences(model.config.vocab_size)
+    states = decoder.read_prompts([row[:-NUM_STEPS] for row in rows])
+    lanes = torch.tensor([3, 0, 2])
+    cache = decoder.empty_cache(4)
+    cache.enter(lanes, states, torch.arange(3))
+    chunks = [row[n : n + count] for row, n, count in zip(rows, PROMPT_LENGTHS, CHUNK_LENGTHS, strict=True)]
+    return decoder.read_more(lanes, chunks, states.lengths, cache).float()
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_logits_after_a_chunk_are_those_of_a_full_forward(kind: str, dtype: torch.dtype):
+    model = made(KNOWN[kind])
+    after = torch.tensor(CHUNK_LENGTHS), torch.arange(3)
+    found, expected = logits_of_chunks(model, dtype), expected_logits(model, dtype)[after]
+    if dtype == torch.float32:
+        torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE)
+    else:
+        assert (found - expected).abs().mean() < 0.2 * (expected - expected_logits(model)[after]).abs().mean()
 
 
 @pytest.mark.parametrize("kind", ["grouped queries", "a scale that is no power of two", "biases", "Qwen2"])

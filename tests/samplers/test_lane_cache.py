@@ -58,3 +58,25 @@ def test_lanes_can_be_dropped_and_filled_again():
     keys, _ = cache.write(0, torch.full((2, 1, 2), 5.0), torch.zeros(2, 1, 2))
     assert keys[0, :4, 0].tolist() == [200, 201, 202, 5]
     assert keys[1, :3, 0].tolist() == [100, 101, 5]
+
+
+def test_spans_are_written_behind_what_lanes_hold_and_the_others_stay():
+    cache = cache_of(3)
+    cache.enter(torch.arange(3), prompt_states((2, 2, 2)), torch.arange(3))
+    # Two tokens of lane 2 behind its own, one of lane 0 over its second.
+    cache.open_spans(torch.tensor([2, 2, 0]), torch.tensor([2, 3, 1]))
+    new = torch.tensor([7.0, 8.0, 9.0])[:, None, None].expand(3, 1, 2)
+    keys, values = cache.write(1, new, -new)
+    assert keys[:, :4, 0].tolist() == [[0, 9, 0, 0], [100, 101, 0, 0], [200, 201, 7, 8]]
+    assert torch.equal(values, -keys)
+
+
+def test_lanes_change_places_and_the_first_are_written_alone():
+    cache = cache_of(4)
+    cache.enter(torch.arange(4), prompt_states((1, 1, 1, 1)), torch.arange(4))
+    cache.swap(torch.tensor([0, 1]), torch.tensor([3, 2]))
+    cache.open_positions(torch.tensor([1, 1]))
+    assert cache.mask.shape[0] == 2
+    keys, values = cache.write(0, torch.full((2, 1, 2), 5.0), torch.full((2, 1, 2), -5.0))
+    assert keys[:, :2, 0].tolist() == [[300, 5], [200, 5], [100, 0], [0, 0]]
+    assert torch.equal(values, -keys)

@@ -116,7 +116,7 @@ class Waiting:
         return entrants
 
     def _read(self, num_samples: int) -> None:
-        """Pass the prompts of so many samples through the model: at least one, and as many as the token limit allows."""
+        """Pass the prompts of so many samples through the model: at least one, as many as the token limit allows."""
         block = [self._unread.popleft()]
         num_read = len(block[0][1])
         while self._unread and num_read < num_samples:

@@ -16,11 +16,13 @@ from transformers import PreTrainedModel
 from klimb.experience.samples import SamplingSettings
 from klimb.policies.out_of_memory import DoesNotFitError, PassLimit, free_memory, is_out_of_memory
 from klimb.samplers.attention import decoding_attention
+from klimb.samplers.conversation_lanes import ConversationLanes
+from klimb.samplers.conversations import Conversations, Rounds, TurnRun, draw_seeds
 from klimb.samplers.decoder import LlamaDecoder
 from klimb.samplers.decoding_mode import decoding_mode
 from klimb.samplers.drawing import Drawing, make_drawing
 from klimb.samplers.lanes import LaneLimits, LaneRun
-from klimb.samplers.sampler import Completion
+from klimb.samplers.sampler import Answer, Completion, Dialogue
 from klimb.samplers.transformers_decoding import TransformersDecoding
 from klimb.samplers.weights import LlamaWeights, UnknownArchitectureError, llama_weights
 
@@ -117,7 +119,7 @@ _Complete = Callable[[Sequence[Sequence[int]], int, Drawing, Tensor], Iterator[t
 
 
 class LocalSampler:
-    """Draws from a policy in this process (a `StreamingSampler`).
+    """Draws from a policy in this process (a `StreamingSampler` and a `ConversationSampler`).
 
     Each prompt goes through the model once for all its samples; its keys and values are then copied to one row per
     sample. On a CPU, a Llama-type model whose logits klimb's own decoder reproduces is decoded by that, with continuous
@@ -208,6 +210,106 @@ class LocalSampler:
         complete = self._by_transformers if self._reason_for_transformers() else self._by_own_decoder
         return self._within_memory(complete, prompts, num_samples, settings, quantiles)
 
+    def converse(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        settings: SamplingSettings,
+        generator: torch.Generator,
+        answer: Answer,
+        max_turns: int,
+    ) -> Iterator[tuple[int, Dialogue]]:
+        """Each prompt's number with its conversation, in the order in which conversations end.
+
+        `answer` is called, in the caller's thread, with every turn that has ended, whatever ended it, and once for each
+        turn. While its future waits, the others go on; when all wait, this blocks until one is answered. A conversation
+        ends when the answer is None, after `max_turns`, or where the answer leaves no room for a token in the model's
+        context; ids of such a last answer are not used, and in `between` they are missing. A turn for which there is
+        room, but not for `max_new_tokens`, may have as many tokens as there is room for.
+
+        klimb's own decoder keeps what it has read of a conversation: a turn reads the answer alone. A conversation
+        that waits keeps its place among the `max_batch`. transformers reads the whole history again, in rounds of all
+        that are answered by then.
+
+        The random number of (conversation, turn, token) depends on the generator and these three alone, and is taken
+        from the generator at once. So the same generator state, prompts and answers give the same tokens, whenever
+        answers come: that can change a token only where rounding moves a probability across its random number. The
+        random numbers are others than `sample` takes. `converse_in_rounds` gives up speed for the same last bits.
+
+        Where memory runs out, half as many are decoded at once from then on; conversations go on after their last
+        complete turn. A repetition penalty counts all tokens of the history, `min_new_tokens` and `stop` are a turn's.
+
+        Args:
+            prompts: one for each conversation; equal ones go through the model once.
+            settings: of the draws; `max_new_tokens` is a turn's.
+            generator: of the random numbers.
+            answer: says what comes between a turn and the next.
+            max_turns: of each conversation.
+
+        Raises:
+            ValueError: `max_turns` < 1, what `sample` refuses in prompts, or an answer outside the vocabulary.
+            FloatingPointError: the model gave logits that are no distribution.
+        """
+        self._check(prompts, 1, settings)
+        config = self._model.config.get_text_config()
+        conversations = Conversations(
+            prompts,
+            answer=answer,
+            max_turns=max_turns,
+            max_new_tokens=settings.max_new_tokens,
+            context=getattr(config, "max_position_embeddings", None),
+            num_vocab=config.vocab_size,
+        )
+        return self._converse_within_memory(conversations, settings, draw_seeds(len(prompts), generator))
+
+    def _converse_within_memory(
+        self, conversations: Conversations, settings: SamplingSettings, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, Dialogue]]:
+        run: TurnRun | None = None
+        while conversations.num_open:
+            # Answers, and their errors, come outside of `try`: their memory is not the sampler's.
+            ready = conversations.take_answered(wait=run.is_idle) if run else conversations.at_turn
+            over = conversations.take_over()
+            ended: list[tuple[int, Completion]] | None = None
+            reason, num_rows = "", conversations.num_open
+            try:
+                with _plain_arithmetic():
+                    run = run or self._turn_run(conversations, settings, seeds)
+                    run.release([number for number, _ in over])
+                    ended = run.advance(ready)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason, num_rows = str(error), run.num_rows if run else num_rows
+            if ended is None:
+                # Not inside of `except`: until there the traceback holds all that was decoded.
+                run = None
+                free_memory()
+                self._halve(num_rows, reason.partition("\n")[0])
+            for number, completion in ended or ():
+                conversations.end_turn(number, completion)
+            yield from over
+        yield from conversations.take_over()
+
+    def _turn_run(self, conversations: Conversations, settings: SamplingSettings, seeds: Sequence[int]) -> TurnRun:
+        """Return what draws the turns of the conversations from where they are."""
+        if self._reason_for_transformers():
+
+            def complete(prompts: Sequence[Sequence[int]], num_samples: int, quantiles: Tensor) -> list[Completion]:
+                drawing = self._drawing([prompt for prompt in prompts for _ in range(num_samples)], settings)
+                groups = self._by_transformers(prompts, num_samples, drawing, quantiles)
+                return [completion for _, group in groups for completion in group]
+
+            return Rounds(conversations, seeds, complete, self._at_once(self.max_batch))
+        histories = [conversations.history(number) for number in range(len(conversations))]
+        return ConversationLanes(
+            self._own_decoder(max(map(len, histories)) + settings.max_new_tokens),
+            conversations,
+            seeds=seeds,
+            drawing=self._drawing(histories, settings),
+            limits=self._lane_limits(),
+        )
+
     def _within_memory(
         self,
         complete: _Complete,
@@ -292,30 +394,32 @@ class LocalSampler:
     def _by_own_decoder(
         self, prompts: Sequence[Sequence[int]], num_samples: int, drawing: Drawing, quantiles: Tensor
     ) -> Iterator[tuple[int, list[Completion]]]:
-        limits = LaneLimits(
-            max_batch=self._at_once(self.max_batch),
-            compact_fraction=self.compact_fraction,
-            max_prefill_tokens=self._at_once(self.max_prefill_tokens),
-        )
-        with _plain_arithmetic():
-            decoder = LlamaDecoder(
-                llama_weights(self._model),
-                compute_dtype=self.policy.compute_dtype,
-                num_positions=max(map(len, prompts)) + len(quantiles),
-            )
         run = LaneRun(
-            decoder,
+            self._own_decoder(max(map(len, prompts)) + len(quantiles)),
             prompts,
             num_samples=num_samples,
             drawing=drawing,
             quantiles=quantiles.cpu(),
-            limits=limits,
+            limits=self._lane_limits(),
         )
         while not run.is_complete:
             # Not around the `yield`: what the caller does in between is its own.
             with _plain_arithmetic():
                 complete = run.advance()
             yield from complete
+
+    def _own_decoder(self, num_positions: int) -> LlamaDecoder:
+        with _plain_arithmetic():
+            return LlamaDecoder(
+                llama_weights(self._model), compute_dtype=self.policy.compute_dtype, num_positions=num_positions
+            )
+
+    def _lane_limits(self) -> LaneLimits:
+        return LaneLimits(
+            max_batch=self._at_once(self.max_batch),
+            compact_fraction=self.compact_fraction,
+            max_prefill_tokens=self._at_once(self.max_prefill_tokens),
+        )
 
     def _by_transformers(
         self, prompts: Sequence[Sequence[int]], num_samples: int, drawing: Drawing, quantiles: Tensor
