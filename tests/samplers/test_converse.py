@@ -25,6 +25,7 @@ from transformers import (
 from klimb.experience.samples import SamplingSettings
 from klimb.policies import DoesNotFitError
 from klimb.samplers import Completion, ConversationSampler, Dialogue, LocalSampler, converse_in_rounds
+from klimb.samplers.conversation_lanes import TOKENS_BETWEEN
 from klimb.samplers.conversations import turn_quantiles
 from klimb.samplers.decoder import LlamaDecoder
 
@@ -198,22 +199,16 @@ def test_portions_of_any_size_and_either_decoder_give_the_same(ending_policy, op
 
 @pytest.mark.parametrize("compact_fraction", [1e-9, 0.3, 1.0])
 @pytest.mark.parametrize("decoder", ["auto", "transformers"])
-def test_when_answers_come_changes_no_token(ending_policy, decoder, compact_fraction):
-    prompts = PROMPTS * 4
+def test_when_answers_come_changes_no_bit(ending_policy, decoder, compact_fraction):
     ends = {number: 1 + number % 5 for number in range(16)}
-    expected = converse(ending_policy, prompts, partner=Partner(ends_after=ends), max_turns=5)
+
+    def converse_with(partner: Partner) -> list[Dialogue]:
+        options = {"max_batch": 6, "compact_fraction": compact_fraction, "decoder": decoder}
+        return converse(ending_policy, PROMPTS * 4, partner=partner, max_turns=5, **options)
+
+    expected = converse_with(Partner(ends_after=ends))
     for seed in (1, 2):
-        partner = LatePartner(seed, ends_after=ends)
-        found = converse(
-            ending_policy,
-            prompts,
-            partner=partner,
-            max_turns=5,
-            decoder=decoder,
-            max_batch=6,
-            compact_fraction=compact_fraction,
-        )
-        assert_same_dialogues(found, expected)
+        assert converse_with(LatePartner(seed, ends_after=ends)) == expected
 
 
 def test_another_conversation_does_not_change_the_draws_of_the_first(ending_policy):
@@ -264,24 +259,33 @@ def test_every_turn_is_answered_once_also_the_last(ending_policy, decoder):
     assert {turn.finish_reason for turns in partner.heard.values() for turn in turns} == {"stop", "length"}
 
 
-@pytest.mark.parametrize("decoder", ["auto", "transformers"])
-def test_others_go_on_and_end_while_one_waits(ending_policy, decoder):
-    held: Future[tuple[int, ...] | None] = Future()
-    partner = Partner()
+def test_others_go_on_for_some_tokens_while_one_waits(tiny_policy, monkeypatch):
+    """The first conversation's turn ends after one token; the others are drawn on until an answer is due."""
+    tiny_policy.end_ids = ()
+    settings = SamplingSettings(max_new_tokens=20)
+    first = converse(tiny_policy, settings=settings, max_turns=1)[0].turns[0].response_ids[0]
+    tiny_policy.end_ids = (first,)
+    stepped: list[int] = []
+    num_before_the_answer: list[int] = []
+    own = LlamaDecoder.step
+    monkeypatch.setattr(LlamaDecoder, "step", lambda *arguments: stepped.append(1) or own(*arguments))
 
     def answer(number, completion):
-        given = partner(number, completion)
-        return held if number == 1 and len(partner.heard[1]) == 1 else given
+        if number or num_before_the_answer:
+            return resolved(None)
+        num_before_the_answer.append(0)
+        held: Future[tuple[int, ...] | None] = Future()
 
-    sampler = LocalSampler(ending_policy, decoder=decoder)
-    assert isinstance(sampler, ConversationSampler)
-    found = sampler.converse(PROMPTS, settings=SETTINGS, generator=seeded(), answer=answer, max_turns=3)
-    came = dict(next(found) for _ in range(3))
-    assert sorted(came) == [0, 2, 3]
-    assert len(partner.heard[1]) == 1
-    held.set_result(partner.ids(1, 0))
-    came |= dict(found)
-    assert_same_dialogues([came[i] for i in range(4)], converse(ending_policy, max_turns=3))
+        def give() -> None:
+            num_before_the_answer.append(len(stepped))
+            held.set_result((7,))
+
+        threading.Timer(0.5, give).start()
+        return held
+
+    found = converse(tiny_policy, partner=answer, settings=settings, max_turns=2)
+    assert num_before_the_answer[1:] == [TOKENS_BETWEEN]
+    assert [len(dialogue.turns) for dialogue in found] == [2, 1, 1, 1]
 
 
 def test_when_all_wait_the_sampler_blocks_without_using_the_processor(ending_policy):
@@ -328,41 +332,6 @@ def test_a_lane_that_waits_is_not_taken_by_a_conversation_that_has_not_begun(end
         assert len(held) == 2
     # The shorter two first; the others when both lanes, or one after the other, were free.
     assert reads[0] == 2 and sum(reads) == 4
-
-
-def test_lanes_that_wait_are_not_stepped(tiny_policy, monkeypatch):
-    tiny_policy.end_ids = ()
-    sizes = []
-    own = LlamaDecoder.step
-    monkeypatch.setattr(
-        LlamaDecoder, "step", lambda self, rows, *rest: sizes.append(len(rows)) or own(self, rows, *rest)
-    )
-    sampler = LocalSampler(tiny_policy, compact_fraction=0.25)
-    assert "own" in sampler.describe()
-    held = [Future() for _ in range(4)]
-    partner = Partner()
-
-    def answer(number, completion):
-        given = partner(number, completion)
-        if number == 0 or len(partner.heard[number]) > 1:
-            return given
-        if number == 1:
-            threading.Timer(0.1, lambda: [future.set_result((7,)) for future in held]).start()
-        return held[number]
-
-    sizes.clear()
-    # Four tokens a turn: three steps, or four where an answer was read just before the first.
-    settings = SamplingSettings(max_new_tokens=4)
-    prompts = [PROMPTS[i] for i in (2, 0, 1, 3)]
-    dialogues = dict(sampler.converse(prompts, settings=settings, generator=seeded(), answer=answer, max_turns=5))
-    assert [len(dialogues[i].turns) for i in range(4)] == [5, 5, 5, 5]
-    # All four; then the longest alone, which is in the last lane; at the end the other three.
-    assert sizes[:15] == [4] * 3 + [1] * 12 and set(sizes[15:]) == {3}
-    for prompt, dialogue in zip(prompts, (dialogues[i] for i in range(4)), strict=True):
-        ids, mask, log_mu = masked_response(dialogue)
-        with torch.no_grad():
-            expected = tiny_policy.log_probs([prompt], torch.tensor([0]), ids, mask).log_pi[mask]
-        torch.testing.assert_close(log_mu, expected, rtol=0, atol=1e-4)
 
 
 def test_an_answer_is_read_alone_and_prompts_once(ending_policy, monkeypatch):

@@ -1,7 +1,7 @@
 """Conversations in the lanes of klimb's own decoder: what a lane holds is kept while its conversation waits.
 
 An answer is read behind what the lane holds, in one pass, together with the turn's last token, which was drawn but
-never fed. A parked lane is not stepped for long: lanes that are open are moved to the front, and the others rest.
+never fed.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,11 @@ from klimb.samplers.sampler import Completion, Results
 
 FREE = -1
 """Owner of a lane that is nobody's."""
+
+
+TOKENS_BETWEEN = 8
+"""Tokens that a lane is drawn before answers are waited for. It is a number of tokens and no time, so that the same
+turns are drawn beside each other whenever answers come: the same to the last bit."""
 
 
 class ConversationLanes:
@@ -50,6 +55,7 @@ class ConversationLanes:
         self._waiting = Waiting(decoder, limits.max_prefill_tokens)
         self._cache = decoder.empty_cache(num_lanes)
         self._closed: list[int] = []
+        self._num_tokens = 0
         # By conversation.
         self._results = Results(num_slots, num_steps, torch.device("cpu"))
         self._quantiles = torch.zeros(num_steps, num_slots, dtype=torch.float64)
@@ -66,12 +72,14 @@ class ConversationLanes:
         return len(self._owners)
 
     @property
-    def is_idle(self) -> bool:
-        """True when no lane is open, and nobody can enter one."""
-        return not self._is_open.any() and not (self._waiting and self._num_free())
+    def is_due(self) -> bool:
+        """True every `TOKENS_BETWEEN` tokens, and when no lane is open and nobody can enter one."""
+        is_idle = not self._is_open.any() and not (self._waiting and self._num_free())
+        return is_idle or self._num_tokens >= TOKENS_BETWEEN
 
     def advance(self, ready: Sequence[int]) -> list[tuple[int, Completion]]:
         """Let those that are ready begin their turn; one more token in every open lane; the turns that ended."""
+        self._num_tokens = 1 if self.is_due else self._num_tokens + 1
         self._begin(ready)
         if self._is_open.any():
             self._arrange()
@@ -160,28 +168,16 @@ class ConversationLanes:
         self._closed += slots[~stays_open].tolist()
 
     def _arrange(self) -> None:
-        """Drop free lanes that nobody will enter; move open lanes before the others, if they are worth it."""
+        """Drop free lanes that nobody will enter; open lanes then stand before those that wait."""
         if not self._waiting and self._num_free() >= self._limits.compact_fraction * len(self._owners):
             is_parked = ~self._is_open & (self._owners != FREE)
             self._keep(torch.cat([self._is_open.nonzero()[:, 0], is_parked.nonzero()[:, 0]]))
-            return
-        lanes = self._is_open.nonzero()[:, 0]
-        num_open, front = len(lanes), int(lanes[-1]) + 1
-        if front - num_open >= self._limits.compact_fraction * front:
-            behind = lanes[lanes >= num_open]
-            self._swap((~self._is_open[:num_open]).nonzero()[:, 0], behind)
 
     def _keep(self, lanes: Tensor) -> None:
         self._cache.keep(lanes)
         self._owners, self._is_open = self._owners[lanes], self._is_open[lanes]
         self._steps, self._starts = self._steps[lanes], self._starts[lanes]
         self._token_ids, self._positions = self._token_ids[lanes], self._positions[lanes]
-
-    def _swap(self, some: Tensor, others: Tensor) -> None:
-        self._cache.swap(some, others)
-        to, of = torch.cat([some, others]), torch.cat([others, some])
-        for of_lane in (self._owners, self._is_open, self._steps, self._starts, self._token_ids, self._positions):
-            of_lane[to] = of_lane[of]
 
 
 def _with_row(prompts: Tensor, row: int, tokens: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ A conversation is a prompt, then turns of the policy, each but the last followed
 A turn is drawn after the whole history: the prompt's ids, then all that was drawn and read, as it is.
 """
 
-import queue
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -77,7 +76,6 @@ class Conversations:
         self._at_turn = set(range(len(prompts)))
         self._waiting: dict[int, Future[tuple[int, ...] | None]] = {}
         self._over: list[int] = []
-        self._answered: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def __len__(self) -> int:
         return len(self._all)
@@ -86,11 +84,6 @@ class Conversations:
     def num_open(self) -> int:
         """Number of conversations that are not over."""
         return len(self._at_turn) + len(self._waiting)
-
-    @property
-    def num_waiting(self) -> int:
-        """Number of conversations that wait for an answer."""
-        return len(self._waiting)
 
     @property
     def at_turn(self) -> list[int]:
@@ -124,24 +117,17 @@ class Conversations:
         conversation.turns.append(completion)
         conversation.history += completion.response_ids
         self._at_turn.remove(number)
-        future = self._answer(number, completion)
-        self._waiting[number] = future
-        # Called by whichever thread resolves it, or at once.
-        future.add_done_callback(lambda _: self._answered.put(number))
+        self._waiting[number] = self._answer(number, completion)
 
-    def take_answered(self, *, wait: bool) -> list[int]:
-        """Return the conversations that have been answered since and go on; those that do not are over.
+    def wait_for_answers(self) -> list[int]:
+        """Wait until all are answered that wait for it; return those that go on. The others are over.
 
-        With `wait`, if some wait for an answer, block until one has it. Errors of an answer are raised here.
+        All of them, so that which turns are drawn beside each other does not depend on when answers come. Errors of an
+        answer are raised here.
         """
-        going_on = []
-        is_blocking = wait and bool(self._waiting)
-        while is_blocking or not self._answered.empty():
-            number = self._answered.get()
-            is_blocking = False
-            if self._goes_on(number, self._waiting.pop(number).result()):
-                going_on.append(number)
-        return sorted(going_on)
+        waiting, self._waiting = self._waiting, {}
+        answers = [(number, waiting[number].result()) for number in sorted(waiting)]
+        return [number for number, context_ids in answers if self._goes_on(number, context_ids)]
 
     def take_over(self) -> list[tuple[int, Dialogue]]:
         """Return the conversations that have ended since this was last asked."""
@@ -179,8 +165,8 @@ class TurnRun(Protocol):
         ...
 
     @property
-    def is_idle(self) -> bool:
-        """True when there is nothing to draw before an answer has come."""
+    def is_due(self) -> bool:
+        """True when answers are waited for before anything else is drawn."""
         ...
 
     def advance(self, ready: Sequence[int]) -> list[tuple[int, Completion]]:
@@ -214,7 +200,7 @@ class Rounds:
         return self._num_rows
 
     @property
-    def is_idle(self) -> bool:
+    def is_due(self) -> bool:
         """True when all that were ready have had their turn."""
         return not self._groups
 
@@ -302,9 +288,8 @@ def _rounds_of(
             of_room = replace(settings, max_new_tokens=room, min_new_tokens=min(settings.min_new_tokens, room))
             for number, completion in _sampled(sampler, conversations, numbers, of_room, generator):
                 conversations.end_turn(number, completion)
-        while conversations.num_waiting:
-            conversations.take_answered(wait=True)
-            yield from conversations.take_over()
+        conversations.wait_for_answers()
+        yield from conversations.take_over()
 
 
 def _sampled(

@@ -85,13 +85,6 @@ class LaneCache:
         self._reserve(int(positions.max()) + 1)
         self._places = self._places_of(lanes, positions)
 
-    def swap(self, some: Int[Tensor, " rows"], others: Int[Tensor, " rows"]) -> None:
-        """Let these lanes and those change places, one by one."""
-        to, of = torch.cat([some, others]), torch.cat([others, some])
-        for buffer in chain(self.keys, self.values):
-            by_lane = buffer.view(self.num_lanes, -1)
-            by_lane[to] = by_lane[of]
-
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write `[tokens, groups, head_dim]` at the open positions; returns the layer's buffers."""
         for buffer, states in ((self.keys[layer], keys), (self.values[layer], values)):

@@ -222,19 +222,18 @@ class LocalSampler:
         """Each prompt's number with its conversation, in the order in which conversations end.
 
         `answer` is called, in the caller's thread, with every turn that has ended, whatever ended it, and once for each
-        turn. While its future waits, the others go on; when all wait, this blocks until one is answered. A conversation
+        turn. While its future waits, the others go on for some tokens; then all answers are waited for, so that what is
+        drawn does not depend on when they come. A conversation
         ends when the answer is None, after `max_turns`, or where the answer leaves no room for a token in the model's
         context; ids of such a last answer are not used, and in `between` they are missing. A turn for which there is
         room, but not for `max_new_tokens`, may have as many tokens as there is room for.
 
         klimb's own decoder keeps what it has read of a conversation: a turn reads the answer alone. A conversation
-        that waits keeps its place among the `max_batch`. transformers reads the whole history again, in rounds of all
-        that are answered by then.
+        that waits keeps its place among the `max_batch`. transformers reads the whole history again, in rounds of all.
 
         The random number of (conversation, turn, token) depends on the generator and these three alone, and is taken
-        from the generator at once. So the same generator state, prompts and answers give the same tokens, whenever
-        answers come: that can change a token only where rounding moves a probability across its random number. The
-        random numbers are others than `sample` takes. `converse_in_rounds` gives up speed for the same last bits.
+        from the generator at once. So the same generator state, prompts and answers give the same tokens and
+        log-probabilities, whenever answers come. The random numbers are others than `sample` takes.
 
         Where memory runs out, half as many are decoded at once from then on; conversations go on after their last
         complete turn. A repetition penalty counts all tokens of the history, `min_new_tokens` and `stop` are a turn's.
@@ -268,7 +267,7 @@ class LocalSampler:
         run: TurnRun | None = None
         while conversations.num_open:
             # Answers, and their errors, come outside of `try`: their memory is not the sampler's.
-            ready = conversations.take_answered(wait=run.is_idle) if run else conversations.at_turn
+            ready = conversations.at_turn if run is None else conversations.wait_for_answers() if run.is_due else []
             over = conversations.take_over()
             ended: list[tuple[int, Completion]] | None = None
             reason, num_rows = "", conversations.num_open
