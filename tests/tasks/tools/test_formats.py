@@ -10,9 +10,10 @@ import pytest
 import trl
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from klimb.experience.samples import ToolCall
-from klimb.tasks.tools import FORMATS, CallFormat, Tool, choose_format, get_format
+from klimb.tasks.tools import FORMATS, CallFormat, Tool, choose_format, get_format, tool_of
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 
@@ -127,7 +128,7 @@ def drawn_calls(draw: st.DrawFn) -> list[ToolCall]:
 
 
 @every_format
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(calls=drawn_calls())
 def test_any_calls_come_back(form: CallFormat, calls: list[ToolCall]):
     assume(not any(end in each.arguments.replace('\\"', '"') for each in calls for end in ENDS_OF_TEXTS))
@@ -135,7 +136,7 @@ def test_any_calls_come_back(form: CallFormat, calls: list[ToolCall]):
 
 
 @every_format
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(text=st.one_of(TEXTS, st.lists(st.sampled_from([*HOSTILE, "f", "(", "=", ",", '"', "<function="])).map("".join)))
 def test_garbage_raises_nothing_and_no_text_is_lost_without_a_call(form: CallFormat, text: str):
     parsed = form.parse(text)
@@ -145,7 +146,7 @@ def test_garbage_raises_nothing_and_no_text_is_lost_without_a_call(form: CallFor
 
 
 @every_format
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(calls=drawn_calls(), data=st.data())
 def test_a_call_that_was_cut_off_raises_nothing_and_is_never_another_call(
     form: CallFormat, calls: list[ToolCall], data: st.DataObject
@@ -206,14 +207,16 @@ def test_a_thought_that_the_template_began_holds_no_calls(form: CallFormat):
 
 
 @formats_but("harmony")
-@pytest.mark.parametrize("end", ["<|im_end|>", "<|im_end|>\n", "<|eot_id|>", "</s>", "<｜end▁of▁sentence｜>"])
+@pytest.mark.parametrize("end", ["<|im_end|>", "<|im_end|>\n", "<|eot_id|>", "<｜end▁of▁sentence｜>"])
 def test_the_end_of_a_turn_is_no_part_of_it(form: CallFormat, end: str):
     check_round_trip(form, [call("f", a="x")], after=end)
     assert form.parse(f"It is 4.{end}").content == "It is 4."
 
 
 @every_format
-@pytest.mark.parametrize("answer", ["It is 4.", '{"answer": 4}', "[1, 2, 3]", "Use f(a=1).", "  indented\n"])
+@pytest.mark.parametrize(
+    "answer", ["It is 4.", '{"answer": 4}', "[1, 2, 3]", "Use f(a=1).", "  indented\n", "<s>struck</s>"]
+)
 def test_an_answer_is_no_call(form: CallFormat, answer: str):
     parsed = form.parse(answer)
     assert parsed.calls == ()
@@ -387,6 +390,49 @@ def test_the_format_of_a_chat_template_is_recognised(template: str, name: str):
     paths = [each for each in TEMPLATES.glob(f"{template}*.jinja") if each.stem in (template, f"{template}_training")]
     assert paths
     assert {choose_format(each.read_text(encoding="utf-8")).name for each in paths} == {name}
+
+
+def look_up(city: str, days: int, exact: bool = True, names: list[str] | None = None) -> str:
+    """Look up.
+
+    Args:
+        city: a
+        days: b
+        exact: c
+        names: d
+    """
+    return ""
+
+
+WRITTEN = {"city": 'Saint "Ét"\nienne', "days": 3, "exact": True, "names": ["a", "b"]}
+
+
+def render_turn(template: str, arguments: Any, content: str | None) -> str:
+    """Return what a template writes of a turn that calls, behind the prompt that it writes for it."""
+    user = {"role": "user", "content": "Look."}
+    function = {"name": "look_up", "arguments": arguments}
+    turn = {"role": "assistant", "content": content, "tool_calls": [{"type": "function", "function": function}]}
+    tokens: Any = {"bos_token": "<s>", "eos_token": "</s>"}
+    tools = [tool_of(look_up).schema]
+    (prompt,), _ = render_jinja_template(
+        [[user]], tools=tools, chat_template=template, add_generation_prompt=True, **tokens
+    )
+    (whole,), _ = render_jinja_template([[user, turn]], tools=tools, chat_template=template, **tokens)
+    same = next((at for at, (one, other) in enumerate(zip(prompt, whole, strict=False)) if one != other), len(prompt))
+    return whole[same:]
+
+
+@pytest.mark.parametrize(("template", "name"), CHOSEN.items())
+def test_what_a_template_writes_of_a_call_is_read_back(template: str, name: str):
+    is_text = name == "deepseek-v3"  # those templates want the arguments as they were drawn
+    text = render_turn(
+        (TEMPLATES / f"{template}.jinja").read_text(encoding="utf-8"),
+        json.dumps(WRITTEN) if is_text else WRITTEN,
+        None if is_text else "",
+    )
+    parsed = FORMATS[name].parse(text, [tool_of(look_up)])
+    assert parsed.error == ""
+    assert [(each.name, json.loads(each.arguments)) for each in parsed.calls] == [("look_up", WRITTEN)]
 
 
 @pytest.mark.parametrize("template", ["gemma", "gemma3", "phi3", "llama3", "qwen2_5_vl", "smolvlm", "cohere"])

@@ -18,6 +18,7 @@ from klimb.tasks.tools.mcp_server import ToolError
 SERVER = '''
 import os, sys, time
 from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 
 server = MCPServer("tests")
 
@@ -29,7 +30,7 @@ def add(a: int, b: int = 1) -> int:
 @server.tool()
 def fail(why: str) -> str:
     """Fail."""
-    raise ValueError(why)
+    raise ToolError(why)
 
 @server.tool()
 def sleep(seconds: float) -> str:
@@ -68,7 +69,9 @@ def script(tmp_path: Path) -> Path:
 @pytest.fixture
 def address(script: Path) -> Iterator[str]:
     port = free_port()
-    process = subprocess.Popen([sys.executable, str(script), str(port)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         wait_for(port)
         yield f"http://127.0.0.1:{port}/mcp"
@@ -108,8 +111,8 @@ def check_tools(tools: dict[str, Tool]) -> None:
         tools["fail"].function(why="for a reason")
     started = time.monotonic()
     with pytest.raises(TimeoutError, match=r"the tool sleep did not answer within 3 s"):
-        tools["sleep"].function(seconds=20)
-    assert time.monotonic() - started < 10
+        tools["sleep"].function(seconds=8)
+    assert time.monotonic() - started < 7
 
 
 @pytest.mark.slow
@@ -130,7 +133,9 @@ def test_a_server_that_is_started_here_has_tools_and_ends_when_they_are_closed(s
 
 @pytest.mark.slow
 @needs_mcp
-def test_a_server_on_this_machine_has_tools(address: str):
+def test_a_server_on_this_machine_has_tools_and_is_behind_no_proxy(address: str, monkeypatch: pytest.MonkeyPatch):
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     found = load_tools([f"mcp:{address}"], call_seconds=3)
     check_tools(by_name(found))
     close_tools(found)

@@ -6,7 +6,7 @@ from klimb.doors import open_lazily
 
 if TYPE_CHECKING:
     from klimb.tasks.tools.arguments import check_arguments
-    from klimb.tasks.tools.call_format import CallFormat, ParsedTurn
+    from klimb.tasks.tools.call_format import CallFormat, ParsedTurn, load_arguments
     from klimb.tasks.tools.formats import FORMATS, choose_format, get_format
     from klimb.tasks.tools.loading import close_tools, load_tools
     from klimb.tasks.tools.mcp_server import mcp_tools
@@ -24,6 +24,7 @@ __all__ = [
     "close_tools",
     "describes_answers",
     "get_format",
+    "load_arguments",
     "load_tools",
     "mcp_tools",
     "tool_of",

@@ -1,7 +1,7 @@
 """A call format: how a model writes the calls of a turn, read and written.
 
 The text of a turn is given as it was drawn: decoded with its special tokens, because some formats are made of them
-(`<|python_tag|>`, `[TOOL_CALLS]`). The token that ended the turn may be there or not.
+(`<|python_tag|>`, `[TOOL_CALLS]`). The token that ended the turn is left out; the usual ones may be there.
 """
 
 from __future__ import annotations
@@ -29,16 +29,14 @@ ENDS = (
     "<|user|>",
     "<|observation|>",
     "<|END_OF_TURN_TOKEN|>",
-    "</s>",
-    "<eos>",
     "<end_of_turn>",
     "<turn|>",
     "<|tool_response>",
     "[e~[",
-    "[EOS]",
     "<｜end▁of▁sentence｜>",
 )
-"""What a model may end a turn with; no part of what it says."""
+"""What a model may end a turn with; no part of what it says. `</s>` is not among them: it ends a line that is struck out
+in HTML, too."""
 
 
 LONGEST_SHOWN = 120

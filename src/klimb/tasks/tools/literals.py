@@ -138,7 +138,7 @@ def _read_python_string(text: str, at: int) -> tuple[str, int] | None:
     quotes, start = found[2], found.end()
     end = start
     while not text.startswith(quotes, end):
-        if end >= len(text) or (len(quotes) == 1 and text[end] == "\n"):
+        if end >= len(text):  # a line may end inside: templates of these models write it so
             raise ValueError(f"a text is not closed: {_near(text, at)}")
         end += 2 if text[end] == "\\" else 1
     inside = text[start:end]

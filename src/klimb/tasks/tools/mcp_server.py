@@ -13,7 +13,7 @@ import shlex
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, TypeVar
@@ -30,6 +30,9 @@ CALL_SECONDS = 60.0
 
 START_SECONDS = 60.0
 """For a server to come up and say what tools it has."""
+
+
+CONNECT_SECONDS = 10.0
 
 
 CLOSE_SECONDS = 15.0
@@ -229,14 +232,26 @@ class Server:
             self._tools.set_exception(error)
 
     async def _hold(self) -> None:
-        mcp, words, where = import_module("mcp"), self.target.words, self.target.url
-        if words:
-            where = mcp.StdioServerParameters(command=words[0], args=list(words[1:]), env=dict(os.environ))
-        async with mcp.Client(where) as client:
+        """Connect, list the tools, and keep the connection until it is to stop."""
+        async with AsyncExitStack() as stack:
+            client = await stack.enter_async_context(import_module("mcp").Client(await self._reach(stack)))
             tools = await _list_tools(client)
             self._client = client
             self._tools.set_result(tools)
             await self._stop.wait()
+
+    async def _reach(self, stack: AsyncExitStack) -> Any:
+        """Return what the package's client connects to. An address of this machine is behind no proxy."""
+        words = self.target.words
+        if words:
+            return import_module("mcp").StdioServerParameters(
+                command=words[0], args=list(words[1:]), env=dict(os.environ)
+            )
+        http = import_module("httpx2")  # what the package speaks HTTP with
+        waits = http.Timeout(self.call_seconds, connect=CONNECT_SECONDS)
+        client = await stack.enter_async_context(http.AsyncClient(trust_env=False, timeout=waits))
+        transport = import_module("mcp.client.streamable_http").streamable_http_client
+        return transport(self.target.url, http_client=client)
 
 
 async def _list_tools(client: Any) -> list[Any]:

@@ -85,15 +85,17 @@ def write_plain(value: object) -> str:
 
 
 def _tagged(
-    opening: str, argument: str, ending: str, closing: str
+    opening: str, argument: str, ending: str, closing: str, *, in_lines: bool = False
 ) -> Callable[[str, int, Mapping[str, Tool]], tuple[tuple[ToolCall, ...], int]]:
     """Return a reader of a call whose arguments have tags.
 
     Args:
         opening: pattern of what stands before the arguments, with the group `name`.
         argument: pattern of what stands before an argument's value, with the group `key`.
-        ending: pattern of what stands behind it; what follows must be another argument or the closing.
+        ending: pattern of what stands behind it, beginning with a plain text, for which a search is quick; what
+            follows must be another argument or the closing.
         closing: pattern of what stands behind the arguments.
+        in_lines: whether a value stands in lines of its own, so that one line end on each side is none of it.
     """
     begins, key = re.compile(rf"\s*{opening}"), re.compile(rf"\s*{argument}")
     ends = re.compile(rf"{ending}(?=\s*(?:{_without_groups(argument)}|{closing}|\Z))")
@@ -110,6 +112,8 @@ def _tagged(
             if not end:
                 raise ValueError(f"argument {found['key']!r} of {name} is not closed")
             written = text[found.end() : end.start()]
+            if in_lines:
+                written = written.removeprefix("\n").removesuffix("\n")
             is_text = found.groupdict().get("is_text") == "true"
             arguments[found["key"].strip()] = written if is_text else read_typed(written, found["key"], tools.get(name))
             at = end.end()
@@ -141,9 +145,10 @@ QWEN_XML = MarkedFormat(
         None,
         _tagged(
             opening=r"(?:<tool_call>\s*)?<function=(?P<name>[^>\n]+)>",
-            argument=r"<parameter=(?P<key>[^>\n]+)>\n?",
-            ending=r"\n?</parameter>",
+            argument=r"<parameter=(?P<key>[^>\n]+)>",
+            ending=r"</parameter>",
             closing=r"</function>(?:\s*</tool_call>)?",
+            in_lines=True,
         ),
         keeps_opening=True,
     ),
