@@ -145,3 +145,11 @@ def test_other_keys_are_taken_where_the_schema_lets_them():
     )
     assert check_arguments(tool, {"a": 1}) == ""
     assert check_arguments(tool, {"a": "b"}) == "free: 'a' must be integer, got string \"b\""
+
+
+def test_values_that_are_nested_as_deeply_as_can_be_are_checked():
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert check_arguments(tool_of(book), {**GOOD, "anything": deep}) == ""
+    assert check_arguments(tool_of(book), {**GOOD, "extras": [deep]}).startswith("book: 'extras'[0] must be string")

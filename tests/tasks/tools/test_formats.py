@@ -413,7 +413,7 @@ def render_turn(template: str, arguments: Any, content: str | None) -> str:
     function = {"name": "look_up", "arguments": arguments}
     turn = {"role": "assistant", "content": content, "tool_calls": [{"type": "function", "function": function}]}
     tokens: Any = {"bos_token": "<s>", "eos_token": "</s>"}
-    tools = [tool_of(look_up).schema]
+    tools: Any = [tool_of(look_up).schema]
     (prompt,), _ = render_jinja_template(
         [[user]], tools=tools, chat_template=template, add_generation_prompt=True, **tokens
     )

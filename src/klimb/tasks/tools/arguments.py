@@ -59,12 +59,13 @@ class _Definitions:
         return found if isinstance(found, Mapping) else None
 
     def deeper(self) -> _Definitions:
+        """Return the same, one reference further down."""
         return _Definitions(self.root, self.depth + 1)
 
 
 def _check(schema: object, value: Any, where: str, definitions: _Definitions) -> str:
-    """Return what is wrong with a value, which stands at `where`."""
-    if not isinstance(schema, Mapping):
+    """Return what is wrong with a value, which stands at `where`. No deeper than the schema goes."""
+    if not isinstance(schema, Mapping) or not schema:
         return f"{where} is not allowed" if schema is False else ""
     if "$ref" in schema:
         return _check(definitions.find(schema["$ref"]), value, where, definitions.deeper())
@@ -76,7 +77,7 @@ def _check(schema: object, value: Any, where: str, definitions: _Definitions) ->
         return f"{where} must be {_show(schema['const'])}, got {_show(value)}"
     kinds = _kinds_of(schema)
     if kinds and not any(_is_of_kind(value, kind) for kind in kinds):
-        return f"{where} must be {_list(kinds)}, got {_kind_of(value)} {_show(value)}"
+        return f"{where} must be {_join(kinds)}, got {_kind_of(value)} {_show(value)}"
     return _check_members(schema, value, where, definitions)
 
 
@@ -102,7 +103,7 @@ def _check_object(schema: Mapping[str, Any], value: Mapping[str, Any], where: st
         return f"missing {noun} {missing[0]!r}{place}{_describe_kinds(properties.get(missing[0]))}"
     for name, each in value.items():
         if name not in properties and others is False:
-            takes = _list([repr(known) for known in properties], "and") if properties else "none"
+            takes = _join([repr(known) for known in properties], "and") if properties else "none"
             return f"unknown {noun} {name!r}{place}; it takes {takes}{did_you_mean(str(name), properties)}"
         wrong = _check(properties.get(name, others), each, f"{where}.{name}" if where else repr(name), definitions)
         if wrong:
@@ -124,7 +125,7 @@ def _check_list(schema: Mapping[str, Any], value: Sequence[Any], where: str, def
 
 def _describe_kinds(schema: object) -> str:
     kinds = _kinds_of(schema)
-    return f" ({_list(kinds)})" if kinds else ""
+    return f" ({_join(kinds)})" if kinds else ""
 
 
 def _kinds_of(schema: object) -> list[str]:
@@ -148,11 +149,14 @@ def _kind_of(value: object) -> str:
     return kinds[0] if kinds else type(value).__name__
 
 
-def _list(names: Sequence[str], word: str = "or") -> str:
+def _join(names: Sequence[str], word: str = "or") -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
 
 
 def _show(value: object) -> str:
     """Return a value as JSON, in one line and short."""
-    text = json.dumps(value, ensure_ascii=False, default=repr)
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=repr)
+    except RecursionError:
+        text = "a value that is nested too deeply"
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 1]}…"

@@ -35,8 +35,7 @@ ENDS = (
     "[e~[",
     "<｜end▁of▁sentence｜>",
 )
-"""What a model may end a turn with; no part of what it says. `</s>` is not among them: it ends a line that is struck out
-in HTML, too."""
+"""What a model may end a turn with; no part of what it says. `</s>` is not among them: HTML has it too."""
 
 
 LONGEST_SHOWN = 120
@@ -101,6 +100,10 @@ Reader = Callable[[str, int, Mapping[str, Tool]], Iterator[Block]]
 """Yields the blocks of a text from a position on; the tools on offer by name."""
 
 
+Writer = Callable[[Sequence[ToolCall]], str]
+"""Returns calls as a model writes them."""
+
+
 NOTHING = re.compile(r"(?!)")
 
 
@@ -119,7 +122,7 @@ class MarkedFormat:
     name: str
     expected: str
     read: Reader
-    write: Callable[[Sequence[ToolCall]], str]
+    write: Writer
     thought: tuple[str, str] = ("<think>", "</think>")
     litter: re.Pattern[str] = NOTHING
 

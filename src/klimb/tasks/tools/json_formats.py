@@ -12,6 +12,7 @@ from klimb.tasks.tools.call_format import (
     Block,
     Body,
     MarkedFormat,
+    Writer,
     between,
     make_call,
     read_json,
@@ -79,7 +80,7 @@ def write_object(call: ToolCall, arguments_key: str = "arguments", name_key: str
     return f'{{"{name_key}": {json.dumps(call.name, ensure_ascii=False)}, "{arguments_key}": {call.arguments}}}'
 
 
-def write_each(before: str, after: str, write: Callable[[ToolCall], str], join: str = "\n") -> Any:
+def write_each(before: str, after: str, write: Callable[[ToolCall], str], join: str = "\n") -> Writer:
     """Return a writer of calls one by one."""
 
     def write_calls(calls: Sequence[ToolCall]) -> str:
@@ -88,7 +89,7 @@ def write_each(before: str, after: str, write: Callable[[ToolCall], str], join: 
     return write_calls
 
 
-def write_list(before: str, after: str, write: Callable[[ToolCall], str] = write_object) -> Any:
+def write_list(before: str, after: str, write: Callable[[ToolCall], str] = write_object) -> Writer:
     """Return a writer of calls as one list."""
 
     def write_calls(calls: Sequence[ToolCall]) -> str:
