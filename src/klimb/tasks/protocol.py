@@ -49,11 +49,21 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """One answer of a model: its text without special tokens, its length in tokens, and how it ended."""
+    """One answer of a model.
+
+    Attributes:
+        text: of its last turn, without special tokens.
+        num_tokens: its length.
+        finish_reason: how it ended.
+        messages: what came after the prompt: turns of the model, of tools and of users; empty for a single turn.
+        environment: what the conversation was had with, for rewards that look at it.
+    """
 
     text: str
     num_tokens: int
     finish_reason: FinishReason
+    messages: tuple[Message, ...] = ()
+    environment: object = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +152,9 @@ class ProblemSet:
     """The plain Task: two tuples of problems and a function. All built-in tasks are one.
 
     Without a score it takes a reward from elsewhere, as `task.reward` or `klimb.train(reward=...)` give it.
+
+    Attributes:
+        environment: makes what a conversation is had with; None where an answer is a single turn.
     """
 
     name: str
@@ -149,6 +162,7 @@ class ProblemSet:
     held_out: tuple[Problem, ...]
     score: ScoreFunction = without_score
     trusted: bool = False
+    environment: Callable[[], object] | None = None
 
 
 def chat(question: str, *, system_prompt: str | None = None, template: str = QUESTION_SLOT) -> tuple[Message, ...]:

@@ -86,8 +86,10 @@ def with_reward(task: Task, reward: str | RewardFunction) -> ProblemSet:
     The reward `task` is the one that the task has.
     """
     train, held_out = tuple(task.train), tuple(task.held_out)
+    environment = getattr(task, "environment", None)
     if reward == TASKS_OWN:
-        return ProblemSet(name=task.name, train=train, held_out=held_out, score=task.score, trusted=task.trusted)
+        parts = {"score": task.score, "trusted": task.trusted, "environment": environment}
+        return ProblemSet(name=task.name, train=train, held_out=held_out, **parts)
     location = reward if isinstance(reward, str) else location_of(reward)
     score, is_here = PythonReward(location), is_object(location)
     if is_here:
@@ -98,6 +100,7 @@ def with_reward(task: Task, reward: str | RewardFunction) -> ProblemSet:
         held_out=held_out,
         score=score,
         trusted=is_here,
+        environment=environment,
     )
 
 
