@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from klimb.tasks.answers import VERIFIERS
     from klimb.tasks.arithmetic import ArithmeticSettings, arithmetic
     from klimb.tasks.catalogue import TASKS, OwnTask, TaskSettings, make_task
+    from klimb.tasks.demonstrations import DEMONSTRATIONS, write_demonstrations
     from klimb.tasks.file import FileSettings, from_file
+    from klimb.tasks.games import CalculatorSettings, GuessingSettings, SqlSettings
     from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, ScoreFunction, Task, chat
     from klimb.tasks.python_rewards import PythonReward, with_reward
     from klimb.tasks.reasoning_gym import ReasoningGymSettings, reasoning_gym
@@ -29,12 +31,15 @@ if TYPE_CHECKING:
     from klimb.tasks.truncation import Truncated, WrongIfCut
 
 __all__ = [
+    "DEMONSTRATIONS",
     "TASKS",
     "VERIFIERS",
     "ArithmeticSettings",
+    "CalculatorSettings",
     "FileSettings",
     "FormatReward",
     "FormatSettings",
+    "GuessingSettings",
     "ModelReward",
     "OverlongSettings",
     "OverlongShaping",
@@ -52,6 +57,7 @@ __all__ = [
     "ScoringError",
     "ScoringSettings",
     "Shaping",
+    "SqlSettings",
     "Task",
     "TaskSettings",
     "Truncated",
@@ -66,6 +72,7 @@ __all__ = [
     "with_reward",
     "with_rewards",
     "with_shaping",
+    "write_demonstrations",
 ]
 
 open_lazily(__name__)

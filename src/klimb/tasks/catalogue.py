@@ -15,6 +15,9 @@ from klimb.declarations import OWN_KIND, Fraction, OwnName, Parameters, Seed, co
 from klimb.own_parts import is_object, is_own, load_function, load_part
 from klimb.tasks.arithmetic import ArithmeticSettings
 from klimb.tasks.file import FileSettings
+from klimb.tasks.games.calculator import CalculatorSettings
+from klimb.tasks.games.guessing import GuessingSettings
+from klimb.tasks.games.sql import SqlSettings
 from klimb.tasks.protocol import MOST_UNUSABLE, ProblemSet, ScoreFunction, Task, did_you_mean, without_score
 from klimb.tasks.python_rewards import TASKS_OWN, RewardOrTask, as_written, with_reward
 from klimb.tasks.reasoning_gym import ReasoningGymSettings
@@ -50,7 +53,15 @@ class TaskSettings(Protocol):
 
 
 TASKS: Mapping[str, type[TaskSettings]] = {
-    settings.kind: settings for settings in (ArithmeticSettings, ReasoningGymSettings, FileSettings)
+    settings.kind: settings
+    for settings in (
+        ArithmeticSettings,
+        ReasoningGymSettings,
+        FileSettings,
+        CalculatorSettings,
+        GuessingSettings,
+        SqlSettings,
+    )
 }
 """Every task by its kind. A run file's `[task]` takes each of them, and one of the user's own."""
 
@@ -146,8 +157,9 @@ def make_task(kind: str, **settings: Any) -> ProblemSet:
     """Return a task by kind and settings.
 
     Args:
-        kind: `arithmetic`, `reasoning-gym:DATASET`, `file:PATH` or `python:module.function`; what follows the colon of
-            the first ones may also be given as the setting `dataset` or `path`.
+        kind: `arithmetic`, `reasoning-gym:DATASET`, `file:PATH`, `calculator`, `guessing`, `sql` or
+            `python:module.function`; what follows the colon of the first ones may also be given as the setting
+            `dataset` or `path`.
         settings: of the task, by name.
 
     Raises:
