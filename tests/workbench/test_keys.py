@@ -22,6 +22,7 @@ from klimb.policies import LoraSettings, Policy, load_policy
 from klimb.policies.llama import packed
 from klimb.samplers.decoder import LlamaDecoder
 from klimb.tasks import Response, Scorer
+from klimb.tasks.protocol import without_score
 from klimb.training.json_lines import read_lines
 from klimb.workbench.announcing import announce
 from klimb.workbench.cli import run_command
@@ -308,9 +309,11 @@ def walk(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 
 
 def shown_by(tables: dict[str, Any], overrides: tuple[str, ...]) -> Any:
-    """Return the problems of the task, and what one answer to each earns."""
+    """Return the problems of the task, and what one answer to each earns where the task says that itself."""
     task = make_task(build_config(tables, overrides, source="run.toml"))
-    sides = [[(problem.messages, problem.answer) for problem in side] for side in (task.train, task.held_out)]
+    sides = [[(each.messages, each.answer, each.metadata) for each in side] for side in (task.train, task.held_out)]
+    if task.score is without_score:
+        return sides, task.environment
     answers = [Response(text=f"so {text}", num_tokens=3, finish_reason="stop") for text in ("3", "12", "a e 4.")]
     prepare = getattr(task.score, "prepare", None)
     if prepare is not None:

@@ -78,6 +78,9 @@ SOME_UNUSABLE = (
 )
 FILE = ("task.kind=file", "task.path=sums.jsonl")
 ARITHMETIC = ("task.kind=arithmetic",)
+CALCULATOR = ("task.kind=calculator",)
+GUESSING = ("task.kind=guessing",)
+SQL = ("task.kind=sql", "task.num_problems=40")
 OWN = ("task.kind=python:walk_parts.letters",)
 KEEPS_BEST = ("checkpoints.best_metric=optimizer_steps", "checkpoints.every_steps=9")
 STOPS = (
@@ -168,6 +171,36 @@ KEYS: dict[str, Case] = {
     "task.max_unusable_fraction@file": run(
         "0.0", *FILE, *(each.replace("7", "3") for each in SOME_UNUSABLE), f"{RATED}.digits"
     ),
+    "task.kind@calculator": problems("calculator"),
+    "task.operators@calculator": problems("'-'", *CALCULATOR),
+    "task.digits@calculator": problems("2", *CALCULATOR),
+    "task.num_terms@calculator": problems("3", *CALCULATOR),
+    "task.num_problems@calculator": problems("20", *CALCULATOR),
+    "task.held_out_fraction@calculator": problems("0.5", *CALCULATOR),
+    "task.seed@calculator": problems("7", *CALCULATOR),
+    "task.wording@calculator": problems("'{expression} ='", *CALCULATOR),
+    "task.reward@calculator": problems("python:walk_rewards.digits", *CALCULATOR),
+    "task.system_prompt@calculator": problems("'Be brief.'", *CALCULATOR),
+    "task.max_unusable_fraction@calculator": run("0.0", *CALCULATOR, *SOME_UNUSABLE),
+    "task.kind@guessing": problems("guessing"),
+    "task.size@guessing": problems("7", *GUESSING),
+    "task.highest@guessing": problems("50", *GUESSING),
+    "task.max_guesses@guessing": problems("3", *GUESSING),
+    "task.turn_rewards@guessing": problems("true", *GUESSING),
+    "task.num_problems@guessing": problems("60", *GUESSING),
+    "task.held_out_fraction@guessing": problems("0.5", *GUESSING),
+    "task.seed@guessing": problems("7", *GUESSING),
+    "task.reward@guessing": problems("python:walk_rewards.digits", *GUESSING),
+    "task.system_prompt@guessing": problems("'Be brief.'", *GUESSING),
+    "task.max_unusable_fraction@guessing": run("0.0", *GUESSING, *SOME_UNUSABLE),
+    "task.kind@sql": problems("sql", "task.num_problems=40"),
+    "task.template@sql": problems("'Q: {question}'", *SQL),
+    "task.num_problems@sql": problems("20", *SQL),
+    "task.held_out_fraction@sql": problems("0.5", *SQL),
+    "task.seed@sql": problems("7", *SQL),
+    "task.reward@sql": problems("python:walk_rewards.digits", *SQL),
+    "task.system_prompt@sql": problems("'Be brief.'", *SQL),
+    "task.max_unusable_fraction@sql": run("0.0", *SQL, *SOME_UNUSABLE),
     "task.parameters@python:module.name": problems("{count = 3}", *OWN),
     "task.seed@python:module.name": problems("7", *OWN),
     "task.max_unusable_fraction@python:module.name": run("0.0", *SOME_UNUSABLE),
