@@ -35,7 +35,11 @@ def small(seed, digits):
             {},
             "'arithmetic' takes nothing behind a colon; use arithmetic, reasoning-gym:DATASET, file:PATH",
         ),
-        ("python", {}, "tasks are arithmetic, reasoning-gym, file, calculator, guessing, sql, python:module.name; got 'python'"),
+        (
+            "python",
+            {},
+            "tasks are arithmetic, reasoning-gym, file, calculator, guessing, sql, python:module.name; got 'python'",
+        ),
         ("file", {}, "missing a required argument: 'path'; write it as file:PATH"),
         ("reasoning-gym", {}, "missing a required argument: 'dataset'; write it as reasoning-gym:DATASET"),
     ],
