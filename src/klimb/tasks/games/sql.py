@@ -33,7 +33,7 @@ DRAWS_PER_PROBLEM = 50
 """Random draws allowed per problem asked for; duplicates use them up when there are few others left."""
 
 
-MOST_OTHERS = 50
+MOST_OTHERS = 20
 """Databases that are tried for one in which the right result is another."""
 
 
@@ -130,17 +130,23 @@ class SqlDatabase:
             ValueError: one of them is missing or makes no database, or the query does not tell databases apart.
         """
         told = {**row.get("metadata", {}), **row}
-        missing = [name for name in ("theme", "naming", "rows", "answer") if name not in told]
-        if missing or told["theme"] not in THEMES:
-            raise ValueError(
-                f"a database needs theme (one of {', '.join(THEMES)}), naming, rows and answer; got {told}"
-            )
-        theme, seed = THEMES[told["theme"]], int(told["rows"])
+        if any(name not in told for name in ("theme", "naming", "rows", "answer")) or told["theme"] not in THEMES:
+            themes = ", ".join(THEMES)
+            raise ValueError(f"a database needs theme (one of {themes}), naming, rows and answer; got {told}")
+        theme, seed, self._answer = THEMES[told["theme"]], int(told["rows"]), str(told["answer"])
         names = name_columns(theme, random.Random(int(told["naming"])))
-        self._answer = str(told["answer"])
         self._database = make_database(theme, names, seed=seed)
-        self._other = make_database(theme, names, seed=seed + 1)
+        self._other = self._find_other(make_database(theme, names, seed=seed + step) for step in range(1, MOST_OTHERS))
         self._last_query = ""
+
+    def _find_other(self, databases: Iterator[Database]) -> Database:
+        """Return the first database in which the right result is another one."""
+        answer_of = _queries().answer_of
+        here = answer_of(self._database, self._answer)
+        for database in databases:
+            if answer_of(database, self._answer) != here:
+                return database
+        raise ValueError(f"{self._answer!r} has the same result whatever the rows are")
 
     def describe(self) -> str:
         """Show the tables and their columns.
