@@ -1,10 +1,13 @@
 import json
+from pathlib import Path
 
 import pytest
 
 from klimb.tasks import DEMONSTRATIONS, Problem, ProblemSet, chat, make_task, write_demonstrations
 from klimb.tasks.demonstrations import main
 from klimb.tasks.tools import tools_of
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 KINDS = ("calculator", "guessing", "sql")
 
@@ -47,6 +50,14 @@ def test_the_same_problems_have_the_same_file(kind, tmp_path):
     for name in ("first", "second"):
         write_demonstrations(make_task(kind, num_problems=60), tmp_path / name, 6)
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_files_of_the_examples_are_what_is_written(kind, tmp_path):
+    write_demonstrations(make_task(kind), tmp_path / "rows", 4)
+    lines = (EXAMPLES / f"{kind}.jsonl").read_text().splitlines()
+    assert len(lines) == 64
+    assert (tmp_path / "rows").read_text().splitlines() == lines[:4]
 
 
 def test_every_environment_of_klimb_has_demonstrations():

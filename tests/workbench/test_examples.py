@@ -26,6 +26,7 @@ def beside_the_examples(workplace):
     for path in EXAMPLES.iterdir():
         if path.is_file():
             shutil.copy(path, workplace.path)
+    shutil.copytree(EXAMPLES / "templates", workplace.path / "templates")
     return workplace
 
 
