@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from inspect import unwrap
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from klimb.tasks.games.queries import run_query
 from klimb.tasks.games.schemas import Column, Database, Table
@@ -131,6 +133,26 @@ def test_anything_else_is_refused_in_one_line_and_at_once(sql: str):
     assert time.perf_counter() - begin < 1.0
     assert str(error.value)
     assert "\n" not in str(error.value)
+
+
+WORDS = (
+    *("select", "from", "where", "group by", "order by", "limit", "with", "union", "join", "on", "case when", "end"),
+    *("fruit", "shops", "name", "price", "city", "*", "(", ")", ",", "'", "1", "0", "-", "||", "::int", "in", "not"),
+    *("count(*)", "sum(price)", "max(", "range(", "repeat(", "[", "]", "{", "}", ";", "--", "null", "interval", "$1"),
+)
+
+
+@given(st.one_of(st.text(max_size=80), st.lists(st.sampled_from(WORDS), max_size=25).map(" ".join)))
+@settings(deadline=None, max_examples=150)
+def test_any_text_has_rows_or_is_refused_in_one_line(sql: str):
+    try:
+        names, rows = run_query(FRUIT, sql)
+    except ValueError as error:
+        assert str(error)
+        assert len(str(error).splitlines()) == 1
+    else:
+        assert names
+        assert len(rows) <= 1_000
 
 
 def test_what_was_tried_has_changed_nothing():

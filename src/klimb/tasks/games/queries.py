@@ -27,6 +27,10 @@ LONGEST = 500
 """Characters of a query."""
 
 
+LONGEST_ERROR = 200
+"""Characters of what is said of a query that is refused."""
+
+
 MOST_TABLES = 4
 """Tables that a query names, repetitions counted: with 20 rows each, at most 160,000 rows of them together."""
 
@@ -97,8 +101,14 @@ def run_query(database: Database, sql: str) -> tuple[list[str], list[Row]]:
             return _answer(cursor, sql)
         except duckdb.InterruptException as error:
             raise ValueError(f"the query took longer than {QUERY_SECONDS:g} s and was ended") from error
-        except duckdb.Error as error:
-            raise ValueError(str(error).strip().splitlines()[0]) from error
+        except (duckdb.Error, ValueError) as error:
+            raise ValueError(_in_one_line(error)) from error
+
+
+def _in_one_line(error: Exception) -> str:
+    """Return what is wrong without the place in the query that DuckDB draws below it."""
+    text = " ".join(str(error).split("\n\n")[0].split())
+    return text if len(text) <= LONGEST_ERROR else f"{text[: LONGEST_ERROR - 1]}…"
 
 
 @lru_cache(maxsize=4_096)
