@@ -4,11 +4,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from inspect import unwrap
 
+import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from klimb.tasks.games.queries import run_query
+from klimb.tasks.games.queries import _open, run_query
 from klimb.tasks.games.schemas import Column, Database, Table
 
 FRUIT = Database(
@@ -153,6 +154,13 @@ def test_any_text_has_rows_or_is_refused_in_one_line(sql: str):
     else:
         assert names
         assert len(rows) <= 1_000
+
+
+@pytest.mark.parametrize("sql", [*HOSTILE["files"], "set threads = 64", "set enable_external_access = true"])
+def test_the_database_itself_reads_no_file_and_keeps_its_settings(sql: str):
+    """A second lock behind the first, which reads the query."""
+    with pytest.raises(duckdb.Error):
+        _open(FRUIT).cursor().execute(sql)
 
 
 def test_what_was_tried_has_changed_nothing():
