@@ -1,0 +1,81 @@
+"""What a run can be told of its environment and tools: the table `[environment]`. Read without what starts processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
+
+from annotated_types import Ge, Le, MaxLen
+
+from klimb.declarations import (
+    Count,
+    FromList,
+    Matching,
+    OrWord,
+    OwnName,
+    Seconds,
+    ShortText,
+    configurable,
+    require,
+    require_known,
+)
+from klimb.own_parts import LOCATION
+
+OPENENV = "openenv:"
+"""What stands before the address of an OpenEnv server."""
+
+
+RewrittenHistory = Literal["split", "refuse"]
+
+
+EnvironmentFactory = Annotated[
+    str,
+    MaxLen(4_000),
+    Matching(
+        rf"^$|{LOCATION.pattern}|^{OPENENV}(http|ws)s?://[^\s]+$", f"'python:module.name' or '{OPENENV}http://HOST:PORT'"
+    ),
+]
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentSettings:
+    """What the policy talks to: an environment, tools, or both; and how far a conversation may go."""
+
+    factory: EnvironmentFactory = ""
+    """`python:module.name`: a class, or a function without parameters, that makes an environment as TRL's
+    `environment_factory` does: it has `reset`, and its other public methods are tools. `openenv:http://HOST:PORT` is an
+    OpenEnv server. Empty: the task's own environment, or tools alone."""
+    tools: Annotated[tuple[OwnName, ...], FromList(), MaxLen(100)] = ()
+    """Functions that are offered as tools besides the environment's: `python:module.function`."""
+    max_turns: Count = 10
+    """Turns of the policy in a conversation; the last one's calls are not carried out."""
+    max_tokens: Annotated[Count | None, OrWord("none", None)] = None
+    """Tokens of a response, those of tools and users included; with `none` only the model's positions end it."""
+    call_seconds: Seconds = 10.0
+    """A call that takes longer is answered with an error, and the conversation goes on. An environment that cannot even
+    be interrupted is ended, which costs its sample."""
+    sample_seconds: Annotated[Annotated[Seconds, "each"] | None, OrWord("none", None)] = None
+    """Seconds that the environment and tools may take for a sample, all calls together; then the conversation is over.
+    The time in which the policy draws does not count."""
+    call_format: ShortText = "auto"
+    """How the model writes its calls; `auto` reads it from the chat template."""
+    rewritten_history: RewrittenHistory = "split"
+    """Where the chat template rewrites what was said before (drops earlier thoughts, say): `split` makes each turn a
+    sample of its own with that history as its prompt, `refuse` ends the run before its first step."""
+    max_processes: Annotated[int, Ge(1), Le(10_000)] = 64
+    """Processes in which environments run, one in each. Of more environments than that, some share a process: one call
+    after the other, and what ends the process costs all of them their samples."""
+    memory_limit_gigabytes: Annotated[Annotated[float, Ge(0.001), Le(100_000)] | None, OrWord("none", None)] = 8.0
+    """Memory of such a process (its address space), or `none`."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_turns", "max_tokens", "max_processes"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, value, ">= 1")
+        for name in ("call_seconds", "sample_seconds", "memory_limit_gigabytes"):
+            value = getattr(self, name)
+            require(value is None or value > 0, name, value, "> 0")
+        require_known("rewritten_history", self.rewritten_history, get_args(RewrittenHistory))
+        repeated = next((each for each in self.tools if self.tools.count(each) > 1), None)
+        require(repeated is None, "tools", repr(repeated), "named once each")
