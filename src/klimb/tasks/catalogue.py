@@ -18,7 +18,15 @@ from klimb.tasks.file import FileSettings
 from klimb.tasks.games.calculator import CalculatorSettings
 from klimb.tasks.games.guessing import GuessingSettings
 from klimb.tasks.games.sql import SqlSettings
-from klimb.tasks.protocol import MOST_UNUSABLE, ProblemSet, ScoreFunction, Task, did_you_mean, without_score
+from klimb.tasks.protocol import (
+    MOST_UNUSABLE,
+    ProblemSet,
+    ScoreFunction,
+    Task,
+    did_you_mean,
+    environment_of,
+    without_score,
+)
 from klimb.tasks.python_rewards import TASKS_OWN, RewardOrTask, as_written, with_reward
 from klimb.tasks.reasoning_gym import ReasoningGymSettings
 
@@ -105,7 +113,8 @@ class OwnTask:
     def _as_problem_set(self, task: Task) -> ProblemSet:
         if self.parameters:
             raise ValueError(f"task.parameters are told to a function, and {self.kind!r} is a task already")
-        parts = {"name": task.name, "score": task.score, "trusted": task.trusted}
+        parts: dict[str, Any] = {"name": task.name, "score": task.score, "trusted": task.trusted}
+        parts["environment"] = environment_of(task)
         return ProblemSet(train=tuple(task.train), held_out=tuple(task.held_out), **parts)
 
     def _call(self, function: Callable[..., object]) -> object:

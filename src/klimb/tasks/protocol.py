@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Protocol, runtime_checkable
 
 from annotated_types import MaxLen
@@ -47,16 +47,28 @@ class Problem:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
+@runtime_checkable
+class Sealed(Protocol):
+    """A copy of an environment that is opened where it is looked at, and not before."""
+
+    def unseal(self) -> object:
+        """Return the environment as a reward function sees it."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Response:
     """One answer of a model.
 
     Attributes:
-        text: of its last turn, without special tokens.
-        num_tokens: its length.
+        text: without special tokens; of a conversation what the model said last.
+        num_tokens: its length; of a conversation that of what the model said in it.
         finish_reason: how it ended.
-        messages: what came after the prompt: turns of the model, of tools and of users; empty for a single turn.
-        environment: what the conversation was had with, for rewards that look at it.
+        messages: of a conversation all that came after the prompt: the model's turns, results of tools, a user's
+            turns. Empty where the answer is one turn without an environment.
+        environment: as the conversation left it, where there was one. A score function sees a copy of it, or, where it
+            cannot be sent whole, those attributes that can.
+        environment_reward: that the environment gave itself, those of turns included; None where it gave none.
     """
 
     text: str
@@ -64,6 +76,11 @@ class Response:
     finish_reason: FinishReason
     messages: tuple[Message, ...] = ()
     environment: object = None
+    environment_reward: float | None = None
+
+    def unsealed(self) -> Response:
+        """Return the response with its environment as score functions see it."""
+        return replace(self, environment=self.environment.unseal()) if isinstance(self.environment, Sealed) else self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +171,8 @@ class ProblemSet:
     Without a score it takes a reward from elsewhere, as `task.reward` or `klimb.train(reward=...)` give it.
 
     Attributes:
-        environment: makes what a conversation is had with; None where an answer is a single turn.
+        environment: makes what the policy talks to, in the contract of TRL's `environment_factory`; None where an
+            answer is one turn.
     """
 
     name: str
@@ -163,6 +181,11 @@ class ProblemSet:
     score: ScoreFunction = without_score
     trusted: bool = False
     environment: Callable[[], object] | None = None
+
+
+def environment_of(task: Task) -> Callable[[], object] | None:
+    """Return what makes a task's environments; None for a task that has none, or knows of none."""
+    return getattr(task, "environment", None)
 
 
 def chat(question: str, *, system_prompt: str | None = None, template: str = QUESTION_SLOT) -> tuple[Message, ...]:

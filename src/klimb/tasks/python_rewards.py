@@ -34,7 +34,7 @@ from klimb.declarations import Matching
 from klimb.experience.samples import MOST_REWARD
 from klimb.own_parts import LOCATION, PREFIX, is_object, is_own, load_function
 from klimb.tasks.batches import Batches, BatchLimits, Scored, score_alone
-from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, Task, did_you_mean
+from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, Task, did_you_mean, environment_of
 from klimb.tasks.reward_calls import RewardCall, read_call
 
 RewardFunction = Callable[..., object]
@@ -85,22 +85,18 @@ def with_reward(task: Task, reward: str | RewardFunction) -> ProblemSet:
 
     The reward `task` is the one that the task has.
     """
-    train, held_out = tuple(task.train), tuple(task.held_out)
-    environment = getattr(task, "environment", None)
+    problems = {"train": tuple(task.train), "held_out": tuple(task.held_out), "environment": environment_of(task)}
     if reward == TASKS_OWN:
-        parts = {"score": task.score, "trusted": task.trusted, "environment": environment}
-        return ProblemSet(name=task.name, train=train, held_out=held_out, **parts)
+        return ProblemSet(name=task.name, score=task.score, trusted=task.trusted, **problems)
     location = reward if isinstance(reward, str) else location_of(reward)
     score, is_here = PythonReward(location), is_object(location)
     if is_here:
         score.prepare()  # of what no process of its own will import, this says now what is wrong with it
     return ProblemSet(
         name=f"{task.name} with {location}",
-        train=train,
-        held_out=held_out,
         score=score,
         trusted=is_here,
-        environment=environment,
+        **problems,
     )
 
 

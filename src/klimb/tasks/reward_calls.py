@@ -9,6 +9,11 @@ A function's parameters say it:
 `messages`, where it is a parameter, is the conversation before the response (a list of them in the second form).
 TRL's form gets prompts as lists of messages and completions as lists of one message, as TRL gives them for a chat, and
 as texts where `completions` is annotated `list[str]`. Its columns are those of the task's file, and `answer`.
+
+After a conversation each of TRL's completions is the list of all messages behind the prompt: the policy's, results of
+tools, a user's. `environments`, where TRL's function takes it, is the list of environments as the conversations left
+them; None in the place of one that was lost. klimb's own two forms get them as `environment` and as `environments`,
+and the messages behind the prompt as `completion` in the first one, where they are parameters.
 """
 
 from __future__ import annotations
@@ -35,6 +40,18 @@ ARGUMENTS: Mapping[Form, tuple[str, ...]] = {
 
 
 CONVERSATION = "messages"
+
+
+COMPLETION, ENVIRONMENT, ENVIRONMENTS = "completion", "environment", "environments"
+"""Parameters of functions that look at a conversation with an environment."""
+
+
+OPTIONAL: Mapping[Form, tuple[str, ...]] = {
+    "one": (CONVERSATION, COMPLETION, ENVIRONMENT),
+    "lists": (CONVERSATION, ENVIRONMENTS),
+    "trl": (),
+}
+"""What a form gets only where its function has such a parameter."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +105,11 @@ class RewardCall:
             "answer": problem.answer,
             "metadata": dict(problem.metadata),
         }
-        return given | ({CONVERSATION: _messages(problem)} if CONVERSATION in self.named else {})
+        extra: dict[str, Callable[[], object]] = {
+            CONVERSATION: lambda: _messages(problem),
+            **(_of_conversation(response) if _is_conversation(response) else {}),
+        }
+        return given | {name: find() for name, find in extra.items() if name in self.named}
 
     def _of_lists(self, problems: Sequence[Problem], responses: Sequence[Response]) -> dict[str, Any]:
         given: dict[str, Any] = {
@@ -97,7 +118,10 @@ class RewardCall:
             "answers": [problem.answer for problem in problems],
             "metadatas": [dict(problem.metadata) for problem in problems],
         }
-        return given | ({CONVERSATION: list(map(_messages, problems))} if CONVERSATION in self.named else {})
+        extra: dict[str, Callable[[], object]] = {CONVERSATION: lambda: list(map(_messages, problems))}
+        if any(map(_is_conversation, responses)):
+            extra[ENVIRONMENTS] = lambda: [response.environment for response in responses]
+        return given | {name: find() for name, find in extra.items() if name in self.named}
 
     def _of_trl(self, problems: Sequence[Problem], responses: Sequence[Response]) -> dict[str, Any]:
         names = dict.fromkeys(name for problem in problems for name in problem.metadata)
@@ -108,7 +132,9 @@ class RewardCall:
             given["completions"] = [response.text for response in responses]
         else:
             given["prompts"] = list(map(_messages, problems))
-            given["completions"] = [[{"role": "assistant", "content": response.text}] for response in responses]
+            given["completions"] = list(map(_completion, responses))
+        if any(response.environment is not None for response in responses):
+            given[ENVIRONMENTS] = [response.environment for response in responses]
         wanted = given if self.takes_all else {name: value for name, value in given.items() if name in self.named}
         try:
             inspect.signature(self.function).bind(**wanted)
@@ -145,7 +171,7 @@ def read_call(function: Callable[..., Any], location: str) -> RewardCall:
     named = tuple(each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY))
     form: Form = "trl" if "completions" in named else "lists" if "responses" in named else "one"
     called = ARGUMENTS[form] if form != "trl" else named
-    extra = (CONVERSATION,) if CONVERSATION in named and form != "trl" else ()
+    extra = tuple(name for name in OPTIONAL[form] if name in named)
     try:
         signature.bind(**dict.fromkeys((*called, *extra)))
     except TypeError as error:
@@ -167,6 +193,20 @@ def _wants_texts(function: Callable[..., Any]) -> bool:
 
 def _messages(problem: Problem) -> list[dict[str, str]]:
     return [{"role": message["role"], "content": message["content"]} for message in problem.messages]
+
+
+def _is_conversation(response: Response) -> bool:
+    return bool(response.messages) or response.environment is not None
+
+
+def _of_conversation(response: Response) -> dict[str, Callable[[], object]]:
+    return {COMPLETION: lambda: _completion(response), ENVIRONMENT: lambda: response.environment}
+
+
+def _completion(response: Response) -> list[dict[str, Any]]:
+    if response.messages:
+        return [dict(message) for message in response.messages]
+    return [{"role": "assistant", "content": response.text}]
 
 
 def _result_or_error(function: Callable[..., Any], arguments: Mapping[str, Any]) -> object:

@@ -256,7 +256,8 @@ class Scorer:
         if len(problems) != len(responses):
             raise ValueError(f"got {len(problems)} problems for {len(responses)} responses; there must be one for each")
         if self.task.trusted:
-            return [self._count(score) for score in self._score_here(problems, responses)]
+            unsealed = [response.unsealed() for response in responses]
+            return [self._count(score) for score in self._score_here(problems, unsealed)]
         if not self._workers:
             raise ValueError("the scorer has no running workers; use it as `with Scorer(task) as scorer:`")
         while not any(worker.is_ready for worker in self._workers):

@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 from klimb.declarations import Count, configurable, require
 from klimb.tasks.batches import Batches, BatchLimits, Scored, batches_of, is_large, prepare, score_batch
 from klimb.tasks.patterns import check_pattern
-from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, ScoreFunction, Task
+from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, ScoreFunction, Task, environment_of
 from klimb.tasks.several_rewards import CombinedScore
 from klimb.tasks.truncation import Truncated, WrongIfCut
 
@@ -196,4 +196,5 @@ def with_shaping(task: Task, shapings: Sequence[Shaping]) -> ProblemSet:
         held_out=tuple(task.held_out),
         score=ShapedScore(task.score, tuple(shapings)),
         trusted=task.trusted and all(shaping.trusted for shaping in shapings),
+        environment=environment_of(task),
     )

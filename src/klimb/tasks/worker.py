@@ -87,7 +87,8 @@ def load(start: dict[str, Any]) -> Any:
 
 def reply_to(score: Any, request: bytes) -> bytes:
     """Return the scores of problems and responses as JSON: a list, with a failure in the place of each that failed."""
-    problems, responses, limits = pickle.loads(request)
+    problems, sealed, limits = pickle.loads(request)
+    responses = [response.unsealed() for response in sealed]
     if getattr(score, "batches", "one") == "one":
         entries = [entry_of(lambda pair=pair: score(*pair)) for pair in zip(problems, responses, strict=True)]
     else:

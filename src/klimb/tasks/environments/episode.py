@@ -12,7 +12,7 @@ from klimb.tasks.environments.processes import EnvironmentDied, Host
 from klimb.tasks.environments.requests import Close, Finish, Tell
 from klimb.tasks.environments.view import EnvironmentView, read_view
 from klimb.tasks.shown_text import shown_line
-from klimb.tasks.tools import CallFormat
+from klimb.tasks.tools import CallFormat, Tool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ class Episode:
         return self.host.submit(lambda: self._respond(text))
 
     def _respond(self, text: str) -> Reply:
-        parsed = self.call_format.parse(text)
+        parsed = self.call_format.parse(text, [_described_by(schema) for schema in self.tools])
         heard: dict[str, Any] = {"content": parsed.content, "calls": parsed.calls, "call_error": parsed.error}
         self._counts.num_unread_turns += bool(parsed.error)
         if self.error:
@@ -194,3 +194,15 @@ class Episode:
             pass  # there is nothing left to be closed
         finally:
             self.host.numbers.discard(self.number)
+
+
+def _described_by(schema: Mapping[str, Any]) -> Tool:
+    """Return what a format reads of a tool: whoever holds the environment calls it."""
+    told = schema["function"]
+    return Tool(
+        name=told["name"], description=told["description"], parameters=told["parameters"], function=_call_elsewhere
+    )
+
+
+def _call_elsewhere(**arguments: object) -> object:
+    raise NotImplementedError("a tool is called where its environment is")

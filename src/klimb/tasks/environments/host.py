@@ -16,6 +16,8 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from klimb.own_parts import is_own, load_part
@@ -82,6 +84,9 @@ def serve(control: socket.socket, settings: HostSettings) -> None:
 
 def _prepare(settings: HostSettings) -> bool:
     """Import what environments are made of; return whether they may live in the process of the run."""
+    # Whether its numbers are seeded must not depend on which environment of a process was the first to import it.
+    if find_spec("numpy") is not None:
+        import_module("numpy.random")
     factory = settings.factory or load_factory(settings.environment)
     for location in settings.environment.tools:
         if is_own(location):

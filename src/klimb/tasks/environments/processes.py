@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from klimb.tasks import worker
 from klimb.tasks.environments import host
@@ -42,6 +42,10 @@ BOOTSTRAP = (
 )
 
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""Many processes side by side need no threads in each; and those of a BLAS take memory by the gigabyte."""
+
+
 Found = TypeVar("Found")
 
 
@@ -49,6 +53,7 @@ class EnvironmentDied(Exception):
     """The process of an environment is gone; the message says how it ended."""
 
 
+@runtime_checkable
 class Host(Protocol):
     """Whoever holds environments: does one thing after the other.
 
@@ -148,7 +153,7 @@ class ForkServer:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
             pass_fds=(descriptor,),
-            env={**os.environ, "PYTHONHASHSEED": "0"},
+            env={**ONE_THREAD, **os.environ, "PYTHONHASHSEED": "0"},
         )
         self._control.sendall(worker.pack(pickle.dumps(settings)))
         return self._process.pid
@@ -221,7 +226,11 @@ class EnvironmentProcess:
         self._ended = ""
         self._socket, theirs = socket.socketpair()
         with theirs:
-            self._pid = server.fork(theirs)
+            try:
+                self._pid = server.fork(theirs)
+            except BaseException:
+                self._socket.close()
+                raise
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"environment-{self._pid}")
 
     @property

@@ -1,0 +1,431 @@
+"""Conversations of the policy with environments: its turns are drawn, read, answered, and become samples.
+
+What was drawn is never encoded again. The next turn's prompt is the history's ids, and the chat template's own text for
+what came in. Where the template would render that history otherwise (it drops earlier thoughts, say), the next turn
+begins a sample of its own, with the history as the template renders it as its prompt.
+"""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+
+from klimb.experience import Message, Sample, SamplingSettings, Turn
+from klimb.experience.samples import POLICY_ROLE
+from klimb.policies import Policy
+from klimb.policies.stability import Stability
+from klimb.policies.tokenizer import PromptError
+from klimb.policies.turns import history_is_kept, ids_between, opened_thought, rendered_history
+from klimb.samplers import Completion, ConversationSampler, Dialogue, Sampler, converse_in_rounds
+from klimb.tasks import Problem, Response, Score
+from klimb.tasks.environments import Environments, Episode, Outcome, Reply
+
+ENDED = "ended"
+"""Key of a sample's metadata: what ended its conversation.
+
+`over`: the policy or the environment. `max_new_tokens`: a turn was cut. `max_turns`, `max_tokens`, `sample_seconds`:
+the limits of `[environment]`. `context`: the model has no more positions. `template`: it refuses what came in. `error`:
+the environment is lost.
+"""
+
+
+ENVIRONMENT_ERROR = "environment_error"
+"""Key of a sample's metadata: why its environment is lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A prompt, and what was drawn and put in behind it without the history being rewritten."""
+
+    prompt: tuple[Message, ...]
+    prompt_ids: tuple[int, ...]
+    dialogue: Dialogue
+    turns: tuple[Turn, ...]
+
+    def complete(self, template: Sample, *, with_log_model: bool) -> Sample:
+        """Return the template as the sample of this segment."""
+        drawn = self.dialogue.turns
+        return replace(
+            template,
+            prompt=self.prompt,
+            prompt_ids=self.prompt_ids,
+            response="\n\n".join(turn.text for turn in self.turns if turn.is_drawn),
+            response_ids=self.dialogue.response_ids,
+            finish_reason=drawn[-1].finish_reason,
+            log_mu=tuple(value for turn in drawn for value in turn.log_mu),
+            log_mu_provenance="sampler",
+            log_ref=tuple(value for turn in drawn for value in turn.log_model) if with_log_model else None,
+            turns=self.turns,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversation:
+    """A conversation that is over.
+
+    Attributes:
+        prompt: with what the environment opened with.
+        prompt_ids: of the first turn.
+        segments: one, unless the history was rewritten; none where nothing could be drawn.
+        messages: all that came behind the prompt.
+        ended: what ended it, see `ENDED`.
+        outcome: of the environment.
+        turn_reward: the rewards of its turns, together.
+        tools: schemas of what could be called.
+    """
+
+    prompt: tuple[Message, ...]
+    prompt_ids: tuple[int, ...]
+    segments: tuple[Segment, ...]
+    messages: tuple[Message, ...]
+    ended: str
+    outcome: Outcome
+    turn_reward: float | None
+    tools: tuple[Mapping[str, Any], ...]
+
+    @property
+    def response(self) -> Response:
+        """What is scored: the last turn, with all that was said."""
+        drawn = [turn for segment in self.segments for turn in segment.turns if turn.is_drawn]
+        rewards = [each for each in (self.outcome.reward, self.turn_reward) if each is not None]
+        return Response(
+            text=drawn[-1].text if drawn else "",
+            num_tokens=sum(turn.num_tokens for turn in drawn),
+            finish_reason=drawn[-1].finish_reason if drawn else "unknown",
+            messages=self.messages,
+            environment=self.outcome.view,
+            environment_reward=sum(rewards) if rewards else None,
+        )
+
+    @property
+    def why_unscored(self) -> str:
+        """Why there is nothing to score; empty where there is."""
+        if self.outcome.error:
+            return f"its environment is lost: {self.outcome.error}"
+        return "" if self.segments else f"nothing could be drawn ({self.ended})"
+
+    def samples(self, template: Sample, *, with_log_model: bool) -> list[Sample]:
+        """Return the samples of the conversation; `template` has its id and what they share."""
+        marks = {ENDED: self.ended} | ({ENVIRONMENT_ERROR: self.outcome.error} if self.outcome.error else {})
+        shared = replace(
+            template,
+            prompt=self.prompt,
+            prompt_ids=self.prompt_ids,
+            metadata={**template.metadata, **marks},
+            tools=json.dumps(self.tools, ensure_ascii=False) if self.tools else "",
+        )
+        if not self.segments:
+            return [replace(shared, finish_reason="unknown")]
+        if len(self.segments) == 1:
+            return [self.segments[0].complete(shared, with_log_model=with_log_model)]
+        name = shared.sample_id
+        return [
+            segment.complete(
+                replace(shared, sample_id=f"{name}-t{number:02d}", episode=name), with_log_model=with_log_model
+            )
+            for number, segment in enumerate(self.segments)
+        ]
+
+
+class ConversationScorer(Protocol):
+    """What is needed of a scorer here."""
+
+    def score_many(self, problems: Sequence[Problem], responses: Sequence[Response]) -> list[Score]:
+        """One score a response; a reward of None where none could be computed."""
+        ...
+
+
+def score_conversations(
+    scorer: ConversationScorer, problems: Sequence[Problem], held: Sequence[Conversation]
+) -> list[Score]:
+    """Return a score for each conversation; no reward for one whose environment is lost, or in which nothing was said."""
+    asked = [place for place, each in enumerate(held) if not each.why_unscored]
+    found = scorer.score_many([problems[place] for place in asked], [held[place].response for place in asked])
+    scores = dict(zip(asked, found, strict=True))
+    return [
+        scores[place] if place in scores else Score(reward=None, reason=each.why_unscored)
+        for place, each in enumerate(held)
+    ]
+
+
+def seed_of(name: str) -> int:
+    """Return the seed of what a name stands for: 32 bits of its SHA-256."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialogues:
+    """Who talks with whom.
+
+    Attributes:
+        policy: renders and decodes; its model draws.
+        sampler: draws its turns.
+        environments: answer them; running.
+        stability: what the chat template does with histories.
+    """
+
+    policy: Policy
+    sampler: Sampler
+    environments: Environments
+    stability: Stability
+
+    def hold(
+        self,
+        problems: Sequence[Problem],
+        *,
+        seeds: Sequence[int],
+        settings: SamplingSettings,
+        generator: torch.Generator,
+    ) -> list[Conversation]:
+        """Return a conversation on each problem, its environment seeded by the number beside it.
+
+        Args:
+            problems: one a conversation.
+            seeds: of the environments.
+            settings: of the draws; the limits on tokens are those of a turn.
+            generator: of the tokens.
+        """
+        episodes = self.environments.open(problems, seeds)
+        try:
+            talks = [_Talk(self, problem, episode) for problem, episode in zip(problems, episodes, strict=True)]
+            waiting = [talk for talk in talks if talk.goes_on]
+            while waiting:
+                for place, dialogue in self._draw(waiting, settings, generator):
+                    waiting[place].close_segment(dialogue)
+                waiting = [talk for talk in waiting if talk.goes_on]
+            outcomes = self.environments.finish(episodes)
+        except BaseException:
+            for episode in episodes:
+                episode.close()
+            raise
+        return [talk.finish(outcome) for talk, outcome in zip(talks, outcomes, strict=True)]
+
+    def _draw(
+        self, talks: Sequence["_Talk"], settings: SamplingSettings, generator: torch.Generator
+    ) -> Iterator[tuple[int, Dialogue]]:
+        prompts = [talk.prompt_ids for talk in talks]
+
+        def answer(number: int, completion: Completion) -> Future[tuple[int, ...] | None]:
+            return talks[number].hear(completion)
+
+        if isinstance(self.sampler, ConversationSampler):
+            return self.sampler.converse(
+                prompts, settings=settings, generator=generator, answer=answer, max_turns=self.max_turns
+            )
+        return converse_in_rounds(
+            self.sampler,
+            prompts,
+            settings=settings,
+            generator=generator,
+            answer=answer,
+            max_turns=self.max_turns,
+            context=self.policy.max_positions,
+        )
+
+    @property
+    def max_turns(self) -> int:
+        """Turns of the policy in a conversation."""
+        return self.environments.settings.max_turns
+
+
+@dataclass
+class _Heard:
+    """A drawn turn and what followed it."""
+
+    completion: Completion
+    text: str
+    reply: Reply | None = None
+
+
+@dataclass
+class _Talk:
+    """One conversation that is going on. Its turns come one after the other, whoever's thread brings the answers."""
+
+    of: Dialogues
+    problem: Problem
+    episode: Episode
+    messages: list[Message] = field(default_factory=list[Message])
+    prompt_ids: tuple[int, ...] = ()
+    ended: str = ""
+    _next_ids: tuple[int, ...] | None = None
+    _num_before: int = 0
+    _num_turns: int = 0
+    _heard: list[_Heard] = field(default_factory=list[_Heard])
+    _ids: list[int] = field(default_factory=list[int])
+    _num_response_ids: int = 0
+    _segments: list[Segment] = field(default_factory=list[Segment])
+    _turn_rewards: list[float] = field(default_factory=list[float])
+
+    def __post_init__(self) -> None:
+        opening = self.episode.opening
+        *before, last = self.problem.messages
+        self.messages = [*before, {**last, "content": last["content"] + opening} if opening else last]
+        self._prompt = tuple(self.messages)
+        if self.episode.error:
+            self.ended = "error"
+            return
+        try:
+            self._begin(self.of.policy.render(self.messages, self.episode.tools))
+        except PromptError:
+            self.ended = "template"
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether another turn is to be drawn."""
+        return not self.ended
+
+    def hear(self, completion: Completion) -> Future[tuple[int, ...] | None]:
+        """Take a drawn turn; the future says what follows it before the next, None if no turn follows in this prompt."""
+        heard = _Heard(completion, self.of.policy.decode_turn(completion.response_ids))
+        self._heard.append(heard)
+        self._ids += completion.response_ids
+        self._num_response_ids += len(completion.response_ids)
+        self._num_turns += 1
+        following: Future[tuple[int, ...] | None] = Future()
+        if completion.finish_reason == "length":
+            self.messages.append({"role": POLICY_ROLE, "content": heard.text})
+            self.ended = "max_new_tokens"
+            following.set_result(None)
+            return following
+
+        def go_on(answered: Future[Reply]) -> None:
+            try:
+                heard.reply = answered.result()
+                following.set_result(self._go_on(heard, heard.reply))
+            # Whatever it is belongs to whoever waits for the future.
+            except BaseException as error:
+                following.set_exception(error)
+
+        self.episode.respond(heard.text).add_done_callback(go_on)
+        return following
+
+    def close_segment(self, dialogue: Dialogue) -> None:
+        """Take what was drawn behind the present prompt; the next one, if there is one, begins."""
+        prompt = tuple(self._prompt if not self._segments else self.messages[: self._num_before])
+        self._segments.append(
+            Segment(
+                prompt=prompt,
+                prompt_ids=self.prompt_ids,
+                dialogue=dialogue,
+                turns=tuple(_turns_of(self._heard, dialogue)),
+            )
+        )
+        if self.ended:
+            return
+        if self._num_turns >= self.of.max_turns:
+            self.ended = "max_turns"
+        elif self._next_ids is None:
+            self.ended = "context"
+        else:
+            self._num_before = len(self.messages)
+            self._begin(self._next_ids)
+
+    def finish(self, outcome: Outcome) -> Conversation:
+        """Return the conversation."""
+        ended = "error" if outcome.error else "sample_seconds" if outcome.is_out_of_time else self.ended
+        return Conversation(
+            prompt=self._prompt,
+            prompt_ids=self.prompt_ids if not self._segments else self._segments[0].prompt_ids,
+            segments=tuple(self._segments),
+            messages=tuple(self.messages[len(self._prompt) :]),
+            ended=ended,
+            outcome=outcome,
+            turn_reward=sum(self._turn_rewards) if self._turn_rewards else None,
+            tools=self.episode.tools,
+        )
+
+    def _begin(self, prompt_ids: Sequence[int]) -> None:
+        self.prompt_ids = tuple(prompt_ids)
+        self._ids, self._heard, self._next_ids = list(prompt_ids), [], None
+        room = self.of.policy.max_positions
+        if room is not None and len(prompt_ids) >= room:
+            self.ended = "context"
+
+    def _go_on(self, heard: _Heard, reply: Reply) -> tuple[int, ...] | None:
+        """Return what follows the turn; None if the conversation or this prompt ends here."""
+        so_far = [*self.messages, self._message_of(heard, reply)]
+        if reply.reward is not None:
+            self._turn_rewards.append(reply.reward)
+        self.messages = [*so_far, *reply.messages]
+        if reply.is_over or not reply.messages:
+            self.ended = "over"
+            return None
+        if self._num_turns >= self.of.max_turns:
+            return None
+        try:
+            return self._find_next(so_far, reply.messages, heard.completion.response_ids[-1])
+        except PromptError:
+            self.ended = "template"
+            return None
+
+    def _find_next(self, so_far: Sequence[Message], new: Sequence[Message], last_id: int) -> tuple[int, ...] | None:
+        tokenizer, tools = self.of.policy.tokenizer, self.episode.tools
+        with TOKENIZING:
+            if self._is_kept(so_far, new):
+                between = ids_between(tokenizer, so_far, new, tools=tools, last_id=last_id)
+                self._num_response_ids += len(between)
+                self._ids += between
+                following = between
+            else:
+                self._next_ids = rendered_history(tokenizer, [*so_far, *new], tools)
+                following = None
+        most = self.of.environments.settings.max_tokens
+        if most is not None and self._num_response_ids >= most:
+            self.ended, following = "max_tokens", None
+        return following
+
+    def _is_kept(self, so_far: Sequence[Message], new: Sequence[Message]) -> bool:
+        if self.of.stability.verdict == "stable":
+            return True
+        return history_is_kept(self.of.policy.tokenizer, so_far, new, self._ids, self.episode.tools)
+
+    def _message_of(self, heard: _Heard, reply: Reply) -> Message:
+        if not (reply.calls and self.of.stability.writes_calls):
+            return {"role": POLICY_ROLE, "content": self._opened() + heard.text}
+        calls = [
+            {"type": "function", "function": {"name": call.name, "arguments": json.loads(call.arguments)}}
+            for call in reply.calls
+        ]
+        return {"role": POLICY_ROLE, "content": self._opened() + reply.content, "tool_calls": calls}
+
+    def _opened(self) -> str:
+        with TOKENIZING:
+            return opened_thought(self.of.policy.tokenizer, self.messages, self.episode.tools)
+
+
+TOKENIZING = threading.Lock()
+"""Answers come in several threads, and a tokenizer is used by one at a time."""
+
+
+def _turns_of(heard: Sequence[_Heard], dialogue: Dialogue) -> Iterator[Turn]:
+    """Yield the turns of a segment; context behind its last drawn turn was read by nobody and has no tokens."""
+    between = [*map(len, dialogue.between), 0]
+    for one, num_between in zip(heard, between, strict=True):
+        reply = one.reply
+        yield Turn(
+            role=POLICY_ROLE,
+            text=one.text,
+            num_tokens=len(one.completion.response_ids),
+            finish_reason=one.completion.finish_reason,
+            reward=None if reply is None else reply.reward,
+            calls=() if reply is None else reply.calls,
+            error="" if reply is None else reply.call_error,
+        )
+        if reply is None:
+            continue
+        num_tokens = num_between
+        for message, error, seconds in zip(reply.messages, reply.errors, reply.seconds, strict=True):
+            yield Turn(
+                role=message["role"],
+                text=message["content"],
+                num_tokens=num_tokens,
+                name=message.get("name", ""),
+                error=error,
+                seconds=seconds,
+            )
+            num_tokens = 0
