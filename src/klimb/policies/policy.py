@@ -205,6 +205,11 @@ class Policy:
         """Text of the tokens, without special tokens; ids without a token in the tokenizer have none."""
         return decode_ids(self.tokenizer, ids)
 
+    def decode_turn(self, ids: Sequence[int]) -> str:
+        """Text of a drawn turn: with the special tokens that mark its calls, without an end token at its end."""
+        kept = ids[:-1] if ids and ids[-1] in self.end_ids else ids
+        return decode_ids(self.tokenizer, kept, skip_special_tokens=False)
+
     def has_token(self, token_id: int) -> bool:
         """Tell whether the tokenizer has a token for an id; models are padded with rows for which it has none."""
         return token_id in vocabulary_of(self.tokenizer).known_ids

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from klimb.tasks.arithmetic import ArithmeticSettings, arithmetic
     from klimb.tasks.catalogue import TASKS, OwnTask, TaskSettings, make_task
     from klimb.tasks.demonstrations import DEMONSTRATIONS, write_demonstrations
+    from klimb.tasks.environment_reward import EnvironmentReward, with_environment_reward
     from klimb.tasks.file import FileSettings, from_file
     from klimb.tasks.games import CalculatorSettings, GuessingSettings, SqlSettings
     from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, ScoreFunction, Task, chat
@@ -36,6 +37,7 @@ __all__ = [
     "VERIFIERS",
     "ArithmeticSettings",
     "CalculatorSettings",
+    "EnvironmentReward",
     "FileSettings",
     "FormatReward",
     "FormatSettings",
@@ -69,6 +71,7 @@ __all__ = [
     "make_task",
     "reasoning_gym",
     "shape",
+    "with_environment_reward",
     "with_reward",
     "with_rewards",
     "with_shaping",

@@ -34,6 +34,7 @@ from klimb.declarations import Matching
 from klimb.experience.samples import MOST_REWARD
 from klimb.own_parts import LOCATION, PREFIX, is_object, is_own, load_function
 from klimb.tasks.batches import Batches, BatchLimits, Scored, score_alone
+from klimb.tasks.environment_reward import ENVIRONMENTS_OWN, EnvironmentReward
 from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, Task, did_you_mean, environment_of
 from klimb.tasks.reward_calls import RewardCall, read_call
 
@@ -45,7 +46,12 @@ TASKS_OWN = "task"
 
 
 RewardOrTask = Annotated[
-    str, MaxLen(200), Matching(rf"^{TASKS_OWN}$|{LOCATION.pattern}", f"{TASKS_OWN!r} or 'python:module.function'")
+    str,
+    MaxLen(200),
+    Matching(
+        rf"^({TASKS_OWN}|{ENVIRONMENTS_OWN})$|{LOCATION.pattern}",
+        f"{TASKS_OWN!r}, {ENVIRONMENTS_OWN!r} or 'python:module.function'",
+    ),
 ]
 
 
@@ -83,11 +89,13 @@ class PythonReward:
 def with_reward(task: Task, reward: str | RewardFunction) -> ProblemSet:
     """Return the task with its problems scored by `reward`: `python:module.function`, or such a function itself.
 
-    The reward `task` is the one that the task has.
+    The reward `task` is the one that the task has, `environment` that of the environment alone.
     """
     problems = {"train": tuple(task.train), "held_out": tuple(task.held_out), "environment": environment_of(task)}
     if reward == TASKS_OWN:
         return ProblemSet(name=task.name, score=task.score, trusted=task.trusted, **problems)
+    if reward == ENVIRONMENTS_OWN:
+        return ProblemSet(name=task.name, score=EnvironmentReward(), trusted=True, **problems)
     location = reward if isinstance(reward, str) else location_of(reward)
     score, is_here = PythonReward(location), is_object(location)
     if is_here:

@@ -11,6 +11,7 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 
 from klimb.declarations import Matching, configurable, require, require_known
 from klimb.own_parts import LOCATION, is_object
+from klimb.tasks.environment_reward import ENVIRONMENTS_OWN, EnvironmentReward
 from klimb.tasks.protocol import ProblemSet, ScoreFunction
 from klimb.tasks.python_rewards import TASKS_OWN, PythonReward
 from klimb.tasks.reward_model import MODEL_PREFIX, ModelReward
@@ -29,8 +30,8 @@ RewardSource = Annotated[
     str,
     MaxLen(4_000),
     Matching(
-        rf"^{TASKS_OWN}$|{LOCATION.pattern}|^{MODEL_PREFIX}[^\x00-\x1f\x7f]+$",
-        f"{TASKS_OWN!r}, 'python:module.function' or '{MODEL_PREFIX}FOLDER'",
+        rf"^({TASKS_OWN}|{ENVIRONMENTS_OWN})$|{LOCATION.pattern}|^{MODEL_PREFIX}[^\x00-\x1f\x7f]+$",
+        f"{TASKS_OWN!r}, {ENVIRONMENTS_OWN!r}, 'python:module.function' or '{MODEL_PREFIX}FOLDER'",
     ),
 ]
 
@@ -41,8 +42,9 @@ class RewardSettings:
     """One of several rewards; the reward of an answer is their weighted sum."""
 
     reward: RewardSource
-    """`task` is the task's own reward, `python:module.function` one of yours, `model:FOLDER` a sequence classifier with
-    one label, which is shown the conversation and the answer in its own chat template."""
+    """`task` is the task's own reward, `environment` that of the environment, `python:module.function` one of yours,
+    `model:FOLDER` a sequence classifier with one label, which is shown the conversation and the answer in its own chat
+    template."""
     weight: Annotated[float, Ge(-1_000_000), Le(1_000_000)] = 1.0
     """It is multiplied by this; 0 only logs it."""
     scale: RewardScale = "none"
@@ -88,6 +90,8 @@ def with_rewards(task: ProblemSet, rewards: Mapping[str, RewardSettings]) -> Pro
 def _score_of(settings: RewardSettings, task: ProblemSet, *, key: str) -> ScoreFunction:
     if settings.reward == TASKS_OWN:
         return task.score
+    if settings.reward == ENVIRONMENTS_OWN:
+        return EnvironmentReward()
     if settings.reward.startswith(MODEL_PREFIX):
         return ModelReward.of_folder(settings.reward.removeprefix(MODEL_PREFIX), device=settings.device, key=key)
     return PythonReward(settings.reward)

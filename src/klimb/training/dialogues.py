@@ -75,7 +75,7 @@ class Conversation:
         messages: all that came behind the prompt.
         ended: what ended it, see `ENDED`.
         outcome: of the environment.
-        turn_reward: the rewards of its turns, together.
+        turn_reward: the rewards of its turns, together: parts of the environment's own where it has one.
         tools: schemas of what could be called.
     """
 
@@ -92,14 +92,14 @@ class Conversation:
     def response(self) -> Response:
         """What is scored: the last turn, with all that was said."""
         drawn = [turn for segment in self.segments for turn in segment.turns if turn.is_drawn]
-        rewards = [each for each in (self.outcome.reward, self.turn_reward) if each is not None]
+        own = self.outcome.reward
         return Response(
             text=drawn[-1].text if drawn else "",
             num_tokens=sum(turn.num_tokens for turn in drawn),
             finish_reason=drawn[-1].finish_reason if drawn else "unknown",
             messages=self.messages,
             environment=self.outcome.view,
-            environment_reward=sum(rewards) if rewards else None,
+            environment_reward=self.turn_reward if own is None else own,
         )
 
     @property
@@ -143,7 +143,7 @@ class ConversationScorer(Protocol):
 def score_conversations(
     scorer: ConversationScorer, problems: Sequence[Problem], held: Sequence[Conversation]
 ) -> list[Score]:
-    """Return a score for each conversation; no reward for one whose environment is lost, or in which nothing was said."""
+    """Return a score for each conversation; one whose environment is lost, or that has no turn, has no reward."""
     asked = [place for place, each in enumerate(held) if not each.why_unscored]
     found = scorer.score_many([problems[place] for place in asked], [held[place].response for place in asked])
     scores = dict(zip(asked, found, strict=True))
@@ -280,7 +280,7 @@ class _Talk:
         return not self.ended
 
     def hear(self, completion: Completion) -> Future[tuple[int, ...] | None]:
-        """Take a drawn turn; the future says what follows it before the next, None if no turn follows in this prompt."""
+        """Take a drawn turn; the future says what follows it before the next, None if none follows in this prompt."""
         heard = _Heard(completion, self.of.policy.decode_turn(completion.response_ids))
         self._heard.append(heard)
         self._ids += completion.response_ids
@@ -380,7 +380,7 @@ class _Talk:
         return following
 
     def _is_kept(self, so_far: Sequence[Message], new: Sequence[Message]) -> bool:
-        if self.of.stability.verdict == "stable":
+        if self.of.stability.kind == "stable":
             return True
         return history_is_kept(self.of.policy.tokenizer, so_far, new, self._ids, self.episode.tools)
 

@@ -23,6 +23,7 @@ from klimb.findings.evaluations import (
 from klimb.policies import Policy
 from klimb.samplers import Sampler
 from klimb.tasks import Problem, Response, Score
+from klimb.training.dialogues import Dialogues, score_conversations, seed_of
 from klimb.training.rollouts import ResponseScorer
 from klimb.training.run_folder import read_evaluations
 
@@ -48,8 +49,12 @@ def evaluate(
     generator: torch.Generator,
     when: When = "during",
     progress: Progress = START,
+    dialogues: Dialogues | None = None,
 ) -> EvaluationRecord:
     """Sample `num_samples` responses to each problem and score them; temperature 0 is greedy and draws one.
+
+    With `dialogues` a response is a conversation. Its environment has the same seed in each evaluation: what differs
+    between two of them is the policy.
 
     Raises:
         ValueError: there is no problem.
@@ -59,10 +64,32 @@ def evaluate(
     if not problems:
         raise ValueError("evaluate: no problems; the task has an empty held-out part")
     drawn = 1 if settings.temperature == 0 else num_samples
-    prompts = [policy.render(problem.messages) for problem in problems]
-    completions = sampler.sample(prompts, num_samples=drawn, settings=settings, generator=generator)
     asked = [problem for problem in problems for _ in range(drawn)]
-    responses = [
+    if dialogues is None:
+        responses = _draw(policy, sampler, problems, num_samples=drawn, settings=settings, generator=generator)
+        scores = scorer.score_many(asked, responses)
+    else:
+        seeds = [seed_of(f"{problem.problem_id}-{index}") for problem in problems for index in range(drawn)]
+        held = dialogues.hold(asked, seeds=seeds, settings=settings, generator=generator)
+        responses = [each.response for each in held]
+        scores = score_conversations(scorer, asked, held)
+    evaluation = summarise_scores(problems, responses, scores, when=when, progress=progress)
+    return replace(evaluation, temperature=settings.temperature, seconds=time.monotonic() - started)
+
+
+def _draw(
+    policy: Policy,
+    sampler: Sampler,
+    problems: Sequence[Problem],
+    *,
+    num_samples: int,
+    settings: SamplingSettings,
+    generator: torch.Generator,
+) -> list[Response]:
+    """Return the responses, those to one problem together."""
+    prompts = [policy.render(problem.messages) for problem in problems]
+    completions = sampler.sample(prompts, num_samples=num_samples, settings=settings, generator=generator)
+    return [
         Response(
             text=policy.decode(answer.response_ids),
             num_tokens=len(answer.response_ids),
@@ -71,9 +98,6 @@ def evaluate(
         for group in completions
         for answer in group
     ]
-    scores = scorer.score_many(asked, responses)
-    evaluation = summarise_scores(problems, responses, scores, when=when, progress=progress)
-    return replace(evaluation, temperature=settings.temperature, seconds=time.monotonic() - started)
 
 
 def summarise_scores(

@@ -49,6 +49,7 @@ MAY_DIFFER: Mapping[str, str] = {
     "training.micro_batch_tokens": PORTIONS,
     "training.num_threads": PORTIONS,
     "sampling.max_batch": PORTIONS,
+    "environment.max_processes": PORTIONS,
     "scoring.num_workers": PORTIONS,
     "scoring.max_concurrent": PORTIONS,
     "rewards.*.device": PORTIONS,

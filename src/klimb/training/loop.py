@@ -37,6 +37,7 @@ from klimb.training.checkpoints import (
     step_of,
 )
 from klimb.training.clock import RunClock
+from klimb.training.dialogues import Dialogues
 from klimb.training.endings import ending_from, forget_ending, record_ending, say_what_is_saved
 from klimb.training.evaluation import NothingScored, append_evaluation, evaluate, forget_evaluations_behind
 from klimb.training.guard.base_metrics import MeasuresBase
@@ -116,6 +117,7 @@ def evaluate_and_record(
             num_samples=num_samples,
             generator=torch.Generator().manual_seed(settings.evaluation.seed),
             progress=progress,
+            dialogues=actors.dialogues,
         )
     except NothingScored as error:
         logger.warning("step %d: %s", progress.step, error)
@@ -222,6 +224,7 @@ def train(
     identity: Mapping[str, Any] | None = None,
     clock: RunClock | None = None,
     are_problems_checked: bool = False,
+    dialogues: Dialogues | None = None,
 ) -> TrainResult:
     """Trains the policy in place, at the temperature that the settings give it, and keeps the run in `folder`.
 
@@ -251,6 +254,7 @@ def train(
         clock: of the run, where this process began to work for it before this call; `settings.training.max_seconds`
             is told by it.
         are_problems_checked: the caller has left out the problems that the policy cannot be asked.
+        dialogues: the policy with the environments that it talks to, as `settings.environment` says; running.
 
     Raises:
         ValueError: the policy cannot be asked a problem: it leaves no room for an answer, or the chat template refuses
@@ -264,7 +268,7 @@ def train(
     """
     check_loss_fits(settings, *_find_slope(objective))
     check_evaluation_fits(settings, has_held_out=bool(held_out), has_base_metrics=base_metrics is not None)
-    actors = RolloutWorker(policy=policy, sampler=sampler, scorer=scorer, problems=problems)
+    actors = RolloutWorker(policy=policy, sampler=sampler, scorer=scorer, problems=problems, dialogues=dialogues)
     check_logs(
         logs,
         settings.sources,

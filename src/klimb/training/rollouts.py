@@ -22,6 +22,7 @@ from klimb.experience.turn_rewards import number_conversations, one_of_each, tur
 from klimb.policies import Policy
 from klimb.samplers import Completion, Sampler, StreamingSampler
 from klimb.tasks import Problem, Response, Score
+from klimb.training.dialogues import Dialogues, score_conversations, seed_of
 from klimb.training.prompts import PromptStream
 from klimb.training.settings import AdvantageSettings, RolloutSettings
 from klimb.training.several_rewards import (
@@ -57,12 +58,14 @@ class RolloutWorker:
         sampler: draws from that policy.
         scorer: scores responses.
         problems: what is asked.
+        dialogues: where each response is a conversation with an environment; None where it is one turn.
     """
 
     policy: Policy
     sampler: Sampler
     scorer: ResponseScorer
     problems: Sequence[Problem]
+    dialogues: Dialogues | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +129,17 @@ def sample_and_score(
         generator: of the tokens.
         shuffle: if given, the scores are exchanged at random between all responses.
     """
+    if actors.dialogues is not None:
+        return _converse_and_score(
+            actors,
+            actors.dialogues,
+            problems,
+            this_round,
+            num_samples=num_samples,
+            sampling=sampling,
+            generator=generator,
+            shuffle=shuffle,
+        )
     started = time.monotonic()
     prompts = [actors.policy.render(problem.messages) for problem in problems]
     groups: dict[int, list[Sample]] = {}
@@ -150,6 +164,48 @@ def sample_and_score(
     left = iter(flat)
     scored = [[_attach_score(sample, next(left), shuffle) for sample in group] for group in ordered]
     return ScoredGroups(scored, sampled - started, time.monotonic() - sampled)
+
+
+def _converse_and_score(
+    actors: RolloutWorker,
+    dialogues: Dialogues,
+    problems: Sequence[Problem],
+    this_round: RolloutContext,
+    *,
+    num_samples: int,
+    sampling: SamplingSettings,
+    generator: torch.Generator,
+    shuffle: torch.Generator | None,
+) -> ScoredGroups:
+    """Hold and score conversations; arguments are those of `sample_and_score`.
+
+    The environments of a group have one seed: their conversations are compared, and differ by what the policy says.
+    """
+    started = time.monotonic()
+    templates = [
+        _make_template(actors, problem, (), sampling, this_round, offset=number)
+        for number, problem in enumerate(problems)
+    ]
+    asked = [problem for problem in problems for _ in range(num_samples)]
+    seeds = [seed_of(template.group_id) for template in templates for _ in range(num_samples)]
+    held = dialogues.hold(asked, seeds=seeds, settings=sampling, generator=generator)
+    sampled = time.monotonic()
+    scores = score_conversations(actors.scorer, asked, held)
+    if shuffle is not None:
+        scores = _exchange_scores(scores, shuffle)
+    left = iter(zip(held, scores, strict=True))
+    groups: list[list[Sample]] = []
+    for template in templates:
+        group: list[Sample] = []
+        for index in range(num_samples):
+            conversation, score = next(left)
+            named = replace(template, sample_id=f"{template.group_id}-{index:04d}")
+            group += [
+                _attach_score(sample, score, shuffle)
+                for sample in conversation.samples(named, with_log_model=this_round.record_log_ref)
+            ]
+        groups.append(group)
+    return ScoredGroups(groups, sampled - started, time.monotonic() - sampled)
 
 
 def _sample_prompts(
@@ -276,8 +332,11 @@ def _attach_score(sample: Sample, score: Score, shuffle: torch.Generator | None)
     marks = {} if shuffle is None else {"rewards": "shuffled"}
     if score.correct is not None:
         marks["correct"] = "yes" if score.correct else "no"
+    # With another's reward a turn's own would be of another conversation.
+    turns = sample.turns if shuffle is None else tuple(replace(turn, reward=None) for turn in sample.turns)
     return replace(
         sample,
+        turns=turns,
         reward=score.reward,
         reward_parts=dict(score.parts),
         reward_reason=score.reason,
@@ -347,7 +406,14 @@ def _find_refusals(group: Sequence[Sample], *, compare: bool, is_even: bool, nee
         of_group = ALONE_IN_GROUP
     elif is_even:
         of_group = "its group is even"
-    return ["it has no reward" if sample.reward is None and needs_reward else of_group for sample in group]
+    return [
+        "nothing of it was drawn"
+        if not sample.num_drawn and sample.conversation[-1].text == ""
+        else "it has no reward"
+        if sample.reward is None and needs_reward
+        else of_group
+        for sample in group
+    ]
 
 
 def is_alone(compared: Sequence[Sample], settings: AdvantageSettings) -> bool:

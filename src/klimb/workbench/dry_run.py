@@ -86,7 +86,7 @@ def run_dry(config: RunConfig, *, console: Console) -> None:
             metrics = try_one_step(session)
         print_facts(console, estimates_of_step(session, metrics))
         return
-    with session.scorer, console.status("one group"):
+    with session.running(), console.status("one group"):
         trial = try_one_group(session)
     print_facts(console, [*estimates(session, trial), ("an answer", printable(trial.answer) or "(empty)")])
 
@@ -144,7 +144,11 @@ def try_one_group(session: Session) -> Trial:
     """Sample, scores and learns from one group, as a step of the run would; the policy is changed by it."""
     settings = make_loop_settings(session.config)
     actors = RolloutWorker(
-        policy=session.policy, sampler=session.sampler, scorer=session.scorer, problems=session.task.train
+        policy=session.policy,
+        sampler=session.sampler,
+        scorer=session.scorer,
+        problems=session.task.train,
+        dialogues=session.dialogues,
     )
     collection = collect_rollouts(
         actors,

@@ -43,19 +43,17 @@ def make_dialogues(policy: Policy, sampler: Sampler, environments: Environments)
         ConfigError: the chat template refuses such conversations, tells the model of no tools though there are some,
             or rewrites histories though that is to be refused.
     """
-    stability = check_history(policy.tokenizer, tools=environments.tools)
-    if stability.verdict == "refuses":
-        raise ConfigError(
-            f"the model's chat template renders no conversation with an environment: {stability.describe()}"
-        )
+    stability = check_history(policy.tokenizer, tools=environments.tools, end_ids=policy.end_ids)
+    if stability.kind == "refuses":
+        raise ConfigError(f"the model cannot talk to an environment: {stability.describe()}")
     if environments.tools and not stability.offers_tools:
         raise ConfigError(
             "the environment has tools, and the model's chat template tells the model of none; set model.chat_template "
             "to one that does (examples/templates has one), or take a model that was made for tools"
         )
-    if stability.verdict == "rewrites" and environments.settings.rewritten_history == "refuse":
+    if stability.kind == "rewrites" and environments.settings.rewritten_history == "refuse":
         raise ConfigError(
-            f"environment.rewritten_history = 'refuse', and the model's chat template rewrites: {stability.describe()}; "
-            "set it to 'split', or take a template that keeps what was said"
+            f"environment.rewritten_history = 'refuse', and {stability.describe()}; set it to 'split', or take a "
+            "template that keeps what was said"
         )
     return Dialogues(policy=policy, sampler=sampler, environments=environments, stability=stability)

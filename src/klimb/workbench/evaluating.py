@@ -19,7 +19,7 @@ def run_evaluation(config: RunConfig, *, console: Console, output: Path | None) 
     print_facts(console, unusable_in_words(session))
     if not session.held_out:
         raise ConfigError(f"task {session.task.name} has no held-out problems; raise task.held_out_fraction")
-    with session.scorer, console.status(f"answering {len(session.held_out)} problems"):
+    with session.running(), console.status(f"answering {len(session.held_out)} problems"):
         evaluation = measure(
             session.policy,
             session.sampler,
@@ -28,6 +28,7 @@ def run_evaluation(config: RunConfig, *, console: Console, output: Path | None) 
             config,
             when="before",
             progress=Progress(),
+            dialogues=session.dialogues,
         )
     print_evaluation(console, evaluation, title=f"{session.policy.name} on {session.task.name}")
     if output is not None:

@@ -11,6 +11,7 @@ from klimb.policies import Policy
 from klimb.samplers import Sampler
 from klimb.tasks import Problem, Scorer
 from klimb.training import evaluate
+from klimb.training.dialogues import Dialogues
 from klimb.workbench.config import RunConfig
 
 
@@ -23,6 +24,7 @@ def measure(
     *,
     when: When,
     progress: Progress,
+    dialogues: Dialogues | None = None,
 ) -> EvaluationRecord:
     """Answer the problems as the configuration's evaluation section says.
 
@@ -44,6 +46,7 @@ def measure(
             generator=torch.Generator().manual_seed(section.seed),
             when=when,
             progress=progress,
+            dialogues=dialogues,
         )
 
     sampled = at(policy.temperature)

@@ -198,7 +198,7 @@ def run_training(
     """Do the whole run; with `resume`, the part of it that is missing.
 
     Args:
-        session: what the run is made of; its scorer is entered here.
+        session: what the run is made of; what scores and answers starts here.
         open_folder: makes or finds the run's folder; called once the scorer has started, so that a run which can't
             begin leaves nothing behind.
         console: where it is shown.
@@ -218,7 +218,7 @@ def run_training(
     measurer = _measurer(session)
     print_facts(console, describe(session))
     course = Course()
-    with stops_at_once(), session.scorer, ExitStack() as stack:
+    with stops_at_once(), session.running(), ExitStack() as stack:
         if measurer is not None:
             stack.enter_context(measurer)
         folder = open_folder()
@@ -372,6 +372,7 @@ def _measure(
             session.config,
             when=when,
             progress=progress,
+            dialogues=session.dialogues,
         )
     append_evaluation(folder.evaluations, evaluation)
     return evaluation
@@ -437,6 +438,7 @@ def _train(
             identity=identity,
             clock=clock,
             are_problems_checked=True,
+            dialogues=session.dialogues,
         )
     finally:
         view.close()

@@ -3,7 +3,8 @@
 import inspect
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,8 @@ from klimb.losses import Corrected, Loss, NoCorrection, Objective, build_loss, s
 from klimb.own_parts import is_object, is_own, load_function, load_part, sources_of
 from klimb.policies import ModelSettings, Policy, keep_freed_memory, load_model
 from klimb.samplers import LocalSampler, Sampler
-from klimb.tasks import Problem, ProblemSet, Scorer, with_rewards, with_shaping
+from klimb.tasks import Problem, ProblemSet, Scorer, with_environment_reward, with_rewards, with_shaping
+from klimb.tasks.environments import Environments
 from klimb.training import (
     GroupStore,
     LoopSettings,
@@ -27,6 +29,7 @@ from klimb.training import (
 )
 from klimb.training.callbacks import load_callback
 from klimb.training.cloning import Pair, why_not_cloned
+from klimb.training.dialogues import Dialogues
 from klimb.training.guard.detection import detections
 from klimb.training.guard.settings import EVERYDAY, NUM_EVERYDAY
 from klimb.training.guard_steps import plan_of
@@ -42,6 +45,7 @@ from klimb.ui.text import relative_to_working_directory
 from klimb.workbench.asking import NUM_LOOKED_AT, Prompt, find_differences, read_placed_pairs, template_of
 from klimb.workbench.config import RunConfig, SamplingConfig, StoreSection
 from klimb.workbench.config.reading import resolved_tables
+from klimb.workbench.environments import make_dialogues, make_environments
 
 
 def make_objective(config: RunConfig) -> Loss:
@@ -112,6 +116,8 @@ def make_task(config: RunConfig) -> ProblemSet:
     task = config.task.make_task()
     if config.rewards:
         task = with_rewards(task, config.rewards)
+    elif config.environment is not None or task.environment is not None:
+        task = with_environment_reward(task)
     return with_shaping(task, shapings) if shapings else task
 
 
@@ -220,10 +226,27 @@ class Session:
     logs: tuple[OfflineSource, ...]
     task: ProblemSet
     scorer: Scorer
+    environments: Environments | None
     load_seconds: float
     pairs: Sequence[Pair] | None = None
     callbacks: tuple[object, ...] = ()
     unusable: tuple[Unusable, ...] = ()
+
+    @contextmanager
+    def running(self) -> Generator[None]:
+        """Start the processes that score and those of environments; at the end none is left."""
+        with ExitStack() as stack:
+            stack.enter_context(self.scorer)
+            if self.environments is not None:
+                stack.enter_context(self.environments)
+            yield
+
+    @cached_property
+    def dialogues(self) -> Dialogues | None:
+        """The policy with the environments that it talks to; None where answers are one turn. They must be running."""
+        if self.environments is None:
+            return None
+        return make_dialogues(self.policy, self.sampler, self.environments)
 
     @property
     def held_out(self) -> Sequence[Problem]:
@@ -293,6 +316,7 @@ def make_session(config: RunConfig, *, trains: bool = True) -> Session:
         logs=logs,
         task=task,
         scorer=make_scorer(config, task),
+        environments=make_environments(config.environment, policy, task),
         load_seconds=time.monotonic() - started,
         pairs=pairs,
         callbacks=callbacks,

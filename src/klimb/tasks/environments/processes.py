@@ -130,7 +130,9 @@ class ForkServer:
             self._on_start(_receive(self._control))
         except (EOFError, TimeoutError) as error:
             self.close()
-            raise ValueError(f"the process that loads environments ended, or took over {START_TIMEOUT_SECONDS:g} s") from error
+            raise ValueError(
+                f"the process that loads environments ended, or took over {START_TIMEOUT_SECONDS:g} s"
+            ) from error
         except BaseException:
             self.close()
             raise
@@ -139,7 +141,9 @@ class ForkServer:
         if "failure" in answer:
             is_ours = answer["failure"].startswith(("ValueError", "ConfigError"))
             traceback = "" if is_ours else f"\n{answer['traceback']}"
-            raise ValueError(answer["message"] if is_ours else f"the environment cannot be loaded: {answer['failure']}{traceback}")
+            raise ValueError(
+                answer["message"] if is_ours else f"the environment cannot be loaded: {answer['failure']}{traceback}"
+            )
         self.trusted = answer["trusted"]
 
     def _start(self, theirs: socket.socket, settings: host.HostSettings) -> int:

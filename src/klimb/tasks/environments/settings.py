@@ -32,7 +32,8 @@ EnvironmentFactory = Annotated[
     str,
     MaxLen(4_000),
     Matching(
-        rf"^$|{LOCATION.pattern}|^{OPENENV}(http|ws)s?://[^\s]+$", f"'python:module.name' or '{OPENENV}http://HOST:PORT'"
+        rf"^$|{LOCATION.pattern}|^{OPENENV}(http|ws)s?://[^\s]+$",
+        f"'python:module.name' or '{OPENENV}http://HOST:PORT'",
     ),
 ]
 

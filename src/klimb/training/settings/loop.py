@@ -21,6 +21,7 @@ from klimb.declarations import (
 from klimb.experience.advantages import NEEDS_BATCH, NEEDS_GROUPS
 from klimb.experience.samples import SamplingSettings, Source
 from klimb.policies.settings import require_temperature
+from klimb.tasks.environments.settings import EnvironmentSettings
 from klimb.tasks.rewards import RewardSettings
 from klimb.training.guard.settings import GuardSettings
 from klimb.training.settings.advantages import AdvantageSettings, CreditSettings, CriticSettings
@@ -222,6 +223,7 @@ class LoopSettings:
         temperature: of the policy, or `auto`: that of the sampling, and where nothing is sampled the one recorded with
             the samples (`klimb.training.find_temperature`).
         replay: which earlier rollouts may be used again.
+        environment: what the policy talks to in conversations; None where each response is one turn.
         rewards: the several rewards that a score is the sum of, by their names, where it is one of several.
         save_rollouts: keep all that was drawn, as Parquet.
         guard: watches what the model could do before; None watches nothing.
@@ -246,6 +248,7 @@ class LoopSettings:
     reference: ReferenceSettings = field(default_factory=IterativeReference)
     checkpoints: CheckpointSettings = field(default_factory=CheckpointSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    environment: EnvironmentSettings | None = None
     rewards: Mapping[str, RewardSettings] = field(default_factory=dict)
     save_rollouts: bool = True
     guard: GuardSettings | None = None

@@ -20,6 +20,7 @@ from klimb.own_parts import is_own
 from klimb.policies.settings import ModelSettings
 from klimb.tasks.arithmetic import ArithmeticSettings
 from klimb.tasks.catalogue import TASKS, OwnTask, TaskSettings
+from klimb.tasks.environments.settings import EnvironmentSettings
 from klimb.tasks.patterns import check_is_quick
 from klimb.tasks.python_rewards import TASKS_OWN
 from klimb.tasks.rewards import RewardName, RewardSettings
@@ -73,6 +74,8 @@ class RunConfig(BaseModel):
     """How answers are scored."""
     rewards: Annotated[dict[RewardName, RewardSettings], MaxLen(50)] = {}
     """Several rewards by name, each a table; without one the reward is the task's."""
+    environment: EnvironmentSettings | None = None
+    """What the policy talks to; without this section each answer is one turn, unless the task has an environment."""
     sampling: SamplingConfig = SamplingConfig()
     """How answers are drawn."""
     sources: SourceSettings = SourceSettings()
@@ -157,6 +160,7 @@ class RunConfig(BaseModel):
             training=narrow(self.training, TrainingSettings),
             optimizer=self.optimizer,
             reference=self.reference,
+            environment=self.environment,
             rewards=self.rewards,
             checkpoints=self.checkpoints,
             evaluation=narrow(self.evaluation, EvaluationSettings),

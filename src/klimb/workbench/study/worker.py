@@ -78,7 +78,7 @@ def is_measured(folder: Path) -> bool:
 
 def measure_start(session: Session, folder: Path) -> None:
     """Evaluate the session's model, not yet trained, and keep the result in the folder."""
-    with session.scorer:
+    with session.running():
         evaluation = measure(
             session.policy,
             session.sampler,
@@ -87,6 +87,7 @@ def measure_start(session: Session, folder: Path) -> None:
             session.config,
             when="before",
             progress=Progress(),
+            dialogues=session.dialogues,
         )
     write_evaluations(RunFolder(folder).evaluations, [evaluation])
     (folder / COMPLETE).touch()
