@@ -141,6 +141,18 @@ class Trap:
         child = subprocess.Popen(["sleep", "600"])
         return str(child.pid)
 
+    def lead(self) -> str:
+        """Start a process that leads a session."""
+        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        return str(child.pid)
+
+    def detach(self) -> str:
+        """Start a process that is nobody's child."""
+        line = subprocess.run(
+            ["sh", "-c", "setsid sleep 600 >/dev/null 2>&1 & echo $!"], stdout=subprocess.PIPE, text=True
+        )
+        return line.stdout.strip()
+
     def tick(self) -> str:
         """Count."""
         self.count += 1
@@ -225,6 +237,31 @@ class BadReward:
 
     def get_reward(self):
         return "much"
+
+
+class Finisher:
+    def reset(self):
+        self.over = False
+
+    def done(self) -> str:
+        """Say that it is done."""
+        return "noted"
+
+
+class Unclosed:
+    def reset(self):
+        self.file = open(os.devnull)  # noqa: SIM115
+
+    def close(self):
+        self.file.close()
+
+
+class Slow:
+    def __init__(self):
+        time.sleep(30)
+
+    def reset(self):
+        pass
 
 
 class Here:

@@ -46,6 +46,18 @@ def test_the_tools_are_the_public_methods_and_functions_besides():
         assert contents(tell(episode, 'CALL search {"query": "x"}')) == ["found x"]
 
 
+def test_calls_are_read_in_the_models_own_format():
+    told = EnvironmentSettings(factory=f"{GAMES}.Guess", call_format="hermes")
+    with Environments(told, call_format=told.find_format("")) as running:
+        (episode,) = running.open([problem("7")], [0])
+        call = '<tool_call>\n{"name": "guess", "arguments": {"number": 7}}\n</tool_call>'
+        reply = tell(episode, f"I know it.\n{call}<|im_end|>")
+        assert (reply.content, contents(reply)) == ("I know it.", ["right"])
+        unread = tell(episode, call.replace("}}", "}"))
+        assert unread.call_error.startswith("a tool call could not be read")
+        assert unread.errors == (unread.call_error,) and not unread.is_over
+
+
 def test_tools_alone_need_no_environment():
     with environments("", tools=(f"{GAMES}.search",)) as running:
         (episode,) = running.open([problem()], [0])
@@ -114,9 +126,7 @@ def test_calls_of_one_turn_run_in_order_and_those_that_wait_run_together():
 
 def test_a_call_that_waits_too_long_costs_that_call_alone():
     with opened("Waiting", "", call_seconds=0.5) as (episode,):
-        reply = tell(
-            episode, 'CALL wait {"name": "slow", "seconds": 30}\nCALL wait {"name": "quick", "seconds": 0.1}'
-        )
+        reply = tell(episode, 'CALL wait {"name": "slow", "seconds": 30}\nCALL wait {"name": "quick", "seconds": 0.1}')
         assert contents(reply) == ["{'error': 'took longer than 0.5 s'}", "quick"]
         assert episode.finish().num_slow_calls == 1
 
@@ -137,6 +147,12 @@ def test_done_ends_a_conversation_and_the_results_are_still_there():
     with opened("Talker", "") as (episode,):
         reply = tell(episode, "CALL hang_up")
         assert (contents(reply), reply.is_over) == (["bye"], True)
+
+
+def test_a_tool_called_done_ends_nothing():
+    with opened("Finisher", "") as (episode,):
+        reply = tell(episode, "CALL done")
+        assert (contents(reply), reply.is_over) == (["noted"], False)
 
 
 def test_methods_that_only_klimb_calls_are_no_tools():
@@ -242,10 +258,11 @@ def test_a_function_without_parameters_is_a_factory():
         ("Undescribed", "act"),
         ("Missing", "has no 'Missing'"),
         ("not_callable", "expected a class, or a function without parameters"),
+        ("Slow", r"took longer than 1 s to be made; .* raise environment\.call_seconds"),
     ],
 )
 def test_what_is_no_environment_is_refused_before_anything_is_drawn(name, message):
-    with pytest.raises(ValueError, match=message), environments(name):
+    with pytest.raises(ValueError, match=message), environments(name, call_seconds=1):
         pass
 
 
@@ -271,6 +288,27 @@ def test_several_conversations_are_finished_together():
         assert [outcome.reward for outcome in running.finish(episodes)] == [0.0, 1.0]
         with pytest.raises(ValueError, match="is finished"):
             episodes[0].respond("more")
+
+
+def test_an_environment_that_cannot_be_closed_before_it_is_reset_is_one():
+    with opened("Unclosed", "") as (episode,):
+        assert episode.error == ""
+
+
+def test_a_copy_is_made_where_it_is_wanted():
+    for with_views in (True, False):
+        told = EnvironmentSettings(factory=f"{GAMES}.Guess")
+        with Environments(told, call_format=LineFormat(), with_views=with_views) as running:
+            (outcome,) = running.finish(running.open([problem()], [0]))
+            assert (outcome.reward, outcome.view is not None) == (0.0, with_views)
+
+
+def test_a_conversation_that_is_asked_after_the_end_is_lost_and_raises_nothing():
+    with opened("Guess", "7") as (episode,):
+        pass
+    assert tell(episode, 'CALL guess {"number": 7}').is_over
+    assert episode.finish().error == "the environments were closed"
+    episode.close()
 
 
 def test_there_is_a_seed_for_each_problem_and_something_to_talk_to():

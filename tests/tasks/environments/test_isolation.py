@@ -154,13 +154,23 @@ def test_what_the_environment_opened_is_closed_with_each_conversation(tmp_path, 
 
 
 @linux
-def test_no_process_is_left_not_even_one_that_a_tool_started():
+@pytest.mark.parametrize("start", ["spawn", "lead", "detach"])
+def test_no_process_is_left_not_even_one_that_a_tool_started(start):
     with opened("Trap", "", "") as (episode, other):
-        child = int(contents(tell(episode, "CALL spawn"))[0])
+        child = int(contents(tell(episode, f"CALL {start}"))[0])
         pids = [int(episode.opening), int(other.opening), child]
         assert all(map(is_running, pids))
         episode.close()
     assert not any(map(is_running, pids))
+
+
+@linux
+def test_what_a_tool_started_ends_with_its_environment_and_not_with_another():
+    with opened("Trap", "", "") as (episode, other):
+        mine, others = (int(contents(tell(each, "CALL spawn"))[0]) for each in (episode, other))
+        tell(episode, "CALL exit")
+        assert not is_running(mine)
+        assert is_running(others)
 
 
 @linux
@@ -190,7 +200,8 @@ def test_what_forks_is_started_again_when_something_ended_it():
 
 @linux
 @pytest.mark.parametrize("is_importable", [True, False])
-def test_no_environment_outlives_a_killed_run(tmp_path, is_importable):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_no_environment_outlives_a_run_that_is_ended(is_importable, number):
     factory = "Trap" if is_importable else "lambda: Trap()"
     program = (
         "import sys\n"
@@ -202,11 +213,17 @@ def test_no_environment_outlives_a_killed_run(tmp_path, is_importable):
         "    episode.respond('CALL loop').result()\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    run = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment)
+    run = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    )
     pids = [int(word) for word in run.stdout.readline().split()]
     assert len(pids) == 2 and all(map(is_running, pids))
-    run.kill()
-    run.wait()
+    run.send_signal(number)
+    assert run.wait(timeout=60) == -number
     run.stdout.close()
     wait_until(lambda: not any(map(is_running, pids)))
 

@@ -42,7 +42,8 @@ class Environments:
 
     What makes environments may be marked `trusted = True`: they then live in this process, and can neither hang nor
     end it. An object of this program that no other process can import (of a notebook, say) is held by forks of this
-    process, without a limit on their memory.
+    process, without a limit on their memory. Texts hash there as they do here, so that the order of a set of them is
+    another one after a resume.
 
     Attributes:
         tools: schemas of what any of the environments offers.
@@ -55,6 +56,7 @@ class Environments:
         *,
         call_format: CallFormat,
         factory: Callable[[], object] | None = None,
+        with_views: bool = True,
     ) -> None:
         """Prepare; processes start on entering.
 
@@ -62,6 +64,8 @@ class Environments:
             settings: which environment and tools, and their limits.
             call_format: how the policy writes its calls.
             factory: the task's own, which stands in for a setting that is empty.
+            with_views: whether reward functions see the environments: each is then copied at the end of its
+                conversation.
 
         Raises:
             ValueError: there is neither an environment nor a tool.
@@ -73,6 +77,7 @@ class Environments:
         self.tools: tuple[Mapping[str, Any], ...] = ()
         self.has_reward = False
         self._call_format = call_format
+        self._with_views = with_views
         self._server: ForkServer | None = None
         self._here: ThisProcess | None = None
         self._processes: list[EnvironmentProcess] = []
@@ -173,7 +178,11 @@ class Environments:
         answer = host.submit(lambda: host.ask(Inspect())).result()
         wrong = answer.get("refused") or answer.get("failure")
         if wrong:
-            raise ValueError(f"environment.factory = {self.settings.factory or name_of(self._factory)!r}: {wrong}")
+            hint = ""
+            if answer.get("is_slow"):
+                hint = " to be made; load what is slow at the top of its module, or raise environment.call_seconds"
+            name = self.settings.factory or name_of(self._factory)
+            raise ValueError(f"environment.factory = {name!r}: {wrong}{hint}")
         self.tools = tuple(answer["tools"])
         self.has_reward = answer["has_reward"]
 
@@ -181,7 +190,7 @@ class Environments:
         """Return a conversation that has its place, and is not open yet."""
         host, number = self._take_host(), next(self._numbers)
         host.numbers.add(number)
-        return Episode(number=number, host=host, call_format=self._call_format)
+        return Episode(number=number, host=host, call_format=self._call_format, with_view=self._with_views)
 
     def _take_host(self) -> Host:
         """Return whoever can hold one environment more, with as few others as may be."""
@@ -216,14 +225,14 @@ def _opener(episode: Episode, problem: Problem, seed: int) -> Callable[[], Episo
         try:
             answer = episode.host.ask(request)
         except EnvironmentDied as error:
-            answer = {"failure": str(error)}
+            answer: dict[str, Any] = {"failure": str(error)}
         if "refused" in answer:
             raise ValueError(answer["refused"])
         if answer.get("is_slow"):
             episode.host.is_clean = False
         episode.error = shown_line(answer.get("failure", ""))
         episode.opening = answer.get("opening", "")
-        episode.tools = tuple(answer.get("tools", ()))
+        episode.tools = tuple(answer["tools"]) if "tools" in answer else ()
         return episode
 
     return open_it

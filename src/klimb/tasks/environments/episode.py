@@ -42,7 +42,7 @@ class Reply:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a conversation.
+    """What came of a conversation; the environment's own reward is one beside those of reward functions.
 
     Attributes:
         reward: of the environment's `get_reward`; None where it has none, or where the sample is lost.
@@ -85,6 +85,10 @@ class Episode:
     """A conversation that is open. What it is asked is done by whoever holds its environment, one thing at a time.
 
     Attributes:
+        number: of its environment.
+        host: whoever holds the environment.
+        call_format: how the policy writes its calls.
+        with_view: whether a copy of the environment is wanted at the end.
         opening: what is appended to the last user message.
         tools: schemas of what the policy may call.
         error: why the sample is lost, if it is: a conversation that failed has no reward.
@@ -93,6 +97,7 @@ class Episode:
     number: int
     host: Host
     call_format: CallFormat
+    with_view: bool
     opening: str = ""
     tools: tuple[Mapping[str, Any], ...] = ()
     error: str = ""
@@ -171,7 +176,7 @@ class Episode:
 
     def _finish(self) -> Outcome:
         if self._outcome is None:
-            answer = None if self.error else self._ask(Finish(number=self.number))
+            answer = None if self.error else self._ask(Finish(number=self.number, with_view=self.with_view))
             if answer is None:
                 self._outcome = Outcome(reward=None, error=self.error, **vars(self._counts))
             else:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from klimb.own_parts import PREFIX, is_object, load_function
+from klimb.tasks.environments import openenv
 from klimb.tasks.environments.settings import OPENENV, EnvironmentSettings
 
 SETTING = "environment.factory"
@@ -23,7 +24,8 @@ def load_factory(settings: EnvironmentSettings) -> Callable[[], object] | None:
     if not settings.factory:
         return None
     if settings.factory.startswith(OPENENV):
-        raise ValueError(f"{SETTING} = {settings.factory!r}: no door to such servers yet")
+        address = settings.factory.removeprefix(OPENENV)
+        return openenv.find_server(address, call_seconds=settings.call_seconds, setting=SETTING)
     return load_function(settings.factory, setting=SETTING, expected=EXPECTED)
 
 

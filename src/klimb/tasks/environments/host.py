@@ -7,6 +7,7 @@ in milliseconds, and no process that holds a model is ever copied.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import pickle
@@ -23,6 +24,7 @@ from typing import Any
 from klimb.own_parts import is_own, load_part
 from klimb.tasks import worker
 from klimb.tasks.environments.factories import load_factory, name_of
+from klimb.tasks.environments.families import adopt_orphans, end_family, end_orphans
 from klimb.tasks.environments.live import Offer, Stage, TookTooLong
 from klimb.tasks.environments.settings import EnvironmentSettings
 from klimb.tasks.tools.loading import load_tools
@@ -72,14 +74,16 @@ def serve(control: socket.socket, settings: HostSettings) -> None:
         return
     _send(control, {"trusted": trusted})
     children: set[int] = set()
+    adopt_orphans()
     try:
-        _end_as_orphan(parent)
+        _end_as_orphan(control, parent)
         _follow_orders(control, settings, children)
-    except SystemExit:
-        pass
+    except OSError:
+        pass  # whoever gives the orders is gone
     finally:
         for pid in children:
-            _end(pid)
+            end_family(pid)
+        end_orphans()
 
 
 def _prepare(settings: HostSettings) -> bool:
@@ -94,17 +98,18 @@ def _prepare(settings: HostSettings) -> bool:
     return bool(getattr(factory, "trusted", False))
 
 
-def _end_as_orphan(parent: int) -> None:
-    """End when the parent does, by way of what is to be done at the end; a thread of it that ends is no reason."""
+def _end_as_orphan(control: socket.socket, parent: int) -> None:
+    """Hear no more orders once the parent is gone; a thread of it that ends is no reason."""
 
     def on_signal(number: int, frame: object) -> None:
         if os.getppid() != parent:
-            raise SystemExit
+            # Nothing is raised here: it could hit what ends the others.
+            with contextlib.suppress(OSError):
+                control.shutdown(socket.SHUT_RDWR)
 
     signal.signal(signal.SIGTERM, on_signal)
     worker.end_with_parent(signal.SIGTERM)
-    if os.getppid() != parent:
-        raise SystemExit
+    on_signal(signal.SIGTERM, None)
 
 
 def _follow_orders(control: socket.socket, settings: HostSettings, children: set[int]) -> None:
@@ -125,18 +130,7 @@ def _follow_orders(control: socket.socket, settings: HostSettings, children: set
         else:
             is_known = told["pid"] in children
             children.discard(told["pid"])
-            _send(control, {"status": _end(told["pid"]) if is_known else 0})
-
-
-def _end(pid: int) -> int:
-    """End a process with all that it started; return its exit code, or minus the signal that ended it."""
-    # One that has ended already keeps its own status: it is still to be waited for.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status)
+            _send(control, {"status": end_family(told["pid"]) if is_known else 0})
 
 
 def _hold_environments(connection: socket.socket, settings: HostSettings) -> None:
@@ -173,7 +167,7 @@ def _offer_of(settings: HostSettings) -> Offer:
     factory = settings.factory or load_factory(told)
     return Offer(
         factory=factory,
-        tools=tuple(load_tools(told.tools)),
+        tools=load_tools(told.tools, call_seconds=told.call_seconds),
         name=told.factory or name_of(factory),
         call_seconds=told.call_seconds,
         sample_seconds=told.sample_seconds,
@@ -220,6 +214,8 @@ def serve_as_fork(control: socket.socket, settings: HostSettings) -> None:
         signal.set_wakeup_fd(-1)
         worker.end_with_parent()
         _become_silent()
+        # What the run has thrown away is its own to close.
+        gc.freeze()
         serve(control, settings)
     # A process that was forked must not go on with what its parent was doing.
     finally:

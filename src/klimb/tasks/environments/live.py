@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,7 +104,7 @@ class Stage:
             case Tell():
                 return self._live[request.number].tell(request)
             case Finish():
-                return self._live[request.number].finish()
+                return self._live[request.number].finish(with_view=request.with_view)
             case Close():
                 live = self._live.pop(request.number, None)
                 return {} if live is None else live.close()
@@ -129,8 +129,8 @@ class LiveEnvironment:
                 self._environment = self._offer.factory()
             if not callable(getattr(self._environment, "reset", None)):
                 raise Refused(
-                    f"{self._offer.name} makes {type(self._environment).__name__}, which has no method `reset`: expected "
-                    "an environment as TRL's environment_factory makes them"
+                    f"{self._offer.name} makes {type(self._environment).__name__}, which has no method `reset`: "
+                    "expected an environment as TRL's environment_factory makes them"
                 )
         for tool in (*self._offer.tools, *self._own_tools()):
             if tool.name in self._tools:
@@ -143,13 +143,18 @@ class LiveEnvironment:
         # A door to a server knows its tools once it is open; others have theirs as methods.
         offered = getattr(self._environment, "_offer_tools", None)
         try:
-            return tools_of(self._environment) if offered is None else offered()
+            if offered is None:
+                return tools_of(self._environment)
+            with self._limit(self._offer.call_seconds):
+                return offered()
         except ValueError as error:
             raise Refused(f"{self._offer.name}: {error}") from error
 
     def describe(self) -> dict[str, Any]:
-        """Return what such environments offer."""
-        self.close()
+        """Return what such environments offer, and close this one."""
+        # It was never reset, and what is closed without that may raise anything.
+        with suppress(Exception):
+            self.close()
         return {"tools": self._schemas(), "has_reward": hasattr(self._environment, "get_reward")}
 
     def _schemas(self) -> list[dict[str, Any]]:
@@ -190,17 +195,19 @@ class LiveEnvironment:
 
     def _is_done(self) -> bool:
         with self._at_work():
-            return bool(getattr(self._environment, "done", False))
+            done = getattr(self._environment, "done", False)
+            # A method of that name is a tool.
+            return bool(done) and not callable(done)
 
     @property
     def _is_out_of_time(self) -> bool:
         return self._seconds_left <= 0
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, *, with_view: bool) -> dict[str, Any]:
         """Return the environment's reward and a copy of it."""
         reward = self._read_reward("get_reward")
-        if self._environment is None:
-            return {"reward": None, "view": None}
+        if self._environment is None or not with_view:
+            return {"reward": reward, "view": None}
         with self._at_work():
             return {"reward": reward, "view": view_of(self._environment).as_json()}
 

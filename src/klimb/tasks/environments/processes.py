@@ -88,15 +88,7 @@ class ThisProcess:
 
     def submit(self, work: Callable[[], Found]) -> Future[Found]:
         """Do it now."""
-        future: Future[Found] = Future()
-        try:
-            future.set_result(work())
-        # It is raised again for whoever waits.
-        except BaseException as error:
-            future.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
-        return future
+        return _do(work)
 
     def ask(self, request: Request) -> dict[str, Any]:
         """Return the answer."""
@@ -139,11 +131,10 @@ class ForkServer:
 
     def _on_start(self, answer: dict[str, Any]) -> None:
         if "failure" in answer:
-            is_ours = answer["failure"].startswith(("ValueError", "ConfigError"))
-            traceback = "" if is_ours else f"\n{answer['traceback']}"
-            raise ValueError(
-                answer["message"] if is_ours else f"the environment cannot be loaded: {answer['failure']}{traceback}"
-            )
+            # A message of ours says everything; the traceback would bury it.
+            if answer["failure"].startswith(("ValueError", "ConfigError")):
+                raise ValueError(answer["message"])
+            raise ValueError(f"the environment cannot be loaded: {answer['failure']}\n{answer['traceback']}")
         self.trusted = answer["trusted"]
 
     def _start(self, theirs: socket.socket, settings: host.HostSettings) -> int:
@@ -243,8 +234,11 @@ class EnvironmentProcess:
         return not self._ended
 
     def submit(self, work: Callable[[], Found]) -> Future[Found]:
-        """Do this when its turn comes."""
-        return self._thread.submit(work)
+        """Do this when its turn comes; at once when there will be no turn: what it asks then has no answer."""
+        try:
+            return self._thread.submit(work)
+        except RuntimeError:  # it was closed
+            return _do(work)
 
     def ask(self, request: Request) -> dict[str, Any]:
         """Return the answer.
@@ -286,8 +280,18 @@ class EnvironmentProcess:
             self._ended = "the environments were closed"
             with contextlib.suppress(EnvironmentDied):
                 self._server.end(self._pid)
-        self._thread.shutdown(cancel_futures=True)
+        self._thread.shutdown()
         self._socket.close()
+
+
+def _do(work: Callable[[], Found]) -> Future[Found]:
+    future: Future[Found] = Future()
+    try:
+        future.set_result(work())
+    # It is raised again for whoever waits.
+    except Exception as error:
+        future.set_exception(error)
+    return future
 
 
 def _receive(connection: socket.socket) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is asked of whoever holds environments, in this process or in one of its own. Answers are plain values of JSON."""
+"""What is asked of whoever holds environments, in this process or in one of its own. Answers are values of JSON."""
 
 from __future__ import annotations
 
@@ -48,9 +48,10 @@ class Tell:
 
 @dataclass(frozen=True, kw_only=True)
 class Finish:
-    """Ask it for its reward, and for a copy of itself."""
+    """Ask it for its reward, and for a copy of itself where reward functions want to see it."""
 
     number: int
+    with_view: bool
 
 
 @dataclass(frozen=True, kw_only=True)

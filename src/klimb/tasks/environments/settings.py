@@ -1,4 +1,4 @@
-"""What a run can be told of its environment and tools: the table `[environment]`. Read without what starts processes."""
+"""What a run can be told of its environment and tools, as `[environment]`. Read without what starts processes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,26 @@ from klimb.declarations import (
     FromList,
     Matching,
     OrWord,
-    OwnName,
     Seconds,
-    ShortText,
     configurable,
+    one_of,
     require,
     require_known,
 )
 from klimb.own_parts import LOCATION
+from klimb.tasks.tools.call_format import CallFormat
+from klimb.tasks.tools.formats import FORMATS, choose_format, get_format
+from klimb.tasks.tools.loading import ToolLocation
 
 OPENENV = "openenv:"
 """What stands before the address of an OpenEnv server."""
+
+
+AUTO = "auto"
+"""The call format that the chat template shows."""
+
+
+CallFormatName = Annotated[str, one_of((AUTO, *FORMATS))]
 
 
 RewrittenHistory = Literal["split", "refuse"]
@@ -47,19 +56,20 @@ class EnvironmentSettings:
     """`python:module.name`: a class, or a function without parameters, that makes an environment as TRL's
     `environment_factory` does: it has `reset`, and its other public methods are tools. `openenv:http://HOST:PORT` is an
     OpenEnv server. Empty: the task's own environment, or tools alone."""
-    tools: Annotated[tuple[OwnName, ...], FromList(), MaxLen(100)] = ()
-    """Functions that are offered as tools besides the environment's: `python:module.function`."""
+    tools: Annotated[tuple[ToolLocation, ...], FromList(), MaxLen(100)] = ()
+    """What is offered as tools besides the environment's: `python:module.name` is a function, or a class whose methods
+    are tools; `mcp:http://HOST:PORT/PATH` and `mcp:COMMAND` are MCP servers."""
     max_turns: Count = 10
-    """Turns of the policy in a conversation; the last one's calls are not carried out."""
+    """Turns of the policy in a conversation."""
     max_tokens: Annotated[Count | None, OrWord("none", None)] = None
     """Tokens of a response, those of tools and users included; with `none` only the model's positions end it."""
     call_seconds: Seconds = 10.0
     """A call that takes longer is answered with an error, and the conversation goes on. An environment that cannot even
     be interrupted is ended, which costs its sample."""
-    sample_seconds: Annotated[Annotated[Seconds, "each"] | None, OrWord("none", None)] = None
+    sample_seconds: Annotated[Seconds | None, OrWord("none", None)] = None
     """Seconds that the environment and tools may take for a sample, all calls together; then the conversation is over.
     The time in which the policy draws does not count."""
-    call_format: ShortText = "auto"
+    call_format: CallFormatName = AUTO
     """How the model writes its calls; `auto` reads it from the chat template."""
     rewritten_history: RewrittenHistory = "split"
     """Where the chat template rewrites what was said before (drops earlier thoughts, say): `split` makes each turn a
@@ -68,7 +78,8 @@ class EnvironmentSettings:
     """Processes in which environments run, one in each. Of more environments than that, some share a process: one call
     after the other, and what ends the process costs all of them their samples."""
     memory_limit_gigabytes: Annotated[Annotated[float, Ge(0.001), Le(100_000)] | None, OrWord("none", None)] = 8.0
-    """Memory of such a process (its address space), or `none`."""
+    """Memory of such a process and of each that it starts (their address space), or `none`: browsers and Node reserve
+    more than they use, and need that."""
 
     def __post_init__(self) -> None:
         for name in ("max_turns", "max_tokens", "max_processes"):
@@ -77,6 +88,15 @@ class EnvironmentSettings:
         for name in ("call_seconds", "sample_seconds", "memory_limit_gigabytes"):
             value = getattr(self, name)
             require(value is None or value > 0, name, value, "> 0")
+        require_known("call_format", self.call_format, (AUTO, *FORMATS))
         require_known("rewritten_history", self.rewritten_history, get_args(RewrittenHistory))
         repeated = next((each for each in self.tools if self.tools.count(each) > 1), None)
         require(repeated is None, "tools", repr(repeated), "named once each")
+
+    def find_format(self, chat_template: str) -> CallFormat:
+        """Return how a model of this chat template writes its calls.
+
+        Raises:
+            ValueError: the template shows no format that is known, and none is stated.
+        """
+        return choose_format(chat_template) if self.call_format == AUTO else get_format(self.call_format)

@@ -94,8 +94,8 @@ class PartialEnvironment:
         kind = self.__dict__["_kind"]
         if why:
             raise AttributeError(
-                f"{name!r} of the environment {kind} cannot be sent to a reward function ({why}); keep what rewards need "
-                "in attributes that pickle takes, or let the environment give the reward with get_reward"
+                f"{name!r} of the environment {kind} cannot be sent to a reward function ({why}); keep what rewards "
+                "need in attributes that pickle takes, or let the environment give the reward with get_reward"
             )
         whole = f" ({missing['']})" if "" in missing else ""
         raise AttributeError(
