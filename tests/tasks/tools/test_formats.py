@@ -3,11 +3,11 @@
 import json
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trl
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -15,7 +15,10 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from klimb.experience.samples import ToolCall
 from klimb.tasks.tools import FORMATS, CallFormat, Tool, choose_format, get_format, tool_of
 
-TEMPLATES = Path(trl.__file__).parent / "chat_templates"
+TRL = find_spec("trl")
+assert TRL is not None and TRL.origin is not None
+TEMPLATES = Path(TRL.origin).parent / "chat_templates"
+"""Of many models, as TRL has them; TRL itself is not imported, which takes seconds."""
 
 
 def call(name: str, /, **arguments: Any) -> ToolCall:
