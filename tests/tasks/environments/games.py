@@ -132,6 +132,19 @@ class Trap:
         """Return half a character."""
         return "a\ud800b"
 
+    def mumble(self) -> str:
+        """Raise what cannot be said."""
+
+        class Mumbled(Exception):
+            def __str__(self):
+                raise RuntimeError
+
+        raise Mumbled
+
+    def scream(self) -> str:
+        """Raise a long error."""
+        raise ValueError("a" * 2_000_000)
+
     def blocks(self) -> list:
         """Return blocks of text."""
         return [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
@@ -210,8 +223,9 @@ class Talker:
         return "bye"
 
     def close(self):
-        with open("closed", "a") as file:
-            file.write("closed\n")
+        if os.path.exists("closed"):
+            with open("closed", "a") as file:
+                file.write("closed\n")
 
 
 class NoReset:

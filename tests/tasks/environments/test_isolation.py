@@ -68,6 +68,8 @@ def test_an_environment_that_dies_costs_its_sample_alone(death, how):
         ("talk", "{'error': 'ValueError: the result has 2,000,000 characters, more than 1,000,000'}"),
         ("surrogate", "a?b"),
         ("blocks", "one two"),
+        ("mumble", "{'error': 'RuntimeError'}"),
+        ("scream", str({"error": "a" * 10_000})),
     ],
 )
 def test_strange_results_are_answers(call, content):
@@ -145,6 +147,7 @@ def test_the_time_of_a_sample_ends_its_conversation_and_is_counted():
 def test_what_the_environment_opened_is_closed_with_each_conversation(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(os.getcwd())
+    (tmp_path / "closed").touch()
     with environments("Talker") as running:
         closed_at_start = (tmp_path / "closed").read_text()
         (episode,) = running.open([problem()], [0])

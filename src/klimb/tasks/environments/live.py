@@ -27,6 +27,10 @@ LONGEST_RESULT = 1_000_000
 """Characters of a result that are passed on: no model reads more."""
 
 
+LONGEST_ERROR = 10_000
+"""Characters of an error that are."""
+
+
 ASYNC_GRACE_SECONDS = 1.0
 """What waits for several calls is interrupted so much later than each of them."""
 
@@ -90,7 +94,7 @@ class Stage:
         except TookTooLong as error:
             return {"failure": str(error), "is_slow": True}
         # Code of others, which may raise anything: it costs this sample.
-        except (Exception, SystemExit, KeyboardInterrupt) as error:
+        except (Exception, SystemExit) as error:
             return {"failure": describe_error(error)}
 
     def _answer(self, request: Request) -> dict[str, Any]:
@@ -273,11 +277,11 @@ class LiveEnvironment:
         begin = time.monotonic()
         try:
             with self._random.in_use(), self._limit(min(self._offer.call_seconds, self._seconds_left)):
-                returned = tool.function(**arguments)
+                returned = _complete(tool.function(**arguments))
         except TookTooLong as error:
             returned = error
         # Code of others, which may raise anything: it costs this call.
-        except (Exception, SystemExit, KeyboardInterrupt) as error:
+        except (Exception, SystemExit) as error:
             returned = error
         seconds = time.monotonic() - begin
         self._seconds_left -= seconds
@@ -306,19 +310,19 @@ class LiveEnvironment:
         if isinstance(returned, TookTooLong):
             limit = self._out_of_time if self._is_out_of_time else f"took longer than {self._offer.call_seconds:g} s"
             return _failed(tool.name, limit, seconds=seconds, is_slow=True)
-        if isinstance(returned, BaseException):
-            return _failed(tool.name, str(returned) or type(returned).__name__, seconds=seconds)
         try:
+            if isinstance(returned, BaseException):
+                return _failed(tool.name, str(returned) or type(returned).__name__, seconds=seconds)
             return Result(name=tool.name, content=as_text(returned), seconds=seconds)
-        # The result's own `__str__`, which may raise anything.
+        # The result's own `__str__`, or the error's, which may raise anything.
         except Exception as error:
             return _failed(tool.name, describe_error(error), seconds=seconds)
 
 
 def _failed(name: str, error: str, *, seconds: float = 0.0, is_slow: bool = False) -> Result:
     """Return the error as TRL writes it for the policy to read."""
-    content = as_text(str({"error": error}))
-    return Result(name=name, content=content, error=as_text(error), seconds=seconds, is_slow=is_slow)
+    error = as_text(error[:LONGEST_ERROR])
+    return Result(name=name, content=str({"error": error}), error=error, seconds=seconds, is_slow=is_slow)
 
 
 def arguments_of(reset: Callable[..., object], row: Mapping[str, Any], *, seed: int, name: str) -> dict[str, Any]:
@@ -363,7 +367,11 @@ def as_text(value: object) -> str:
 
 def describe_error(error: BaseException) -> str:
     """Return an exception in one line."""
-    lines = str(error).strip().splitlines()
+    try:
+        lines = str(error).strip().splitlines()
+    # The error's own `__str__`, which may raise anything.
+    except Exception:
+        lines = []
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
