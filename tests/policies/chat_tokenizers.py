@@ -13,7 +13,7 @@ CORPUS = [
 ]
 
 CONTROL = re.compile(
-    r"<\|[A-Za-z_0-9]+\|>|<｜[^｜>]+｜>|<\|[a-z_]+>|<[a-z_]+\|>|<start_of_turn>|<end_of_turn>|<start_of_image>"
+    r"<\|[A-Za-z_0-9/]+\|>|<\uff5c[^\uff5c>]+\uff5c>|<\|[a-z_]+>|<[a-z_]+\|>|<start_of_turn>|<end_of_turn>|<start_of_image>"
     r"|\[/?(?:INST|AVAILABLE_TOOLS|TOOL_RESULTS|SYSTEM_PROMPT)\]|\[TOOL_CALLS\]|\[ARGS\]|\[gMASK\]|<sop>"
 )
 

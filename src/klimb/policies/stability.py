@@ -6,6 +6,7 @@ number calls anew, trim. Each conversation here has one such thing more than ano
 what the template does.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from klimb.policies.turns import (
     Schemas,
     end_of_turn,
     ids_between,
+    message_of_turn,
     num_common,
     opened_thought,
     parts_of,
@@ -38,7 +40,15 @@ from klimb.policies.turns import (
 
 Verdict = Literal["stable", "rewrites", "refuses"]
 
-ANSWER, THOUGHT, SYSTEM = "It is five.", "Let me add two and three.", "Answer in few words."
+ANSWER, BESIDE, THOUGHT, SYSTEM = (
+    "It is five.",
+    "I will look that up.",
+    "Let me sum two and three.",
+    "Answer in few words.",
+)
+
+
+SYSTEM = "Answer in few words."
 
 
 QUESTION, NEXT_QUESTION, LAST_QUESTION = "What is two and three?", "And twice that?", "And half of it?"
@@ -90,7 +100,7 @@ CONVERSATIONS: Mapping[str, tuple[Step, ...]] = {
     "tool calls": (Step(num_calls=1), Step(num_calls=1)),
     "tool calls, then a user's turn": (Step(num_calls=1), Step(answer=ANSWER, question=NEXT_QUESTION)),
     "two calls in one turn": (Step(num_calls=2), Step(num_calls=1)),
-    "text beside a call": (Step(answer="I will add them.", num_calls=1),),
+    "text beside a call": (Step(answer=BESIDE, num_calls=1),),
     "thoughts and tool calls": (Step(num_calls=1, thought=THOUGHT), Step(num_calls=1, thought=THOUGHT)),
     "thoughts, tool calls, then a user's turn": (
         Step(num_calls=1, thought=THOUGHT),
@@ -254,13 +264,12 @@ def _turn_of(tokenizer: PreTrainedTokenizerBase, step: Step, tools: Schemas, *, 
     said = f"{opened}{_thought_of(tokenizer, step, is_open=bool(opened))}{step.answer}"
     for token, _ in find_control_tokens(tokenizer, said):
         said = said.replace(token, "")
-    turn: dict[str, Any] = {"role": "assistant", "content": said}
-    if step.num_calls:
-        turn["tool_calls"] = [
-            {"type": "function", "function": {"name": _name_of(tools), "arguments": _arguments(tools, place)}}
-            for place in range(step.num_calls)
-        ]
-    return cast(Message, turn)
+    calls = [
+        {"type": "function", "function": {"name": _name_of(tools), "arguments": _arguments(tools, place)}}
+        for place in range(step.num_calls)
+    ]
+    text = said + "".join(f"\n<tool_call>{json.dumps(call['function'])}</tool_call>" for call in calls)
+    return message_of_turn(tokenizer, text, content=said, calls=calls)
 
 
 def _thought_of(tokenizer: PreTrainedTokenizerBase, step: Step, *, is_open: bool) -> str:
@@ -328,7 +337,7 @@ def _text_drawn(
     if until_end.startswith(prompt) and thought.strip() in said and step.answer in said:
         return said, rest
     # What is said beside calls comes before them.
-    answer = "" if step.num_calls else step.answer.strip()
+    answer = "" if turn.get("tool_calls") else step.answer.strip()
     bare = _with_own_ids(_turn_of(tokenizer, replace(step, thought="", answer=answer), tools, opened=""))
     until_end, rest = split_at_turn_end(tokenizer, [*messages, bare], new, tools)
     begun = prompt.removesuffix(opened)
@@ -372,6 +381,8 @@ def _what_changes(history: str, now: str, tools: Schemas) -> str:
         return "moves the tools"
     if history.count(THOUGHT) > now.count(THOUGHT):
         return "drops thoughts"
+    if history.count(BESIDE) > now.count(BESIDE):
+        return "drops text beside calls"
     if history.count(OWN_ID) > now.count(OWN_ID):
         return "gives calls ids of its own"
     if "".join(history.split()) == "".join(now.split()):

@@ -125,6 +125,28 @@ def _unused_word(messages: Sequence[Message], tools: Schemas, stem: str = "klimb
     return word
 
 
+def message_of_turn(
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    *,
+    content: str,
+    calls: Sequence[Mapping[str, Any]] = (),
+    opened: str = "",
+) -> Message:
+    """Return a drawn turn as the message that the chat template reads.
+
+    Args:
+        tokenizer: with a chat template.
+        text: all that was drawn, without control tokens.
+        content: what the turn says beside its calls.
+        calls: the calls that it makes, in OpenAI's form. A template that writes no calls gets the whole text instead.
+        opened: the thought that the template had begun for it, see `opened_thought`.
+    """
+    if calls and call_form_of(tokenizer).is_rendered:
+        return cast(Message, {"role": "assistant", "content": opened + content, "tool_calls": list(calls)})
+    return Message(role="assistant", content=opened + text)
+
+
 def opened_thought(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Schemas = ()) -> str:
     """Return the beginning of a thought with which the template begins the next answer; empty if it does not.
 
