@@ -73,17 +73,17 @@ def table_of(part: str) -> str:
         end = f"`{found.end_of_turn}`" if found.end_of_turn else "the next turn's beginning, or plain text"
         cells = [f"`{name}`", what_klimb_does(found), end, *_cells(found)]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-        for outcome in found.refused:
-            refusals.setdefault(outcome.what, [])
-            if f"`{name}`" not in refusals[outcome.what]:
-                refusals[outcome.what].append(f"`{name}`")
+        for trial in found.refused:
+            refusals.setdefault(trial.what, [])
+            if f"`{name}`" not in refusals[trial.what]:
+                refusals[trial.what].append(f"`{name}`")
     told = [f"- {', '.join(names)}: {words}" for words, names in sorted(refusals.items())]
     return "\n".join([*lines, *(["", "Their words of refusal:", "", *told] if told else [])])
 
 
 def _cells(found: Stability) -> Iterator[str]:
-    for outcome in found.outcomes:
-        yield {"stable": "kept", "rewrites": outcome.what, "refuses": "refused"}[outcome.verdict]
+    for trial in found.trials:
+        yield {"stable": "kept", "rewrites": trial.what, "refuses": "refused"}[trial.verdict]
 
 
 def what_klimb_does(found: Stability) -> str:

@@ -15,7 +15,7 @@ from tests.policies.template_table import (
     with_tables,
 )
 
-from klimb.policies.stability import CONVERSATIONS, Outcome, Stability, check_history
+from klimb.policies.stability import CONVERSATIONS, Stability, Trial, check_history
 from klimb.policies.turns import ids_between, rendered_history
 
 PAGE = Path(__file__).parents[2] / "docs" / "chat-templates.md"
@@ -45,7 +45,7 @@ def own(name: str) -> Stability:
 def test_these_formats_keep_every_history(name: str):
     found = own(name)
     assert found.kind == "stable"
-    assert {outcome.conversation for outcome in found.outcomes} == set(CONVERSATIONS)
+    assert {trial.conversation for trial in found.trials} == set(CONVERSATIONS)
     assert found.describe() == "the chat template keeps the history"
 
 
@@ -53,29 +53,29 @@ def test_these_formats_keep_every_history(name: str):
 def test_what_is_rewritten_is_named_with_the_conversations_that_it_touches(name: str):
     found = own(name)
     told: dict[str, set[str]] = {}
-    for outcome in found.rewritten:
-        told.setdefault(outcome.what, set()).add(outcome.conversation)
+    for trial in found.rewritten:
+        told.setdefault(trial.what, set()).add(trial.conversation)
     assert told == REWRITTEN[name]
     assert found.kind == "rewrites"
     assert all(what in found.describe() for what in told)
 
 
 def test_an_example_shows_both_from_where_they_differ():
-    outcome = own("qwen3").outcome_of("thoughts, then a user's turn")
-    assert outcome is not None
-    assert "<think>\nLet me sum two and three.\n</think>" in outcome.history
-    assert "It is five.<|im_end|>" in outcome.rendered
-    assert "think" not in outcome.rendered
+    trial = own("qwen3").trial_of("thoughts, then a user's turn")
+    assert trial is not None
+    assert "<think>\nLet me sum two and three.\n</think>" in trial.history
+    assert "It is five.<|im_end|>" in trial.rendered
+    assert "think" not in trial.rendered
 
 
 def test_refusals_are_in_the_template_s_words():
     found = own("gemma2")
     assert found.kind == "rewrites"
-    assert found.outcome_of("system message") == Outcome(
+    assert found.trial_of("system message") == Trial(
         conversation="system message", verdict="refuses", what="a system message is not supported"
     )
     assert "all with tool calls (user and assistant must take turns)" in found.describe()
-    assert own("llama3.1").outcome_of("two calls in one turn").what == "one call in a turn, please"
+    assert own("llama3.1").trial_of("two calls in one turn").what == "one call in a turn, please"
     assert [one.conversation for one in own("phi3").refused] == [name for name in CONVERSATIONS if "call" in name]
 
 
@@ -88,7 +88,7 @@ def test_a_template_that_refuses_everything_is_said_to():
 
 def test_without_tools_no_conversation_with_calls_is_tried():
     found = check_history(chat_tokenizer((OWN / "gemma2.jinja").read_text(encoding="utf-8")))
-    assert [name for name in CONVERSATIONS if "call" not in name] == [one.conversation for one in found.outcomes]
+    assert [name for name in CONVERSATIONS if "call" not in name] == [one.conversation for one in found.trials]
     assert found.offers_tools is None
 
 
@@ -102,8 +102,8 @@ def test_whether_tools_and_calls_are_written_is_found_out():
 def test_a_policy_that_ends_its_turns_by_another_token_has_them_rewritten():
     tokenizer = chat_tokenizer((OWN / "harmony.jinja").read_text(encoding="utf-8"))
     end, returned = (tokenizer.convert_tokens_to_ids(token) for token in ("<|end|>", "<|return|>"))
-    kept = check_history(tokenizer, end_ids=[returned, end]).outcome_of("user's turns")
-    changed = check_history(tokenizer, end_ids=[returned]).outcome_of("user's turns")
+    kept = check_history(tokenizer, end_ids=[returned, end]).trial_of("user's turns")
+    changed = check_history(tokenizer, end_ids=[returned]).trial_of("user's turns")
     assert kept is not None
     assert changed is not None
     assert kept.verdict == "stable"
@@ -116,7 +116,7 @@ def test_a_policy_that_draws_the_next_turn_s_beginning_keeps_its_history():
     tokenizer = chat_tokenizer((OWN / "glm4.jinja").read_text(encoding="utf-8"))
     ends = [tokenizer.convert_tokens_to_ids(token) for token in ("<|user|>", "<|observation|>")]
     found = check_history(tokenizer, tools=[TOOL], end_ids=ends)
-    assert [found.outcome_of(name).verdict for name in ("user's turns", "tool calls")] == ["stable", "stable"]
+    assert [found.trial_of(name).verdict for name in ("user's turns", "tool calls")] == ["stable", "stable"]
 
 
 def test_what_klimb_does_follows_from_what_was_found():
@@ -149,13 +149,13 @@ def test_the_page_is_current_for_published_templates_and_the_embedded_model():
 def test_published_templates_are_judged_as_their_readme_says():
     published = templates_of("trl")
     # "prefix-preserving": TRL's own word for its change to this template, which else drops thoughts.
-    assert stability_of(published["qwen3"]).outcome_of("thoughts, then a user's turn").what == "drops thoughts"
+    assert stability_of(published["qwen3"]).trial_of("thoughts, then a user's turn").what == "drops thoughts"
     assert stability_of(published["qwen3_training"]).kind == "stable"
     assert stability_of(published["qwen2_5"]).kind == "stable"
-    assert stability_of(published["deepseek_r1_distill"]).outcome_of("thoughts, then a user's turn").what == (
+    assert stability_of(published["deepseek_r1_distill"]).trial_of("thoughts, then a user's turn").what == (
         "drops thoughts"
     )
-    assert stability_of(published["gemma"]).outcome_of("system message").what == "System role not supported"
+    assert stability_of(published["gemma"]).trial_of("system message").what == "System role not supported"
 
 
 needs_smollm2 = pytest.mark.skipif(

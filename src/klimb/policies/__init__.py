@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from klimb.policies.policy import Policy, ScoredTokens
     from klimb.policies.reference import Snapshot
     from klimb.policies.settings import LoraSettings, ModelSettings
+    from klimb.policies.stability import Stability, Trial, check_history
     from klimb.policies.tokenizing import (
         TokenMismatch,
         UnusableSample,
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
         ids_of_tokens,
         why_no_room,
         with_token_ids,
+    )
+    from klimb.policies.turns import (
+        end_of_turn,
+        history_is_kept,
+        ids_between,
+        message_of_turn,
+        opened_thought,
+        rendered_history,
     )
     from klimb.policies.value_head import ValueHead
 
@@ -33,19 +42,28 @@ __all__ = [
     "Policy",
     "ScoredTokens",
     "Snapshot",
+    "Stability",
     "TokenLogProbs",
     "TokenMismatch",
+    "Trial",
     "UnusableSample",
     "ValueHead",
     "cache_folder",
+    "check_history",
+    "end_of_turn",
     "fit_sample",
     "free_memory",
     "gradients_in_place",
+    "history_is_kept",
+    "ids_between",
     "ids_of_tokens",
     "is_out_of_memory",
     "keep_freed_memory",
     "load_model",
     "load_policy",
+    "message_of_turn",
+    "opened_thought",
+    "rendered_history",
     "token_log_probs",
     "why_no_room",
     "with_token_ids",

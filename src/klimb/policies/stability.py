@@ -111,7 +111,7 @@ CONVERSATIONS: Mapping[str, tuple[Step, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Trial:
     """What a template does with one kind of conversation.
 
     Attributes:
@@ -135,7 +135,7 @@ class Stability:
     """What a chat template does with the history of conversations.
 
     Attributes:
-        outcomes: one for each kind of conversation that was tried.
+        trials: one for each kind of conversation that was tried.
         end_of_turn: control token with which it ends an answer; None if it has none, and then the text that follows
             a turn is encoded by itself, which may cut it otherwise than the template's whole text.
         offers_tools: it tells the model of the tools; None if no tools were given.
@@ -143,7 +143,7 @@ class Stability:
             message's content as they were drawn.
     """
 
-    outcomes: tuple[Outcome, ...]
+    trials: tuple[Trial, ...]
     end_of_turn: str | None
     offers_tools: bool | None = None
     writes_calls: bool = True
@@ -151,24 +151,24 @@ class Stability:
     @property
     def kind(self) -> Verdict:
         """`rewrites` if it rewrites any, `refuses` if it refuses all, `stable` otherwise."""
-        verdicts = {outcome.verdict for outcome in self.outcomes}
+        verdicts = {trial.verdict for trial in self.trials}
         if "rewrites" in verdicts:
             return "rewrites"
         return "stable" if "stable" in verdicts else "refuses"
 
     @property
-    def rewritten(self) -> tuple[Outcome, ...]:
+    def rewritten(self) -> tuple[Trial, ...]:
         """Kinds of conversation whose history it rewrites."""
-        return tuple(outcome for outcome in self.outcomes if outcome.verdict == "rewrites")
+        return tuple(trial for trial in self.trials if trial.verdict == "rewrites")
 
     @property
-    def refused(self) -> tuple[Outcome, ...]:
+    def refused(self) -> tuple[Trial, ...]:
         """Kinds of conversation that it does not render."""
-        return tuple(outcome for outcome in self.outcomes if outcome.verdict == "refuses")
+        return tuple(trial for trial in self.trials if trial.verdict == "refuses")
 
-    def outcome_of(self, conversation: str) -> Outcome | None:
+    def trial_of(self, conversation: str) -> Trial | None:
         """Return what it does with a kind of conversation; None if that was not tried."""
-        return next((outcome for outcome in self.outcomes if outcome.conversation == conversation), None)
+        return next((trial for trial in self.trials if trial.conversation == conversation), None)
 
     def describe(self) -> str:
         """One line: what it keeps, what it rewrites and when, what it refuses."""
@@ -180,11 +180,11 @@ class Stability:
         return f"the chat template {told}" + (f"; it refuses {'; '.join(refused)}" if refused else "")
 
 
-def _by_what(outcomes: Sequence[Outcome]) -> dict[str, str]:
+def _by_what(trials: Sequence[Trial]) -> dict[str, str]:
     """Return the names of conversations, together, for each thing that is done to them."""
     kinds: dict[str, list[str]] = {}
-    for outcome in outcomes:
-        kinds.setdefault(outcome.what, []).append(outcome.conversation)
+    for trial in trials:
+        kinds.setdefault(trial.what, []).append(trial.conversation)
     return {what: _names(names) for what, names in kinds.items()}
 
 
@@ -208,12 +208,12 @@ def check_history(tokenizer: PreTrainedTokenizerBase, *, tools: Schemas = (), en
     Raises:
         ValueError: there is no chat template.
     """
-    outcomes: list[Outcome] = []
+    trials: list[Trial] = []
     for name, steps in CONVERSATIONS.items():
         if tools or not any(step.num_calls for step in steps):
-            outcomes.append(_try(tokenizer, name, steps, tools, end_ids))
+            trials.append(_try(tokenizer, name, steps, tools, end_ids))
     return Stability(
-        outcomes=tuple(outcomes),
+        trials=tuple(trials),
         end_of_turn=end_of_turn(tokenizer),
         offers_tools=_offers_tools(tokenizer, tools) if tools else None,
         writes_calls=call_form_of(tokenizer).is_rendered,
@@ -231,7 +231,7 @@ def _offers_tools(tokenizer: PreTrainedTokenizerBase, tools: Schemas) -> bool:
 
 def _try(
     tokenizer: PreTrainedTokenizerBase, name: str, steps: Sequence[Step], tools: Schemas, end_ids: Sequence[int]
-) -> Outcome:
+) -> Trial:
     system = [Message(role="system", content=SYSTEM)] if name == "system message" else []
     messages = [*system, Message(role="user", content=QUESTION)]
     try:
@@ -247,8 +247,8 @@ def _try(
             if parts_of(tokenizer, rendered) != parts_of(tokenizer, ids):
                 return _describe_change(tokenizer, name, ids, rendered, tools)
     except PromptError as refusal:
-        return Outcome(conversation=name, verdict="refuses", what=_reason(refusal))
-    return Outcome(conversation=name, verdict="stable")
+        return Trial(conversation=name, verdict="refuses", what=_reason(refusal))
+    return Trial(conversation=name, verdict="stable")
 
 
 def _reason(refusal: PromptError) -> str:
@@ -361,10 +361,10 @@ def _with_own_ids(turn: Message) -> Message:
 
 def _describe_change(
     tokenizer: PreTrainedTokenizerBase, name: str, ids: Sequence[int], rendered: Sequence[int], tools: Schemas
-) -> Outcome:
+) -> Trial:
     history, now = (decode_ids(tokenizer, some, skip_special_tokens=False) for some in (ids, rendered))
     start = max(num_common(history, now) - 10, 0)
-    return Outcome(
+    return Trial(
         conversation=name,
         verdict="rewrites",
         what=_what_changes(history, now, tools),
