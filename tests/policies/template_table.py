@@ -77,8 +77,8 @@ def table_of(part: str) -> str:
             refusals.setdefault(trial.what, [])
             if f"`{name}`" not in refusals[trial.what]:
                 refusals[trial.what].append(f"`{name}`")
-    told = [f"- {', '.join(names)}: {words}" for words, names in sorted(refusals.items())]
-    return "\n".join([*lines, *(["", "Their words of refusal:", "", *told] if told else [])])
+    told = [f"| {', '.join(names)} | {words} |" for words, names in sorted(refusals.items())]
+    return "\n".join([*lines, *(["", "| refused by | in its words |", "|---|---|", *told] if told else [])])
 
 
 def _cells(found: Stability) -> Iterator[str]:

@@ -29,6 +29,12 @@ REWRITTEN = {
         "drops text beside calls": {"text beside a call"},
         "drops thoughts": {"thoughts and tool calls", "thoughts, tool calls, then a user's turn"},
     },
+    "harmony": {
+        "renders thoughts otherwise": {"thoughts, then a user's turn"},
+        "drops calls": {"two calls in one turn"},
+        "drops text beside calls": {"text beside a call"},
+        "drops thoughts": {"thoughts and tool calls", "thoughts, tool calls, then a user's turn"},
+    },
     "command-r": {
         "drops text beside calls": {"text beside a call"},
         "drops thoughts": {"thoughts and tool calls", "thoughts, tool calls, then a user's turn"},

@@ -1,13 +1,10 @@
 """Between two drawn turns stands the template's own text, token for token, and what was drawn stays as it was."""
 
-from pathlib import Path
-
 import pytest
 from tests.policies.chat_tokenizers import chat_tokenizer
 from tests.policies.template_table import OWN, TOOL, stability_of
 from tokenizers import AddedToken
 
-from klimb.policies.stability import CONVERSATIONS
 from klimb.policies.tokenizer import PromptError, render_chat
 from klimb.policies.turns import (
     end_of_turn,
@@ -20,7 +17,7 @@ from klimb.policies.turns import (
     split_at_turn_end,
 )
 
-TEMPLATES = {path.stem: path.read_text(encoding="utf-8") for path in OWN.glob("*.jinja")}
+TEMPLATES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(OWN.glob("*.jinja"))}
 ASK = {"role": "user", "content": "What is two and three?"}
 ANSWER = {"role": "assistant", "content": "It is five."}
 MORE = {"role": "user", "content": "And twice that?"}
@@ -154,7 +151,7 @@ def test_later_results_are_numbered_by_the_whole_conversation():
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize("conversation", ["user's turns", "tool calls"])
 def test_prompt_drawn_turn_and_what_is_between_are_the_rendering_of_the_longer_conversation(name, conversation):
-    found = stability_of(TEMPLATES[name]).outcome_of(conversation)
+    found = stability_of(TEMPLATES[name]).trial_of(conversation)
     if found is None or found.verdict != "stable":
         pytest.skip(f"{name} does not keep the history here")
     tokenizer = tokenizer_of(name)
@@ -278,7 +275,31 @@ def test_calls_are_a_message_s_only_where_the_template_writes_them():
     assert plain == {"role": "assistant", "content": text}
 
 
-def test_every_format_has_a_template_here():
+RESULTS_INSIDE_THE_TURN = (
+    "{% for m in messages %}{% if m.role == 'user' %}<|turn|>user\n{{ m.content }}<|end|>\n"
+    "{% elif m.role == 'assistant' %}<|turn|>model\n"
+    "{% for c in m.tool_calls or [] %}<|call|>{{ c.function.name ~ c.function.arguments | tojson }}<|/call|>"
+    "{% endfor %}"
+    "{% if m.tool_calls %}{% for r in messages[loop.index:] %}{% if r.role == 'tool' %}"
+    "<|result|>{{ r.name }}:{{ r.content }}<|/result|>{% endif %}{% endfor %}{% endif %}"
+    "{{ m.content }}{% if not m.tool_calls %}<|end|>\n{% endif %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt and messages[-1].role == 'user' %}<|turn|>model\n{% endif %}"
+)
+
+
+def test_results_inside_the_turn_follow_the_call_and_not_what_was_said():
+    tokenizer = chat_tokenizer(RESULTS_INSIDE_THE_TURN)
+    turn = {**call(3), "content": "I will add them."}
+    after_call = encode(tokenizer, "<|result|>add:The result is five.<|/result|>")
+    for last, expected in (("<|/call|>", after_call), ("<|result|>", after_call[1:])):
+        between = ids_between(tokenizer, [ASK, turn], [RESULT], tools=[TOOL], last_id=id_of(tokenizer, last))
+        assert between == expected, last
+    # A turn that ended by another token has its call closed already.
+    assert ids_between(tokenizer, [ASK, turn], [RESULT], tools=[TOOL], last_id=tokenizer.eos_token_id) == after_call
+
+
+def test_the_formats_of_the_page_are_here():
+    families = ("chatml", "command", "deepseek", "gemma", "glm", "granite", "harmony", "llama", "mistral", "phi")
+    families += ("plain", "qwen", "smollm")
+    assert [family for family in families if not any(name.startswith(family) for name in TEMPLATES)] == []
     assert len(TEMPLATES) >= 12
-    assert all(Path(OWN / f"{name}.jinja").stat().st_size > 100 for name in TEMPLATES)
-    assert "tool calls" in CONVERSATIONS

@@ -268,7 +268,7 @@ def _turn_of(tokenizer: PreTrainedTokenizerBase, step: Step, tools: Schemas, *, 
         {"type": "function", "function": {"name": _name_of(tools), "arguments": _arguments(tools, place)}}
         for place in range(step.num_calls)
     ]
-    text = said + "".join(f"\n<tool_call>{json.dumps(call['function'])}</tool_call>" for call in calls)
+    text = said + "".join(_call_text(tools, place) for place in range(step.num_calls))
     return message_of_turn(tokenizer, text, content=said, calls=calls)
 
 
@@ -326,7 +326,7 @@ def _text_drawn(
     """Return the drawn text, and the template's text behind it.
 
     It is what the template itself writes where that has all that was said. Else it is what the template writes of the
-    answer alone, with the thought or the white space put in.
+    answer alone, with the thought, the white space or the calls that it leaves out put in.
     """
     prompt = render_template(tokenizer, messages, tools).text
     opened = opened_thought(tokenizer, messages, tools)
@@ -334,7 +334,8 @@ def _text_drawn(
     turn = _with_own_ids(_turn_of(tokenizer, step, tools, opened=opened))
     until_end, rest = split_at_turn_end(tokenizer, [*messages, turn], new, tools)
     said = until_end.removeprefix(prompt)
-    if until_end.startswith(prompt) and thought.strip() in said and step.answer in said:
+    has_calls = not step.num_calls or said.count(_name_of(tools)) >= step.num_calls
+    if until_end.startswith(prompt) and thought.strip() in said and step.answer in said and has_calls:
         return said, rest
     # What is said beside calls comes before them.
     answer = "" if turn.get("tool_calls") else step.answer.strip()
@@ -346,9 +347,19 @@ def _text_drawn(
     if not until_end.startswith(begun):
         # Where the history has moved, what is before the answer is no turn's beginning.
         lead = ""
-    if find_control_tokens(tokenizer, lead):
-        return f"{thought}{lead}{step.answer}{after}", rest
-    return f"{lead}{thought}{step.answer}{after}", rest
+    before = f"{thought}{lead}" if find_control_tokens(tokenizer, lead) else f"{lead}{thought}"
+    return f"{before}{step.answer}{_calls_left_out(step, tools, after)}{after}", rest
+
+
+def _calls_left_out(step: Step, tools: Schemas, text: str) -> str:
+    """Return the calls of the step that a text lacks, in a format that many policies draw."""
+    num_there = text.count(_name_of(tools)) if step.num_calls else 0
+    return "".join(_call_text(tools, place) for place in range(num_there, step.num_calls))
+
+
+def _call_text(tools: Schemas, place: int) -> str:
+    call = {"name": _name_of(tools), "arguments": _arguments(tools, place)}
+    return f"\n<tool_call>{json.dumps(call)}</tool_call>"
 
 
 def _with_own_ids(turn: Message) -> Message:
