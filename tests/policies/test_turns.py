@@ -89,6 +89,12 @@ def test_another_control_token_stands_in_for_the_end_token(name: str):
     assert ids_between(tokenizer, [ASK, ANSWER], [MORE], last_id=other) == encode(tokenizer, text)
 
 
+def test_a_token_that_only_the_next_turn_has_is_no_place_to_go_on_from():
+    tokenizer = tokenizer_of("chatml")
+    start = id_of(tokenizer, "<|im_start|>")
+    assert ids_between(tokenizer, [ASK, ANSWER], [MORE], last_id=start) == encode(tokenizer, BETWEEN["chatml"][1])
+
+
 def test_a_turn_that_two_tokens_close_may_have_been_drawn_up_to_either():
     template = (
         "{% for m in messages %}<|start|>{{ m.role }}<|in|>{{ m.content }}<|out|><|end|>{% endfor %}"
@@ -196,7 +202,9 @@ def test_a_history_that_the_template_renders_otherwise_is_not_kept():
     plain = [*render_chat(tokenizer, [ASK]), *encode(tokenizer, ANSWER["content"]), end]
     plain += ids_between(tokenizer, [ASK, ANSWER], [MORE], last_id=end)
     assert history_is_kept(tokenizer, [ASK, ANSWER], [MORE], plain)
-    for place, wrong in ((0, ()), (-1, (end,)), (plain.index(end), encode(tokenizer, "<") + encode(tokenizer, "|"))):
+    spelled = tokenizer("<|im_end|>", add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    assert tokenizer.decode(spelled) == "<|im_end|>"
+    for place, wrong in ((0, ()), (-1, (end,)), (plain.index(end), spelled)):
         changed = [*plain]
         changed[place : place + 1 or None] = wrong
         assert not history_is_kept(tokenizer, [ASK, ANSWER], [MORE], changed)
