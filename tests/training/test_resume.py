@@ -240,7 +240,9 @@ def test_steps_and_learning_rate_may_change(tiny_run, fresh_policy, begun: Path)
         training=replace(tiny_run.BASE.training, num_steps=4),
         optimizer=OptimizerSettings(learning_rate=1e-5, warmup_steps=2),
     )
-    assert tiny_run.run(fresh_policy(), begun, changed, resume=True).metrics["learning_rate"] == 1e-5
+    metrics = tiny_run.run(fresh_policy(), begun, changed, resume=True).metrics
+    # The metric is the mean over a step's minibatches, weighted by tokens: its last bit depends on what was drawn.
+    assert metrics["learning_rate"] == pytest.approx(1e-5, rel=1e-12)
 
 
 def test_a_schedule_goes_on_bit_for_bit_and_keeps_its_number_where_a_run_is_resumed_for_longer(
