@@ -72,10 +72,22 @@ def test_what_could_not_be_saved_is_status_4(workplace, run: Path):
     assert "No space left on device" in outcome.err
 
 
-@pytest.mark.parametrize("where", ["save", "_measure", "plot", "report"])
-@pytest.mark.parametrize("at_end", ["true", "false"])
+@pytest.mark.parametrize(
+    ("where", "at_end"),
+    [
+        ("save", "true"),
+        ("save", "false"),
+        ("_measure", "true"),
+        pytest.param("_measure", "false", marks=pytest.mark.slow),
+        ("plot", "true"),
+        pytest.param("plot", "false", marks=pytest.mark.slow),
+        pytest.param("report", "true", marks=pytest.mark.slow),
+        ("report", "false"),
+    ],
+)
 def test_an_error_after_training_loses_no_step(workplace, run: Path, where: str, at_end: str):
-    settings = [f"checkpoints.at_end={at_end}", "checkpoints.every_steps=100", "run.report=true"]
+    is_drawn = "true" if where in ("plot", "report") else "false"
+    settings = [f"checkpoints.at_end={at_end}", "checkpoints.every_steps=100", f"run.report={is_drawn}"]
     with pytest.MonkeyPatch.context() as patch:
         if where == "save":
             patch.setattr(Policy, "save", fails_at(1, Policy.save, OSError(28, "No space left on device")))
@@ -108,8 +120,17 @@ def test_what_is_refused_before_anything_began_is_status_2_and_leaves_no_ending(
     assert not (run / "ending.json").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-@pytest.mark.parametrize("call", [1, 2])
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [
+        (1, signal.SIGTERM),
+        (2, signal.SIGINT),
+        (2, signal.SIGHUP),
+        pytest.param(1, signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(1, signal.SIGHUP, marks=pytest.mark.slow),
+        pytest.param(2, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_before_or_after_the_loop_ends_in_order(workplace, run: Path, number: int, call: int):
     if signal.getsignal(number) == signal.SIG_IGN:  # a run under nohup ignores SIGHUP, as it should
         pytest.skip("the tests were started with this signal ignored")
@@ -183,6 +204,7 @@ def start(workplace, **keywords) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*MAIN, "train", "run.toml", *settings], cwd=workplace.path, env=environment, **keywords)
 
 
+@pytest.mark.slow  # the sample of the campaign has the same fault, "closed standard output"
 def test_a_pipe_that_is_closed_costs_the_display_and_not_the_run(workplace, run: Path):
     process = start(workplace, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None and process.stderr is not None

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.workbench.words import score, words
 
 import klimb
 from klimb.divergences import Divergence
@@ -16,7 +17,7 @@ from klimb.errors import ConfigError
 from klimb.experience import read_samples
 from klimb.policies import load_policy
 from klimb.samplers import LocalSampler
-from klimb.tasks import Problem, ProblemSet, Score, chat
+from klimb.tasks import ProblemSet
 from klimb.training import read_metrics, without_wall_clock
 from klimb.training.checkpoints import CheckpointError
 
@@ -34,21 +35,6 @@ SETTINGS: dict[str, Any] = {
 
 def with_settings(**sections: dict[str, Any]) -> dict[str, Any]:
     return {**SETTINGS, **{name: {**SETTINGS.get(name, {}), **given} for name, given in sections.items()}}
-
-
-def digits(prompt, response, answer, metadata):
-    return sum(character.isdigit() for character in response) / max(1, len(response))
-
-
-def score(problem, response):
-    return Score(reward=digits(None, response.text, None, None), reason="digits")
-
-
-def words(reward=score) -> ProblemSet:
-    problems = tuple(
-        Problem(problem_id=word, messages=chat(f"Write {word}."), answer=word) for word in ("one", "two", "six", "ten")
-    )
-    return ProblemSet(name="words", train=problems[:3], held_out=problems[3:], score=reward)
 
 
 def train(workplace, settings=SETTINGS, **given):
@@ -147,15 +133,16 @@ def test_an_evaluation_needs_no_object_that_only_the_training_needed(workplace):
 
 def test_what_can_be_imported_stands_by_name_and_the_command_goes_on_with_it(workplace):
     workplace.write("own_words.py", OWN_WORDS)
+    workplace.write("own_sampler.py", OWN_SAMPLER)
     sys.path.insert(0, str(workplace.path))
-    own_words = importlib.import_module("own_words")
+    own_words, own_sampler = (importlib.import_module(name) for name in ("own_words", "own_sampler"))
     try:
         run = train(
             workplace,
             with_settings(training={"num_steps": 2}),
             task=own_words.words,
             reward=own_words.length,
-            sampler=own_words.Mine,
+            sampler=own_sampler.Mine,
             callbacks=[own_words.Counting],
         )
     finally:
@@ -163,18 +150,27 @@ def test_what_can_be_imported_stands_by_name_and_the_command_goes_on_with_it(wor
     config = json.loads((run.folder / "config.json").read_text())
     assert config["task"]["kind"] == "python:own_words.words"
     assert config["task"]["reward"] == "python:own_words.length"
-    assert config["sampling"]["sampler"] == "python:own_words.Mine"
+    assert config["sampling"]["sampler"] == "python:own_sampler.Mine"
     assert config["run"]["callbacks"] == ["python:own_words.Counting"]
     outcome = workplace.klimb("train", "--resume", str(run.folder), "--set", "training.num_steps=3")
-    sys.modules.pop("own_words")
+    for name in ("own_words", "own_sampler"):
+        sys.modules.pop(name)
     assert outcome.status == 0, outcome.err
     whole = train(workplace, with_settings(training={"num_steps": 3}), task=own_words.words, reward=own_words.length)
     for one, other in zip(rows_of(run.folder), rows_of(whole.folder), strict=True):
         assert one["reward_mean"] == other["reward_mean"] and one.get("loss") == other.get("loss")
 
 
-OWN_WORDS = """
+OWN_SAMPLER = """
 from klimb.samplers import LocalSampler
+
+
+class Mine(LocalSampler):
+    def __init__(self, policy, max_batch):
+        super().__init__(policy, max_batch=max_batch)
+"""
+
+OWN_WORDS = """
 from klimb.tasks import Problem, ProblemSet, Score, chat
 
 
@@ -191,11 +187,6 @@ def words(seed):
         Problem(problem_id=word, messages=chat(f"Write {word}."), answer=word) for word in ("one", "two", "six", "ten")
     )
     return ProblemSet(name="words", train=problems[:3], held_out=problems[3:], score=score)
-
-
-class Mine(LocalSampler):
-    def __init__(self, policy, max_batch):
-        super().__init__(policy, max_batch=max_batch)
 
 
 class Counting:
