@@ -2,21 +2,16 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import pytest
 
+from tests.faults.conftest import NUM_STEPS
 from tests.faults.judge import differences
-from tests.faults.scene import Scene, set_up
+from tests.faults.scene import Scene
 
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    scenes = set_up(tmp_path_factory.mktemp("judged"), ["plain"], num_steps=2)
-    yield scenes[0]
-    scenes[0].nursery.close()
+NEWEST = f"step-{NUM_STEPS:06d}"
 
 
 def change_lines(path: Path, change: Callable[[dict], object]) -> None:
@@ -52,7 +47,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a weight of the model": (lambda run: flip_byte(run / "model" / "model.safetensors", -5), "model: model"),
     "a weight of the checkpoint": (
-        lambda run: flip_byte(run / "checkpoints" / "step-000002" / "weights.safetensors", -5),
+        lambda run: flip_byte(run / "checkpoints" / NEWEST / "weights.safetensors", -5),
         "newest checkpoint",
     ),
     "a sample less": (forget_a_sample, "rollouts: step-000002"),

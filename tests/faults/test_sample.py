@@ -1,29 +1,16 @@
 """A sample of the campaign: each kind of fault, to the plain run or to the one that has what it needs."""
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 
-import pytest
-
+from tests.faults.conftest import NUM_STEPS, SHAPES
 from tests.faults.doing import DOERS, do
 from tests.faults.plan import plan
 from tests.faults.promises import PROMISES
-from tests.faults.scene import Fault, Scene, set_up
-
-NUM_STEPS = 8
-
-SHAPES = ("plain", "replay")
+from tests.faults.scene import Fault, Scene
 
 NUM_TWICE = 1
 """Kinds of which a second fault is done."""
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    scenes = set_up(tmp_path_factory.mktemp("faults"), list(SHAPES), num_steps=NUM_STEPS)
-    yield scenes[0]
-    scenes[0].nursery.close()
 
 
 def sample(seed: int) -> list[Fault]:
