@@ -114,6 +114,24 @@ PLACES: dict[str, Callable[[Fault], None]] = {
 }
 """Name -> puts the fault there. All come before the step is complete."""
 
+SLOW_PLACES = {
+    "reference-before", "log-ref", "advantages", "first-backward", "before-optimizer-step", "after-optimizer-step",
+    "rollouts", "keeping-rollouts",
+}  # fmt: skip
+"""What they leave behind is what a place right beside them leaves, or the campaign's points of that name."""
+
+PLACES_OF_KINDS = {
+    "iterative": "sampling",
+    "threshold-recomputed": "inside-optimizer-step",
+    "delayed": "after-update",
+    "every-10-filtered": "metrics-line",
+}
+"""Variant -> the place that is tried in every kind of run; the other pairs are slow."""
+
+
+def marked(*values: str, is_slow: bool):
+    return pytest.param(*values, marks=pytest.mark.slow if is_slow else ())
+
 
 @pytest.fixture
 def fresh_policy(tiny_model_path: Path):
@@ -140,7 +158,7 @@ def fail_and_resume(tiny_run, fresh_policy, folder: Path, settings, put, **keywo
     return left
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", [marked(place, is_slow=place in SLOW_PLACES) for place in PLACES])
 def test_an_error_anywhere_in_a_step_loses_that_step_alone(
     tiny_run, fresh_policy, undisturbed, tmp_path: Path, place: str
 ):
@@ -158,8 +176,14 @@ def test_an_error_anywhere_in_a_step_loses_that_step_alone(
     assert_same_run(straight, tmp_path / "torn")
 
 
-@pytest.mark.parametrize("variant", ["iterative", "threshold-recomputed", "delayed", "every-10-filtered"])
-@pytest.mark.parametrize("place", ["sampling", "inside-optimizer-step", "after-update", "metrics-line"])
+@pytest.mark.parametrize(
+    ("variant", "place"),
+    [
+        marked(variant, place, is_slow=PLACES_OF_KINDS[variant] != place)
+        for variant in PLACES_OF_KINDS
+        for place in PLACES_OF_KINDS.values()
+    ],
+)
 def test_every_kind_of_run_goes_on_from_its_last_complete_step(
     tiny_run, fresh_policy, undisturbed, tmp_path: Path, variant: str, place: str
 ):

@@ -62,7 +62,12 @@ def test_a_warm_up_on_questions_of_a_file_is_asked_as_the_run_asks(with_letters)
     ("override", "message", "words"),
     [
         ("cloning.system_prompt=none", "Is a vowel", "no system message"),
-        ("cloning.system_prompt='Think first.'", "Is a vowel", "the system message 'Think first.'"),
+        pytest.param(
+            "cloning.system_prompt='Think first.'",
+            "Is a vowel",
+            "the system message 'Think first.'",
+            marks=pytest.mark.slow,
+        ),
         ("cloning.template='{question}!'", "worded otherwise", "'Is b a vowel?'"),
     ],
 )

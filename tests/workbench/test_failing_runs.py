@@ -17,6 +17,9 @@ from klimb.training import newest_checkpoint, read_metrics
 from klimb.ui.live import FailSafeView
 from klimb.workbench import run as run_module
 
+# A run takes twice as long when the shapes are checked; other tests check those of the same run.
+pytestmark = pytest.mark.usefixtures("without_shape_checks")
+
 MAIN = [sys.executable, "-c", "from klimb.workbench.cli import main; main()"]
 
 

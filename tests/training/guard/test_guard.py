@@ -20,6 +20,9 @@ from klimb.training.guard.detection import Prompts, Schedule
 from klimb.training.guard.settings import GuardSettings
 from klimb.training.guard.watch import QualityGuard
 
+# A run takes twice as long when the shapes are checked; other tests check those of the same runs.
+pytestmark = pytest.mark.usefixtures("without_shape_checks")
+
 EVERY_2 = GuardSettings(every_steps=2, max_perplexity_ratio=None)
 
 
