@@ -17,6 +17,9 @@ from klimb.training.settings import LoopSettings
 from klimb.workbench.config import build_config
 from klimb.workbench.config.reading import resolved_tables
 
+# A run takes twice as long when the shapes are checked; other tests check those of the same run.
+pytestmark = pytest.mark.usefixtures("without_shape_checks")
+
 NARROW = ("evaluation.at_ends=false", "run.save_model=false", "scoring.max_error_fraction=1.0")
 
 
@@ -25,8 +28,24 @@ def begin(workplace, *settings: str) -> None:
     assert ended.status == 0, ended.err
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the run of `begun` is kept, once there is one."""
+    return tmp_path_factory.mktemp("kept") / "run"
+
+
+@pytest.fixture
+def begun(workplace, kept: Path) -> Path:
+    """A run of one step with the plain settings: trained once, copied for each test that goes on with it."""
+    if not kept.exists():
+        begin(workplace)
+        shutil.move(workplace.path / "run", kept)
+    return Path(shutil.copytree(kept, workplace.path / "run"))
+
+
 def go_on(workplace, *settings: str):
-    sys.modules.pop("my_reward", None)
+    for name in ("my_reward", "other_reward"):
+        sys.modules.pop(name, None)
     is_told = any(setting.startswith("training.num_steps=") for setting in settings)
     steps = () if is_told else ("training.num_steps=2",)
     return workplace.klimb("train", "--resume", "run", "--set", *steps, *settings)
@@ -37,7 +56,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 REFUSED = {
-    "another reward": ((), ("task.reward=python:my_reward.other",), "task.reward: 'python:my_reward.digits' in the"),
+    "another reward": ((), ("task.reward=python:other_reward.other",), "task.reward: 'python:my_reward.digits' in the"),
     "another weight of a shaping": (
         ("scoring.format.pattern='[0-9]'",),
         ("scoring.format.weight=2.0",),
@@ -61,19 +80,20 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_makes_another_experiment_is_refused_before_anything_runs(workplace, case):
+def test_what_makes_another_experiment_is_refused_before_anything_runs(workplace, request: pytest.FixtureRequest, case):
     begun_with, changed, told = REFUSED[case]
-    reward = (workplace.path / "my_reward.py").read_text()
-    workplace.write("my_reward.py", reward + "\n\ndef other(prompt, response, answer, metadata):\n    return 1.0\n")
-    begin(workplace, *begun_with)
+    workplace.write("other_reward.py", "def other(prompt, response, answer, metadata):\n    return 1.0\n")
+    if begun_with:
+        begin(workplace, *begun_with)
+    else:
+        request.getfixturevalue("begun")
     before = snapshot(workplace.path / "run")
     resumed = go_on(workplace, *changed)
     assert resumed.status == 2 and told in resumed.err and "only these may change: training.num_steps" in resumed.err
     assert snapshot(workplace.path / "run") == before
 
 
-def test_an_edit_of_the_rewards_source_is_refused(workplace):
-    begin(workplace)
+def test_an_edit_of_the_rewards_source_is_refused(workplace, begun: Path):
     reward = (workplace.path / "my_reward.py").read_text()
     workplace.write("my_reward.py", reward.replace("isdigit", "isalpha"))
     assert "own_parts.python:my_reward.digits" in go_on(workplace).err
@@ -165,16 +185,14 @@ def test_what_may_change_is_kept_with_its_step_and_a_run_done_again_from_there_f
     assert saved["optimizer"]["learning_rate"] == 0.0625
 
 
-def test_a_run_that_never_saved_is_refused_with_other_settings_too(workplace):
-    begin(workplace)
-    shutil.rmtree(workplace.path / "run" / "checkpoints")
+def test_a_run_that_never_saved_is_refused_with_other_settings_too(workplace, begun: Path):
+    shutil.rmtree(begun / "checkpoints")
     resumed = go_on(workplace, "sampling.temperature=0.5")
     assert resumed.status == 2 and "sampling.temperature: 1.0 in the checkpoint, 0.5 now" in resumed.err
 
 
-def test_a_run_of_before_says_that_it_cannot_go_on(workplace):
-    begin(workplace)
-    path = workplace.path / "run" / "identity.json"
+def test_a_run_of_before_says_that_it_cannot_go_on(workplace, begun: Path):
+    path = begun / "identity.json"
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"format": 0}))
     resumed = go_on(workplace)
