@@ -282,6 +282,18 @@ class Sample:
             return self.response_ids
         return tuple(token for token, drawn in zip(self.response_ids, self.is_drawn, strict=True) if drawn)
 
+    @property
+    def drawn_turns(self) -> tuple[tuple[Turn, tuple[int, ...]], ...]:
+        """Each turn of the policy with its tokens."""
+        found: list[tuple[Turn, tuple[int, ...]]] = []
+        begin = 0
+        for turn in self.conversation:
+            end = begin + turn.num_tokens
+            if turn.is_drawn:
+                found.append((turn, self.response_ids[begin:end]))
+            begin = end
+        return tuple(found)
+
     def __post_init__(self) -> None:
         if self.turns:
             self._check_turns()

@@ -86,10 +86,13 @@ def with_token_ids(policy: Policy, sample: Sample) -> Sample:
     is rendered with the chat template. A sample that has both comes back as it is, once it is checked: same
     fingerprint if it says one, every id one of the model's, and the ids decode to the response. An end token, and
     replacement characters behind a response that was cut inside a character, may be in one and not in the other.
+    Of several turns each one that was drawn must decode to its text. What was put in between is not read: its text
+    does not say what the template wrote around it.
 
     Raises:
         TokenMismatch: naming the sample and what does not fit.
-        UnusableSample: the prompt cannot be rendered (no messages, or the chat template refuses them).
+        UnusableSample: the prompt cannot be rendered (no messages, or the chat template refuses them), or the response
+            is a conversation without token ids.
         ValueError: the tokenizer has no chat template.
     """
     if (sample.prompt_ids or sample.response_ids) and sample.tokenizer not in ("", policy.fingerprint):
@@ -107,12 +110,24 @@ def with_token_ids(policy: Policy, sample: Sample) -> Sample:
     completed = replace(sample, prompt_ids=sample.prompt_ids or _render(policy, sample), tokenizer=policy.fingerprint)
     if sample.response_ids:
         return completed
+    if sample.turns:
+        raise UnusableSample(
+            f"sample {sample.sample_id}: its response has {len(sample.turns)} turns and no token ids, so which tokens "
+            "were drawn is not known; log the token ids, or take each turn as a response of its own",
+            reason="a response of several turns has no token ids",
+        )
     response_ids = _encode(policy, sample)
     _check_ids(policy, sample, response_ids, "response_ids")
     return replace(completed, response_ids=response_ids, log_mu=None, log_mu_provenance="absent", log_ref=None)
 
 
 def _render(policy: Policy, sample: Sample) -> tuple[int, ...]:
+    if sample.tools:
+        raise UnusableSample(
+            f"sample {sample.sample_id}: its prompt offers tools and has no token ids, and how they were written into "
+            "it is not known; log the prompt's token ids",
+            reason="a prompt that offers tools has no token ids",
+        )
     try:
         ids = tuple(policy.render(sample.prompt))
     except PromptError as error:
@@ -162,17 +177,31 @@ def _check_ids(policy: Policy, sample: Sample, ids: Sequence[int], name: str) ->
 
 
 def _check_text(policy: Policy, sample: Sample) -> None:
-    """Raise unless the ids decode to the response."""
-    decoded = _readings(policy, sample.response_ids)
-    if sample.response in decoded:
+    """Raise unless the ids decode to the response; of several turns, each drawn one to its text."""
+    if not sample.turns:
+        decoded = _readings(policy, sample.response_ids)
+        if not _reads(decoded, sample.response, is_cut=sample.finish_reason != "stop"):
+            raise _mismatch(sample, "response_ids decode", decoded[0], sample.response)
         return
-    # A cut inside a character: some decoders write replacement characters for the rest of it, others nothing.
-    if sample.finish_reason != "stop" and sample.response.rstrip(REPLACEMENT) in [
-        text.rstrip(REPLACEMENT) for text in decoded
-    ]:
-        return
-    raise TokenMismatch(
-        f"sample {sample.sample_id}: its response_ids decode to {_difference(decoded[0], sample.response)}; ids and "
+    for number, (turn, ids) in enumerate(sample.drawn_turns, start=1):
+        decoded = _readings(policy, ids) if ids else [""]
+        if not _reads(decoded, turn.text, is_cut=turn.finish_reason != "stop"):
+            raise _mismatch(sample, f"drawn turn {number} decodes", decoded[0], turn.text)
+
+
+def _reads(decoded: Sequence[str], text: str, *, is_cut: bool) -> bool:
+    """Return whether the text is one of the readings.
+
+    After a cut inside a character some decoders write replacement characters for the rest of it, others nothing.
+    """
+    if text in decoded:
+        return True
+    return is_cut and text.rstrip(REPLACEMENT) in [reading.rstrip(REPLACEMENT) for reading in decoded]
+
+
+def _mismatch(sample: Sample, what: str, decoded: str, text: str) -> TokenMismatch:
+    return TokenMismatch(
+        f"sample {sample.sample_id}: its {what} to {_difference(decoded, text)}; ids and "
         "text are not the same response, so log-probabilities of the ids say nothing of the text"
     )
 

@@ -120,7 +120,7 @@ class _Sizes:
     def __init__(self, batch: Batch, *, padded: bool) -> None:
         self.prompt_of: list[int] = batch.prompt_index.tolist()
         self._prompt_lengths = [len(prompt) for prompt in batch.prompts]
-        self._lengths: list[int] = batch.mask.sum(dim=1).tolist()
+        self._lengths: list[int] = batch.lengths.tolist()
         self._padded = padded
 
     def of(self, rows: Sequence[int]) -> int:
@@ -225,7 +225,7 @@ def score_batch(policy: Policy, batch: Batch, *, max_tokens: MicroBatchTokens) -
 def score_samples(
     policy: Policy, samples: Sequence[Sample], *, max_tokens: MicroBatchTokens
 ) -> list[tuple[float, ...]]:
-    """Log-probability in nats of each response token under the policy, at its temperature; one tuple a sample."""
+    """Log-probability in nats of each drawn token under the policy, at its temperature; one tuple a sample."""
     batch = collate(samples, allow_absent_log_mu=True)
     scored: dict[int, tuple[float, ...]] = {}
 
@@ -233,7 +233,8 @@ def score_samples(
         part = batch.select(rows).to(policy.device)
         log_pi = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask).log_pi.tolist()
         for row, values in zip(rows, log_pi, strict=True):
-            scored[row] = tuple(values[: len(samples[row].response_ids)])
+            drawn = samples[row].is_drawn
+            scored[row] = tuple(value for value, is_drawn in zip(values, drawn, strict=False) if is_drawn)
 
     for_each_portion(policy, batch, max_tokens=max_tokens, work=score)
     return [scored[row] for row in range(len(samples))]

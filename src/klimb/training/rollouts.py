@@ -19,6 +19,7 @@ from torch import Tensor
 from klimb.declarations import narrow
 from klimb.experience import NEEDS_BATCH, NEEDS_GROUPS, Sample, SamplingSettings, compute_advantages
 from klimb.experience.turn_rewards import number_conversations, one_of_each, turn_advantages
+from klimb.findings.conversations import measure_conversations
 from klimb.policies import Policy
 from klimb.samplers import Completion, Sampler, StreamingSampler
 from klimb.tasks import Problem, Response, Score
@@ -460,7 +461,7 @@ def measure_rollouts(groups: Sequence[FilteredGroup]) -> dict[str, float]:
     """Means over all responses drawn, those that are not trained on included."""
     samples = [sample for group in groups for sample in group.samples]
     rewards = [sample.reward for sample in samples if sample.reward is not None]
-    lengths = [len(sample.response_ids) for sample in samples]
+    lengths = [sample.num_drawn for sample in samples]
     num_used = sum(bool(group.used) for group in groups)
     alone = {f"no: {why}" for why in (ALONE_IN_GROUP, ALONE_IN_BATCH)}
     uncompared = [each for each in samples if each.reward is not None and each.metadata.get("used") in alone]
@@ -481,7 +482,7 @@ def measure_rollouts(groups: Sequence[FilteredGroup]) -> dict[str, float]:
     verdicts = find_verdicts(samples)
     if set(verdicts) - {None}:
         metrics["accuracy"] = statistics.fmean(verdict == "yes" for verdict in verdicts)
-    return metrics | _part_means(samples) | measure_values(samples)
+    return metrics | _part_means(samples) | measure_values(samples) | measure_conversations(samples)
 
 
 def find_verdicts(samples: Iterable[Sample]) -> list[str | None]:

@@ -121,7 +121,7 @@ class Logged:
     Attributes:
         num_groups: groups that meet the audit's condition; an estimate where not all were read.
         group_size: mean number of samples a group.
-        longest_tokens: of a response; None where none has token ids.
+        longest_tokens: that were drawn in one turn of a response; None where none has token ids.
         longest_characters: of a response.
     """
 
@@ -138,7 +138,7 @@ def logged(samples: Sequence[Sample], *, num_stored: int) -> Logged:
     return Logged(
         num_groups=max(1, round(num_stored / size)),
         group_size=size,
-        longest_tokens=max(len(sample.response_ids) for sample in samples) or None,
+        longest_tokens=max(len(ids) for sample in samples for _, ids in sample.drawn_turns) or None,
         longest_characters=max(len(sample.response) for sample in samples),
     )
 

@@ -69,7 +69,7 @@ def run_estimate(path: Path, request: EstimateOptions, *, console: Console) -> E
     usable = [not reason_against(sample) for sample in rows.samples]
     refusals = Refusals()
     if not any(usable):
-        logged_data(rows.samples, [(0.0,) * len(sample.response_ids) for sample in rows.samples])
+        logged_data(rows.samples, [(0.0,) * sample.num_drawn for sample in rows.samples])
     readable = [sample for sample, use in zip(rows.samples, usable, strict=True) if use]
     temperature = request.temperature or recorded_temperature(readable)
     if temperature is None:
@@ -87,7 +87,7 @@ def run_estimate(path: Path, request: EstimateOptions, *, console: Console) -> E
     useless = [sample for sample, use in zip(rows.samples, usable, strict=True) if not use]
     data = logged_data(
         [*(sample for sample, _ in scored), *useless],
-        [*(log_pi for _, log_pi in scored), *((0.0,) * len(sample.response_ids) for sample in useless)],
+        [*(log_pi for _, log_pi in scored), *((0.0,) * sample.num_drawn for sample in useless)],
         reward_range=request.reward_range,
     )
     notes: list[str] = []

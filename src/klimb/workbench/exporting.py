@@ -107,5 +107,5 @@ def score_tokens(policy: Policy, sample: Sample) -> TokenRows:
     bare = replace(whole, log_mu=None, log_mu_provenance="absent", log_ref=None)
     num_tokens = len(bare.prompt_ids) + len(bare.response_ids)
     (log_pi,) = score_samples(policy, [bare], max_tokens=num_tokens)
-    texts = [decode_ids(policy.tokenizer, [token], skip_special_tokens=False) for token in whole.response_ids]
+    texts = [decode_ids(policy.tokenizer, [token], skip_special_tokens=False) for token in whole.drawn_ids]
     return token_rows(whole, log_pi=log_pi, texts=texts)

@@ -91,7 +91,7 @@ def chosen_rows(samples: Sequence[Sample], candidates: Sequence[int], *, most: i
 
 
 MAX_TOKENS = 8192
-"""Prompt and response tokens, padding included, that go through the model at once."""
+"""Prompt and response tokens, drawn or put in, padding included, that go through the model at once."""
 
 
 DEFAULT_NEW_TOKENS = 256
@@ -200,11 +200,16 @@ class Fresh:
 def draw_fresh(policy: Policy, samples: Sequence[Sample], *, num_answers: int, seed: int) -> Fresh:
     """At most `num_answers` answers, the same number to each of some logged prompts drawn at random.
 
-    An answer may be as long as the longest logged response, so far as the model's context has room.
+    An answer may be as long as the longest logged response, so far as the model's context has room. Of a conversation
+    it is the first turn: nobody answers the model here.
     """
     prompts, unrendered = _prompts(policy, samples, most=num_answers, seed=seed)
     room = math.inf if policy.max_positions is None else policy.max_positions
-    lengths = [len(each.response_ids) for each in samples if len(each.prompt_ids) + len(each.response_ids) <= room]
+    lengths = [
+        max(len(ids) for _, ids in each.drawn_turns)
+        for each in samples
+        if len(each.prompt_ids) + len(each.response_ids) <= room
+    ]
     longest = max(lengths, default=0) or DEFAULT_NEW_TOKENS
     asked = [sample for sample in prompts if len(sample.prompt_ids) + longest <= room]
     notes: list[str] = []
@@ -244,7 +249,7 @@ def draw_fresh(policy: Policy, samples: Sequence[Sample], *, num_answers: int, s
 
 def _prompts(policy: Policy, samples: Sequence[Sample], *, most: int, seed: int) -> tuple[list[Sample], list[str]]:
     """Up to `most` distinct prompts as bare samples with the policy's own ids, and why others cannot be rendered."""
-    distinct = {json.dumps(sample.prompt): sample for sample in samples}
+    distinct = {json.dumps((sample.prompt, sample.tools)): sample for sample in samples}
     order = list(distinct.values())
     random.Random(seed).shuffle(order)
     ready: list[Sample] = []
@@ -253,10 +258,23 @@ def _prompts(policy: Policy, samples: Sequence[Sample], *, most: int, seed: int)
         if len(ready) == most:
             break
         try:
-            ready.append(_bare(sample, policy.render(sample.prompt)))
+            ready.append(_bare(sample, _prompt_ids(policy, sample)))
         except ValueError as error:
             unrendered.append(f"sample {sample.sample_id}: {error}")
     return ready, unrendered
+
+
+def _prompt_ids(policy: Policy, sample: Sample) -> tuple[int, ...]:
+    """Return the prompt's ids under the policy's template; one that offers tools is taken as it was recorded.
+
+    Raises:
+        ValueError: it cannot be rendered.
+    """
+    if not sample.tools:
+        return policy.render(sample.prompt)
+    if not sample.prompt_ids or sample.tokenizer not in ("", policy.fingerprint):
+        raise ValueError("its prompt offers tools and has no token ids of this model")
+    return sample.prompt_ids
 
 
 def _bare(sample: Sample, prompt_ids: tuple[int, ...]) -> Sample:
@@ -266,6 +284,7 @@ def _bare(sample: Sample, prompt_ids: tuple[int, ...]) -> Sample:
         group_id=sample.group_id,
         prompt=sample.prompt,
         prompt_ids=prompt_ids,
+        tools=sample.tools,
         response="",
         response_ids=(),
         finish_reason="unknown",
@@ -293,7 +312,7 @@ class Refusals:
 def scored_rows(
     policy: Policy, samples: Sequence[Sample], refusals: Refusals
 ) -> list[tuple[Sample, tuple[float, ...]]]:
-    """Score the samples in order: token ids, and the log-probability of each response token under the policy.
+    """Score the samples in order: token ids, and the log-probability of each drawn token under the policy.
 
     Those whose ids and text do not fit the policy's tokenizer, or that are longer than its context, are left out and
     counted in `refusals`.

@@ -54,16 +54,16 @@ class ShiftTest:
 
 
 def shift_test(pairs: TokenPairs, thresholds: Thresholds) -> ShiftTest | None:
-    """Compare every place with its neighbours; None if no sample has two tokens.
+    """Compare every place with its neighbours; None if no sample has two tokens of one turn.
 
     All data is called shifted if its mean error at s = 0 is above `shift_noise` and `shift_factor` times that at a
     neighbour. A single sample of at least 4 tokens is, if besides its error at the neighbour is at most `shift_noise`:
     one sample of another policy fits a neighbour a little better by chance, but not exactly.
     """
-    if not (pairs.lengths >= 2).any():
+    if not pairs.num_neighbours.any():
         return None
     per_row = np.stack([_errors(pairs, place) for place in (-1, 0, 1)])
-    weights = np.stack([np.maximum(pairs.lengths - abs(place), 0) for place in (-1, 0, 1)])
+    weights = np.stack([pairs.num_neighbours if place else pairs.lengths for place in (-1, 0, 1)])
     before, at, after = ((per_row * weights).sum(axis=1) / weights.sum(axis=1)).tolist()
     best = min(before, after)
     moved = at > thresholds.shift_noise and at >= thresholds.shift_factor * best
@@ -87,8 +87,8 @@ def _errors(pairs: TokenPairs, place: int) -> NDArray[np.float64]:
     gaps = np.zeros(len(pairs.log_mu))
     earlier, later = (pairs.log_pi, pairs.log_mu) if place == 1 else (pairs.log_mu, pairs.log_pi)
     gaps[:-1] = np.abs(earlier[:-1] - later[1:])
-    gaps[pairs.starts[1:] - 1] = 0.0  # the last token of a row has its neighbour in another row
-    return pairs.sums(gaps) / np.maximum(pairs.lengths - 1, 1)
+    gaps[:-1][pairs.opens[1:]] = 0.0  # the last token of a turn has its neighbour in another one
+    return pairs.sums(gaps) / np.maximum(pairs.num_neighbours, 1)
 
 
 def first_token_conflicts(samples: Sequence[Sample]) -> tuple[int, int]:
@@ -100,16 +100,18 @@ def first_token_conflicts(samples: Sequence[Sample]) -> tuple[int, int]:
     """
     cells: dict[object, list[tuple[int, float]]] = defaultdict(list)
     for sample in samples:
-        if sample.log_mu and len(sample.response_ids) > 1 and sample.log_mu_provenance in USABLE:
+        first = sample.drawn_turns[0][1]
+        # A response that begins with what was put in has a prompt that the key does not tell.
+        if sample.log_mu and len(first) > 1 and sample.is_drawn[0] and sample.log_mu_provenance in USABLE:
             key = (
                 prompt_text(sample),
                 sample.prompt_ids,
                 sample.model,
                 sample.policy_version,
                 sample.sampling,
-                sample.response_ids[0],
+                first[0],
             )
-            cells[key].append((sample.response_ids[1], sample.log_mu[0]))
+            cells[key].append((first[1], sample.log_mu[0]))
     conflicts = compared = 0
     for members in cells.values():
         if len({second for second, _ in members}) < 2:
@@ -203,7 +205,7 @@ def _lengths(samples: Sequence[Sample]) -> Finding:
     with_log_mu = [sample for sample in samples if sample.log_mu is not None]
     if not with_log_mu:
         return unknown("one log-probability a token", "no sample has log-probabilities")
-    wrong = sum(len(sample.log_mu or ()) != len(sample.response_ids) or not sample.log_mu for sample in with_log_mu)
+    wrong = sum(len(sample.log_mu or ()) != sample.num_drawn or not sample.log_mu for sample in with_log_mu)
     return Finding(
         name="one log-probability a token",
         evidence=f"{len(with_log_mu) - wrong:,} of {counted(len(with_log_mu), 'sample')}",
@@ -224,7 +226,7 @@ def _round_trip(
         return unknown(name, "no sample has token ids" if not with_ids else "needs the tokenizer of a model")
     step = math.ceil(len(with_ids) / thresholds.round_trip_rows)
     chosen = with_ids[::step]
-    share = sum(decode(sample.response_ids) == sample.response for sample in chosen) / len(chosen)
+    share = sum(_decodes_to_text(sample, decode) for sample in chosen) / len(chosen)
     return Finding(
         name=name,
         evidence=f"{percent(share)} of {counted(len(chosen), 'response')}{_without_token(chosen, has_token)}",
@@ -234,6 +236,12 @@ def _round_trip(
         source="own choice",
         number=share,
     )
+
+
+def _decodes_to_text(sample: Sample, decode: Decode) -> bool:
+    """Tell whether the policy's turns decode to the response, which has an empty line between them."""
+    texts = [decode(ids) for _, ids in sample.drawn_turns]
+    return sample.response in ("\n\n".join(texts), "\n\n".join(filter(None, texts)))
 
 
 def _without_token(samples: Sequence[Sample], has_token: HasToken | None) -> str:
@@ -249,18 +257,19 @@ def _end_token(
 ) -> Finding:
     """With a tokenizer: the last token is special (decodes to nothing). Without: it is one of the two usual ones."""
     name = "finished responses have their end token"
-    ended = [sample for sample in samples if sample.finish_reason == "stop" and sample.response_ids]
+    ended = [ids for sample in samples for turn, ids in sample.drawn_turns if turn.finish_reason == "stop" and ids]
     if not ended:
         return unknown(name, "no sample with token ids is known to have finished")
-    counts = Counter(sample.response_ids[-1] for sample in ended)
+    counts = Counter(ids[-1] for ids in ended)
     usual = [token for token, _ in counts.most_common(2)]
     tokens = [token for token in counts if has_token is None or has_token(token)]
     ends = [token for token in tokens if decode((token,)) == ""] if decode is not None else usual
     share = sum(counts[token] for token in ends) / len(ended)
+    noun = "turn" if any(sample.turns for sample in samples) else "response"
     limit = percent(thresholds.min_end_token)
     return Finding(
         name=name,
-        evidence=f"{percent(share)} of {counted(len(ended), 'response')}",
+        evidence=f"{percent(share)} of {counted(len(ended), noun)}",
         status=at_least(share, good=1.0 if decode else thresholds.min_end_token, bad=thresholds.min_end_token),
         title="" if share == 1 else "without it the policy is never taught where to stop",
         threshold=both_at_least("100 %" if decode else limit, limit),

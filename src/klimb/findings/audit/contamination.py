@@ -46,7 +46,10 @@ def found_whole(samples: Sequence[Sample], evaluation_prompts: Sequence[str]) ->
 
 
 def found_in_part(samples: Sequence[Sample], evaluation_prompts: Sequence[str]) -> tuple[list[int], int]:
-    """Numbers of the evaluation prompts that share a run of 8 words with a prompt or response, and how many could."""
+    """Numbers of the evaluation prompts that share a run of 8 words with some text of a sample, and how many could.
+
+    What was put into a conversation, as the results of tools, is text of a sample too.
+    """
     wanted = [word_runs(prompt) for prompt in evaluation_prompts]
     frequency = Counter(run for runs in wanted for run in runs)
     most = max(2.0, TEMPLATE_SHARE * len(wanted))
@@ -55,6 +58,7 @@ def found_in_part(samples: Sequence[Sample], evaluation_prompts: Sequence[str]) 
     hits: set[str] = set()
     if searched:
         texts = {prompt_text(sample) for sample in samples} | {sample.response for sample in samples}
+        texts |= {turn.text for sample in samples for turn in sample.turns if not turn.is_drawn}
         for text in texts:
             hits |= searched & word_runs(text)
     found = [number for number, runs in enumerate(wanted) if runs & hits]

@@ -97,8 +97,13 @@ def nearest_similarity(samples: Sequence[Sample], fresh: Sequence[Sample]) -> li
     for sample in samples:
         prompt = normalised(prompt_text(sample))
         if prompt in wanted:
-            logged[prompt][normalised(sample.response)] = None
+            logged[prompt][normalised(_answer(sample))] = None
     return [_nearest(normalised(sample.response), logged.get(normalised(prompt_text(sample)))) for sample in fresh]
+
+
+def _answer(sample: Sample) -> str:
+    """Return the response; of a conversation its first turn, which is what a fresh answer can be compared with."""
+    return sample.drawn_turns[0][0].text if sample.turns else sample.response
 
 
 def _nearest(answer: str, logged: dict[str, None] | None) -> float | None:

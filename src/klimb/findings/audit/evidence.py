@@ -25,11 +25,12 @@ then makes one of them in at most 5 % of reports."""
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TokenPairs:
-    """Response tokens of the samples that have a finite log-probability from both sides, one after another.
+    """Drawn tokens of the samples that have a finite log-probability from both sides, one after another.
 
     Attributes:
         rows: which samples.
         starts: the tokens of `rows[i]` are `starts[i]:starts[i + 1]`; one entry more than rows.
+        opens: True for the first drawn token of a turn: the one before it was put in, or is none of the response.
         log_mu: recorded log-probabilities in nats.
         log_pi: those they are compared with.
         num_left_out: samples with both, of which some value is NaN or infinite.
@@ -37,6 +38,7 @@ class TokenPairs:
 
     rows: tuple[int, ...]
     starts: NDArray[np.int64]
+    opens: NDArray[np.bool_]
     log_mu: NDArray[np.float64]
     log_pi: NDArray[np.float64]
     num_left_out: int
@@ -51,6 +53,11 @@ class TokenPairs:
         """Tokens of each sample."""
         return np.diff(self.starts)
 
+    @property
+    def num_neighbours(self) -> NDArray[np.int64]:
+        """Tokens of each sample that stand behind another of the same turn."""
+        return self.lengths - self.sums(self.opens.astype(np.float64)).astype(np.int64)
+
     def sums(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sum over the tokens of each sample."""
         return np.add.reduceat(values, self.starts[:-1]) if self.rows else np.zeros(0)
@@ -63,7 +70,7 @@ def pair_up(
 
     Args:
         samples: those with log_mu from a sampler or recomputed are taken.
-        scores: per sample, the log-probabilities of its response tokens, or None where it was not scored.
+        scores: per sample, the log-probabilities of its drawn tokens, or None where it was not scored.
         only_at: take only samples not known to be drawn at another temperature than this, or with top-p, top-k or
             min-p: those for which the model's own log-probability should be log_mu. None takes all.
 
@@ -73,10 +80,10 @@ def pair_up(
     rows: list[int] = []
     left_out = 0
     for row, (sample, score) in enumerate(zip(samples, scores, strict=True)):
-        if score is not None and len(score) != len(sample.response_ids):
+        if score is not None and len(score) != sample.num_drawn:
             raise ValueError(
-                f"sample {sample.sample_id}: {len(score)} scores for {len(sample.response_ids)} response tokens; "
-                "score every response token once, the end token included"
+                f"sample {sample.sample_id}: {len(score)} scores for {sample.num_drawn} drawn tokens; "
+                "score every token that was drawn once, the end token included"
             )
         if score is None or not _has_usable(sample) or (only_at is not None and _is_altered(sample, only_at)):
             continue
@@ -84,10 +91,11 @@ def pair_up(
             rows.append(row)
         else:
             left_out += 1
-    lengths = [len(samples[row].response_ids) for row in rows]
+    lengths = [samples[row].num_drawn for row in rows]
     return TokenPairs(
         rows=tuple(rows),
         starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        opens=np.array([is_first for row in rows for is_first in _opens(samples[row])], dtype=np.bool_),
         log_mu=_flat([samples[row].log_mu or () for row in rows]),
         log_pi=_flat([scores[row] or () for row in rows]),
         num_left_out=left_out,
@@ -146,7 +154,11 @@ def numbered(keys: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _has_usable(sample: Sample) -> bool:
-    return sample.log_mu is not None and sample.log_mu_provenance in USABLE and len(sample.response_ids) > 0
+    return sample.log_mu is not None and sample.log_mu_provenance in USABLE and sample.num_drawn > 0
+
+
+def _opens(sample: Sample) -> list[bool]:
+    return [place == 0 for _, ids in sample.drawn_turns for place in range(len(ids))]
 
 
 def _is_altered(sample: Sample, temperature: float) -> bool:

@@ -112,8 +112,8 @@ def _first_of_prompts(samples: Sequence[Sample]) -> Iterable[_Chosen]:
 def _example(evidence: Evidence, row: int, note: str, decode: Decode | None) -> Example:
     sample = evidence.samples[row]
     score = evidence.scores[row] if evidence.scores is not None else None
-    shown = sample.response_ids[:MOST_TOKENS]
-    cut = len(shown) < len(sample.response_ids)
+    shown = sample.drawn_ids[:MOST_TOKENS]
+    cut = len(shown) < sample.num_drawn
     return Example(
         sample_id=sample.sample_id,
         prompt=prompt_text(sample),

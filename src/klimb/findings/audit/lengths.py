@@ -22,6 +22,7 @@ from klimb.findings.audit.evidence import (
 )
 from klimb.findings.audit.report import Block, Figure
 from klimb.findings.audit.thresholds import Thresholds
+from klimb.findings.conversations import is_cut
 from klimb.findings.finding import Finding
 from klimb.findings.statistics import Tested, correlation
 
@@ -29,12 +30,12 @@ _NUM_BINS = 8
 
 
 def length_block(samples: Sequence[Sample], thresholds: Thresholds) -> Block:
-    """Correlation of reward and length; lengths are tokens, or characters if some sample has no token ids."""
+    """Correlation of reward and length; lengths are drawn tokens, or characters if some sample has no token ids."""
     in_tokens = all(sample.response_ids or not sample.response for sample in samples)
     unit = "tokens" if in_tokens else "characters"
     rated = without_copies([sample for sample in samples if is_rated(sample)])
     prompts = prompt_units(rated)
-    lengths = np.array([len(s.response_ids) if in_tokens else len(s.response) for s in rated], dtype=np.float64)
+    lengths = np.array([s.num_drawn if in_tokens else len(s.response) for s in rated], dtype=np.float64)
     rewards = np.array([sample.reward for sample in rated], dtype=np.float64)
     return Block(
         name="length",
@@ -79,7 +80,7 @@ def _cut_off(samples: Sequence[Sample], thresholds: Thresholds) -> Finding:
     known = [sample for sample in samples if sample.finish_reason != "unknown"]
     if not known:
         return unknown(name, "no sample says why it ended")
-    share = sum(sample.finish_reason == "length" for sample in known) / len(known)
+    share = sum(map(is_cut, known)) / len(known)
     return Finding(
         name=name,
         evidence=f"{percent(share)} of {counted(len(known), 'sample')}",

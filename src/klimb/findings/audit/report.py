@@ -44,8 +44,8 @@ class Example:
     """One row of the data, chosen to show what decided.
 
     Attributes:
-        tokens: the text of each response token; empty where it is not known.
-        log_mu: recorded log-probability in nats of each response token; empty where there is none.
+        tokens: the text of each drawn token; empty where it is not known.
+        log_mu: recorded log-probability in nats of each drawn token; empty where there is none.
         log_pi: the same under the policy to train; empty where it was not scored.
     """
 

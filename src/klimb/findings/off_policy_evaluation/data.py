@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klimb.experience.samples import Sample
+from klimb.findings.conversations import is_cut
 
 Array = NDArray[np.float64]
 
@@ -28,10 +29,11 @@ class LoggedData:
 
     Attributes:
         rewards: one a response, not discounted.
-        token_log_w: `[samples, time]`, log π − log μ of each response token in nats; anything where the mask is False.
-        mask: `[samples, time]`, True where a response has a token.
+        token_log_w: `[samples, time]`, log π − log μ of each drawn token in nats; anything where the mask is False.
+            What was put in between the turns of a conversation is no part of it: it has the same law under π and μ.
+        mask: `[samples, time]`, True where a response has a drawn token.
         prompt_index: which prompt a response answers, 0 to `num_prompts` − 1.
-        is_cut: True where the response was cut off at its longest length.
+        is_cut: True where the response was cut off at its longest length, or the conversation by a limit.
         reward_range: the least and the largest reward that there can be; None if that is not known.
         token_rewards: `[samples, time]`, rewards by token that add up to `rewards`; None when a reward belongs to a
             whole response, as if it came with the last token.
@@ -112,7 +114,7 @@ class LoggedData:
 
     @property
     def num_tokens(self) -> Array:
-        """Number of tokens of each response."""
+        """Number of drawn tokens of each response."""
         return self.mask.sum(axis=1).astype(np.float64)
 
 
@@ -125,12 +127,12 @@ def logged_data(
     """Return the samples as arrays; those that no estimate can use are left out and counted in `notes`.
 
     Left out: a sample without reward (unrated is not 0), without tokens, whose log_mu is neither recorded while
-    drawing nor recomputed by the weights that drew it, or with a number that is none. Prompts are told apart by their
-    token ids.
+    drawing nor recomputed by the weights that drew it, or with a number that is none; and a sample that is one turn of
+    a conversation, whose reward hangs on the others' ratios too. Prompts are told apart by their token ids.
 
     Args:
         samples: with token ids.
-        log_pi: for each sample, log-probability in nats of each response token under π.
+        log_pi: for each sample, log-probability in nats of each drawn token under π.
         reward_range: the least and the largest reward that there can be, if that is known.
 
     Raises:
@@ -158,7 +160,7 @@ def logged_data(
         rewards=np.array([sample.reward for sample in used], dtype=np.float64),
         **_padded([log_w for _, log_w in kept]),
         prompt_index=_prompt_index(used),
-        is_cut=np.array([sample.finish_reason == "length" for sample in used]),
+        is_cut=np.array([is_cut(sample) for sample in used]),
         reward_range=reward_range,
         notes=(*(_left_out_note(*item, len(samples)) for item in ordered), *_support_notes(used)),
     )
@@ -172,15 +174,17 @@ def reason_against(sample: Sample) -> str:
         return INFINITE_REWARD
     if sample.log_mu is None or sample.log_mu_provenance not in USABLE_PROVENANCE:
         return f"with log_mu {sample.log_mu_provenance}"
-    if not sample.response_ids:
+    if not sample.num_drawn:
         return WITHOUT_IDS
+    if sample.episode:
+        return ONE_TURN
     if not np.isfinite(sample.log_mu).all():
         return INFINITE_LOG_MU
     return ""
 
 
 def _reason_against_row(sample: Sample, log_pi: Sequence[float]) -> str:
-    if len(log_pi) != len(sample.response_ids):
+    if len(log_pi) != sample.num_drawn:
         return OTHER_LENGTH
     return "" if np.isfinite(np.asarray(log_pi, dtype=np.float64)).all() else INFINITE_LOG_PI
 
@@ -201,6 +205,7 @@ def _prompt_index(samples: Sequence[Sample]) -> NDArray[np.int64]:
 
 WITHOUT_REWARD = "without a reward"
 WITHOUT_IDS = "without token ids"
+ONE_TURN = "that are one turn of a conversation each"
 INFINITE_REWARD = "with a reward that is not finite"
 INFINITE_LOG_MU = "with a log_mu that is not finite"
 INFINITE_LOG_PI = "with a log_pi that is not finite"
@@ -210,10 +215,11 @@ OTHER_LENGTH = "with a log_pi of another length than the response"
 WHAT_TO_DO = {
     WITHOUT_REWARD: "if ratings are not missing at random, neither is the error",
     WITHOUT_IDS: "give them ids with the tokenizer of the model",
+    ONE_TURN: "the reward is the whole conversation's; log it as one sample, with a template that keeps its history",
     INFINITE_REWARD: "score the response again, or give it no reward",
     INFINITE_LOG_MU: "a drawn token has a probability above 0: recompute log_mu (klimb experience score)",
     INFINITE_LOG_PI: "score the response again with the model; π gives every token a probability above 0",
-    OTHER_LENGTH: "score the response again with the model: one number a token",
+    OTHER_LENGTH: "score the response again with the model: one number a drawn token",
 }
 """Of each reason why a sample is left out, but for the origin of its log_mu."""
 

@@ -191,7 +191,10 @@ class Measurer:
             return flags_of(texts)
         responses = [
             Response(
-                text=sample.response, num_tokens=max(1, len(sample.response_ids)), finish_reason=sample.finish_reason
+                # As a reward reads it: of a conversation the policy's last turn.
+                text=sample.drawn_turns[-1][0].text if sample.turns else sample.response,
+                num_tokens=max(1, sample.num_drawn),
+                finish_reason=sample.finish_reason,
             )
             for sample in rollouts
         ]

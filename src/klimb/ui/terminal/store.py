@@ -31,7 +31,7 @@ SHIFT_FACTOR = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class TokenRows:
-    """The tokens of one response.
+    """The drawn tokens of one response.
 
     Attributes:
         tokens: text of each token, made visible; ids where no model says their text.
@@ -55,17 +55,17 @@ def token_rows(
 
     Args:
         sample: with token ids.
-        log_pi: at the temperature of the sample, one number a token.
-        texts: of each token.
+        log_pi: at the temperature of the sample, one number a drawn token.
+        texts: of each drawn token.
     """
     other = sample.log_ref if log_pi is None else log_pi
-    size = len(sample.response_ids)
+    size = sample.num_drawn
     left: Sequence[float | None] = (None,) * size if sample.log_mu is None else sample.log_mu
     right: Sequence[float | None] = (None,) * size if other is None else other
     gaps = [None if mu is None or pi is None else pi - mu for mu, pi in zip(left, right, strict=True)]
     sized = [(abs(gap), row) for row, gap in enumerate(gaps) if gap]
     return TokenRows(
-        tokens=tuple(map(visible, texts)) if texts is not None else tuple(map(str, sample.response_ids)),
+        tokens=tuple(map(visible, texts)) if texts is not None else tuple(map(str, sample.drawn_ids)),
         other_name="log_ref" if log_pi is None and other is not None else "log_pi",
         columns=(tuple(left), tuple(right), tuple(gaps)),
         largest=frozenset(row for _, row in sorted(sized, key=lambda pair: -pair[0])[:NUM_LARGEST]),
