@@ -118,6 +118,23 @@ POLICY = _with_metrics(
                 floor=0.0,
                 ceiling=1.0,
             ),
+            Panel(
+                title="Turns and calls of a conversation",
+                unit="mean number",
+                floor=0.0,
+            ),
+            Panel(
+                title="How conversations go",
+                unit="share",
+                floor=0.0,
+                ceiling=1.0,
+            ),
+            Panel(
+                title="What goes with the length of a dialogue",
+                unit="correlation of ranks",
+                ceiling=1.0,
+                note="A reward that goes with length where being correct does not pays for length.",
+            ),
         ),
     )
 )

@@ -167,7 +167,7 @@ def test_missing_end_tokens_are_seen_with_and_without_a_tokenizer(decode):
 
 
 def test_scores_of_another_length_are_refused():
-    with pytest.raises(ValueError, match=r"sample s00000: 2 scores for 3 response tokens"):
+    with pytest.raises(ValueError, match=r"sample s00000: 2 scores for 3 drawn tokens"):
         pair_up([made()], [(-1.0, -1.0)])
 
 

@@ -5,6 +5,7 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 from klimb.findings.metrics.metric import Aggregate, Metric
+from klimb.findings.metrics.of_conversations import CONVERSATIONS
 from klimb.findings.metrics.of_data import DRAWN, SAMPLER_AND_TRAINER, SOURCES
 from klimb.findings.metrics.of_losses import CORRECTIONS, OBJECTIVE, WITHOUT_RATIO
 from klimb.findings.metrics.of_training import CRITIC, GUARD, HELD_OUT, OPTIMIZER_STEP, REFERENCE, TIME
@@ -18,6 +19,7 @@ TABLES: Mapping[str, tuple[Metric, ...]] = MappingProxyType(
         "Losses without a ratio, squared residuals and KTO": WITHOUT_RATIO,
         "Sampler and trainer": SAMPLER_AND_TRAINER,
         "What was drawn": DRAWN,
+        "Conversations": CONVERSATIONS,
         "The optimizer step": OPTIMIZER_STEP,
         "Where a batch came from": SOURCES,
         "The reference": REFERENCE,

@@ -166,7 +166,7 @@ DRAWN = (
     Metric(
         name="num_tokens_sampled",
         unit="count",
-        formula="response tokens drawn",
+        formula="tokens drawn; what was put into a conversation is not among them: `num_context_tokens`",
     ),
     Metric(
         name="num_tokens_generated",
@@ -176,7 +176,7 @@ DRAWN = (
     Metric(
         name="length_mean",
         unit="tokens",
-        formula="mean length of a response",
+        formula="mean length of a response in drawn tokens",
         healthy="steady, or rising with reward",
         outside=(
             "rising without reward: the reduction favours length, or use overlong shaping. Falling to 1: look at the "
@@ -188,15 +188,15 @@ DRAWN = (
     Metric(
         name="length_max",
         unit="tokens",
-        formula="longest response",
-        healthy="below `max_new_tokens`",
+        formula="longest response in drawn tokens",
+        healthy="below `max_new_tokens`; of conversations, times their turns",
         panel="Length of a response",
         label="longest",
     ),
     Metric(
         name="truncated_fraction",
         unit="fraction",
-        formula="share of responses that were cut off",
+        formula="share of responses that were cut off; of a conversation, in its last turn",
         healthy="falls to 0",
         outside=(
             "cut answers count as wrong wherever the reward says right or wrong, unless `scoring.truncated` is "
@@ -231,7 +231,7 @@ SOURCES = (
     Metric(
         name="*/length_mean",
         unit="tokens",
-        formula="mean length of a response",
+        formula="mean length of a response in drawn tokens",
         healthy="near that of the rollouts",
         outside="a log of another style",
     ),

@@ -22,8 +22,9 @@ from klimb.findings.run.thresholds import Thresholds
 
 
 def scoring_errors(record: RunRecord, limits: Thresholds) -> Finding | None:
-    """Responses have no reward because scoring failed."""
-    counts, drawn = counts_of(record, "num_errors"), sum(counts_of(record, "num_samples").values())
+    """Responses have no reward because scoring failed; those whose environment died have a finding of their own."""
+    dead, drawn = counts_of(record, "num_environment_errors"), sum(counts_of(record, "num_samples").values())
+    counts = {step: max(0.0, count - dead.get(step, 0.0)) for step, count in counts_of(record, "num_errors").items()}
     errors = sum(counts.values())
     if not drawn or errors / drawn <= limits.max_scoring_errors:
         return None

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from klimb.findings.finding import STATUSES, Finding
 from klimb.findings.metrics.of_losses import CLIP_FRACTIONS
-from klimb.findings.run import outcome_rules, policy_rules, reward_rules
+from klimb.findings.run import conversation_rules, outcome_rules, policy_rules, reward_rules
 from klimb.findings.run.record import RunRecord
 from klimb.findings.run.thresholds import THRESHOLDS, Thresholds
 
@@ -58,7 +58,33 @@ RULES: tuple[Rule, ...] = (
         "held-out-problems",
         ("evaluation_mean", "guard/perplexity", "guard/general_mean"),
     ),
+    Rule(
+        "environment-dies",
+        conversation_rules.environment_dies,
+        "conversations",
+        ("num_environment_errors", "num_samples"),
+    ),
     Rule("scoring-errors", reward_rules.scoring_errors, "what-was-drawn", ("num_errors", "num_samples")),
+    Rule("calls-not-read", conversation_rules.calls_not_read, "conversations", ("unread_calls_fraction",)),
+    Rule("tools-not-used", conversation_rules.tools_not_used, "conversations", ("tools_unused_fraction", "calls_mean")),
+    Rule(
+        "talk-is-paid",
+        conversation_rules.talk_is_paid,
+        "conversations",
+        (
+            "reward_turns_correlation",
+            "correct_turns_correlation",
+            "reward_drawn_correlation",
+            "correct_drawn_correlation",
+        ),
+    ),
+    Rule(
+        "turn-limit",
+        conversation_rules.turn_limit,
+        "conversations",
+        ("turn_limit_fraction", "num_turns_mean"),
+        unless=("calls-not-read",),
+    ),
     Rule("reward-saturation", reward_rules.reward_saturation, "what-was-drawn", ("accuracy", "reward_std")),
     Rule(
         "zero-variance-waste",

@@ -52,6 +52,13 @@ class Thresholds:
     length_explains: float = limit(0.8, "fraction of the gain in reward", OWN)
     max_truncated: float = limit(0.5, "fraction of responses", OWN)
 
+    unread_calls: float = limit(0.9, "fraction of calls", OWN + "; the format is then not the model's")
+    unused_tools: float = limit(0.95, "fraction of conversations", OWN)
+    dialogue_reward: float = limit(0.5, "correlation of ranks", "'large' by Cohen 1988, section 3.2")
+    dialogue_correct: float = limit(0.1, "correlation of ranks", "'small' by Cohen 1988, section 3.2")
+    max_turn_limit: float = limit(0.5, "fraction of conversations", OWN + "; as `max_truncated`")
+    max_environment_errors: float = limit(0.05, "fraction of responses", "as `max_scoring_errors`")
+
     progress: float = limit(0.05, "accuracy", OWN)
     max_drop: float = limit(0.05, "accuracy, or of the range of rewards", OWN)
     perplexity_ratio: float = limit(
