@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from klimb.errors import ConfigError
-from klimb.experience import Sample, replace_atomically, write_samples
+from klimb.experience import Message, Sample, replace_atomically, write_samples
 from klimb.experience.store import Store
 from klimb.policies import Policy, fit_sample
 from klimb.policies.tokenizer import decode_ids
@@ -55,16 +55,30 @@ class Counter:
 
 
 def write_json_lines(path: Path, samples: Iterable[Sample]) -> None:
-    """One object a line, its keys the fields of a sample."""
+    """One object a line, its keys the fields of a sample.
+
+    A conversation has its `messages` besides, those of the prompt and of its turns, for programs that read chats.
+    """
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for sample in samples:
-            file.write(_json(sample.sample_id, asdict(sample)) + "\n")
+            file.write(_json(sample.sample_id, _row(sample)) + "\n")
+
+
+def _row(sample: Sample) -> dict[str, Any]:
+    row = asdict(sample)
+    if not sample.turns:
+        return row
+    said: list[Message] = []
+    for turn in sample.turns:
+        message = Message(role=turn.role, content=turn.text)
+        said.append({**message, "name": turn.name} if turn.name else message)
+    return {**row, "messages": [*sample.prompt, *said]}
 
 
 def write_csv(path: Path, samples: Iterable[Sample]) -> None:
     """One row a sample; what is not text or number is JSON, and what is absent is empty.
 
-    A text that a spreadsheet would run as a formula begins with an apostrophe.
+    A text that a spreadsheet would run as a formula begins with an apostrophe; `klimb import` takes it off.
     """
     with path.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
@@ -84,8 +98,12 @@ FIELD_NAMES = tuple(field.name for field in fields(Sample))
 
 
 def _cell(sample_id: str, value: Any) -> Any:
-    if value is None or isinstance(value, str):
-        return as_cell(value)
+    if isinstance(value, str):
+        # One apostrophe more where there are some already, so that the text can be told from a marked one.
+        bare = value.lstrip("'")
+        return f"'{value}" if as_cell(bare) != bare else value
+    if value is None:
+        return value
     return repr(value) if isinstance(value, float) else _json(sample_id, value)
 
 

@@ -36,6 +36,17 @@ OBSERVATION = {
     "modelParameters": {"temperature": 0.7, "max_tokens": 20},
 }
 ROWS: dict[str, dict[str, Any]] = {
+    "klimb": {
+        "sample_id": "s",
+        "group_id": "g",
+        "prompt": QUESTION,
+        "prompt_ids": [1],
+        "response": "4",
+        "response_ids": [2],
+        "finish_reason": "stop",
+        "log_mu_provenance": "absent",
+        "policy_version": 0,
+    },
     "kto": KTO,
     "openai": openai_row(),
     "vllm": openai_row(choice={"token_ids": [5, 2]}),

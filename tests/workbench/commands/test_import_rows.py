@@ -300,7 +300,7 @@ def test_an_importer_of_ones_own_may_say_what_it_rates(own: Workplace):
             "returned no ParsedRow; .* expected a list of ParsedRow, and one .* is str",
         ),
         ("python:my_importers.shapeless", "shapeless returned another reward; .* expected a number or None, got str"),
-        ("python:alone", "--as must be one of vllm, .*, feedback or python:module.name, got 'python:alone'"),
+        ("python:alone", "--as must be one of klimb, vllm, .*, feedback or python:module.name, got 'python:alone'"),
     ],
 )
 def test_an_importer_of_ones_own_that_cannot_be_is_told(own: Workplace, name: str, message: str):

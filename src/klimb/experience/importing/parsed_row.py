@@ -30,6 +30,7 @@ class ParsedRow:
         log_probs: a list with one value per response token; None when absent.
         tokens: bytes of each response token, if its ids are not recorded.
         request: what was asked of the sampler, with its settings.
+        sample: the sample itself, where the row holds all of it; what is above is then for checking alone.
     """
 
     prompt: tuple[Message, ...]
@@ -50,6 +51,7 @@ class ParsedRow:
     created_at: float = 0.0
     user: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    sample: Sample | None = None
 
 
 def as_sample(found: ParsedRow, row: Row, rules: ImportRules, *, kind: str) -> Sample:
@@ -63,6 +65,9 @@ def as_sample(found: ParsedRow, row: Row, rules: ImportRules, *, kind: str) -> S
     Raises:
         RowError: what no loss could use.
     """
+    if found.sample is not None:
+        _check(found, found.sample.response_ids, rules)
+        return found.sample
     response_ids, log_probs, note = _place_log_probs(found, rules)
     _check(found, response_ids, rules)
     settings, assumed = sampling_settings(found.request, rules, row)
