@@ -6,13 +6,13 @@ All that a run has written down about itself, read back: of finished runs, of ru
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from klimb.errors import ConfigError
-from klimb.experience import replace_atomically
+from klimb.experience import Sample, SegmentError, replace_atomically, stream_samples
 from klimb.findings.evaluations import BestPoint, EvaluationRecord, evaluation_of
 from klimb.findings.run.record import RunRecord
 from klimb.training.json_lines import Line, describe_faults, read_lines, read_sound_lines
@@ -237,22 +237,49 @@ def read_run(path: Path) -> RunRecord:
     identity = _sound_object(path / "identity.json", damage)
     if identity:
         check_format(path / "identity.json", identity.get("format"), made_by=identity.get("klimb"))
+    rows = tuple(_sound_rows(folder.metrics, dict, damage))
     record = RunRecord(
         folder=path,
         config=_sound_object(folder.config, damage),
         provenance=_sound_object(folder.provenance, damage),
-        rows=tuple(_sound_rows(folder.metrics, dict, damage)),
+        rows=rows,
         evaluations=tuple(_sound_rows(folder.evaluations, evaluation_of, damage)),
         guard=_sound_object(path / "guard.json", damage),
         history=tuple(_sound_rows(path / HISTORY_FILE, dict, damage)),
         summary=_sound_object(folder.summary, damage),
         prompt_differences=_differences(about_prompts := _sound_object(folder.prompts, damage)),
         left_out=_left_out(about_prompts),
+        conversations=_read_conversations(path / "rollouts", damage) if _has_conversations(rows) else (),
         damage=tuple(damage),
     )
     for note in damage:
         logger.warning("%s/%s; the rest is shown", path, note)
     return record
+
+
+MOST_CONVERSATIONS = 6
+"""Of a run's newest rollouts, so many are read for whoever shows them: the first of as many groups."""
+
+
+def _has_conversations(rows: Sequence[Mapping[str, object]]) -> bool:
+    return any("num_turns_mean" in row for row in rows)
+
+
+def _read_conversations(rollouts: Path, damage: list[str]) -> tuple[Sample, ...]:
+    """Return the first conversation of each of the first groups of the newest step that has been written."""
+    newest = max(rollouts.glob("step-*.parquet"), default=None)
+    if newest is None:
+        return ()
+    found: dict[str, Sample] = {}
+    try:
+        for sample in stream_samples(newest):
+            if sample.turns:
+                found.setdefault(sample.group_id, sample)
+            if len(found) == MOST_CONVERSATIONS:
+                break
+    except (SegmentError, OSError) as error:
+        damage.append(f"rollouts/{newest.name}: {error}")
+    return tuple(found.values())
 
 
 def _sound_object(path: Path, damage: list[str]) -> dict[str, Any]:

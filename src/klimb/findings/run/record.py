@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from klimb.experience.samples import Sample
 from klimb.findings.evaluations import EvaluationRecord
 
 Row = Mapping[str, float | None]
@@ -26,6 +27,8 @@ class RunRecord:
         prompt_differences: how the prompts of training, warm-up and evaluations differ, one sentence each.
         left_out: what was left out because the model cannot be asked it, one sentence for each kind of thing.
         history: what resumes changed, in order: `step` (the last one with the old value), `key`, `old`, `new`, `time`.
+        conversations: the first samples of the newest step of rollouts that are conversations, at most a few; none of a
+            run of single answers.
         damage: what of its files cannot be read and is left out, a sentence for each file.
     """
 
@@ -39,6 +42,7 @@ class RunRecord:
     prompt_differences: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     history: tuple[Mapping[str, Any], ...] = ()
+    conversations: tuple[Sample, ...] = ()
     damage: tuple[str, ...] = ()
 
     @property

@@ -19,6 +19,7 @@ from klimb.ui.escaping import cut
 from klimb.ui.grouping import Group, differing, flat, group_runs
 from klimb.ui.pages.frame import Drawing, drawings, html_page, tooltip_script, values_of
 from klimb.ui.pages.run_answers import answers, counts_line, prompts, samples
+from klimb.ui.pages.run_conversations import talk
 from klimb.ui.pages.run_tiles import OVERVIEW_HEADS, overview, tiles_of, time_chart, time_rows, time_shares
 from klimb.ui.panels import GUARD, LEARNING, SECTIONS, TIME
 from klimb.ui.run_charts import OTHER, charts_of
@@ -214,6 +215,7 @@ def _sections(
         Section(LEARNING.key, LEARNING.title, charts[LEARNING.key]),
         Section("prompts", "What changed per problem", _prompts(records)),
         Section("samples", "Answers before and after", _samples(groups)),
+        Section("conversations", "Conversations", _conversations(groups)),
         *(Section(key, panels[key].title, charts[key]) for key in rest),
         Section(GUARD.key, GUARD.title, guards or charts[GUARD.key]),
         Section(TIME.key, TIME.title, times or charts[TIME.key]),
@@ -293,6 +295,12 @@ def _samples_of(record: RunRecord) -> list[dict[str, Any]]:
             return shown
     newest = last if last is not None and last.problems else before
     return answers(newest) if newest is not None else []
+
+
+def _conversations(groups: Sequence[Group]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Of the newest rollouts; of several runs, of the first of each of the first few groups on demand."""
+    shown = [(group.runs[0].name, [talk(sample) for sample in group.runs[0].conversations]) for group in groups]
+    return [(name, talks) for name, talks in shown[:MOST_SAMPLED] if talks]
 
 
 def _times(records: Sequence[RunRecord]) -> dict[str, Any] | None:

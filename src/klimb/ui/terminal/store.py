@@ -16,6 +16,7 @@ from rich.text import Text
 from klimb.experience import Sample, SamplingSettings
 from klimb.experience.importing.log_probs import NO_LIMIT
 from klimb.experience.store_summary import Part, StoreSummary
+from klimb.ui.conversation import DRAWN, PUT_IN, Said, asked_in, facts_of, said_in
 from klimb.ui.terminal.run import print_facts
 from klimb.ui.text import UNSEEN_CATEGORIES, in_bytes, printable
 
@@ -129,6 +130,13 @@ MOST_PARTS = 8
 NAME_WIDTH = 40
 
 
+LONGEST_TURN = 2_000
+"""Characters of a turn that are shown."""
+
+
+SIGNS = {DRAWN: "▶", PUT_IN: "·"}
+
+
 BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
@@ -160,9 +168,13 @@ def print_summary(console: Console, summary: StoreSummary, *, title: str) -> Non
 def print_sample(console: Console, sample: Sample) -> None:
     """Everything that is known of a sample, but its tokens."""
     console.print(Text(printable(f"{sample.sample_id} of group {sample.group_id}"), style="bold"))
-    for message in sample.prompt:
-        _print_text(console, message["role"], message["content"])
-    _print_text(console, "response", sample.response)
+    for asked in asked_in(sample):
+        _print_said(console, asked, limit=None)
+    if sample.turns:
+        for said in said_in(sample):
+            _print_said(console, said, limit=LONGEST_TURN)
+    else:
+        _print_text(console, "response", sample.response)
     console.print()
     print_facts(console, [(label, printable(value, limit=500)) for label, value in _facts(sample) if value])
 
@@ -259,6 +271,8 @@ def _settings_in_words(sampling: SamplingSettings) -> str:
 def _facts(sample: Sample) -> list[tuple[str, str]]:
     settings = "not known" if sample.sampling is None else _settings_in_words(sample.sampling)
     tokens = f"{len(sample.response_ids)} tokens" if sample.response_ids else "text only"
+    if sample.turns and sample.response_ids:
+        tokens = f"{sample.num_drawn} drawn tokens of {len(sample.response_ids)}"
     parts = ", ".join(f"{name} {value:g}" for name, value in sample.reward_parts.items())
     return [
         ("reward", "none" if sample.reward is None else f"{sample.reward:g}"),
@@ -267,6 +281,7 @@ def _facts(sample: Sample) -> list[tuple[str, str]]:
         ("source", f"{sample.source} · {sample.model or 'no model named'}, version {sample.policy_version}"),
         ("created", "" if not sample.created_at else _date(sample.created_at)),
         ("ended", f"{sample.finish_reason}, {tokens}"),
+        *facts_of(sample),
         ("log_mu", sample.log_mu_provenance),
         ("sampling", settings),
         ("tokenizer", sample.tokenizer),
@@ -275,9 +290,31 @@ def _facts(sample: Sample) -> list[tuple[str, str]]:
     ]
 
 
-def _print_text(console: Console, label: str, text: str) -> None:
+def _print_said(console: Console, said: Said, *, limit: int | None) -> None:
+    """Print a turn behind a line that says whose it is; a drawn one has a sign and a word besides its colour."""
+    if not said.mark:
+        _print_text(console, said.who, said.text)
+    else:
+        label = " · ".join([said.who, said.mark, *said.facts])
+        is_cut = limit is not None and len(said.text) > limit
+        _print_text(
+            console,
+            f"{SIGNS[said.mark]} {label}",
+            said.text[:limit] if is_cut else said.text,
+            style="bold cyan" if said.is_drawn else "dim",
+        )
+        if is_cut:
+            hidden = len(said.text) - (limit or 0)
+            console.print(Text(f"  … {hidden:,} more characters; klimb experience export writes all", style="dim"))
+    for call in said.calls:
+        console.print(Text(f"  calls {printable(call, limit=500)}"))
+    if said.error:
+        console.print(Text(f"  error: {printable(said.error, limit=500)}", style="red"))
+
+
+def _print_text(console: Console, label: str, text: str, *, style: str = "dim") -> None:
     """Print the text with its own line breaks, safe for a terminal."""
-    console.print(Text(printable(label), style="dim"))
+    console.print(Text(printable(label), style=style))
     for line in text.split("\n") or [""]:
         kept = "".join(
             " " if c == "\t" else c for c in line if c == "\t" or unicodedata.category(c) not in UNSEEN_CATEGORIES

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from klimb.experience import Message, Sample
 from klimb.training import RunningRun
+from klimb.ui.conversation import as_chat
 from klimb.ui.escaping import cut, visible
 from klimb.workbench.loggers.tracker import Cell, TakesTables
 
@@ -34,6 +35,8 @@ def completions_table(
 ) -> tuple[tuple[str, ...], tuple[tuple[Cell, ...], ...]]:
     """Return the columns and a row for each sample; characters that cannot be seen are shown by their code points.
 
+    The completion of several turns has each behind its role, with what the policy drew told from what was put in.
+
     Args:
         step: of the run.
         samples: in the order of the rows.
@@ -45,7 +48,7 @@ def completions_table(
         (
             step,
             _shown(_as_text(sample.prompt)),
-            _shown(sample.response),
+            _shown(as_chat(sample)),
             sample.reward,
             advantages.get(sample.sample_id),
             *(sample.reward_parts.get(name) for name in parts),
