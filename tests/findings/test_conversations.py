@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from klimb.experience import Sample, ToolCall, Turn
-from klimb.findings.conversations import count_calls, group_episodes, is_cut, measure_conversations
+from klimb.findings.conversation_metrics import measure_conversations
+from klimb.findings.conversations import count_calls, group_episodes, is_cut
 from klimb.training.rollouts import FilteredGroup, measure_rollouts
 
 SINGLE = Sample(

@@ -151,6 +151,20 @@ def test_a_report_shows_the_newest_conversations_with_roles_and_marks(tmp_path: 
     assert page.values("class").count("turn drawn") == 2
 
 
+def test_of_turns_that_are_samples_of_their_own_the_last_is_shown_with_what_came_before_in_its_prompt(tmp_path: Path):
+    asked = TALK.prompt
+    answer = {"role": "assistant", "content": "an earlier turn"}
+    parts = [
+        replace(SINGLE, sample_id=f"part-{number}", episode="e", prompt=(*asked, *[answer] * number))
+        for number in range(3)
+    ]
+    other = replace(SINGLE, sample_id="other", episode="another one")
+    record = read_run(run_with(tmp_path / "run", *parts, other))
+    assert [sample.sample_id for sample in record.conversations] == ["part-2"]
+    text = Page(report_page([record])).text
+    assert text.count("an earlier turn") == 2 and "gone" in text
+
+
 def test_a_long_turn_is_folded_without_script(tmp_path: Path):
     long = replace(TALK, turns=(TURNS[0], replace(TURNS[1], text="z" * 3000), TURNS[2]))
     html = report_page([read_run(run_with(tmp_path / "run", long))])

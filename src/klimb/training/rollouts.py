@@ -19,7 +19,7 @@ from torch import Tensor
 from klimb.declarations import narrow
 from klimb.experience import NEEDS_BATCH, NEEDS_GROUPS, Sample, SamplingSettings, compute_advantages
 from klimb.experience.turn_rewards import number_conversations, one_of_each, turn_advantages
-from klimb.findings.conversations import measure_conversations
+from klimb.findings.conversation_metrics import measure_conversations
 from klimb.policies import Policy
 from klimb.samplers import Completion, Sampler, StreamingSampler
 from klimb.tasks import Problem, Response, Score

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from klimb import experience
 from klimb.errors import ConfigError
-from klimb.experience import Sample, SegmentError, replace_atomically, stream_samples
+from klimb.experience import Sample, replace_atomically
+from klimb.findings.conversations import is_conversation
 from klimb.findings.evaluations import BestPoint, EvaluationRecord, evaluation_of
 from klimb.findings.run.record import RunRecord
 from klimb.training.json_lines import Line, describe_faults, read_lines, read_sound_lines
@@ -266,18 +268,25 @@ def _has_conversations(rows: Sequence[Mapping[str, object]]) -> bool:
 
 
 def _read_conversations(rollouts: Path, damage: list[str]) -> tuple[Sample, ...]:
-    """Return the first conversation of each of the first groups of the newest step that has been written."""
+    """Return the first conversation of each of the first groups of the newest step that has been written.
+
+    Where turns are samples of their own it is the last of them: its prompt holds those before.
+    """
     newest = max(rollouts.glob("step-*.parquet"), default=None)
     if newest is None:
         return ()
     found: dict[str, Sample] = {}
     try:
-        for sample in stream_samples(newest):
-            if sample.turns:
-                found.setdefault(sample.group_id, sample)
-            if len(found) == MOST_CONVERSATIONS:
+        # Through the package, which loads what reads Parquet only now: most commands need none of it.
+        for sample in experience.stream_samples(newest):
+            if not is_conversation(sample):
+                continue
+            first = found.get(sample.group_id)
+            if first is None and len(found) == MOST_CONVERSATIONS:
                 break
-    except (SegmentError, OSError) as error:
+            if first is None or (sample.episode and sample.episode == first.episode):
+                found[sample.group_id] = sample
+    except (experience.SegmentError, OSError) as error:
         damage.append(f"rollouts/{newest.name}: {error}")
     return tuple(found.values())
 
