@@ -3,6 +3,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 
 from klimb.tasks import PythonReward, Response, Scorer, ScoringError, arithmetic, from_file, with_reward
 from klimb.tasks.python_rewards import as_score
@@ -17,7 +18,9 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("returned", [1, 1.0, Fraction(1), np.float32(1), np.int64(1)])
+@pytest.mark.parametrize(
+    "returned", [1, 1.0, Fraction(1), np.float32(1), np.int64(1), np.array(1.0), torch.tensor(1.0), torch.tensor(1)]
+)
 def test_a_number_is_the_reward_and_says_nothing_of_correctness(returned):
     score = as_score(returned, LOCATION)
     assert (score.reward, score.correct, score.parts) == (1.0, None, {"reward": 1.0})
@@ -43,7 +46,22 @@ def test_the_part_named_correct_counts_and_decides(part, correct):
 
 @pytest.mark.parametrize(
     "returned",
-    [None, "1", math.nan, math.inf, -math.inf, 10**400, [1.0], {}, {"a": math.nan}, {"a": "1"}, {1: 1.0}, 1j, object()],
+    [
+        None,
+        "1",
+        math.nan,
+        math.inf,
+        -math.inf,
+        10**400,
+        [1.0],
+        {},
+        {"a": math.nan},
+        {"a": "1"},
+        {1: 1.0},
+        1j,
+        object(),
+        torch.tensor(math.nan),
+    ],
 )
 def test_what_is_no_finite_number_gives_no_reward_and_names_the_function(returned):
     score = as_score(returned, LOCATION)

@@ -236,9 +236,14 @@ def is_beyond(returned: object) -> bool:
 
 
 def as_number(returned: object) -> float | None:
-    """Return a real number or bool as float; None for what is not one, not finite, or no usable reward for its size."""
+    """Return a real number or bool as float; None for what is not one, not finite, or no usable reward for its size.
+
+    A tensor or array without dimensions is the number that it holds.
+    """
     if is_bool(returned):
         return float(bool(returned))
+    if getattr(returned, "shape", None) == () and callable(item := getattr(returned, "item", None)):
+        returned = item()
     if not isinstance(returned, Real):
         return None
     try:
