@@ -149,7 +149,7 @@ def _act(state: RunState, guard: QualityGuard, breaches: Sequence[Finding]) -> d
     goes_on = guard.may_go_on_after_rollback()
     _put_back(state, guard, good)
     guard.add_events(state.step, breaches, "rollback", to_step=guard.good.step)
-    then = f"the run goes on, {state.optimizer.rate_factor:g} × the learning rate" if goes_on else "the run ends here"
+    then = f"from there on {state.optimizer.rate_factor:g} × the learning rate" if goes_on else "the run ends here"
     if not goes_on:
         guard.ending = f"the guard ended it at step {state.step} and went back to step {guard.good.step}: {reasons}"
     logger.warning(

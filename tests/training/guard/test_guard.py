@@ -238,7 +238,7 @@ def test_a_rollback_is_bit_for_bit_the_good_checkpoint(fresh_policy, tmp_path: P
     assert kept["after"]["guard/perplexity"] == rows[1]["guard/perplexity"]
 
 
-def test_after_a_rollback_it_may_go_on_with_smaller_steps_a_few_times(fresh_policy, tmp_path: Path, distances):
+def test_after_a_rollback_it_may_go_on_with_smaller_steps_a_few_times(fresh_policy, tmp_path: Path, distances, caplog):
     guard = limited(distances["iterative"], action="rollback", rollback_learning_rate_factor=0.9, max_rollbacks=2)
     result = guarded_run(
         fresh_policy(), tmp_path, replace(BASE, training=replace(BASE.training, num_steps=12), guard=guard)
@@ -250,6 +250,7 @@ def test_after_a_rollback_it_may_go_on_with_smaller_steps_a_few_times(fresh_poli
     assert len(back) == 3
     assert result.num_steps == back[2][0]
     assert result.ending
+    assert "Went back to the policy after step 2; from there on 0.9 × the learning rate" in caplog.text
     lasting = rows[back[1][0]]["learning_rate"]
     assert lasting == pytest.approx(0.81 * BASE.optimizer.learning_rate, rel=1e-12)
 
