@@ -1,10 +1,21 @@
 """How a reward function is called: its parameters say whether for one response or for several, in whose words."""
 
+import json
 import time
 
 import pytest
 
-from klimb.tasks import Problem, ProblemSet, Response, Score, Scorer, ScorerSettings, ScoringError, with_reward
+from klimb.tasks import (
+    Problem,
+    ProblemSet,
+    Response,
+    Score,
+    Scorer,
+    ScorerSettings,
+    ScoringError,
+    from_file,
+    with_reward,
+)
 
 PROBLEMS = tuple(
     Problem(
@@ -86,6 +97,13 @@ def trl_texts(completions: list[str], **kwargs):
 
 def trl_needs(completions, solution):
     return [0.0 for _ in completions]
+
+def trl_columns(completions, solution, answer, tags, question=None, prompt="none"):
+    assert (solution, tags, prompt) == ([3], [["a", "b"]], "none"), (solution, tags, prompt)
+    return [10.0 * int(answer[0] == "3") + int(question == ["1+2"])]
+
+def trl_cut(completions, solution, answer):
+    return [float(solution == answer == ["3"])]
 """
 
 
@@ -187,6 +205,26 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are():
         "ValueError: python:calls.trl_needs: missing a required argument: 'solution'; there are"
     )
     assert "answer, completions, level, prompts" in score.reason
+
+
+@pytest.mark.parametrize("name", ["solution", "extra.right"])
+def test_a_function_of_trls_gets_the_columns_of_the_file_by_their_names_and_as_they_are(folder, name):
+    row = {"question": "1+2", "prompt": "p", "solution": 3, "tags": ["a", "b"], "extra": {"right": 3}}
+    (folder / "d.jsonl").write_text(json.dumps(row))
+    task = from_file(folder / "d.jsonl", answer=name, reward="python:calls.trl_columns", held_out_fraction=0)
+    with Scorer(task, ScorerSettings(max_error_fraction=1.0)) as scorer:
+        (score,) = scorer.score_many(task.train, [reply("a")])
+    assert score.reward == 11.0, score.reason
+
+
+def test_a_function_of_trls_gets_of_a_cut_answer_what_is_left(folder):
+    (folder / "d.jsonl").write_text(json.dumps({"question": "q", "solution": "1 and 2 #### 3", "tags": []}))
+    task = from_file(
+        folder / "d.jsonl", answer="solution", answer_after="####", reward="python:calls.trl_cut", held_out_fraction=0
+    )
+    with Scorer(task, ScorerSettings(max_error_fraction=1.0)) as scorer:
+        (score,) = scorer.score_many(task.train, [reply("a")])
+    assert score.reward == 1.0, score.reason
 
 
 def test_a_function_of_lists_that_lacks_one_of_them_is_refused_at_the_start():

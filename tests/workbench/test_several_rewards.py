@@ -105,6 +105,23 @@ def test_a_table_that_cannot_act_is_refused_in_its_own_words(several, overrides,
     assert not (several.path / "runs").exists()
 
 
+@pytest.mark.parametrize("answer", ["", "answer"])
+def test_rewards_that_read_no_answer_need_no_column_with_one(several, answer):
+    several.write("asked.jsonl", "".join(f'{{"question": "What is {number}+1?"}}\n' for number in range(4)))
+    lines = (several.path / "several.toml").read_text().split("[task]")
+    asked = f'[task]\nkind = "file"\npath = "asked.jsonl"\nanswer = "{answer}"\n'
+    rest = lines[1][lines[1].index("\n[") :]
+    several.write("no_answer.toml", lines[0] + asked + rest)
+    settings = ("rewards.right=default", "rewards.digits=default", "training.num_steps=1", "run.name=a")
+    outcome = several.klimb("train", "no_answer.toml", "--set", *settings)
+    assert outcome.status == 0, outcome.err
+    assert json.loads((several.path / "runs" / "a" / "config.json").read_text())["task"]["reward"] == "none"
+    resumed = several.klimb("train", "--resume", "runs/a", "--set", "training.num_steps=2")
+    assert resumed.status == 0, resumed.err
+    refused = several.klimb("train", "no_answer.toml", "--set", "task.reward=none", "task.answer=question")
+    assert (refused.status, "task.reward = 'none': the run has no reward" in refused.err) == (2, True), refused.err
+
+
 def test_set_takes_a_reward_away_and_gives_a_key_its_default(several):
     tables = read_tables(several.path / "several.toml")
     config = build_config(tables, ("rewards.brief=default", "rewards.digits.weight=default"), source="several.toml")

@@ -41,6 +41,7 @@ from klimb.tasks.protocol import (
     ScoreFunction,
     chat,
     did_you_mean,
+    without_score,
 )
 from klimb.tasks.python_rewards import PythonReward, as_written
 from klimb.tasks.splits import split
@@ -179,12 +180,16 @@ USUAL_ANSWER = "answer"
 """The name of the answer column where none is given."""
 
 
+NO_REWARD = "none"
+"""The reward of a file that has none of its own: it takes one from elsewhere."""
+
+
 FileReward = Annotated[
     str,
     MaxLen(200),
     Matching(
-        rf"^({'|'.join(VERIFIERS)})$|{LOCATION.pattern}",
-        f"{', '.join(repr(name) for name in VERIFIERS)} or 'python:module.function'",
+        rf"^({'|'.join(VERIFIERS)}|{NO_REWARD})$|{LOCATION.pattern}",
+        f"{', '.join(repr(name) for name in VERIFIERS)}, 'python:module.function' or {NO_REWARD!r}",
     ),
 ]
 
@@ -209,7 +214,8 @@ class FileSettings:
     answer_after: Annotated[str, MaxLen(200)] = ""
     """Keep of the answer only what follows this mark (`####` for GSM8K); empty keeps all."""
     reward: FileReward = "math-verify"
-    """How a response is compared with the answer, or `python:module.function` for a reward of your own."""
+    """How a response is compared with the answer, `python:module.function` for a reward of your own, or `none` for no
+    reward of its own. So it is by itself where [rewards] has others and none of them is `task`."""
     template: QuestionTemplate = QUESTION_SLOT
     """The user's message; {question} stands for the question. Messages are asked as they are, without a template."""
     system_prompt: LongText | None = None
@@ -246,8 +252,8 @@ class FileSettings:
 
     @property
     def needs_answer(self) -> bool:
-        """True unless the reward is one's own."""
-        return not self.reward.startswith(PREFIX)
+        """True unless the reward is one's own, or there is none."""
+        return self.reward in VERIFIERS
 
     def make_task(self) -> ProblemSet:
         """Return the problems of the file. The columns not named here become metadata.
@@ -350,11 +356,13 @@ def check_system_messages(problems: Sequence[Problem], path: Path, settings: Fil
 
 def score_function(reward: str) -> ScoreFunction:
     """Return the score function that a reward's name stands for."""
+    if reward == NO_REWARD:
+        return without_score
     if reward.startswith(PREFIX):
         return PythonReward(reward)
     if reward not in VERIFIERS:
         raise ValueError(
-            f"reward must be one of {', '.join(VERIFIERS)} or python:module.function, got {reward!r}"
+            f"reward must be one of {', '.join(VERIFIERS)}, python:module.function or {NO_REWARD}, got {reward!r}"
             f"{did_you_mean(reward, VERIFIERS)}"
         )
     return WrongIfCut(VerifierScore(reward))
@@ -399,11 +407,16 @@ def as_problem(row: Row, answer: str | None, settings: FileSettings) -> Problem:
         for name, value in row.values.items()
         if name not in (settings.question, answer)
     }
+    reference = reference_answer(row, answer, settings)
+    columns = dict(row.values)
+    if settings.answer_after and answer in columns:
+        columns[answer] = reference
     return Problem(
         problem_id=row.place,
         messages=as_messages(row, settings),
-        answer=reference_answer(row, answer, settings),
+        answer=reference,
         metadata=metadata,
+        columns=columns,
     )
 
 

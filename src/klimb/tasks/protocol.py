@@ -39,12 +39,14 @@ class Problem:
         messages: the chat so far, ending with the user's question.
         answer: the reference answer; empty when the reward needs none.
         metadata: whatever else the reward may want to know.
+        columns: of a problem from a data file the row as the file has it: numbers as numbers, lists as lists.
     """
 
     problem_id: str
     messages: tuple[Message, ...]
     answer: str
     metadata: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, object] = field(default_factory=dict, repr=False, compare=False)
 
 
 @runtime_checkable

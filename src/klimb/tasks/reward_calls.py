@@ -8,7 +8,8 @@ A function's parameters say it:
 
 `messages`, where it is a parameter, is the conversation before the response (a list of them in the second form).
 TRL's form gets prompts as lists of messages and completions as lists of one message, as TRL gives them for a chat, and
-as texts where `completions` is annotated `list[str]`. Its columns are those of the task's file, and `answer`.
+as texts where `completions` is annotated `list[str]`. Its columns are those of the task's file with the values that
+they have there, and `answer` where none has that name: the column of `task.answer`, as text.
 
 After a conversation each of TRL's completions is the list of all messages behind the prompt: the policy's, results of
 tools, a user's. `environments`, where TRL's function takes it, is the list of environments as the conversations left
@@ -37,6 +38,10 @@ ARGUMENTS: Mapping[Form, tuple[str, ...]] = {
     "trl": ("prompts", "completions"),
 }
 """What each form is called with; what a function of TRL's does not name it does not get."""
+
+
+NOT_IN_TRL = ("prompt", "completion", "completion_ids")
+"""Columns that TRL keeps to itself."""
 
 
 CONVERSATION = "messages"
@@ -124,9 +129,9 @@ class RewardCall:
         return given | {name: find() for name, find in extra.items() if name in self.named}
 
     def _of_trl(self, problems: Sequence[Problem], responses: Sequence[Response]) -> dict[str, Any]:
-        names = dict.fromkeys(name for problem in problems for name in problem.metadata)
-        given: dict[str, Any] = {name: [problem.metadata.get(name) for problem in problems] for name in names}
-        given["answer"] = [problem.answer for problem in problems]
+        rows = [{**problem.metadata, "answer": problem.answer, **problem.columns} for problem in problems]
+        names = dict.fromkeys(name for row in rows for name in row if name not in NOT_IN_TRL)
+        given: dict[str, Any] = {name: [row.get(name) for row in rows] for name in names}
         if _wants_texts(self.function):
             given["prompts"] = [problem.messages[-1]["content"] for problem in problems]
             given["completions"] = [response.text for response in responses]
@@ -140,8 +145,8 @@ class RewardCall:
             inspect.signature(self.function).bind(**wanted)
         except TypeError as error:
             raise ValueError(
-                f"{self.location}: {error}; there are {', '.join(sorted(given))} (`answer` is the column of "
-                "task.answer, the others are the file's)"
+                f"{self.location}: {error}; there are {', '.join(sorted(given))} (the columns of the file, and "
+                "`answer` for that of task.answer)"
             ) from None
         return wanted
 

@@ -11,6 +11,8 @@ from klimb.declarations import OneOf
 from klimb.losses.clips import CLIPS
 from klimb.losses.settings import CORRECTION_CHOICES, LOSSES, OwnClip
 from klimb.tasks.catalogue import TASKS, OwnTask
+from klimb.tasks.file import NO_REWARD
+from klimb.tasks.python_rewards import TASKS_OWN
 from klimb.training.recipe import Recipe
 from klimb.training.recipes import RECIPES
 from klimb.training.settings import REFERENCES, OwnReference, TrainingSettings, automatic_warmup
@@ -54,7 +56,16 @@ def with_recipe_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     if "task" not in given and _draws_nothing(given.get("sources", {})):
         # A user's own logs are not to be judged by a task that nobody asked for.
         filled["evaluation"] = _fill_gaps({"at_ends": False}, given.get("evaluation", {}), path="evaluation")
-    return _with_warmup(filled)
+    return _with_warmup(_without_own_reward(filled))
+
+
+def _without_own_reward(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the same; a file whose reward nobody asks for has none, and needs no answer for one."""
+    task, rewards = given.get("task"), given.get("rewards")
+    if not (isinstance(task, Mapping) and task.get("kind") == "file" and isinstance(rewards, Mapping) and rewards):
+        return given
+    named = [each.get("reward") for each in rewards.values() if isinstance(each, Mapping)]
+    return given if TASKS_OWN in named else {**given, "task": {"reward": NO_REWARD, **task}}
 
 
 def _with_tables_for_words(given: Mapping[str, Any]) -> Tables:

@@ -21,6 +21,7 @@ from klimb.policies.settings import ModelSettings
 from klimb.tasks.arithmetic import ArithmeticSettings
 from klimb.tasks.catalogue import TASKS, OwnTask, TaskSettings
 from klimb.tasks.environments.settings import EnvironmentSettings
+from klimb.tasks.file import NO_REWARD
 from klimb.tasks.patterns import check_is_quick
 from klimb.tasks.python_rewards import TASKS_OWN
 from klimb.tasks.rewards import RewardName, RewardSettings
@@ -217,6 +218,8 @@ class RunConfig(BaseModel):
                 f"task.reward = {self.task.reward!r} does nothing: no reward of [rewards] is {TASKS_OWN!r}; leave it "
                 f"out, or add rewards.NAME.reward = {TASKS_OWN!r}"
             )
+        if self.task.reward == NO_REWARD and (is_read or not self.rewards):
+            raise ValueError(f"task.reward = {NO_REWARD!r}: the run has no reward; name one, or others in [rewards]")
 
     def _check_stores(self) -> None:
         for name, share, section in (
