@@ -224,9 +224,9 @@ class LocalSampler:
         `answer` is called, in the caller's thread, with every turn that has ended, whatever ended it, and once for each
         turn. While its future waits, the others go on for some tokens; then all answers are waited for, so that what is
         drawn does not depend on when they come. A conversation
-        ends when the answer is None, after `max_turns`, or where the answer leaves no room for a token in the model's
-        context; ids of such a last answer are not used, and in `between` they are missing. A turn for which there is
-        room, but not for `max_new_tokens`, may have as many tokens as there is room for.
+        ends with an answer: None, that to turn `max_turns`, or one that leaves no room for a token in the model's
+        context. Ids of such a last answer are not used, and are not in `between`. A turn for which there is room, but
+        not for `max_new_tokens`, may have as many tokens as there is room for.
 
         klimb's own decoder keeps what it has read of a conversation: a turn reads the answer alone. A conversation
         that waits keeps its place among the `max_batch`. transformers reads the whole history again, in rounds of all.
@@ -248,6 +248,7 @@ class LocalSampler:
         Raises:
             ValueError: `max_turns` < 1, what `sample` refuses in prompts, or an answer outside the vocabulary.
             FloatingPointError: the model gave logits that are no distribution.
+            Exception: whatever `answer` or its future raises.
         """
         self._check(prompts, 1, settings)
         config = self._model.config.get_text_config()
@@ -269,12 +270,14 @@ class LocalSampler:
             # Answers, and their errors, come outside of `try`: their memory is not the sampler's.
             ready = conversations.at_turn if run is None else conversations.wait_for_answers() if run.is_due else []
             over = conversations.take_over()
+            if run is not None:
+                run.release([number for number, _ in over])
+            yield from over
             ended: list[tuple[int, Completion]] | None = None
             reason, num_rows = "", conversations.num_open
             try:
                 with _plain_arithmetic():
                     run = run or self._turn_run(conversations, settings, seeds)
-                    run.release([number for number, _ in over])
                     ended = run.advance(ready)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -287,8 +290,6 @@ class LocalSampler:
                 self._halve(num_rows, reason.partition("\n")[0])
             for number, completion in ended or ():
                 conversations.end_turn(number, completion)
-            yield from over
-        yield from conversations.take_over()
 
     def _turn_run(self, conversations: Conversations, settings: SamplingSettings, seeds: Sequence[int]) -> TurnRun:
         """Return what draws the turns of the conversations from where they are."""

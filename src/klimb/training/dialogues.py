@@ -20,7 +20,13 @@ from klimb.experience.samples import POLICY_ROLE
 from klimb.policies import Policy
 from klimb.policies.stability import Stability
 from klimb.policies.tokenizer import PromptError
-from klimb.policies.turns import history_is_kept, ids_between, opened_thought, rendered_history
+from klimb.policies.turns import (
+    history_is_kept,
+    ids_between,
+    message_of_turn,
+    opened_thought,
+    rendered_history,
+)
 from klimb.samplers import Completion, ConversationSampler, Dialogue, Sampler, converse_in_rounds
 from klimb.tasks import Problem, Response, Score
 from klimb.tasks.environments import Environments, Episode, Outcome, Reply
@@ -192,7 +198,10 @@ class Dialogues:
         """
         episodes = self.environments.open(problems, seeds)
         try:
-            talks = [_Talk(self, problem, episode) for problem, episode in zip(problems, episodes, strict=True)]
+            talks = [
+                _Talk(self, problem, episode, settings.max_new_tokens)
+                for problem, episode in zip(problems, episodes, strict=True)
+            ]
             waiting = [talk for talk in talks if talk.goes_on]
             while waiting:
                 for place, dialogue in self._draw(waiting, settings, generator):
@@ -249,6 +258,7 @@ class _Talk:
     of: Dialogues
     problem: Problem
     episode: Episode
+    max_new_tokens: int
     messages: list[Message] = field(default_factory=list[Message])
     prompt_ids: tuple[int, ...] = ()
     ended: str = ""
@@ -343,7 +353,7 @@ class _Talk:
         self.prompt_ids = tuple(prompt_ids)
         self._ids, self._heard, self._next_ids = list(prompt_ids), [], None
         room = self.of.policy.max_positions
-        if room is not None and len(prompt_ids) >= room:
+        if room is not None and len(prompt_ids) + self.max_new_tokens > room:
             self.ended = "context"
 
     def _go_on(self, heard: _Heard, reply: Reply) -> tuple[int, ...] | None:
@@ -385,17 +395,15 @@ class _Talk:
         return history_is_kept(self.of.policy.tokenizer, so_far, new, self._ids, self.episode.tools)
 
     def _message_of(self, heard: _Heard, reply: Reply) -> Message:
-        if not (reply.calls and self.of.stability.writes_calls):
-            return {"role": POLICY_ROLE, "content": self._opened() + heard.text}
         calls = [
             {"type": "function", "function": {"name": call.name, "arguments": json.loads(call.arguments)}}
             for call in reply.calls
         ]
-        return {"role": POLICY_ROLE, "content": self._opened() + reply.content, "tool_calls": calls}
-
-    def _opened(self) -> str:
+        tokenizer = self.of.policy.tokenizer
         with TOKENIZING:
-            return opened_thought(self.of.policy.tokenizer, self.messages, self.episode.tools)
+            opened = opened_thought(tokenizer, self.messages, self.episode.tools)
+            text = self.of.policy.decode(heard.completion.response_ids)
+            return message_of_turn(tokenizer, text, content=reply.content, calls=calls, opened=opened)
 
 
 TOKENIZING = threading.Lock()
