@@ -69,6 +69,24 @@ def test_bisection_always_finds_one_of_15_numbers_with_4_guesses():
     assert sum(rewards) == pytest.approx(1 * 1 + 2 * 0.75 + 4 * 0.5 + 8 * 0.25)
 
 
+def test_the_middle_is_worth_more_than_anything_that_is_possible():
+    """0.433 and 0.311, as examples/guessing.toml says: each by its recursion over what is left."""
+
+    def worth(num_left, guess, choices):
+        if guess > 4 or num_left == 0:
+            return 0.0
+        total = 0.0
+        for place in choices(num_left):
+            found = (1 - (guess - 1) / 4) / num_left
+            below = place / num_left * worth(place, guess + 1, choices)
+            above = (num_left - 1 - place) / num_left * worth(num_left - 1 - place, guess + 1, choices)
+            total += (found + below + above) / len(choices(num_left))
+        return total
+
+    assert worth(15, 1, range) == pytest.approx(0.3111, abs=1e-4)
+    assert worth(15, 1, lambda num_left: [num_left // 2]) == pytest.approx(6.5 / 15)
+
+
 def test_the_question_says_nothing_about_the_number():
     """Whatever is guessed from the question alone, a hash of it too, is right for one problem in 15."""
     task = make_task("guessing", max_guesses=1)
