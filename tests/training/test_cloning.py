@@ -5,7 +5,7 @@ import torch
 
 from klimb.losses import Objective
 from klimb.training import CLONING_OBJECTIVE, CloningSettings, OptimizerSettings, clone
-from klimb.training.cloning import cloning_batch, pair_as_sample
+from klimb.training.cloning import cloning_batch, pair_as_samples
 
 PAIRS = [(({"role": "user", "content": str(number)},), "ab" * (number + 1)) for number in range(3)]
 
@@ -15,7 +15,9 @@ def gradients(policy, loss: torch.Tensor) -> list[torch.Tensor]:
 
 
 def batch_of(policy):
-    return cloning_batch([pair_as_sample(policy, pair, number=number) for number, pair in enumerate(PAIRS)])
+    return cloning_batch(
+        [sample for number, pair in enumerate(PAIRS) for sample in pair_as_samples(policy, pair, number=number)]
+    )
 
 
 @pytest.mark.parametrize("estimator", ["differentiable", "reinforce"])
@@ -44,14 +46,14 @@ def test_the_cloning_loss_is_the_mean_negative_log_likelihood(tiny_policy):
 
 
 def test_a_pair_ends_with_the_end_token_and_invents_no_log_mu(tiny_policy):
-    sample = pair_as_sample(tiny_policy, PAIRS[0], number=0)
+    (sample,) = pair_as_samples(tiny_policy, PAIRS[0], number=0)
     assert tiny_policy.decode(sample.response_ids) == "ab"
     assert sample.response_ids[-1] == tiny_policy.end_ids[0]
     assert (sample.log_mu, sample.log_mu_provenance, sample.source) == (None, "absent", "log")
 
 
 def test_text_that_looks_like_an_end_token_is_text(tiny_policy):
-    sample = pair_as_sample(tiny_policy, (PAIRS[0][0], "a<|im_end|>b"), number=0)
+    (sample,) = pair_as_samples(tiny_policy, (PAIRS[0][0], "a<|im_end|>b"), number=0)
     assert not set(sample.response_ids[:-1]) & set(tiny_policy.end_ids)
     assert len(sample.response_ids) == len("a<|im_end|>b") + 1
 

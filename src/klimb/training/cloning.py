@@ -12,6 +12,7 @@ import torch
 from klimb.experience import Batch, Message, Sample, collate
 from klimb.losses import Objective
 from klimb.policies import Policy, why_no_room
+from klimb.training.demonstrations import Demonstration, demonstration_as_samples, why_not_shown
 from klimb.training.optimizers import (
     Optimizer,
 )
@@ -31,8 +32,13 @@ METRICS = ("loss", "grad_norm", "learning_rate", "entropy")
 """What means something without a behaviour policy; ratios to a μ that stands for nothing do not."""
 
 
-Pair = tuple[Sequence[Message], str]
-"""What was asked, and the response to imitate."""
+Pair = tuple[Sequence[Message], str] | Demonstration
+"""What was asked, and the response to imitate; or a conversation of several turns."""
+
+
+def prompt_of(pair: Pair) -> Sequence[Message]:
+    """Return what was asked."""
+    return pair.prompt if isinstance(pair, Demonstration) else pair[0]
 
 
 def clone(
@@ -63,8 +69,8 @@ def clone(
     """
     if not pairs:
         raise ValueError("clone: no pairs to imitate; check the file they come from")
-    samples = [pair_as_sample(policy, pair, number=number) for number, pair in enumerate(pairs)]
-    steps = Optimizer(policy.trainable(), settings.optimizer(optimizer or OptimizerSettings(), num_pairs=len(pairs)))
+    samples = [sample for number, pair in enumerate(pairs) for sample in pair_as_samples(policy, pair, number=number)]
+    steps = Optimizer(policy.trainable(), settings.optimizer(optimizer or OptimizerSettings(), num_pairs=len(samples)))
     generator = open_stream(seed, "cloning")
     for epoch in range(settings.num_epochs):
         order = torch.randperm(len(samples), generator=generator).tolist()
@@ -79,15 +85,17 @@ def clone(
                 on_step(known | {"step": float(steps.num_steps), "epoch": float(epoch)})
 
 
-def pair_as_sample(policy: Policy, pair: Pair, *, number: int) -> Sample:
-    """Return the pair as a sample of an unknown behaviour policy: the response and its end token."""
-    messages, response = pair
-    if not response:
+def pair_as_samples(policy: Policy, pair: Pair, *, number: int) -> list[Sample]:
+    """Return the pair as samples of an unknown behaviour policy: the response and its end token, or each turn's."""
+    if not isinstance(pair, Demonstration) and not pair[1]:
         raise ValueError(f"clone: the response of pair {number} is empty; there is nothing to imitate")
     reason = why_not_cloned(policy, pair)
     if reason:
         raise ValueError(f"clone: pair {number}: {reason}")
-    return Sample(
+    if isinstance(pair, Demonstration):
+        return demonstration_as_samples(policy, pair, name=f"pair-{number:06d}")
+    messages, response = pair
+    sample = Sample(
         sample_id=f"pair-{number:06d}",
         group_id=f"pair-{number:06d}",
         prompt=tuple(messages),
@@ -97,10 +105,13 @@ def pair_as_sample(policy: Policy, pair: Pair, *, number: int) -> Sample:
         finish_reason="stop",
         source="log",
     )
+    return [sample]
 
 
 def why_not_cloned(policy: Policy, pair: Pair) -> str:
     """Return why the policy cannot imitate the pair: too long, or a prompt that is refused; empty where it can."""
+    if isinstance(pair, Demonstration):
+        return why_not_shown(policy, pair)
     messages, response = pair
     return why_no_room(policy, messages, max_new_tokens=len(_response_ids(policy, response)))
 

@@ -10,9 +10,10 @@ from klimb.tasks import chat
 from klimb.tasks.arithmetic import ArithmeticSettings
 from klimb.tasks.catalogue import TaskSettings
 from klimb.tasks.conversations import has_system
-from klimb.tasks.file import read_rows
+from klimb.tasks.file import Row, read_rows
 from klimb.tasks.protocol import QUESTION_SLOT
 from klimb.training.cloning import Pair
+from klimb.training.demonstrations import read_demonstration
 from klimb.ui.text import printable
 from klimb.workbench.config import CloningConfig
 
@@ -44,7 +45,8 @@ def read_placed_pairs(
 ) -> list[tuple[str, Pair]]:
     """Return the pairs to imitate with their place in the file, asked as the run asks unless the section says not to.
 
-    The question stands in the task's template, behind the messages that all prompts of the run begin with, such as a
+    Rows without that column that have `messages` are whole conversations, which stay as they are. Else the question
+    stands in the task's template, behind the messages that all prompts of the run begin with, such as a
     system message. Questions that all have the template's words already stay as they are.
 
     Args:
@@ -55,7 +57,10 @@ def read_placed_pairs(
     Raises:
         ConfigError: a row has no text in one of the two columns.
     """
-    places, questions, responses = _columns(section)
+    rows = read_rows(Path(section.path))
+    if all(section.prompt not in row.values and "messages" in row.values for row in rows):
+        return [(row.place, read_demonstration(row.values, row.place)) for row in rows]
+    places, questions, responses = _columns(section, rows)
     template = section.template
     if template == AS_THE_TASK:
         template = QUESTION_SLOT if task is None else template_of(task, questions)
@@ -68,8 +73,7 @@ def read_placed_pairs(
     ]
 
 
-def _columns(section: CloningConfig) -> tuple[list[str], list[str], list[str]]:
-    rows = read_rows(Path(section.path))
+def _columns(section: CloningConfig, rows: Sequence[Row]) -> tuple[list[str], list[str], list[str]]:
     for row in rows:
         for column in (section.prompt, section.response):
             if not isinstance(row.values.get(column), str):

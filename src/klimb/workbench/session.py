@@ -28,7 +28,7 @@ from klimb.training import (
     OptimizerSettings,
 )
 from klimb.training.callbacks import load_callback
-from klimb.training.cloning import Pair, why_not_cloned
+from klimb.training.cloning import Pair, prompt_of, why_not_cloned
 from klimb.training.dialogues import Dialogues
 from klimb.training.guard.detection import detections
 from klimb.training.guard.settings import EVERYDAY, NUM_EVERYDAY
@@ -266,7 +266,7 @@ class Session:
         is_known = config.sources.share("rollout") == 1 and not is_own(config.task.kind)
         sources = {
             "training": prompts_of_training(config, self.task, self.logs),
-            "the warm-up": [messages for messages, _ in self.pairs or ()],
+            "the warm-up": [tuple(prompt_of(pair)) for pair in self.pairs or ()],
             "the evaluations": [problem.messages for problem in self.held_out] if self.is_evaluated else [],
         }
         return find_differences(sources, template=template_of(config.task, ()) if is_known else None)

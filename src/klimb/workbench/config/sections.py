@@ -52,7 +52,8 @@ class CloningConfig(CloningSettings):
     """A warm-up by behaviour cloning before the first collection."""
 
     path: PathText
-    """JSONL, Parquet or CSV file with one example per row."""
+    """JSONL, Parquet or CSV file with one example per row: a prompt and a response, or `messages`, a conversation whose
+    assistant's turns are imitated, with the `tools` that it is offered."""
     prompt: ShortText = "prompt"
     """Column that holds what is asked."""
     response: ShortText = "response"
