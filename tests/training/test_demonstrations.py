@@ -73,7 +73,9 @@ def test_what_others_said_is_not_imitated(policy):
 
 
 def test_a_template_that_rewrites_what_was_said_makes_a_sample_of_each_turn(policy):
-    rewriting = TEMPLATE.read_text().replace("(message['content'] or '')", "(message['content'] if loop.last else '-')")
+    rewriting = TEMPLATE.read_text().replace(
+        "(message['content'] or '')", "(message['content'] if loop.last or message['role'] != 'assistant' else '-')"
+    )
     assert rewriting != TEMPLATE.read_text()
     policy.tokenizer.chat_template = rewriting
     messages = [
