@@ -7,6 +7,7 @@ import pytest
 from klimb.experience import Sample, ToolCall, Turn
 from klimb.findings.conversation_metrics import measure_conversations
 from klimb.findings.conversations import count_calls, group_episodes, is_cut
+from klimb.findings.metrics.of_conversations import CONVERSATIONS
 from klimb.training.rollouts import FilteredGroup, measure_rollouts
 
 SINGLE = Sample(
@@ -159,6 +160,21 @@ def test_reward_that_follows_the_number_of_turns_shows_within_groups_and_correct
     assert metrics["reward_turns_correlation"] == pytest.approx(1.0)
     assert metrics["correct_turns_correlation"] == pytest.approx(0.0)
     assert metrics["reward_drawn_correlation"] == pytest.approx(1.0)
+
+
+def test_every_metric_of_conversations_has_a_row_and_every_row_is_measured():
+    turns = (said(1, calls=1), told(1), said(1), told(1), said(1))
+    samples = [
+        talk(
+            *turns[: 1 + 2 * number],
+            number=number,
+            reward=float(number),
+            tools="[]",
+            metadata={"ended": "over", "correct": "yes" if number else "no"},
+        )
+        for number in range(3)
+    ]
+    assert set(measure_conversations(samples)) == {metric.name for metric in CONVERSATIONS}
 
 
 def test_equal_rewards_or_equal_lengths_have_no_correlation():
