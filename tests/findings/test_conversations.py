@@ -125,6 +125,20 @@ def test_turns_that_are_samples_of_their_own_are_one_conversation():
     assert metrics["turn_limit_fraction"] == 0
 
 
+def test_a_conversation_that_ended_before_a_word_has_no_turn():
+    nothing = talk(number=1, turns=(), response="", response_ids=(), tools="[]", reward=None)
+    metrics = measure_conversations([nothing])
+    assert metrics["num_turns_mean"] == 0 and "truncated_turns_fraction" not in metrics
+
+
+def test_rollouts_count_a_conversation_of_several_samples_once():
+    parts = [talk(said(2), number=number, episode="e", reward=0.0) for number in range(3)]
+    group = FilteredGroup((SINGLE, *parts), (SINGLE,), (SINGLE,))
+    metrics = measure_rollouts([group])
+    assert (metrics["num_samples"], metrics["reward_mean"], metrics["length_max"]) == (2, 0.5, 6)
+    assert metrics["num_tokens_sampled"] == 9
+
+
 def test_without_a_call_no_share_of_calls_fails():
     metrics = measure_conversations([talk(said(), tools="[]")])
     assert "failed_calls_fraction" not in metrics and "unread_calls_fraction" not in metrics

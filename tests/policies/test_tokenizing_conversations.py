@@ -63,9 +63,16 @@ def test_a_conversation_without_token_ids_is_refused_rather_than_read_as_one_ans
         with_token_ids(tiny_policy, bare)
 
 
-def test_a_prompt_with_tools_and_no_ids_is_refused_rather_than_rendered_without_them(tiny_policy):
-    with pytest.raises(UnusableSample, match="offers tools and has no token ids"):
-        with_token_ids(tiny_policy, replace(talk(tiny_policy), prompt_ids=()))
+def test_a_prompt_without_ids_is_rendered_with_its_tools(tiny_policy):
+    tiny_policy.tokenizer.chat_template = "{{ tools[0]['function']['name'] }}: {{ messages[0]['content'] }}"
+    rendered = with_token_ids(tiny_policy, replace(talk(tiny_policy), prompt_ids=())).prompt_ids
+    assert tiny_policy.decode(rendered) == "look: look it up"
+
+
+@pytest.mark.parametrize("tools", ["{", '{"a": 1}'])
+def test_tools_that_nobody_can_read_are_refused(tiny_policy, tools: str):
+    with pytest.raises(UnusableSample, match="its tools are"):
+        with_token_ids(tiny_policy, replace(talk(tiny_policy), prompt_ids=(), tools=tools))
 
 
 def test_the_room_of_the_model_is_for_all_tokens(tiny_policy):

@@ -13,6 +13,7 @@ from klimb.findings.conversations import (
     group_episodes,
     has_environment_error,
     is_conversation,
+    turns_drawn,
 )
 from klimb.findings.statistics.correlations import pearson, ranks
 
@@ -23,7 +24,7 @@ def measure_conversations(samples: Sequence[Sample]) -> dict[str, float]:
     if not talks:
         return {}
     episodes = group_episodes(talks)
-    turns = [turn for sample in talks for turn in sample.conversation if turn.is_drawn]
+    turns = [turn for sample in talks for turn in turns_drawn(sample)]
     num_tokens, num_drawn = sum(len(sample.response_ids) for sample in talks), sum(map(_num_drawn, talks))
     calls = [count_calls(sample) for sample in talks]
     num_calls = sum(each.num_made for each in calls)
@@ -31,10 +32,11 @@ def measure_conversations(samples: Sequence[Sample]) -> dict[str, float]:
         "num_turns_mean": len(turns) / len(episodes),
         "calls_mean": num_calls / len(episodes),
         "num_context_tokens": float(num_tokens - num_drawn),
-        "truncated_turns_fraction": statistics.fmean(turn.finish_reason == "length" for turn in turns),
         "num_environment_errors": float(sum(any(map(has_environment_error, members)) for members in episodes)),
         "split_fraction": statistics.fmean(bool(members[0].episode) for members in episodes),
     }
+    if turns:
+        metrics["truncated_turns_fraction"] = statistics.fmean(turn.finish_reason == "length" for turn in turns)
     if num_tokens:
         metrics["drawn_fraction"] = num_drawn / num_tokens
     if num_calls:
@@ -47,7 +49,7 @@ def measure_conversations(samples: Sequence[Sample]) -> dict[str, float]:
 
 def _measure_calls_read(talks: Sequence[Sample]) -> dict[str, float]:
     """Return the share of calls that could not be read, and of conversations with tools that used none."""
-    turns = [turn for sample in talks for turn in sample.conversation if turn.is_drawn]
+    turns = [turn for sample in talks for turn in turns_drawn(sample)]
     num_unread, num_read = sum(bool(turn.error) for turn in turns), sum(len(turn.calls) for turn in turns)
     metrics: dict[str, float] = {}
     if num_unread + num_read:
@@ -87,7 +89,7 @@ Members = Sequence[Sample]
 
 
 def _count_turns(members: Members) -> float:
-    return float(sum(turn.is_drawn for sample in members for turn in sample.conversation))
+    return float(sum(len(turns_drawn(sample)) for sample in members))
 
 
 def _count_drawn(members: Members) -> float:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from klimb.experience.samples import Sample
+from klimb.experience.samples import Sample, Turn
+from klimb.experience.turn_rewards import number_conversations
 
 ENDED = "ended"
 """Key of a sample's metadata: why its conversation ended; `over` when it ended by itself."""
@@ -54,12 +55,18 @@ def count_calls(sample: Sample) -> Calls:
     return Calls(num_made=made, num_failed=failed)
 
 
+def turns_drawn(sample: Sample) -> list[Turn]:
+    """Return the policy's turns; none of a conversation that ended before it could say anything."""
+    if not sample.turns and not sample.response_ids and not sample.response:
+        return []
+    return [turn for turn in sample.conversation if turn.is_drawn]
+
+
 def group_episodes(samples: Sequence[Sample]) -> list[tuple[Sample, ...]]:
     """Return the samples of each conversation together: one, or its turns where the template rewrites history."""
-    found: dict[tuple[str, str], list[Sample]] = {}
-    for sample in samples:
-        key = ("episode", sample.episode) if sample.episode else ("sample", sample.sample_id)
-        found.setdefault(key, []).append(sample)
+    found: dict[int, list[Sample]] = {}
+    for number, sample in zip(number_conversations(samples), samples, strict=True):
+        found.setdefault(number, []).append(sample)
     return [tuple(members) for members in found.values()]
 
 

@@ -6,8 +6,10 @@ Ids that are not exactly the text would make every log-probability that of anoth
 does not fit is refused, and nothing is repaired.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -122,19 +124,42 @@ def with_token_ids(policy: Policy, sample: Sample) -> Sample:
 
 
 def _render(policy: Policy, sample: Sample) -> tuple[int, ...]:
-    if sample.tools:
-        raise UnusableSample(
-            f"sample {sample.sample_id}: its prompt offers tools and has no token ids, and how they were written into "
-            "it is not known; log the prompt's token ids",
-            reason="a prompt that offers tools has no token ids",
-        )
     try:
-        ids = tuple(policy.render(sample.prompt))
+        ids = render_prompt(policy, sample)
     except PromptError as error:
         message = f"sample {sample.sample_id}: {error}"
         raise UnusableSample(message, reason="the prompt cannot be rendered") from error
     _check_ids(policy, sample, ids, "prompt_ids")
     return ids
+
+
+def _tools_of(sample: Sample) -> list[Mapping[str, Any]]:
+    """Return the schemas of the tools that its prompt offers."""
+    if not sample.tools:
+        return []
+    try:
+        tools = json.loads(sample.tools)
+    except (ValueError, RecursionError) as error:
+        raise UnusableSample(
+            f"sample {sample.sample_id}: its tools are no JSON list of schemas ({error}), so its prompt cannot be "
+            "rendered",
+            reason="the prompt cannot be rendered",
+        ) from error
+    if not isinstance(tools, list):
+        raise UnusableSample(
+            f"sample {sample.sample_id}: its tools are {type(tools).__name__}, expected a JSON list of schemas",
+            reason="the prompt cannot be rendered",
+        )
+    return tools
+
+
+def render_prompt(policy: Policy, sample: Sample) -> tuple[int, ...]:
+    """Return the ids of a sample's prompt under the policy's chat template, with the tools that it offers.
+
+    Raises:
+        ValueError: it cannot be rendered.
+    """
+    return tuple(policy.render(sample.prompt, _tools_of(sample)))
 
 
 def ids_of_tokens(policy_or_tokenizer: Policy | PreTrainedTokenizerBase, tokens: Sequence[bytes]) -> tuple[int, ...]:

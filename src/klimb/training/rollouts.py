@@ -20,6 +20,7 @@ from klimb.declarations import narrow
 from klimb.experience import NEEDS_BATCH, NEEDS_GROUPS, Sample, SamplingSettings, compute_advantages
 from klimb.experience.turn_rewards import number_conversations, one_of_each, turn_advantages
 from klimb.findings.conversation_metrics import measure_conversations
+from klimb.findings.conversations import group_episodes
 from klimb.policies import Policy
 from klimb.samplers import Completion, Sampler, StreamingSampler
 from klimb.tasks import Problem, Response, Score
@@ -458,10 +459,15 @@ def has_zero_variance(group: Sequence[Sample], rewards: Rewards = NO_REWARDS) ->
 
 
 def measure_rollouts(groups: Sequence[FilteredGroup]) -> dict[str, float]:
-    """Means over all responses drawn, those that are not trained on included."""
-    samples = [sample for group in groups for sample in group.samples]
+    """Means over all responses drawn, those that are not trained on included.
+
+    A conversation whose turns are samples of their own is one response: the last of them says how it came out.
+    """
+    drawn = [sample for group in groups for sample in group.samples]
+    episodes = group_episodes(drawn)
+    samples = [members[-1] for members in episodes]
     rewards = [sample.reward for sample in samples if sample.reward is not None]
-    lengths = [sample.num_drawn for sample in samples]
+    lengths = [sum(sample.num_drawn for sample in members) for members in episodes]
     num_used = sum(bool(group.used) for group in groups)
     alone = {f"no: {why}" for why in (ALONE_IN_GROUP, ALONE_IN_BATCH)}
     uncompared = [each for each in samples if each.reward is not None and each.metadata.get("used") in alone]
@@ -482,7 +488,7 @@ def measure_rollouts(groups: Sequence[FilteredGroup]) -> dict[str, float]:
     verdicts = find_verdicts(samples)
     if set(verdicts) - {None}:
         metrics["accuracy"] = statistics.fmean(verdict == "yes" for verdict in verdicts)
-    return metrics | _part_means(samples) | measure_values(samples) | measure_conversations(samples)
+    return metrics | _part_means(samples) | measure_values(samples) | measure_conversations(drawn)
 
 
 def find_verdicts(samples: Iterable[Sample]) -> list[str | None]:

@@ -15,7 +15,7 @@ from klimb.errors import ConfigError
 from klimb.experience import Sample, SamplingSettings
 from klimb.experience.store import Store
 from klimb.policies import Policy
-from klimb.policies.tokenizing import UnusableSample, fit_sample
+from klimb.policies.tokenizing import UnusableSample, fit_sample, render_prompt
 from klimb.samplers import LocalSampler
 from klimb.training import score_samples
 
@@ -258,23 +258,10 @@ def _prompts(policy: Policy, samples: Sequence[Sample], *, most: int, seed: int)
         if len(ready) == most:
             break
         try:
-            ready.append(_bare(sample, _prompt_ids(policy, sample)))
+            ready.append(_bare(sample, render_prompt(policy, sample)))
         except ValueError as error:
             unrendered.append(f"sample {sample.sample_id}: {error}")
     return ready, unrendered
-
-
-def _prompt_ids(policy: Policy, sample: Sample) -> tuple[int, ...]:
-    """Return the prompt's ids under the policy's template; one that offers tools is taken as it was recorded.
-
-    Raises:
-        ValueError: it cannot be rendered.
-    """
-    if not sample.tools:
-        return policy.render(sample.prompt)
-    if not sample.prompt_ids or sample.tokenizer not in ("", policy.fingerprint):
-        raise ValueError("its prompt offers tools and has no token ids of this model")
-    return sample.prompt_ids
 
 
 def _bare(sample: Sample, prompt_ids: tuple[int, ...]) -> Sample:

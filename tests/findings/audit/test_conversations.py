@@ -67,7 +67,9 @@ def test_conversations_in_order_are_good_and_their_faults_are_found():
     assert finding(block, "token ids decode to the text").number == 1
     ended = finding(block, "finished responses have their end token")
     assert ended.number == 1 and "2 turns" in ended.evidence
-    other = replace(talk(), response="ab\n\ncdx")
+    marked = replace(talk(), response="ab<x>\n\ncde", turns=(replace(TURNS[0], text="ab<x>"), *TURNS[1:]))
+    assert finding(check_alignment([marked], None, decode, THRESHOLDS).block, "token ids decode to the text").number
+    other = replace(talk(), response="ab\n\ncdx", turns=(*TURNS[:2], replace(TURNS[2], text="cdx")))
     assert finding(check_alignment([other], None, decode, THRESHOLDS).block, "token ids decode to the text").number == 0
 
 

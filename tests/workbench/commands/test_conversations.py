@@ -77,8 +77,8 @@ def test_an_audit_scores_drawn_tokens_and_asks_again_with_the_recorded_prompt(ti
     fresh = draw_fresh(tiny_policy, samples, num_answers=6, seed=0)
     assert {each.prompt_ids for each in fresh.samples} <= {each.prompt_ids for each in samples}
     assert all(each.sampling.max_new_tokens == len("it is 11") + 1 for each in fresh.samples)
-    others = [replace(each, prompt_ids=()) for each in samples]
-    assert "offers tools and has no token ids" in " ".join(draw_fresh(tiny_policy, others, num_answers=6, seed=0).notes)
+    others = [replace(each, tools="{") for each in samples]
+    assert "its tools are no JSON" in " ".join(draw_fresh(tiny_policy, others, num_answers=6, seed=0).notes)
 
 
 def test_a_run_that_follows_has_room_for_the_longest_turn(samples):

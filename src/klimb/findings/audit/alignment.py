@@ -239,9 +239,19 @@ def _round_trip(
 
 
 def _decodes_to_text(sample: Sample, decode: Decode) -> bool:
-    """Tell whether the policy's turns decode to the response, which has an empty line between them."""
-    texts = [decode(ids) for _, ids in sample.drawn_turns]
-    return sample.response in ("\n\n".join(texts), "\n\n".join(filter(None, texts)))
+    """Tell whether the ids decode to the response; of several turns each, whose text may have control tokens too."""
+    if not sample.turns:
+        return decode(sample.response_ids) == sample.response
+    texts = [turn.text for turn, _ in sample.drawn_turns]
+    return sample.response == "\n\n".join(texts) and all(
+        _is_within(decode(ids), turn.text) for turn, ids in sample.drawn_turns
+    )
+
+
+def _is_within(part: str, text: str) -> bool:
+    """Return whether the characters of `part` are in `text` in their order."""
+    left = iter(text)
+    return all(character in left for character in part)
 
 
 def _without_token(samples: Sequence[Sample], has_token: HasToken | None) -> str:
