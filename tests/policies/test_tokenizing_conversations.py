@@ -64,7 +64,9 @@ def test_a_conversation_without_token_ids_is_refused_rather_than_read_as_one_ans
 
 
 def test_a_prompt_without_ids_is_rendered_with_its_tools(tiny_policy):
-    tiny_policy.tokenizer.chat_template = "{{ tools[0]['function']['name'] }}: {{ messages[0]['content'] }}"
+    tiny_policy.tokenizer.chat_template = (
+        "{% for tool in tools or [] %}{{ tool['function']['name'] }}: {% endfor %}{{ messages[0]['content'] }}"
+    )
     rendered = with_token_ids(tiny_policy, replace(talk(tiny_policy), prompt_ids=())).prompt_ids
     assert tiny_policy.decode(rendered) == "look: look it up"
 
