@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -138,6 +138,7 @@ class Conversation:
         ]
 
 
+@runtime_checkable
 class ConversationScorer(Protocol):
     """What is needed of a scorer here."""
 
