@@ -7,11 +7,16 @@ from klimb.experience.samples import Sample, Turn
 from klimb.experience.turn_rewards import number_conversations
 
 ENDED = "ended"
-"""Key of a sample's metadata: why its conversation ended; `over` when it ended by itself."""
+"""Key of a sample's metadata: what ended its conversation.
+
+`over`: the policy or the environment. `max_new_tokens`: a turn was cut. `max_turns`, `max_tokens`, `sample_seconds`:
+the limits of `[environment]`. `context`: the model has no more positions. `template`: it refuses what came in. `error`:
+the environment is lost.
+"""
 
 
 ENVIRONMENT_ERROR = "environment_error"
-"""Key of a sample's metadata: why its environment died, so that there is no reward."""
+"""Key of a sample's metadata: why its environment is lost, so that there is no reward."""
 
 
 LIMITS = ("max_turns", "max_tokens", "context", "sample_seconds")

@@ -17,6 +17,7 @@ import torch
 
 from klimb.experience import Message, Sample, SamplingSettings, Turn
 from klimb.experience.samples import POLICY_ROLE
+from klimb.findings.conversations import ENDED, ENVIRONMENT_ERROR
 from klimb.policies import Policy
 from klimb.policies.stability import Stability
 from klimb.policies.tokenizer import PromptError
@@ -30,19 +31,6 @@ from klimb.policies.turns import (
 from klimb.samplers import Completion, ConversationSampler, Dialogue, Sampler, converse_in_rounds
 from klimb.tasks import Problem, Response, Score
 from klimb.tasks.environments import Environments, Episode, Outcome, Reply
-
-ENDED = "ended"
-"""Key of a sample's metadata: what ended its conversation.
-
-`over`: the policy or the environment. `max_new_tokens`: a turn was cut. `max_turns`, `max_tokens`, `sample_seconds`:
-the limits of `[environment]`. `context`: the model has no more positions. `template`: it refuses what came in. `error`:
-the environment is lost.
-"""
-
-
-ENVIRONMENT_ERROR = "environment_error"
-"""Key of a sample's metadata: why its environment is lost."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
