@@ -32,6 +32,7 @@ from klimb.samplers import Completion, ConversationSampler, Dialogue, Sampler, c
 from klimb.tasks import Problem, Response, Score
 from klimb.tasks.environments import Environments, Episode, Outcome, Reply
 
+
 @dataclass(frozen=True, kw_only=True)
 class Segment:
     """A prompt, and what was drawn and put in behind it without the history being rewritten."""
