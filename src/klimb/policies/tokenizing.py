@@ -41,14 +41,18 @@ class TokenMismatch(UnusableSample):
     reason = "text and token ids are not of this model's tokenizer"
 
 
-def why_no_room(policy: Policy, messages: Sequence[Message], *, max_new_tokens: int) -> str:
+def why_no_room(
+    policy: Policy, messages: Sequence[Message], *, max_new_tokens: int, tools: Sequence[Mapping[str, Any]] = ()
+) -> str:
     """Return why the policy cannot answer these messages with so many tokens; empty where it can.
+
+    The prompt tells of `tools`, given as their schemas.
 
     Raises:
         ValueError: the tokenizer has no chat template, so that no message can become a prompt.
     """
     try:
-        ids = policy.render(messages)
+        ids = policy.render(messages, tools)
     except PromptError as error:
         return str(error)
     place = find_foreign(ids, policy.num_vocab)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from klimb.tasks.arithmetic import ArithmeticSettings, arithmetic
     from klimb.tasks.catalogue import TASKS, OwnTask, TaskSettings, make_task
     from klimb.tasks.demonstrations import DEMONSTRATIONS, write_demonstrations
+    from klimb.tasks.environment_problems import EnvironmentProblemSettings
     from klimb.tasks.environment_reward import EnvironmentReward, with_environment_reward
     from klimb.tasks.file import FileSettings, from_file
     from klimb.tasks.games import CalculatorSettings, GuessingSettings, SqlSettings
@@ -37,6 +38,7 @@ __all__ = [
     "VERIFIERS",
     "ArithmeticSettings",
     "CalculatorSettings",
+    "EnvironmentProblemSettings",
     "EnvironmentReward",
     "FileSettings",
     "FormatReward",

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 from klimb.declarations import OWN_KIND, Fraction, OwnName, Parameters, Seed, configurable
 from klimb.own_parts import is_object, is_own, load_function, load_part
 from klimb.tasks.arithmetic import ArithmeticSettings
+from klimb.tasks.environment_problems import EnvironmentProblemSettings
 from klimb.tasks.file import FileSettings
 from klimb.tasks.games.calculator import CalculatorSettings
 from klimb.tasks.games.guessing import GuessingSettings
@@ -25,7 +26,6 @@ from klimb.tasks.protocol import (
     Task,
     did_you_mean,
     environment_of,
-    without_score,
 )
 from klimb.tasks.python_rewards import TASKS_OWN, RewardOrTask, as_written, with_reward
 from klimb.tasks.reasoning_gym import ReasoningGymSettings
@@ -69,6 +69,7 @@ TASKS: Mapping[str, type[TaskSettings]] = {
         CalculatorSettings,
         GuessingSettings,
         SqlSettings,
+        EnvironmentProblemSettings,
     )
 }
 """Every task by its kind. A run file's `[task]` takes each of them, and one of the user's own."""
@@ -105,8 +106,6 @@ class OwnTask:
             task = self._check_task(self._as_problem_set(part))
         else:
             task = self._check_task(self._call(self._load()))
-        if task.score is without_score and self.reward == TASKS_OWN:
-            raise ValueError(f"task.kind = {self.kind!r}: the task has no score of its own; give a reward, task.reward")
         # A function of the program that is running is no other process's to import.
         return with_reward(scored_where_it_can(task) if is_object(self.kind) else task, self.reward)
 
@@ -166,7 +165,7 @@ def make_task(kind: str, **settings: Any) -> ProblemSet:
     """Return a task by kind and settings.
 
     Args:
-        kind: `arithmetic`, `reasoning-gym:DATASET`, `file:PATH`, `calculator`, `guessing`, `sql` or
+        kind: `arithmetic`, `reasoning-gym:DATASET`, `file:PATH`, `calculator`, `guessing`, `sql`, `environment` or
             `python:module.function`; what follows the colon of the first ones may also be given as the setting
             `dataset` or `path`.
         settings: of the task, by name.

@@ -5,7 +5,6 @@ what came in. Where the template would render that history otherwise (it drops e
 begins a sample of its own, with the history as the template renders it as its prompt.
 """
 
-import hashlib
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -147,11 +146,6 @@ def score_conversations(
         scores[place] if place in scores else Score(reward=None, reason=each.why_unscored)
         for place, each in enumerate(held)
     ]
-
-
-def seed_of(name: str) -> int:
-    """Return the seed of what a name stands for: 32 bits of its SHA-256."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
 
 
 @dataclass(frozen=True, kw_only=True)

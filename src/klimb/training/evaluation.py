@@ -23,7 +23,8 @@ from klimb.findings.evaluations import (
 from klimb.policies import Policy
 from klimb.samplers import Sampler
 from klimb.tasks import Problem, Response, Score
-from klimb.training.dialogues import Dialogues, score_conversations, seed_of
+from klimb.tasks.environment_problems import ENVIRONMENT_SEED, seed_for
+from klimb.training.dialogues import Dialogues, score_conversations
 from klimb.training.rollouts import ResponseScorer
 from klimb.training.run_folder import read_evaluations
 
@@ -65,15 +66,18 @@ def evaluate(
         raise ValueError("evaluate: no problems; the task has an empty held-out part")
     drawn = 1 if settings.temperature == 0 else num_samples
     asked = [problem for problem in problems for _ in range(drawn)]
+    questions = [problem.messages[-1]["content"] for problem in problems]
     if dialogues is None:
         responses = _draw(policy, sampler, problems, num_samples=drawn, settings=settings, generator=generator)
         scores = scorer.score_many(asked, responses)
     else:
-        seeds = [seed_of(f"{problem.problem_id}-{index}") for problem in problems for index in range(drawn)]
+        seeds = [seed_for(problem, f"{problem.problem_id}-{index}") for problem in problems for index in range(drawn)]
         held = dialogues.hold(asked, seeds=seeds, settings=settings, generator=generator)
         responses = [each.response for each in held]
+        # With what the environment opened with, in the first of a problem's conversations.
+        questions = [each.prompt[-1]["content"] for each in held[::drawn]]
         scores = score_conversations(scorer, asked, held)
-    evaluation = summarise_scores(problems, responses, scores, when=when, progress=progress)
+    evaluation = summarise_scores(problems, responses, scores, questions=questions, when=when, progress=progress)
     return replace(evaluation, temperature=settings.temperature, seconds=time.monotonic() - started)
 
 
@@ -105,10 +109,13 @@ def summarise_scores(
     responses: Sequence[Response],
     scores: Sequence[Score],
     *,
+    questions: Sequence[str] = (),
     when: When = "during",
     progress: Progress = START,
 ) -> EvaluationRecord:
     """Return the evaluation of scored responses, those of one problem standing together.
+
+    `questions` are what each problem asked, where that is more than its own words.
 
     It is an accuracy where every scored response has a verdict, else its values are rewards throughout: a mean over
     verdicts of some and rewards of others would be neither.
@@ -128,7 +135,7 @@ def summarise_scores(
         results.append(
             ProblemRecord(
                 problem_id=problem.problem_id,
-                question=problem.messages[-1]["content"],
+                question=questions[number] if questions else problem.messages[-1]["content"],
                 values=values,
                 answers=answers,
                 prompt_id=_prompt_id(problem),
@@ -158,7 +165,10 @@ def summarise_scores(
 
 def _prompt_id(problem: Problem) -> str:
     """Return the same for problems that ask the same: they are one unit of evidence."""
-    return hashlib.sha256(json.dumps(problem.messages, sort_keys=True).encode()).hexdigest()[:16]
+    asked: list[object] = [*problem.messages]
+    if ENVIRONMENT_SEED in problem.metadata:  # which an environment makes another question of
+        asked.append(problem.metadata[ENVIRONMENT_SEED])
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _says_what_is_right(scored: Sequence[Score]) -> bool:

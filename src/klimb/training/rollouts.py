@@ -24,7 +24,8 @@ from klimb.findings.conversations import group_episodes
 from klimb.policies import Policy
 from klimb.samplers import Completion, Sampler, StreamingSampler
 from klimb.tasks import Problem, Response, Score
-from klimb.training.dialogues import Dialogues, score_conversations, seed_of
+from klimb.tasks.environment_problems import seed_for
+from klimb.training.dialogues import Dialogues, score_conversations
 from klimb.training.prompts import PromptStream
 from klimb.training.settings import AdvantageSettings, RolloutSettings
 from klimb.training.several_rewards import (
@@ -182,6 +183,7 @@ def _converse_and_score(
     """Hold and score conversations; arguments are those of `sample_and_score`.
 
     The environments of a group have one seed: their conversations are compared, and differ by what the policy says.
+    It is the problem's own where that is what the problem consists of, and else another one in each group.
     """
     started = time.monotonic()
     templates = [
@@ -189,7 +191,11 @@ def _converse_and_score(
         for number, problem in enumerate(problems)
     ]
     asked = [problem for problem in problems for _ in range(num_samples)]
-    seeds = [seed_of(template.group_id) for template in templates for _ in range(num_samples)]
+    seeds = [
+        seed_for(problem, template.group_id)
+        for problem, template in zip(problems, templates, strict=True)
+        for _ in range(num_samples)
+    ]
     held = dialogues.hold(asked, seeds=seeds, settings=sampling, generator=generator)
     sampled = time.monotonic()
     scores = score_conversations(actors.scorer, asked, held)

@@ -6,7 +6,7 @@ run leaves out the same.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,13 +63,21 @@ class Unusable:
         }
 
 
-def find_unusable(policy: Policy, problems: Sequence[Problem], *, max_new_tokens: int) -> dict[str, str]:
+def find_unusable(
+    policy: Policy, problems: Sequence[Problem], *, max_new_tokens: int, tools: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, str]:
     """Return problem_id -> why the policy cannot be asked it, in the order of the problems.
+
+    `tools` are schemas of those that the prompt tells of. What an environment opens with is not known yet: a
+    conversation that has no room left for it ends where it begins.
 
     Raises:
         ValueError: the tokenizer has no chat template.
     """
-    found = ((each.problem_id, why_no_room(policy, each.messages, max_new_tokens=max_new_tokens)) for each in problems)
+    found = (
+        (each.problem_id, why_no_room(policy, each.messages, max_new_tokens=max_new_tokens, tools=tools))
+        for each in problems
+    )
     return {name: reason for name, reason in found if reason}
 
 
@@ -94,6 +102,7 @@ def leave_out_unusable(
     max_fraction: float,
     is_trained: bool,
     is_evaluated: bool,
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[ProblemSet, Unusable]:
     """Return the task without what cannot be asked, and what that is.
 
@@ -107,15 +116,16 @@ def leave_out_unusable(
         max_fraction: the largest share of the problems that are asked which may be left out.
         is_trained: the training problems are asked.
         is_evaluated: the held-out problems are asked.
+        tools: schemas of those that prompts tell of.
 
     Raises:
         ConfigError: more than that share cannot be asked, or all of a side that is asked.
     """
     started = time.monotonic()
-    train = find_unusable(policy, task.train, max_new_tokens=max_new_tokens) if is_trained else {}
+    train = find_unusable(policy, task.train, max_new_tokens=max_new_tokens, tools=tools) if is_trained else {}
     # A model that can be asked nothing at all may still learn from a log.
     can_look = is_evaluated or bool(policy.tokenizer.chat_template)
-    held_out = find_unusable(policy, task.held_out, max_new_tokens=max_new_tokens) if can_look else {}
+    held_out = find_unusable(policy, task.held_out, max_new_tokens=max_new_tokens, tools=tools) if can_look else {}
     found = Unusable(
         reasons=(*train.items(), *held_out.items()),
         num_looked_at=len(task.train) * is_trained + len(task.held_out),

@@ -13,9 +13,12 @@ import torch
 from rich.console import Console
 
 from klimb.declarations import narrow
-from klimb.experience import NEEDS_BATCH, Batch, SamplingSettings, collate
+from klimb.experience import NEEDS_BATCH, Batch, Sample, SamplingSettings, collate
+from klimb.experience.turn_rewards import number_conversations
+from klimb.findings.conversations import ENDED, ENVIRONMENT_ERROR, is_conversation
 from klimb.findings.metrics.of_losses import CLIP_FRACTIONS
 from klimb.losses import Inputs
+from klimb.tasks.environment_problems import seed_for
 from klimb.training import (
     Optimizer,
     PromptStream,
@@ -29,10 +32,12 @@ from klimb.training.iteration import iterate
 from klimb.training.minibatches import score_batch
 from klimb.training.settings import AdvantageSettings
 from klimb.training.state import fresh_state
+from klimb.ui.conversation import Said, asked_in, counted, said_in
 from klimb.ui.terminal.run import print_facts
 from klimb.ui.text import duration, printable
 from klimb.workbench.announcing import announce
 from klimb.workbench.config import RunConfig
+from klimb.workbench.environments import describe_dialogues
 from klimb.workbench.session import Session, describe, make_loop_settings, make_session
 
 GIGABYTE = 1e9
@@ -43,6 +48,19 @@ BYTES_PER_FLOAT = 4
 
 ADAM_COPIES = 3
 """Gradient, first and second moment: one float32 each per trained parameter."""
+
+
+ENDED_IN_WORDS = {
+    "over": "the last turn called no tool, or the environment is done",
+    "max_new_tokens": "the last turn was cut at sampling.max_new_tokens",
+    "max_turns": "environment.max_turns is reached",
+    "max_tokens": "environment.max_tokens is reached",
+    "sample_seconds": "environment.sample_seconds are over",
+    "context": "the model has no more positions",
+    "template": "the chat template refuses what came in",
+    "error": "the environment is lost",
+}
+"""What ended a conversation, as `metadata["ended"]` of a sample has it -> a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +88,7 @@ class Trial:
     batch: Batch | None
     rewards: tuple[float | None, ...]
     error: str
-    answer: str
+    answer: tuple[Sample, ...]
     score_seconds: float
     sampling: Cost
     learning: Cost
@@ -86,9 +104,37 @@ def run_dry(config: RunConfig, *, console: Console) -> None:
             metrics = try_one_step(session)
         print_facts(console, estimates_of_step(session, metrics))
         return
-    with session.running(), console.status("one group"):
-        trial = try_one_group(session)
-    print_facts(console, [*estimates(session, trial), ("an answer", printable(trial.answer) or "(empty)")])
+    with session.running():
+        if session.dialogues is not None:
+            print_facts(console, describe_dialogues(config.environment, session.dialogues))
+        with console.status("one group"):
+            trial = try_one_group(session)
+    print_facts(console, [*estimates(session, trial), *shown_answer(trial.answer)])
+
+
+def shown_answer(answer: Sequence[Sample]) -> list[tuple[str, str]]:
+    """Return an answer as text; a conversation turn by turn, with its calls and their results.
+
+    Args:
+        answer: one sample, or those of a conversation whose turns are samples of their own.
+    """
+    first, *_ = answer
+    if not is_conversation(first) and not first.episode:
+        return [("an answer", printable(first.response) or "(empty)")]
+    facts = [("conversation", f"prompt of {counted(len(first.prompt_ids), 'token')}, tools included")]
+    facts += [_line_of(said) for said in asked_in(first)]
+    facts += [_line_of(said) for sample in answer for said in said_in(sample)]
+    ended, error = (answer[-1].metadata.get(name, "") for name in (ENDED, ENVIRONMENT_ERROR))
+    facts.append(("ended", ENDED_IN_WORDS.get(ended, ended) + (f": {printable(error)}" if error else "")))
+    return facts
+
+
+def _line_of(said: Said) -> tuple[str, str]:
+    """Return who spoke, and what; of a drawn turn the calls that were read from it, and what went wrong."""
+    marks = ", ".join(part for part in (said.mark, *said.facts) if part)
+    parts = [printable(said.text) or "(empty)", *(f"calls {printable(call)}" for call in said.calls)]
+    parts += [f"error: {printable(said.error)}"] if said.error else []
+    return said.who, " · ".join(parts) + (f" ({marks})" if marks else "")
 
 
 def try_one_step(session: Session) -> Mapping[str, float]:
@@ -165,9 +211,9 @@ def try_one_group(session: Session) -> Trial:
         batch=batch,
         rewards=tuple(sample.reward for sample in collection.samples),
         error=next((sample.reward_reason for sample in collection.samples if sample.reward is None), ""),
-        answer=collection.samples[0].response,
+        answer=_one_answer(collection.samples),
         score_seconds=collection.metrics["score_seconds"],
-        sampling=_sampling_cost(session, collection.samples[0].prompt_ids),
+        sampling=_sampling_cost(session, collection.samples[0]),
         learning=Cost(one=0.0, group=0.0, num_rows=0) if batch is None else _learning_cost(session, batch),
         touched=touched,
     )
@@ -201,13 +247,24 @@ def _without_comparison(advantages: AdvantageSettings) -> AdvantageSettings:
     return replace(advantages, group_filter=False, kind=kind, min_reward=None)
 
 
-def _sampling_cost(session: Session, prompt: Sequence[int]) -> Cost:
-    num_rows = session.config.sampling.num_samples
+def _one_answer(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Return the first answer: more than one sample where the turns of a conversation are samples of their own."""
+    numbers = number_conversations(samples)
+    return tuple(sample for sample, number in zip(samples, numbers, strict=True) if number == numbers[0])
+
+
+def _sampling_cost(session: Session, drawn: Sample) -> Cost:
+    num_rows, dialogues = session.config.sampling.num_samples, session.dialogues
+    settings = narrow(session.config.sampling, SamplingSettings)
+    problem = next(each for each in session.task.train if each.problem_id == drawn.metadata["problem_id"])
 
     def sample(num_samples: int) -> None:
         generator = torch.Generator().manual_seed(session.config.seed)
-        settings = narrow(session.config.sampling, SamplingSettings)
-        session.sampler.sample([prompt], num_samples=num_samples, settings=settings, generator=generator)
+        if dialogues is None:
+            session.sampler.sample([drawn.prompt_ids], num_samples=num_samples, settings=settings, generator=generator)
+        else:
+            seeds = [seed_for(problem, drawn.group_id)] * num_samples
+            dialogues.hold([problem] * num_samples, seeds=seeds, settings=settings, generator=generator)
 
     return Cost(one=_seconds(lambda: sample(1)), group=_seconds(lambda: sample(num_rows)), num_rows=num_rows)
 

@@ -1,23 +1,84 @@
 """What the policy of a run talks to: its environments, how it calls tools, and what its chat template does to them."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
 from klimb.errors import ConfigError
 from klimb.policies import Policy
 from klimb.policies.stability import check_history
 from klimb.samplers import Sampler
 from klimb.tasks import ProblemSet
 from klimb.tasks.environments import Environments, EnvironmentSettings
+from klimb.tasks.environments.factories import name_of
 from klimb.tasks.tools import CallFormat, choose_format, get_format
 from klimb.training.dialogues import Dialogues
+from klimb.ui.text import printable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """What the environments of a run offer, as one of them that was made to be looked at says.
+
+    Attributes:
+        tools: their schemas.
+        has_reward: whether they give rewards themselves.
+    """
+
+    tools: tuple[Mapping[str, Any], ...]
+    has_reward: bool
+
+
+def has_environment(settings: EnvironmentSettings | None, task: ProblemSet) -> bool:
+    """Return whether answers are conversations."""
+    return settings is not None or task.environment is not None
+
+
+def check_environment(settings: EnvironmentSettings | None, task: ProblemSet) -> None:
+    """Return if what the run talks to is named, or if it talks to nothing.
+
+    Raises:
+        ConfigError: `[environment]` names nothing, and the task has no environment.
+    """
+    if settings is None or settings.factory or settings.tools or task.environment is not None:
+        return
+    raise ConfigError(
+        f"[environment] names nothing to talk to, and the task {task.name} has no environment of its own: set "
+        "environment.factory or environment.tools, take a task that has one (calculator, guessing, sql), or leave "
+        "[environment] out"
+    )
+
+
+def find_offer(settings: EnvironmentSettings | None, task: ProblemSet) -> Offer | None:
+    """Return what the environments offer; None where each answer is one turn. An environment is made, and closed.
+
+    Raises:
+        ConfigError: there is nothing to talk to, or it cannot be loaded or made, or is no environment.
+    """
+    if not has_environment(settings, task):
+        return None
+    check_environment(settings, task)
+    try:
+        # Nothing is said to this one, so that any format will do.
+        with Environments(
+            settings or EnvironmentSettings(), call_format=get_format("hermes"), factory=task.environment
+        ) as environments:
+            return Offer(tools=environments.tools, has_reward=environments.has_reward)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def make_environments(settings: EnvironmentSettings | None, policy: Policy, task: ProblemSet) -> Environments | None:
     """Return the environments of a run, not yet entered; None where each answer is one turn.
 
     Raises:
-        ConfigError: it cannot be said how the model writes its calls.
+        ConfigError: there is nothing to talk to, or it cannot be said how the model writes its calls.
     """
-    if settings is None and task.environment is None:
+    if not has_environment(settings, task):
         return None
+    check_environment(settings, task)
     chosen = settings or EnvironmentSettings()
     try:
         return Environments(chosen, call_format=find_format(chosen, policy), factory=task.environment)
@@ -34,6 +95,59 @@ def find_format(settings: EnvironmentSettings, policy: Policy) -> CallFormat:
     if settings.call_format != "auto":
         return get_format(settings.call_format)
     return choose_format(str(policy.tokenizer.chat_template))
+
+
+def describe_environment(
+    settings: EnvironmentSettings | None, task: ProblemSet, offer: Offer, *, max_new_tokens: int
+) -> str:
+    """Return what the policy talks to, with what it may call and for how long, in one line."""
+    chosen = settings or EnvironmentSettings()
+    called = chosen.factory or ("" if task.environment is None else f"{name_of(task.environment)}, the task's own")
+    names = ", ".join(str(cast(Mapping[str, Any], schema["function"])["name"]) for schema in offer.tools)
+    parts = [called or "tools alone", f"tools {names}" if names else "no tools", limits_of(chosen, max_new_tokens)]
+    return " · ".join(parts)
+
+
+def limits_of(settings: EnvironmentSettings, max_new_tokens: int) -> str:
+    """Return how far a conversation may go: turns, tokens, seconds."""
+    turns = "1 turn" if settings.max_turns == 1 else f"{settings.max_turns} turns"
+    whole = "" if settings.max_tokens is None else f", {settings.max_tokens} in all with what is put in"
+    sample = "" if settings.sample_seconds is None else f", {settings.sample_seconds:g} s for all of a sample"
+    return f"at most {turns} of {max_new_tokens} tokens{whole} · {settings.call_seconds:g} s a call{sample}"
+
+
+def describe_dialogues(settings: EnvironmentSettings | None, dialogues: Dialogues) -> list[tuple[str, str]]:
+    """Return how the policy calls its tools, what these are, and what its chat template does to histories."""
+    chosen = settings or EnvironmentSettings()
+    form = find_format(chosen, dialogues.policy)
+    why = "which the chat template shows" if chosen.call_format == "auto" else "as environment.call_format says"
+    stability, rewritten = dialogues.stability, ""
+    if stability.kind == "rewrites":
+        rewritten = "; where it does, each turn is a sample of its own (environment.rewritten_history = 'split')"
+    return [
+        ("calls", f"{form.name}, {why}"),
+        *(("tool", words) for words in tools_in_words(dialogues.environments.tools)),
+        ("history", f"{stability.describe()}{rewritten}"),
+    ]
+
+
+def tools_in_words(tools: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return each tool with its parameters as a function is written: `guess(number: integer)`."""
+    return [_tool_in_words(cast(Mapping[str, Any], schema["function"])) for schema in tools]
+
+
+def _tool_in_words(told: Mapping[str, Any]) -> str:
+    parameters = cast(Mapping[str, Any], told.get("parameters") or {})
+    known = cast(Mapping[str, Mapping[str, Any]], parameters.get("properties") or {})
+    needed = cast(Sequence[str], parameters.get("required") or ())
+    written = [f"{name}: {_type_in_words(of)}{'' if name in needed else ' (optional)'}" for name, of in known.items()]
+    first_line = str(told.get("description") or "").strip().partition("\n")[0]
+    return printable(f"{told['name']}({', '.join(written)})" + (f": {first_line}" if first_line else ""))
+
+
+def _type_in_words(schema: Mapping[str, Any]) -> str:
+    found = schema.get("type", "any")
+    return " or ".join(map(str, cast(Sequence[object], found))) if isinstance(found, list) else str(found)
 
 
 def make_dialogues(policy: Policy, sampler: Sampler, environments: Environments) -> Dialogues:

@@ -3,12 +3,12 @@
 import inspect
 import math
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -19,8 +19,18 @@ from klimb.losses import Corrected, Loss, NoCorrection, Objective, build_loss, s
 from klimb.own_parts import is_object, is_own, load_function, load_part, sources_of
 from klimb.policies import ModelSettings, Policy, keep_freed_memory, load_model
 from klimb.samplers import LocalSampler, Sampler
-from klimb.tasks import Problem, ProblemSet, Scorer, with_environment_reward, with_rewards, with_shaping
+from klimb.tasks import (
+    EnvironmentReward,
+    Problem,
+    ProblemSet,
+    Scorer,
+    with_environment_reward,
+    with_rewards,
+    with_shaping,
+)
+from klimb.tasks.environment_reward import ENVIRONMENTS_OWN
 from klimb.tasks.environments import Environments
+from klimb.tasks.protocol import without_score
 from klimb.training import (
     GroupStore,
     LoopSettings,
@@ -45,7 +55,15 @@ from klimb.ui.text import relative_to_working_directory
 from klimb.workbench.asking import NUM_LOOKED_AT, Prompt, find_differences, read_placed_pairs, template_of
 from klimb.workbench.config import RunConfig, SamplingConfig, StoreSection
 from klimb.workbench.config.reading import resolved_tables
-from klimb.workbench.environments import make_dialogues, make_environments
+from klimb.workbench.environments import (
+    Offer,
+    check_environment,
+    describe_environment,
+    find_offer,
+    has_environment,
+    make_dialogues,
+    make_environments,
+)
 
 
 def make_objective(config: RunConfig) -> Loss:
@@ -66,7 +84,8 @@ def make_objective(config: RunConfig) -> Loss:
 def own_parts(config: RunConfig) -> dict[str, str]:
     """Return every part of the user's own that the run is made of, with the hash of its source."""
     named = (value for value in flat_settings(resolved_tables(config)).values() if isinstance(value, str))
-    return sources_of(*named, *config.run.callbacks)
+    tools = () if config.environment is None else config.environment.tools
+    return sources_of(*named, *config.run.callbacks, *tools)
 
 
 def command_to_go_on(config: RunConfig, folder: RunFolder) -> str:
@@ -111,14 +130,67 @@ def make_sampler(policy: Policy, section: SamplingConfig) -> Sampler:
 
 
 def make_task(config: RunConfig) -> ProblemSet:
-    """Return the problems, with the reward and the shaping that the configuration asks for."""
-    shapings = config.scoring.shapings(max_tokens=config.sampling.max_new_tokens)
+    """Return the problems, with the reward and the shaping that the configuration asks for.
+
+    Raises:
+        ConfigError: there is no reward, or no environment that could give it.
+    """
+    return _shape(config, _make_unshaped_task(config))
+
+
+def _make_unshaped_task(config: RunConfig) -> ProblemSet:
     task = config.task.make_task()
+    check_environment(config.environment, task)
+    key = environments_reward(config)
+    if key and not has_environment(config.environment, task):
+        raise ConfigError(
+            f"{key} = {ENVIRONMENTS_OWN!r}, and there is no environment: set environment.factory, or take a task that "
+            "has one (calculator, guessing, sql)"
+        )
     if config.rewards:
-        task = with_rewards(task, config.rewards)
-    elif config.environment is not None or task.environment is not None:
-        task = with_environment_reward(task)
+        return with_rewards(task, config.rewards)
+    if has_environment(config.environment, task):
+        return with_environment_reward(task)
+    if task.score is without_score:
+        raise ConfigError(
+            f"task.kind = {config.task.kind!r}: the task has no score of its own; give a reward, task.reward, or an "
+            "environment that has one, environment.factory"
+        )
+    return task
+
+
+def environments_reward(config: RunConfig) -> str:
+    """Return the key that asks for the environment's own reward; empty if none does."""
+    if not config.rewards:
+        return "task.reward" * (config.task.reward == ENVIRONMENTS_OWN)
+    names = (name for name, settings in config.rewards.items() if settings.reward == ENVIRONMENTS_OWN)
+    return next((f"rewards.{name}.reward" for name in names), "")
+
+
+def _shape(config: RunConfig, task: ProblemSet) -> ProblemSet:
+    shapings = config.scoring.shapings(max_tokens=config.sampling.max_new_tokens)
     return with_shaping(task, shapings) if shapings else task
+
+
+def _check_offer(config: RunConfig, offer: Offer | None, task: ProblemSet) -> None:
+    """Return if environments give what only they can; `task` is not shaped yet.
+
+    Raises:
+        ConfigError: they give no reward, and the run needs one of theirs; or there are no turns to be credited.
+    """
+    if offer is None:
+        if config.credit.kind == "turn" and config.sources.share("rollout") == 1:
+            raise ConfigError(
+                "credit.kind = 'turn' credits the turns of conversations, and each answer is one turn: set "
+                "environment.factory, take a task that has one (calculator, guessing, sql), or credit.kind = 'response'"
+            )
+        return
+    key = environments_reward(config) or "task.reward" * isinstance(task.score, EnvironmentReward)
+    if key and not offer.has_reward:
+        raise ConfigError(
+            f"{key} is the environment's own reward, and the environment has neither get_reward nor get_turn_reward: "
+            "give it one, or name a reward, task.reward = 'python:module.function'"
+        )
 
 
 def make_scorer(config: RunConfig, task: ProblemSet) -> Scorer:
@@ -227,6 +299,7 @@ class Session:
     task: ProblemSet
     scorer: Scorer
     environments: Environments | None
+    offer: Offer | None
     load_seconds: float
     pairs: Sequence[Pair] | None = None
     callbacks: tuple[object, ...] = ()
@@ -292,9 +365,13 @@ def make_session(config: RunConfig, *, trains: bool = True) -> Session:
     torch.manual_seed(derive_seed(config.seed, "adapter"))
     objective = make_objective(config)
     callbacks = tuple(map(load_callback, config.run.callbacks))
-    task = make_task(config)
+    task = _make_unshaped_task(config)
+    offer = find_offer(config.environment, task)
+    _check_offer(config, offer, task)
+    task = _shape(config, task)
     policy = make_policy(config.model)
-    task, unusable = _leave_out_unusable(config, policy, task, trains=trains)
+    tools = () if offer is None else offer.tools
+    task, unusable = _leave_out_unusable(config, policy, task, tools=tools, trains=trains)
     logs = make_logs(config, policy)
     check_logs(
         logs,
@@ -317,6 +394,7 @@ def make_session(config: RunConfig, *, trains: bool = True) -> Session:
         task=task,
         scorer=make_scorer(config, task),
         environments=make_environments(config.environment, policy, task),
+        offer=offer,
         load_seconds=time.monotonic() - started,
         pairs=pairs,
         callbacks=callbacks,
@@ -325,12 +403,13 @@ def make_session(config: RunConfig, *, trains: bool = True) -> Session:
 
 
 def _leave_out_unusable(
-    config: RunConfig, policy: Policy, task: ProblemSet, *, trains: bool
+    config: RunConfig, policy: Policy, task: ProblemSet, *, tools: Sequence[Mapping[str, Any]], trains: bool
 ) -> tuple[ProblemSet, Unusable]:
     asked = config.evaluation
     return leave_out_unusable(
         policy,
         task,
+        tools=tools,
         max_new_tokens=config.sampling.max_new_tokens,
         max_fraction=config.task.max_unusable_fraction,
         is_trained=trains and config.sources.share("rollout") > 0,
@@ -352,6 +431,7 @@ def describe(session: Session) -> list[tuple[str, str]]:
     return [
         ("model", f"{session.policy.describe()}; {_sampler_in_words(session)}"),
         *_task_in_words(session),
+        *_environment_in_words(session),
         *unusable_in_words(session),
         *([("rewards", words)] if (words := _rewards_in_words(config)) else []),
         ("objective", f"{_objective_in_words(config)} · reference {config.reference.kind}"),
@@ -369,6 +449,15 @@ def describe(session: Session) -> list[tuple[str, str]]:
         *([("note", INERT)] if is_inert(config) else []),
         *([("note", INERT_ON_LOGS)] if is_inert_on_logs(config) else []),
     ]
+
+
+def _environment_in_words(session: Session) -> list[tuple[str, str]]:
+    config, offer = session.config, session.offer
+    if offer is None:
+        return []
+    longest = config.sampling.max_new_tokens
+    words = describe_environment(config.environment, session.task, offer, max_new_tokens=longest)
+    return [("environment", words)]
 
 
 def unusable_in_words(session: Session) -> list[tuple[str, str]]:

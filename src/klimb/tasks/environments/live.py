@@ -159,7 +159,10 @@ class LiveEnvironment:
         # It was never reset, and what is closed without that may raise anything.
         with suppress(Exception):
             self.close()
-        return {"tools": self._schemas(), "has_reward": hasattr(self._environment, "get_reward")}
+        return {"tools": self._schemas(), "has_reward": self._gives_rewards()}
+
+    def _gives_rewards(self) -> bool:
+        return any(hasattr(self._environment, name) for name in ("get_reward", "get_turn_reward"))
 
     def _schemas(self) -> list[dict[str, Any]]:
         return [tool.schema for tool in self._tools.values()]

@@ -156,7 +156,7 @@ def print_facts(console: Console, facts: Sequence[tuple[str, str]]) -> None:
             console.print(Text(f"{label:<10} {value}"), soft_wrap=True)
         return
     table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True, width=9)
+    table.add_column(style="dim", no_wrap=True, width=12)
     table.add_column()
     for label, value in facts:
         table.add_row(Text(label), Text(value))
