@@ -22,6 +22,7 @@ from klimb.policies import LoraSettings, Policy, load_policy
 from klimb.policies.llama import packed
 from klimb.samplers.decoder import LlamaDecoder
 from klimb.tasks import Response, Scorer
+from klimb.tasks.environments import Environments
 from klimb.tasks.protocol import without_score
 from klimb.training.json_lines import read_lines
 from klimb.workbench.announcing import announce
@@ -227,6 +228,51 @@ def large(prompt, response, answer, metadata):
     return float(len(taken) > 0) * digits(prompt, response, answer, metadata)
 """
 
+ENVIRONMENTS = '''
+import time
+
+
+class Asking:
+    """Asks on after each answer; letters are worth something."""
+
+    def reset(self, **row):
+        self.said = ""
+
+    def respond(self, text):
+        self.said += text
+        return "and?"
+
+    def get_reward(self):
+        return sum(letter in "abcdefgh" for letter in self.said) / max(1, len(self.said))
+
+
+class Strict(Asking):
+    def respond(self, text):
+        super().respond(text)
+        return None
+
+
+class Slow(Asking):
+    def respond(self, text):
+        time.sleep(0.3)
+        return super().respond(text)
+
+
+class Large(Asking):
+    def reset(self, **row):
+        self.taken = bytearray(1_500_000_000)
+        super().reset()
+
+
+def look(where: str) -> str:
+    """Look somewhere.
+
+    Args:
+        where: The place.
+    """
+    return "nothing"
+'''
+
 SUMS = [
     {"question": f"{a}+{b}", "answer": str(a + b), "other": f"{b} and {a}, {a}", "long": f"{a}+{b}={a + b}"}
     for a in range(4)
@@ -266,6 +312,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_model_path: Path) -> Pa
     (folder / "run.toml").write_text(RUN)
     (folder / "walk_parts.py").write_text(PARTS)
     (folder / "walk_rewards.py").write_text(REWARDS)
+    (folder / "walk_environments.py").write_text(ENVIRONMENTS)
     as_lines = [json.dumps(row) + "\n" for row in SUMS]
     (folder / "sums.jsonl").write_text("".join(as_lines[:8]))
     (folder / "more.jsonl").write_text("".join(as_lines[8:]))
@@ -304,7 +351,7 @@ def walk(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     monkeypatch.setattr(sys, "path", [str(place), *sys.path])
     importlib.invalidate_caches()
     yield Workplace(place, capsys, place / "tiny")
-    for name in ("walk_parts", "walk_rewards"):
+    for name in ("walk_parts", "walk_rewards", "walk_environments"):
         sys.modules.pop(name, None)
 
 
@@ -371,6 +418,7 @@ def count(patched: pytest.MonkeyPatch, counts: Counter[str]) -> None:
         (LlamaDecoder, "step"),
         (Scorer, "_new_worker"),
         (packed, "checkpoint"),
+        (Environments, "_new_process"),
     ):
         patched.setattr(owner, name, counted(getattr(owner, name), counts))
     patched.setattr(torch, "set_num_threads", lambda number: counts.update({f"{number} threads": 1}))

@@ -81,6 +81,20 @@ ARITHMETIC = ("task.kind=arithmetic",)
 CALCULATOR = ("task.kind=calculator",)
 GUESSING = ("task.kind=guessing",)
 SQL = ("task.kind=sql", "task.num_problems=40")
+TALKS = (
+    "environment.factory=python:walk_environments.Asking",
+    "environment.call_format=hermes",
+    "environment.max_turns=3",
+    "sampling.num_samples=2",
+    "training.num_steps=1",
+    "training.num_epochs=1",
+    "scoring.max_error_fraction=1.0",
+)
+SLOWLY = (*TALKS, "environment.factory=python:walk_environments.Slow")
+TOLD = f"{TEMPLATE}{{% for t in tools or [] %}}{{{{ t.function.name }}}}{{% endfor %}}"
+DROPPED = "{% if not loop.last and m.role == 'assistant' %}{% else %}{{ m.role }}{{ m.content }}<|im_end|>{% endif %}"
+REWRITES = f"{{% for m in messages %}}{DROPPED}{{% endfor %}}"
+OF_ENVIRONMENT = ("task.kind=environment", "environment.factory=python:walk_environments.Asking")
 OWN = ("task.kind=python:walk_parts.letters",)
 KEEPS_BEST = ("checkpoints.best_metric=optimizer_steps", "checkpoints.every_steps=9")
 STOPS = (
@@ -201,6 +215,15 @@ KEYS: dict[str, Case] = {
     "task.reward@sql": problems("python:walk_rewards.digits", *SQL),
     "task.system_prompt@sql": problems("'Be brief.'", *SQL),
     "task.max_unusable_fraction@sql": run("0.0", *SQL, *SOME_UNUSABLE),
+    "task.kind@environment": problems("environment", "environment.factory=python:walk_environments.Asking"),
+    "task.question@environment": problems("'Begin.'", *OF_ENVIRONMENT),
+    "task.num_problems@environment": problems("20", *OF_ENVIRONMENT),
+    "task.held_out_fraction@environment": problems("0.5", *OF_ENVIRONMENT),
+    "task.seed@environment": problems("7", *OF_ENVIRONMENT),
+    "task.reward@environment": problems("python:walk_rewards.digits", *OF_ENVIRONMENT),
+    "task.system_prompt@environment": problems("'Be brief.'", *OF_ENVIRONMENT),
+    # All prompts are one: the model can be asked each of them, or none, which no fraction allows.
+    "task.max_unusable_fraction@environment": Refused("1.5", OF_ENVIRONMENT),
     "task.parameters@python:module.name": problems("{count = 3}", *OWN),
     "task.seed@python:module.name": problems("7", *OWN),
     "task.max_unusable_fraction@python:module.name": run("0.0", *SOME_UNUSABLE),
@@ -221,6 +244,18 @@ KEYS: dict[str, Case] = {
     "scoring.overlong.factor": run("0.5", "scoring.overlong.buffer_tokens=2"),
     "scoring.format.pattern": run("'e'", "scoring.format.pattern='[a-f]'", f"{RATED}.digits", "training.num_steps=1"),
     "scoring.format.weight": run("0.3", "scoring.format.pattern='[a-f]'", f"{RATED}.digits", "training.num_steps=1"),
+    "environment.factory": run("python:walk_environments.Strict", *TALKS),
+    "environment.tools": run("['python:walk_environments.look']", *TALKS, f'model.chat_template="{TOLD}"'),
+    "environment.max_turns": run("1", *TALKS),
+    "environment.max_tokens": run("1", *TALKS),
+    "environment.call_seconds": run("0.05", *SLOWLY),
+    "environment.sample_seconds": run("0.05", *SLOWLY),
+    "environment.call_format": RefusedRun("auto", TALKS),
+    "environment.rewritten_history": RefusedRun("refuse", (*TALKS, f'model.chat_template="{REWRITES}"')),
+    "environment.max_processes": run("1", *TALKS),
+    "environment.memory_limit_gigabytes": run(
+        "1.0", *TALKS, "environment.factory=python:walk_environments.Large", "sampling.num_prompts=1"
+    ),
     "sampling.temperature": run("0.7"),
     "sampling.top_p": run("0.8"),
     "sampling.top_k": run("5"),

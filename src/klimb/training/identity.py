@@ -76,6 +76,10 @@ MAY_DIFFER: Mapping[str, str] = {
 """Keys that a resumed run may change -> why. All else would make the numbers before and after two experiments."""
 
 
+OF_ENVIRONMENT = "environment."
+"""What the keys of `[environment]` begin with; none is there where answers are one turn."""
+
+
 IDENTITY_FILE = "identity.json"
 
 
@@ -241,7 +245,9 @@ def with_new_settings(saved: Mapping[str, Any], present: Mapping[str, Any]) -> d
     """
     defaults = json.loads(json.dumps(flatten(asdict(LoopSettings())), default=str))
     new = {key: value for key, value in present.items() if key not in saved and defaults.get(key, value) == value}
-    return {**saved, **new}
+    # Whether it talks to an environment at all is no default: a run without one began without one.
+    is_alone = not any(key.startswith(OF_ENVIRONMENT) for key in saved)
+    return {**saved, **{key: value for key, value in new.items() if not (is_alone and key.startswith(OF_ENVIRONMENT))}}
 
 
 def keep_history(

@@ -68,7 +68,7 @@ def evaluation_config(model: str, *, task: str, config: Path | None, overrides: 
     return build_config(with_overrides(tables, overrides, is_resolved=written), source=str(config or "--task"))
 
 
-ASKS = ("task", "scoring", "sampling")
+ASKS = ("task", "scoring", "sampling", "environment")
 """Sections that say what is asked, and how it is answered and scored: an evaluation needs their parts."""
 
 

@@ -76,6 +76,7 @@ def train(
     divergence: Any = None,
     reference: Callable[..., bool] | str | None = None,
     source: Sequence[Sample] | GroupStore | Callable[..., Any] | str | Path | None = None,
+    environment: Callable[[], object] | Mapping[str, Any] | str | None = None,
     callbacks: Sequence[object] = (),
     folder: str | Path | None = None,
     resume: bool = False,
@@ -99,6 +100,8 @@ def train(
         reference: `reference.kind`: a function of a `klimb.training.ReferenceStanding`, or a name.
         source: `log.path`: samples, a store, a function of (seed) that returns them, or a path. Without a table
             `sources` the run trains on them alone.
+        environment: `environment.factory`: a class, or a function without parameters, that makes an environment; a
+            name; or the whole table `[environment]`, in which `tools` may hold functions and classes.
         callbacks: `run.callbacks`: objects with methods of `klimb.training.Callback`, or their classes.
         folder: where the results go; without it, a new folder under `run.folder`.
         resume: go on from the newest checkpoint in `folder`; the same objects must be handed over again.
@@ -121,6 +124,7 @@ def train(
         "objective.divergence": divergence,
         "reference": reference,
         "log.path": source,
+        "environment" if isinstance(environment, Mapping) else "environment.factory": environment,
         "run.callbacks": list(callbacks) or None,
     }
     given = {key: objects.written(value, key) for key, value in values.items() if value is not None}

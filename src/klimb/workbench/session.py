@@ -307,11 +307,16 @@ class Session:
 
     @contextmanager
     def running(self) -> Generator[None]:
-        """Start the processes that score and those of environments; at the end none is left."""
+        """Start the processes that score and those of environments; at the end none is left.
+
+        Raises:
+            ConfigError: the model's chat template does not go with the environments.
+        """
         with ExitStack() as stack:
             stack.enter_context(self.scorer)
             if self.environments is not None:
                 stack.enter_context(self.environments)
+                _ = self.dialogues
             yield
 
     @cached_property

@@ -42,7 +42,7 @@ def evaluate(
             config, output = (path and here / path for path in (config, output))
         overrides = as_typed_elsewhere(settings) if is_elsewhere else list(settings)
         run = evaluation_config(model, task=task, config=config, overrides=overrides)
-        check_paths(run, sections=("task", "rewards"))
+        check_paths(run, sections=("task", "rewards", "environment"))
         from klimb.workbench.evaluating import run_evaluation
 
         run_evaluation(run, console=Console(), output=output)

@@ -47,7 +47,10 @@ def check_paths(config: RunConfig, *, sections: Collection[str] = ()) -> None:
             found = _found_instead(str(named[key]))
             raise ConfigError(f"{key} = {named[key]!r}: expected a store or a run's folder, and {found}")
     callbacks = () if sections and "run" not in sections else config.run.callbacks
-    for key, value in (*named.items(), *(("run.callbacks", each) for each in callbacks)):
+    environment = config.environment if not sections or "environment" in sections else None
+    tools = () if environment is None else environment.tools
+    listed = (*(("run.callbacks", each) for each in callbacks), *(("environment.tools", each) for each in tools))
+    for key, value in (*named.items(), *listed):
         if isinstance(value, str) and is_own(value):
             _check_module(key, value)
         elif key.startswith("rewards.") and str(value).startswith(MODEL_PREFIX):

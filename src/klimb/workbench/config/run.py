@@ -128,6 +128,7 @@ class RunConfig(BaseModel):
         self._check_critic()
         self._check_patterns()
         self._check_rewards()
+        self._check_environment()
         objective = self.objective
         slope = None
         if isinstance(objective, ObjectiveSettings) and not is_own(str(objective.divergence)):
@@ -219,7 +220,28 @@ class RunConfig(BaseModel):
                 f"out, or add rewards.NAME.reward = {TASKS_OWN!r}"
             )
         if self.task.reward == NO_REWARD and (is_read or not self.rewards):
-            raise ValueError(f"task.reward = {NO_REWARD!r}: the run has no reward; name one, or others in [rewards]")
+            raise ValueError(
+                f"task.reward = {NO_REWARD!r}: the run has no reward; name one, 'environment' for that of an "
+                "environment alone, or others in [rewards]"
+            )
+
+    def _check_environment(self) -> None:
+        environment = self.environment
+        if self.task.kind == "environment" and (environment is None or not environment.factory):
+            raise ValueError(
+                "task.kind = 'environment' asks what an environment makes in `reset`, and there is none: set "
+                "environment.factory, e.g. 'python:my_environments.Guess'"
+            )
+        asked = self.evaluation
+        if environment is not None and self.sources.share("rollout") == 0 and not (asked.at_ends or asked.is_on):
+            shares = " and ".join(f"sources.{name} = {getattr(self.sources, name):g}" for name in self._others())
+            raise ValueError(
+                f"[environment] does nothing: with {shares} no answer is drawn, and nothing is evaluated; leave it "
+                "out, or set evaluation.at_ends = true"
+            )
+
+    def _others(self) -> list[str]:
+        return [name for name in ("log", "feedback") if getattr(self.sources, name) > 0]
 
     def _check_stores(self) -> None:
         for name, share, section in (

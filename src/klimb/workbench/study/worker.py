@@ -50,12 +50,21 @@ COMPLETE = "complete"
 INTERVALS = {"every_steps", "every_tokens", "every_seconds"}
 
 
+PORTIONS = {"max_processes", "device"}
+"""Keys of environments and rewards that change no number."""
+
+
 def start_key(config: RunConfig) -> str:
     """Name all that this evaluation depends on; a fresh adapter changes nothing, so the run's seed is no part."""
     tables = config.model_dump(mode="json", include={"model", "task", "scoring"})
-    own = sources_of(config.task.kind, config.task.reward, config.sampling.sampler)
+    environment, rewards = config.environment, config.rewards
+    named = () if environment is None else (environment.factory, *environment.tools)
+    named = (*named, *(each.reward for each in rewards.values()))
+    own = sources_of(config.task.kind, config.task.reward, config.sampling.sampler, *named)
     parts = {
         **tables,
+        **({} if environment is None else {"environment": table_of(environment, exclude=PORTIONS)}),
+        **({"rewards": {name: table_of(each, exclude=PORTIONS) for name, each in rewards.items()}} if rewards else {}),
         **({"own_parts": own} if own else {}),
         "evaluation": table_of(config.evaluation, exclude=INTERVALS),
         "max_new_tokens": config.sampling.max_new_tokens,
