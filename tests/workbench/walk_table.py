@@ -86,6 +86,8 @@ TALKS = (
     "environment.call_format=hermes",
     "environment.max_turns=3",
     "sampling.num_samples=2",
+    "sampling.max_new_tokens=20",
+    "sampling.stop=['a', 'e', 'i', 'o', 'n', 's', 't', '1', '2', '3', '4', '5']",
     "training.num_steps=1",
     "training.num_epochs=1",
     "scoring.max_error_fraction=1.0",
@@ -254,7 +256,7 @@ KEYS: dict[str, Case] = {
     "environment.rewritten_history": RefusedRun("refuse", (*TALKS, f'model.chat_template="{REWRITES}"')),
     "environment.max_processes": run("1", *TALKS),
     "environment.memory_limit_gigabytes": run(
-        "1.0", *TALKS, "environment.factory=python:walk_environments.Large", "sampling.num_prompts=1"
+        "1.0", *TALKS, "environment.factory=python:walk_environments.Large", "environment.max_processes=1"
     ),
     "sampling.temperature": run("0.7"),
     "sampling.top_p": run("0.8"),

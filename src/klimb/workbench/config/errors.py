@@ -1,6 +1,7 @@
 """What is wrong with a configuration, all at once: key, value, what is allowed, the nearest right key."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from pydantic_core import ErrorDetails
 from klimb.declarations import NONE_OF_UNION
 from klimb.errors import ConfigError
 from klimb.losses.settings import LOSSES
+from klimb.tasks.protocol import did_you_mean
 from klimb.workbench.config.fields import TABLE, FieldFacts, as_declared, known_fields
 from klimb.workbench.config.run import RunConfig
 
@@ -111,7 +113,7 @@ class _Words:
             return f"{self._told_by(path)} = {context.get('tag')!r}: expected one of {context.get('expected_tags')}"
         allowed = facts.allowed if facts else str(detail["msg"])
         meaning = f" ({facts.meaning})" if facts and facts.meaning else ""
-        return f"{path} = {shown}: expected {allowed}{meaning}"
+        return f"{path} = {shown}: expected {allowed}{_nearest_word(detail['input'], allowed)}{meaning}"
 
     def _unknown_key(self, path: str, kinds: tuple[str, ...], shown: str) -> str:
         """Return one line about a key that its table does not have; tables of another kind may have it."""
@@ -148,6 +150,12 @@ class _Words:
         section = as_declared(path.rpartition(".")[0], self.model)
         fitting = (facts for facts in known_fields(self.model) if set(facts.kinds) <= set(kinds))
         return [_leaf(facts.path) for facts in fitting if facts.path.rpartition(".")[0] == section]
+
+
+def _nearest_word(value: object, allowed: str) -> str:
+    """Return `; did you mean 'x'?` where a word is one letter or two from one that is allowed."""
+    words = re.findall(r"'([^']*)'", allowed) if "one of '" in allowed else []
+    return did_you_mean(value, words) if isinstance(value, str) else ""
 
 
 def _leaf(path: str) -> str:
