@@ -38,7 +38,8 @@ def small(seed, digits):
         (
             "python",
             {},
-            "tasks are arithmetic, reasoning-gym, file, calculator, guessing, sql, python:module.name; got 'python'",
+            "tasks are arithmetic, reasoning-gym, file, calculator, guessing, sql, environment, "
+            "python:module.name; got 'python'",
         ),
         ("file", {}, "missing a required argument: 'path'; write it as file:PATH"),
         ("reasoning-gym", {}, "missing a required argument: 'dataset'; write it as reasoning-gym:DATASET"),

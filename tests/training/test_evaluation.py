@@ -14,6 +14,7 @@ from klimb.findings.evaluations import change_between, pass_at_k, pass_intervals
 from klimb.findings.statistics import mean_interval
 from klimb.samplers import LocalSampler
 from klimb.tasks import Problem, Response, Score
+from klimb.tasks.environment_problems import ENVIRONMENT_SEED
 from klimb.training import evaluate
 from klimb.training.evaluation import append_evaluation, read_evaluations, summarise_scores
 
@@ -227,3 +228,28 @@ def test_no_problems_is_an_error(tiny_policy):
             num_samples=1,
             generator=torch.Generator(),
         )
+
+
+def test_problems_with_the_same_words_are_one_unit_of_evidence_unless_their_environments_differ():
+    asked = [
+        Problem(problem_id=name, messages=({"role": "user", "content": "Play."},), answer="", metadata=metadata)
+        for name, metadata in (
+            ("a", {}),
+            ("b", {}),
+            ("c", {ENVIRONMENT_SEED: "1"}),
+            ("d", {ENVIRONMENT_SEED: "2"}),
+            ("e", {ENVIRONMENT_SEED: "2"}),
+        )
+    ]
+    responses = [Response(text="x", num_tokens=1, finish_reason="stop")] * 5
+    record = summarise_scores(asked, responses, [Score(reward=1.0)] * 5)
+    ids = [each.prompt_id for each in record.problems]
+    assert [ids.index(each) for each in ids] == [0, 0, 2, 3, 3]
+
+
+def test_what_was_asked_is_the_question_that_is_told_or_else_the_problems_own():
+    responses = [Response(text="x", num_tokens=1, finish_reason="stop")] * 2
+    scores = [Score(reward=1.0)] * 2
+    told = summarise_scores(problems(2), responses, scores, questions=["first", "second"])
+    assert [each.question for each in told.problems] == ["first", "second"]
+    assert [each.question for each in summarise_scores(problems(2), responses, scores).problems] == ["0", "1"]

@@ -52,6 +52,25 @@ def test_a_prompt_may_fill_the_positions_with_its_answer_and_not_one_token_more(
     }
 
 
+def test_the_tools_that_a_prompt_tells_of_take_their_room(tiny_policy):
+    named = "{% for t in tools or [] %}{{ t['function']['name'] }}{% endfor %}"
+    tiny_policy.tokenizer.chat_template = named + tiny_policy.tokenizer.chat_template
+    tool = {"type": "function", "function": {"name": "look", "description": "Look.", "parameters": {"type": "object"}}}
+    problems = [asking("just", "a" * (ROOM - len("look"))), asking("long", "a" * (ROOM - len("look") + 1))]
+    assert find_unusable(tiny_policy, problems, max_new_tokens=NEW_TOKENS) == {}
+    assert list(find_unusable(tiny_policy, problems, max_new_tokens=NEW_TOKENS, tools=(tool,))) == ["long"]
+    with pytest.raises(ConfigError, match="1 of 2 problems cannot be used: long: the prompt has 251 tokens"):
+        leave_out_unusable(
+            tiny_policy,
+            task_of(tuple(problems)),
+            max_new_tokens=NEW_TOKENS,
+            max_fraction=0.0,
+            is_trained=True,
+            is_evaluated=True,
+            tools=(tool,),
+        )
+
+
 def test_a_template_that_raises_is_told_in_its_own_words(tiny_policy):
     tiny_policy.tokenizer.chat_template = NO_SYSTEM
     reasons = find_unusable(tiny_policy, [FITS, asking("led", "a", system="Be brief.")], max_new_tokens=NEW_TOKENS)

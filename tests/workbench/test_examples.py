@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from klimb.experience import read_samples
 from klimb.training import read_metrics
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -17,6 +18,20 @@ ONE_STEP = [
     "sampling.num_prompts=2",
     "advantages.group_filter=false",
 ]
+
+
+CONVERSATIONS = ("calculator.toml", "guessing.toml", "sql.toml")
+"""Examples whose prompts tell of tools: letter by letter, as the tiny model reads them, they are long."""
+
+IN_CONVERSATIONS = ["sampling.num_samples=2", "sampling.max_new_tokens=16", "evaluation.num_samples=1"]
+
+
+def with_room(model: Path, folder: Path) -> Path:
+    """Return a copy of the model with more positions, for which it needs no more weights."""
+    shutil.copytree(model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 16_384}))
+    return folder
 
 
 @pytest.fixture
@@ -30,13 +45,22 @@ def beside_the_examples(workplace):
 
 @pytest.mark.parametrize("name", [path.name for path in EXAMPLES.glob("*.toml")])
 def test_the_run_files_run(beside_the_examples, name: str):
-    settings = [f"model.path={beside_the_examples.model}", *ONE_STEP]
+    model, settings = beside_the_examples.model, ONE_STEP
+    if name in CONVERSATIONS:
+        model = with_room(model, beside_the_examples.path / "long")
+        settings = [*settings, *IN_CONVERSATIONS]
+    settings = [f"model.path={model}", *settings]
     if name == "logs.toml":  # it learns from what sums.toml leaves
         assert beside_the_examples.klimb("train", "sums.toml", "--set", *settings, "run.report=false").status == 0
     is_drawn = name == "sums.toml"  # a report is the same work for each
     outcome = beside_the_examples.klimb("train", name, "--set", *settings, f"run.report={str(is_drawn).lower()}")
     assert outcome.status == 0, outcome.err
     assert "step 1/1" in outcome.out
+    if name in CONVERSATIONS:
+        samples = read_samples(Path(f"runs/{name.removesuffix('.toml')}/rollouts/step-000001.parquet"))
+        assert len(samples) == 4 and all(
+            sample.turns and sample.tools and sample.metadata["ended"] for sample in samples
+        )
 
 
 def test_the_own_divergence_trains_and_leaves_a_run(beside_the_examples, monkeypatch, capsys):

@@ -12,7 +12,15 @@ from safetensors.torch import load_file, save_file
 
 from klimb.experience import Sample, write_samples
 from klimb.policies.weights_hash import hash_weights
-from klimb.training.identity import MAY_DIFFER, flatten, is_free, read_history, run_identity, run_key
+from klimb.training.identity import (
+    MAY_DIFFER,
+    flatten,
+    is_free,
+    read_history,
+    run_identity,
+    run_key,
+    with_new_settings,
+)
 from klimb.training.settings import LoopSettings
 from klimb.workbench.config import build_config
 from klimb.workbench.config.reading import resolved_tables
@@ -91,6 +99,13 @@ def test_what_makes_another_experiment_is_refused_before_anything_runs(workplace
     resumed = go_on(workplace, *changed)
     assert resumed.status == 2 and told in resumed.err and "only these may change: training.num_steps" in resumed.err
     assert snapshot(workplace.path / "run") == before
+
+
+def test_a_run_of_an_older_klimb_is_given_new_settings_and_no_environment():
+    new = {"environment.factory": "python:game.Guess", "environment.max_turns": 10}
+    assert with_new_settings({"seed": 1}, {"seed": 1, "task.new": 3, **new}) == {"seed": 1, "task.new": 3}
+    begun = {"seed": 1, "environment.factory": "python:game.Guess"}
+    assert with_new_settings(begun, {**begun, **new}) == {**begun, **new}
 
 
 def test_an_edit_of_the_rewards_source_is_refused(workplace, begun: Path):

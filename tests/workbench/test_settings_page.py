@@ -1,10 +1,12 @@
 """`klimb config` and docs/settings.md say of every key what it takes, its default and its meaning."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from klimb.errors import ConfigError
+from klimb.tasks.environments import EnvironmentSettings
 from klimb.workbench.commands.config import config
 from klimb.workbench.config.document import fields_of, with_tables
 
@@ -22,6 +24,9 @@ def test_every_setting_says_what_it_takes_and_means():
 
 def test_a_section_a_table_in_it_and_a_key_are_found():
     assert {facts.path for facts in fields_of("replay")} == {"replay.max_age", "replay.rule", "replay.max_groups"}
+    assert {facts.path.removeprefix("environment.") for facts in fields_of("environment")} == {
+        each.name for each in fields(EnvironmentSettings)
+    }
     assert {facts.path for facts in fields_of("beta")} == {"objective.beta"}
     ceilings = {facts.kinds[-1]: facts.default for facts in fields_of("objective.clip.ceiling")}
     assert ceilings == {"dual": "3.0", "total-variation": "20.0"}

@@ -8,6 +8,7 @@ import random
 import pytest
 
 from klimb.own_parts import OBJECT, OwnObject, have_objects
+from klimb.tasks import make_task
 from klimb.tasks.environments import Environments, EnvironmentSettings
 from tests.tasks.environments import games
 from tests.tasks.environments.scenes import GAMES, LineFormat, contents, environments, opened, problem, tell
@@ -56,6 +57,26 @@ def test_calls_are_read_in_the_models_own_format():
         unread = tell(episode, call.replace("}}", "}"))
         assert unread.call_error.startswith("a tool call could not be read")
         assert unread.errors == (unread.call_error,) and not unread.is_over
+
+
+class PaysByTurns:
+    trusted = True
+
+    def reset(self, **row):
+        self.row = row
+
+    def get_turn_reward(self):
+        return 1.0
+
+
+def test_rewards_of_turns_are_rewards_and_the_row_has_the_problems_own_seed():
+    told = EnvironmentSettings(call_format="hermes")
+    with Environments(told, call_format=told.find_format(""), factory=PaysByTurns) as running:
+        assert running.has_reward
+        made = make_task("environment", num_problems=2, held_out_fraction=0.5).train[0]
+        (episode,) = running.open([made], [0])
+        row = episode.finish().view.unseal().row
+    assert row["environment_seed"] == made.problem_id.removeprefix("seed-")
 
 
 def test_tools_alone_need_no_environment():
