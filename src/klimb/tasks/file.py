@@ -247,7 +247,8 @@ class FileSettings:
         score_function(self.reward)
         if not self.answer and self.needs_answer:
             raise ValueError(
-                f"the reward {self.reward!r} needs an answer column; only a reward of your own can do without"
+                f"the reward {self.reward!r} needs an answer column; only a reward of your own can do without, or "
+                f"reward = {NO_REWARD!r} where an environment or [rewards] give one"
             )
 
     @property

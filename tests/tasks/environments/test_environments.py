@@ -8,8 +8,9 @@ import random
 import pytest
 
 from klimb.own_parts import OBJECT, OwnObject, have_objects
-from klimb.tasks import make_task
+from klimb.tasks import from_file, make_task
 from klimb.tasks.environments import Environments, EnvironmentSettings
+from klimb.tasks.environments.environments import row_of
 from tests.tasks.environments import games
 from tests.tasks.environments.scenes import GAMES, LineFormat, contents, environments, opened, problem, tell
 
@@ -339,3 +340,12 @@ def test_there_is_a_seed_for_each_problem_and_something_to_talk_to():
         Environments(EnvironmentSettings(), call_format=LineFormat())
     with pytest.raises(ValueError, match="not running"):
         environments("Guess").open([problem()], [0])
+
+
+def test_reset_gets_the_columns_of_a_file_as_the_file_has_them(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": [{"role": "user", "content": "Go."}], "number": 7, "tags": ["a"], "deep": {"x": 1}}\n')
+    (found,) = from_file(path, question="prompt", answer="", reward="none", held_out_fraction=0.0).train
+    row = row_of(found)
+    assert (row["number"], row["tags"], row["deep"]) == (7, ["a"], {"x": 1})
+    assert (row["prompt"], row["problem_id"]) == ([{"role": "user", "content": "Go."}], found.problem_id)

@@ -239,6 +239,12 @@ def _opener(episode: Episode, problem: Problem, seed: int) -> Callable[[], Episo
 
 
 def row_of(problem: Problem) -> dict[str, Any]:
-    """Return what `reset` is given of a problem: its columns, as TRL gives those of a dataset."""
+    """Return what `reset` is given of a problem: its columns, as TRL gives those of a dataset.
+
+    Those of a file are as the file has them, numbers as numbers.
+    """
     prompt = [dict(message) for message in problem.messages]
-    return {"problem_id": problem.problem_id, **problem.metadata, "answer": problem.answer, "prompt": prompt}
+    own = {"problem_id": problem.problem_id, "answer": problem.answer}
+    if problem.columns:
+        return {**own, **problem.columns, "prompt": prompt}
+    return {**problem.metadata, **own, "prompt": prompt}

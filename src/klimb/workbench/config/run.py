@@ -219,10 +219,11 @@ class RunConfig(BaseModel):
                 f"task.reward = {self.task.reward!r} does nothing: no reward of [rewards] is {TASKS_OWN!r}; leave it "
                 f"out, or add rewards.NAME.reward = {TASKS_OWN!r}"
             )
-        if self.task.reward == NO_REWARD and (is_read or not self.rewards):
+        has_other = bool(self.rewards) or self.environment is not None
+        if self.task.reward == NO_REWARD and (is_read or not has_other):
             raise ValueError(
-                f"task.reward = {NO_REWARD!r}: the run has no reward; name one, 'environment' for that of an "
-                "environment alone, or others in [rewards]"
+                f"task.reward = {NO_REWARD!r}: the run has no reward; name one, or others in [rewards], or take an "
+                "[environment] that gives one"
             )
 
     def _check_environment(self) -> None:
