@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from klimb.tasks.protocol import Problem, Response, Score, ScoreFunction
 
@@ -37,6 +37,57 @@ class BatchLimits:
 
 
 DEFAULTS = BatchLimits()
+
+
+@runtime_checkable
+class ChangesScores(Protocol):
+    """A score function that changes each score of another one."""
+
+    @property
+    def score(self) -> ScoreFunction:
+        """The inner score function."""
+        ...
+
+    def change(self, score: Score, response: Response) -> Score:
+        """Return what the inner score of this response becomes."""
+        ...
+
+
+Kind = TypeVar("Kind", bound=type)
+
+
+def passes_batches_on(kind: Kind) -> Kind:
+    """Give a class that changes the scores of another function that one's batches: `prepare`, `score_batch` and so on.
+
+    A class decorator, so that a change of scores is written down once, for one response.
+
+    Args:
+        kind: a class of `ChangesScores`.
+    """
+
+    def prepare_inner(self: ChangesScores) -> None:
+        """Prepare the inner score function, if it wants that."""
+        prepare(self.score)
+
+    def change_batch(
+        self: ChangesScores, problems: Sequence[Problem], responses: Sequence[Response], limits: BatchLimits
+    ) -> list[Scored]:
+        """Return the changed scores; what was raised for a response stays in its place."""
+        scores = score_batch(self.score, problems, responses, limits)
+        return [
+            scored if isinstance(scored, Exception) else self.change(scored, response)
+            for scored, response in zip(scores, responses, strict=True)
+        ]
+
+    members = {
+        "batches": property(lambda self: batches_of(self.score)),
+        "is_large": property(lambda self: is_large(self.score)),
+        "prepare": prepare_inner,
+        "score_batch": change_batch,
+    }
+    for name, member in members.items():
+        setattr(kind, name, member)
+    return kind
 
 
 def prepare(score: ScoreFunction) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from klimb.tasks.batches import Batches, BatchLimits, Scored, batches_of, is_large, prepare, score_batch
+from klimb.tasks.batches import passes_batches_on
 from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, ScoreFunction, without_score
 
 ENVIRONMENTS_OWN = "environment"
@@ -27,39 +26,30 @@ class EnvironmentReward:
         return Score(reward=value, parts={ENVIRONMENTS_OWN: value}, reason=f"the environment's reward is {value:g}")
 
 
+@passes_batches_on
 @dataclass(frozen=True)
 class WithEnvironmentReward:
     """A task's score and the environment's reward added up, as TRL adds `get_reward` to the reward functions."""
 
     score: ScoreFunction
 
-    @property
-    def batches(self) -> Batches:
-        """As the task's score."""
-        return batches_of(self.score)
-
-    @property
-    def is_large(self) -> bool:
-        """As the task's score."""
-        return is_large(self.score)
-
-    def prepare(self) -> None:
-        """Prepare the task's score."""
-        prepare(self.score)
-
     def __call__(self, problem: Problem, response: Response) -> Score:
         """Return the sum for one response."""
-        return _add(self.score(problem, response), response)
+        return self.change(self.score(problem, response), response)
 
-    def score_batch(
-        self, problems: Sequence[Problem], responses: Sequence[Response], limits: BatchLimits
-    ) -> list[Scored]:
-        """Return the sum for each response; what the task's score raised in its place."""
-        scores = score_batch(self.score, problems, responses, limits)
-        return [
-            scored if isinstance(scored, Exception) else _add(scored, response)
-            for scored, response in zip(scores, responses, strict=True)
-        ]
+    def change(self, score: Score, response: Response) -> Score:
+        """Return the sum of the task's score and the environment's reward."""
+        value = response.environment_reward
+        if value is None or score.reward is None:
+            return score
+        if not math.isfinite(value):
+            return Score(reward=None, reason=f"the environment's reward is {value}, expected a finite number")
+        return replace(
+            score,
+            reward=score.reward + value,
+            parts={**(score.parts or {"task": score.reward}), ENVIRONMENTS_OWN: value},
+            reason=f"{score.reason}; the environment's reward is {value:g}",
+        )
 
 
 def with_environment_reward(task: ProblemSet) -> ProblemSet:
@@ -69,17 +59,3 @@ def with_environment_reward(task: ProblemSet) -> ProblemSet:
     if isinstance(task.score, EnvironmentReward):
         return task
     return replace(task, score=WithEnvironmentReward(task.score))
-
-
-def _add(score: Score, response: Response) -> Score:
-    value = response.environment_reward
-    if value is None or score.reward is None:
-        return score
-    if not math.isfinite(value):
-        return Score(reward=None, reason=f"the environment's reward is {value}, expected a finite number")
-    return replace(
-        score,
-        reward=score.reward + value,
-        parts={**(score.parts or {"task": score.reward}), ENVIRONMENTS_OWN: value},
-        reason=f"{score.reason}; the environment's reward is {value:g}",
-    )

@@ -11,7 +11,7 @@ from typing import Annotated, Protocol, runtime_checkable
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 
 from klimb.declarations import Count, configurable, require
-from klimb.tasks.batches import Batches, BatchLimits, Scored, batches_of, is_large, prepare, score_batch
+from klimb.tasks.batches import passes_batches_on
 from klimb.tasks.patterns import check_pattern
 from klimb.tasks.protocol import Problem, ProblemSet, Response, Score, ScoreFunction, Task, environment_of
 from klimb.tasks.several_rewards import CombinedScore
@@ -117,6 +117,7 @@ class FormatReward:
         return self.settings.weight if is_found else 0.0
 
 
+@passes_batches_on
 @dataclass(frozen=True)
 class ShapedScore:
     """A score function followed by shapings."""
@@ -124,35 +125,12 @@ class ShapedScore:
     score: ScoreFunction
     shapings: tuple[Shaping, ...]
 
-    @property
-    def batches(self) -> Batches:
-        """What the inner score function is given at once."""
-        return batches_of(self.score)
-
-    @property
-    def is_large(self) -> bool:
-        """Whether the inner score function holds a model."""
-        return is_large(self.score)
-
-    def prepare(self) -> None:
-        """Prepare the inner score function, if it wants that."""
-        prepare(self.score)
-
     def __call__(self, problem: Problem, response: Response) -> Score:
         """Return the shaped score."""
-        return self._shape(self.score(problem, response), response)
+        return self.change(self.score(problem, response), response)
 
-    def score_batch(
-        self, problems: Sequence[Problem], responses: Sequence[Response], limits: BatchLimits
-    ) -> list[Scored]:
-        """Return the shaped scores."""
-        scores = score_batch(self.score, problems, responses, limits)
-        return [
-            scored if isinstance(scored, Exception) else self._shape(scored, response)
-            for scored, response in zip(scores, responses, strict=True)
-        ]
-
-    def _shape(self, score: Score, response: Response) -> Score:
+    def change(self, score: Score, response: Response) -> Score:
+        """Return the score with the parts of all shapings."""
         for shaping in self.shapings:
             score = shape(score, response, shaping)
         return score

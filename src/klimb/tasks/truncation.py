@@ -5,11 +5,10 @@ A number at the very end of a cut answer may be the first half of another one, s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from klimb.tasks.batches import Batches, BatchLimits, Scored, batches_of, is_large, prepare, score_batch
+from klimb.tasks.batches import passes_batches_on
 from klimb.tasks.protocol import Problem, Response, Score, ScoreFunction
 
 Truncated = Literal["wrong", "as-written"]
@@ -20,43 +19,20 @@ VERDICT_PART = "correct"
 """The part of a reward that stands for being right."""
 
 
+@passes_batches_on
 @dataclass(frozen=True)
 class WrongIfCut:
     """A score function whose verdict on an answer that was cut off is: wrong."""
 
     score: ScoreFunction
 
-    @property
-    def batches(self) -> Batches:
-        """What the inner score function is given at once."""
-        return batches_of(self.score)
-
-    @property
-    def is_large(self) -> bool:
-        """Whether the inner score function holds a model."""
-        return is_large(self.score)
-
-    def prepare(self) -> None:
-        """Prepare the inner score function, if it wants that."""
-        prepare(self.score)
-
     def __call__(self, problem: Problem, response: Response) -> Score:
         """Return the score, that of a wrong answer where the response was cut off."""
-        return _judge(self.score(problem, response), response)
+        return self.change(self.score(problem, response), response)
 
-    def score_batch(
-        self, problems: Sequence[Problem], responses: Sequence[Response], limits: BatchLimits
-    ) -> list[Scored]:
-        """Return the scores, those of wrong answers where the responses were cut off."""
-        scores = score_batch(self.score, problems, responses, limits)
-        return [
-            scored if isinstance(scored, Exception) else _judge(scored, response)
-            for scored, response in zip(scores, responses, strict=True)
-        ]
-
-
-def _judge(score: Score, response: Response) -> Score:
-    return as_wrong(score) if response.finish_reason == "length" else score
+    def change(self, score: Score, response: Response) -> Score:
+        """Return the inner score, as that of a wrong answer where the response was cut off."""
+        return as_wrong(score) if response.finish_reason == "length" else score
 
 
 def as_wrong(score: Score) -> Score:
