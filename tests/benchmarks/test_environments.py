@@ -81,9 +81,7 @@ def pairs_of(both, openings):
     ours, theirs = both
     assert [len(step) for step in ours] == [len(step) for step in theirs] == [3 * len(every)] * 2
     places = [place for place in range(3 * len(every)) if every[place % len(every)] in openings]
-    return [
-        (step[place], other[place]) for step, other in zip(ours, theirs, strict=True) for place in places
-    ]
+    return [(step[place], other[place]) for step, other in zip(ours, theirs, strict=True) for place in places]
 
 
 @pytest.mark.slow
