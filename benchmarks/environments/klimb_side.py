@@ -26,7 +26,14 @@ def run_tables(model: Path, data: Path, **tables: Mapping[str, Any]) -> dict[str
     """Return the tables of a run file that trains the lock, with further keys as given."""
     usual: dict[str, dict[str, Any]] = {
         "model": {"path": str(model), "dtype": "float32", "device": "cpu"},
-        "task": {"kind": "file", "path": str(data), "question": "prompt", "answer": "", "reward": "none", "held_out_fraction": 0.0},
+        "task": {
+            "kind": "file",
+            "path": str(data),
+            "question": "prompt",
+            "answer": "",
+            "reward": "none",
+            "held_out_fraction": 0.0,
+        },
         "environment": {"factory": FACTORY},
         "objective": {"recipe": "grpo", "beta": 0.0},
         "advantages": {"group_filter": False},

@@ -1,0 +1,124 @@
+"""What the policy learns from environments: a warm start on conversations, then reinforcement, over seeds.
+
+    python -m benchmarks.teaching                                # three environments, 5 seeds, about half an hour
+    python -m benchmarks.teaching --tasks guessing --seeds 2 --steps 6
+
+The run files are those of `examples/`. Each seed is two runs: the warm start alone (`[cloning]`, no steps), then
+reinforcement of its model without cloning. Both evaluate held-out problems before and after, so that what each of them
+changed stands apart. Two processes of one thread run beside each other. The table has the mean over seeds and its 95 %
+interval; the change is paired by seed.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from benchmarks.page import table_of
+from klimb.findings.statistics import Interval, mean_interval, paired_interval
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+TASKS = ("calculator", "guessing", "sql")
+
+
+def main() -> None:
+    """Run all, and print the table and each seed's curve."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--prompts", type=int, default=4)
+    parser.add_argument("--problems", type=int, default=24)
+    parser.add_argument("--processes", type=int, default=2)
+    arguments = parser.parse_args()
+    jobs = [(task, seed) for task in arguments.tasks for seed in range(arguments.seeds)]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(arguments.processes) as pool:
+        place = Path(folder) / "examples"
+        shutil.copytree(EXAMPLES, place)
+        results = dict(zip(jobs, pool.map(lambda job: teach(place, job[0], job[1], arguments), jobs), strict=True))
+    for (task, seed), found in results.items():
+        curve = " ".join(f"{reward:.2f}" for reward in found["curve"])
+        ends = " -> ".join(f"{found[name]:.3f}" for name in ("base", "warm", "after"))
+        print(f"{task} seed {seed}: {ends}; reward by step {curve}")
+    print(
+        table_of(
+            ["environment", "base model", "after the warm start", "after reinforcement", "change"],
+            [row_of(task, [results[task, seed] for seed in range(arguments.seeds)]) for task in arguments.tasks],
+        )
+    )
+
+
+def teach(place: Path, task: str, seed: int, arguments: argparse.Namespace) -> dict:
+    """Return the evaluations of one seed, and its rewards by step."""
+    shared = [
+        f"seed={seed}",
+        "training.num_threads=1",
+        f"evaluation.num_problems={arguments.problems}",
+        "evaluation.greedy=false",
+        f"evaluation.seed={seed}",
+    ]
+    warm, later = f"{task}-{seed}-warm", f"{task}-{seed}"
+    train(place, task, [*shared, "training.num_steps=0", f"run.name={warm}", "run.report=false"])
+    model = place / "runs" / warm / "model"
+    taught = [f"model.path={model}", "model.chat_template=templates/smollm2-tools.jinja", f"run.name={later}"]
+    size = [f"training.num_steps={arguments.steps}", f"sampling.num_prompts={arguments.prompts}"]
+    train(place, task, [*shared, *taught, *size, "checkpoints.every_steps=1000"], without_cloning=True)
+    first, last = (means(place / "runs" / name / "evaluations.jsonl") for name in (warm, later))
+    metrics = (place / "runs" / later / "metrics.jsonl").read_text().splitlines()
+    for name in (warm, later):
+        shutil.rmtree(place / "runs" / name)
+    curve = [json.loads(line).get("reward_mean", float("nan")) for line in metrics]
+    return {"base": first["before"], "warm": last["before"], "after": last["after"], "curve": curve}
+
+
+def train(place: Path, task: str, overrides: Sequence[str], *, without_cloning: bool = False) -> None:
+    """Run one training in a process of its own.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    file = place / f"{task}.toml"
+    if without_cloning:
+        text = file.read_text()
+        start = text.index("[cloning]")
+        file = place / f"{task}-taught.toml"
+        file.write_text(text[:start] + text[text.index("\n[", start + 1) + 1 :])
+    command = [str(Path(sys.executable).with_name("klimb")), "train", file.name]
+    command += [part for override in overrides for part in ("--set", override)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+
+
+def means(path: Path) -> dict[str, float]:
+    """Return the mean of each evaluation in the file, by when it was made."""
+    return {record["when"]: record["mean"] for record in map(json.loads, path.read_text().splitlines())}
+
+
+def row_of(task: str, results: Sequence[dict]) -> list[str]:
+    """Return the table's line of one environment."""
+    seeds = list(range(len(results)))
+    columns = [
+        in_words(mean_interval([found[name] for found in results], seeds, unit="seed", bounds=None))
+        for name in ("base", "warm", "after")
+    ]
+    changes = [found["after"] - found["warm"] for found in results]
+    return [task, *columns, in_words(paired_interval(changes, unit="seed"), sign="+")]
+
+
+def in_words(found: Interval, sign: str = "") -> str:
+    """Return the value with its interval."""
+    if not found.is_known:
+        return f"{found.value:{sign}.3f} (no interval: {found.reason})"
+    return f"{found.value:{sign}.3f} ({found.low:{sign}.3f} to {found.high:{sign}.3f})"
+
+
+if __name__ == "__main__":
+    main()
