@@ -6,6 +6,7 @@ import sys
 import time
 import urllib.request
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from tests.benchmarks.test_environments import TEMPLATE, save_model
@@ -148,8 +149,9 @@ server.run("stdio")
 @pytest.mark.skipif(find_spec("mcp") is None, reason="the package mcp is not installed: klimb[mcp]")
 def test_tools_of_an_mcp_server_are_trained_with(train, workplace):
     workplace.write("server.py", MCP_SERVER)
-    reward = "def says_god(prompt, response, answer, metadata):\n    return float('god' in response)\n"
-    workplace.write("rewards.py", reward)
+    workplace.write(
+        "rewards.py", "def says_god(prompt, response, answer, metadata):\n    return float('god' in response)\n"
+    )
     openings = [tool_call("turn_around", '{"word": "dog"}'), tool_call("turn_around", '{"word": 3}')]
     environment = f'tools = ["mcp:{sys.executable} server.py"]'
     outcome, samples = train(environment, openings, reward="python:rewards.says_god")

@@ -10,6 +10,7 @@ from tests.workbench.conftest import Workplace
 import klimb
 from klimb.errors import ConfigError
 from klimb.experience import read_samples
+from klimb.tasks.environments import EnvironmentSettings
 from klimb.training import read_evaluations
 from klimb.training.checkpoints import CheckpointError
 from klimb.workbench.config import build_config, read_tables
@@ -429,6 +430,14 @@ def test_an_environment_may_be_a_table_with_functions_as_tools(talking: Workplac
     assert "python:__object__.guess" in json.loads((run.folder / "provenance.json").read_text())["own_parts"]
     samples = read_samples(run.folder / "rollouts" / "step-000001.parquet")
     assert [turn.text for turn in samples[0].turns if turn.role == "tool"] == ["not 3"]
+
+
+def test_an_environment_may_be_settings_and_an_object_that_is_none_is_refused(talking: Workplace):
+    settings = EnvironmentSettings(factory="python:my_game.Still", max_turns=2)
+    with pytest.raises(ConfigError, match="'python:my_game.Still': .* has no method `reset`"):
+        run_in_python(talking, environment=settings)
+    with pytest.raises(ConfigError, match=r"environment\.factory = .*: expected a class, or a function"):
+        run_in_python(talking, environment=object())
 
 
 def test_problems_without_a_score_take_the_environments_reward(talking: Workplace):

@@ -25,13 +25,14 @@ from klimb.policies import Policy
 from klimb.samplers import Sampler
 from klimb.tasks import ProblemSet, Task
 from klimb.tasks.catalogue import task_table
+from klimb.tasks.environments.settings import EnvironmentSettings
 from klimb.training import GroupStore, read_metrics
 from klimb.training.callbacks import check_callback
 from klimb.training.identity import describe_part
 from klimb.training.run_folder import RunFolder, check_is_free, free_folder, is_run, move_aside
 from klimb.ui.terminal.run import print_run
 from klimb.ui.text import relative_to_working_directory
-from klimb.workbench.config import RunConfig, build_config, is_resolved, read_tables
+from klimb.workbench.config import RunConfig, build_config, is_resolved, read_tables, table_of
 from klimb.workbench.config.layers import lay_over, layer_of
 from klimb.workbench.config.paths import check_paths
 from klimb.workbench.config.reading import resolved_tables
@@ -76,7 +77,7 @@ def train(
     divergence: Any = None,
     reference: Callable[..., bool] | str | None = None,
     source: Sequence[Sample] | GroupStore | Callable[..., Any] | str | Path | None = None,
-    environment: Callable[[], object] | Mapping[str, Any] | str | None = None,
+    environment: Callable[[], object] | EnvironmentSettings | Mapping[str, Any] | str | None = None,
     callbacks: Sequence[object] = (),
     folder: str | Path | None = None,
     resume: bool = False,
@@ -101,7 +102,7 @@ def train(
         source: `log.path`: samples, a store, a function of (seed) that returns them, or a path. Without a table
             `sources` the run trains on them alone.
         environment: `environment.factory`: a class, or a function without parameters, that makes an environment; a
-            name; or the whole table `[environment]`, in which `tools` may hold functions and classes.
+            name; or the whole table `[environment]`, in which `tools` may hold functions and classes, or such settings.
         callbacks: `run.callbacks`: objects with methods of `klimb.training.Callback`, or their classes.
         folder: where the results go; without it, a new folder under `run.folder`.
         resume: go on from the newest checkpoint in `folder`; the same objects must be handed over again.
@@ -124,7 +125,7 @@ def train(
         "objective.divergence": divergence,
         "reference": reference,
         "log.path": source,
-        "environment" if isinstance(environment, Mapping) else "environment.factory": environment,
+        **_environment_value(environment),
         "run.callbacks": list(callbacks) or None,
     }
     given = {key: objects.written(value, key) for key, value in values.items() if value is not None}
@@ -226,6 +227,13 @@ def _task_value(task: Any) -> Any:
         return {**task_table(task)}
     except ValueError as error:
         raise ConfigError(f"task = {task!r}: {error}") from None
+
+
+def _environment_value(environment: Any) -> dict[str, Any]:
+    """Return the key that the environment stands for, with what a run file has there."""
+    if isinstance(environment, EnvironmentSettings):
+        return {"environment": table_of(environment)}
+    return {"environment" if isinstance(environment, Mapping) else "environment.factory": environment}
 
 
 DTYPES = {"torch.float32": "float32", "torch.bfloat16": "bfloat16"}
