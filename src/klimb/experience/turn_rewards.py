@@ -93,12 +93,17 @@ def spread_over_tokens(sample: Sample, by_turn: Sequence[float], *, at_ends: boo
     Args:
         sample: one.
         by_turn: a number for each turn that the policy drew.
-        at_ends: give it to the last token of the turn alone.
+        at_ends: give it to the last token of the turn alone. That of a turn without a token goes to the last drawn one
+            before; where there is none, nothing that the policy said can have brought it about.
     """
     left = iter(by_turn)
     tokens: list[float] = []
+    last: int | None = None
     for turn in sample.conversation:
         number = next(left) if turn.is_drawn else 0.0
-        held = [0.0] * (turn.num_tokens - 1) + [number] if at_ends and turn.num_tokens else [number] * turn.num_tokens
-        tokens += held
+        tokens += [0.0 if at_ends else number] * turn.num_tokens
+        if turn.is_drawn and turn.num_tokens:
+            last = len(tokens) - 1
+        if at_ends and last is not None:
+            tokens[last] += number
     return tokens
