@@ -1,6 +1,7 @@
 """What others put into a conversation is read by the policy and by no loss: it has no gradient, weight or length."""
 
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from klimb.losses import (
     TruncatedCorrection,
     build_loss,
 )
-from klimb.losses.names import ANCHORS, ESTIMATORS, LEVELS, REDUCTIONS, SEQUENCE_LEVELS, VALUES
+from klimb.losses.names import ANCHORS, ESTIMATORS, LEVELS, REDUCTIONS, SEQUENCE_LEVELS, VALUES, Level
 from klimb.losses.settings import CORRECTION_CHOICES, LOSSES
 from klimb.training.recipes import RECIPES
 
@@ -31,7 +32,7 @@ CORRECTIONS = (
     NoCorrection(off_policy_mask=0.05),
     *(
         correction
-        for level in LEVELS
+        for level in get_args(Level)
         for correction in (
             DecoupledCorrection(level=level),
             TruncatedCorrection(level=level, high=1.1),

@@ -117,7 +117,7 @@ def token_objective(
 ) -> complex:
     """Σ over points of their probability under μ times (E_π[Q_μ] − β·D) of the next token alone."""
     pi, drawn = conditionals(table), probabilities(mu, env)
-    mass, returns = np.zeros((2, *pi.shape))
+    mass, returns = np.zeros(pi.shape), np.zeros(pi.shape)
     for t in range(MAX_LENGTH):
         here = MASK[:, t]
         np.add.at(mass, (ROWS[here, t], TOKENS[here, t]), drawn[here])
@@ -139,7 +139,7 @@ def sequence_mean_surrogate(
 def values(cond: Array, env: Array, reward: Array) -> Array:
     """What is to be expected of the conversation's reward before each drawn token; 0 behind the last."""
     drawn = probabilities(cond, env)
-    mass, returns = np.zeros((2, len(POINTS)))
+    mass, returns = np.zeros(len(POINTS)), np.zeros(len(POINTS))
     for t in range(MAX_LENGTH):
         np.add.at(mass, ROWS[MASK[:, t], t], drawn[MASK[:, t]])
         np.add.at(returns, ROWS[MASK[:, t], t], (drawn * reward)[MASK[:, t]])

@@ -21,10 +21,11 @@ from tests.oracle import conversations, world
 from tests.oracle.formulas import DIVERGENCES
 
 from klimb.experience import Batch, Sample, Turn, collate, generalised_advantages
-from klimb.losses import Inputs, Objective
+from klimb.losses import Inputs, Objective, SquaredResidual
+from klimb.training import reference_named
 from klimb.training.credit import assign_advantages
 from klimb.training.rollouts import compute_credits, compute_turn_credits
-from klimb.training.settings import AdvantageSettings, CreditSettings
+from klimb.training.settings import AdvantageSettings, CreditSettings, LoopSettings, check_loss_fits
 
 ON_POLICY = world.conditionals(POLICY)
 FIRST_REWARDS = conversations.first_turn_rewards(41)
@@ -261,3 +262,24 @@ def test_a_baseline_with_its_own_number_in_it_would_be_seen(tiny_policy):
     batch = credit(tiny_policy, samples, CreditSettings(kind="turn"), turn_credits=turn_credits)
     found = mean_gradient_over_groups(batch)
     np.testing.assert_allclose(found, true_gradient(REWARDS, table=FEW) / 2, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (Objective(level="sequence", beta=0.0), "objective.level = 'sequence' weighs whole responses"),
+        (Objective(level="sequence-mean", beta=0.0), "objective.level = 'sequence-mean' weighs whole responses"),
+        (SquaredResidual(beta=0.1), "the loss squared-residual takes one a response"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["turn", "reward-to-go"])
+def test_a_loss_of_whole_responses_is_refused_before_the_run_where_turns_or_tokens_are_credited(kind, loss, message):
+    settings = LoopSettings(
+        advantages=AdvantageSettings(kind="no-baseline"),
+        credit=CreditSettings(kind=kind),
+        reference=reference_named("none"),
+    )
+    with pytest.raises(ValueError, match=f"credit.kind = '{kind}' .*{message}"):
+        check_loss_fits(settings, loss, None)
+    check_loss_fits(replace(settings, credit=CreditSettings()), loss, None)
+    check_loss_fits(settings, PLAIN, None)

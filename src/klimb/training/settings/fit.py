@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from klimb.divergences.names import SlopeAtReference
 from klimb.experience.advantages import SOFT_VALUES
 from klimb.losses.clips import NoClip
+from klimb.losses.names import SEQUENCE_LEVELS
 from klimb.losses.settings import (
     AutomaticCorrection,
     Correction,
@@ -13,6 +14,7 @@ from klimb.losses.settings import (
     LossSettings,
     NoCorrection,
     ObjectiveSettings,
+    SquaredResidualSettings,
 )
 from klimb.own_parts import is_own
 from klimb.training.settings.loop import LoopSettings
@@ -43,6 +45,7 @@ def check_loss_fits(settings: LoopSettings, loss: "LossSettings | Loss", slope: 
             "objective.beta above 0, or another advantages.kind"
         )
     _check_feedback(settings, loss)
+    _check_units_of_credit(settings, loss)
     if isinstance(loss, ObjectiveSettings) and slope is not None:
         _check_divergence_acts(settings, loss, slope)
 
@@ -75,6 +78,23 @@ def _check_feedback(settings: LoopSettings, loss: "LossSettings | Loss") -> None
         raise ValueError(
             f"advantages.kind = {kind!r} and the loss kto, which takes +1 (desirable) or -1 (undesirable) a response; "
             "set advantages.kind = 'binary-feedback'"
+        )
+
+
+def _check_units_of_credit(settings: LoopSettings, loss: "LossSettings | Loss") -> None:
+    """Return if the loss can take advantages that differ within a response, where there are such."""
+    kind = settings.credit.kind
+    if kind == "response":
+        return
+    if isinstance(loss, ObjectiveSettings) and loss.level in SEQUENCE_LEVELS:
+        raise ValueError(
+            f"credit.kind = {kind!r} gives the tokens of one response different advantages, and objective.level = "
+            f"{loss.level!r} weighs whole responses; set credit.kind = 'response', or objective.level = 'token'"
+        )
+    if isinstance(loss, KtoSettings | SquaredResidualSettings):
+        raise ValueError(
+            f"credit.kind = {kind!r} gives the tokens of one response different advantages, and the loss {loss.loss} "
+            "takes one a response; set credit.kind = 'response'"
         )
 
 
