@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from klimb.experience import Sample, ToolCall, Turn
+from klimb.experience.turn_rewards import group_conversations
 from klimb.findings.conversation_metrics import measure_conversations
-from klimb.findings.conversations import count_calls, group_episodes, is_cut
+from klimb.findings.conversations import count_calls, is_cut
 from klimb.findings.metrics.of_conversations import CONVERSATIONS
 from klimb.training.rollouts import FilteredGroup, measure_rollouts
 
@@ -119,7 +120,7 @@ def test_turns_that_are_samples_of_their_own_are_one_conversation():
         talk(said(calls=1), number=number, episode="e", metadata={} if number < 2 else {"ended": "over"})
         for number in range(3)
     ]
-    assert [len(members) for members in group_episodes([*parts, talk(said(), number=9)])] == [3, 1]
+    assert [len(members) for members in group_conversations([*parts, talk(said(), number=9)])] == [3, 1]
     metrics = measure_conversations(parts)
     assert metrics["num_turns_mean"] == 3 and metrics["calls_mean"] == 3 and metrics["split_fraction"] == 1
     assert metrics["turn_limit_fraction"] == 0

@@ -6,7 +6,6 @@ import sys
 import time
 import urllib.request
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 from tests.benchmarks.test_environments import TEMPLATE, save_model

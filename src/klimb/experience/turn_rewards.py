@@ -22,12 +22,17 @@ def number_conversations(samples: Sequence[Sample]) -> list[int]:
     ]
 
 
+def group_conversations(samples: Sequence[Sample]) -> list[tuple[Sample, ...]]:
+    """Return the samples of each conversation together."""
+    found: dict[int, list[Sample]] = {}
+    for number, sample in zip(number_conversations(samples), samples, strict=True):
+        found.setdefault(number, []).append(sample)
+    return [tuple(members) for members in found.values()]
+
+
 def one_of_each(samples: Sequence[Sample]) -> list[Sample]:
     """Return the first sample of each conversation: what is counted or compared is conversations."""
-    firsts: dict[int, Sample] = {}
-    for number, sample in zip(number_conversations(samples), samples, strict=True):
-        firsts.setdefault(number, sample)
-    return list(firsts.values())
+    return [members[0] for members in group_conversations(samples)]
 
 
 def num_drawn_turns(sample: Sample) -> int:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from klimb.experience.samples import Sample
+from klimb.experience.turn_rewards import group_conversations
 from klimb.findings.conversations import (
     ENDED,
     LIMITS,
     count_calls,
-    group_episodes,
     has_environment_error,
     is_conversation,
     turns_drawn,
@@ -23,7 +23,7 @@ def measure_conversations(samples: Sequence[Sample]) -> dict[str, float]:
     talks = [sample for sample in samples if is_conversation(sample)]
     if not talks:
         return {}
-    episodes = group_episodes(talks)
+    episodes = group_conversations(talks)
     turns = [turn for sample in talks for turn in turns_drawn(sample)]
     num_tokens, num_drawn = sum(len(sample.response_ids) for sample in talks), sum(map(_num_drawn, talks))
     calls = [count_calls(sample) for sample in talks]
@@ -54,7 +54,7 @@ def _measure_calls_read(talks: Sequence[Sample]) -> dict[str, float]:
     metrics: dict[str, float] = {}
     if num_unread + num_read:
         metrics["unread_calls_fraction"] = num_unread / (num_unread + num_read)
-    offered = group_episodes([sample for sample in talks if sample.tools])
+    offered = group_conversations([sample for sample in talks if sample.tools])
     if offered:
         unused = [not any(count_calls(sample).num_made for sample in members) for members in offered]
         metrics["tools_unused_fraction"] = statistics.fmean(unused)

@@ -1,16 +1,15 @@
 """What happened in a conversation: calls of tools and what became of them, why it ended, which samples it is."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from klimb.experience.samples import Sample, Turn
-from klimb.experience.turn_rewards import number_conversations
 
 ENDED = "ended"
 """Key of a sample's metadata: what ended its conversation.
 
 `over`: the policy or the environment. `max_new_tokens`: a turn was cut. `max_turns`, `max_tokens`, `sample_seconds`:
-the limits of `[environment]`. `context`: the model has no more positions. `template`: it refuses what came in. `error`:
+the limits of `[environment]`. `context`: the model has no more positions, for another turn or for the rest
+of one. `template`: it refuses what was said or came in. `error`:
 the environment is lost.
 """
 
@@ -65,14 +64,6 @@ def turns_drawn(sample: Sample) -> list[Turn]:
     if not sample.turns and not sample.response_ids and not sample.response:
         return []
     return [turn for turn in sample.conversation if turn.is_drawn]
-
-
-def group_episodes(samples: Sequence[Sample]) -> list[tuple[Sample, ...]]:
-    """Return the samples of each conversation together: one, or its turns where the template rewrites history."""
-    found: dict[int, list[Sample]] = {}
-    for number, sample in zip(number_conversations(samples), samples, strict=True):
-        found.setdefault(number, []).append(sample)
-    return [tuple(members) for members in found.values()]
 
 
 def has_environment_error(sample: Sample) -> bool:

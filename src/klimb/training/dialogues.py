@@ -275,7 +275,8 @@ class _Talk:
 
     def hear(self, completion: Completion) -> Future[tuple[int, ...] | None]:
         """Take a drawn turn; the future says what follows it before the next, None if none follows in this prompt."""
-        heard = _Heard(completion, self.of.policy.decode_turn(completion.response_ids))
+        with TOKENIZING:
+            heard = _Heard(completion, self.of.policy.decode_turn(completion.response_ids))
         self._heard.append(heard)
         self._ids += completion.response_ids
         self._num_response_ids += len(completion.response_ids)
@@ -283,7 +284,8 @@ class _Talk:
         following: Future[tuple[int, ...] | None] = Future()
         if completion.finish_reason == "length":
             self.messages.append({"role": POLICY_ROLE, "content": heard.text})
-            self.ended = "max_new_tokens"
+            is_whole = len(completion.response_ids) >= self.max_new_tokens
+            self.ended = "max_new_tokens" if is_whole else "context"
             following.set_result(None)
             return following
 
@@ -342,14 +344,19 @@ class _Talk:
 
     def _go_on(self, heard: _Heard, reply: Reply) -> tuple[int, ...] | None:
         """Return what follows the turn; None if the conversation or this prompt ends here."""
-        so_far = [*self.messages, self._message_of(heard, reply)]
         if reply.reward is not None:
             self._turn_rewards.append(reply.reward)
+        so_far = self.messages
+        try:
+            so_far = [*so_far, self._message_of(heard, reply)]
+        except PromptError:
+            # What was said before was put in by its ids: only now does the template refuse its words.
+            so_far = [*so_far, Message(role=POLICY_ROLE, content=heard.text)]
+            self.ended = "template"
         self.messages = [*so_far, *reply.messages]
         if reply.is_over or not reply.messages:
             self.ended = "over"
-            return None
-        if self._num_turns >= self.of.max_turns:
+        if self.ended or self._num_turns >= self.of.max_turns:
             return None
         try:
             return self._find_next(so_far, reply.messages, heard.completion.response_ids[-1])
@@ -360,8 +367,8 @@ class _Talk:
     def _find_next(self, so_far: Sequence[Message], new: Sequence[Message], last_id: int) -> tuple[int, ...] | None:
         tokenizer, tools = self.of.policy.tokenizer, self.episode.tools
         with TOKENIZING:
-            if self._is_kept(so_far, new):
-                between = ids_between(tokenizer, so_far, new, tools=tools, last_id=last_id)
+            between = ids_between(tokenizer, so_far, new, tools=tools, last_id=last_id)
+            if self._is_kept(so_far, new, between):
                 self._num_response_ids += len(between)
                 self._ids += between
                 following = between
@@ -373,10 +380,10 @@ class _Talk:
             self.ended, following = "max_tokens", None
         return following
 
-    def _is_kept(self, so_far: Sequence[Message], new: Sequence[Message]) -> bool:
+    def _is_kept(self, so_far: Sequence[Message], new: Sequence[Message], between: Sequence[int]) -> bool:
         if self.of.stability.kind == "stable":
             return True
-        return history_is_kept(self.of.policy.tokenizer, so_far, new, self._ids, self.episode.tools)
+        return history_is_kept(self.of.policy.tokenizer, so_far, new, [*self._ids, *between], self.episode.tools)
 
     def _message_of(self, heard: _Heard, reply: Reply) -> Message:
         calls = [

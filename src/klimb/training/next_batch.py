@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from klimb.experience import Sample, Source
+from klimb.experience.turn_rewards import group_conversations, one_of_each
 from klimb.training.identity import run_key
 from klimb.training.minibatches import score_samples
 from klimb.training.mismatch import is_measured_in_update, measure_mismatch, mismatch_between
@@ -180,7 +181,7 @@ def _merge_gaps(gaps: Sequence[tuple[dict[str, float], int]]) -> dict[str, float
 
 
 def _say_where_verdicts_are_missing(state: RunState, drawn: Sequence[Sample]) -> None:
-    verdicts = find_verdicts(drawn)
+    verdicts = find_verdicts(one_of_each(drawn))
     if None in verdicts and len({*verdicts}) > 1:
         state.notices.say_once(
             "verdicts",
@@ -321,8 +322,9 @@ def _measure_share(source: Source, samples: Sequence[Sample], *, asked: int, pol
         "num_groups_missing": float(max(0, asked - num_groups)),
     }
     if samples:
-        metrics["length_mean"] = statistics.fmean(sample.num_drawn for sample in samples)
-    rewards = [sample.reward for sample in samples if sample.reward is not None]
+        episodes = group_conversations(samples)
+        metrics["length_mean"] = statistics.fmean(sum(each.num_drawn for each in members) for members in episodes)
+    rewards = [sample.reward for sample in one_of_each(samples) if sample.reward is not None]
     if rewards:
         metrics["reward_mean"] = statistics.fmean(rewards)
     if samples and source in ("rollout", "replay"):  # versions of another run's policy say nothing about this one's

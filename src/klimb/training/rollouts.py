@@ -18,9 +18,8 @@ from torch import Tensor
 
 from klimb.declarations import narrow
 from klimb.experience import NEEDS_BATCH, NEEDS_GROUPS, Sample, SamplingSettings, compute_advantages
-from klimb.experience.turn_rewards import number_conversations, one_of_each, turn_advantages
+from klimb.experience.turn_rewards import group_conversations, number_conversations, one_of_each, turn_advantages
 from klimb.findings.conversation_metrics import measure_conversations
-from klimb.findings.conversations import group_episodes
 from klimb.policies import Policy
 from klimb.samplers import Completion, Sampler, StreamingSampler
 from klimb.tasks import Problem, Response, Score
@@ -470,16 +469,16 @@ def measure_rollouts(groups: Sequence[FilteredGroup]) -> dict[str, float]:
     A conversation whose turns are samples of their own is one response: the last of them says how it came out.
     """
     drawn = [sample for group in groups for sample in group.samples]
-    episodes = group_episodes(drawn)
+    episodes = group_conversations(drawn)
     samples = [members[-1] for members in episodes]
     rewards = [sample.reward for sample in samples if sample.reward is not None]
     lengths = [sum(sample.num_drawn for sample in members) for members in episodes]
     num_used = sum(bool(group.used) for group in groups)
     alone = {f"no: {why}" for why in (ALONE_IN_GROUP, ALONE_IN_BATCH)}
-    uncompared = [each for each in samples if each.reward is not None and each.metadata.get("used") in alone]
+    uncompared = [each for each in responses if each.reward is not None and each.metadata.get("used") in alone]
     metrics = {
-        "num_samples": float(len(samples)),
-        "num_errors": float(len(samples) - len(rewards)),
+        "num_samples": float(len(responses)),
+        "num_errors": float(len(responses) - len(rewards)),
         "num_uncompared": float(len(uncompared)),
         "num_groups": float(len(groups)),
         "num_groups_used": float(num_used),
@@ -487,7 +486,7 @@ def measure_rollouts(groups: Sequence[FilteredGroup]) -> dict[str, float]:
         "num_tokens_sampled": float(sum(lengths)),
         "length_mean": statistics.fmean(lengths),
         "length_max": float(max(lengths)),
-        "truncated_fraction": statistics.fmean(sample.finish_reason == "length" for sample in samples),
+        "truncated_fraction": statistics.fmean(members[-1].finish_reason == "length" for members in episodes),
     }
     if rewards:
         metrics |= {"reward_mean": statistics.fmean(rewards), "reward_std": statistics.pstdev(rewards)}
