@@ -1,7 +1,6 @@
-"""What the tests of conversations share: a sampler that says what it is told, environments, and how these are held."""
+"""What the tests of conversations share: a sampler that says what it is told, and how they are held."""
 
 import contextlib
-import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -11,105 +10,19 @@ from tests.tasks.environments.scenes import LineFormat
 
 from klimb.experience import Sample, SamplingSettings
 from klimb.policies import Policy
-from klimb.policies.stability import check_history
+from klimb.policies.stability import Stability, check_history
 from klimb.samplers import Completion, Dialogue
 from klimb.tasks import Problem
 from klimb.tasks.environments import Environments, EnvironmentSettings
 from klimb.tasks.tools import CallFormat
 from klimb.training.dialogues import Conversation, Dialogues
 
-HERE = f"python:{__name__}"
+ENVIRONMENTS = "python:tests.training.parrots"
 
 SETTINGS = SamplingSettings(max_new_tokens=60)
 
 CUT = "…"
 """End of a turn in a script that is cut there."""
-
-
-class Parrot:
-    """Answers any text, and remembers; what it says is random. Three turns, and each has its reward."""
-
-    def reset(self, **row):
-        self.heard, self.told = [], []
-        return f" [{random.randrange(1000)}]"
-
-    def respond(self, text):
-        self.heard.append(text)
-        if len(self.heard) == 3:
-            return None
-        self.told.append(f"{len(text)} {random.randrange(1000)}")
-        return self.told[-1]
-
-    def get_turn_reward(self):
-        return self.heard[-1].count("a") / (1 + len(self.heard[-1])) + random.random() / 8
-
-
-class TrustedParrot(Parrot):
-    """The same in the process of the run."""
-
-    trusted = True
-
-
-class Silent:
-    """Says nothing, and ends with the first turn."""
-
-    trusted = True
-
-    def reset(self, **row):
-        return None
-
-
-class Fragile:
-    """Ends as it is told: by the answer of the problem at first, by the policy's words later."""
-
-    def reset(self, answer):
-        self.num_heard = 0
-        if answer == "raise":
-            raise RuntimeError("no game today")
-        return f" ({answer})"
-
-    def respond(self, text):
-        import os
-        import time
-
-        self.num_heard += 1
-        if "exit" in text:
-            os._exit(3)
-        if "raise" in text:
-            raise RuntimeError("enough")
-        if "sleep" in text:
-            time.sleep(0.3)
-        return None if "bye" in text else f"heard {self.num_heard}"
-
-    def count(self, up: int) -> str:
-        """Count.
-
-        Args:
-            up: so much.
-        """
-        self.num_heard += up
-        return str(self.num_heard)
-
-    def get_reward(self):
-        return float(self.num_heard)
-
-
-class TrustedFragile(Fragile):
-    """The same in the process of the run."""
-
-    trusted = True
-
-
-class Wordy:
-    """Answers with many words."""
-
-    trusted = True
-
-    def reset(self):
-        return None
-
-    def respond(self, text):
-        return "word " * 12
 
 
 @dataclass
@@ -124,12 +37,14 @@ class Script:
         lines: name of a conversation -> its turns.
         prompts: that it was asked, in order.
         drawn: by name, the ids that were drawn.
+        ids: that are drawn at a turn of a conversation instead of its text.
     """
 
     policy: Policy
     lines: dict[str, list[str]]
     prompts: list[tuple[int, ...]] = field(default_factory=list)
     drawn: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
+    ids: dict[tuple[str, int], tuple[int, ...]] = field(default_factory=dict)
 
     def converse(self, prompts, *, settings, generator, answer, max_turns) -> Iterator[tuple[int, Dialogue]]:
         self.prompts += [tuple(prompt) for prompt in prompts]
@@ -149,6 +64,9 @@ class Script:
                 between[number].append(answers[number])
             yield from ((number, Dialogue(tuple(turns[number]), tuple(between[number]))) for number in over)
 
+    def sample(self, prompts, *, num_samples, settings, generator):
+        raise NotImplementedError("it converses")
+
     def _name_of(self, prompt: Sequence[int]) -> str:
         text = self.policy.decode(prompt)
         return next(name for name in self.lines if f"<{name}>" in text)
@@ -158,7 +76,7 @@ class Script:
         text = self.lines[name][len(said)]
         ids = tuple(self.policy.tokenizer(text.removesuffix(CUT), add_special_tokens=False)["input_ids"])
         is_cut = text.endswith(CUT)
-        ids = ids if is_cut else (*ids, self.policy.end_ids[0])
+        ids = self.ids.get((name, len(said)), ids if is_cut else (*ids, self.policy.end_ids[0]))
         said.append(ids)
         log_mu = tuple(-0.01 * place for place in range(len(ids)))
         return Completion(
@@ -170,15 +88,26 @@ def named(name: str, answer: str = "", words: str = "Go on.") -> Problem:
     return Problem(problem_id=name, messages=({"role": "user", "content": f"<{name}> {words}"},), answer=answer)
 
 
+KNOWN: dict[str, Stability] = {}
+
+
+def find_stability(policy: Policy, environments: Environments) -> Stability:
+    """Return what the chat template does with histories; it takes a second to find out."""
+    key = f"{policy.fingerprint} {policy.end_ids} {environments.tools}"
+    if key not in KNOWN:
+        KNOWN[key] = check_history(policy.tokenizer, tools=environments.tools, end_ids=policy.end_ids)
+    return KNOWN[key]
+
+
 @contextlib.contextmanager
 def running(
     policy: Policy, factory: str | type, *, sampler=None, call_format: CallFormat | None = None, **settings
 ) -> Iterator[Dialogues]:
-    """Yield the policy with running environments, made by a class of this module or by the class itself."""
-    told = EnvironmentSettings(factory=f"{HERE}.{factory}" if isinstance(factory, str) else "", **settings)
+    """Yield the policy with running environments, made by a class of `parrots` or by the class itself."""
+    told = EnvironmentSettings(factory=f"{ENVIRONMENTS}.{factory}" if isinstance(factory, str) else "", **settings)
     made = None if isinstance(factory, str) else factory
     with Environments(told, call_format=call_format or LineFormat(), factory=made) as environments:
-        stability = check_history(policy.tokenizer, tools=environments.tools, end_ids=policy.end_ids)
+        stability = find_stability(policy, environments)
         yield Dialogues(policy=policy, sampler=sampler, environments=environments, stability=stability)
 
 
@@ -201,12 +130,12 @@ def hold(
         )
 
 
-def template(policy: Policy, prompt: Problem = named("a")) -> Sample:
+def template(policy: Policy, name: str = "a") -> Sample:
     """Return a sample of which nothing is drawn yet."""
     return Sample(
         sample_id="s",
         group_id="g",
-        prompt=tuple(prompt.messages),
+        prompt=tuple(named(name).messages),
         prompt_ids=(),
         response="",
         response_ids=(),
