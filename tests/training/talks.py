@@ -21,6 +21,9 @@ ENVIRONMENTS = "python:tests.training.parrots"
 
 SETTINGS = SamplingSettings(max_new_tokens=60)
 
+ENDS = tuple("aeiou 13579tns")
+"""The tiny model draws noise: with these as its ends a turn has few tokens."""
+
 CUT = "…"
 """End of a turn in a script that is cut there."""
 

@@ -12,27 +12,25 @@ import torch
 from tests.policies.chat_tokenizers import chat_tokenizer
 from tests.tasks.environments.scenes import LineFormat, is_running, wait_until
 from tests.training import parrots
-from tests.training.talks import CUT, SETTINGS, Script, hold, named, running, template
+from tests.training.talks import CUT, ENDS, SETTINGS, Script, hold, named, running, template
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from klimb.errors import ConfigError
 from klimb.experience import SamplingSettings, ToolCall
-from klimb.policies import load_policy
+from klimb.policies import Policy, load_policy
 from klimb.policies.stability import check_history
+from klimb.policies.tokenizer import decode_ids
 from klimb.policies.turns import history_is_kept
 from klimb.samplers import LocalSampler
 from klimb.tasks import ProblemSet, Score
 from klimb.tasks.environments import EnvironmentSettings
 from klimb.tasks.tools import get_format
-from klimb.training.dialogues import ENDED, ENVIRONMENT_ERROR, Dialogues, score_conversations, seed_of
+from klimb.training.dialogues import ENDED, ENVIRONMENT_ERROR, TOKENIZING, Dialogues, score_conversations, seed_of
 from klimb.training.rollouts import RolloutContext, RolloutWorker, filter_group, measure_rollouts, sample_and_score
 from klimb.training.settings import AdvantageSettings
 from klimb.workbench.environments import make_dialogues, make_environments
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
-
-ENDS = tuple("aeiou 13579tns")
-"""The tiny model draws noise: with these as its ends a turn has few tokens."""
 
 COUNT = 'CALL count {"up": 2}'
 
@@ -83,6 +81,18 @@ def test_what_was_drawn_is_not_encoded_again(tiny_policy):
     with running(tiny_policy, "TrustedFragile", sampler=script) as dialogues:
         (held,) = dialogues.hold([named("a")], seeds=[0], settings=SETTINGS, generator=torch.Generator())
     assert sample_of(tiny_policy, held).response_ids[:4] == unusual
+
+
+def test_a_tokenizer_is_used_by_one_thread_at_a_time(tiny_policy, monkeypatch):
+    is_held = []
+
+    def decode_turn(self, ids):
+        is_held.append(TOKENIZING.locked())
+        return decode_ids(self.tokenizer, ids[:-1])
+
+    monkeypatch.setattr(Policy, "decode_turn", decode_turn)
+    hold(tiny_policy, "Fragile", {"a": ["hi", "bye"], "b": ["ho", "bye"]})
+    assert is_held == [True] * 4
 
 
 def test_messages_and_view_are_there_for_the_reward(tiny_policy, fragile):

@@ -232,7 +232,7 @@ def train(
     `rollouts/step-XXXXXX.parquet` (all that was drawn), `checkpoints/`, and `skipped/` (batches of steps that were not
     finite). An interrupted and resumed run gives the parameters and
     metrics of an uninterrupted one bit for bit, on the same machine with as many threads; only metrics that end in
-    `_seconds` or `tokens_per_second`, and `created_at` in the rollouts, tell the time.
+    `_seconds` or `tokens_per_second`, and `created_at` and the turns' `seconds` in the rollouts, tell the time.
 
     Args:
         policy: the model; it holds the averaged point x when this returns.
