@@ -64,7 +64,9 @@ def teach(place: Path, task: str, seed: int, arguments: argparse.Namespace) -> d
         f"evaluation.seed={seed}",
     ]
     warm, later = f"{task}-{seed}-warm", f"{task}-{seed}"
-    train(place, task, [*shared, "training.num_steps=0", f"run.name={warm}", "run.report=false"])
+    # A run has a step at least: one that changes nothing.
+    idle = ["training.num_steps=1", "training.num_minibatches=1", "sampling.num_prompts=1", "sampling.num_samples=2"]
+    train(place, task, [*shared, *idle, "optimizer.learning_rate=1e-12", f"run.name={warm}", "run.report=false"])
     model = place / "runs" / warm / "model"
     taught = [f"model.path={model}", "model.chat_template=templates/smollm2-tools.jinja", f"run.name={later}"]
     size = [f"training.num_steps={arguments.steps}", f"sampling.num_prompts={arguments.prompts}"]

@@ -434,7 +434,7 @@ def test_an_environment_may_be_a_table_with_functions_as_tools(talking: Workplac
 
 def test_an_environment_may_be_settings_and_an_object_that_is_none_is_refused(talking: Workplace):
     settings = EnvironmentSettings(factory="python:my_game.Still", max_turns=2)
-    with pytest.raises(ConfigError, match="'python:my_game.Still': .* has no method `reset`"):
+    with pytest.raises(ConfigError, match=r"'python:my_game.Still': .* has no method `reset`"):
         run_in_python(talking, environment=settings)
     with pytest.raises(ConfigError, match=r"environment\.factory = .*: expected a class, or a function"):
         run_in_python(talking, environment=object())

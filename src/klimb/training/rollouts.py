@@ -475,10 +475,10 @@ def measure_rollouts(groups: Sequence[FilteredGroup]) -> dict[str, float]:
     lengths = [sum(sample.num_drawn for sample in members) for members in episodes]
     num_used = sum(bool(group.used) for group in groups)
     alone = {f"no: {why}" for why in (ALONE_IN_GROUP, ALONE_IN_BATCH)}
-    uncompared = [each for each in responses if each.reward is not None and each.metadata.get("used") in alone]
+    uncompared = [each for each in samples if each.reward is not None and each.metadata.get("used") in alone]
     metrics = {
-        "num_samples": float(len(responses)),
-        "num_errors": float(len(responses) - len(rewards)),
+        "num_samples": float(len(samples)),
+        "num_errors": float(len(samples) - len(rewards)),
         "num_uncompared": float(len(uncompared)),
         "num_groups": float(len(groups)),
         "num_groups_used": float(num_used),
