@@ -96,6 +96,11 @@ def test_configurations_in_the_tutorial_are_valid(text: str):
     build_config(tomllib.loads(text), source="docs/tutorial.md")
 
 
+@pytest.mark.parametrize("text", _TOML.findall((ROOT / "docs" / "environments.md").read_text(encoding="utf-8")))
+def test_configurations_of_environments_are_valid(text: str):
+    build_config(tomllib.loads(text), source="docs/environments.md")
+
+
 @pytest.mark.parametrize("text", _TOML.findall((ROOT / "docs" / "guard.md").read_text(encoding="utf-8")))
 def test_configurations_of_the_guard_are_valid(text: str):
     build_config(tomllib.loads(text), source="docs/guard.md")

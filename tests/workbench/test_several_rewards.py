@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+from klimb.errors import ConfigError
 from klimb.experience import open_store
 from klimb.training.json_lines import read_lines
 from klimb.workbench.cli import show_what_cannot_be_seen
@@ -120,6 +121,14 @@ def test_rewards_that_read_no_answer_need_no_column_with_one(several, answer):
     assert resumed.status == 0, resumed.err
     refused = several.klimb("train", "no_answer.toml", "--set", "task.reward=none", "task.answer=question")
     assert (refused.status, "task.reward = 'none': the run has no reward" in refused.err) == (2, True), refused.err
+
+
+def test_an_environment_may_be_the_only_one_that_gives_a_reward():
+    tables = {"task": {"kind": "file", "path": "rows.jsonl", "answer": "", "reward": "none"}}
+    environment = {"environment": {"factory": "python:my_locks.Lock"}}
+    assert build_config({**tables, **environment}, source="run.toml").task.reward == "none"
+    with pytest.raises(ConfigError, match=r"the run has no reward; .* or take an \[environment\] that gives one"):
+        build_config(tables, source="run.toml")
 
 
 def test_set_takes_a_reward_away_and_gives_a_key_its_default(several):
