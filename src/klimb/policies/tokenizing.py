@@ -8,14 +8,22 @@ does not fit is refused, and nothing is repaired.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
-from klimb.experience import Message, Sample
+from klimb.experience import Message, Sample, Turn
+from klimb.policies.call_forms import call_form_of
 from klimb.policies.policy import Policy, find_foreign
-from klimb.policies.tokenizer import PromptError, decode_ids, vocabulary_of
+from klimb.policies.tokenizer import (
+    PromptError,
+    decode_ids,
+    encode_template_text,
+    render_template,
+    vocabulary_of,
+)
+from klimb.policies.turns import message_of_turn, opened_thought
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 """What decoders write for bytes that are no whole character."""
@@ -93,12 +101,12 @@ def with_token_ids(policy: Policy, sample: Sample) -> Sample:
     fingerprint if it says one, every id one of the model's, and the ids decode to the response. An end token, and
     replacement characters behind a response that was cut inside a character, may be in one and not in the other.
     Of several turns each one that was drawn must decode to its text. What was put in between is not read: its text
-    does not say what the template wrote around it.
+    does not say what the template wrote around it. Turns without ids are encoded as the chat template writes them.
 
     Raises:
         TokenMismatch: naming the sample and what does not fit.
         UnusableSample: the prompt cannot be rendered (no messages, or the chat template refuses them), or the response
-            is a conversation without token ids.
+            is a conversation without token ids that the template does not write as one text.
         ValueError: the tokenizer has no chat template.
     """
     if (sample.prompt_ids or sample.response_ids) and sample.tokenizer not in ("", policy.fingerprint):
@@ -113,23 +121,213 @@ def with_token_ids(policy: Policy, sample: Sample) -> Sample:
         _check_ids(policy, sample, sample.prompt_ids, "prompt_ids")
     if sample.prompt_ids and sample.response_ids:
         return sample
+    if sample.turns and not sample.response_ids:
+        return _as_one(encode_turns(policy, sample), policy)
     completed = replace(sample, prompt_ids=sample.prompt_ids or _render(policy, sample), tokenizer=policy.fingerprint)
     if sample.response_ids:
         return completed
-    if sample.turns:
-        raise UnusableSample(
-            f"sample {sample.sample_id}: its response has {len(sample.turns)} turns and no token ids, so which tokens "
-            "were drawn is not known; log the token ids, or take each turn as a response of its own",
-            reason="a response of several turns has no token ids",
-        )
     response_ids = _encode(policy, sample)
     _check_ids(policy, sample, response_ids, "response_ids")
     return replace(completed, response_ids=response_ids, log_mu=None, log_mu_provenance="absent", log_ref=None)
 
 
-def _render(policy: Policy, sample: Sample) -> tuple[int, ...]:
+def _as_one(parts: Sequence[Sample], policy: Policy) -> Sample:
+    if len(parts) == 1:
+        return parts[0]
+    raise UnusableSample(
+        f"sample {parts[0].episode}: the chat template of {policy.name} rewrites the history of this conversation, so "
+        f"its turns have {len(parts)} prompts; import it with --model {policy.name}, which makes a sample of each",
+        reason="a conversation without token ids whose history the chat template rewrites",
+    )
+
+
+def encode_turns(policy: Policy, sample: Sample) -> tuple[Sample, ...]:
+    """Return a conversation of texts with the token ids of this policy: one sample, or several of one episode.
+
+    Each turn is what the chat template writes behind the prompt that it answers, its end included (unless the finish
+    reason is `length`); what the template has between two turns is context. Where its next prompt does not begin with
+    what was there before, as in templates that drop earlier thoughts, that turn begins a sample of its own, with the
+    history as the template renders it. The text of a turn becomes what its tokens spell, with its calls.
+
+    Raises:
+        UnusableSample: the template refuses the conversation, or leaves out or changes what was said.
+        ValueError: the tokenizer has no chat template.
+    """
     try:
-        ids = render_prompt(policy, sample)
+        return _Encoding(policy, sample).run()
+    except PromptError as error:
+        raise UnusableSample(f"sample {sample.sample_id}: {error}", reason="the prompt cannot be rendered") from error
+
+
+@dataclass
+class _Encoding:
+    """A conversation while its turns get their tokens, one after the other."""
+
+    policy: Policy
+    sample: Sample
+    messages: list[Message] = field(default_factory=list[Message])
+    _parts: list[Sample] = field(default_factory=list[Sample])
+    _ids: tuple[int, ...] = ()
+    _put_in: list[Turn] = field(default_factory=list[Turn])
+
+    def run(self) -> tuple[Sample, ...]:
+        """Return the samples."""
+        self.messages = list(self.sample.prompt)
+        self.tools = _tools_of(self.sample)
+        _check_tools_are_told(self.policy, self.sample, self.messages, self.tools)
+        for turn in self.sample.turns:
+            if turn.is_drawn:
+                self._take(turn)
+            else:
+                self._put_in.append(replace(turn, num_tokens=0))
+                self.messages.append(_message_put_in(turn))
+        last = self._parts[-1]
+        # What came in behind the last turn was read by nobody, and has no tokens.
+        self._parts[-1] = replace(last, turns=(*last.turns, *self._put_in))
+        if len(self._parts) == 1:
+            return tuple(self._parts)
+        name = self.sample.episode or self.sample.sample_id
+        return tuple(
+            replace(part, sample_id=f"{self.sample.sample_id}-t{number:02d}", episode=name)
+            for number, part in enumerate(self._parts)
+        )
+
+    def _take(self, turn: Turn) -> None:
+        prompt_ids = self._render()
+        prompt = tuple(self.messages)
+        message = self._message_of(turn)
+        self.messages.append(message)
+        drawn_ids = self._encode(turn, prompt_ids)
+        drawn = replace(turn, text=self.policy.decode_turn(drawn_ids), num_tokens=len(drawn_ids))
+        if self._parts and prompt_ids[: len(self._ids)] == self._ids:
+            self._extend(prompt_ids[len(self._ids) :], drawn, drawn_ids)
+        else:
+            self._begin(prompt, prompt_ids, drawn, drawn_ids)
+        self._ids, self._put_in = (*prompt_ids, *drawn_ids), []
+
+    def _begin(self, prompt: tuple[Message, ...], prompt_ids: tuple[int, ...], turn: Turn, ids: Sequence[int]) -> None:
+        self._parts.append(
+            replace(
+                self.sample,
+                prompt=prompt,
+                prompt_ids=prompt_ids,
+                response=turn.text,
+                response_ids=tuple(ids),
+                finish_reason=turn.finish_reason,
+                turns=(turn,),
+                tokenizer=self.policy.fingerprint,
+                log_mu=None,
+                log_mu_provenance="absent",
+                log_ref=None,
+            )
+        )
+
+    def _extend(self, between: Sequence[int], turn: Turn, ids: Sequence[int]) -> None:
+        part = self._parts[-1]
+        # Between two turns with nothing put in stands the template's own text, which needs a turn to belong to.
+        context = self._put_in or ([Turn(role="system", text="", num_tokens=0)] if between else [])
+        context = [replace(each, num_tokens=0 if place else len(between)) for place, each in enumerate(context)]
+        self._parts[-1] = replace(
+            part,
+            response=f"{part.response}\n\n{turn.text}",
+            response_ids=(*part.response_ids, *between, *ids),
+            finish_reason=turn.finish_reason,
+            turns=(*part.turns, *context, turn),
+        )
+
+    def _render(self) -> tuple[int, ...]:
+        ids = tuple(self.policy.render(self.messages, self.tools))
+        _check_ids(self.policy, self.sample, ids, "prompt_ids")
+        given = self.sample.prompt_ids
+        if given and not self._parts and given != ids:
+            raise UnusableSample(
+                f"sample {self.sample.sample_id}: the chat template of {self.policy.name} renders its prompt to other "
+                "token ids than those that are recorded; log the token ids of its turns too",
+                reason="a conversation whose prompt was rendered otherwise",
+            )
+        return ids
+
+    def _message_of(self, turn: Turn) -> Message:
+        if turn.calls and not call_form_of(self.policy.tokenizer).is_rendered:
+            raise self._refusal("writes no tool calls", 1)
+        calls = [
+            {"type": "function", "function": {"name": call.name, "arguments": json.loads(call.arguments)}}
+            for call in turn.calls
+        ]
+        opened = opened_thought(self.policy.tokenizer, self.messages, self.tools)
+        is_thinking = "</think>" in turn.text and not turn.text.lstrip().startswith("<think>")
+        return message_of_turn(
+            self.policy.tokenizer, turn.text, content=turn.text, calls=calls, opened=opened if is_thinking else ""
+        )
+
+    def _encode(self, turn: Turn, prompt_ids: tuple[int, ...]) -> tuple[int, ...]:
+        """Return what the template writes of the last message behind the prompt, up to its end."""
+        tokenizer = self.policy.tokenizer
+        rendered = render_template(tokenizer, self.messages, self.tools, add_generation_prompt=False)
+        whole = encode_template_text(tokenizer, rendered)
+        if whole[: len(prompt_ids)] != prompt_ids:
+            raise self._refusal("does not write it behind the prompt that it answers")
+        ids = whole[len(prompt_ids) :]
+        ends = self.policy.end_ids
+        end = next((place for place, token in enumerate(ids) if token in ends), None)
+        said = ids if end is None else ids[:end]
+        text = decode_ids(tokenizer, said, skip_special_tokens=False)
+        for part in (turn.text.strip(), *(call.name for call in turn.calls)):
+            if part not in text:
+                raise self._refusal(f"leaves out {part[:60]!r}")
+        if turn.finish_reason == "length":
+            return self._checked(said)
+        return self._checked((*said, ends[0] if end is None else ids[end]))
+
+    def _checked(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        _check_ids(self.policy, self.sample, ids, "response_ids")
+        if not ids:
+            raise self._refusal("writes no token of it")
+        return ids
+
+    def _refusal(self, what: str, num_more: int = 0) -> UnusableSample:
+        number = sum(message["role"] == "assistant" for message in self.messages) + num_more
+        return UnusableSample(
+            f"sample {self.sample.sample_id}: the chat template of {self.policy.name} {what}, of the assistant's turn "
+            f"{number}, so its tokens cannot be told; log the token ids, or take another model.chat_template",
+            reason="a turn without token ids that the chat template does not write",
+        )
+
+
+def _tools_of(sample: Sample) -> list[Mapping[str, Any]]:
+    return json.loads(sample.tools) if sample.tools else []
+
+
+def _check_tools_are_told(
+    policy: Policy, sample: Sample, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
+) -> None:
+    """Raise unless the chat template writes the tools on offer and those that the history calls; some write none."""
+    without = [cast(Message, {name: part for name, part in each.items() if name != "tool_calls"}) for each in messages]
+    tokenizer = policy.tokenizer
+    for what, has_any, bare, offered in (
+        ("offers tools", bool(tools), messages, ()),
+        ("has tool calls", without != list(messages), without, tools),
+    ):
+        text = render_template(tokenizer, messages, tools).text if has_any else ""
+        if has_any and text == render_template(tokenizer, bare, offered).text:
+            raise UnusableSample(
+                f"sample {sample.sample_id}: its prompt {what} and has no token ids, and the chat template of "
+                f"{policy.name} leaves them out; log the prompt's token ids, or take a template that writes them "
+                "(model.chat_template)",
+                reason="a prompt with tools and without token ids, of which the chat template does not tell",
+            )
+
+
+def _message_put_in(turn: Turn) -> Message:
+    message = Message(role=turn.role, content=turn.text)
+    return {**message, "name": turn.name} if turn.name else message
+
+
+def _render(policy: Policy, sample: Sample) -> tuple[int, ...]:
+    tools = _tools_of(sample)
+    try:
+        ids = tuple(policy.render(sample.prompt, tools))
+        _check_tools_are_told(policy, sample, sample.prompt, tools)
     except PromptError as error:
         message = f"sample {sample.sample_id}: {error}"
         raise UnusableSample(message, reason="the prompt cannot be rendered") from error

@@ -178,8 +178,10 @@ class ImportOptions:
         sampling: Settings that the requests do not say and you know, such as `temperature=1 top_p=1`.
         log_probs: What the recorded log-probabilities are of: the model itself, or its distribution after temperature
             and truncation.
-        model: Whose tokenizer turns logged token strings into ids, and bounds ids and lengths; log_mu stays the logged
-            model's.
+        model: Whose tokenizer turns logged token strings, and conversations that are text alone, into ids, and bounds
+            ids and lengths; log_mu stays the logged model's.
+        turns: Of whole conversations, take all turns of the assistant behind the first question as what was drawn; else
+            the last alone.
         max_reward: Reject rewards of larger magnitude.
         max_tokens: Reject rows with more prompt and response tokens; without it, as many as the model takes.
         scores: Langfuse's scores of these observations.
@@ -197,6 +199,7 @@ class ImportOptions:
     sampling: Pairs = ()
     log_probs: Literal["raw", "processed"] = "raw"
     model: TextOrNone = ""
+    turns: Switch = False
     max_reward: float = math.inf
     max_tokens: int | None = None
     scores: PathOrNone = None

@@ -198,17 +198,23 @@ def test_metadata_of_stored_completions_is_kept():
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (openai_row(choice={"message": {"content": None, "tool_calls": [{"id": "t"}]}}), "response has a tool call"),
+        (
+            openai_row(choice={"message": {"content": None, "tool_calls": [{"id": "t"}]}}),
+            "response has a tool call without a name",
+        ),
         (
             openai_row(choice={"message": {"content": "4", "reasoning_content": "hm"}}),
             "thoughts kept apart from the response",
         ),
-        (openai_row(request={"tools": [{"type": "function"}]}), "the request has tools"),
+        (openai_row(request={"tools": [{"type": "function"}]}), "a tool without a name"),
         (
             openai_row(request={"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
             "prompt holds something else than text",
         ),
-        (openai_row(request={"messages": [{"role": "tool", "content": "x"}]}), "prompt has a message of another role"),
+        (
+            openai_row(request={"messages": [{"role": "critic", "content": "x"}]}),
+            "prompt has a message of another role",
+        ),
         ({"response": openai_row()["response"]}, "no request"),
         ({"request": {"messages": QUESTION}, "response": {"error": {"code": 500}}}, "the request failed"),
         ({"request": {"messages": QUESTION}, "response": {"choices": []}}, "no choices"),

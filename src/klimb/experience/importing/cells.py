@@ -4,13 +4,17 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 
 from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.strict_json import DECODER
 from klimb.experience.samples import Message
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
+
+
+_OTHER_NAMES: Mapping[object, str] = {"developer": "system", "function": "tool"}
+"""Roles of OpenAI's newer and older messages -> what they are here."""
 
 
 def first_of(values: Mapping[str, object], *names: str) -> object:
@@ -115,24 +119,109 @@ def text_of(content: object, *, what: str) -> str:
 
 
 def messages(value: object, *, what: str) -> tuple[Message, ...]:
-    """Chat messages; a plain text is one message of the user."""
+    """Chat messages; a plain text is one message of the user. A result names the tool whose call it answers."""
     if isinstance(value, str):
         return (Message(role="user", content=value),) if value else ()
     entries = listed(value)
     if entries is None:
         raise RowError(f"no {what}", f"expected text or chat messages, got {type(value).__name__}")
-    return tuple(message(entry, what=what) for entry in entries)
+    names: dict[object, str] = {}
+    found: list[Message] = []
+    for entry in entries:
+        given = mapping(entry)
+        found.append(message(entry, what=what, tool=names.get(given.get("tool_call_id"), "")))
+        for logged, call in zip(logged_calls(given), found[-1].get("tool_calls", ()), strict=True):
+            names[logged.get("id")] = call["function"]["name"]
+    return tuple(found)
 
 
-def message(value: object, *, what: str) -> Message:
-    """One chat message. OpenAI's newer role `developer` is the system."""
+def message(value: object, *, what: str, tool: str = "") -> Message:
+    """One chat message, with its tool calls; `tool` is the name of one that gives none itself.
+
+    OpenAI's newer role `developer` is the system, its older `function` a tool.
+    """
     entry = mapping(value)
-    role = "system" if entry.get("role") == "developer" else entry.get("role")
+    role = entry.get("role")
+    role = _OTHER_NAMES.get(role, role) if isinstance(role, str) else role
     if role not in ROLES:
         raise RowError(f"{what} has a message of another role", f"got {role!r}; roles are {', '.join(ROLES)}")
-    if entry.get("tool_calls") or entry.get("function_call"):
-        raise RowError(f"{what} has a tool call", "the text that the model wrote for it is not recorded")
-    return Message(role=str(role), content=text_of(entry.get("content"), what=what))
+    calls = tool_calls(entry, what=what)
+    if calls and role != "assistant":
+        raise RowError(f"{what} has a tool call of another than the assistant", f"of the role {role}")
+    content = entry.get("content")
+    found = Message(role=str(role), content="" if content is None and calls else text_of(content, what=what))
+    if calls:
+        found["tool_calls"] = calls
+    if role == "tool" and (name := name_of(entry.get("name")) or tool):
+        found["name"] = name
+    return found
+
+
+def tool_calls(entry: Mapping[str, object], *, what: str) -> list[Mapping[str, Any]]:
+    """Return the calls of a message in OpenAI's form, with an object of arguments, without their ids.
+
+    An id ties a result to its call and means nothing else; templates that write ids make their own.
+
+    Raises:
+        RowError: a call without a name, or whose arguments are no JSON object.
+    """
+    return [_tool_call(call, what=what) for call in logged_calls(entry)]
+
+
+def logged_calls(entry: Mapping[str, object]) -> list[Mapping[str, object]]:
+    """Return the calls of a message as they were logged; some logs have each as JSON text."""
+    calls = listed(entry.get("tool_calls")) or ()
+    older = mapping(entry.get("function_call"))
+    return [mapping(_decoded(call)) for call in calls] or ([older] if older else [])
+
+
+def _tool_call(call: Mapping[str, object], *, what: str) -> Mapping[str, Any]:
+    function = mapping(call.get("function")) or call
+    name, arguments = function.get("name"), _decoded(function.get("arguments"))
+    if not isinstance(name, str) or not name:
+        raise RowError(f"{what} has a tool call without a name", f"it has {', '.join(function)[:80] or 'nothing'}")
+    if arguments is None or arguments == "":
+        arguments = {}
+    if not isinstance(arguments, Mapping):
+        raise RowError(f"{what} has a tool call whose arguments are no JSON object", f"{name}: {arguments!r}"[:120])
+    return {"type": "function", "function": {"name": name, "arguments": mapping(cast(object, arguments))}}
+
+
+def _decoded(value: object) -> object:
+    """Return what a JSON text says; text that is none, and what is no text, stay."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return cast(object, DECODER.decode(value))
+    except (json.JSONDecodeError, RecursionError):
+        return value
+
+
+def tool_schemas(value: object, row: Row) -> str:
+    """Return the schemas of the tools on offer as a JSON list in OpenAI's form; empty for none.
+
+    A schema may stand by itself, without `{"type": "function", "function": …}` around it; the list may be JSON text.
+
+    Raises:
+        RowError: a tool without a name.
+    """
+    value = _decoded(value) if isinstance(value, str) else from_json_cell(value, row)
+    if value is None or value == "":
+        return ""
+    entries = listed(value)
+    if entries is None:
+        raise RowError("tools are not a list", f"got {type(value).__name__}; expected a list of schemas, as OpenAI's")
+    schemas = [_tool_schema(mapping(entry)) for entry in entries]
+    return json.dumps(schemas, ensure_ascii=False, default=str) if schemas else ""
+
+
+def _tool_schema(entry: Mapping[str, object]) -> Mapping[str, object]:
+    function = mapping(entry.get("function")) or {
+        name: value for name, value in entry.items() if name not in ("type", "namespace") and value is not None
+    }
+    if not isinstance(function.get("name"), str):
+        raise RowError("a tool without a name", f"it has {', '.join(entry)[:80] or 'nothing'}")
+    return {"type": "function", "function": function}
 
 
 def seconds(value: object, row: Row) -> float:

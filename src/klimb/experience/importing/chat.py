@@ -1,4 +1,4 @@
-"""What several kinds of rows write alike: a response as text or chat, a dialogue with its answer, group and user.
+"""What several kinds of rows write alike: group and user.
 
 A request and its response as chat servers log them: where each part stands in the many shapes of a row.
 """
@@ -11,13 +11,14 @@ from klimb.experience.importing.cells import (
     from_json_cell,
     listed,
     mapping,
-    message,
     messages,
     name_of,
     seconds,
     token_ids,
+    tool_schemas,
     whole_number,
 )
+from klimb.experience.importing.conversations import Said, read_answer
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules, reward
@@ -27,28 +28,11 @@ from klimb.experience.samples import FinishReason, Message
 _FINISH_REASONS: Mapping[str, FinishReason] = {
     "stop": "stop",
     "eos": "stop",
+    "tool_calls": "stop",
+    "function_call": "stop",
     "length": "length",
     "max_tokens": "length",
 }
-
-
-def response_text(value: object, *, what: str) -> str:
-    """Return the text of a response: a text, or a chat of one message of the assistant."""
-    if isinstance(value, str):
-        return value
-    turns = messages(value, what=what)
-    if len(turns) != 1 or turns[0]["role"] != "assistant":
-        roles = ", ".join(turn["role"] for turn in turns)
-        raise RowError(f"{what} is not one message of the assistant", f"its messages are of: {roles or 'nobody'}")
-    return turns[0]["content"]
-
-
-def split_dialogue(value: object, *, what: str) -> tuple[tuple[Message, ...], str]:
-    """Return the messages before the last one, and the last one's text, which must be the assistant's."""
-    turns = messages(value, what=what)
-    if not turns or turns[-1]["role"] != "assistant":
-        raise RowError(f"{what} do not end with the assistant", "nothing is there to learn from")
-    return turns[:-1], turns[-1]["content"]
 
 
 def with_group_and_user(found: ParsedRow, row: Row) -> ParsedRow:
@@ -70,19 +54,6 @@ def finish_reason_of(value: object) -> FinishReason:
     """`stop`, `length`, or `unknown` for whatever else a server says."""
     value = mapping(value).get("type", value)  # SGLang: {"type": "stop", "matched": 2}
     return _FINISH_REASONS.get(value, "unknown") if isinstance(value, str) else "unknown"
-
-
-def checked_message(value: object, *, what: str) -> str:
-    """Return the text of a model's message.
-
-    Raises:
-        RowError: a tool call, or thoughts kept apart: then the text as it was drawn is not known.
-    """
-    entry = mapping(value)
-    thoughts = entry.get("reasoning_content") or entry.get("reasoning")
-    if thoughts:
-        raise RowError("thoughts kept apart from the response", "log the text as it was drawn: no reasoning parser")
-    return message({"role": "assistant", **entry}, what=what)["content"]
 
 
 _REQUEST_MARKS = ("messages", "prompt", "text", "input_ids", "prompt_token_ids")
@@ -125,12 +96,13 @@ def found_in(exchange: Exchange, row: Row, rules: ImportRules, *, part: int) -> 
     """Return what the row says of one choice, as text; token ids and log-probabilities are the kinds' own."""
     choice, request, response = exchange.choices[part], exchange.request, exchange.response
     prompt_ids = token_ids(prompt_ids_of(exchange, choice), what="prompt_token_ids")
-    if request.get("tools") and not prompt_ids:
-        raise RowError("the request has tools", "how they stood in the prompt is not recorded; log prompt_token_ids")
+    said = _said(choice)
     settings = {**mapping(request.get("extra_body")), **mapping(request.get("sampling_params")), **request}
     return ParsedRow(
         prompt=_prompt(request),
-        response=_text(choice),
+        response=said.text,
+        turns=said.turns,
+        tools=tool_schemas(first_of(request, "tools", "functions"), row),
         finish_reason=_finish_reason(choice),
         row_id=name_of(
             first_of(response, "id") or mapping(response.get("meta_info")).get("id") or row.values.get("id")
@@ -174,13 +146,13 @@ def _is_ids(value: Sequence[object] | None) -> bool:
     return bool(value) and isinstance(value[0], int)
 
 
-def _text(choice: Mapping[str, object]) -> str:
+def _said(choice: Mapping[str, object]) -> Said:
     if choice.get("message") is not None:
-        return checked_message(choice["message"], what="response")
+        return read_answer(mapping(choice["message"]), what="response")
     text = choice.get("text")
     if not isinstance(text, str):
         raise RowError("a choice without message or text", f"it has {', '.join(choice)[:80]}")
-    return text
+    return Said(text=text)
 
 
 def _finish_reason(choice: Mapping[str, object]) -> FinishReason:

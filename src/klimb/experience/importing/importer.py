@@ -18,6 +18,7 @@ from klimb.experience.importing.cells import number
 from klimb.experience.importing.kind import Importer, ReadRow
 from klimb.experience.importing.kinds.feedback import rating_in, read_score
 from klimb.experience.importing.kinds.langfuse import TRACE
+from klimb.experience.importing.parsed_row import TURNS_NOTE
 from klimb.experience.importing.readers import read_records
 from klimb.experience.importing.registry import (
     COLUMNS,
@@ -406,7 +407,11 @@ class _Run:
             tally.rewards.add(sample.reward)
         if sample.tokenizer:
             tally.models_of_ids[sample.model] += 1
-        for counts, name in ((tally.notes, "log_mu_note"), (tally.assumed, "sampling_assumed")):
+        for counts, name in (
+            (tally.notes, "log_mu_note"),
+            (tally.notes, TURNS_NOTE),
+            (tally.assumed, "sampling_assumed"),
+        ):
             if name in sample.metadata:
                 counts[sample.metadata[name].partition(": ")[0]] += 1
         if TRACE in sample.metadata:

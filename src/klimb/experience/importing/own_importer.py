@@ -12,6 +12,7 @@ from klimb.experience.importing.kind import Importer, ReadRow
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
+from klimb.experience.samples import Turn
 from klimb.own_parts import load_part, source_hash
 
 SOURCE = "importer_source"
@@ -83,5 +84,11 @@ def _is_message(message: object) -> bool:
 _SHAPES: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "prompt": (_are_messages, 'a tuple of {"role": ..., "content": ...}'),
     "response": (lambda value: isinstance(value, str), "a text"),
+    "turns": (
+        lambda value: (
+            isinstance(value, tuple) and all(isinstance(turn, Turn) for turn in cast(tuple[object, ...], value))
+        ),
+        "a tuple of Turn",
+    ),
     "reward": (lambda value: value is None or isinstance(value, int | float), "a number or None"),
 }

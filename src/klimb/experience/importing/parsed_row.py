@@ -1,16 +1,25 @@
 """What a row says of one response, and the one gate through which it becomes a sample."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
+from klimb.experience.importing.conversations import join_texts, with_drawn_text
 from klimb.experience.importing.log_probs import checked_log_mu, other_settings, provenance_of, sampling_settings
 from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
-from klimb.experience.samples import MOST_REWARD, FinishReason, Message, Provenance, Sample
+from klimb.experience.samples import MOST_REWARD, FinishReason, Message, Provenance, Sample, Turn
 
 WITHOUT_IDS = "log-probabilities without token ids"
 """Note of a sample whose log-probabilities could not be placed; the raw row keeps them."""
+
+
+TURNS_NOTE = "turns_note"
+"""In the metadata of a conversation of texts: why it has no token ids."""
+
+
+WITHOUT_TURN_IDS = "turns without token ids"
 
 
 FUTURE_SLACK = 86400.0
@@ -29,6 +38,12 @@ class ParsedRow:
         response_ids: the same.
         log_probs: a list with one value per response token; None when absent.
         tokens: bytes of each response token, if its ids are not recorded.
+        turns: the response, where it has several turns or calls tools; `response` is then what they say. A single one
+            has the ids of the response; of several each says how many are its.
+        tools: schemas of the tools on offer, as a JSON list; empty for none.
+        episode: of the conversation that this is a part of; empty for a whole one.
+        opening: what the conversation was asked at first, by which its parts are grouped; empty where that is `prompt`.
+        reward_parts: named parts of the reward.
         request: what was asked of the sampler, with its settings.
         sample: the sample itself, where the row holds all of it; what is above is then for checking alone.
     """
@@ -51,6 +66,11 @@ class ParsedRow:
     created_at: float = 0.0
     user: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    turns: tuple[Turn, ...] = ()
+    tools: str = ""
+    episode: str = ""
+    opening: tuple[Message, ...] = ()
+    reward_parts: Mapping[str, float] = field(default_factory=dict[str, float])
     sample: Sample | None = None
 
 
@@ -70,22 +90,25 @@ def as_sample(found: ParsedRow, row: Row, rules: ImportRules, *, kind: str) -> S
         return found.sample
     response_ids, log_probs, note = _place_log_probs(found, rules)
     _check(found, response_ids, rules)
+    turns = _place_turns(found, response_ids, rules)
+    num_drawn = sum(turn.num_tokens for turn in turns if turn.is_drawn) if turns else len(response_ids)
     settings, assumed = sampling_settings(found.request, rules, row)
     log_mu: tuple[float, ...] | None = None
     provenance: Provenance = "absent"
     if log_probs is not None:
-        log_mu = checked_log_mu(log_probs, len(response_ids))
+        log_mu = checked_log_mu(log_probs, num_drawn)
         provenance, note = provenance_of(settings, rules, other_settings(found.request))
-    prompt_hash = hash_of(*(part for message in found.prompt for part in (message["role"], message["content"])))
+    prompt_hash = _hash_of_prompt(found)
     return Sample(
         sample_id=_sample_id(found, row),
         group_id=f"{found.group}-{prompt_hash}" if found.group else prompt_hash,
         prompt=found.prompt,
         prompt_ids=found.prompt_ids,
-        response=found.response,
+        response=join_texts(turns) if turns else found.response,
         response_ids=response_ids,
         finish_reason=_finish_reason(found, response_ids),
         reward=found.reward,
+        reward_parts=found.reward_parts,
         reward_reason=found.reward_reason,
         log_mu=log_mu,
         log_mu_provenance=provenance,
@@ -97,7 +120,59 @@ def as_sample(found: ParsedRow, row: Row, rules: ImportRules, *, kind: str) -> S
         metadata=_metadata(found, kind, note, assumed if log_mu is not None else ()),
         tokenizer=rules.tokenizer if response_ids and not found.response_ids else "",
         raw=row.raw,
+        turns=turns,
+        tools=found.tools,
+        episode=found.episode,
     )
+
+
+def as_samples(found: ParsedRow, row: Row, rules: ImportRules, *, kind: str) -> list[Sample]:
+    """Return what `as_sample` does; a conversation of texts with the token ids that a model's chat template gives it.
+
+    That is one sample, or one a turn where the template rewrites what was said before. Where the model cannot render it
+    the texts stay alone, and a note says why.
+
+    Raises:
+        RowError: what no loss could use, or more tokens than allowed.
+    """
+    sample = as_sample(found, row, rules, kind=kind)
+    if rules.encode is None or not sample.turns or sample.response_ids:
+        return [sample]
+    try:
+        parts = list(rules.encode(sample))
+    except ValueError as error:
+        return [replace(sample, metadata={**sample.metadata, TURNS_NOTE: f"{WITHOUT_TURN_IDS}: {error}"})]
+    for part in parts:
+        _check_num_tokens((*part.prompt_ids, *part.response_ids), rules)
+    return parts
+
+
+def _hash_of_prompt(found: ParsedRow) -> str:
+    """Of what was asked, with calls and tools where there are any: without them prompts that differ would be one."""
+    parts: list[str] = []
+    for message in found.opening or found.prompt:
+        parts += (message["role"], message["content"])
+        if calls := message.get("tool_calls"):
+            parts.append(json.dumps(calls, sort_keys=True, default=str))
+        if name := message.get("name"):
+            parts.append(name)
+    return hash_of(*parts, *([found.tools] if found.tools else []))
+
+
+def _place_turns(found: ParsedRow, response_ids: Sequence[int], rules: ImportRules) -> tuple[Turn, ...]:
+    turns = found.turns
+    if len(turns) == 1 and response_ids and not turns[0].num_tokens:
+        turns = (with_drawn_text(turns[0], response_ids, rules),)
+    if len(turns) == 1 and turns[0].finish_reason == "unknown":
+        turns = (replace(turns[0], finish_reason=found.finish_reason),)
+    if turns and sum(turn.num_tokens for turn in turns) != len(response_ids):
+        raise RowError(
+            "turns that are not the response",
+            f"they have {sum(turn.num_tokens for turn in turns)} tokens, and the response {len(response_ids)}",
+        )
+    if turns and not any(turn.is_drawn for turn in turns):
+        raise RowError("no response", "none of its turns is the policy's")
+    return turns
 
 
 def hash_of(*texts: str) -> str:
@@ -125,7 +200,7 @@ def _place_log_probs(found: ParsedRow, rules: ImportRules) -> tuple[tuple[int, .
 def _check(found: ParsedRow, response_ids: Sequence[int], rules: ImportRules) -> None:
     if not found.prompt and not found.prompt_ids:
         raise RowError("no prompt", "an empty prompt has no token that the first one could follow")
-    if not found.response and not response_ids:
+    if not (found.response or response_ids or any(turn.text or turn.calls for turn in found.turns)):
         raise RowError("no response", "it is empty")
     if found.reward is not None and abs(found.reward) > MOST_REWARD:
         raise RowError("a reward that sums cannot hold", f"{found.reward:g} is not within ±{MOST_REWARD:g}")
@@ -138,6 +213,10 @@ def _check(found: ParsedRow, response_ids: Sequence[int], rules: ImportRules) ->
     ids = (*found.prompt_ids, *response_ids)
     if rules.num_vocab is not None and ids and max(ids) >= rules.num_vocab:
         raise RowError("a token id beyond the vocabulary", f"{max(ids)}, and the model has {rules.num_vocab} tokens")
+    _check_num_tokens(ids, rules)
+
+
+def _check_num_tokens(ids: Sequence[int], rules: ImportRules) -> None:
     if rules.max_tokens is not None and len(ids) > rules.max_tokens:
         raise RowError("too many tokens", f"{len(ids)}, and at most {rules.max_tokens} were allowed")
 

@@ -13,7 +13,7 @@ from klimb.experience.importing import kinds
 from klimb.experience.importing.kind import Importer, ReadRow
 from klimb.experience.importing.kinds.table import COLUMNS
 from klimb.experience.importing.own_importer import load_importer
-from klimb.experience.importing.parsed_row import ParsedRow, as_sample
+from klimb.experience.importing.parsed_row import ParsedRow, as_samples
 from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
 from klimb.experience.importing.users import without_users
@@ -81,7 +81,10 @@ def convert_row(row: Row, read: ReadRow, rules: ImportRules, *, kind: str) -> Se
     """
     row = rename_columns(row, rules)
     found = read(row, rules)
-    return [as_sample(part, row, rules, kind=kind) if isinstance(part, ParsedRow) else part for part in found]
+    made: list[Sample | Feedback] = []
+    for part in found:
+        made += as_samples(part, row, rules, kind=kind) if isinstance(part, ParsedRow) else [part]
+    return made
 
 
 def check_columns(rules: ImportRules) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from klimb.experience.importing.cells import number
 from klimb.experience.importing.rows import Row, RowError
+from klimb.experience.samples import Sample
 
 LogProbKind = Literal["raw", "processed"]
 """`raw`: of the model before temperature and truncation, as servers log by default. `processed`: after them."""
@@ -33,6 +34,11 @@ class ImportRules:
         salt: kept with the store, so that a user has one hash in all files.
         resolve: token byte strings -> token ids, ValueError if one of them is not a token; None without a model.
         tokenizer: fingerprint of the tokenizer behind `resolve`.
+        decode: token ids of a drawn turn -> its text, with the marks of its calls; None without a model.
+        encode: a conversation that is text alone -> the same with token ids: one sample, or one a turn where the chat
+            template rewrites what was said; ValueError where it cannot be rendered. None without a model.
+        turns: of a whole conversation, all turns of the assistant behind the first question are the policy's; else
+            the last alone.
         score_name: keep the scores of this name alone.
         now: seconds since the epoch; later rows are rejected.
     """
@@ -49,6 +55,9 @@ class ImportRules:
     salt: bytes = b""
     resolve: Callable[[Sequence[bytes]], tuple[int, ...]] | None = None
     tokenizer: str = ""
+    decode: Callable[[Sequence[int]], str] | None = None
+    encode: Callable[[Sample], Sequence[Sample]] | None = None
+    turns: bool = False
     score_name: str = ""
     now: float = math.inf
 

@@ -39,7 +39,7 @@ def print_import(console: Console, report: ImportReport, rules: ImportRules, int
 def _facts(report: ImportReport, rules: ImportRules, into: Path) -> Sequence[tuple[str, str]]:
     facts = [
         ("kind", _kind(report)),
-        ("rewards", _reward_map(report.kind, rules)),
+        ("rewards", _reward_map(report, rules)),
         ("users", _users(report, rules, into)),
         ("rows", _rows(report)),
     ]
@@ -65,8 +65,9 @@ def _kind(report: ImportReport) -> str:
     return f"{report.kind}: {report.summary}{guessed}"
 
 
-def _reward_map(kind: str, rules: ImportRules) -> str:
-    if kind == "prompt-completion":
+def _reward_map(report: ImportReport, rules: ImportRules) -> str:
+    kind = report.kind
+    if kind == "prompt-completion" and not report.tally.num_rated:
         return "none: these rows are unrated"
     if kind == "preference":
         return "chosen → 1, rejected → 0"

@@ -59,6 +59,7 @@ def _rules_of(options: ImportOptions) -> "ImportRules":
         max_tokens=options.max_tokens,
         keep_users=options.keep_users,
         score_name=options.score_name,
+        turns=options.turns,
         now=time.time(),
     )
     return _with_model(rules, options.model) if options.model else rules
@@ -67,12 +68,14 @@ def _rules_of(options: ImportOptions) -> "ImportRules":
 def _with_model(rules: "ImportRules", name: str) -> "ImportRules":
     """Return the rules with the model's tokenizer and bounds."""
     from klimb.policies import load_policy
-    from klimb.policies.tokenizing import ids_of_tokens
+    from klimb.policies.tokenizing import encode_turns, ids_of_tokens
 
     policy = load_policy(name)
     return replace(
         rules,
         resolve=lambda tokens: ids_of_tokens(policy, tokens),
+        decode=policy.decode_turn,
+        encode=lambda sample: encode_turns(policy, sample),
         tokenizer=policy.fingerprint,
         num_vocab=policy.num_vocab,
         max_tokens=rules.max_tokens or policy.max_positions,

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from klimb.experience.importing.cells import first_of, from_json_cell, messages, name_of
-from klimb.experience.importing.chat import response_text, with_group_and_user
+from klimb.experience.importing.cells import first_of, from_json_cell, messages, name_of, tool_schemas
+from klimb.experience.importing.chat import with_group_and_user
+from klimb.experience.importing.conversations import read_response
 from klimb.experience.importing.kind import Importer, has_columns
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rows import Row
@@ -16,9 +17,12 @@ def read_kto(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     Source: TRL's documentation, "Dataset formats and types", unpaired preference.
     """
     values = row.values
+    said = read_response(from_json_cell(values.get("completion"), row), what="completion")
     found = ParsedRow(
         prompt=messages(from_json_cell(values.get("prompt"), row), what="prompt"),
-        response=response_text(from_json_cell(values.get("completion"), row), what="completion"),
+        response=said.text,
+        turns=said.turns,
+        tools=tool_schemas(values.get("tools"), row),
         row_id=name_of(values.get("id")),
         reward=rating(values.get("label"), rules, row),
         reward_reason="label" if values.get("label") is not None else "",

@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from klimb.experience.importing.cells import first_of, listed, mapping, messages, name_of, seconds
-from klimb.experience.importing.chat import checked_message, user_of
+from klimb.experience.importing.cells import first_of, listed, mapping, messages, name_of, seconds, tool_schemas
+from klimb.experience.importing.chat import user_of
+from klimb.experience.importing.conversations import Said, read_answer
 from klimb.experience.importing.kind import Importer
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rows import Row, RowError
@@ -27,11 +28,14 @@ def read_langfuse(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     kind = name_of(values.get("type")) or "GENERATION"
     if kind.upper() != "GENERATION":
         return []
+    said, asked = _said(_unpacked(values.get("output"))), _unpacked(values.get("input"))
     settings = _unpacked(first_of(values, "modelParameters", "model_parameters"))
     return [
         ParsedRow(
-            prompt=_prompt(_unpacked(values.get("input"))),
-            response=_response(_unpacked(values.get("output"))),
+            prompt=_prompt(asked),
+            response=said.text,
+            turns=said.turns,
+            tools=tool_schemas(first_of(mapping(asked), "tools", "functions"), row),
             row_id=name_of(values.get("id")),
             request=mapping(settings),
             model=name_of(first_of(values, "model", "providedModelName", "provided_model_name")),
@@ -54,12 +58,10 @@ def _unpacked(value: object) -> object:
 
 def _prompt(value: object) -> tuple[Message, ...]:
     inner = mapping(value)
-    if inner.get("tools"):
-        raise RowError("the request has tools", "how they stood in the prompt is not recorded")
     return messages(first_of(inner, "messages", "prompt") if inner else value, what="input")
 
 
-def _response(value: object) -> str:
+def _said(value: object) -> Said:
     if value is None:
         raise RowError("no response", "the observation has no output")
     entries = listed(value) or ()
@@ -68,7 +70,7 @@ def _response(value: object) -> str:
     choices = listed(inner.get("choices")) or ()
     if len(choices) == 1:
         inner = mapping(mapping(choices[0]).get("message"))
-    return checked_message(inner, what="output") if inner else checked_message({"content": value}, what="output")
+    return read_answer(inner or {"content": value}, what="output")
 
 
 def _metadata(values: Mapping[str, object]) -> dict[str, str]:

@@ -51,6 +51,8 @@ def _with_token_strings(found: ParsedRow, choice: Mapping[str, object]) -> Parse
     tokens = logged_tokens(choice)
     if not tokens:
         return found
+    if found.turns:  # what was drawn is not the message's text, so the tokens cannot be compared with it
+        return replace(found, log_probs=[value for _, value in tokens])
     texts = tuple(text for text, _ in tokens)
     response = found.response.encode("utf-8")
     if response not in (b"".join(texts), b"".join(texts[:-1])):

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from klimb.experience.importing.cells import from_json_cell, messages, name_of
-from klimb.experience.importing.chat import response_text, split_dialogue, with_group_and_user
+from klimb.experience.importing.cells import from_json_cell, messages, name_of, tool_schemas
+from klimb.experience.importing.chat import with_group_and_user
+from klimb.experience.importing.conversations import Said, read_dialogue, read_response
 from klimb.experience.importing.kind import Importer, has_columns
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rows import Row, RowError
@@ -16,19 +17,23 @@ REWARDS: Mapping[str, float] = {"chosen": 1.0, "rejected": 0.0}
 def read_preference(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     """Two responses of one group, in the order chosen (reward 1), rejected (reward 0).
 
-    Without a `prompt`, both are whole dialogues and what they have in common is the prompt.
+    Without a `prompt`, both are whole dialogues: what is before their last messages is the prompt, or with
+    `rules.turns` what is before their first answers.
 
     Source: TRL's documentation, "Dataset formats and types", preference.
     """
-    sides = [_side(name, row) for name in REWARDS]
+    sides = [_side(name, row, rules) for name in REWARDS]
     if sides[0][0] != sides[1][0]:
         raise RowError("chosen and rejected answer different prompts", "their messages before the last differ")
+    tools = tool_schemas(row.values.get("tools"), row)
     pairs = zip(sides, REWARDS.items(), strict=True)
     return [
         with_group_and_user(
             ParsedRow(
                 prompt=prompt,
-                response=response,
+                response=said.text,
+                turns=said.turns,
+                tools=tools,
                 row_id=name_of(row.values.get("id")),
                 part=part,
                 reward=value,
@@ -37,15 +42,15 @@ def read_preference(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
             ),
             row,
         )
-        for part, ((prompt, response), (name, value)) in enumerate(pairs)
+        for part, ((prompt, said), (name, value)) in enumerate(pairs)
     ]
 
 
-def _side(name: str, row: Row) -> tuple[tuple[Message, ...], str]:
+def _side(name: str, row: Row, rules: ImportRules) -> tuple[tuple[Message, ...], Said]:
     value = from_json_cell(row.values.get(name), row)
     if row.values.get("prompt") is None:
-        return split_dialogue(value, what=name)
-    return messages(from_json_cell(row.values["prompt"], row), what="prompt"), response_text(value, what=name)
+        return read_dialogue(value, what=name, rules=rules)
+    return messages(from_json_cell(row.values["prompt"], row), what="prompt"), read_response(value, what=name)
 
 
 IMPORTER = Importer(

@@ -9,9 +9,11 @@ from klimb.experience.importing.cells import (
     messages,
     name_of,
     token_ids,
+    tool_schemas,
     whole_number,
 )
-from klimb.experience.importing.chat import finish_reason_of, response_text, with_group_and_user
+from klimb.experience.importing.chat import finish_reason_of, with_group_and_user
+from klimb.experience.importing.conversations import read_response
 from klimb.experience.importing.kind import Importer, has_columns
 from klimb.experience.importing.log_probs import ALIASES
 from klimb.experience.importing.parsed_row import ParsedRow
@@ -19,7 +21,19 @@ from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules, reward
 
 COLUMNS = (
-    *("prompt", "response", "reward", "id", "group", "model", "finish_reason", "policy_version", "created_at", "user"),
+    *(
+        "prompt",
+        "response",
+        "reward",
+        "id",
+        "group",
+        "model",
+        "finish_reason",
+        "policy_version",
+        "created_at",
+        "user",
+        "tools",
+    ),
     *("prompt_token_ids", "token_ids", "log_probs", "temperature", "top_p", "top_k", "min_p"),
 )
 
@@ -35,9 +49,12 @@ def read_table(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
             names = ", ".join(str(name) for name in values)
             raise RowError(f"no column {needed!r}", f"there are {names}; say which it is: --columns {needed}=NAME")
     request = {name: values[name] for aliases in ALIASES.values() for name in aliases if name in values}
+    said = read_response(from_json_cell(values["response"], row), what="response")
     found = ParsedRow(
         prompt=messages(from_json_cell(values["prompt"], row), what="prompt"),
-        response=response_text(from_json_cell(values["response"], row), what="response"),
+        response=said.text,
+        turns=said.turns,
+        tools=tool_schemas(values.get("tools"), row),
         finish_reason=finish_reason_of(values.get("finish_reason")),
         row_id=name_of(values.get("id")),
         reward=reward(values.get("reward"), rules, row),

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from klimb.experience.importing.cells import first_of, from_json_cell, listed, mapping, messages, name_of
-from klimb.experience.importing.chat import response_text, with_group_and_user
+from klimb.experience.importing.cells import first_of, from_json_cell, listed, mapping, messages, name_of, tool_schemas
+from klimb.experience.importing.chat import with_group_and_user
+from klimb.experience.importing.conversations import read_response
 from klimb.experience.importing.kind import Importer, has_columns
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rows import Row, RowError
@@ -25,13 +26,17 @@ def read_verl(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
         )
     responses = listed(drawn) or [drawn]
     rewards = _rewards(row, len(responses))
+    said = [read_response(response, what="response") for response in responses]
+    tools = tool_schemas(values.get("tools"), row)
     prompt = messages(from_json_cell(values.get("prompt"), row), what="prompt")
     metadata = _metadata(values, row)
     return [
         with_group_and_user(
             ParsedRow(
                 prompt=prompt,
-                response=response_text(response, what="response"),
+                response=response.text,
+                turns=response.turns,
+                tools=tools,
                 row_id=name_of(first_of(values, "id", "uid")),
                 part=part,
                 reward=reward(value, rules, row),
@@ -39,7 +44,7 @@ def read_verl(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
             ),
             row,
         )
-        for part, (response, value) in enumerate(zip(responses, rewards, strict=True))
+        for part, (response, value) in enumerate(zip(said, rewards, strict=True))
     ]
 
 
