@@ -77,13 +77,18 @@ MARKED = replace(BARE, sample_id="marked", response="'=cmd", reward_reason="''-1
 ALL = (SINGLE, TALK, BARE, MARKED)
 
 
-def read_back(path) -> list[Sample]:
+def read_rows(path, kind: str) -> list[Sample]:
+    """Samples of a file whose rows are guessed to be of this kind."""
     rows = [record for record in read_records(path, ReadLimits()) if isinstance(record, Row)]
-    assert guess_importer(rows[0]).name == "klimb"
+    assert guess_importer(rows[0]).name == kind
     read = guess_importer(rows[0]).read
-    found = [each for row in rows for each in convert_row(row, read, ImportRules(), kind="klimb")]
+    found = [each for row in rows for each in convert_row(row, read, ImportRules(), kind=kind)]
     assert all(isinstance(each, Sample) for each in found)
     return [each for each in found if isinstance(each, Sample)]
+
+
+def read_back(path) -> list[Sample]:
+    return read_rows(path, "klimb")
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".csv"])

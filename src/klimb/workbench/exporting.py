@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from klimb.errors import ConfigError
 from klimb.experience import Message, Sample, replace_atomically, write_samples
@@ -15,21 +15,28 @@ from klimb.policies.tokenizer import decode_ids
 from klimb.training import score_samples
 from klimb.ui.csv_export import as_cell
 from klimb.ui.terminal.store import TokenRows, token_rows
+from klimb.workbench.verifiers_rows import as_episode
+
+Form = Literal["klimb", "verifiers"]
+"""Whose program reads what is exported."""
 
 
-def export_samples(store: Store, path: Path, *, where: str = "", force: bool = False) -> int:
+def export_samples(store: Store, path: Path, *, where: str = "", force: bool = False, form: Form = "klimb") -> int:
     """Write the samples, people's ratings joined, to `path` and returns how many there were.
 
     `.parquet` is a segment that klimb reads again; `.jsonl` has one object a line; `.csv` has lists and tables as JSON
-    in their cells. The file appears whole or not at all.
+    in their cells. In the form `verifiers`, each line of a `.jsonl` is an episode that verifiers reads, and `klimb
+    import` too. The file appears whole or not at all.
 
     Raises:
-        ConfigError: the suffix is another one, the file is there already, or it would be a part of the store.
+        ConfigError: the suffix is none of the form's, the file is there already, or it would be a part of the store.
         ValueError: `where` is not a condition on samples, or a number cannot be written as JSON.
     """
-    writer = WRITERS.get(path.suffix.lower())
+    writers = FORMS[form]
+    writer = writers.get(path.suffix.lower())
     if writer is None:
-        raise ConfigError(f"--to {path}: the ending says the format; use {', '.join(WRITERS)}")
+        told = "the ending says the format" if form == "klimb" else f"in the form {form}"
+        raise ConfigError(f"--to {path}: {told}; use {', '.join(writers)}")
     if path.absolute().parent.resolve() == store.folder.resolve():
         raise ConfigError(f"--to {path}: this is inside the store, whose files are its samples; choose another folder")
     if path.exists() and not force:
@@ -91,6 +98,19 @@ WRITERS: Mapping[str, Callable[[Path, Iterable[Sample]], None]] = {
     ".jsonl": write_json_lines,
     ".csv": write_csv,
     ".parquet": write_samples,
+}
+
+
+def write_verifiers(path: Path, samples: Iterable[Sample]) -> None:
+    """One episode of verifiers a line, as in its `traces.jsonl`."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for sample in samples:
+            file.write(_json(sample.sample_id, as_episode(sample)) + "\n")
+
+
+FORMS: Mapping[Form, Mapping[str, Callable[[Path, Iterable[Sample]], None]]] = {
+    "klimb": WRITERS,
+    "verifiers": {".jsonl": write_verifiers},
 }
 
 

@@ -1,6 +1,7 @@
 """`klimb experience`: what is in a store, one sample in full, a store as one file, log-probabilities computed anew."""
 
 from pathlib import Path
+from typing import Literal
 
 from cyclopts import App
 from rich.console import Console
@@ -71,6 +72,7 @@ def export(
     *,
     to: Path,
     where: TextOrNone = "",
+    form: Literal["klimb", "verifiers"] = "klimb",
     force: Switch = False,
 ) -> None:
     """Write the samples to one file, with people's ratings as their rewards.
@@ -79,13 +81,14 @@ def export(
         path: A store's folder, a run's folder, or one segment.
         to: A .jsonl, .csv or .parquet file.
         where: Write only these, a DuckDB condition such as `reward >= 0.5`.
+        form: Who reads it: klimb and programs that read its columns, or verifiers, whose traces.jsonl it then is.
         force: Replace the file if it is there.
     """
     check_is_there(path, PLACES)
     from klimb.experience.store import open_store
     from klimb.workbench.exporting import export_samples
 
-    number = export_samples(open_store(path), to, where=where, force=force)
+    number = export_samples(open_store(path), to, where=where, force=force, form=form)
     Console().print(Text(f"{number:,} samples in {relative_to_working_directory(to)}"), soft_wrap=True)
 
 
