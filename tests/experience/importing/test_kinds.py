@@ -48,6 +48,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "policy_version": 0,
     },
     "kto": KTO,
+    "verifiers": {"example_id": 1, "prompt": QUESTION, "completion": ANSWER, "reward": 1.0},
     "openai": openai_row(),
     "vllm": openai_row(choice={"token_ids": [5, 2]}),
     "preference": {"prompt": "2 + 2?", "chosen": "4", "rejected": "5"},

@@ -103,6 +103,8 @@ def _new_turns(nodes: Sequence[Mapping[str, object]]) -> Sequence[Sequence[tuple
         said = {each for each in path if nodes[each].get("sampled") is True}
         paths.append([(each, each in said - told) for each in path])
         told |= said
+    if nodes and not paths:
+        raise RowError("nodes that are no graph of messages", "each is followed by another, so there is no last one")
     return paths
 
 
