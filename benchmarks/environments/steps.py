@@ -1,6 +1,6 @@
 """One side of the comparison of speed: it trains a step at each turn, and reports it.
 
-    python -m benchmarks.environments.steps klimb|TRL JSON
+python -m benchmarks.environments.steps klimb|TRL JSON
 """
 
 # First of all: it says how OpenMP's threads wait, as for `klimb train`.

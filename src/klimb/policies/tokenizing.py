@@ -294,10 +294,6 @@ class _Encoding:
         )
 
 
-def _tools_of(sample: Sample) -> list[Mapping[str, Any]]:
-    return json.loads(sample.tools) if sample.tools else []
-
-
 def _check_tools_are_told(
     policy: Policy, sample: Sample, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
 ) -> None:

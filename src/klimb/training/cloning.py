@@ -93,7 +93,7 @@ def pair_as_samples(policy: Policy, pair: Pair, *, number: int) -> list[Sample]:
     if reason:
         raise ValueError(f"clone: pair {number}: {reason}")
     if isinstance(pair, Demonstration):
-        return demonstration_as_samples(policy, pair, name=f"pair-{number:06d}")
+        return list(demonstration_as_samples(policy, pair, name=f"pair-{number:06d}"))
     messages, response = pair
     sample = Sample(
         sample_id=f"pair-{number:06d}",

@@ -6,14 +6,13 @@ sample as long as the template keeps what was said before; where it rewrites tha
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from klimb.experience import Message, Sample, ToolCall, Turn
 from klimb.experience.samples import POLICY_ROLE
 from klimb.policies import Policy
-from klimb.policies.policy import find_foreign
-from klimb.policies.tokenizer import PromptError, encode_template_text, render_template
+from klimb.policies.tokenizing import encode_turns
 
 ROLES = ("system", "user", POLICY_ROLE, "tool")
 
@@ -99,83 +98,40 @@ def _read_call(value: object) -> Mapping[str, Any]:
     return {"type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def demonstration_as_samples(policy: Policy, shown: Demonstration, *, name: str) -> list[Sample]:
+def demonstration_as_samples(policy: Policy, shown: Demonstration, *, name: str) -> tuple[Sample, ...]:
     """Return the conversation as samples of an unknown behaviour policy: one, unless the template rewrites histories.
 
     Raises:
-        ValueError: the template does not write a turn behind the prompt that it answers, or refuses the conversation.
-        PromptError: the same of the template's own words.
+        ValueError: the template refuses the conversation, or does not write a turn behind the prompt that it answers.
     """
-    parts: list[Sample] = []
-    ids: tuple[int, ...] = ()
-    for place, message in enumerate(shown.messages):
-        if message["role"] != POLICY_ROLE:
-            continue
-        prompt_ids = policy.render(shown.messages[:place], shown.tools)
-        drawn = _turn_ids(policy, shown, place, prompt_ids)
-        turn = Turn(
-            role=POLICY_ROLE,
-            text=policy.decode_turn(drawn),
-            num_tokens=len(drawn),
+    num_before = len(shown.prompt)
+    behind = shown.messages[num_before:]
+    return encode_turns(
+        policy,
+        Sample(
+            sample_id=name,
+            group_id=name,
+            prompt=shown.prompt,
+            prompt_ids=(),
+            response="\n\n".join(each["content"] for each in behind if each["role"] == POLICY_ROLE),
+            response_ids=(),
             finish_reason="stop",
-            calls=tuple(map(_as_call, message.get("tool_calls", ()))),
-        )
-        if parts and prompt_ids[: len(ids)] == ids:
-            between = _context_turns(shown.messages, place, len(prompt_ids) - len(ids))
-            last = parts[-1]
-            parts[-1] = replace(
-                last,
-                response_ids=(*last.response_ids, *prompt_ids[len(ids) :], *drawn),
-                response=f"{last.response}\n\n{turn.text}",
-                turns=(*last.turns, *between, turn),
-            )
-        else:
-            parts.append(_begin(policy, shown, place, prompt_ids, drawn, turn, name=f"{name}-t{place:03d}"))
-        ids = (*prompt_ids, *drawn)
-    return [replace(part, episode=name) for part in parts] if len(parts) > 1 else parts
+            source="log",
+            turns=tuple(map(_as_turn, behind)),
+            tools=json.dumps(shown.tools, ensure_ascii=False) if shown.tools else "",
+        ),
+    )
 
 
-def _turn_ids(policy: Policy, shown: Demonstration, place: int, prompt_ids: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the tokens of a turn behind its prompt, its end included."""
-    tokenizer = policy.tokenizer
-    rendered = render_template(tokenizer, shown.messages[: place + 1], shown.tools, add_generation_prompt=False)
-    whole = encode_template_text(tokenizer, rendered)
-    if whole[: len(prompt_ids)] != prompt_ids:
-        raise ValueError(
-            f"the chat template of {policy.name} does not write message {place} of the conversation behind the prompt "
-            "that it answers, so what is to be imitated cannot be told; leave the conversation out, or take another "
-            "model.chat_template"
-        )
-    turn = whole[len(prompt_ids) :]
-    end = next((number for number, token in enumerate(turn) if token in policy.end_ids), None)
-    drawn = (*turn, policy.end_ids[0]) if end is None else turn[: end + 1]
-    if find_foreign(drawn, policy.num_vocab) is not None:
-        raise ValueError(f"message {place} of the conversation has a token that the model does not know")
-    return drawn
-
-
-def _begin(
-    policy: Policy,
-    shown: Demonstration,
-    place: int,
-    prompt_ids: tuple[int, ...],
-    drawn: tuple[int, ...],
-    turn: Turn,
-    *,
-    name: str,
-) -> Sample:
-    return Sample(
-        sample_id=name,
-        group_id=name,
-        prompt=tuple(shown.messages[:place]),
-        prompt_ids=prompt_ids,
-        response=turn.text,
-        response_ids=drawn,
-        finish_reason="stop",
-        source="log",
-        tokenizer=policy.fingerprint,
-        turns=(turn,),
-        tools=json.dumps(shown.tools, ensure_ascii=False) if shown.tools else "",
+def _as_turn(message: Message) -> Turn:
+    is_drawn = message["role"] == POLICY_ROLE
+    return Turn(
+        role=message["role"],
+        text=message["content"],
+        num_tokens=0,
+        finish_reason="stop" if is_drawn else "unknown",
+        calls=tuple(map(_as_call, message.get("tool_calls", ()))),
+        name=message.get("name", ""),
     )
 
 
@@ -184,25 +140,11 @@ def _as_call(call: Mapping[str, Any]) -> ToolCall:
     return ToolCall(name=function["name"], arguments=json.dumps(function["arguments"], ensure_ascii=False))
 
 
-def _context_turns(messages: Sequence[Message], place: int, num_tokens: int) -> list[Turn]:
-    """Return what came in between the turn before this place and it; the first message has the tokens."""
-    first = next(number for number in range(place - 1, -1, -1) if messages[number]["role"] == POLICY_ROLE) + 1
-    return [
-        Turn(
-            role=message["role"],
-            text=message["content"],
-            num_tokens=0 if number else num_tokens,
-            name=message.get("name", ""),
-        )
-        for number, message in enumerate(messages[first:place])
-    ]
-
-
 def why_not_shown(policy: Policy, shown: Demonstration) -> str:
     """Return why the policy cannot imitate the conversation; empty where it can."""
     try:
         samples = demonstration_as_samples(policy, shown, name="demonstration")
-    except (PromptError, ValueError) as error:
+    except ValueError as error:
         return str(error)
     longest = max(len(sample.prompt_ids) + len(sample.response_ids) for sample in samples)
     room = policy.max_positions
