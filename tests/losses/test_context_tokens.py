@@ -45,10 +45,10 @@ CORRECTIONS = (
 MASK = torch.tensor(
     [
         [1, 1, 0, 0, 0, 1, 1, 1, 0, 0],  # an answer between two turns
-        [1, 0, 1, 0, 0, 1, 0, 0, 0, 0],  # two of them
+        [1, 0, 1, 0, 0, 1, 0, 0, 0, 1],  # three of them
         [0, 0, 1, 1, 1, 1, 0, 0, 0, 0],  # what was said first was not the policy's
         [1, 1, 1, 0, 0, 0, 0, 0, 0, 0],  # what was said last was not
-        [1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
+        [1, 1, 1, 1, 1, 0, 0, 0, 0, 0],  # one turn alone
         [0, 0, 0, 0, 0, 0, 0, 0, 0, 0],  # nothing counts here
     ]
 ).bool()
@@ -67,7 +67,10 @@ class Result:
 
 
 def make_inputs(loss: Loss, *, advantages_by_token: bool = False) -> Inputs:
-    """Return policies near enough to each other that a clip lets some tokens pass and stops others."""
+    """Return policies near enough to each other that a clip lets some tokens pass and stops others.
+
+    Of the two bad responses the policy says the first no longer, so that an off-policy mask leaves it out.
+    """
     generator = torch.Generator().manual_seed(5)
 
     def draw(scale: float) -> Tensor:
@@ -76,8 +79,9 @@ def make_inputs(loss: Loss, *, advantages_by_token: bool = False) -> Inputs:
     log_mu = -draw(1.0).abs() - 0.1
     signs = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0], dtype=torch.float64)
     by_row = signs if isinstance(loss, KtoObjective) else signs * draw(1.0)[:, 0].abs()
+    shift = torch.tensor([0.0, -0.4, 0.0, 0.2, 0.0, 0.0], dtype=torch.float64)[:, None]
     return Inputs(
-        log_pi=log_mu + draw(0.3),
+        log_pi=log_mu + draw(0.3) + shift * MASK,
         log_mu=log_mu,
         log_ref=log_mu + draw(0.3),
         advantages=draw(1.0) if advantages_by_token else by_row,
@@ -120,7 +124,7 @@ def poison(inputs: Inputs) -> Inputs:
 def close(values: Tensor) -> Tensor:
     """Return the drawn tokens of each row side by side, as if nothing had been said between."""
     order = (~MASK).int().argsort(dim=1, stable=True)
-    return values.gather(1, order)
+    return values.gather(1, order)[:, : int(MASK.sum(dim=1).max())]
 
 
 def without_context(inputs: Inputs) -> Inputs:
@@ -231,8 +235,13 @@ def test_these_are_all_losses_and_all_corrections():
     assert {type(correction) for correction in CORRECTIONS} == set(CORRECTION_CHOICES.values()) - {AutomaticCorrection}
 
 
-def test_some_tokens_are_clipped_so_that_their_share_means_something():
+def test_some_tokens_are_clipped_and_some_responses_left_out_so_that_their_shares_mean_something():
     loss = Objective(clip="dual", level="token", beta=0.0)
     metrics = run(loss, make_inputs(loss)).metrics
-    assert metrics["clip_low_fraction"] > 0
-    assert metrics["clip_high_fraction"] > 0
+    assert 0 < metrics["clip_low_fraction"] < 0.5
+    assert 0 < metrics["clip_high_fraction"] < 0.5
+    corrected = Corrected(objective=loss, correction=MaskedCorrection(low=0.8, high=1.3, off_policy_mask=0.05))
+    metrics = run(corrected, make_inputs(loss)).metrics
+    # One of the five responses that have a token.
+    assert metrics["off_policy_mask_fraction"] == pytest.approx(0.2)
+    assert 0 < metrics["behaviour_cut_fraction"] < 1
