@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -39,6 +40,7 @@ from tests.training.tiny_run import BASE, PROBLEMS, LetterCounter, run
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 NOT_HERE = (ROOT / "docs" / "not-here.md").read_text(encoding="utf-8")
+TOOLS = (ROOT / "docs" / "tools.md").read_text(encoding="utf-8")
 
 _PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _TOML = re.compile(r"^```toml\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -85,6 +87,7 @@ def relative_links() -> Iterator[tuple[Path, str]]:
 @pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=lambda page: page.name)
 def test_python_on_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "examples")
     namespace: dict[str, object] = {}
     with torch.random.fork_rng():
         for number, block in enumerate(python_blocks(page), start=1):
@@ -114,6 +117,42 @@ def test_examples_are_what_the_tutorial_shows(name: str):
     tutorial = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
     example = (ROOT / "examples" / name).read_text(encoding="utf-8")
     assert f"\n{example}```" in tutorial
+
+
+@pytest.mark.parametrize("name", ["my_tools.py", "my_games.py"])
+def test_examples_are_what_the_page_of_tools_shows(name: str):
+    example = (ROOT / "examples" / name).read_text(encoding="utf-8")
+    assert f"\n{example}```" in TOOLS
+
+
+@pytest.mark.parametrize(("text", "name"), zip(_TOML.findall(TOOLS), ["prices.toml", "number.toml"], strict=True))
+def test_configurations_of_the_page_of_tools_are_valid_and_of_the_examples(text: str, name: str):
+    build_config(tomllib.loads(text), source="docs/tools.md")
+    whole = tomllib.loads((ROOT / "examples" / name).read_text(encoding="utf-8"))
+    shown = tomllib.loads(text)
+    assert {key: whole[key] | part for key, part in shown.items()} == {key: whole[key] for key in shown}
+
+
+def test_what_the_page_of_tools_writes_is_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    exec(next(block for block in python_blocks(ROOT / "docs" / "tools.md") if "write_text" in block), {})
+    assert Path("prices_shown.jsonl").read_bytes() == (ROOT / "examples" / "prices_shown.jsonl").read_bytes()
+
+
+def test_rewards_of_the_page_of_tools_see_the_game_and_the_calls(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    names: dict[str, Any] = {}
+    exec(next(block for block in python_blocks(ROOT / "docs" / "tools.md") if "right_and_brief" in block), names)
+    game = import_module("my_games").Guess()
+    game.reset()
+    assert names["quickly_found"]("", "", "", {}, game) == 0.0 and names["from_trl"]([[]], [game]) == [0.0]
+    assert game.guess(game.number - 1) == "higher" and game.guess(game.number + 1) == "lower" and not game.done
+    assert game.guess(game.number) == "right" and game.done and game.get_reward() == 1 / 3
+    assert names["quickly_found"]("", "", "", {}, game) == 1.0
+    assert names["from_trl"]([[], []], [game, None]) == [1.0, 0.0]
+    calls = [{"role": "assistant", "content": "", "tool_calls": [{}, {}]}, {"role": "assistant", "content": "17"}]
+    assert names["right_and_brief"]("", "17", "17", {}, calls) == {"correct": 1.0, "calls": -0.1}
 
 
 def test_every_example_is_in_the_tutorial():

@@ -20,7 +20,7 @@ ONE_STEP = [
 ]
 
 
-CONVERSATIONS = ("calculator.toml", "guessing.toml", "sql.toml")
+CONVERSATIONS = ("calculator.toml", "guessing.toml", "sql.toml", "prices.toml", "number.toml")
 """Examples whose prompts tell of tools: letter by letter, as the tiny model reads them, they are long."""
 
 IN_CONVERSATIONS = ["sampling.num_samples=2", "sampling.max_new_tokens=16", "evaluation.num_samples=1"]
