@@ -72,7 +72,7 @@ class Actor:
         for prompt in map(tuple, prompts):
             opening = self._openings[seen[prompt] % len(self._openings)]
             seen[prompt] += 1
-            history = str(self._tokenizer.decode(prompt))
+            history = str(self._tokenizer.decode([*prompt]))
             text = opening if history.count(BEGIN) == 1 else self._go_on(history)
             turns.append([*self._tokenizer.encode(text, add_special_tokens=False), self._end])
         return turns

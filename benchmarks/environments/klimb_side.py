@@ -46,7 +46,7 @@ def run_tables(model: Path, data: Path, **tables: Mapping[str, Any]) -> dict[str
 def train_in_klimb(
     tables: Mapping[str, Any], folder: Path, *, sampler: Sampler | Callable[..., Sampler] | None = None
 ) -> list[list[Talk]]:
-    """Train, and return the conversations of each step, ordered by prompt, the samples of a prompt beside each other."""
+    """Train, and return the conversations of each step by prompt, the samples of a prompt beside each other."""
     run = klimb.train(tables, sampler=sampler, folder=folder, show=False)
     return read_talks(run.folder)
 

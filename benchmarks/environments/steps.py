@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
+from transformers import AutoTokenizer, TrainerCallback
 
 import klimb
+from benchmarks.environments.acting import ActingSampler, Actor
 from benchmarks.environments.klimb_side import run_tables, write_rows
 from benchmarks.environments.lock import make_rows
 from benchmarks.environments.trl_side import Watched, make_trainer
@@ -40,6 +41,7 @@ class Play:
         num_turns: of the policy.
         turn_tokens: of one turn at most, on klimb's side.
         most_tokens: of a completion at most, results included, on TRL's side.
+        is_acted: the turns are written down instead of drawn, the same ones on both sides.
     """
 
     model: str
@@ -48,6 +50,7 @@ class Play:
     num_turns: int = 5
     turn_tokens: int = 48
     most_tokens: int = 400
+    is_acted: bool = False
 
     def to_json(self) -> str:
         """All fields."""
@@ -111,7 +114,8 @@ def train_klimb(play: Play, turn: Turn, folder: Path) -> None:
     )
     turn.announce(version=importlib.metadata.version("klimb"))
     turn.wait()
-    klimb.train(tables, folder=folder / "run", callbacks=[KlimbTurns(turn)], show=False)
+    sampler = (lambda policy, _: ActingSampler(policy, Actor(policy.tokenizer))) if play.is_acted else None
+    klimb.train(tables, folder=folder / "run", sampler=sampler, callbacks=[KlimbTurns(turn)], show=False)
 
 
 def train_trl(play: Play, turn: Turn, folder: Path) -> None:
@@ -120,6 +124,7 @@ def train_trl(play: Play, turn: Turn, folder: Path) -> None:
         Path(play.model),
         make_rows(play.num_prompts),
         str(folder),
+        draw=Actor(AutoTokenizer.from_pretrained(play.model, local_files_only=True)).draw if play.is_acted else None,
         num_generations=play.num_samples,
         max_completion_length=play.most_tokens,
         max_tool_calling_iterations=play.num_turns - 1,

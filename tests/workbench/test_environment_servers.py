@@ -144,6 +144,12 @@ server.run("stdio")
 '''
 
 
+REWARD = """
+def says_god(prompt, response, answer, metadata):
+    return float("god" in response)
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("mcp") is None, reason="the package mcp is not installed: klimb[mcp]")
 def test_tools_of_an_mcp_server_are_trained_with(train, workplace):
