@@ -10,7 +10,7 @@ with the same prompts, samples, turns and tokens a turn. They take turns, a step
 the token, so the seconds of a token are given beside those of a step.
 
 With `--acted` the turns are written down, the same to the token on both sides; the model trains on them and draws none.
-What is compared then is everything but drawing; klimb's side reads each turn once for its log-probabilities.
+What is compared then is everything but drawing.
 """
 
 import argparse

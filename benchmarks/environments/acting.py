@@ -1,5 +1,6 @@
 """Turns that are written down, in place of a model: what a model may do well and badly with the lock."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -85,10 +86,17 @@ class Actor:
 
 
 class ActingSampler:
-    """A sampler of klimb's whose turns are an actor's, with the log-probabilities that the policy gives them."""
+    """A sampler of klimb's whose turns are an actor's.
 
-    def __init__(self, policy: Policy, actor: Actor) -> None:
-        self._policy, self._actor = policy, actor
+    Args:
+        policy: in whose place the actor stands.
+        actor: says the turns.
+        is_read: whether the policy reads each turn for its log-probabilities; else those of a uniform draw are stated,
+            which costs nothing, and is about right for a random model.
+    """
+
+    def __init__(self, policy: Policy, actor: Actor, *, is_read: bool = True) -> None:
+        self._policy, self._actor, self._is_read = policy, actor, is_read
 
     def sample(
         self,
@@ -104,8 +112,11 @@ class ActingSampler:
         return [turns[start : start + num_samples] for start in range(0, len(turns), num_samples)]
 
     def _complete(self, prompt: Sequence[int], turn: Sequence[int]) -> Completion:
+        values = self._read(prompt, turn) if self._is_read else (-math.log(len(self._policy.tokenizer)),) * len(turn)
+        return Completion(response_ids=tuple(turn), log_mu=values, log_model=values, finish_reason="stop")
+
+    def _read(self, prompt: Sequence[int], turn: Sequence[int]) -> tuple[float, ...]:
         ids = torch.tensor([[*prompt, *turn]])
         with torch.no_grad():
             log_probs = self._policy.model(input_ids=ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
-        values = tuple(log_probs.gather(1, ids[0, len(prompt) :, None])[:, 0].tolist())
-        return Completion(response_ids=tuple(turn), log_mu=values, log_model=values, finish_reason="stop")
+        return tuple(log_probs.gather(1, ids[0, len(prompt) :, None])[:, 0].tolist())

@@ -27,6 +27,8 @@ from benchmarks.vs_trl.trl_side import Clock
 from benchmarks.vs_trl.turns import Turn
 from benchmarks.workload import NEVER, Phases
 from klimb.experience import Sample
+from klimb.policies import Policy
+from klimb.samplers import Sampler
 from klimb.training import RunningRun
 
 
@@ -114,8 +116,13 @@ def train_klimb(play: Play, turn: Turn, folder: Path) -> None:
     )
     turn.announce(version=importlib.metadata.version("klimb"))
     turn.wait()
-    sampler = (lambda policy, _: ActingSampler(policy, Actor(policy.tokenizer))) if play.is_acted else None
+    sampler = make_acting_sampler if play.is_acted else None
     klimb.train(tables, folder=folder / "run", sampler=sampler, callbacks=[KlimbTurns(turn)], show=False)
+
+
+def make_acting_sampler(policy: Policy, max_batch: int) -> Sampler:
+    """Return who says the written turns in klimb."""
+    return ActingSampler(policy, Actor(policy.tokenizer), is_read=False)
 
 
 def train_trl(play: Play, turn: Turn, folder: Path) -> None:
