@@ -96,6 +96,32 @@ def test_a_run_is_running_finished_failed_or_stopped(board, runs):
         }
 
 
+def test_of_a_run_that_did_not_finish_the_list_says_why_and_its_report_how_to_go_on(board, runs):
+    ending = {
+        "kind": "error",
+        "during": "training",
+        "reason": "ScoringError: broken",
+        "step": 0,
+        "is_saved": True,
+        "resumes_from": 0,
+        "time": "",
+    }
+    for kind in ("error", "signal"):
+        (runs.make(kind) / "ending.json").write_text(json.dumps(ending | {"kind": kind}))
+    whole = runs.make("whole", runs.rows(1, 2))
+    (whole / "summary.json").write_text("{}")
+    told = {name: (run["status"], run["ending"]) for name, run in listed(board).items()}
+    assert told == {
+        "error": ("failed", "ScoringError: broken"),
+        "signal": ("stopped", "ScoringError: broken"),
+        "whole": ("finished", ""),
+    }
+    page = board.get("/report?run=error").text
+    assert "ScoringError: broken" in page and "--resume" in page
+    with run_folder_lock(runs.root / "error"):  # a process goes on with it
+        assert listed(board)["error"]["status"] == "running"
+
+
 def test_the_list_is_sent_again_only_when_it_changed(board, runs):
     path = runs.make("one", runs.rows(1, 2))
     first = board.get("/api/runs")

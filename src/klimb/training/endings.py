@@ -5,11 +5,12 @@ import logging
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 from klimb.errors import Interrupted, is_ours
+from klimb.findings.run.ending import During, Ending
 from klimb.tasks.shown_text import shown_text
 
 logger = logging.getLogger(__name__)
@@ -18,36 +19,10 @@ logger = logging.getLogger(__name__)
 ENDING_FILE, TRACEBACK_FILE = "ending.json", "traceback.txt"
 
 
-During = Literal["before training", "training", "after training"]
-
-
 LONGEST_REASON = 500
 
 
 _ATTRIBUTE, _FOLDER = "klimb_ending", "klimb_folder"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ending:
-    """How it ended.
-
-    Attributes:
-        kind: a signal asked for it, or an error made it.
-        during: what part of the run.
-        reason: one line; what is not printable is escaped.
-        step: the last complete one.
-        is_saved: a resume goes on from that step; False: from an older one.
-        resumes_from: the step that it goes on from.
-        time: in UTC.
-    """
-
-    kind: Literal["error", "signal"]
-    during: During
-    reason: str
-    step: int
-    is_saved: bool
-    resumes_from: int
-    time: str
 
 
 def ending_from(
@@ -86,17 +61,6 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {message}{shown_text(place)}" if message else f"{type(error).__name__}{place}"
 
 
-def say_what_is_saved(ending: Ending) -> str:
-    """Return in a few words from where a resume goes on."""
-    if ending.during == "before training":
-        return "nothing was trained yet"
-    if ending.is_saved:
-        return f"saved after step {ending.step}"
-    lost = ending.step - ending.resumes_from
-    again = f"its last {lost} steps are done again" if lost > 1 else "its last step is done again"
-    return f"NOT saved after step {ending.step}: {again}"
-
-
 def _text_of(error: BaseException) -> str:
     try:
         return str(error)
@@ -133,13 +97,22 @@ def forget_ending(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def read_ending(folder: Path) -> Mapping[str, Any]:
-    """Return what ending.json holds; empty without one, and where it is not what a run writes."""
+def read_ending(folder: Path) -> Ending | None:
+    """Return how the run's last process ended; None without ending.json, and where it is not what a run writes."""
     try:
         content = json.loads((folder / ENDING_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    except (OSError, ValueError, RecursionError):
+        return None
+    return Ending(**content) if isinstance(content, dict) and _is_written(content) else None
+
+
+def _is_written(content: Mapping[str, Any]) -> bool:
+    """Tell whether these are the fields of an ending with values of their kinds."""
+    if content.keys() != {each.name for each in fields(Ending)}:
+        return False
+    kinds = {"reason": str, "step": int, "is_saved": bool, "resumes_from": int, "time": str}
+    is_told = content["kind"] in ("error", "signal") and content["during"] in get_args(During)
+    return is_told and all(isinstance(content[name], kind) for name, kind in kinds.items())
 
 
 def _write(path: Path, text: str) -> None:

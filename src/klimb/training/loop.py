@@ -20,6 +20,7 @@ from klimb.divergences.names import SlopeAtReference
 from klimb.errors import Interrupted
 from klimb.experience import Sample, SamplingSettings
 from klimb.findings.evaluations import BestPoint, EvaluationRecord, Progress
+from klimb.findings.run.ending import say_what_is_saved
 from klimb.losses import Corrected, Loss, Objective, slope_at_reference
 from klimb.policies import Policy
 from klimb.samplers import Sampler
@@ -38,7 +39,7 @@ from klimb.training.checkpoints import (
 )
 from klimb.training.clock import RunClock
 from klimb.training.dialogues import Dialogues
-from klimb.training.endings import ending_from, forget_ending, record_ending, say_what_is_saved
+from klimb.training.endings import ending_from, forget_ending, record_ending
 from klimb.training.evaluation import NothingScored, append_evaluation, evaluate, forget_evaluations_behind
 from klimb.training.guard.base_metrics import MeasuresBase
 from klimb.training.guard_steps import (

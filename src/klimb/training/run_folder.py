@@ -17,6 +17,7 @@ from klimb.experience import Sample, replace_atomically
 from klimb.findings.conversations import is_conversation
 from klimb.findings.evaluations import BestPoint, EvaluationRecord, evaluation_of
 from klimb.findings.run.record import RunRecord
+from klimb.training.endings import read_ending
 from klimb.training.json_lines import Line, describe_faults, read_lines, read_sound_lines
 from klimb.training.run_format import check_format
 
@@ -252,6 +253,7 @@ def read_run(path: Path) -> RunRecord:
         prompt_differences=_differences(about_prompts := _sound_object(folder.prompts, damage)),
         left_out=_left_out(about_prompts),
         conversations=_read_conversations(path / "rollouts", damage) if _has_conversations(rows) else (),
+        ending=read_ending(path),
         damage=tuple(damage),
     )
     for note in damage:

@@ -83,6 +83,7 @@ class Facts:
     num_steps: int | None = None
     started: str = ""
     has_failed: bool = False
+    ending: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +96,10 @@ class Glance:
 
 
 def read_facts(root: Path, folder: str) -> Facts:
-    """From config.json, provenance.json and, in a study, status.json."""
+    """From config.json, provenance.json, ending.json where a process did not finish it, and a study's status.json."""
     config = read_table(root, folder, "config.json")
     task = _table(config, "task")
+    ending = read_table(root, folder, "ending.json")
     name = task.get("dataset") or task.get("path") or task.get("kind")
     return Facts(
         recipe=_text(_table(config, "objective").get("recipe")),
@@ -105,7 +107,8 @@ def read_facts(root: Path, folder: str) -> Facts:
         seed=_whole(config.get("seed")),
         num_steps=_whole(_table(config, "training").get("num_steps")),
         started=_text(read_table(root, folder, "provenance.json").get("started_at")),
-        has_failed=read_table(root, folder, "status.json").get("state") == "failed",
+        has_failed=ending.get("kind") == "error" or read_table(root, folder, "status.json").get("state") == "failed",
+        ending=_text(ending.get("reason")),
     )
 
 

@@ -38,6 +38,7 @@ QUIET_STEPS = 10
 
 _FILES = (
     "config.json",
+    "ending.json",
     "evaluations.jsonl",
     "lock",
     "metrics.jsonl",
@@ -61,6 +62,7 @@ class Run:
         reward: `reward_mean` of the last step.
         started: as provenance.json says.
         report: path of the report beneath the folder; empty without one.
+        ending: why its last process ended without finishing it; empty where it goes on, and where nobody knows.
     """
 
     id: str
@@ -74,6 +76,7 @@ class Run:
     seed: int | None
     started: str
     report: str
+    ending: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,10 +163,11 @@ class Watcher:
             seed=facts.seed,
             started=facts.started,
             report=_report(folder, files),
+            ending=facts.ending,
         )
 
     def _known_facts(self, folder: str, files: Stats) -> Facts:
-        stamp = _stamp(files, "config.json", "provenance.json", "status.json")
+        stamp = _stamp(files, "config.json", "ending.json", "provenance.json", "status.json")
         if folder not in self._facts or self._facts[folder][0] != stamp:
             self._facts[folder] = (stamp, read_facts(self.root, folder))
         return self._facts[folder][1]
@@ -212,7 +216,8 @@ def _is_visited(entry: os.DirEntry[str]) -> bool:
 
 
 def _status(root: Path, folder: str, files: Stats, facts: Facts, glance: Glance) -> Status:
-    last_write = max(_time(files, name) for name in ("metrics.jsonl", "evaluations.jsonl", "provenance.json"))
+    written = ("metrics.jsonl", "evaluations.jsonl", "provenance.json", "ending.json")
+    last_write = max(_time(files, name) for name in written)
     is_over = "summary.json" in files and _time(files, "summary.json") >= last_write
     if is_over:
         return "finished"
@@ -220,7 +225,7 @@ def _status(root: Path, folder: str, files: Stats, facts: Facts, glance: Glance)
     if alive is None:
         patience = max(QUIET_SECONDS, QUIET_STEPS * glance.step_seconds)
         # A file from the future is one written before the clock was set back, so it says nothing of now.
-        alive = abs(time.time() - last_write) < patience and not facts.has_failed
+        alive = abs(time.time() - last_write) < patience and not (facts.has_failed or facts.ending)
     if alive:
         return "running"
     return "failed" if facts.has_failed else "finished" if "summary.json" in files else "stopped"

@@ -27,7 +27,7 @@ const linkTo = (address, text) => {
 const factsOf = (run) => [
   run.step === null ? "no step yet" : `step ${run.step}${run.num_steps && run.num_steps < 1e6 ? ` of ${run.num_steps}` : ""}`,
   run.reward === null ? "" : `reward ${globalThis.klimb.text(run.reward)}`,
-  run.recipe, run.task, run.seed === null ? "" : `seed ${run.seed}`,
+  run.recipe, run.task, run.seed === null ? "" : `seed ${run.seed}`, run.ending,
 ].filter(Boolean).join(" · ");
 
 export const matching = (runs, words) => {
@@ -58,7 +58,7 @@ const update = (parts, run, colour) => {
   parts.state.className = `state ${run.status}`;
   parts.facts.textContent = factsOf(run);
   // Made from the run as it is now, also while it goes on.
-  if (run.step !== null && !parts.links.children.length) {
+  if ((run.step !== null || run.ending) && !parts.links.children.length) {
     parts.links.append(linkTo(`/report?${new URLSearchParams({ run: run.id })}`, "report"));
   }
 };

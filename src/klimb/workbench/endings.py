@@ -7,17 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from klimb.errors import ConfigError, Interrupted, RunFailed, is_ours
+from klimb.findings.run.ending import During, Ending, say_what_is_saved, say_where
 from klimb.tasks.scorer import ScoringError
 from klimb.training.checkpoints import CheckpointError, newest_checkpoint, step_of
 from klimb.training.endings import (
     TRACEBACK_FILE,
-    During,
-    Ending,
     ending_from,
     ending_of,
     folder_of,
     record_ending,
-    say_what_is_saved,
 )
 from klimb.training.locks import RunFolderInUse
 from klimb.training.signals import Stopped
@@ -103,8 +101,7 @@ def told_in_one_line() -> Generator[None]:
 def tell_ending(ending: Ending, folder: Path) -> str:
     """Return the line."""
     where = relative_to_working_directory(folder)
-    place = f"in step {ending.step + 1}" if ending.during == "training" else ending.during
     return (
-        f"{ending.reason}, {place}; {say_what_is_saved(ending)}; go on with: klimb train --resume {where}"
+        f"{ending.reason}, {say_where(ending)}; {say_what_is_saved(ending)}; go on with: klimb train --resume {where}"
         f" (traceback: {where}/{TRACEBACK_FILE})"
     )

@@ -1,4 +1,7 @@
+import json
 import logging
+import re
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,39 @@ def test_the_command_prints_findings_and_writes_page_figures_and_tables(workplac
     assert "a/report.html" in outcome.out
     assert "3 files in tables" in outcome.out
     assert (workplace.path / "a" / "report.html").exists()
+
+
+ENDING = {
+    "kind": "error",
+    "during": "training",
+    "reason": "ScoringError: no response could be scored",
+    "step": 0,
+    "is_saved": True,
+    "resumes_from": 0,
+    "time": "2026-01-01T00:00:00Z",
+}
+
+
+def test_of_a_run_that_an_error_ended_the_reason_and_the_way_on_are_told(workplace: Workplace):
+    run = write_run(workplace.path / "my run", num_steps=0, is_finished=False)
+    (run / "ending.json").write_text(json.dumps(ENDING))
+    outcome = workplace.klimb("report", "my run")
+    assert outcome.status == 0
+    page = (run / "report.html").read_text(encoding="utf-8")
+    for told in (outcome.out, unescape(re.sub("<[^>]+>", "", page))):
+        assert "The run ended with an error in step 1" in told
+        assert "ScoringError: no response could be scored" in told
+        assert "klimb train --resume 'my run'" in told
+    assert "no findings" not in outcome.out
+    assert "ended with an error: 0 steps so far" in page and ">not finished" not in page
+
+
+def test_an_ending_that_no_run_wrote_ends_no_report(workplace: Workplace):
+    run = write_run(workplace.path / "run", is_finished=False)
+    for content in ("", "[]", "{}", json.dumps({**ENDING, "step": "two"}), json.dumps({**ENDING, "kind": "whim"})):
+        (run / "ending.json").write_text(content)
+        outcome = workplace.klimb("report", "run")
+        assert outcome.status == 0 and "ended with an error" not in outcome.out
 
 
 def test_several_runs_make_one_page_here(workplace: Workplace):

@@ -4,6 +4,7 @@ What the guard's metrics say was lost between before training and its end.
 """
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from klimb.findings.evaluations import EvaluationRecord, change_between, means_t
 from klimb.findings.finding import Finding
 from klimb.findings.guard.events import events_of, in_one_sentence
 from klimb.findings.metrics.of_losses import CLIP_FRACTIONS
+from klimb.findings.run.ending import finding_of
 from klimb.findings.run.evidence import (
     at,
     counts_of,
@@ -321,6 +323,11 @@ def not_learning(record: RunRecord, limits: Thresholds) -> Finding | None:
         ),
         steps=curve.span,
     )
+
+
+def did_not_finish(record: RunRecord, limits: Thresholds) -> Finding | None:
+    """Find that an error or a signal ended the run before it was finished."""
+    return None if record.ending is None else finding_of(record.ending, folder=shlex.quote(str(record.folder)))
 
 
 def damaged_files(record: RunRecord, limits: Thresholds) -> Finding | None:

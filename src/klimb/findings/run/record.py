@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 
 from klimb.experience.samples import Sample
 from klimb.findings.evaluations import EvaluationRecord
+from klimb.findings.run.ending import Ending
 
 Row = Mapping[str, float | None]
 
@@ -29,6 +30,7 @@ class RunRecord:
         history: what resumes changed, in order: `step` (the last one with the old value), `key`, `old`, `new`, `time`.
         conversations: the first samples of the newest step of rollouts that are conversations, at most a few; none of a
             run of single answers.
+        ending: how its last process ended without finishing it; None where it finished, goes on, or was killed.
         damage: what of its files cannot be read and is left out, a sentence for each file.
     """
 
@@ -43,6 +45,7 @@ class RunRecord:
     left_out: tuple[str, ...] = ()
     history: tuple[Mapping[str, Any], ...] = ()
     conversations: tuple[Sample, ...] = ()
+    ending: Ending | None = None
     damage: tuple[str, ...] = ()
 
     @property
@@ -53,7 +56,7 @@ class RunRecord:
     @property
     def is_finished(self) -> bool:
         """Whether the run came to its end."""
-        return bool(self.summary)
+        return bool(self.summary) and self.ending is None
 
     @property
     def seed(self) -> int | None:

@@ -34,6 +34,7 @@ class Rule:
 
 
 RULES: tuple[Rule, ...] = (
+    Rule("did-not-finish", outcome_rules.did_not_finish, "what-was-drawn", ()),
     Rule("damaged-files", outcome_rules.damaged_files, "what-was-drawn", ()),
     Rule(
         "non-finite-steps",
