@@ -31,12 +31,15 @@ def guard_step(state: RunState, rollouts: Sequence[Sample]) -> dict[str, float]:
     return _check(state, guard) if guard.is_due(state.step) else {}
 
 
-def guard_end(state: RunState) -> bool:
-    """Measures after the last step what was not measured there, so that a run never ends unseen; tells if it did."""
+def guard_end(state: RunState) -> dict[str, float]:
+    """Measure after the last step what was not measured there, so that a run never ends unseen, and act on it.
+
+    Returns:
+        What was measured; empty where there was nothing to do.
+    """
     if state.quality is None or state.quality.measured_at == state.step:
-        return False
-    _check(state, state.quality)
-    return True
+        return {}
+    return _check(state, state.quality)
 
 
 def new_guard(

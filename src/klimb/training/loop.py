@@ -75,6 +75,7 @@ from klimb.training.sources.offline import OfflineSource, check_logs
 from klimb.training.state import RunState, capture, fresh_state, restore
 from klimb.training.temperature import find_temperature
 from klimb.training.unusable import check_usable
+from klimb.training.watches import ROLLED_BACK
 
 logger = logging.getLogger(__name__)
 
@@ -417,8 +418,8 @@ def _loop(run: _Run, state: RunState, log: MetricsLog, stop: StopRequest) -> Tra
         is_evaluated = evaluation_is_due(settings.evaluation, since=began, now=_progress(state))
         metrics = _record_step(run, state, log, iteration, is_evaluated=is_evaluated)
         is_over = not _goes_on(run, state)
-        if is_over:
-            guard_end(state)
+        if is_over and ROLLED_BACK in guard_end(state):
+            state.watches.forget(state.step)  # what ended it came after its numbers were written
         # Due at its time, and after a save that failed at every step until one succeeds.
         is_due = state.step // every > saved_at // every or is_good_point(state) or state.watches.is_best(state.step)
         if is_due or (is_over and settings.checkpoints.at_end) or stop.signal_number is not None:
@@ -479,6 +480,7 @@ def _record_step(
     _write_rollouts(run, state, iteration)
     # Last, since it may put another policy in the place of the one that the numbers above are of.
     metrics |= guard_step(state, iteration.samples)
+    metrics |= _rolled_back_at_the_end(run, state, metrics)
     state.watches.observe(state.step, metrics)
     log.write(metrics)
     _keep(state, log)
@@ -489,6 +491,16 @@ def _record_step(
         run.callbacks.call("on_evaluation", record)
     run.callbacks.call("on_step", metrics, iteration.samples)
     return metrics
+
+
+def _rolled_back_at_the_end(run: _Run, state: RunState, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Let the guard look at what seems to be the last step before it is taken note of; return where it went back to.
+
+    A step that is rolled back is no observation, so that the run may have to go on.
+    """
+    if _goes_on(run, state) and not state.watches.end_with(state.step, metrics):
+        return {}
+    return {name: value for name, value in guard_end(state).items() if name == ROLLED_BACK}
 
 
 def _write_rollouts(run: _Run, state: RunState, iteration: Iteration) -> None:

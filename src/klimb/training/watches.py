@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,14 @@ class Watches:
         for watch in (self.best, self.stopping):
             if watch is not None:
                 watch.observe(step, metrics)
+
+    def end_with(self, step: int, metrics: Mapping[str, float]) -> bool:
+        """Whether the run would stop early with this step's metrics; they are not taken note of."""
+        if self.stopping is None:
+            return False
+        ahead = replace(self.stopping)
+        ahead.observe(step, metrics)
+        return bool(replace(self, stopping=ahead).ending)
 
     def is_best(self, step: int) -> bool:
         """Whether this step is the best so far, whose checkpoint is then to be kept."""

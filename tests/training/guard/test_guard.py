@@ -19,6 +19,7 @@ from klimb.training.guard.base_metrics import BaseMetrics, Flags
 from klimb.training.guard.detection import Prompts, Schedule
 from klimb.training.guard.settings import GuardSettings
 from klimb.training.guard.watch import QualityGuard
+from klimb.training.settings import EarlyStoppingSettings
 
 # A run takes twice as long when the shapes are checked; other tests check those of the same runs.
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
@@ -321,3 +322,37 @@ def test_a_preparation_that_breaks_a_limit_ends_the_run_before_its_first_step(fr
 def test_a_guard_without_anything_that_measures_is_refused(fresh_policy, tmp_path: Path):
     with pytest.raises(ValueError, match="nothing that measures"):
         run(fresh_policy(), tmp_path, replace(BASE, guard=EVERY_2))
+
+
+def test_a_last_step_that_is_rolled_back_is_no_observation_and_says_so_in_its_metrics(
+    fresh_policy, tmp_path: Path, distances
+):
+    """Early stopping would end it at step 2; the guard, due at 4, goes back to the start first, and the run goes on."""
+    at = distances["iterative"]
+    limit = GuardSettings(
+        every_steps=4,
+        action="rollback",
+        rollback_learning_rate_factor=0.01,
+        max_perplexity_ratio=(1 + min(at[:2])) / 2,
+        max_empty_fraction=None,
+    )
+    stopping = EarlyStoppingSettings(metric="num_samples", patience=1)
+    result = guarded_run(fresh_policy(), tmp_path, replace(BASE, guard=limit, early_stopping=stopping))
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    # Step 1 is the best, steps 2 and on are not better: one of them that stays is an observation and ends the run.
+    assert rows[1]["guard/rolled_back_to"] == 0
+    assert result.num_steps == 3
+    assert "early stopping: num_samples did not rise in 1 observation" in result.ending
+    assert [(event["step"], event["to_step"]) for event in guard_file(tmp_path)["events"]] == [(2, 0)]
+
+
+def test_the_best_point_is_none_whose_policy_the_last_measurement_rolls_back(fresh_policy, tmp_path: Path, distances):
+    limit = replace(limited(distances["iterative"], action="rollback"), every_steps=2)
+    training = replace(BASE.training, num_steps=3)
+    limit = replace(limit, max_perplexity_ratio=sum(distances["iterative"][1:3]) / 2)
+    checkpoints = replace(BASE.checkpoints, best_metric="step")
+    result = guarded_run(
+        fresh_policy(), tmp_path, replace(BASE, training=training, checkpoints=checkpoints, guard=limit)
+    )
+    assert [row.get("guard/rolled_back_to") for row in read_metrics(tmp_path / "metrics.jsonl")] == [None, None, 2]
+    assert result.best is not None and result.best.progress.step == 2
