@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,10 +33,17 @@ OBJECT = f"{PREFIX}__object__."
 
 @dataclass(frozen=True)
 class OwnObject:
-    """An object of the user's own, with the digits that stand for its source."""
+    """An object of the user's own.
+
+    Attributes:
+        part: the object.
+        source_hash: the digits that stand for its source.
+        global_values: plain globals of its program that it reads, as text.
+    """
 
     part: Any
     source_hash: str
+    global_values: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 _OBJECTS: dict[str, OwnObject] = {}
@@ -89,6 +96,12 @@ def _find_object(location: str) -> OwnObject:
 def sources_of(*names: str) -> dict[str, str]:
     """Return those of the names that are parts of the user's own, with the hash of their source."""
     return {name: source_hash(name) for name in names if is_own(name)}
+
+
+def global_values_of(*names: str) -> dict[str, Mapping[str, str]]:
+    """Return those of the names that are objects of this process, with the globals that each reads, if it does."""
+    read = {name: _find_object(name).global_values for name in names if is_object(name)}
+    return {name: values for name, values in read.items() if values}
 
 
 def load_part(location: str, *, setting: str) -> Any:

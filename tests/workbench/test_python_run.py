@@ -244,6 +244,21 @@ def test_a_resume_takes_the_settings_of_the_folder_and_refuses_another_object(wo
     assert again.num_steps == 1
 
 
+scale = 0.1
+
+
+def test_a_resume_refuses_another_value_of_a_global_that_the_reward_reads(workplace, monkeypatch):
+    def reward(prompt, response, answer, metadata):
+        return scale * len(response)
+
+    train(workplace, with_settings(training={"num_steps": 1}), task=words(), reward=reward, folder="runs/scaled")
+    monkeypatch.setattr(sys.modules[__name__], "scale", 0.2)
+    with pytest.raises(CheckpointError, match=r"reward\.scale: '0\.1' in the checkpoint, '0\.2' now"):
+        klimb.train(task=words(), reward=reward, folder="runs/scaled", resume=True, show=False)
+    monkeypatch.setattr(sys.modules[__name__], "scale", 0.1)
+    assert klimb.train(task=words(), reward=reward, folder="runs/scaled", resume=True, show=False).num_steps == 1
+
+
 def test_a_reward_that_raises_in_the_program_costs_that_answer_alone(workplace):
     def reward(prompt, response, answer, metadata):
         if len(response) % 2:

@@ -80,6 +80,10 @@ OF_ENVIRONMENT = "environment."
 """What the keys of `[environment]` begin with; none is there where answers are one turn."""
 
 
+OWN_GLOBALS = "own_globals"
+"""Before the keys of plain globals that functions of the user's own program read."""
+
+
 IDENTITY_FILE = "identity.json"
 
 
@@ -144,8 +148,13 @@ def is_free(key: str, allowed: Iterable[str] = tuple(MAY_DIFFER)) -> bool:
 
 
 def changed_keys(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
-    """Return the keys that have two values, or are on one side alone, sorted."""
-    return [key for key in sorted({*saved, *present}) if saved.get(key, ABSENT) != present.get(key, ABSENT)]
+    """Return the keys that have two values, or are on one side alone, sorted.
+
+    Globals that a function reads are compared where both sides know them: earlier runs did not look.
+    """
+    both = saved.keys() & present.keys()
+    compared = (key for key in {*saved, *present} if key in both or not key.startswith(f"{OWN_GLOBALS}."))
+    return sorted(key for key in compared if saved.get(key, ABSENT) != present.get(key, ABSENT))
 
 
 def check_same_run(

@@ -36,6 +36,7 @@ from klimb.workbench.config import RunConfig, build_config, is_resolved, read_ta
 from klimb.workbench.config.layers import lay_over, layer_of
 from klimb.workbench.config.paths import check_paths
 from klimb.workbench.config.reading import resolved_tables
+from klimb.workbench.global_values import global_values_of
 from klimb.workbench.provenance import mend_before_resume, new_run_folder
 from klimb.workbench.run import run_training
 from klimb.workbench.run_directory import in_directory_of
@@ -284,7 +285,7 @@ class Objects:
         name = re.sub(r"\W", "_", called.rpartition(".")[2]).strip("_") or "unnamed"
         for number in range(1, len(self.given) + 2):
             location = f"{OBJECT}{name if number == 1 else f'{name}_{number}'}"
-            known = self.given.setdefault(location, OwnObject(part, _hash_of(part, key)))
+            known = self.given.setdefault(location, _own_object(part, key))
             if known.part is part:
                 break
         return location  # pyright: ignore[reportPossiblyUnboundVariable]: the range is never empty
@@ -310,6 +311,12 @@ def _name_of_content(part: Any) -> str:
     if isinstance(part, Policy):
         return "policy"
     return "samples" if isinstance(part, GroupStore | list | tuple) else ""
+
+
+def _own_object(part: Any, key: str) -> OwnObject:
+    is_read = not _name_of_content(part) and key != "run.callbacks"
+    called = part.score if isinstance(part, ProblemSet) else part
+    return OwnObject(part, _hash_of(part, key), global_values_of(called) if is_read else {})
 
 
 def _hash_of(part: Any, key: str) -> str:

@@ -29,7 +29,7 @@ from klimb.training import (
 from klimb.training.checkpoints import prune_checkpoints
 from klimb.training.clock import RunClock
 from klimb.training.guard.measuring import Measurer, make_measurer
-from klimb.training.identity import run_identity, settle_identity
+from klimb.training.identity import OWN_GLOBALS, run_identity, settle_identity
 from klimb.training.minibatches import tokens_at_once
 from klimb.training.run_folder import Finished, RunFolder, flat_settings, read_run, read_tables, write_json
 from klimb.training.signals import stops_at_once
@@ -46,7 +46,7 @@ from klimb.workbench.loggers.completions import CompletionsLogger
 from klimb.workbench.loggers.tracker import TakesTables, Tracker
 from klimb.workbench.measuring import measure
 from klimb.workbench.own_findings import check_findings, find_in
-from klimb.workbench.session import Session, command_to_go_on, describe, make_loop_settings
+from klimb.workbench.session import Session, command_to_go_on, describe, make_loop_settings, own_globals
 
 logger = logging.getLogger(__name__)
 
@@ -388,7 +388,7 @@ def identity_of(session: Session) -> dict[str, Any]:
         held_out=session.held_out,
         logs=session.logs,
         scorer=session.scorer,
-        described=resolved_tables(session.config),
+        described=resolved_tables(session.config) | {OWN_GLOBALS: own_globals(session.config)},
     )
 
 

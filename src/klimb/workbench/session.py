@@ -16,7 +16,7 @@ from klimb.errors import ConfigError
 from klimb.experience import Sample, open_store
 from klimb.experience.samples_in_memory import store_in_memory
 from klimb.losses import Corrected, Loss, NoCorrection, Objective, build_loss, slope_at_reference
-from klimb.own_parts import is_object, is_own, load_function, load_part, sources_of
+from klimb.own_parts import global_values_of, is_object, is_own, load_function, load_part, sources_of
 from klimb.policies import ModelSettings, Policy, keep_freed_memory, load_model
 from klimb.samplers import LocalSampler, Sampler
 from klimb.tasks import (
@@ -83,9 +83,19 @@ def make_objective(config: RunConfig) -> Loss:
 
 def own_parts(config: RunConfig) -> dict[str, str]:
     """Return every part of the user's own that the run is made of, with the hash of its source."""
-    named = (value for value in flat_settings(resolved_tables(config)).values() if isinstance(value, str))
+    return sources_of(*_named_in(config))
+
+
+def own_globals(config: RunConfig) -> dict[str, Mapping[str, str]]:
+    """Return the globals that objects of this program read, by the location of the object."""
+    return global_values_of(*_named_in(config))
+
+
+def _named_in(config: RunConfig) -> list[str]:
+    """Return every text of the configuration, among them the names of parts."""
+    texts = [value for value in flat_settings(resolved_tables(config)).values() if isinstance(value, str)]
     tools = () if config.environment is None else config.environment.tools
-    return sources_of(*named, *config.run.callbacks, *tools)
+    return [*texts, *config.run.callbacks, *tools]
 
 
 def command_to_go_on(config: RunConfig, folder: RunFolder) -> str:
