@@ -52,6 +52,10 @@ def test_a_resumed_run_goes_on_with_changed_length_and_keeps_what_it_measured_be
     assert summary["num_steps"] == 5
     assert summary["held_out"]["before"] == before
     assert json.loads((run / "config.json").read_text())["training"]["num_steps"] == 5
+    assert "no step is left" not in outcome.out
+    shorter = workplace.klimb("train", "--resume", "runs/run", "--set", "training.num_steps=2")
+    assert shorter.status == 0, shorter.err
+    assert "no step is left to do: 5 are done, and training.num_steps is 2" in shorter.out
 
 
 def test_a_resumed_run_with_another_objective_is_refused_and_nothing_is_changed(workplace):

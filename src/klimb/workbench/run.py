@@ -246,8 +246,15 @@ def run_training(
             resume=resume,
         )
         course.during, course.step = "after training", result.num_steps
+        if resume and not result.metrics and result.num_steps >= settings.training.num_steps:
+            _tell_nothing_left(console, result.num_steps, settings.training.num_steps)
         with result.saved_if_it_fails():
             return _finish(session, folder, settings, result, before, clock=clock, console=console, title=title)
+
+
+def _tell_nothing_left(console: Console, num_done: int, num_steps: int) -> None:
+    done = f"{num_done} are done" if num_done > 1 else "1 is done"
+    console.print(f"no step is left to do: {done}, and training.num_steps is {num_steps}", highlight=False)
 
 
 def _finish(

@@ -31,6 +31,16 @@ def test_a_study_goes_from_its_file_to_a_page_tables_and_figures(workplace):
     assert again.status == 0 and "runs to do" not in again.out
 
 
+@pytest.mark.parametrize("named", [("runs/a", "runs/b"), ("runs/a",), ("quick", "tiny.toml")])
+def test_runs_and_several_studies_are_refused_with_the_command_that_takes_runs(workplace, named):
+    (workplace.path / "runs" / "a").mkdir(parents=True)
+    outcome = workplace.klimb("compare", *named)
+    assert outcome.status == 2 and "Traceback" not in outcome.err
+    words = " ".join(outcome.err.split())
+    assert f"klimb compare takes one study, a TOML file or the name of a ready one; got {' '.join(named)}." in words
+    assert "klimb report RUN RUN" in words and "klimb board" in words
+
+
 @pytest.mark.slow
 def test_more_seeds_are_a_second_look_and_the_report_says_so(workplace):
     file = study_file(workplace)
