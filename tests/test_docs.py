@@ -1,6 +1,7 @@
 """The documents say what the code does: their Python runs, their links lead somewhere, their tables are complete."""
 
 import re
+import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -84,10 +85,21 @@ def relative_links() -> Iterator[tuple[Path, str]]:
                 yield page, target
 
 
+@pytest.fixture
+def beside_the_examples(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let modules of `examples/` be imported; they are forgotten afterwards, as other tests have such names too."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    yield
+    names = {path.stem for path in (ROOT / "examples").glob("*.py")}
+    for name in names & (set(sys.modules) - before):
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("beside_the_examples")
 @pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=lambda page: page.name)
 def test_python_on_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(ROOT / "examples")
     namespace: dict[str, object] = {}
     with torch.random.fork_rng():
         for number, block in enumerate(python_blocks(page), start=1):
@@ -125,7 +137,7 @@ def test_examples_are_what_the_page_of_tools_shows(name: str):
     assert f"\n{example}```" in TOOLS
 
 
-@pytest.mark.parametrize(("text", "name"), zip(_TOML.findall(TOOLS), ["prices.toml", "number.toml"], strict=True))
+@pytest.mark.parametrize(("text", "name"), list(zip(_TOML.findall(TOOLS), ["prices.toml", "number.toml"], strict=True)))
 def test_configurations_of_the_page_of_tools_are_valid_and_of_the_examples(text: str, name: str):
     build_config(tomllib.loads(text), source="docs/tools.md")
     whole = tomllib.loads((ROOT / "examples" / name).read_text(encoding="utf-8"))
@@ -133,15 +145,15 @@ def test_configurations_of_the_page_of_tools_are_valid_and_of_the_examples(text:
     assert {key: whole[key] | part for key, part in shown.items()} == {key: whole[key] for key in shown}
 
 
+@pytest.mark.usefixtures("beside_the_examples")
 def test_what_the_page_of_tools_writes_is_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(ROOT / "examples")
     exec(next(block for block in python_blocks(ROOT / "docs" / "tools.md") if "write_text" in block), {})
     assert Path("prices_shown.jsonl").read_bytes() == (ROOT / "examples" / "prices_shown.jsonl").read_bytes()
 
 
-def test_rewards_of_the_page_of_tools_see_the_game_and_the_calls(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(ROOT / "examples")
+@pytest.mark.usefixtures("beside_the_examples")
+def test_rewards_of_the_page_of_tools_see_the_game_and_the_calls():
     names: dict[str, Any] = {}
     exec(next(block for block in python_blocks(ROOT / "docs" / "tools.md") if "right_and_brief" in block), names)
     game = import_module("my_games").Guess()
