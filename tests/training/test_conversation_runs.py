@@ -14,7 +14,7 @@ import pytest
 import torch
 from tests.conversations import log_probs_of_drawn
 from tests.tasks.environments.scenes import is_running, wait_until
-from tests.training import talking_run
+from tests.training import talking_run, talks
 from tests.training.sources.test_offline import Shelf
 from tests.training.talking_run import BASE, VARIANTS, OwnReward
 from tests.training.test_resume import assert_same_run
@@ -22,6 +22,7 @@ from tests.training.test_resume import assert_same_run
 from klimb.errors import Interrupted
 from klimb.experience import read_samples
 from klimb.policies import load_policy
+from klimb.policies.stability import Stability, Trial
 from klimb.tasks import Score
 from klimb.training import OfflineSource, SourceSettings, read_metrics, score_samples
 from klimb.training import next_batch as next_batch_module
@@ -70,6 +71,46 @@ def test_stopped_and_resumed_is_bit_for_bit_the_undisturbed_run(fresh_policy, tm
     assert_same_run(tmp_path / "straight", tmp_path / "torn")
     assert is_talk(tmp_path / "straight")
     assert read_metrics(tmp_path / "straight" / "metrics.jsonl")[-1]["num_turns_mean"] > 1
+
+
+MARKS = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
+    "{{ '~' + m['content'] if m['role'] == 'assistant' else m['content'] }}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""A template that marks what the policy said before."""
+
+
+@pytest.mark.parametrize(
+    "variant",
+    ["turns-minibatches", *(pytest.param(name, marks=pytest.mark.slow) for name in ("replayed", "gae", "filtered"))],
+)
+def test_a_run_whose_template_rewrites_history_trains_on_turns_as_samples(
+    fresh_policy, tmp_path: Path, monkeypatch, variant
+):
+    rewrites = Stability(trials=(Trial(conversation="any", verdict="rewrites"),), end_of_turn="<|im_end|>")
+    monkeypatch.setattr(talks, "find_stability", lambda policy, environments: rewrites)
+
+    def marking():
+        policy = fresh_policy()
+        policy.tokenizer.chat_template = MARKS
+        return policy
+
+    settings = VARIANTS[variant]
+    talking_run.run(marking(), tmp_path / "straight", settings)
+    talking_run.run(marking(), tmp_path / "torn", steps(settings, 2))
+    talking_run.run(marking(), tmp_path / "torn", settings, resume=True)
+    assert_same_run(tmp_path / "straight", tmp_path / "torn")
+    samples = samples_of(tmp_path / "straight")
+    episodes = {sample.episode: [each for each in samples if each.episode == sample.episode] for sample in samples}
+    assert max(len(members) for name, members in episodes.items() if name) == 3
+    for name, members in episodes.items():
+        if name:
+            assert len({sample.reward for sample in members}) == 1
+            assert [len(sample.prompt) for sample in members] == [1, 3, 5][: len(members)]
+    lines = read_metrics(tmp_path / "straight" / "metrics.jsonl")
+    num_of_first = sum("-t000001-" in sample.group_id for sample in samples)
+    assert lines[0]["num_samples"] == lines[0]["num_groups"] * settings.sampling.num_samples < num_of_first
 
 
 def test_an_error_in_the_middle_of_a_conversation_is_rescued_and_done_again(fresh_policy, tmp_path: Path):
@@ -237,39 +278,10 @@ class Digest:
         return int.from_bytes(hashlib.sha256(told.encode()).digest()[:4], "big") / 2**32
 
 
-class LetterShare:
-    """The share of the letter a in what the policy said."""
-
-    def score_many(self, problems, responses):
-        said = [
-            "".join(message["content"] for message in response.messages if message["role"] == "assistant")
-            for response in responses
-        ]
-        return [Score(reward=text.count("a") / max(len(text), 1)) for text in said]
-
-
-def share_of_a(samples):
-    return statistics.fmean(sample.response.count("a") / max(len(sample.response), 1) for sample in samples)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("scorer", "is_shuffled", "learns"),
-    [(LetterShare(), False, True), (LetterShare(), True, False), (Digest(), False, False)],
-)
-def test_a_reward_that_says_nothing_teaches_nothing(fresh_policy, tmp_path: Path, scorer, is_shuffled, learns):
-    settings = replace(
-        BASE,
-        sampling=replace(BASE.sampling, num_prompts=7, num_samples=8),
-        advantages=replace(BASE.advantages, shuffle_rewards=is_shuffled),
-        optimizer=replace(BASE.optimizer, learning_rate=1e-2),
-    )
-    talking_run.run(fresh_policy(), tmp_path, steps(settings, 30), scorer=scorer)
-    samples = samples_of(tmp_path)
-    size = len(samples) // 6
-    before, after = share_of_a(samples[:size]), share_of_a(samples[-size:])
-    assert (after > 3 * before + 0.1) == learns, (before, after)
-    if isinstance(scorer, Digest):
-        late = [sample.reward for sample in samples[-size:]]
-        # Uniform in [0, 1): four standard errors of the mean.
-        assert abs(statistics.fmean(late) - 0.5) < 4 * (1 / 12 / len(late)) ** 0.5
+def test_a_reward_that_nobody_can_guess_is_not_learnt(fresh_policy, tmp_path: Path):
+    settings = replace(BASE, sampling=replace(BASE.sampling, num_prompts=4, num_samples=8))
+    talking_run.run(fresh_policy(), tmp_path, steps(settings, 4), scorer=Digest())
+    rewards = [sample.reward for sample in samples_of(tmp_path)[32:]]
+    assert len(set(rewards)) > 90
+    # Uniform in [0, 1): four standard errors of the mean.
+    assert abs(statistics.fmean(rewards) - 0.5) < 4 * (1 / 12 / len(rewards)) ** 0.5
