@@ -1,5 +1,6 @@
 """`klimb compare`: the runs of a study, and what they say together."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,7 @@ def compare(
         others: None: one study at a time.
         options: What it is asked.
     """
-    _check_is_study(study, *others)
+    _check_is_study([study, *others])
     from klimb.workbench.study.config import describe_ready_studies, read_study
 
     console = Console()
@@ -42,7 +43,7 @@ def compare(
     run_compare(study, config, text, options, console=console)
 
 
-def _check_is_study(*named: str) -> None:
+def _check_is_study(named: Sequence[str]) -> None:
     """Return if this may be one study, or none.
 
     Raises:
