@@ -5,15 +5,27 @@ The libraries that take seconds to import are imported inside the fixtures, so t
 """
 
 import os
+from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 import jaxtyping
 import pytest
 
+from tests.long_cases import LONG
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: more threads than one would only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Mark long cases as slow."""
+    for item in items:
+        if any(fnmatch(item.nodeid, pattern) for pattern in LONG):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -273,7 +273,7 @@ def test_others_go_on_for_some_tokens_while_one_waits(tiny_policy, monkeypatch):
     def answer(number, completion):
         if number or num_before_the_answer:
             return resolved(None)
-        num_before_the_answer.append(0)
+        num_before_the_answer.append(len(stepped))
         held: Future[tuple[int, ...] | None] = Future()
 
         def give() -> None:
@@ -284,7 +284,9 @@ def test_others_go_on_for_some_tokens_while_one_waits(tiny_policy, monkeypatch):
         return held
 
     found = converse(tiny_policy, partner=answer, settings=settings, max_turns=2)
-    assert num_before_the_answer[1:] == [TOKENS_BETWEEN]
+    asked, answered = num_before_the_answer
+    # The step in which the turn ended is the first of those between.
+    assert answered - asked == TOKENS_BETWEEN - 1
     assert [len(dialogue.turns) for dialogue in found] == [2, 1, 1, 1]
 
 
@@ -475,8 +477,8 @@ def test_out_of_memory_goes_on_from_the_last_turn_with_half_as_many(ending_polic
 
     def limited(self, rows, *rest):
         calls.append(len(rows))
-        if len(calls) in (4, 9):
-            raise MemoryError if len(calls) == 4 else RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        if len(calls) in (2, 5):
+            raise MemoryError if len(calls) == 2 else RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return own(self, rows, *rest)
 
     monkeypatch.setattr(LlamaDecoder, name, limited)

@@ -330,7 +330,7 @@ def test_a_column_of_that_very_name_comes_before_a_part_of_another(tmp_path):
     [
         ([user("a"), assistant("b")], "d.jsonl:1: column 'question': .* ends with one of 'assistant'"),
         ([SYSTEM, user(" ")], "d.jsonl:1: column 'question': the last message is empty"),
-        ([{"role": "tool", "content": "a"}, user("b")], "another role: got 'tool'"),
+        ([{"role": "judge", "content": "a"}, user("b")], "another role: got 'judge'"),
         ([user([{"type": "image", "url": "x"}])], "something else than text: a part of type 'image'"),
         ([{"role": "user", "content": None}], "d.jsonl:1: .* is not text: got NoneType"),
         (["a", "b"], r"must be text, a number, or chat messages \(\{role, content\}\), got list"),

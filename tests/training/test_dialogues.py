@@ -23,9 +23,10 @@ from klimb.policies.tokenizer import decode_ids
 from klimb.policies.turns import history_is_kept
 from klimb.samplers import LocalSampler
 from klimb.tasks import ProblemSet, Score
+from klimb.tasks.environment_problems import seed_of
 from klimb.tasks.environments import EnvironmentSettings
 from klimb.tasks.tools import get_format
-from klimb.training.dialogues import ENDED, ENVIRONMENT_ERROR, TOKENIZING, Dialogues, score_conversations, seed_of
+from klimb.training.dialogues import ENDED, ENVIRONMENT_ERROR, TOKENIZING, Dialogues, score_conversations
 from klimb.training.rollouts import RolloutContext, RolloutWorker, filter_group, measure_rollouts, sample_and_score
 from klimb.training.settings import AdvantageSettings
 from klimb.workbench.environments import make_dialogues, make_environments

@@ -244,6 +244,7 @@ EVERYTHING = {
     "objective": {"recipe": "asymre"},
     "rewards": {"own": {"reward": "task"}},
     "early_stopping": {"metric": "reward_mean"},
+    "environment": {"factory": "python:games.Guess"},
 }
 
 

@@ -290,7 +290,7 @@ def test_what_is_no_environment_is_refused_before_anything_is_drawn(name, messag
 
 def test_a_column_that_is_missing_is_named_with_those_there_are():
     with environments("Wants") as running:
-        with pytest.raises(ValueError, match=r"'target'; a problem has problem_id, color, answer, prompt"):
+        with pytest.raises(ValueError, match=r"'target'; a problem has color, problem_id, answer, prompt"):
             running.open([problem(color="red")], [0])
         (episode,) = running.open([problem(target="red")], [0])
         assert episode.error == ""

@@ -207,7 +207,9 @@ def test_what_forks_is_started_again_when_something_ended_it():
 def test_no_environment_outlives_a_run_that_is_ended(is_importable, number):
     factory = "Trap" if is_importable else "lambda: Trap()"
     program = (
-        "import sys\n"
+        "import signal, sys\n"
+        # Whoever starts the tests may ignore it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from tests.tasks.environments.games import Trap\n"
         "from tests.tasks.environments.scenes import *\n"
         f"with Environments(EnvironmentSettings(), call_format=LineFormat(), factory={factory}) as running:\n"

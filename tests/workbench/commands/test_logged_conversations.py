@@ -54,7 +54,17 @@ def test_turns_of_text_get_ids_where_a_model_is_named_and_are_scored_shown_and_a
     assert whole.num_drawn == len("what?") + len("it is 1") + 2 and len(whole.response_ids) > whole.num_drawn
     for name in ("plain", "store"):
         assert "what?" in run("experience", "show", name, "talk-1", "--model", "MODEL")
-        run("experience", "score", name, "--model", "MODEL", "--assume-plain", "--into", f"{name}-scored")
+        run(
+            "experience",
+            "score",
+            name,
+            "--model",
+            "MODEL",
+            "--assume-plain",
+            "--is-logging-model",
+            "--into",
+            f"{name}-scored",
+        )
     scored = [open_store(tmp_path / f"{name}-scored").sample("talk-1") for name in ("plain", "store")]
     assert scored[0].log_mu == scored[1].log_mu and len(scored[0].log_mu or ()) == whole.num_drawn
     assert "6 samples" in run("audit", "store-scored")
