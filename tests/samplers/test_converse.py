@@ -474,11 +474,13 @@ def test_out_of_memory_goes_on_from_the_last_turn_with_half_as_many(ending_polic
     ends = {number: 1 + number % 4 for number in range(12)}
     expected = converse(ending_policy, prompts, partner=Partner(ends_after=ends))
     own, calls = getattr(LlamaDecoder, name), []
+    # The first steps are those of the comparison with transformers.
+    failing = (4, 9) if name == "step" else (2, 5)
 
     def limited(self, rows, *rest):
         calls.append(len(rows))
-        if len(calls) in (2, 5):
-            raise MemoryError if len(calls) == 2 else RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        if len(calls) in failing:
+            raise MemoryError if len(calls) == failing[0] else RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return own(self, rows, *rest)
 
     monkeypatch.setattr(LlamaDecoder, name, limited)
