@@ -1,6 +1,7 @@
 """What the policy learns from environments: a warm start on conversations, then reinforcement, over seeds.
 
-    python -m benchmarks.teaching                                # three environments, 5 seeds, about half an hour
+    python -m benchmarks.teaching                                # three environments, 5 seeds, about an hour
+    python -m benchmarks.teaching --steps 6 --prompts 3 --problems 12
     python -m benchmarks.teaching --tasks guessing --seeds 2 --steps 6
 
 The run files are those of `examples/`. Each seed is two runs: the warm start alone (`[cloning]`, no steps), then
@@ -69,7 +70,9 @@ def teach(place: Path, task: str, seed: int, arguments: argparse.Namespace) -> d
     train(place, task, [*shared, *idle, "optimizer.learning_rate=1e-12", f"run.name={warm}", "run.report=false"])
     model = place / "runs" / warm / "model"
     taught = [f"model.path={model}", "model.chat_template=templates/smollm2-tools.jinja", f"run.name={later}"]
+    # Without refills each step draws as much.
     size = [f"training.num_steps={arguments.steps}", f"sampling.num_prompts={arguments.prompts}"]
+    size += ["advantages.max_refills=0"]
     train(place, task, [*shared, *taught, *size, "checkpoints.every_steps=1000"], without_cloning=True)
     first, last = (means(place / "runs" / name / "evaluations.jsonl") for name in (warm, later))
     metrics = (place / "runs" / later / "metrics.jsonl").read_text().splitlines()
