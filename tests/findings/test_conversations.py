@@ -9,7 +9,8 @@ from klimb.experience.turn_rewards import group_conversations
 from klimb.findings.conversation_metrics import measure_conversations
 from klimb.findings.conversations import count_calls, is_cut
 from klimb.findings.metrics.of_conversations import CONVERSATIONS
-from klimb.training.rollouts import FilteredGroup, measure_rollouts
+from klimb.training.filtered_groups import FilteredGroup
+from klimb.training.rollouts import measure_rollouts
 
 SINGLE = Sample(
     sample_id="single",

@@ -480,7 +480,9 @@ def test_out_of_memory_goes_on_from_the_last_turn_with_half_as_many(ending_polic
     def limited(self, rows, *rest):
         calls.append(len(rows))
         if len(calls) in failing:
-            raise MemoryError if len(calls) == failing[0] else RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            raise (
+                MemoryError if len(calls) == failing[0] else RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            )
         return own(self, rows, *rest)
 
     monkeypatch.setattr(LlamaDecoder, name, limited)

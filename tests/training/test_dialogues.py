@@ -27,7 +27,8 @@ from klimb.tasks.environment_problems import seed_of
 from klimb.tasks.environments import EnvironmentSettings
 from klimb.tasks.tools import get_format
 from klimb.training.dialogues import ENDED, ENVIRONMENT_ERROR, TOKENIZING, Dialogues, score_conversations
-from klimb.training.rollouts import RolloutContext, RolloutWorker, filter_group, measure_rollouts, sample_and_score
+from klimb.training.filtered_groups import filter_group
+from klimb.training.rollouts import RolloutContext, RolloutWorker, measure_rollouts, sample_and_score
 from klimb.training.settings import AdvantageSettings
 from klimb.workbench.environments import make_dialogues, make_environments
 

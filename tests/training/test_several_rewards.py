@@ -10,7 +10,8 @@ from klimb.experience import Sample
 from klimb.experience.advantages import scaled
 from klimb.tasks import RewardSettings
 from klimb.training import AdvantageSettings, LoopSettings, RolloutSettings
-from klimb.training.rollouts import compute_credits, filter_group, has_zero_variance, measure_rollouts
+from klimb.training.filtered_groups import filter_group, has_zero_variance
+from klimb.training.rollouts import compute_credits, measure_rollouts
 
 FLOOR = 1e-6
 TASK = RewardSettings(reward="task")

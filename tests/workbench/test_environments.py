@@ -14,7 +14,8 @@ from klimb.tasks.environments import EnvironmentSettings
 from klimb.training import read_evaluations
 from klimb.training.checkpoints import CheckpointError
 from klimb.workbench.config import build_config, read_tables
-from klimb.workbench.session import describe, make_session
+from klimb.workbench.description import describe
+from klimb.workbench.session import make_session
 from klimb.workbench.study.worker import start_key
 
 # A run takes twice as long when the shapes are checked; other tests check those of the same run.

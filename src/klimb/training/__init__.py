@@ -31,13 +31,7 @@ if TYPE_CHECKING:
     from klimb.training.recipe import Recipe
     from klimb.training.recipes import RECIPES, recipe_named
     from klimb.training.reference_rules import Reference
-    from klimb.training.rollouts import (
-        ResponseScorer,
-        RolloutContext,
-        Rollouts,
-        RolloutWorker,
-        collect_rollouts,
-    )
+    from klimb.training.rollouts import ResponseScorer, RolloutContext, Rollouts, RolloutWorker, collect_rollouts
     from klimb.training.run_folder import read_evaluations
     from klimb.training.settings import (
         AdvantageSettings,

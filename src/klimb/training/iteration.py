@@ -10,10 +10,11 @@ from pathlib import Path
 from klimb.experience import Batch, Sample, collate, write_samples
 from klimb.losses import Loss
 from klimb.training.credit import assign_advantages
+from klimb.training.filtered_groups import is_trained_on
 from klimb.training.minibatches import score_samples
 from klimb.training.mismatch import is_measured_in_update, mismatch_of_first_step
 from klimb.training.next_batch import StepData, next_batch
-from klimb.training.rollouts import RolloutWorker, is_trained_on
+from klimb.training.rollouts import RolloutWorker
 from klimb.training.settings import LoopSettings
 from klimb.training.sources.replay import group_samples
 from klimb.training.state import CRITIC, RunState

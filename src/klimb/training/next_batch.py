@@ -13,22 +13,18 @@ from torch import Tensor
 
 from klimb.experience import Sample, Source
 from klimb.experience.turn_rewards import group_conversations, one_of_each
+from klimb.training.filtered_groups import ALONE_IN_BATCH, FilteredGroup, filter_group, is_alone, is_trained_on
 from klimb.training.identity import run_key
 from klimb.training.minibatches import score_samples
 from klimb.training.mismatch import is_measured_in_update, measure_mismatch, mismatch_between
 from klimb.training.rollouts import (
-    ALONE_IN_BATCH,
-    FilteredGroup,
     RolloutContext,
     Rollouts,
     RolloutWorker,
     collect_rollouts,
     compute_credits,
     compute_turn_credits,
-    filter_group,
     find_verdicts,
-    is_alone,
-    is_trained_on,
     measure_collections,
 )
 from klimb.training.settings import LoopSettings

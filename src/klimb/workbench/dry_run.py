@@ -37,8 +37,9 @@ from klimb.ui.terminal.run import print_facts
 from klimb.ui.text import duration, printable
 from klimb.workbench.announcing import announce
 from klimb.workbench.config import RunConfig
+from klimb.workbench.description import describe
 from klimb.workbench.environments import describe_dialogues
-from klimb.workbench.session import Session, describe, make_loop_settings, make_session
+from klimb.workbench.session import Session, make_loop_settings, make_session
 
 GIGABYTE = 1e9
 

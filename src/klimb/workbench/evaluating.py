@@ -9,8 +9,9 @@ from klimb.findings.evaluations import EvaluationRecord, Progress, interval_row,
 from klimb.training.run_folder import write_json
 from klimb.ui.terminal.run import print_evaluation, print_facts
 from klimb.workbench.config import RunConfig
+from klimb.workbench.description import unusable_in_words
 from klimb.workbench.measuring import measure
-from klimb.workbench.session import make_session, unusable_in_words
+from klimb.workbench.session import make_session
 
 
 def run_evaluation(config: RunConfig, *, console: Console, output: Path | None) -> EvaluationRecord:

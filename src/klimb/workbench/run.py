@@ -40,13 +40,14 @@ from klimb.ui.terminal.run import in_one_line, print_facts
 from klimb.ui.text import in_bytes, relative_to_working_directory
 from klimb.workbench.config import RunConfig, divergence_of, save_config
 from klimb.workbench.config.reading import resolved_tables
+from klimb.workbench.description import describe
 from klimb.workbench.endings import Course, ends_written_down
 from klimb.workbench.loggers import check_loggers, open_trackers
 from klimb.workbench.loggers.completions import CompletionsLogger
 from klimb.workbench.loggers.tracker import TakesTables, Tracker
 from klimb.workbench.measuring import measure
 from klimb.workbench.own_findings import check_findings, find_in
-from klimb.workbench.session import Session, command_to_go_on, describe, make_loop_settings, own_globals
+from klimb.workbench.session import Session, command_to_go_on, make_loop_settings, own_globals
 
 logger = logging.getLogger(__name__)
 
