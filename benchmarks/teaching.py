@@ -4,10 +4,10 @@
     python -m benchmarks.teaching --steps 6 --prompts 3 --problems 12
     python -m benchmarks.teaching --tasks guessing --seeds 2 --steps 6
 
-The run files are those of `examples/`. Each seed is two runs: the warm start alone (`[cloning]`, no steps), then
-reinforcement of its model without cloning. Both evaluate held-out problems before and after, so that what each of them
-changed stands apart. Two processes of one thread run beside each other. The table has the mean over seeds and its 95 %
-interval; the change is paired by seed.
+The run files are those of `examples/`. Each environment has one warm start (`[cloning]`, and no step that changes
+anything), whose model every seed then takes further by reinforcement without cloning. Held-out problems are evaluated
+before and after, so that what each of them changed stands apart. Two processes of one thread run beside each other. The
+table has the mean over seeds of reinforcement and its 95 % interval; the change is paired by seed.
 """
 
 import argparse
@@ -42,7 +42,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(arguments.processes) as pool:
         place = Path(folder) / "examples"
         shutil.copytree(EXAMPLES, place)
-        results = dict(zip(jobs, pool.map(lambda job: teach(place, job[0], job[1], arguments), jobs), strict=True))
+        bases = dict(
+            zip(arguments.tasks, pool.map(lambda task: warm_up(place, task, arguments), arguments.tasks), strict=True)
+        )
+        found = pool.map(lambda job: bases[job[0]] | teach(place, job[0], job[1], arguments), jobs)
+        results = dict(zip(jobs, found, strict=True))
     for (task, seed), found in results.items():
         curve = " ".join(f"{reward:.2f}" for reward in found["curve"])
         ends = " -> ".join(f"{found[name]:.3f}" for name in ("base", "warm", "after"))
@@ -55,31 +59,39 @@ def main() -> None:
     )
 
 
+def warm_up(place: Path, task: str, arguments: argparse.Namespace) -> dict:
+    """Clone the conversations of the example, and return what the model was worth before."""
+    # A run has a step at least: one that changes nothing.
+    idle = ["training.num_steps=1", "training.num_minibatches=1", "sampling.num_prompts=1", "sampling.num_samples=2"]
+    told = [*idle, "optimizer.learning_rate=1e-12", f"run.name={task}-warm", "run.report=false"]
+    train(place, task, [*shared(arguments, seed=0), *told])
+    return {"base": means(place / "runs" / f"{task}-warm" / "evaluations.jsonl")["before"]}
+
+
 def teach(place: Path, task: str, seed: int, arguments: argparse.Namespace) -> dict:
-    """Return the evaluations of one seed, and its rewards by step."""
-    shared = [
+    """Return the evaluations of one seed of reinforcement, and its rewards by step."""
+    model, name = place / "runs" / f"{task}-warm" / "model", f"{task}-{seed}"
+    taught = [f"model.path={model}", "model.chat_template=templates/smollm2-tools.jinja", f"run.name={name}"]
+    # Without refills each step draws as much.
+    size = [f"training.num_steps={arguments.steps}", f"sampling.num_prompts={arguments.prompts}"]
+    size += ["advantages.max_refills=0", "checkpoints.every_steps=1000", "run.save_model=false"]
+    train(place, task, [*shared(arguments, seed=seed), *taught, *size], without_cloning=True)
+    run = place / "runs" / name
+    ends = means(run / "evaluations.jsonl")
+    curve = [json.loads(line).get("reward_mean", float("nan")) for line in (run / "metrics.jsonl").open()]
+    shutil.rmtree(run)
+    return {"warm": ends["before"], "after": ends["after"], "curve": curve}
+
+
+def shared(arguments: argparse.Namespace, *, seed: int) -> list[str]:
+    """Return what all runs of a seed are told."""
+    return [
         f"seed={seed}",
         "training.num_threads=1",
         f"evaluation.num_problems={arguments.problems}",
         "evaluation.greedy=false",
         f"evaluation.seed={seed}",
     ]
-    warm, later = f"{task}-{seed}-warm", f"{task}-{seed}"
-    # A run has a step at least: one that changes nothing.
-    idle = ["training.num_steps=1", "training.num_minibatches=1", "sampling.num_prompts=1", "sampling.num_samples=2"]
-    train(place, task, [*shared, *idle, "optimizer.learning_rate=1e-12", f"run.name={warm}", "run.report=false"])
-    model = place / "runs" / warm / "model"
-    taught = [f"model.path={model}", "model.chat_template=templates/smollm2-tools.jinja", f"run.name={later}"]
-    # Without refills each step draws as much.
-    size = [f"training.num_steps={arguments.steps}", f"sampling.num_prompts={arguments.prompts}"]
-    size += ["advantages.max_refills=0"]
-    train(place, task, [*shared, *taught, *size, "checkpoints.every_steps=1000"], without_cloning=True)
-    first, last = (means(place / "runs" / name / "evaluations.jsonl") for name in (warm, later))
-    metrics = (place / "runs" / later / "metrics.jsonl").read_text().splitlines()
-    for name in (warm, later):
-        shutil.rmtree(place / "runs" / name)
-    curve = [json.loads(line).get("reward_mean", float("nan")) for line in metrics]
-    return {"base": first["before"], "warm": last["before"], "after": last["after"], "curve": curve}
 
 
 def train(place: Path, task: str, overrides: Sequence[str], *, without_cloning: bool = False) -> None:
