@@ -116,6 +116,12 @@ def test_metrics_by_hand():
     assert metrics["split_fraction"] == 0.0
 
 
+def test_an_environment_that_is_lost_before_a_word_is_said_counts():
+    lost = replace(SINGLE, reward=None, response="", response_ids=(), log_mu=None, finish_reason="unknown")
+    lost = replace(lost, metadata={"environment_error": "no reset", "ended": "error"})
+    assert measure_conversations([lost, lost])["num_environment_errors"] == 2
+
+
 def test_turns_that_are_samples_of_their_own_are_one_conversation():
     parts = [
         talk(said(calls=1), number=number, episode="e", metadata={} if number < 2 else {"ended": "over"})

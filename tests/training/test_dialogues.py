@@ -228,6 +228,15 @@ def test_lost_environments_cost_their_samples_alone(tiny_policy):
     assert asked == ["b", "e"]
     assert [score.reward for score in scores] == [None, 3.0, None, None, 1.0]
     assert "its environment is lost" in scores[0].reason
+    counted = []
+
+    class Counting(Scorer):
+        def count(self, score):
+            counted.append(score.reason)
+            return score
+
+    assert score_conversations(Counting(), [named(name) for name in lines], held) == scores
+    assert counted == [scores[place].reason for place in (0, 2, 3)]
 
 
 def test_environments_that_share_a_process_are_lost_together_and_others_go_on(tiny_policy):

@@ -23,8 +23,11 @@ LIMITS = ("max_turns", "max_tokens", "context", "sample_seconds")
 
 
 def is_conversation(sample: Sample) -> bool:
-    """Return whether the sample has several turns, was offered tools, or is a turn of a conversation."""
-    return bool(sample.turns or sample.tools or sample.episode)
+    """Return whether the sample has several turns, was offered tools, or is a turn of a conversation.
+
+    So is one whose environment was lost before anything could be said.
+    """
+    return bool(sample.turns or sample.tools or sample.episode or has_environment_error(sample))
 
 
 def is_cut(sample: Sample) -> bool:

@@ -257,7 +257,7 @@ class Scorer:
             raise ValueError(f"got {len(problems)} problems for {len(responses)} responses; there must be one for each")
         if self.task.trusted:
             unsealed = [response.unsealed() for response in responses]
-            return [self._count(score) for score in self._score_here(problems, unsealed)]
+            return [self.count(score) for score in self._score_here(problems, unsealed)]
         if not self._workers:
             raise ValueError("the scorer has no running workers; use it as `with Scorer(task) as scorer:`")
         while not any(worker.is_ready for worker in self._workers):
@@ -272,7 +272,7 @@ class Scorer:
                     if found is None:
                         queue.appendleft(replace(job, attempt=job.attempt + 1))
                     else:
-                        scores |= {place: self._count(score) for place, score in zip(job.places, found, strict=True)}
+                        scores |= {place: self.count(score) for place, score in zip(job.places, found, strict=True)}
         finally:
             for worker in [worker for worker in self._workers if worker.job is not None]:
                 self._replace(worker)
@@ -436,8 +436,8 @@ class Scorer:
     def _keep_traceback(self, failure: dict[str, Any]) -> None:
         self.first_traceback = self.first_traceback or shown_text(failure["traceback"])
 
-    def _count(self, score: Score) -> Score:
-        """Return the score after counting it, its reason fit to be shown.
+    def count(self, score: Score) -> Score:
+        """Return a score after counting it, its reason fit to be shown; also one that no score function was asked for.
 
         Raises:
             ScoringError: too many had no reward.

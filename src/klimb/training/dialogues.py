@@ -135,17 +135,31 @@ class ConversationScorer(Protocol):
         ...
 
 
+@runtime_checkable
+class CountingScorer(Protocol):
+    """A scorer that ends a run in which too little can be scored."""
+
+    def count(self, score: Score) -> Score:
+        """Return a score that it was not asked for, after counting it."""
+        ...
+
+
 def score_conversations(
     scorer: ConversationScorer, problems: Sequence[Problem], held: Sequence[Conversation]
 ) -> list[Score]:
-    """Return a score for each conversation; one whose environment is lost, or that has no turn, has no reward."""
+    """Return a score for each conversation; one whose environment is lost, or that has no turn, has no reward.
+
+    The scorer counts those too, so that a run whose environments all fail ends as one whose rewards do.
+    """
     asked = [place for place, each in enumerate(held) if not each.why_unscored]
     found = scorer.score_many([problems[place] for place in asked], [held[place].response for place in asked])
     scores = dict(zip(asked, found, strict=True))
-    return [
-        scores[place] if place in scores else Score(reward=None, reason=each.why_unscored)
-        for place, each in enumerate(held)
-    ]
+    count = scorer.count if isinstance(scorer, CountingScorer) else None
+    for place, each in enumerate(held):
+        if each.why_unscored:
+            lost = Score(reward=None, reason=each.why_unscored)
+            scores[place] = lost if count is None else count(lost)
+    return [scores[place] for place in range(len(held))]
 
 
 @dataclass(frozen=True, kw_only=True)

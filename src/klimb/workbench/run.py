@@ -149,6 +149,10 @@ class WatchedScorer:
         self.view.phase("learning")
         return scores
 
+    def count(self, score: Score) -> Score:
+        """As the scorer does."""
+        return self.scorer.count(score)
+
 
 def summary_of(finished: Finished, config: RunConfig) -> dict[str, Any]:
     """Return what summary.json holds."""
