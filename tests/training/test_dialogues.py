@@ -564,8 +564,8 @@ def test_refuse_refuses_before_the_first_step_with_an_example(thinking):
         factory="python:tests.training.parrots.TrustedFragile", rewritten_history="refuse", call_format="hermes"
     )
     task = ProblemSet(name="talks", train=(named("a"),), held_out=())
-    environments = make_environments(told, thinking, task)
+    environments = make_environments(told, thinking, task, tools=())
     with environments, pytest.raises(ConfigError, match=r"(?s)rewritten_history = 'refuse'.*thoughts"):
         make_dialogues(thinking, LocalSampler(thinking), environments)
-    with make_environments(replace(told, rewritten_history="split"), thinking, task) as environments:
+    with make_environments(replace(told, rewritten_history="split"), thinking, task, tools=()) as environments:
         assert isinstance(make_dialogues(thinking, LocalSampler(thinking), environments), Dialogues)

@@ -61,6 +61,31 @@ class Worthless:
         return "Say anything."
 
 
+class Talk:
+    """Has no tools."""
+
+    def reset(self, **row):
+        self.num_words = 0
+        return "Say anything."
+
+    def respond(self, text):
+        self.num_words += 1
+        return "Go on." if self.num_words < 2 else None
+
+    def get_reward(self):
+        return self.num_words
+
+
+class Broken:
+    """Cannot begin."""
+
+    def reset(self, **row):
+        raise KeyError("no board")
+
+    def get_reward(self):
+        return 0.0
+
+
 class Still:
     """Cannot be reset."""
 
@@ -244,6 +269,23 @@ def test_a_template_that_tells_of_no_tools_is_refused(talking: Workplace):
     outcome = talking.klimb("train", "run.toml", "--set", template)
     assert outcome.status == 2 and "state one with environment.call_format: hermes" in outcome.err, outcome.err
     assert not Path("runs").exists()
+
+
+def test_an_environment_without_tools_needs_no_template_that_offers_any(talking: Workplace):
+    changed = ("environment.factory=python:my_game.Talk", "model.chat_template=talker/chat_template.jinja")
+    outcome = talking.klimb("train", "run.toml", "--dry-run", "--set", *changed)
+    assert outcome.status == 0, outcome.err
+    assert "none, as there are no tools" in outcome.out
+    assert "user       Go on. (put in" in outcome.out
+    # What looks like a call is what the policy says.
+    assert "calls guess" not in outcome.out
+
+
+def test_a_run_whose_environments_all_fail_ends_and_says_why(talking: Workplace):
+    changed = ("environment.factory=python:my_game.Broken", "evaluation.at_ends=false", "training.num_steps=9")
+    outcome = talking.klimb("train", "run.toml", "--folder", "run", "--set", *changed)
+    assert outcome.status == 3, outcome.err
+    assert "16 of 16 responses to task" in outcome.err and "KeyError: 'no board'" in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from klimb.samplers import Sampler
 from klimb.tasks import ProblemSet
 from klimb.tasks.environments import Environments, EnvironmentSettings
 from klimb.tasks.environments.factories import name_of
-from klimb.tasks.tools import CallFormat, choose_format, get_format
+from klimb.tasks.tools import NO_CALLS, CallFormat, get_format
 from klimb.training.dialogues import Dialogues
 from klimb.ui.text import printable
 
@@ -70,8 +70,10 @@ def find_offer(settings: EnvironmentSettings | None, task: ProblemSet) -> Offer 
         raise ConfigError(str(error)) from None
 
 
-def make_environments(settings: EnvironmentSettings | None, policy: Policy, task: ProblemSet) -> Environments | None:
-    """Return the environments of a run, not yet entered; None where each answer is one turn.
+def make_environments(
+    settings: EnvironmentSettings | None, policy: Policy, task: ProblemSet, *, tools: Sequence[Mapping[str, Any]]
+) -> Environments | None:
+    """Return the environments of a run, not yet entered; None where each answer is one turn. `tools` are on offer.
 
     Raises:
         ConfigError: there is nothing to talk to, or it cannot be said how the model writes its calls.
@@ -81,20 +83,23 @@ def make_environments(settings: EnvironmentSettings | None, policy: Policy, task
     check_environment(settings, task)
     chosen = settings or EnvironmentSettings()
     try:
-        return Environments(chosen, call_format=find_format(chosen, policy), factory=task.environment)
+        return Environments(chosen, call_format=find_format(chosen, policy, tools), factory=task.environment)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
 
-def find_format(settings: EnvironmentSettings, policy: Policy) -> CallFormat:
+def find_format(settings: EnvironmentSettings, policy: Policy, tools: Sequence[Mapping[str, Any]]) -> CallFormat:
     """Return how the model writes its calls, as stated or as its chat template shows.
 
     Raises:
-        ValueError: there is no such format, or the template shows none that is known.
+        ValueError: there is no such format, or the template shows none that is known and there are tools to call.
     """
-    if settings.call_format != "auto":
-        return get_format(settings.call_format)
-    return choose_format(str(policy.tokenizer.chat_template))
+    try:
+        return settings.find_format(str(policy.tokenizer.chat_template))
+    except ValueError:
+        if tools:
+            raise
+        return NO_CALLS
 
 
 def describe_environment(
@@ -119,8 +124,9 @@ def limits_of(settings: EnvironmentSettings, max_new_tokens: int) -> str:
 def describe_dialogues(settings: EnvironmentSettings | None, dialogues: Dialogues) -> list[tuple[str, str]]:
     """Return how the policy calls its tools, what these are, and what its chat template does to histories."""
     chosen = settings or EnvironmentSettings()
-    form = find_format(chosen, dialogues.policy)
+    form = find_format(chosen, dialogues.policy, dialogues.environments.tools)
     why = "which the chat template shows" if chosen.call_format == "auto" else "as environment.call_format says"
+    why = "as there are no tools" if form is NO_CALLS else why
     stability, rewritten = dialogues.stability, ""
     if stability.kind == "rewrites":
         rewritten = "; where it does, each turn is a sample of its own (environment.rewritten_history = 'split')"

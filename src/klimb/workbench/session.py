@@ -389,7 +389,7 @@ def make_session(config: RunConfig, *, trains: bool = True) -> Session:
         logs=logs,
         task=task,
         scorer=make_scorer(config, task),
-        environments=make_environments(config.environment, policy, task),
+        environments=make_environments(config.environment, policy, task, tools=tools),
         offer=offer,
         load_seconds=time.monotonic() - started,
         pairs=pairs,

@@ -7,7 +7,7 @@ from klimb.doors import open_lazily
 if TYPE_CHECKING:
     from klimb.tasks.tools.arguments import check_arguments
     from klimb.tasks.tools.call_format import CallFormat, ParsedTurn, load_arguments
-    from klimb.tasks.tools.formats import FORMATS, choose_format, get_format
+    from klimb.tasks.tools.formats import FORMATS, NO_CALLS, choose_format, get_format
     from klimb.tasks.tools.loading import close_tools, load_tools
     from klimb.tasks.tools.mcp_server import mcp_tools
     from klimb.tasks.tools.response_template import TokenizerFormat, describes_answers
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMATS",
+    "NO_CALLS",
     "CallFormat",
     "ParsedTurn",
     "TokenizerFormat",

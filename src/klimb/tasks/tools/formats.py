@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from klimb.tasks.protocol import did_you_mean
-from klimb.tasks.tools.call_format import CallFormat
+from klimb.tasks.tools.call_format import CallFormat, MarkedFormat
 from klimb.tasks.tools.harmony import HARMONY
 from klimb.tasks.tools.json_formats import (
     COHERE,
@@ -49,6 +49,12 @@ FORMATS: Mapping[str, CallFormat] = {
     )
 }
 """Call formats by name."""
+
+
+NO_CALLS: CallFormat = MarkedFormat(
+    name="none", expected="no call", read=lambda text, start, tools: iter(()), write=lambda calls: ""
+)
+"""Reads no calls: of a policy that is offered no tools, and whose chat template shows no format."""
 
 
 SIGNS: tuple[tuple[str, CallFormat], ...] = (
