@@ -37,20 +37,18 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--problems", type=int, default=24)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--folder", type=Path, help="where the warm starts are kept, for another time")
     arguments = parser.parse_args()
-    jobs = [(task, seed) for task in arguments.tasks for seed in range(arguments.seeds)]
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(arguments.processes) as pool:
-        place = Path(folder) / "examples"
-        shutil.copytree(EXAMPLES, place)
-        bases = dict(
-            zip(arguments.tasks, pool.map(lambda task: warm_up(place, task, arguments), arguments.tasks), strict=True)
-        )
-        found = pool.map(lambda job: bases[job[0]] | teach(place, job[0], job[1], arguments), jobs)
-        results = dict(zip(jobs, found, strict=True))
-    for (task, seed), found in results.items():
-        curve = " ".join(f"{reward:.2f}" for reward in found["curve"])
-        ends = " -> ".join(f"{found[name]:.3f}" for name in ("base", "warm", "after"))
-        print(f"{task} seed {seed}: {ends}; reward by step {curve}")
+    jobs = [(task, seed) for seed in range(arguments.seeds) for task in arguments.tasks]
+    with tempfile.TemporaryDirectory() as aside, ThreadPoolExecutor(arguments.processes) as pool:
+        place = (arguments.folder or Path(aside)) / "examples"
+        shutil.copytree(EXAMPLES, place, dirs_exist_ok=True)
+        bases = list(pool.map(lambda task: warm_up(place, task, arguments), arguments.tasks))
+        found = pool.map(lambda job: teach(place, job[0], job[1], arguments), jobs)
+        results: dict[tuple[str, int], dict] = {}
+        for (task, seed), taught in zip(jobs, found, strict=True):
+            results[task, seed] = bases[arguments.tasks.index(task)] | taught
+            print_seed(task, seed, results[task, seed])
     print(
         table_of(
             ["environment", "base model", "after the warm start", "after reinforcement", "change"],
@@ -59,13 +57,23 @@ def main() -> None:
     )
 
 
+def print_seed(task: str, seed: int, found: dict) -> None:
+    """Print what one seed came to."""
+    curve = " ".join(f"{reward:.2f}" for reward in found["curve"])
+    ends = " -> ".join(f"{found[name]:.3f}" for name in ("base", "warm", "after"))
+    print(f"{task} seed {seed}: {ends}; reward by step {curve}", flush=True)
+
+
 def warm_up(place: Path, task: str, arguments: argparse.Namespace) -> dict:
-    """Clone the conversations of the example, and return what the model was worth before."""
+    """Clone the conversations of the example, and return what the model was worth before; once in a folder."""
+    evaluations = place / "runs" / f"{task}-warm" / "evaluations.jsonl"
+    if (evaluations.parent / "summary.json").exists():
+        return {"base": means(evaluations)["before"]}
     # A run has a step at least: one that changes nothing.
     idle = ["training.num_steps=1", "training.num_minibatches=1", "sampling.num_prompts=1", "sampling.num_samples=2"]
     told = [*idle, "optimizer.learning_rate=1e-12", f"run.name={task}-warm", "run.report=false"]
     train(place, task, [*shared(arguments, seed=0), *told])
-    return {"base": means(place / "runs" / f"{task}-warm" / "evaluations.jsonl")["before"]}
+    return {"base": means(evaluations)["before"]}
 
 
 def teach(place: Path, task: str, seed: int, arguments: argparse.Namespace) -> dict:
