@@ -112,7 +112,8 @@ def with_token_ids(policy: Policy, sample: Sample) -> Sample:
     if (sample.prompt_ids or sample.response_ids) and sample.tokenizer not in ("", policy.fingerprint):
         raise TokenMismatch(
             f"sample {sample.sample_id}: its ids belong to tokenizer {sample.tokenizer}, and {policy.name} has "
-            f"tokenizer {policy.fingerprint}; take the model that drew it, or import the texts alone"
+            f"tokenizer {policy.fingerprint}; take the model that drew it, with the chat template that "
+            "it had then (a run's folder has its own), or import the texts alone"
         )
     if sample.response_ids:
         _check_ids(policy, sample, sample.response_ids, "response_ids")

@@ -12,6 +12,7 @@ from cyclopts import App
 
 from klimb.experience.importing import IMPORTERS
 from klimb.experience.store import Store
+from klimb.workbench.cli import run_command
 from klimb.workbench.commands.import_rows import import_rows
 
 app = App()
@@ -154,6 +155,15 @@ def test_a_model_of_another_name_than_the_logged_one_is_said(place: Workplace, t
     row["response"]["model"] = f"somebody/{tiny_model_path.name.upper()}"
     path = place.write("a.jsonl", [row])
     assert "by their rows" not in place.run(path, "--into", "other", "--model", str(tiny_model_path))
+
+
+def test_without_a_model_no_tokenizer_is_said_to_be_taken(place: Workplace, tiny_model_path: Path):
+    row = openai_row()
+    row["response"]["model"] = "gpt-x"
+    place.run(place.write("a.jsonl", [row]), "--into", "store", "--model", str(tiny_model_path))
+    assert run_command(["experience", "export", "store", "--to", "again.jsonl"]) == 0
+    shown = place.run("again.jsonl", "--into", "other")
+    assert "samples that klimb exported" in shown and "by their rows" not in shown
 
 
 def test_ids_beyond_the_models_vocabulary_are_rejected(place: Workplace, tiny_model_path: Path):

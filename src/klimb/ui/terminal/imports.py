@@ -154,7 +154,7 @@ def _notes(report: ImportReport, rules: ImportRules, model: str) -> Sequence[str
             "that can be given: --into NEW --scale 1 5."
         )
     for logged, count in tally.models_of_ids.items():
-        if logged and _last_part(logged) != _last_part(model):
+        if model and logged and _last_part(logged) != _last_part(model):
             notes.append(
                 f"{count:,} samples are of {logged}, by their rows, and --model is {model}: their token strings fit "
                 f"its tokenizer and got its ids, and their log_mu is of {logged}. Whether the two share a tokenizer is "
