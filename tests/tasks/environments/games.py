@@ -1,6 +1,7 @@
 """Environments for tests, in TRL's contract. The processes that hold them import this file."""
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import random
@@ -276,6 +277,29 @@ class Slow:
 
     def reset(self):
         pass
+
+
+class Exits:
+    """Ends its process as it is made."""
+
+    def __init__(self):
+        os._exit(7)
+
+
+class Stubborn:
+    """Goes on being made, whatever interrupts it."""
+
+    def __init__(self):
+        while True:
+            with contextlib.suppress(BaseException):
+                time.sleep(60)
+
+
+class NoTool:
+    """Is a set of tools that cannot be made."""
+
+    def __init__(self):
+        raise OSError("shut")
 
 
 class Here:

@@ -280,12 +280,19 @@ def test_a_function_without_parameters_is_a_factory():
         ("Undescribed", "act"),
         ("Missing", "has no 'Missing'"),
         ("not_callable", "expected a class, or a function without parameters"),
+        ("Exits", r"^environment\.factory = .*Exits': what is made there ended its process \(exit code 7\)"),
+        ("Stubborn", r"what is made there took longer than 1 s and could not be interrupted"),
         ("Slow", r"took longer than 1 s to be made; .* raise environment\.call_seconds"),
     ],
 )
 def test_what_is_no_environment_is_refused_before_anything_is_drawn(name, message):
     with pytest.raises(ValueError, match=message), environments(name, call_seconds=1):
         pass
+
+
+def test_what_is_wrong_with_a_tool_is_said_of_its_own_key():
+    with pytest.raises(ValueError, match=r"^environment\.tools = .*NoTool\(\) raised OSError: shut"):
+        environments("Guess", tools=(f"{GAMES}.NoTool",)).__enter__()
 
 
 def test_a_column_that_is_missing_is_named_with_those_there_are():

@@ -37,6 +37,10 @@ class Notes:
         """Search the notes."""
         return ""
 
+class Wants:
+    def __init__(self, place):
+        pass
+
 NUMBER = 3
 '''
 
@@ -67,6 +71,7 @@ def test_the_methods_of_a_class_are_tools_of_one_instance():
         ("python:no_such_module_here.f", "there is no module 'no_such_module_here'"),
         ("python:tools_of_this_test.NUMBER", "expected a function, or a class whose methods are tools, got int"),
         ("python:tools_of_this_test.bare", "tool bare: parameter 'query' has no type"),
+        ("python:tools_of_this_test.Wants", "Wants() raised TypeError: "),
         ("tools_of_this_test.search", "expected 'python:module.function', 'mcp:http://127.0.0.1:8000/mcp'"),
         ("mcp:http://example.org/mcp", "an MCP server has an address on this machine"),
     ],

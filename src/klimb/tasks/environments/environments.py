@@ -175,13 +175,18 @@ class Environments:
     def _inspect(self) -> None:
         """Make an environment to see what it offers."""
         host = self._take_host()
-        answer = host.submit(lambda: host.ask(Inspect())).result()
+        name = self.settings.factory or name_of(self._factory)
+        try:
+            answer = host.submit(lambda: host.ask(Inspect())).result()
+        except EnvironmentDied as error:
+            raise ValueError(f"environment.factory = {name!r}: what is made there {error}") from error
         wrong = answer.get("refused") or answer.get("failure")
+        if answer.get("names_its_key"):
+            raise ValueError(wrong)
         if wrong:
             hint = ""
             if answer.get("is_slow"):
                 hint = " to be made; load what is slow at the top of its module, or raise environment.call_seconds"
-            name = self.settings.factory or name_of(self._factory)
             raise ValueError(f"environment.factory = {name!r}: {wrong}{hint}")
         self.tools = tuple(answer["tools"])
         self.has_reward = answer["has_reward"]

@@ -21,6 +21,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from klimb.errors import ConfigError
 from klimb.own_parts import is_own, load_part
 from klimb.tasks import worker
 from klimb.tasks.environments.factories import load_factory, name_of
@@ -157,7 +158,7 @@ def answer_requests(connection: socket.socket, settings: HostSettings) -> None:
                 stage = stage or Stage(_offer_of(settings), _limit_by(connection))
             # Code of others: whatever it raises is an answer.
             except (Exception, SystemExit, TookTooLong) as error:
-                _send(connection, {"refused": str(error)})
+                _send(connection, {"refused": str(error), "names_its_key": isinstance(error, ConfigError)})
                 continue
             _send(connection, stage.answer(pickle.loads(request)))
 

@@ -79,9 +79,17 @@ def _load(location: str, call_seconds: float) -> tuple[Tool, ...]:
 def _load_own(location: str) -> tuple[Tool, ...]:
     found = load_function(location, setting=SETTING, expected="a function, or a class whose methods are tools")
     try:
-        return tools_of(found()) if inspect.isclass(found) else (tool_of(found),)
+        return tools_of(_make(found)) if inspect.isclass(found) else (tool_of(found),)
     except ValueError as error:
         raise ConfigError(f"{SETTING} = {location!r}: {error}") from error
+
+
+def _make(found: type) -> object:
+    try:
+        return found()
+    # Code of others, which may raise anything.
+    except Exception as error:
+        raise ValueError(f"{found.__name__}() raised {type(error).__name__}: {error}") from error
 
 
 def _check_names(tools: Sequence[Tool]) -> None:
