@@ -131,11 +131,11 @@ def row_of(task: str, results: Sequence[dict]) -> list[str]:
     """Return the table's line of one environment."""
     seeds = list(range(len(results)))
     columns = [
-        in_words(mean_interval([found[name] for found in results], seeds, unit="seed", bounds=None))
+        in_words(mean_interval([found[name] for found in results], seeds, unit="seed", bounds=(0.0, 1.0)))
         for name in ("base", "warm", "after")
     ]
     changes = [found["after"] - found["warm"] for found in results]
-    return [task, *columns, in_words(paired_interval(changes, unit="seed"), sign="+")]
+    return [task, *columns, in_words(paired_interval(changes, unit="seed", largest=1.0), sign="+")]
 
 
 def in_words(found: Interval, sign: str = "") -> str:
