@@ -101,14 +101,14 @@ def test_arguments_as_text_are_read(policy):
 @pytest.mark.parametrize(
     ("messages", "words"),
     [
-        ("hello", "row 1: messages must be a list"),
+        ("hello", "row 1: .*has a turn of the assistant, got roles user"),
         ([{"role": "assistant", "content": "a"}], "row 1: .*begins with a user's"),
         ([{"role": "user", "content": "a"}], "row 1: .*has a turn of the assistant"),
         ([{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}], "nothing to imitate"),
-        ([{"role": "judge", "content": "a"}], "has the role 'judge'; roles are"),
+        ([{"role": "judge", "content": "a"}], "row 1: .*another role.*got 'judge'; roles are"),
         (
             [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": [{"function": {"name": 1}}]}],
-            "a call must be",
+            "row 1: .*a tool call without a name",
         ),
     ],
 )

@@ -53,8 +53,7 @@ class Batch:
     @property
     def lengths(self) -> Int[Tensor, " batch"]:
         """Number of tokens of each row that are read: those up to its last drawn one."""
-        places = torch.arange(1, self.mask.shape[1] + 1, device=self.mask.device)
-        return (self.mask * places).amax(dim=1)
+        return num_read(self.mask)
 
     @property
     def groups(self) -> Int[Tensor, " batch"]:
@@ -146,6 +145,12 @@ def collate(
         else None,
         advantages=torch.zeros(len(samples)) if advantages is None else advantages.to(torch.float32),
     )
+
+
+def num_read(mask: Bool[Tensor, "batch time"]) -> Int[Tensor, " batch"]:
+    """Return the number of response tokens of each row up to and including the last one that counts."""
+    places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    return (mask * places).amax(-1) if mask.shape[1] else mask.sum(-1)
 
 
 def place_scores(sample: Sample, scores: Sequence[float]) -> Sequence[float]:

@@ -11,13 +11,12 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
-from klimb.experience.samples import Sample
-from klimb.experience.segments import SegmentError, check_content
+from klimb.experience.segments import SAMPLE_SCHEMA, SegmentError, check_content
 from klimb.experience.store_feedback import FEEDBACK_SCHEMA
 from klimb.experience.store_files import Segment, SegmentFiles
 
@@ -181,7 +180,7 @@ class Database:
             with self.limit_time(cursor):
                 cursor.view("samples").filter(where)
         except duckdb.Error as error:
-            names = ", ".join(field.name for field in fields(Sample))
+            names = ", ".join(_TYPES)
             raise ValueError(
                 f"where {where!r} is not a condition on samples: {_message(error)}\n"
                 f"give a DuckDB expression over {names}; for example reward >= 0.5 and source = 'rollout'"
@@ -239,10 +238,10 @@ def _scan_of_samples(files: SegmentFiles) -> str:
     """All sample rows with `file` (number in the listing) and `row`."""
     if not files.samples:
         return _NO_SAMPLES
-    columns = ", ".join(_COMPLETED.get(field.name, f'"{field.name}"') for field in fields(Sample))
+    columns = ", ".join(f'{_COMPLETED.get(name, name)} as "{name}"' for name in _TYPES)
     scan = f"select *, file_index::bigint as file, file_row_number as row from {_read_parquet(files.samples)}"
     # Beside typed columns without rows: the files may all be of an older version, with fewer columns.
-    return f"select {columns}, file, row from (({_NEWER_COLUMNS}) union all by name ({scan}))"
+    return f"select {columns}, file, row from (({_NO_ROWS}) union all by name ({scan}))"
 
 
 def _scan_of_feedback(files: SegmentFiles) -> str:
@@ -260,20 +259,23 @@ def _read_parquet(segments: Sequence[Segment]) -> str:
     return f"read_parquet([{paths}], file_row_number = true, union_by_name = true)"
 
 
-_SETTINGS = {
-    "temperature": "double",
-    "top_p": "double",
-    "top_k": "bigint",
-    "min_p": "double",
-    "max_new_tokens": "bigint",
-    "min_new_tokens": "bigint",
-    "repetition_penalty": "double",
-    "stop": "varchar[]",
-}
-"""Sampling settings and their types."""
+def _sql_type(kind: pa.DataType) -> str:
+    """Return a column's type as DuckDB writes it."""
+    if pa.types.is_map(kind):
+        return f"map({_sql_type(kind.key_type)}, {_sql_type(kind.item_type)})"
+    if pa.types.is_list(kind):
+        return f"{_sql_type(kind.value_type)}[]"
+    if pa.types.is_struct(kind):
+        return f"struct({', '.join(f'{field.name} {_sql_type(field.type)}' for field in kind.fields)})"
+    return {"string": "varchar", "int64": "bigint", "double": "double"}[str(kind)]
 
 
-_SETTINGS_TYPE = f"struct({', '.join(f'{name} {kind}' for name, kind in _SETTINGS.items())})"
+_TYPES = {field.name: _sql_type(field.type) for field in SAMPLE_SCHEMA}
+"""Columns of samples -> their types."""
+
+
+_NO_ROWS = f"select {', '.join(f'null::{kind} as {name}' for name, kind in _TYPES.items())} where false"
+"""All columns, and no sample."""
 
 
 _NEWER_SETTINGS = {"min_new_tokens": "0", "repetition_penalty": "1.0", "stop": "[]"}
@@ -281,47 +283,22 @@ _NEWER_SETTINGS = {"min_new_tokens": "0", "repetition_penalty": "1.0", "stop": "
 
 
 def _setting(name: str) -> str:
-    value = f"(sampling::{_SETTINGS_TYPE}).{name}"
+    value = f"(sampling::{_TYPES['sampling']}).{name}"
     return f"{name} := coalesce({value}, {_NEWER_SETTINGS[name]})" if name in _NEWER_SETTINGS else f"{name} := {value}"
 
 
-_SAMPLING = (
-    f"case when sampling is null then null else struct_pack({', '.join(map(_setting, _SETTINGS))}) end as sampling"
-)
-"""The column with every setting, whatever version the segment is of."""
-
-
-_PROMPT = "struct(role varchar, content varchar, tool_calls varchar, name varchar)[]"
-
-
-_TURNS = (
-    "struct(role varchar, text varchar, num_tokens bigint, finish_reason varchar, seconds double, reward double, "
-    "calls struct(name varchar, arguments varchar)[], name varchar, error varchar)[]"
-)
-
-
-_NEWER_COLUMNS = f"select []::{_TURNS} as turns, ''::varchar as tools, ''::varchar as episode where false"
+_SETTINGS = [field.name for field in SAMPLE_SCHEMA.field("sampling").type.fields]
 
 
 _COMPLETED = {
-    "sampling": _SAMPLING,
-    "prompt": f"prompt::{_PROMPT} as prompt",
-    "turns": f"coalesce(turns, []::{_TURNS}) as turns",
-    "tools": "coalesce(tools, '') as tools",
-    "episode": "coalesce(episode, '') as episode",
+    "sampling": f"case when sampling is null then null else struct_pack({', '.join(map(_setting, _SETTINGS))}) end",
+    "prompt": f"prompt::{_TYPES['prompt']}",
+    "turns": f"coalesce(turns, []::{_TYPES['turns']})",
+    "tools": "coalesce(tools, '')",
+    "episode": "coalesce(episode, '')",
 }
-"""Columns that segments of older versions lack, or lack a part of."""
+"""Columns that segments of older versions lack, or lack a part of, with every setting whatever version they are of."""
 
 
-_NO_SAMPLES = f"""
-select ''::varchar as sample_id, ''::varchar as group_id, []::{_PROMPT} as prompt,
-  []::bigint[] as prompt_ids, ''::varchar as response, []::bigint[] as response_ids, ''::varchar as finish_reason,
-  null::double as reward, map([]::varchar[], []::double[]) as reward_parts, ''::varchar as reward_reason,
-  null::double[] as log_mu, ''::varchar as log_mu_provenance, null::double[] as log_ref,
-  null::{_SETTINGS_TYPE} as sampling,
-  ''::varchar as model, 0::bigint as policy_version, ''::varchar as source, 0::double as created_at,
-  map([]::varchar[], []::varchar[]) as metadata, ''::varchar as tokenizer, ''::varchar as raw,
-  []::{_TURNS} as turns, ''::varchar as tools, ''::varchar as episode,
-  0 as file, 0::bigint as row where false
-"""
+_NO_SAMPLES = f"select *, 0 as file, 0::bigint as row from ({_NO_ROWS})"
 """A store without samples still has their columns."""

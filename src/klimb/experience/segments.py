@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from klimb import __version__
 from klimb.experience.atomic import replace_atomically
+from klimb.experience.content import OF_CONVERSATIONS
 from klimb.experience.samples import Message, Sample, SamplingSettings, ToolCall, Turn
 
 SCHEMA_VERSION = "4"
@@ -110,12 +111,12 @@ SAMPLE_SCHEMA = pa.schema(
 """One column a field of `Sample`, in its order; `tool_calls` of a prompt's message are JSON."""
 
 
-OF_CONVERSATIONS = ("turns", "tools", "episode", "prompt.tool_calls", "prompt.name")
+WITH_CONVERSATIONS = (*OF_CONVERSATIONS, "prompt.tool_calls", "prompt.name")
 
 
 NEWER: Mapping[str, tuple[str, ...]] = {
-    "2": ("sampling.min_new_tokens", "sampling.repetition_penalty", "sampling.stop", *OF_CONVERSATIONS),
-    "3": OF_CONVERSATIONS,
+    "2": ("sampling.min_new_tokens", "sampling.repetition_penalty", "sampling.stop", *WITH_CONVERSATIONS),
+    "3": WITH_CONVERSATIONS,
     SCHEMA_VERSION: (),
 }
 """By each version that is read: the columns, and parts of them, that it does not have; its samples have the defaults of

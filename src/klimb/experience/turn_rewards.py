@@ -35,11 +35,6 @@ def one_of_each(samples: Sequence[Sample]) -> list[Sample]:
     return [members[0] for members in group_conversations(samples)]
 
 
-def num_drawn_turns(sample: Sample) -> int:
-    """Return how many turns of the sample the policy drew."""
-    return sum(turn.is_drawn for turn in sample.conversation)
-
-
 def turn_rewards(samples: Sequence[Sample], rewards: Sequence[float]) -> list[tuple[float, ...]]:
     """Return for each sample the reward of each turn that the policy drew: r_k as above, for its last Σ_{j ≥ k} r_j.
 
@@ -52,7 +47,7 @@ def turn_rewards(samples: Sequence[Sample], rewards: Sequence[float]) -> list[tu
     spent: dict[int, float] = {}
     found: list[tuple[float, ...]] = []
     for number, sample, whole in zip(number_conversations(samples), samples, rewards, strict=True):
-        own = [turn.reward or 0.0 for turn in sample.conversation if turn.is_drawn]
+        own = [turn.reward or 0.0 for turn, _ in sample.drawn_turns]
         before = spent.get(number, 0.0)
         found.append((*own[:-1], whole - before - sum(own[:-1])))
         spent[number] = before + sum(own)
@@ -87,7 +82,7 @@ def turn_advantages(samples: Sequence[Sample], rewards: Sequence[float], compare
     found: list[tuple[float, ...]] = []
     for number, sample in zip(numbers, samples, strict=True):
         start = places[number]
-        places[number] += num_drawn_turns(sample)
+        places[number] += len(sample.drawn_turns)
         found.append(tuple(float(by_turn[k][number]) for k in range(start, places[number])))
     return found
 

@@ -8,9 +8,8 @@ ENDED = "ended"
 """Key of a sample's metadata: what ended its conversation.
 
 `over`: the policy or the environment. `max_new_tokens`: a turn was cut. `max_turns`, `max_tokens`, `sample_seconds`:
-the limits of `[environment]`. `context`: the model has no more positions, for another turn or for the rest
-of one. `template`: it refuses what was said or came in. `error`:
-the environment is lost.
+the limits of `[environment]`. `context`: the model has no more positions, for another turn or for the rest of one.
+`template`: it refuses what was said or came in. `error`: the environment is lost.
 """
 
 
@@ -66,7 +65,7 @@ def turns_drawn(sample: Sample) -> list[Turn]:
     """Return the policy's turns; none of a conversation that ended before it could say anything."""
     if not sample.turns and not sample.response_ids and not sample.response:
         return []
-    return [turn for turn in sample.conversation if turn.is_drawn]
+    return [turn for turn, _ in sample.drawn_turns]
 
 
 def has_environment_error(sample: Sample) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from klimb.experience import Message, give_usual_mode
+from klimb.experience.batches import num_read
 from klimb.policies.adapters import merged_state
 from klimb.policies.head import token_log_probs
 from klimb.policies.llama.packed import packed_hidden
@@ -58,7 +59,7 @@ def check_scoring_inputs(
     for index in sorted(used):
         _check_prompt(index, prompts[index], num_vocab)
     _check_vocabulary(response_ids, mask, num_vocab)
-    lengths = torch.tensor([len(prompt) for prompt in prompts])[prompt_index.cpu()] + num_scored(mask).cpu()
+    lengths = torch.tensor([len(prompt) for prompt in prompts])[prompt_index.cpu()] + num_read(mask).cpu()
     if max_positions is not None and int(lengths.max()) > max_positions:
         row = int(lengths.argmax())
         raise ValueError(
@@ -73,12 +74,6 @@ def find_foreign(ids: Sequence[int], num_vocab: int) -> int | None:
     The model's vocabulary counts, not the tokenizer's: what the model can draw is an action with a probability.
     """
     return next((place for place, token_id in enumerate(ids) if not 0 <= token_id < num_vocab), None)
-
-
-def num_scored(mask: Tensor) -> Tensor:
-    """Return number of response tokens of each row up to and including the last one that counts."""
-    places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-    return (mask * places).amax(-1) if mask.shape[1] else mask.sum(-1)
 
 
 def _check_shapes(prompt_index: Tensor, response_ids: Tensor, mask: Tensor) -> None:
@@ -104,7 +99,7 @@ def _check_prompt(index: int, prompt: Sequence[int], num_vocab: int) -> None:
 
 
 def _check_vocabulary(response_ids: Tensor, mask: Tensor, num_vocab: int) -> None:
-    is_read = torch.arange(mask.shape[1], device=mask.device) < num_scored(mask)[:, None]
+    is_read = torch.arange(mask.shape[1], device=mask.device) < num_read(mask)[:, None]
     is_wrong = is_read & ((response_ids < 0) | (response_ids >= num_vocab)).to(mask.device)
     if bool(is_wrong.any()):
         row, time = is_wrong.nonzero()[0].tolist()
@@ -301,7 +296,7 @@ class Policy:
             raise ValueError(
                 "the model is in training mode, where dropout changes the policy; call policy.model.eval()"
             )
-        lengths = num_scored(mask)
+        lengths = num_read(mask)
         # At least one column, so that a batch in which nothing counts still has a graph, with zero gradients.
         num_columns = max(1, int(lengths.max()))
         missing = (0, max(0, num_columns - mask.shape[1]))

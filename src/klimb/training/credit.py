@@ -52,7 +52,7 @@ def assign_advantages(
     is_read = settings.kl_in_reward > 0 and not is_of_policy
     rewards = token_rewards(
         _over_tokens(batch, turn_rewards(batch.samples, credits.tolist()), at_ends=True)
-        if has_turns(batch)
+        if _has_turns(batch)
         else credits,
         batch.mask,
         log_prox=score_batch(policy, batch, max_tokens=max_tokens) if is_read else batch.log_mu,
@@ -74,7 +74,7 @@ def assign_advantages(
     return replace(batch, advantages=advantages.float()), metrics
 
 
-def has_turns(batch: Batch) -> bool:
+def _has_turns(batch: Batch) -> bool:
     """Return whether a response of the batch is of several turns, or one of several of a conversation."""
     return any(sample.turns or sample.episode for sample in batch.samples)
 

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from klimb.experience import Message, Sample, ToolCall, Turn
+from klimb.experience.importing.cells import messages
 from klimb.experience.samples import POLICY_ROLE
 from klimb.policies import Policy
 from klimb.policies.tokenizing import encode_turns
-
-ROLES = ("system", "user", POLICY_ROLE, "tool")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +25,7 @@ class Demonstration:
         tools: schemas of the tools that are offered.
 
     Raises:
-        ValueError: it does not begin with somebody else's message, or the assistant says nothing in it.
+        ValueError: it does not begin with somebody else's message, or the assistant has no turn in it, or an empty one.
     """
 
     messages: tuple[Message, ...]
@@ -39,6 +38,9 @@ class Demonstration:
                 "a conversation to imitate begins with a user's or system message and has a turn of the assistant, got "
                 f"roles {', '.join(roles) or 'none'}"
             )
+        for message in self.messages:
+            if message["role"] == POLICY_ROLE and not (message["content"] or message.get("tool_calls")):
+                raise ValueError("a turn of the assistant is empty; there is nothing to imitate")
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -53,49 +55,14 @@ def read_demonstration(row: Mapping[str, Any], place: str) -> Demonstration:
     Raises:
         ValueError: naming the place and what is wrong.
     """
-    messages, tools = row.get("messages"), row.get("tools") or ()
-    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-        raise ValueError(f"{place}: messages must be a list of chat messages, got {type(messages).__name__}")
+    tools = row.get("tools") or ()
     if not isinstance(tools, Sequence) or not all(isinstance(tool, Mapping) for tool in tools):
         raise ValueError(f"{place}: tools must be a list of schemas, as OpenAI's are")
     try:
-        return Demonstration(messages=tuple(map(_read_message, messages)), tools=tuple(tools))
+        said = messages(row.get("messages"), what="the conversation")
+        return Demonstration(messages=said, tools=tuple(tools))
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
-
-
-def _read_message(value: object) -> Message:
-    if not isinstance(value, Mapping) or value.get("role") not in ROLES:
-        role = value.get("role") if isinstance(value, Mapping) else value
-        raise ValueError(f"a message has the role {role!r}; roles are {', '.join(ROLES)}")
-    content = value.get("content")
-    if content is not None and not isinstance(content, str):
-        raise ValueError(f"a message of {value['role']} has content of type {type(content).__name__}, expected text")
-    message: Message = {"role": value["role"], "content": content or ""}
-    if value.get("name"):
-        message["name"] = str(value["name"])
-    if value.get("tool_calls"):
-        message["tool_calls"] = [_read_call(call) for call in value["tool_calls"]]
-    if message["role"] == POLICY_ROLE and not (content or value.get("tool_calls")):
-        raise ValueError("a turn of the assistant is empty; there is nothing to imitate")
-    return message
-
-
-def _read_call(value: object) -> Mapping[str, Any]:
-    function = value.get("function") if isinstance(value, Mapping) else None
-    name = function.get("name") if isinstance(function, Mapping) else None
-    arguments = function.get("arguments", {}) if isinstance(function, Mapping) else None
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"the arguments of a call of {name!r} are no JSON: {error}") from error
-    if not isinstance(name, str) or not isinstance(arguments, Mapping):
-        raise ValueError(
-            'a call must be {"type": "function", "function": {"name": …, "arguments": {…}}}, '
-            f"got {json.dumps(value, default=str)[:80]}"
-        )
-    return {"type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 def demonstration_as_samples(policy: Policy, shown: Demonstration, *, name: str) -> tuple[Sample, ...]:

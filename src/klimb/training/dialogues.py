@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 
@@ -30,6 +30,7 @@ from klimb.policies.turns import (
 from klimb.samplers import Completion, ConversationSampler, Dialogue, Sampler, converse_in_rounds
 from klimb.tasks import Problem, Response, Score
 from klimb.tasks.environments import Environments, Episode, Outcome, Reply
+from klimb.training.response_scorer import CountingScorer, ResponseScorer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,26 +127,8 @@ class Conversation:
         ]
 
 
-@runtime_checkable
-class ConversationScorer(Protocol):
-    """What is needed of a scorer here."""
-
-    def score_many(self, problems: Sequence[Problem], responses: Sequence[Response]) -> list[Score]:
-        """One score a response; a reward of None where none could be computed."""
-        ...
-
-
-@runtime_checkable
-class CountingScorer(Protocol):
-    """A scorer that ends a run in which too little can be scored."""
-
-    def count(self, score: Score) -> Score:
-        """Return a score that it was not asked for, after counting it."""
-        ...
-
-
 def score_conversations(
-    scorer: ConversationScorer, problems: Sequence[Problem], held: Sequence[Conversation]
+    scorer: ResponseScorer, problems: Sequence[Problem], held: Sequence[Conversation]
 ) -> list[Score]:
     """Return a score for each conversation; one whose environment is lost, or that has no turn, has no reward.
 

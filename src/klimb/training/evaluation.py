@@ -25,7 +25,7 @@ from klimb.samplers import Sampler
 from klimb.tasks import Problem, Response, Score
 from klimb.tasks.environment_problems import ENVIRONMENT_SEED, seed_for
 from klimb.training.dialogues import Dialogues, score_conversations
-from klimb.training.rollouts import ResponseScorer
+from klimb.training.response_scorer import ResponseScorer
 from klimb.training.run_folder import read_evaluations
 
 logger = logging.getLogger(__name__)

@@ -74,14 +74,13 @@ def _find_refusals(group: Sequence[Sample], *, compare: bool, is_even: bool, nee
         of_group = ALONE_IN_GROUP
     elif is_even:
         of_group = "its group is even"
-    return [
-        "nothing of it was drawn"
-        if not sample.num_drawn and sample.conversation[-1].text == ""
-        else "it has no reward"
-        if sample.reward is None and needs_reward
-        else of_group
-        for sample in group
-    ]
+
+    def refusal_of(sample: Sample) -> str:
+        if not (sample.num_drawn or sample.response):
+            return "nothing of it was drawn"
+        return "it has no reward" if sample.reward is None and needs_reward else of_group
+
+    return [refusal_of(sample) for sample in group]
 
 
 def is_alone(compared: Sequence[Sample], settings: AdvantageSettings) -> bool:

@@ -67,7 +67,8 @@ from klimb.training.locks import run_folder_lock
 from klimb.training.metrics import MetricsLog
 from klimb.training.repair import check_may_begin_again, mend_folder, mend_metrics, remove_behind, tell_lost_evaluations
 from klimb.training.rescue import NothingToSave
-from klimb.training.rollouts import ResponseScorer, RolloutWorker
+from klimb.training.response_scorer import ResponseScorer
+from klimb.training.rollouts import RolloutWorker
 from klimb.training.run_format import RUN_FORMAT
 from klimb.training.settings import EvaluationSettings, LoopSettings, check_evaluation_fits, check_loss_fits
 from klimb.training.signals import StopRequest

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -33,6 +32,7 @@ from klimb.training.filtered_groups import (
     leave_out_the_lonely,
 )
 from klimb.training.prompts import PromptStream
+from klimb.training.response_scorer import ResponseScorer
 from klimb.training.settings import AdvantageSettings, RolloutSettings
 from klimb.training.several_rewards import (
     NO_REWARDS,
@@ -41,19 +41,6 @@ from klimb.training.several_rewards import (
     measure_values,
     rewards_to_compare,
 )
-
-
-@runtime_checkable
-class ResponseScorer(Protocol):
-    """What the loop needs of `klimb.tasks.Scorer`.
-
-    A resume must not take another one: a method `identity()`, which returns tables of plain values, settings and
-    functions, says what the rewards depend on. Without it, the scorer's class and its source stand for it.
-    """
-
-    def score_many(self, problems: Sequence[Problem], responses: Sequence[Response]) -> list[Score]:
-        """One score a response; a reward of None where none could be computed."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from klimb.experience.batches import num_read
+
 MOST_PADDED = 1.5
 """A block ends where the query-key pairs of its rectangle would be this many times those of its prompts alone."""
 
@@ -85,9 +87,7 @@ def pack_rows(
         response_ids: padded on the right.
         counted: tokens whose log-probability is wanted; each row is read up to its last one.
     """
-    device, time = response_ids.device, counted.shape[1]
-    places = torch.arange(1, time + 1, device=device)
-    num_inputs = ((counted * places).amax(-1) - 1).clamp(min=0).tolist()
+    num_inputs = (num_read(counted) - 1).clamp(min=0).tolist()
     rows_of: dict[int, list[int]] = {}
     for row, index in enumerate(prompt_index.tolist()):
         rows_of.setdefault(index, []).append(row)
