@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from klimb.experience.importing import ImportRules, import_file
+from klimb.experience.importing import ImportRules, import_rows
 from klimb.experience.store import Store
 
 MIB = 1024**2
@@ -51,7 +51,7 @@ def main() -> None:
 def import_and_measure(path: Path, store: Path, kind: str) -> None:
     """Import and print rows per second, peak resident memory and the store's size."""
     started = time.monotonic()
-    report = import_file(Store(store), path, kind=kind, rules=ImportRules(now=time.time()))
+    report = import_rows(Store(store), path, kind=kind, rules=ImportRules(now=time.time()))
     seconds, busy = time.monotonic() - started, time.process_time()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     size = sum(file.stat().st_size for file in store.glob("*.parquet")) / MIB

@@ -11,7 +11,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from klimb.experience.importing.strict_json import DECODER
+from klimb.experience.reading.strict_json import DECODER
 from klimb.tasks.protocol import Problem
 
 if TYPE_CHECKING:  # for annotations only, as in protocol

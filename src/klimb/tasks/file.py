@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Le, MaxLen
 
 from klimb.declarations import Fraction, LongText, Matching, PathText, Seed, ShortText, configurable
-from klimb.experience.importing.strict_json import DECODER
+from klimb.experience.reading.strict_json import DECODER
 from klimb.own_parts import LOCATION, PREFIX
 from klimb.tasks.answers import TRUSTED_VERIFIERS, VERIFIERS, VerifierScore, as_integer
 from klimb.tasks.conversations import (

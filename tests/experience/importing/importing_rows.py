@@ -8,7 +8,7 @@ from typing import Any
 from klimb.experience import Sample
 from klimb.experience.feedback import Feedback
 from klimb.experience.importing import ImportRules, Row, RowError, importer_named
-from klimb.experience.importing.registry import anonymise, convert_row
+from klimb.experience.importing.registry import anonymise, convert_row, rename_columns
 
 QUESTION = [{"role": "user", "content": "2 + 2?"}]
 
@@ -26,7 +26,12 @@ def made_of(
     kind: str, values: Mapping[str, Any], *, is_text: bool = False, **rules: Any
 ) -> Sequence[Sample | Feedback]:
     stated = ImportRules(**rules)
-    return convert_row(anonymise(as_row(values, is_text=is_text), stated), importer_named(kind).read, stated, kind=kind)
+    return convert_row(
+        rename_columns(anonymise(as_row(values, is_text=is_text), stated), stated),
+        importer_named(kind).read,
+        stated,
+        kind=kind,
+    )
 
 
 def samples_of(kind: str, values: Mapping[str, Any], **rules: Any) -> list[Sample]:

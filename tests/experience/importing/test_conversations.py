@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.experience.importing.importing_rows import QUESTION, openai_row, reason_of, sample_of, samples_of, written
 
-from klimb.experience.importing import ImportRules, import_file
+from klimb.experience.importing import ImportRules, import_rows
 from klimb.experience.store import Store
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2}'}}
@@ -148,10 +148,10 @@ def test_a_model_gives_turns_their_tokens_and_what_it_cannot_render_stays_text_w
 
 def test_a_conversation_that_is_imported_twice_is_one_sample_and_with_turns_or_without_a_conflict(tmp_path):
     path, store = written(tmp_path / "talks.jsonl", [ROW, ROW]), Store(tmp_path / "store")
-    first = import_file(store, path, rules=ImportRules(turns=True))
-    again = import_file(store, path, rules=ImportRules(turns=True))
+    first = import_rows(store, path, rules=ImportRules(turns=True))
+    again = import_rows(store, path, rules=ImportRules(turns=True))
     assert (first.tally.num_added, first.tally.num_duplicates, again.tally.num_added) == (1, 1, 0)
     (sample,) = store.samples()
     assert sample.turns == sample_of("prompt-completion", ROW, turns=True).turns
-    assert import_file(store, path).tally.num_conflicts > 0
+    assert import_rows(store, path).tally.num_conflicts > 0
     assert store.count() == 1

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.experience.importing.importing_rows import written
 
-from klimb.experience.importing import ImportRules, import_file
+from klimb.experience.importing import ImportRules, import_rows
 from klimb.experience.store import Store
 
 
@@ -35,53 +35,53 @@ def test_a_rating_off_the_unstated_scale_stops_the_import_of_all(
         r"^a\.jsonl:2: the rating 4 is not in 0 to 1 \(the file's go from 1 to 5\).*--scale 1 5.*--map.*--scale 0 1"
     )
     with pytest.raises(ValueError, match=message):
-        import_file(store, path)
+        import_rows(store, path)
     assert not store.folder.exists()
 
 
 def test_with_the_scale_the_same_file_comes_in_whole(store: Store, tmp_path: Path):
     rules = ImportRules(scale=(1, 5))
-    report = import_file(store, written(tmp_path / "a.jsonl", labels(1, 4, 5)), rules=rules)
+    report = import_rows(store, written(tmp_path / "a.jsonl", labels(1, 4, 5)), rules=rules)
     assert report.num_rejected == 0
     assert [sample.reward for sample in store.samples()] == [0.0, 0.75, 1.0]
 
 
 def test_a_scale_that_is_stated_rejects_the_rows_off_it_alone(store: Store, tmp_path: Path):
     path = written(tmp_path / "a.jsonl", labels(1, 4, 0))
-    report = import_file(store, path, rules=ImportRules(scale=(0, 1)))
+    report = import_rows(store, path, rules=ImportRules(scale=(0, 1)))
     assert report.rejected == {"a rating outside its scale": 1}
     assert [sample.reward for sample in store.samples()] == [1.0, 0.0]
 
 
 def test_a_map_says_what_numbers_stand_for(store: Store, tmp_path: Path):
     path = written(tmp_path / "a.jsonl", labels(1, 5))
-    import_file(store, path, rules=ImportRules(value_map={"1": 0.0, "5": 1.0}))
+    import_rows(store, path, rules=ImportRules(value_map={"1": 0.0, "5": 1.0}))
     assert [sample.reward for sample in store.samples()] == [0.0, 1.0]
 
 
 def test_a_rating_below_zero_is_off_the_scale_too(store: Store, tmp_path: Path):
     with pytest.raises(ValueError, match=r"the rating -1 is not in 0 to 1 \(the file's go from -1 to 1\)"):
-        import_file(store, written(tmp_path / "a.jsonl", stars(1, -1)))
+        import_rows(store, written(tmp_path / "a.jsonl", stars(1, -1)))
 
 
 def test_what_is_no_rating_does_not_stop_an_import(store: Store, tmp_path: Path):
     rows = [*stars(True, "up", None, 0.5, "great", [7], float("nan")), {"value": 0.25}]
     category = {"id": "f9", "completion_id": "c9", "dataType": "CATEGORICAL", "value": 3, "stringValue": "good"}
-    report = import_file(store, written(tmp_path / "a.jsonl", [*rows, category]))
+    report = import_rows(store, written(tmp_path / "a.jsonl", [*rows, category]))
     assert (report.tally.num_ratings_added, report.num_rejected) == (4, 5)
 
 
 def test_a_rating_of_a_row_with_another_fault_shows_the_scale(store: Store, tmp_path: Path):
     nameless = {"value": 4}
     with pytest.raises(ValueError, match=r"a\.jsonl:2: the rating 4"):
-        import_file(store, written(tmp_path / "a.jsonl", [*stars(1), nameless]), kind="feedback")
+        import_rows(store, written(tmp_path / "a.jsonl", [*stars(1), nameless]), kind="feedback")
 
 
 def test_stars_in_csv_and_under_a_mapped_column_are_seen(store: Store, tmp_path: Path):
     path = tmp_path / "a.csv"
     path.write_text("completion_id,stars\na,1\nb,4\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"a\.csv:3: the rating 4"):
-        import_file(store, path, kind="feedback", rules=ImportRules(columns={"reward": "stars"}))
+        import_rows(store, path, kind="feedback", rules=ImportRules(columns={"reward": "stars"}))
     assert not store.folder.exists()
 
 
@@ -90,19 +90,19 @@ def test_langfuse_scores_off_the_scale_stop_the_observations_too(store: Store, t
     scores = [{"id": f"s{n}", "observationId": "c0", "name": "stars", "value": value} for n, value in enumerate((1, 4))]
     path = written(tmp_path / "scores.jsonl", scores)
     with pytest.raises(ValueError, match=r"scores\.jsonl:2: the rating 4"):
-        import_file(store, observations, scores=path)
+        import_rows(store, observations, scores=path)
     assert not store.folder.exists()
 
 
 def test_only_the_ratings_that_are_asked_for_are_looked_at(store: Store, tmp_path: Path):
     rows = [{**stars(1)[0], "name": "ok"}, {**stars(9)[0], "name": "words"}]
     path = written(tmp_path / "a.jsonl", rows)
-    report = import_file(store, path, rules=ImportRules(score_name="ok"))
+    report = import_rows(store, path, rules=ImportRules(score_name="ok"))
     assert report.tally.num_ratings_added == 1
     with pytest.raises(ValueError, match="the rating 9"):
-        import_file(store, path, rules=ImportRules(score_name="words"))
+        import_rows(store, path, rules=ImportRules(score_name="words"))
     with pytest.raises(ValueError, match="ok, words"):
-        import_file(store, path, rules=ImportRules(scale=(1, 9)))
+        import_rows(store, path, rules=ImportRules(scale=(1, 9)))
 
 
 TABLE = [{"question": "a", "answer": "b", "stars": 4}, {"question": "c", "answer": "d", "stars": 5}]
@@ -112,22 +112,22 @@ def test_columns_that_no_row_has_are_one_error_and_leave_nothing(store: Store, t
     path = written(tmp_path / "a.jsonl", TABLE)
     message = r"columns prompt, response; there are question, answer, stars\..*--columns prompt=NAME response=NAME"
     with pytest.raises(ValueError, match=message):
-        import_file(store, path, kind="table")
+        import_rows(store, path, kind="table")
     with pytest.raises(ValueError, match="columns question, anwser; there are question, answer, stars"):
-        import_file(store, path, kind="table", rules=ImportRules(columns={"prompt": "question", "response": "anwser"}))
+        import_rows(store, path, kind="table", rules=ImportRules(columns={"prompt": "question", "response": "anwser"}))
     assert not store.folder.exists()
 
 
 def test_a_first_row_without_the_columns_is_rejected_alone(store: Store, tmp_path: Path):
     path = written(tmp_path / "a.jsonl", [TABLE[0], {"prompt": "a", "response": "b"}])
-    report = import_file(store, path, kind="table")
+    report = import_rows(store, path, kind="table")
     assert (report.tally.num_added, report.rejected) == (1, {"no column 'prompt'": 1})
 
 
 def test_a_run_that_adds_nothing_says_where_its_rejects_are(store: Store, tmp_path: Path):
     path = written(tmp_path / "a.jsonl", [{"prompt": "a", "response": ""}])
     with pytest.raises(ValueError, match=r"a\.jsonl:1: it is empty\. Nothing was added.*rejected/a\.jsonl-1\.jsonl"):
-        import_file(store, path)
+        import_rows(store, path)
     assert [entry.name for entry in store.folder.rglob("*") if entry.is_file()] == ["a.jsonl-1.jsonl"]
 
 
@@ -139,6 +139,6 @@ def test_rewards_of_tables_are_taken_as_they_are_and_said_to_look_like_points(
     store: Store, tmp_path: Path, rewards: tuple[float | None, ...], expected: bool
 ):
     rows = [{"prompt": "a", "response": str(n), "reward": reward} for n, reward in enumerate(rewards)]
-    report = import_file(store, written(tmp_path / "a.jsonl", rows))
+    report = import_rows(store, written(tmp_path / "a.jsonl", rows))
     assert tuple(sample.reward for sample in store.samples()) == rewards
     assert report.tally.rewards.look_like_points == expected

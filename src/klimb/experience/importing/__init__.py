@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 from klimb.doors import open_lazily
 
 if TYPE_CHECKING:
-    from klimb.experience.importing.importer import ImportReport, Tally, import_file
+    from klimb.experience.importing.importer import ImportReport, Tally, import_rows
     from klimb.experience.importing.kind import Importer
     from klimb.experience.importing.parsed_row import ParsedRow
-    from klimb.experience.importing.readers import read_records
     from klimb.experience.importing.registry import IMPORTERS, guess_importer, importer_named
-    from klimb.experience.importing.rows import CutOff, ReadLimits, Reject, Row, RowError
     from klimb.experience.importing.rules import ImportRules
+    from klimb.experience.reading.files import read_records
+    from klimb.experience.reading.records import CutOff, ReadLimits, Reject, Row, RowError
 
 __all__ = [
     "IMPORTERS",
@@ -26,7 +26,7 @@ __all__ = [
     "RowError",
     "Tally",
     "guess_importer",
-    "import_file",
+    "import_rows",
     "importer_named",
     "read_records",
 ]

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from klimb.experience.importing.rows import Row, RowError
-from klimb.experience.importing.strict_json import DECODER
+from klimb.experience.reading.records import Row, RowError
+from klimb.experience.reading.strict_json import DECODER
 from klimb.experience.samples import Message
 
 ROLES = ("system", "user", "assistant", "tool")

@@ -20,9 +20,9 @@ from klimb.experience.importing.cells import (
 )
 from klimb.experience.importing.conversations import Said, read_answer
 from klimb.experience.importing.parsed_row import ParsedRow
-from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules, reward
 from klimb.experience.importing.users import USER_NAMES
+from klimb.experience.reading.records import Row, RowError
 from klimb.experience.samples import FinishReason, Message
 
 _FINISH_REASONS: Mapping[str, FinishReason] = {

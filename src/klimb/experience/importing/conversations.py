@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from klimb.experience.importing.cells import listed, mapping, message, messages
-from klimb.experience.importing.rows import RowError
 from klimb.experience.importing.rules import ImportRules
+from klimb.experience.reading.records import RowError
 from klimb.experience.samples import POLICY_ROLE, FinishReason, Message, ToolCall, Turn
 
 NO_MODEL = "its token ids are there: name the model that drew it, --model MODEL, to decode them"

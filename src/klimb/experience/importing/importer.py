@@ -19,7 +19,6 @@ from klimb.experience.importing.kind import Importer, ReadRow
 from klimb.experience.importing.kinds.feedback import rating_in, read_score
 from klimb.experience.importing.kinds.langfuse import TRACE
 from klimb.experience.importing.parsed_row import TURNS_NOTE
-from klimb.experience.importing.readers import read_records
 from klimb.experience.importing.registry import (
     COLUMNS,
     anonymise,
@@ -29,18 +28,11 @@ from klimb.experience.importing.registry import (
     importer_named,
     rename_columns,
 )
-from klimb.experience.importing.rows import (
-    NUM_REASONS_SHOWN,
-    CutOff,
-    ReadLimits,
-    Record,
-    Reject,
-    RejectFile,
-    Row,
-    RowError,
-)
+from klimb.experience.importing.rejects import NUM_REASONS_SHOWN, RejectFile
 from klimb.experience.importing.rules import ImportRules
 from klimb.experience.importing.users import user_salt
+from klimb.experience.reading.files import read_records
+from klimb.experience.reading.records import Columns, CutOff, ReadLimits, Record, Reject, Row, RowError
 from klimb.experience.samples import Sample
 from klimb.experience.store import AppendResult, Store
 
@@ -182,6 +174,7 @@ class Tally:
 
     Attributes:
         num_rows: records read, the rejected ones among them.
+        unread: rows by the columns that hold something in them and of which nothing was taken.
         num_skipped: rows that hold no response by design (spans of a trace, scores of another name).
         num_cut_off: a last line that is still being written.
         num_samples: samples made, those that were there already among them.
@@ -200,6 +193,7 @@ class Tally:
     """
 
     num_rows: int = 0
+    unread: Counter[str] = field(default_factory=Counter[str])
     num_skipped: int = 0
     num_cut_off: int = 0
     num_samples: int = 0
@@ -263,7 +257,7 @@ CONFLICT = "an id that is in the store with other content"
 FIRST_STAYS = "the store keeps the first, as it was mapped; another mapping goes into a new store: --into NEW"
 
 
-def import_file(
+def import_rows(
     store: Store,
     path: Path,
     *,
@@ -362,6 +356,7 @@ class _Run:
         try:
             row = anonymise(row, self._rules, salt=self._salt_for_user)
             kept = row.raw
+            row = rename_columns(row, self._rules)
             made = convert_row(row, read, self._rules, kind=self._kind)
             for part in made:
                 if isinstance(part, Sample):
@@ -370,6 +365,7 @@ class _Run:
             self._reject(Reject(row.place, error.reason, error.detail, kept))
             return
         self.tally.num_skipped += not made
+        self.tally.unread.update(row.values.unread if made and isinstance(row.values, Columns) else ())
         for part in made:
             if isinstance(part, Sample):
                 self._keep(part, row.place)

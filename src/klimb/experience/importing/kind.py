@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from klimb.experience.feedback import Feedback
 from klimb.experience.importing.parsed_row import ParsedRow
-from klimb.experience.importing.rows import Row
 from klimb.experience.importing.rules import ImportRules
+from klimb.experience.reading.records import Row
 
 ReadRow = Callable[[Row, ImportRules], Sequence[ParsedRow | Feedback]]
 

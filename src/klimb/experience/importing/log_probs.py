@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from klimb.experience.importing.cells import listed, mapping, number, whole_number
-from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
+from klimb.experience.reading.records import Row, RowError
 from klimb.experience.samples import Provenance, SamplingSettings
 
 LARGEST = 1e-4

@@ -10,8 +10,8 @@ from klimb.errors import ConfigError
 from klimb.experience.feedback import Feedback
 from klimb.experience.importing.kind import Importer, ReadRow
 from klimb.experience.importing.parsed_row import ParsedRow
-from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
+from klimb.experience.reading.records import Row, RowError
 from klimb.experience.samples import Turn
 from klimb.own_parts import load_part, source_hash
 

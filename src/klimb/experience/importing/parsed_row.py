@@ -7,8 +7,8 @@ from hashlib import blake2b
 
 from klimb.experience.importing.conversations import join_texts, with_drawn_text
 from klimb.experience.importing.log_probs import checked_log_mu, other_settings, provenance_of, sampling_settings
-from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
+from klimb.experience.reading.records import Row, RowError
 from klimb.experience.samples import MOST_REWARD, FinishReason, Message, Provenance, Sample, Turn
 
 WITHOUT_IDS = "log-probabilities without token ids"

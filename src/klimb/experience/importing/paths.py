@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from klimb.experience.importing.cells import listed, message, token_ids
 from klimb.experience.importing.conversations import as_turn, has_thoughts, with_drawn_text
-from klimb.experience.importing.rows import RowError
 from klimb.experience.importing.rules import ImportRules
+from klimb.experience.reading.records import RowError
 from klimb.experience.samples import POLICY_ROLE, FinishReason, Message, Turn
 
 

@@ -14,9 +14,9 @@ from klimb.experience.importing.kind import Importer, ReadRow
 from klimb.experience.importing.kinds.table import COLUMNS
 from klimb.experience.importing.own_importer import load_importer
 from klimb.experience.importing.parsed_row import ParsedRow, as_samples
-from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
 from klimb.experience.importing.users import without_users
+from klimb.experience.reading.records import Columns, Row, RowError
 from klimb.experience.samples import Sample
 from klimb.own_parts import PREFIX, is_own
 
@@ -74,12 +74,11 @@ def anonymise(row: Row, rules: ImportRules, *, salt: Callable[[], bytes] | None 
 
 
 def convert_row(row: Row, read: ReadRow, rules: ImportRules, *, kind: str) -> Sequence[Sample | Feedback]:
-    """Return what an anonymous row becomes; nothing for a row that holds no response by design.
+    """Return what an anonymous row, its columns renamed, becomes; nothing for one that holds no response by design.
 
     Raises:
         RowError: it cannot be imported; then nothing of it is.
     """
-    row = rename_columns(row, rules)
     found = read(row, rules)
     made: list[Sample | Feedback] = []
     for part in found:
@@ -95,17 +94,13 @@ def check_columns(rules: ImportRules) -> None:
 
 
 def rename_columns(row: Row, rules: ImportRules) -> Row:
-    """Return the row with the columns that the user maps under our names too.
+    """Return the row with the columns that the user maps under our names, and noting which are read.
 
     Raises:
         RowError: it has no such column.
     """
-    if not rules.columns:
-        return row
-    values = dict(row.values)
-    for ours, theirs in rules.columns.items():
+    for theirs in rules.columns.values():
         if theirs not in row.values:
             names = ", ".join(str(name) for name in row.values)
             raise RowError(f"no column {theirs!r}", f"the columns are {names}")
-        values[ours] = row.values[theirs]
-    return Row(row.place, values, row.raw, row.is_text)
+    return Row(row.place, Columns(row.values, rules.columns), row.raw, row.is_text)

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from klimb.experience.importing.cells import number
-from klimb.experience.importing.rows import Row, RowError
+from klimb.experience.reading.records import Row, RowError
 from klimb.experience.samples import Sample
 
 LogProbKind = Literal["raw", "processed"]

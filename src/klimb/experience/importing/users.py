@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from klimb.experience.atomic import replace_atomically
-from klimb.experience.importing.rows import Row, RowError
+from klimb.experience.reading.records import Row, RowError
 
 USER_NAMES = frozenset(
     {"user", "user_id", "userId", "userid", "end_user", "author_user_id", "authorUserId", "safety_identifier"}

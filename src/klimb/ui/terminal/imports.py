@@ -47,6 +47,8 @@ def _facts(report: ImportReport, rules: ImportRules, into: Path) -> Sequence[tup
         facts += [("samples", _samples(report)), ("log-probs", _log_probs(report))]
     if report.num_waiting is not None:
         facts.append(("ratings", _ratings(report)))
+    if tally := report.tally.unread:
+        facts.append(("not read", ", ".join(f"{name} ({count:,} rows)" for name, count in tally.most_common())))
     if report.reject_file is not None:
         facts.append(("rejected", f"{report.num_rejected:,}, in {relative_to_working_directory(report.reject_file)}"))
     return facts

@@ -28,17 +28,17 @@ def import_rows(file: Path, /, *, options: ImportOptions) -> None:
     """
     check_is_there(file, "a log or a data set")
     check_model(options.model)
-    from klimb.experience.importing import ReadLimits, import_file
+    from klimb.experience import importing
     from klimb.experience.store import Store
     from klimb.ui.terminal.imports import print_import
 
     rules = _rules_of(options)
-    report = import_file(
+    report = importing.import_rows(
         Store(options.into),
         file,
         kind=options.kind,
         rules=rules,
-        limits=ReadLimits(max_line_bytes=options.max_line_megabytes * MEGABYTE),
+        limits=importing.ReadLimits(max_line_bytes=options.max_line_megabytes * MEGABYTE),
         scores=options.scores,
         is_strict=options.strict,
     )

@@ -7,8 +7,8 @@ from klimb.experience.importing.cells import first_of, name_of, seconds
 from klimb.experience.importing.chat import user_of
 from klimb.experience.importing.kind import Importer
 from klimb.experience.importing.parsed_row import hash_of
-from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules, rating
+from klimb.experience.reading.records import Row, RowError
 
 SAMPLE_NAMES = ("completion_id", "sample_id", "observation_id", "observationId", "response_id")
 

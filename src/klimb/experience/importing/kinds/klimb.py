@@ -9,8 +9,8 @@ from klimb.experience.importing.cells import from_json_cell, listed, mapping, nu
 from klimb.experience.importing.kind import Importer, has_columns
 from klimb.experience.importing.log_probs import checked_log_mu
 from klimb.experience.importing.parsed_row import ParsedRow
-from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
+from klimb.experience.reading.records import Row, RowError
 from klimb.experience.samples import FinishReason, Message, Provenance, Sample, SamplingSettings, Source, ToolCall, Turn
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")

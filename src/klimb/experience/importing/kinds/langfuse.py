@@ -9,9 +9,9 @@ from klimb.experience.importing.chat import user_of
 from klimb.experience.importing.conversations import Said, read_answer
 from klimb.experience.importing.kind import Importer
 from klimb.experience.importing.parsed_row import ParsedRow
-from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
-from klimb.experience.importing.strict_json import DECODER
+from klimb.experience.reading.records import Row, RowError
+from klimb.experience.reading.strict_json import DECODER
 from klimb.experience.samples import Message
 
 TRACE = "trace_id"

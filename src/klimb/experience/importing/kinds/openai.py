@@ -8,8 +8,8 @@ from klimb.experience.importing.cells import first_of, listed, mapping
 from klimb.experience.importing.chat import exchange_of, found_in
 from klimb.experience.importing.kind import Importer
 from klimb.experience.importing.parsed_row import ParsedRow
-from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
+from klimb.experience.reading.records import Row, RowError
 
 
 def read_openai(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:

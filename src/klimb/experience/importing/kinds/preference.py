@@ -7,8 +7,8 @@ from klimb.experience.importing.chat import with_group_and_user
 from klimb.experience.importing.conversations import Said, read_dialogue, read_response
 from klimb.experience.importing.kind import Importer, has_columns
 from klimb.experience.importing.parsed_row import ParsedRow
-from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
+from klimb.experience.reading.records import Row, RowError
 from klimb.experience.samples import Message
 
 REWARDS: Mapping[str, float] = {"chosen": 1.0, "rejected": 0.0}

@@ -25,8 +25,8 @@ from klimb.experience.importing.kind import Importer
 from klimb.experience.importing.kinds.klimb import read_klimb
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.paths import Part, Piece, cut_into_parts, read_piece
-from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules, reward
+from klimb.experience.reading.records import Row, RowError
 from klimb.experience.samples import FinishReason
 
 OWN = "klimb"

@@ -7,8 +7,8 @@ from klimb.experience.importing.chat import with_group_and_user
 from klimb.experience.importing.conversations import read_response
 from klimb.experience.importing.kind import Importer, has_columns
 from klimb.experience.importing.parsed_row import ParsedRow
-from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules, reward
+from klimb.experience.reading.records import Row, RowError
 
 
 def read_verl(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:

@@ -9,8 +9,8 @@ from klimb.experience.importing.chat import Exchange, exchange_of, found_in
 from klimb.experience.importing.kind import Importer
 from klimb.experience.importing.kinds.openai import has_choices, logged_tokens, parts_of
 from klimb.experience.importing.parsed_row import ParsedRow
-from klimb.experience.importing.rows import Row, RowError
 from klimb.experience.importing.rules import ImportRules
+from klimb.experience.reading.records import Row, RowError
 
 _TOKEN_ID = re.compile(rb"token_id:(\d+)")
 

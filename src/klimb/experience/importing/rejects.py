@@ -1,84 +1,15 @@
-"""What a reader hands on: rows with their place, and what could not become one.
-
-Rows that were not imported, in a file of their own, counted by reason.
-"""
+"""Rows that were not imported, in a file of their own, counted by reason."""
 
 import filecmp
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-
-class RowError(ValueError):
-    """A row that cannot be imported.
-
-    Attributes:
-        reason: short and without the row's own values, so that rows can be counted by it.
-        detail: what came and what was expected.
-    """
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
-        self.detail = detail
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One record.
-
-    Attributes:
-        place: `data.jsonl:17` for people.
-        values: its cells.
-        raw: the record as JSON.
-        is_text: every cell is text, as in CSV: numbers, booleans and lists have to be read out of it.
-    """
-
-    place: str
-    values: Mapping[str, object]
-    raw: str
-    is_text: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """A record that was not imported: where it stands, why, and its text."""
-
-    place: str
-    reason: str
-    detail: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class CutOff:
-    """The last line of a file that is still being written: it has no line feed and is not whole JSON."""
-
-    place: str
-
-
-Record = Row | Reject | CutOff
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadLimits:
-    """What bounds the memory of reading.
-
-    Attributes:
-        max_line_bytes: a longer line, or element of a JSON array, is rejected without being held.
-        max_expansion: a .gz may grow to this many times its own size.
-        free_expansion_bytes: below this many bytes nothing is asked of a .gz.
-    """
-
-    max_line_bytes: int = 16 * 1024**2
-    max_expansion: float = 200.0
-    free_expansion_bytes: int = 64 * 1024**2
-
+from klimb.experience.reading.records import Reject
 
 FOLDER = "rejected"
 

@@ -125,7 +125,7 @@ def test_an_array_is_read_the_same_however_it_falls_into_blocks(
 def monkeypatch_blocks():
     """Blocks of three bytes, so that every value falls into several."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("klimb.experience.importing.readers.BLOCK_BYTES", 3)
+        patch.setattr("klimb.experience.reading.files.BLOCK_BYTES", 3)
         yield
 
 
@@ -151,7 +151,7 @@ def monkeypatch_blocks():
 def test_an_array_gives_its_elements_up_to_where_it_is_broken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, num_rows: int, reason: str | None
 ):
-    monkeypatch.setattr("klimb.experience.importing.readers.BLOCK_BYTES", 16)
+    monkeypatch.setattr("klimb.experience.reading.files.BLOCK_BYTES", 16)
     found = records(tmp_path / "a.json", content, max_line_bytes=1000)
     assert sum(isinstance(record, Row) for record in found) == num_rows
     assert [record.reason for record in found if isinstance(record, Reject)] == ([reason] if reason else [])

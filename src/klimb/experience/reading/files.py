@@ -22,8 +22,8 @@ from typing import Protocol, cast, runtime_checkable
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from klimb.experience.importing.rows import CutOff, ReadLimits, Record, Reject, Row, RowError
-from klimb.experience.importing.strict_json import DECODER
+from klimb.experience.reading.records import CutOff, ReadLimits, Record, Reject, Row, RowError
+from klimb.experience.reading.strict_json import DECODER
 
 BLOCK_BYTES = 1024**2
 

@@ -2,7 +2,7 @@
 
 import json
 
-from klimb.experience.importing.rows import RowError
+from klimb.experience.reading.records import RowError
 
 
 def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:

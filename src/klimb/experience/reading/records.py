@@ -1,0 +1,111 @@
+"""What a reader hands on: rows with their place, and what could not become one."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+
+class RowError(ValueError):
+    """A row that cannot be imported.
+
+    Attributes:
+        reason: short and without the row's own values, so that rows can be counted by it.
+        detail: what came and what was expected.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class Columns(Mapping[str, object]):
+    """The cells of a row by column, which note what was looked up: the other columns were not read.
+
+    Going through the names reads nothing; asking whether one is there does not either. A column that is called
+    otherwise here is no longer there under its own name.
+
+    Attributes:
+        names: name of a column here -> its name in the file, where they differ.
+        read: names, as they are here, of the cells that were looked up.
+    """
+
+    __slots__ = ("_cells", "names", "read")
+
+    def __init__(self, cells: Mapping[str, object], names: Mapping[str, str] | None = None) -> None:
+        self.names = names or {}
+        renamed = set(self.names.values())
+        kept = {name: value for name, value in cells.items() if name not in renamed} if renamed else cells
+        self._cells = {**kept, **{ours: cells[theirs] for ours, theirs in self.names.items()}} if renamed else kept
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> object:
+        value = self._cells[name]
+        self.read.add(name)
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._cells
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cells)
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    @property
+    def unread(self) -> Sequence[str]:
+        """Names, as they are in the file, of the cells that hold something and that nobody looked up."""
+        left = [name for name, value in self._cells.items() if name not in self.read and value not in (None, "")]
+        return [self.names.get(name, name) for name in left]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record.
+
+    Attributes:
+        place: `data.jsonl:17` for people.
+        values: its cells.
+        raw: the record as JSON.
+        is_text: every cell is text, as in CSV: numbers, booleans and lists have to be read out of it.
+    """
+
+    place: str
+    values: Mapping[str, object]
+    raw: str
+    is_text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A record that was not imported: where it stands, why, and its text."""
+
+    place: str
+    reason: str
+    detail: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """The last line of a file that is still being written: it has no line feed and is not whole JSON."""
+
+    place: str
+
+
+Record = Row | Reject | CutOff
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadLimits:
+    """What bounds the memory of reading.
+
+    Attributes:
+        max_line_bytes: a longer line, or element of a JSON array, is rejected without being held.
+        max_expansion: a .gz may grow to this many times its own size.
+        free_expansion_bytes: below this many bytes nothing is asked of a .gz.
+    """
+
+    max_line_bytes: int = 16 * 1024**2
+    max_expansion: float = 200.0
+    free_expansion_bytes: int = 64 * 1024**2
