@@ -16,6 +16,7 @@ from klimb.errors import ConfigError
 from klimb.experience import Sample, replace_atomically
 from klimb.findings.conversations import is_conversation
 from klimb.findings.evaluations import BestPoint, EvaluationRecord, evaluation_of
+from klimb.findings.held_out_log import HeldOutComparison
 from klimb.findings.run.record import RunRecord
 from klimb.training.endings import read_ending
 from klimb.training.json_lines import Line, describe_faults, read_lines, read_sound_lines
@@ -62,6 +63,11 @@ class RunFolder:
     def prompts(self) -> Path:
         """How the prompts of training, warm-up and evaluations differ, and what cannot be asked; none without both."""
         return self.path / "prompts.json"
+
+    @property
+    def held_out_log(self) -> Path:
+        """The held-out rows of the log under the policy before and after training."""
+        return self.path / "held_out_log.json"
 
     @property
     def report(self) -> Path:
@@ -377,6 +383,7 @@ class Finished:
         checkpoints: which it has kept, in words.
         ending: why it ended before its last step by itself, in words; empty where it did not.
         best: the best point by `checkpoints.best_metric`; None where none is watched.
+        held_out_log: what held-out rows of the log say of the trained policy; None without any.
     """
 
     folder: RunFolder
@@ -388,6 +395,7 @@ class Finished:
     checkpoints: str = ""
     ending: str = ""
     best: BestPoint | None = None
+    held_out_log: HeldOutComparison | None = None
 
 
 def flat_settings(tables: Mapping[str, object], *, above: str = "") -> dict[str, str | int | float | bool]:

@@ -42,6 +42,7 @@ from klimb.workbench.config import RunConfig, divergence_of, save_config
 from klimb.workbench.config.reading import resolved_tables
 from klimb.workbench.description import describe
 from klimb.workbench.endings import Course, ends_written_down
+from klimb.workbench.held_out_log import HeldOutLog, as_table, measure_after, measure_before
 from klimb.workbench.loggers import check_loggers, open_trackers
 from klimb.workbench.loggers.completions import CompletionsLogger
 from klimb.workbench.loggers.tracker import TakesTables, Tracker
@@ -172,6 +173,8 @@ def summary_of(finished: Finished, config: RunConfig) -> dict[str, Any]:
         best = finished.best
         summary["best"] = {"metric": best.metric, "value": best.value, "step": best.progress.step}
         summary["model_step"] = best.progress.step if best.is_model else finished.num_steps
+    if finished.held_out_log is not None:
+        summary["held_out_log"] = as_table(finished.held_out_log)
     if finished.before is not None and finished.after is not None:
         summary["held_out"] = {
             "count": finished.after.count,
@@ -237,6 +240,7 @@ def run_training(
             write_json(folder.prompts, told)
         tracker = stack.enter_context(_open_trackers(session.config, folder))
         before = _measure_before(session, folder, console)
+        log_before = measure_before(session, folder)
         settings = _within_time(make_loop_settings(session.config), before)
         result = _train(
             session,
@@ -254,7 +258,9 @@ def run_training(
         if resume and not result.metrics and result.num_steps >= settings.training.num_steps:
             _tell_nothing_left(console, result.num_steps, settings.training.num_steps)
         with result.saved_if_it_fails():
-            return _finish(session, folder, settings, result, before, clock=clock, console=console, title=title)
+            return _finish(
+                session, folder, settings, result, before, log_before, clock=clock, console=console, title=title
+            )
 
 
 def _tell_nothing_left(console: Console, num_done: int, num_steps: int) -> None:
@@ -268,6 +274,7 @@ def _finish(
     settings: LoopSettings,
     result: TrainResult,
     before: EvaluationRecord | None,
+    log_before: HeldOutLog | None,
     *,
     clock: RunClock,
     console: Console,
@@ -293,6 +300,7 @@ def _finish(
         total_seconds=0.0,
         ending=result.ending,
         best=result.best,
+        held_out_log=None if log_before is None else measure_after(session, folder, log_before),
     )
     if session.config.run.report:
         plot_curves(read_run(folder.path), title=title)

@@ -217,7 +217,12 @@ def make_logs(config: RunConfig, policy: Policy) -> tuple[OfflineSource, ...]:
     )
     return tuple(
         OfflineSource(
-            _open(source, section, policy, config.seed), policy, source=source, where=section.where, seed=config.seed
+            _open(source, section, policy, config.seed),
+            policy,
+            source=source,
+            where=section.where,
+            held_out_fraction=section.held_out_fraction,
+            seed=config.seed,
         )
         for source, section in sections
         if section is not None

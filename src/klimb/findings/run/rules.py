@@ -65,6 +65,7 @@ RULES: tuple[Rule, ...] = (
         "conversations",
         ("num_environment_errors", "num_samples"),
     ),
+    Rule("held-out-log", outcome_rules.held_out_rows, "held-out-problems", ()),
     Rule("scoring-errors", reward_rules.scoring_errors, "what-was-drawn", ("num_errors", "num_samples")),
     Rule("calls-not-read", conversation_rules.calls_not_read, "conversations", ("unread_calls_fraction",)),
     Rule("tools-not-used", conversation_rules.tools_not_used, "conversations", ("tools_unused_fraction", "calls_mean")),

@@ -1,5 +1,6 @@
 """Groups of logged samples: experience that this run did not draw, in a new order each epoch."""
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -7,6 +8,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from klimb.experience import NEEDS_BATCH, NEEDS_GROUPS, Message, Sample
 from klimb.experience.content import hash_content
+from klimb.experience.held_out import HeldOutGroups, hold_out
 from klimb.experience.samples import MOST_REWARD
 from klimb.policies import Policy
 from klimb.policies.tokenizing import UnusableSample, fit_sample
@@ -53,6 +55,7 @@ class OfflineSource:
     Attributes:
         source: `log` or `feedback`: what its samples are called in a batch.
         num_refused: samples refused so far.
+        held_out: the groups that are not trained on; None without any.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class OfflineSource:
         *,
         source: Literal["log", "feedback"],
         where: str = "",
+        held_out_fraction: float = 0.0,
         seed: int = 0,
     ) -> None:
         self.source: Literal["log", "feedback"] = source
@@ -73,6 +77,11 @@ class OfflineSource:
         if not self._group_ids:
             condition = f" where {where}" if where else ""
             raise ValueError(f"the {source} holds no sample{condition}; import some, or widen the condition")
+        self.held_out: HeldOutGroups | None = None
+        if held_out_fraction:
+            self.held_out = self._hold_out(held_out_fraction, seed)
+            aside = set(self.held_out.group_ids)
+            self._group_ids = [group_id for group_id in self._group_ids if group_id not in aside]
         self._stream = PromptStream(len(self._group_ids), seed=seed, purpose=source)
 
     @property
@@ -171,7 +180,7 @@ class OfflineSource:
 
     def fingerprint(self) -> str:
         """Return what changes with anything that training reads of the source: all of it is read once."""
-        return f"{self.num_groups} groups, SHA-256 {hash_content(self._samples())}"
+        return f"{self.num_groups} groups, SHA-256 {hash_content(self._samples(self._group_ids))}"
 
     def state(self) -> dict[str, Any]:
         """Numbers that `load_state` takes back."""
@@ -182,10 +191,29 @@ class OfflineSource:
         self._stream.load_state(state["stream"])
         self.num_refused = int(state["num_refused"])
 
-    def _samples(self) -> Iterator[Sample]:
-        for start in range(0, self.num_groups, GROUPS_AT_ONCE):
-            for group in self._store.groups(self._group_ids[start : start + GROUPS_AT_ONCE], where=self._where):
+    def held_out_samples(self) -> Iterator[tuple[Sample, str]]:
+        """Yield the held-out samples that the policy can be given, each with what was held out whole with it."""
+        if self.held_out is None:
+            return
+        for sample in self._samples(self.held_out.group_ids):
+            if (fitting := self._fitted(sample)) is not None:
+                yield fitting, self.held_out.unit_of[sample.group_id]
+
+    def _samples(self, group_ids: Sequence[str]) -> Iterator[Sample]:
+        for start in range(0, len(group_ids), GROUPS_AT_ONCE):
+            for group in self._store.groups(group_ids[start : start + GROUPS_AT_ONCE], where=self._where):
                 yield from group
+
+    def _hold_out(self, fraction: float, seed: int) -> HeldOutGroups:
+        prompts: dict[str, str] = {}
+        users: dict[str, set[str]] = {}
+        for sample in self._samples(self._group_ids):
+            # Without messages the ids are the prompt.
+            asked = json.dumps(sample.prompt or sample.prompt_ids, sort_keys=True)
+            prompts.setdefault(sample.group_id, asked)
+            if user := sample.metadata.get("user"):
+                users.setdefault(sample.group_id, set()).add(user)
+        return hold_out(prompts, users, fraction=fraction, seed=seed)
 
     def _fitted(self, sample: Sample) -> Sample | None:
         try:

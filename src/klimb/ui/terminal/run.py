@@ -132,6 +132,10 @@ def print_run(console: Console, finished: Finished) -> None:
         print_answers(console, finished.before, finished.after)
         console.print()
     folder = finished.folder
+    if finished.held_out_log is not None:
+        console.print(Text("held-out rows of the log", style="bold"))
+        console.print(Text(finished.held_out_log.sentence), soft_wrap=not console.is_terminal)
+        console.print()
     print_guard(console, folder.path / "guard.json")
     places = (
         ("model", folder.model),

@@ -80,6 +80,9 @@ class StoreSection(BaseModel):
     function of your own, of the seed (and the policy, if it has that argument), that returns the samples."""
     where: Condition = ""
     """Take only samples for which this holds: SQL over their columns, e.g. `reward is not null`."""
+    held_out_fraction: Annotated[float, Ge(0), Le(0.5)] = 0.0
+    """Share of the prompts that is not trained on, with all rows of the same users: the run ends by saying whether they
+    tell the trained model from the untrained one. 0 holds none out."""
 
 
 class RunSection(BaseModel):
