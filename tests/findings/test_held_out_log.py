@@ -57,7 +57,7 @@ def test_equal_ratings_are_no_ratings_of_two_sides():
 
 def test_what_a_log_cannot_say_is_always_said():
     for each in (noisy(60, good=0.3, bad=0.0), rows([0.0] * 20, [None] * 20)):
-        assert "collect ratings" in compare_held_out(each, unit="prompt").sentence
+        assert "not in a log" in compare_held_out(each, unit="prompt").sentence
 
 
 def test_rows_of_one_user_count_as_one():

@@ -10,7 +10,7 @@ from klimb.findings.statistics import Interval, difference_of_groups, mean_inter
 
 Verdict = Literal["better", "worse", "unknown"]
 
-LIMITS = "Whether people would like the policy's own answers better is not in a log: serve both, and collect ratings of them."
+LIMITS = "How people would rate what the policy itself answers is not in a log."
 
 
 @dataclass(frozen=True, kw_only=True)
