@@ -28,13 +28,25 @@ def test_the_last_number_is_found_as_written(text, number):
 
 @pytest.mark.parametrize(
     ("number", "integer"),
-    [("007", "7"), ("7.0", "7"), ("7.", "7"), ("-0", "0"), ("1,000", "1000"), ("\u22125", "-5"), ("+5", "5")],
+    [
+        ("007", "7"),
+        ("7.0", "7"),
+        ("7.", "7"),
+        ("-0", "0"),
+        ("1,000", "1000"),
+        ("\u22125", "-5"),
+        ("+5", "5"),
+        ("1e3", "1000"),
+        ("2.50e1", "25"),
+        ("10e-1", "1"),
+        ("1 000", "1000"),
+    ],
 )
 def test_spellings_of_an_integer_are_equal(number, integer):
     assert as_integer(number) == integer
 
 
-@pytest.mark.parametrize("number", ["3.5", "x", "", "1e3", "--1"])
+@pytest.mark.parametrize("number", ["3.5", "x", "", ".5", "15e-1", "1e-3", "e3", "--1", "1e99999"])
 def test_other_numbers_are_no_integers(number):
     assert as_integer(number) is None
 
@@ -45,6 +57,27 @@ def test_other_numbers_are_no_integers(number):
 )
 def test_an_integer_answer_must_be_the_last_number(text, is_right):
     assert verify_integer(text, "7").correct is is_right
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "is_right"),
+    [
+        (".5", "5", False),
+        ("-.5", "-5", False),
+        ("1e3", "3", False),
+        ("1e3", "1000", True),
+        ("It is 1.5e3.", "1500", True),
+        ("1 000", "0", False),
+        ("= 12 345.", "12345", True),
+        ("1\u202f000 of them", "1000", True),
+        ("first 5 100 times", "100", True),
+        ("No.5", "5", True),
+        ("15e-1", "1", False),
+        ("7 and 3e", "3", True),
+    ],
+)
+def test_a_part_of_a_number_is_not_the_number(text, answer, is_right):
+    assert verify_integer(text, answer).correct is is_right
 
 
 def test_an_integer_of_a_million_digits_is_compared_and_not_shown_in_full():

@@ -32,6 +32,69 @@ def test_a_part_of_the_answer_is_not_the_answer(text, answer):
     assert not verify_math(text, answer).correct
 
 
+@pytest.mark.parametrize(
+    ("text", "answer", "is_right"),
+    [
+        (r"Let me try \boxed{3}. Wait, that is wrong. So the answer is \boxed{4}.", "4", True),
+        (r"<think>\boxed{3}</think> \boxed{4}", "4", True),
+        (r"\boxed{3}. Hmm, \boxed{4}.", "3", False),
+        (r"\boxed{3} or \boxed{4}", "4", False),
+        (r"\boxed{3} or \boxed{4}", "3,4", True),
+        (r"\boxed{3}, $x=\boxed{4}$", "{4,3}", True),
+        (r"<think>it is \boxed{7}, I am sure</think> 4", "4", True),
+        ("I get $3$. Wait. $4$", "4", True),
+        ("The answer is 3. No, the answer is 4.", "4", True),
+        (r"\boxed{\frac{1}{\boxed{2}}", "1/2", False),
+        (r"\boxed{28} pct", r"$28\%$", True),
+    ],
+)
+def test_the_last_answer_decides_and_boxes_beside_each_other_are_one(text, answer, is_right):
+    assert verify_math(text, answer).correct is is_right
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "is_right"),
+    [
+        (r"\boxed{1,2}", "1,2", True),
+        ("The answers are 1,2", "1,2", True),
+        ("$2, 1$", "1,2", True),
+        ("1.2", "1,2", False),
+        (r"\boxed{2,4,8}", "2, 4, 8", True),
+        (r"\boxed{1,10}", "1,10", True),
+        (r"\boxed{10,000}", "10,000", True),
+        ("10000", "10,000", True),
+        ("1/2", "0,5", True),
+    ],
+)
+def test_numbers_with_commas_are_a_list_unless_the_commas_group_thousands(text, answer, is_right):
+    assert verify_math(text, answer).correct is is_right
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "is_right"),
+    [
+        ("The answer is \u22125.", "-5", True),
+        ("\u22125", "\u22125", True),
+        ("The answer is 2 2/3.", "8/3", True),
+        ("The answer is 2 2/3.", "2", False),
+        (r"\boxed{2 2/3}", "8/3", True),
+        ("-2 2/3", "-8/3", True),
+        ("8/3", "2 2/3", True),
+        ("4 4/0", "4", False),
+        ("11 7/6", "11", False),
+        ("1e3", "1000", True),
+        (r"\boxed{1.5e-3}", "0.0015", True),
+        (".5", "1/2", True),
+        ("50%", "0.5", True),
+        ("1 000", "1000", True),
+        (r"\boxed{1\,000}", "1000", True),
+        (r"$x^2 2/3$", "x^2*2/3", True),
+    ],
+)
+def test_numbers_are_read_as_people_write_them(text, answer, is_right):
+    assert verify_math(text, answer).correct is is_right
+
+
 def test_an_answer_that_is_no_mathematics_is_an_error_and_not_a_wrong_response():
     with pytest.raises(ValueError, match=r"'Paris' has no mathematical reading; .*'exact'"):
         verify_math("Paris", "Paris")

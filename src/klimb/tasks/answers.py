@@ -16,9 +16,14 @@ from klimb.tasks.protocol import Problem, Response, Score, right_or_wrong
 # A minus is a sign only where no operand stands before it: the last number of "7-3" is 3, that of "= -3" is -3.
 NUMBER = re.compile(
     r"(?:(?<![0-9A-Za-z)\]}])[-\u2212])?"
-    r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
-    r"(?:\.[0-9]+)?"
+    r"(?:(?:[0-9]{1,3}(?:[,\u00a0\u2009\u202f][0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![0-9A-Za-z])\.[0-9]+)"
+    r"(?:[eE][-+]?[0-9]+(?![0-9A-Za-z]|\.[0-9]))?"
 )
+
+
+SPACED = re.compile(r"(?:^|[=:]|\bis)\s*([-\u2212]?[0-9]{1,3}(?: [0-9]{3})+)\s*[.!]?\s*$")
+"""A number with spaces between its thousands, where nothing else is said behind a mark: `= 1 000`. Elsewhere two
+numbers may stand side by side."""
 
 
 ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
@@ -36,7 +41,9 @@ class Verdict:
 
 
 def last_number(text: str) -> str | None:
-    """Return the last number in the text as written (`-1,234`, `7.0`), or None."""
+    """Return the last number in the text as written (`-1,234`, `7.0`, `.5`, `1e3`, `= 1 000`), or None."""
+    if (spaced := SPACED.search(text)) is not None:
+        return spaced[1]
     last = None
     for match in NUMBER.finditer(text):
         last = match.group()
@@ -44,14 +51,22 @@ def last_number(text: str) -> str | None:
 
 
 def as_integer(number: str) -> str | None:
-    """Return an integer's shortest spelling (`007`, `7.0` and `7` are `7`), or None for another number.
+    """Return an integer's shortest spelling (`007`, `7.0`, `7e0` and `7` are `7`), or None for another number.
 
     It stays a string: Python refuses to convert thousands of digits, and a model may well write them.
     """
-    match = re.fullmatch(r"([-\u2212+]?)([0-9,]+)(?:\.0*)?", number.strip())
-    if match is None:
+    match = re.fullmatch(r"([-\u2212+]?)([0-9][0-9,\s]*|)(?:\.([0-9]*))?(?:[eE]([-+]?[0-9]{1,4}))?", number.strip())
+    if match is None or not (match[2] or match[3]):
         return None
-    digits = match[2].replace(",", "").lstrip("0") or "0"
+    whole, part, power = re.sub(r"[,\s]", "", match[2]), (match[3] or "").rstrip("0"), int(match[4] or 0)
+    if power >= 0:
+        whole, part = whole + part[:power].ljust(power, "0"), part[power:]
+    else:
+        at = max(0, len(whole) + power)
+        whole, part = whole[:at], (whole[at:].rjust(-power, "0") + part).rstrip("0")
+    if part:
+        return None
+    digits = whole.lstrip("0") or "0"
     is_negative = match[1] in ("-", "\u2212") and digits != "0"
     return f"-{digits}" if is_negative else digits
 
