@@ -9,6 +9,7 @@ from klimb.experience.advantages import (
     ADVANTAGES,
     NEEDS_GROUPS,
     TAKES_OFFSET,
+    are_equal,
     batch_mean,
     batch_soft_value,
     batch_z_score,
@@ -61,6 +62,25 @@ def test_group_mean_batch_z_score_scales_the_centred_rewards_over_the_batch():
 
 def test_no_baseline_returns_the_rewards():
     assert no_baseline(numbers(3, -1), ["a", "a"]).tolist() == [3, -1]
+
+
+DUST = (0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1)
+
+
+@pytest.mark.parametrize("name", sorted(set(ADVANTAGES) - {"no-baseline", "binary-feedback", "ones", "zero"}))
+@pytest.mark.parametrize("scale", [1.0, -1e6, 1e-6])
+def test_rewards_that_differ_by_rounding_alone_are_equal(name: str, scale: float):
+    rewards = torch.tensor([*DUST, *DUST], dtype=torch.float64) * scale
+    assert rewards[0] != rewards[1]
+    assert ADVANTAGES[name](rewards, ["a", "a", "b", "b"]).tolist() == [0.0] * 4
+
+
+def test_rewards_further_apart_than_rounding_are_not_equal():
+    rewards = torch.tensor([1.0, 1.0 + 1e-8], dtype=torch.float64)
+    assert ADVANTAGES["group-mean"](rewards, ["a", "a"]).tolist() == pytest.approx([-5e-9, 5e-9], rel=1e-4)
+    assert are_equal([1.0, 1.0 + 1e-10]) and not are_equal([1.0, 1.0 + 1e-8])
+    assert not are_equal([0.0, 1e-300]) and not are_equal([-1e308, 1e308])
+    assert are_equal([]) and are_equal([0.0, 0.0])
 
 
 @pytest.mark.parametrize("name", sorted(set(ADVANTAGES) - {"no-baseline", "binary-feedback", "ones"}))

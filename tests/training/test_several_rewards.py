@@ -150,3 +150,13 @@ def test_each_reward_is_measured_before_its_weight_over_the_responses_it_applies
 def test_a_scale_that_cannot_act_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         LoopSettings(rewards={"right": RewardSettings(reward="task", scale="group")}, **changes)
+
+
+def test_parts_that_differ_by_rounding_alone_are_equal():
+    moved = {"style": RewardSettings(reward="task", scale="batch")}
+    dust = group_of("g", {"style": 0.1 + 0.2 + 0.3}, {"style": 0.3 + 0.2 + 0.1})
+    assert dust[0].reward != dust[1].reward
+    assert has_zero_variance(dust) and has_zero_variance(dust, moved)
+    apart = group_of("g", {"style": 0.6}, {"style": 0.6001})
+    assert not has_zero_variance(apart) and not has_zero_variance(apart, moved)
+    assert not has_zero_variance(group_of("g", {"style": 0.6}, {"other": 0.6}), moved)

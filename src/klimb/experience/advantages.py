@@ -28,6 +28,20 @@ STD_FLOOR = 1e-6
 """Added to a standard deviation before dividing; the value verl and the DAPO code use."""
 
 
+ROUNDING = 1e-9
+"""Rewards that lie no further apart than this share of the largest of them are equal: 0.1 + 0.2 + 0.3 and
+0.3 + 0.2 + 0.1 differ in the last bit, and Adam makes a full step of any gradient."""
+
+
+def are_equal(rewards: Sequence[float]) -> bool:
+    """Return True where rewards differ by rounding alone; True for none and for one."""
+    if not rewards:
+        return True
+    lowest, highest = min(rewards), max(rewards)
+    # Not the difference: of rewards at the ends of the range it is infinite.
+    return lowest == highest or highest - lowest <= ROUNDING * max(abs(lowest), abs(highest))
+
+
 def group_mean(rewards: Numbers, group_ids: Sequence[Hashable]) -> Numbers:
     """Reward minus the mean reward of its group: A_i = R_i − mean_g(R).
 
@@ -86,7 +100,7 @@ def batch_z_score(rewards: Numbers, group_ids: Sequence[Hashable]) -> Numbers:
     values, _ = _checked(rewards, group_ids, smallest_group=1, name="batch-z-score")
     if len(values) < 2:
         raise ValueError("batch-z-score: one response has no spread; draw at least 2 responses a batch")
-    if values.max() == values.min():
+    if bool(_is_even(values, values.new_zeros(values.shape).long()).all()):
         return rewards.new_zeros(rewards.shape)
     return ((values - values.mean()) / (values.std() + STD_FLOOR)).to(rewards.dtype)
 
@@ -213,7 +227,8 @@ def scaled(values: Numbers, group_ids: Sequence[Hashable], *, over: str) -> Numb
         for outside, how in ((-math.inf, "amax"), (math.inf, "amin"))
     ]
     # Three times 0.1 has a mean that is not 0.1; equal values must give 0, not rounding dust over dust.
-    centred = centred.masked_fill(~is_known | (ends[0] == ends[1])[groups], 0.0)
+    is_even = ends[0] - ends[1] <= ROUNDING * ends[0].abs().maximum(ends[1].abs())
+    centred = centred.masked_fill(~is_known | is_even[groups], 0.0)
     variance = _group_sum(centred**2, groups) / (sizes - 1).clamp(min=1)
     return (centred / (variance.sqrt() + STD_FLOOR)).to(values.dtype)
 
@@ -349,15 +364,30 @@ def _group_sum(values: Numbers, groups: Groups) -> Numbers:
 
 def _centred(values: Numbers, groups: Groups) -> Numbers:
     means = _group_sum(values, groups) / _group_sum(values.new_ones(values.shape), groups)
-    highest = values.new_zeros(values.shape).scatter_reduce_(0, groups, values, "amax", include_self=False)[groups]
-    lowest = values.new_zeros(values.shape).scatter_reduce_(0, groups, values, "amin", include_self=False)[groups]
     # Three times 0.1 has a mean that is not 0.1; an even group must give 0, not a direction made of rounding.
-    return (values - means).masked_fill(highest == lowest, 0.0)
+    return (values - means).masked_fill(_is_even(values, groups), 0.0)
+
+
+def _is_even(values: Numbers, groups: Groups) -> Any:
+    """Return for each response whether the values of its group differ by rounding alone."""
+    highest, lowest = _ends(values, groups)
+    return highest - lowest <= ROUNDING * highest.abs().maximum(lowest.abs())
+
+
+def _ends(values: Numbers, groups: Groups) -> tuple[Numbers, Numbers]:
+    """Return for each response the highest and the lowest value of its group."""
+    ends = [
+        values.new_zeros(values.shape).scatter_reduce_(0, groups, values, how, include_self=False)[groups]
+        for how in ("amax", "amin")
+    ]
+    return ends[0], ends[1]
 
 
 def _soft_value(values: Numbers, groups: Groups, temperature: float) -> Numbers:
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(f"the temperature of a soft value must be finite and > 0, got {temperature}")
-    highest = values.new_zeros(values.shape).scatter_reduce_(0, groups, values, "amax", include_self=False)[groups]
+    highest, _ = _ends(values, groups)
     tilted = _group_sum(((values - highest) / temperature).exp(), groups)
-    return highest + temperature * (tilted / _group_sum(values.new_ones(values.shape), groups)).log()
+    value = highest + temperature * (tilted / _group_sum(values.new_ones(values.shape), groups)).log()
+    # Of an even group each reward is the value of the group.
+    return value.where(~_is_even(values, groups), values)

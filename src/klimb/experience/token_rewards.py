@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from klimb.experience.advantages import STD_FLOOR
+from klimb.experience.advantages import STD_FLOOR, are_equal
 
 
 def token_rewards(
@@ -87,7 +87,7 @@ def whitened(advantages: Float[Tensor, "batch time"], mask: Bool[Tensor, "batch 
     Source: REINFORCE++, arXiv 2501.03262 (global advantage normalisation).
     """
     counted = advantages[mask].double()
-    if counted.numel() < 2 or counted.max() == counted.min():
+    if counted.numel() < 2 or are_equal([float(counted.min()), float(counted.max())]):
         return torch.zeros_like(advantages)
     scaled = (advantages.double() - counted.mean()) / (counted.std() + STD_FLOOR)
     return torch.where(mask, scaled, 0.0).to(advantages.dtype)

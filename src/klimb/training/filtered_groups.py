@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from klimb.experience import NEEDS_BATCH, NEEDS_GROUPS, Sample
+from klimb.experience.advantages import are_equal
 from klimb.experience.turn_rewards import one_of_each
 from klimb.training.settings import AdvantageSettings
 from klimb.training.several_rewards import NO_REWARDS, Rewards, has_equal_parts, is_scaled
@@ -120,4 +121,4 @@ def has_zero_variance(group: Sequence[Sample], rewards: Rewards = NO_REWARDS) ->
         return has_equal_parts(scored)
     verdicts = {sample.metadata.get("correct") for sample in scored}
     is_one_verdict = not rewards and verdicts in ({"yes"}, {"no"})
-    return len({sample.reward for sample in scored}) <= 1 or is_one_verdict
+    return are_equal([sample.reward for sample in scored if sample.reward is not None]) or is_one_verdict

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from klimb.experience import Sample
-from klimb.experience.advantages import scaled
+from klimb.experience.advantages import are_equal, scaled
 from klimb.tasks import RewardSettings
 
 PREFIX = "reward/"
@@ -83,7 +83,11 @@ def _sum_of_others(sample: Sample, moved: Rewards) -> float:
 
 def has_equal_parts(scored: Iterable[Sample]) -> bool:
     """Return whether all samples have the same reward for the same reasons: then no scale tells them apart."""
-    return len({tuple(sorted(sample.reward_parts.items())) for sample in scored}) <= 1
+    parts = [sample.reward_parts for sample in scored]
+    names = {name for each in parts for name in each}
+    return all(set(each) == names for each in parts) and all(
+        are_equal([each[name] for each in parts]) for name in names
+    )
 
 
 def measure_values(samples: Iterable[Sample]) -> dict[str, float]:
