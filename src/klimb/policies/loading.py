@@ -293,4 +293,7 @@ def _notes(policy: Policy, placement: Placement) -> tuple[str, ...]:
     notes.append("packed rows" if policy.packs_rows else f"{attention} attention")
     if not policy.packs_rows and not policy.shares_prompts:
         notes.append("prompts are run again for each response (this architecture's state cannot be shared)")
+    made_for = getattr(policy.causal_lm.config.get_text_config(), "max_position_embeddings", None)
+    if policy.max_positions != made_for:
+        notes.append(f"{policy.max_positions} of {made_for} positions (beyond them its angles depend on the batch)")
     return tuple(notes)

@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionCacheLayerMixin
 
+from klimb.policies.positions import find_max_positions
+
 
 @dataclass(frozen=True)
 class _PaddedPrompts:
@@ -89,6 +91,9 @@ def _hidden_with_shared_prompts(
     # Padding after a response is attended only by what comes after it, which is never scored.
     attended = torch.cat([prompts.attended[row_prompt], torch.ones_like(inputs)], dim=1)
     positions = prompts.lengths[row_prompt][:, None] + torch.arange(inputs.shape[1], device=inputs.device)
+    if (most := find_max_positions(decoder.config)) is not None:
+        # No row goes beyond, but its padding may: there some rotary embeddings take other angles for all rows.
+        positions = positions.clamp(max=most - 1)
     rest = decoder(
         input_ids=inputs,
         attention_mask=attended,

@@ -22,6 +22,7 @@ from klimb.policies.llama.packed import packed_hidden
 from klimb.policies.llama.rows import pack_rows
 from klimb.policies.out_of_memory import PassLimit
 from klimb.policies.padded import predicting_hidden
+from klimb.policies.positions import find_max_positions
 from klimb.policies.saving import save_plain_model
 from klimb.policies.settings import ActivationCheckpointing
 from klimb.policies.tokenizer import decode_ids, fingerprint_of, render_chat, vocabulary_of
@@ -173,8 +174,8 @@ class Policy:
 
     @property
     def max_positions(self) -> int | None:
-        """Number of positions the model was made for; None if it has no bound."""
-        return getattr(self.causal_lm.config.get_text_config(), "max_position_embeddings", None)
+        """Positions at which a row's log-probabilities are its own; None if the model has no bound."""
+        return find_max_positions(self.causal_lm.config.get_text_config())
 
     @property
     def fingerprint(self) -> str:
