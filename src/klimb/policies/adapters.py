@@ -245,14 +245,18 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
 
     W + scaling·B·A, and with DoRA its rows brought to their learned lengths.
     """
-    state = {
-        name.replace(".base_layer.", "."): weight for name, weight in model.state_dict().items() if ".lora_" not in name
-    }
+    state = {_plain_name(name): weight for name, weight in model.state_dict().items() if ".lora_" not in name}
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
-            key = f"{name}.weight"
+            # Experts are one parameter of three dimensions, whose adapters wrap the module that holds it.
+            key = _plain_name(f"{name}.{getattr(module, 'parameter_name', 'weight')}")
             state[key] = _merged(cast(Any, module), state[key])
     return state
+
+
+def _plain_name(name: str) -> str:
+    """Return the name without the wrappers that adapters put around a layer; several may wrap one."""
+    return name.replace(".base_layer", "")
 
 
 def _merged(layer: Any, weight: Tensor) -> Tensor:
