@@ -22,7 +22,7 @@ from klimb.policies.exactness import find_exact_scoring
 from klimb.policies.gguf import convert_gguf
 from klimb.policies.llama.packed import can_pack
 from klimb.policies.model_names import EMBEDDED_MODELS, check_model_exists
-from klimb.policies.padded import can_share_prompts
+from klimb.policies.padded import can_share_prompts, decoder_of
 from klimb.policies.policy import Policy
 from klimb.policies.saving import no_progress_bars
 from klimb.policies.settings import ModelSettings
@@ -225,8 +225,8 @@ def load_model(settings: ModelSettings, *, attention: str = "auto") -> Policy:
         device=placement.device,
         compute_dtype=placement.compute_dtype,
         end_ids=_end_ids(model, tokenizer),
-        packs_rows=is_automatic_on_cpu and can_pack(model.get_decoder()),
-        shares_prompts=can_share_prompts(model.get_decoder()),
+        packs_rows=is_automatic_on_cpu and can_pack(decoder_of(model)),
+        shares_prompts=can_share_prompts(decoder_of(model)),
         activation_checkpointing=settings.activation_checkpointing,
         has_given_adapter=settings.lora is not None and bool(settings.lora.path),
     )

@@ -53,6 +53,12 @@ def predicting_hidden(
     return _hidden_of_full_rows(decoder, padded, row_prompt, response_ids)
 
 
+def decoder_of(causal_lm: PreTrainedModel) -> PreTrainedModel:
+    """Return the model below the head. Some architectures (Llama 4) say that it is the whole model."""
+    decoder = causal_lm.get_decoder()
+    return cast(PreTrainedModel, causal_lm.model) if decoder is causal_lm else decoder
+
+
 def can_share_prompts(decoder: PreTrainedModel) -> bool:
     """Tell whether every layer's state is a key-value cache that grows by concatenation: autograd can follow that."""
     layers = DynamicCache(config=decoder.config).layers

@@ -21,7 +21,7 @@ from klimb.policies.head import token_log_probs
 from klimb.policies.llama.packed import packed_hidden
 from klimb.policies.llama.rows import pack_rows
 from klimb.policies.out_of_memory import PassLimit
-from klimb.policies.padded import predicting_hidden
+from klimb.policies.padded import decoder_of, predicting_hidden
 from klimb.policies.positions import find_max_positions
 from klimb.policies.saving import save_plain_model
 from klimb.policies.settings import ActivationCheckpointing
@@ -272,7 +272,7 @@ class Policy:
     def _counted_hidden(
         self, prompts: Sequence[Sequence[int]], prompt_index: Tensor, ids: Tensor, counted: Tensor
     ) -> Tensor:
-        decoder = self.causal_lm.get_decoder()
+        decoder = decoder_of(self.causal_lm)
         if not self.packs_rows:
             return predicting_hidden(decoder, prompts, prompt_index, ids, share_prompts=self.shares_prompts)[counted]
         weights = cast(nn.Embedding, self.causal_lm.get_input_embeddings()).weight.dtype

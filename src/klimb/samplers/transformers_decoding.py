@@ -41,9 +41,10 @@ class GrowingLayer(CacheLayerMixin):
 
     is_sliding = False
 
-    def __init__(self, dtype: torch.dtype) -> None:
+    def __init__(self, dtype: torch.dtype, *, has_room: bool = True) -> None:
         super().__init__()
         self.dtype = dtype
+        self.has_room = has_room
         self.length = 0
         self.reserved = 0
 
@@ -93,6 +94,8 @@ class GrowingLayer(CacheLayerMixin):
     def _reserved_for(self, length: int) -> int:
         if length <= self.reserved:
             return self.reserved
+        if not self.has_room:
+            return length
         return math.ceil(length * (1 + ROOM_FRACTION) / ROOM_MULTIPLE) * ROOM_MULTIPLE
 
 
@@ -114,7 +117,15 @@ def growing_cache(config: PreTrainedConfig, dtype: torch.dtype) -> Cache:
             f"LocalSampler needs a model with attention layers only, got cache layers {others} "
             f"(model type {config.model_type!r}); use another sampler for it"
         )
-    return Cache(layers=[GrowingLayer(dtype) for _ in layers])
+    return Cache(layers=[GrowingLayer(dtype, has_room=not has_alibi(config)) for _ in layers])
+
+
+def has_alibi(config: PreTrainedConfig) -> bool:
+    """Tell whether transformers adds to each key what the attention mask says of it, which must be as long as the keys.
+
+    Source: build_alibi_tensor of transformers' modeling_bloom and modeling_falcon.
+    """
+    return config.model_type == "bloom" or bool(getattr(config, "alibi", False))
 
 
 def copied(cache: Cache) -> Cache:

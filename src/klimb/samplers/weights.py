@@ -21,6 +21,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
+from klimb.policies.padded import decoder_of
+
 KNOWN_ROTARY = ("default", "linear", "llama3", "yarn")
 """Rotary embeddings whose angles depend on the position alone; others change with the length of the sequence."""
 
@@ -111,7 +113,7 @@ def llama_weights(model: PreTrainedModel) -> LlamaWeights:
     Raises:
         UnknownArchitectureError: the model is not of Llama's structure, or not all its weights are float32 on a CPU.
     """
-    decoder = cast(Any, model.get_decoder())
+    decoder = cast(Any, decoder_of(model))
     _check_config(model)
     _check_children(decoder, DECODER, "the decoder")
     if type(decoder.embed_tokens) is not nn.Embedding:
