@@ -9,8 +9,8 @@ import pytest
 from klimb.experience import Sample, SamplingSettings, ToolCall, Turn
 from klimb.experience.importing import ImportRules, RowError
 from klimb.experience.importing.registry import convert_row, guess_importer
-from klimb.experience.reading.files import read_records
 from klimb.experience.reading.records import ReadLimits, Row
+from klimb.experience.reading.sources import read_records
 from klimb.experience.store import Store
 from klimb.workbench.exporting import export_samples
 

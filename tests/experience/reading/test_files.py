@@ -232,5 +232,5 @@ def test_a_file_of_no_known_kind_is_an_error(tmp_path: Path, name: str, error: t
         (tmp_path / name).write_bytes(GOOD)
     with pytest.raises(error):
         read_records(tmp_path / name)
-    with pytest.raises(ValueError, match="folder"):
+    with pytest.raises(ValueError, match="a folder without data files"):
         read_records(tmp_path)

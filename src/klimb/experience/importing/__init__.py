@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from klimb.experience.importing.parsed_row import ParsedRow
     from klimb.experience.importing.registry import IMPORTERS, guess_importer, importer_named
     from klimb.experience.importing.rules import ImportRules
-    from klimb.experience.reading.files import read_records
     from klimb.experience.reading.records import CutOff, ReadLimits, Reject, Row, RowError
+    from klimb.experience.reading.sources import read_records
 
 __all__ = [
     "IMPORTERS",

@@ -31,8 +31,8 @@ from klimb.experience.importing.registry import (
 from klimb.experience.importing.rejects import NUM_REASONS_SHOWN, RejectFile
 from klimb.experience.importing.rules import ImportRules
 from klimb.experience.importing.users import user_salt
-from klimb.experience.reading.files import read_records
 from klimb.experience.reading.records import Columns, CutOff, ReadLimits, Record, Reject, Row, RowError
+from klimb.experience.reading.sources import Source, check_can_be_read_again, find_source, read_records
 from klimb.experience.samples import Sample
 from klimb.experience.store import AppendResult, Store
 
@@ -40,19 +40,19 @@ RatingOf = Callable[[Row], tuple[str, object]]
 """What a row rates, and the rating as it stands there."""
 
 
-def guess_kind(path: Path, limits: ReadLimits) -> Importer:
+def guess_kind(source: Source, limits: ReadLimits) -> Importer:
     """By the first row that can be read."""
     rejects: list[Reject] = []
-    for record in read_records(path, limits):
+    for record in read_records(source, limits):
         if isinstance(record, Row):
             return guess_importer(record)
         if isinstance(record, Reject) and len(rejects) < NUM_REASONS_SHOWN:
             rejects.append(record)
     why = "; ".join(f"{reject.place}: {reject.reason} {reject.detail}" for reject in rejects)
-    raise ValueError(f"{path} has no row that can be read{': ' if why else ''}{why}")
+    raise ValueError(f"{source.name} has no row that can be read{': ' if why else ''}{why}")
 
 
-def check_columns_there(path: Path, needed: Sequence[str], rules: ImportRules, limits: ReadLimits) -> None:
+def check_columns_there(source: Source, needed: Sequence[str], rules: ImportRules, limits: ReadLimits) -> None:
     """Look for the first row with the columns; where there is one, this ends.
 
     Raises:
@@ -60,7 +60,7 @@ def check_columns_there(path: Path, needed: Sequence[str], rules: ImportRules, l
     """
     wanted = dict.fromkeys([*(rules.columns.get(name, name) for name in needed), *rules.columns.values()])
     columns: Sequence[str] = ()
-    for record in read_records(path, limits):
+    for record in read_records(source, limits):
         if not isinstance(record, Row):
             continue
         if all(name in record.values for name in wanted):
@@ -70,12 +70,12 @@ def check_columns_there(path: Path, needed: Sequence[str], rules: ImportRules, l
         known = [name for name in needed or rules.columns if name in COLUMNS]
         example = " ".join(f"{name}=NAME" for name in known)
         raise ValueError(
-            f"{path}: no row has all of the columns {', '.join(wanted)}; there are {', '.join(columns)}. "
+            f"{source.name}: no row has all of the columns {', '.join(wanted)}; there are {', '.join(columns)}. "
             + (f"Say which is which: --columns {example}" if known else "Is it a file of another kind? See --as")
         )
 
 
-def check_ratings(path: Path, rating_of: RatingOf, rules: ImportRules, limits: ReadLimits) -> None:
+def check_ratings(source: Source, rating_of: RatingOf, rules: ImportRules, limits: ReadLimits) -> None:
     """Look at all ratings, and holds none of them.
 
     On a scale from 1 to 5, a 1 is the worst; read as it stands, it would be the best. So one rating outside of 0 to 1
@@ -91,7 +91,7 @@ def check_ratings(path: Path, rating_of: RatingOf, rules: ImportRules, limits: R
     names: dict[str, None] = {}
     first: tuple[str, float] | None = None
     low, high = math.inf, -math.inf
-    for place, name, value in _ratings(path, rating_of, rules, limits):
+    for place, name, value in _ratings(source, rating_of, rules, limits):
         names[name] = None
         if len(names) > NUM_REASONS_SHOWN:
             break
@@ -100,16 +100,16 @@ def check_ratings(path: Path, rating_of: RatingOf, rules: ImportRules, limits: R
         low, high = min(low, value), max(high, value)
         if first is None and not 0 <= value <= 1:
             first = place, value
-    _check_one_name(path, list(names))
+    _check_one_name(source, list(names))
     if first is not None and not is_stated:
         raise ValueError(_unscaled(*first, low=low, high=high))
 
 
 def _ratings(
-    path: Path, rating_of: RatingOf, rules: ImportRules, limits: ReadLimits
+    source: Source, rating_of: RatingOf, rules: ImportRules, limits: ReadLimits
 ) -> Iterator[tuple[str, str, float | None]]:
     """Place, name and number of each rating that is asked for; None for one that is no number."""
-    for record in read_records(path, limits):
+    for record in read_records(source, limits):
         if not isinstance(record, Row):
             continue
         try:
@@ -128,10 +128,11 @@ def _number(stated: object, row: Row) -> float | None:
         return None
 
 
-def _check_one_name(path: Path, names: Sequence[str]) -> None:
+def _check_one_name(source: Source, names: Sequence[str]) -> None:
     if len(names) > 1:
         raise ValueError(
-            f"{path} rates several things: {', '.join(names)}; say which of them is the reward: --score-name {names[0]}"
+            f"{source.name} rates several things: {', '.join(names)}; say which of them is the reward: "
+            f"--score-name {names[0]}"
         )
 
 
@@ -224,6 +225,7 @@ class ImportReport:
         examples: for each reason, place and detail of the first row.
         reject_file: where they are; None without any.
         num_waiting: ratings in the store whose sample has not come yet; None if no ratings were imported.
+        passed_over: files of a folder that are not data.
     """
 
     kind: str
@@ -234,6 +236,7 @@ class ImportReport:
     examples: Mapping[str, str]
     reject_file: Path | None
     num_waiting: int | None
+    passed_over: Sequence[str] = ()
 
     @property
     def num_rejected(self) -> int:
@@ -259,26 +262,28 @@ FIRST_STAYS = "the store keeps the first, as it was mapped; another mapping goes
 
 def import_rows(
     store: Store,
-    path: Path,
+    source: object,
     *,
     kind: str = "",
     rules: ImportRules | None = None,
     limits: ReadLimits | None = None,
-    scores: Path | None = None,
+    scores: object = None,
     is_strict: bool = False,
 ) -> ImportReport:
-    """Add the rows of a file to a store; a file that is imported again adds nothing.
+    """Add the rows of a file, or of what else `read_records` takes, to a store; the same rows again add nothing.
 
     Rows that cannot be imported go to `rejected/` in the store's folder, and the import goes on. Before anything is
     added, all ratings of the file are looked at: one off an unstated scale stops the import.
 
     Args:
         store: need not exist yet.
-        path: .jsonl, .json, .csv (each also with .gz) or .parquet.
+        source: a path, a list of paths, a folder, a glob text, or an object with rows: a data frame, an Arrow table, a
+            data set, a list of dicts. Rows are read up to three times, so an iterator is refused: give a list, or a
+            function that returns the iterator.
         kind: one of `IMPORTERS`, or `python:module.name`; empty to guess it from the first row.
         rules: what the user states; user ids are hashed with the store's own salt unless it gives one.
         limits: bounds of reading.
-        scores: of Langfuse, the file with the scores of these observations.
+        scores: of Langfuse, the file, or the files, with the scores of these observations.
         is_strict: stop at the first row that cannot be imported; segments added before it stay.
 
     Raises:
@@ -288,21 +293,30 @@ def import_rows(
     """
     rules, limits = rules or ImportRules(), limits or ReadLimits()
     check_columns(rules)
-    importer = importer_named(kind) if kind else guess_kind(path, limits)
+    found = _find_again(source)
+    importer = importer_named(kind) if kind else guess_kind(found, limits)
     if scores is not None and importer.name != "langfuse":
         raise ValueError(f"--scores goes with langfuse's observations, and these rows are {importer.name}")
-    check_columns_there(path, importer.needed, rules, limits)
-    rated = path if importer.rating_in else scores
+    check_columns_there(found, importer.needed, rules, limits)
+    found_scores = _find_again(scores) if scores is not None else None
+    rated = found if importer.rating_in else found_scores
     if rated is not None:
         check_ratings(rated, importer.rating_in or rating_in, rules, limits)
-    with RejectFile(store.folder, path) as rejects:
+    with RejectFile(store.folder, found.stem) as rejects:
         run = _Run(store, importer.name, rules, rejects, is_strict=is_strict)
-        run.take(read_records(path, limits), importer.read)
-        if scores is not None:
-            run.take(read_records(scores, limits), partial(read_score, last_of_trace=run.last_of_trace()))
-    _check_something_came(path, run.tally, rejects)
+        run.take(read_records(found, limits), importer.read)
+        if found_scores is not None:
+            run.take(read_records(found_scores, limits), partial(read_score, last_of_trace=run.last_of_trace()))
+    _check_something_came(found, run.tally, rejects)
     num_waiting = _num_waiting(store) if run.tally.num_ratings else None
-    return report_of(run.tally, rejects, importer, is_guessed=not kind, num_waiting=num_waiting)
+    report = report_of(run.tally, rejects, importer, is_guessed=not kind, num_waiting=num_waiting)
+    return replace(report, passed_over=found.passed_over)
+
+
+def _find_again(source: object) -> Source:
+    found = find_source(source)
+    check_can_be_read_again(found)
+    return found
 
 
 def report_of(
@@ -445,17 +459,17 @@ class _Run:
         self.rejects.add(reject)
 
 
-def _check_something_came(path: Path, tally: Tally, rejects: RejectFile) -> None:
+def _check_something_came(source: Source, tally: Tally, rejects: RejectFile) -> None:
     if tally.num_samples or tally.num_ratings:
         return
     if not tally.num_rows:
-        raise ValueError(f"{path} has no rows{' but one that is cut off' if tally.num_cut_off else ''}")
+        raise ValueError(f"{source.name} has no rows{' but one that is cut off' if tally.num_cut_off else ''}")
     if not rejects.counts:
-        raise ValueError(f"{path}: none of its {tally.num_rows} rows holds a response or a rating of that name")
+        raise ValueError(f"{source.name}: none of its {tally.num_rows} rows holds a response or a rating of that name")
     top = "; ".join(f"{count} × {reason}" for reason, count in rejects.counts.most_common(NUM_REASONS_SHOWN))
     first = rejects.examples[next(iter(rejects.counts))]
     raise ValueError(
-        f"{path}: none of its {tally.num_rows} rows could be imported: {top}; the first is {first}. Nothing was "
+        f"{source.name}: none of its {tally.num_rows} rows could be imported: {top}; the first is {first}. Nothing was "
         f"added to the store; the rows with their reasons are in {rejects.path}"
     )
 

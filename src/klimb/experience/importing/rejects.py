@@ -22,7 +22,7 @@ LONGEST_TEXT = 2000
 
 
 class RejectFile:
-    """`rejected/<file>-<n>.jsonl` in the store's folder: made by the first reject, one JSON object a line.
+    """`rejected/<stem>-<n>.jsonl` in the store's folder: made by the first reject, one JSON object a line.
 
     A file imported again has the same rejects again: if a file with a smaller number holds just these, it stays alone.
 
@@ -32,12 +32,12 @@ class RejectFile:
         path: None as long as nothing was rejected.
     """
 
-    def __init__(self, store: Path, source: Path) -> None:
+    def __init__(self, store: Path, stem: str) -> None:
         self.counts: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
         self.path: Path | None = None
         self._folder = store / FOLDER
-        self._stem = re.sub(r"[^A-Za-z0-9._-]", "-", source.name).lstrip(".")[:100] or "file"
+        self._stem = re.sub(r"[^A-Za-z0-9._-]", "-", stem).lstrip(".")[:100] or "file"
         self._file: TextIO | None = None
 
     def __enter__(self) -> "RejectFile":

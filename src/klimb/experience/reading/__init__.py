@@ -5,9 +5,20 @@ from typing import TYPE_CHECKING
 from klimb.doors import open_lazily
 
 if TYPE_CHECKING:
-    from klimb.experience.reading.files import read_records
     from klimb.experience.reading.records import Columns, CutOff, ReadLimits, Record, Reject, Row, RowError
+    from klimb.experience.reading.sources import Source, find_source, read_records
 
-__all__ = ["Columns", "CutOff", "ReadLimits", "Record", "Reject", "Row", "RowError", "read_records"]
+__all__ = [
+    "Columns",
+    "CutOff",
+    "ReadLimits",
+    "Record",
+    "Reject",
+    "Row",
+    "RowError",
+    "Source",
+    "find_source",
+    "read_records",
+]
 
 open_lazily(__name__)

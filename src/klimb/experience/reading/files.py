@@ -166,7 +166,7 @@ def _is_encodable(parsed: object) -> bool:
     return True
 
 
-def read_csv(path: Path, limits: ReadLimits) -> Iterator[Record]:
+def read_csv(path: Path, name: str, limits: ReadLimits) -> Iterator[Record]:
     """Yield one record per row; an empty cell is None.
 
     Raises:
@@ -186,12 +186,12 @@ def read_csv(path: Path, limits: ReadLimits) -> Iterator[Record]:
             try:
                 cells = next(reader, None)
             except csv.Error as error:
-                yield Reject(f"{path.name}:{reader.line_num}", "not CSV", str(error), "")
+                yield Reject(f"{name}:{reader.line_num}", "not CSV", str(error), "")
                 continue
             if cells is None:
                 return
             if cells:
-                yield _csv_record(f"{path.name}:{reader.line_num}", header, cells)
+                yield _csv_record(f"{name}:{reader.line_num}", header, cells)
 
 
 def _csv_record(place: str, header: Sequence[str], cells: Sequence[str]) -> Record:
@@ -218,7 +218,7 @@ LONGEST_JSON_KEPT = 2000
 _BLANK = " \t\r\n"
 
 
-def read_json(path: Path, limits: ReadLimits) -> Iterator[Record]:
+def read_json(path: Path, name: str, limits: ReadLimits) -> Iterator[Record]:
     """Yield a record per element. What follows a broken element cannot be found and is rejected as one record."""
     with open_readable(path, limits) as file:
         text, number = _Text(file), 0
@@ -228,7 +228,7 @@ def read_json(path: Path, limits: ReadLimits) -> Iterator[Record]:
                 text.drop(1)
             while text.next_character() not in ("", "]"):
                 number += 1
-                yield _element(text, f"{path.name}:element {number}", limits)
+                yield _element(text, f"{name}:element {number}", limits)
                 if is_array:
                     text.drop_comma()
             if is_array:
@@ -236,7 +236,7 @@ def read_json(path: Path, limits: ReadLimits) -> Iterator[Record]:
             elif text.next_character():
                 raise RowError("not JSON", "a closing bracket that nothing opens")
         except RowError as error:
-            place = f"{path.name}: after element {number}" if number else path.name
+            place = f"{name}: after element {number}" if number else name
             yield Reject(place, error.reason, error.detail, text.kept[:LONGEST_JSON_KEPT])
 
 
@@ -325,13 +325,13 @@ class _Text:
         return not self._at_end
 
 
-def read_jsonl(path: Path, limits: ReadLimits) -> Iterator[Record]:
+def read_jsonl(path: Path, name: str, limits: ReadLimits) -> Iterator[Record]:
     """Yield one record per line that is not blank: a row, a reject, or at the end a line that is cut off."""
     with open_readable(path, limits) as file:
         for line in lines(file, limits.max_line_bytes):
             content = line.content.removeprefix(UTF8_BOM) if line.number == 1 else line.content
             if content.strip():
-                yield _jsonl_record(path.name, line, content, limits)
+                yield _jsonl_record(name, line, content, limits)
 
 
 def _jsonl_record(name: str, line: Line, content: bytes, limits: ReadLimits) -> Record:
@@ -356,7 +356,7 @@ def shown(content: bytes) -> str:
 BATCH_ROWS = 1024
 
 
-def read_parquet(path: Path, limits: ReadLimits) -> Iterator[Record]:
+def read_parquet(path: Path, name: str, limits: ReadLimits) -> Iterator[Record]:
     """Yield the rows; a row's place is its number, from 1.
 
     Raises:
@@ -368,7 +368,7 @@ def read_parquet(path: Path, limits: ReadLimits) -> Iterator[Record]:
             for batch in file.iter_batches(batch_size=BATCH_ROWS):
                 for index in range(len(batch)):
                     number += 1
-                    yield _parquet_record(f"{path.name}:row {number}", batch, index, limits)
+                    yield _parquet_record(f"{name}:row {number}", batch, index, limits)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise ValueError(
             f"{path}: not a whole Parquet file ({error}); it was cut short or is of another kind"
@@ -377,7 +377,7 @@ def read_parquet(path: Path, limits: ReadLimits) -> Iterator[Record]:
 
 def _parquet_record(place: str, batch: pa.RecordBatch, index: int, limits: ReadLimits) -> Record:
     try:
-        values = {name: batch.column(name)[index].as_py() for name in batch.schema.names}
+        values = {column: batch.column(column)[index].as_py() for column in batch.schema.names}
     except UnicodeDecodeError as error:
         return Reject(place, "not UTF-8", error.reason, "")
     raw = json.dumps(values, ensure_ascii=False, default=str)
@@ -386,24 +386,23 @@ def _parquet_record(place: str, batch: pa.RecordBatch, index: int, limits: ReadL
     return Row(place, values, raw)
 
 
-READERS: Mapping[str, Callable[[Path, ReadLimits], Iterator[Record]]] = MappingProxyType(
+READERS: Mapping[str, Callable[[Path, str, ReadLimits], Iterator[Record]]] = MappingProxyType(
     {".jsonl": read_jsonl, ".ndjson": read_jsonl, ".json": read_json, ".csv": read_csv, ".parquet": read_parquet}
 )
 
 
-def read_records(path: Path, limits: ReadLimits | None = None) -> Iterator[Record]:
-    """Yield what the file holds, in its order, without holding it.
+ENDINGS = tuple(READERS)
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a folder, an ending that is not known, or a file broken as a whole.
-    """
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; import its files one by one")
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    is_packed = path.suffix.lower() == ".gz"
-    ending = path.with_suffix("").suffix.lower() if is_packed else path.suffix.lower()
-    if ending not in READERS or (is_packed and ending == ".parquet"):
-        raise ValueError(f"{path.name}: a file to import ends in {', '.join(READERS)} (or, all but Parquet, in .gz)")
-    return READERS[ending](path, limits or ReadLimits())
+
+def has_known_ending(path: Path) -> bool:
+    """Whether the name says a format that is read."""
+    return _ending(path) in READERS and not (path.suffix.lower() == ".gz" and _ending(path) == ".parquet")
+
+
+def _ending(path: Path) -> str:
+    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
+
+
+def read_file(path: Path, name: str, limits: ReadLimits) -> Iterator[Record]:
+    """Yield what one file holds, in its order; `name` stands in the places."""
+    return READERS[_ending(path)](path, name, limits)
