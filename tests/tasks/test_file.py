@@ -108,18 +108,22 @@ def test_bom_crlf_blank_lines_and_line_separators_are_read_as_meant(tmp_path):
     [
         (b"", "has no rows"),
         (b"\n \n", "has no rows"),
-        (b'{"question": "a", "answer": "b"}\n{"question": \n', "line 2: not JSON: Expecting value at column"),
-        (b'["a", "b"]\n', r"line 1: expected an object \{...\}, one per line"),
-        (b'{"question": "a", "answer": "\xff"}\n', "line 1: not UTF-8"),
-        (b'{"question": "a", "answer": "\\uD83D"}\n', "line 1: half a character"),
-        (b"[" * 200_000, "line 1: JSON that cannot be read"),
-        (b'{"question": "a", "answer": ' + b"9" * 5000 + b"}", "line 1: JSON that cannot be read"),
+        (
+            b'{"question": "a", "answer": "b"}\n{"question": \n',
+            r"d.jsonl:2 .*: not JSON: Expecting value at column 1; got '{\"question\":'",
+        ),
+        (b'["a", "b"]\n', r"d.jsonl:1 .*: not an object: expected \{...\}, got list"),
+        (b'{"question": "a", "answer": "\xff"}\n', "d.jsonl:1 .*: not UTF-8: .*windows-1252"),
+        (b'{"question": "a", "answer": "\\uD83D"}\n', "d.jsonl:1 .*: half a character"),
+        (b"[" * 200_000, "d.jsonl:1 .*: JSON nested too deep"),
+        (b'{"question": "a", "answer": ' + b"9" * 5000 + b"}", "d.jsonl:1 .*: JSON that cannot be read"),
         (b'{"Question": "a", "answer": "b"}', "no column 'question' .* Question, answer; did you mean 'Question'?"),
         (b'{"question": "a", "reply": "b"}', r"no column 'answer' \(row d.jsonl:1\); its columns are question, reply"),
         (b'{"question": " ", "answer": "b"}', "d.jsonl:1: column 'question' is empty"),
         (b'{"question": "a", "answer": null}', "d.jsonl:1: column 'answer' is empty"),
         (b'{"question": "a", "answer": NaN}', "d.jsonl:1: column 'answer' is empty"),
         (b'{"question": "a", "answer": ["b"]}', "d.jsonl:1: column 'answer' must be text or a number, got list"),
+        (b'{"question": "a", "answer": "b"}\n{"question": "c", ', "d.jsonl:2: not whole JSON, and no line feed"),
         (b'{"question": "a", "answer": true}', "must be text or a number, got bool"),
     ],
 )
@@ -134,8 +138,8 @@ def test_a_bad_jsonl_file_is_named_with_its_line(tmp_path, content, message):
     [
         (b"", "has no rows"),
         (b"question,answer\n", "has no rows"),
-        (b"question,answer\na,b\nc\n", "line 3: expected 2 cells"),
-        (b"question,answer\na,b,c\n", "line 2: expected 2 cells"),
+        (b"question,answer\na,b\nc\n", "d.csv:3: wrong number of cells: 1 cells for 2 columns"),
+        (b"question,answer\na,b,c\n", "d.csv:2: wrong number of cells: 3 cells for 2 columns"),
         (b'question,answer\n"a,b\n', "not CSV"),
         (b"question,reply\na,b\n", "no column 'answer'"),
         (b"question,answer\n\xff,b\n", "not UTF-8"),
@@ -157,10 +161,10 @@ def test_a_csv_file_with_bom_and_line_breaks_in_cells_is_read(tmp_path):
     ("name", "message"),
     [
         ("no.jsonl", "no.jsonl does not exist"),
-        ("folder.jsonl", "is a folder"),
-        ("d.txt", "must end in .jsonl, .csv, .parquet, got '.txt'"),
-        ("d.json", "one object per line and call it .jsonl"),
-        ("d.parquet", "not a Parquet file"),
+        ("folder.jsonl", "folder.jsonl is a folder without data files"),
+        ("d.txt", "d.txt: a data file ends in .jsonl"),
+        ("d.json", "d.json:element 1 .*: not JSON"),
+        ("d.parquet", "d.parquet: not a whole Parquet file"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path, name, message):
@@ -241,9 +245,9 @@ def test_an_answer_column_that_is_misspelt_or_was_named_is_still_missed(tmp_path
         (
             "d.jsonl",
             b'{"question": "a", "answer": "1"}\n{"question": "b", "answer": "1", "answer": "2"}\n',
-            "line 2.*'answer'",
+            "d.jsonl:2 .*a name twice .*'answer'",
         ),
-        ("d.jsonl", b'{"question": "a", "answer": "1", "meta": {"x": 1, "x": 2}}\n', "line 1: .*a name twice .*'x'"),
+        ("d.jsonl", b'{"question": "a", "answer": "1", "meta": {"x": 1, "x": 2}}\n', "d.jsonl:1 .*a name twice .*'x'"),
         ("d.csv", b"question,answer,answer\na,1,2\n", "the column 'answer' is there twice"),
     ],
 )

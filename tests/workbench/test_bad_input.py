@@ -25,9 +25,9 @@ def test_a_wrong_model_path(workplace):
     ("name", "content", "words"),
     [
         ("empty.jsonl", "", "no rows"),
-        ("broken.jsonl", '{"question": "1+1?", "answer": "2"}\n{"question": ', "line 2"),
+        ("broken.jsonl", '{"question": "1+1?", "answer": "2"}\n{"question": ', "broken.jsonl:2"),
         ("column.jsonl", '{"prompt": "1+1?", "answer": "2"}\n', "question"),
-        ("data.json", "[]", ".jsonl"),
+        ("data.json", "[]", "has no rows"),
     ],
 )
 def test_a_data_file_that_cannot_be_used(workplace, name: str, content: str, words: str):

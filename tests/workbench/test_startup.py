@@ -67,6 +67,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory):
     @functools.cache
     def answer(lines: tuple[tuple[str, ...], ...]) -> dict[tuple[str, ...], Answer]:
         place = tmp_path_factory.mktemp("startup")
+        (place / "empty").mkdir()
         (place / "run.toml").write_text("[objective]\nbeta = 0.1\n")
         (place / "misspelt.toml").write_text("[objective]\nbta = 0.1\n")
         (place / "broken.toml").write_text("[objective\n")
@@ -152,7 +153,10 @@ REFUSED = (
         ("train", "run.toml", "--set", "sources.log=1.0", "log.path=nowhere"),
         "log.path = 'nowhere': expected a store",
     ),
-    (("train", "run.toml", "--set", "cloning.path=."), "cloning.path = '.': expected a file, and it is a folder"),
+    (
+        ("train", "run.toml", "--set", "cloning.path=empty"),
+        "cloning.path = 'empty': empty is a folder without data files",
+    ),
     (("train", "run.toml", "--set", "optimizer.kind=python:my_lost.one"), "optimizer.kind = 'python:my_lost.one'"),
     (("eval", "smollm2-135m", "--task", "file:no.jsonl"), "task.path = 'no.jsonl': expected a file"),
     (("eval", "model"), "--task"),

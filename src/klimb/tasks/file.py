@@ -1,26 +1,24 @@
 """Problems from a data file of your own.
 
-Rows of a data file, each with the line it stands on. The extension says the format.
+Rows are read by the reader of imports, and one that cannot be read is an error.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import random
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le, MaxLen
 
 from klimb.declarations import Fraction, LongText, Matching, PathText, Seed, ShortText, configurable
-from klimb.experience.reading.strict_json import DECODER
+from klimb.experience.reading.records import CutOff, Record, Reject
+from klimb.experience.reading.sources import find_source, read_records
 from klimb.own_parts import LOCATION, PREFIX
 from klimb.tasks.answers import TRUSTED_VERIFIERS, VERIFIERS, VerifierScore, as_integer
 from klimb.tasks.conversations import (
@@ -50,9 +48,6 @@ from klimb.tasks.truncation import WrongIfCut
 if TYPE_CHECKING:  # for annotations only, as in protocol
     from klimb.experience.samples import Message
 
-UTF8_BOM = b"\xef\xbb\xbf"
-
-
 LONGEST_SHOWN = 60
 
 
@@ -77,103 +72,35 @@ class Row:
         return find_cell(self.values, column, is_text=self.is_text)
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Return all rows of a `.jsonl`, `.csv` or `.parquet` file.
+def read_rows(path: str | Path) -> list[Row]:
+    """Return all rows of a data file, of the files of a folder, or of those that a glob fits.
 
     Raises:
-        ValueError: naming file and line, if the file is missing, empty, of another kind, or a line cannot be read.
+        ValueError: naming file and line, if there is no such file, none with rows, one of another kind, or a row cannot
+            be read.
     """
-    readers = {".jsonl": read_jsonl, ".csv": read_csv, ".parquet": read_parquet}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        hint = "; write one object per line and call it .jsonl" if path.suffix.lower() == ".json" else ""
-        raise ValueError(f"{path}: a data file must end in {', '.join(readers)}, got {path.suffix!r}{hint}")
-    if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else f"does not exist (looked in {path.absolute().parent})"
-        raise ValueError(f"data file {path} {what}")
-    rows = list(reader(path))
+    try:
+        source = find_source(path)
+        rows = [_as_row(record) for record in read_records(source)]
+    except FileNotFoundError as error:
+        raise ValueError(f"data file {error}") from error
+    if source.passed_over:
+        warnings.warn(f"{path}: passed over {', '.join(source.passed_over)}: they are no data files", stacklevel=6)
     if not rows:
         raise ValueError(f"data file {path} has no rows")
     return rows
 
 
-def read_jsonl(path: Path) -> Iterator[Row]:
-    """Yield one row per line that is not blank.
-
-    Lines end at line feeds alone: text mode's `splitlines` would also cut at U+2028, which JSON strings may contain.
-    """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            line = line.removeprefix(UTF8_BOM) if number == 1 else line
-            if line.strip():
-                yield Row(f"{path.name}:{number}", parse_object(line, f"{path}, line {number}"))
-
-
-def parse_object(line: bytes, place: str) -> dict[str, object]:
-    """Return the JSON object on a line, or raises ValueError with the place."""
-    try:
-        parsed = DECODER.decode(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{place}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{place}: not JSON: {error.msg} at column {error.colno}; got {short(line)}") from error
-    except (RecursionError, ValueError) as error:  # nested or digits without end, or a name twice in one object
-        raise ValueError(f"{place}: JSON that cannot be read: {error}; got {short(line)}") from error
-    if not isinstance(parsed, dict):
-        raise ValueError(f"{place}: expected an object {{...}}, one per line, got {short(line)}")
-    if b"\\ud" in line.lower() and not is_encodable(parsed):
-        raise ValueError(f"{place}: half a character (an unpaired \\ud... escape); got {short(line)}")
-    return parsed
-
-
-def is_encodable(parsed: object) -> bool:
-    """Return False for text with lone surrogates: JSON can write them, no file can store them."""
-    try:
-        json.dumps(parsed, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def short(line: bytes) -> str:
-    """Return the beginning of a line for an error message."""
-    return repr(line[:LONGEST_SHOWN].decode("utf-8", "replace").rstrip())
-
-
-def read_csv(path: Path) -> Iterator[Row]:
-    """Yield one row per record; the first line names the columns."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        names = list(reader.fieldnames or ())
-        check_names(names, path)
-        for values in reader:
-            if None in values or None in values.values():
-                raise ValueError(
-                    f"{path}, line {reader.line_num}: expected {len(names)} cells as in the first "
-                    "line; put text that contains commas between double quotes"
-                )
-            yield Row(f"{path.name}:{reader.line_num}", values, is_text=True)
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: not CSV: {error}") from error
-
-
-def check_names(names: Sequence[str], path: Path) -> None:
-    """Raise ValueError if a column is there twice: the second would be read in the place of the first."""
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"{path}: the column {twice!r} is there twice; each needs a name of its own")
-
-
-def read_parquet(path: Path) -> Iterator[Row]:
-    """Yield the rows of a Parquet file; a row's place is its number, from 1."""
-    values = import_module("klimb.tasks.parquet_rows").read_parquet_values(path)
-    return (Row(f"{path.name}:{number}", row) for number, row in enumerate(values, start=1))
+def _as_row(record: Record) -> Row:
+    """Return the row; raises ValueError for what is none: a problem less would be another task."""
+    if isinstance(record, CutOff):
+        raise ValueError(f"{record.place}: not whole JSON, and no line feed behind it: the file was cut short")
+    if isinstance(record, Reject):
+        shown = f"; got {record.text[:LONGEST_SHOWN]!r}" if record.text else ""
+        raise ValueError(f"{record.place}: {record.reason}{': ' if record.detail else ''}{record.detail}{shown}")
+    # An empty cell is an empty text to a reward, where every cell is text.
+    values = {name: "" if cell is None else cell for name, cell in record.values.items()}
+    return Row(record.place, values if record.is_text else record.values, record.is_text)
 
 
 USUAL_ANSWER = "answer"
@@ -197,14 +124,14 @@ FileReward = Annotated[
 @configurable
 @dataclass(frozen=True, kw_only=True)
 class FileSettings:
-    """Your own questions, or conversations, from a .jsonl, .csv or .parquet file."""
+    """Your own questions, or conversations, from data files: .jsonl, .json, .csv, .tsv, .parquet or .arrow."""
 
     subject: ClassVar[str] = "path"
 
     kind: Literal["file"] = "file"
     """A data file."""
     path: PathText
-    """The data file, relative to the working directory."""
+    """The data file, relative to the working directory; or a folder of such files, or a glob as `parts/*.jsonl.gz`."""
     question: ShortText = "question"
     """Column with the question: a text, or chat messages that end with the user's. A dot leads into an object, as in
     `extra_info.question`."""
@@ -312,7 +239,7 @@ class FileSettings:
 
 
 def from_file(path: str | Path, **settings: Any) -> ProblemSet:
-    """Return the problems of a JSONL, CSV or Parquet file; the other settings are those of `FileSettings`.
+    """Return the problems of a data file, of a folder or of a glob; the other settings are those of `FileSettings`.
 
     Paths may be given as such, and a reward of one's own as the function itself.
     """

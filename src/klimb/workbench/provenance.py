@@ -3,12 +3,13 @@
 import hashlib
 import logging
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from klimb.experience.reading.sources import find_source
 from klimb.own_parts import is_own
 from klimb.training.installation import ask_git, own_installation
 from klimb.training.locks import run_folder_lock
@@ -118,21 +119,27 @@ def _hash_data(config: RunConfig) -> dict[str, str | None]:
     """Return the hash of each file and store that the run reads, by key; None for what cannot be read."""
     named = flat_settings(resolved_tables(config))
     keys = [key for key in (*FILES, *STORES) if key in named and not is_own(str(named[key]))]
-    return {key: _hash_path(Path(str(named[key]))) for key in keys}
+    return {key: _hash_path(str(named[key]), is_store=key in STORES) for key in keys}
 
 
-def _hash_path(path: Path) -> str | None:
-    """Return the hash of a file, or of the names and contents of all Parquet files in a folder."""
-    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+def _hash_path(given: str, *, is_store: bool) -> str | None:
+    """Return the hash of a file, or of the names and contents of the files with rows in a folder."""
     digest = hashlib.sha256()
     try:
-        for file in files:
-            name = file.relative_to(path).as_posix() if path.is_dir() else ""
-            with file.open("rb") as content:
-                digest.update(f"{name}\n{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
-    except OSError:
+        files = _files_of_store(Path(given)) if is_store else find_source(given).files
+        for name, path in files.items():
+            with path.open("rb") as content:
+                title = name if len(files) > 1 or Path(given).is_dir() else ""
+                digest.update(f"{title}\n{hashlib.file_digest(content, 'sha256').hexdigest()}\n".encode())
+    except (OSError, ValueError):
         return None
     return digest.hexdigest()[:HASH_DIGITS]
+
+
+def _files_of_store(path: Path) -> Mapping[str, Path]:
+    if not path.is_dir():
+        return {path.name: path}
+    return {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*.parquet"))}
 
 
 PACKAGES = (

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from klimb.experience.reading.sources import is_there
 from klimb.own_parts import INSTALLED, PREFIX, is_own
 from klimb.training.run_folder import RunFolder, flat_settings, read_object
 from klimb.workbench.config.paths import FILES, STORES
@@ -60,7 +61,7 @@ def find_missing(directory: Path, tables: Mapping[str, Any]) -> list[str]:
     """Return the keys whose relative path, or module of the user's own, is not in this directory."""
     named = flat_settings({str(key): value for key, value in tables.items()})
     paths = [key for key in PATHS if key in named and _is_relative(key, str(named[key]))]
-    missing = [key for key in paths if not (directory / str(named[key])).exists()]
+    missing = [key for key in paths if not is_there(str(named[key]), directory)]
     own = [key for key, value in named.items() if isinstance(value, str) and is_own(value)]
     return missing + [key for key in own if not _has_module(directory, str(named[key]))]
 
@@ -70,9 +71,9 @@ def as_typed_elsewhere(overrides: Iterable[str]) -> list[str]:
     made: list[str] = []
     for override in overrides:
         key, equals, value = override.partition("=")
-        path = users_directory() / value.strip().strip("'\"")
-        is_path = key.strip() in PATHS and bool(value.strip()) and path.exists()
-        made.append(f"{key}{equals}{str(path)!r}" if is_path else override)
+        path = value.strip().strip("'\"")
+        is_path = key.strip() in PATHS and bool(value.strip()) and is_there(path, users_directory())
+        made.append(f"{key}{equals}{str(users_directory() / path)!r}" if is_path else override)
     return made
 
 

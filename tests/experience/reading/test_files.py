@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from klimb.experience.importing import CutOff, ReadLimits, Reject, Row, read_records
@@ -81,7 +81,12 @@ def test_a_long_line_is_passed_over_without_being_held(tmp_path: Path):
     assert peak < 5_000_000
 
 
-_LINES = st.lists(st.one_of(st.binary(max_size=30), st.sampled_from([b'{"a": 1}', b"[", b"\xef\xbb\xbf", b"{}\r"])))
+def says_what_it_is(content: bytes) -> bool:
+    """Begins with the mark of another encoding or format, or with NULs as UTF-16 has them."""
+    return content.startswith((b"\xff\xfe", b"\xfe\xff", b"\x1f\x8b", b"BZh")) or b"\0" in content[:4]
+
+
+_LINES = st.lists(st.one_of(st.binary(max_size=30), st.sampled_from([b'{"a": 1}', b"[", b"\xef\xbb\xbf", b"{}\r\n"])))
 
 
 @given(lines=_LINES, ends_with_line_feed=st.booleans())
@@ -89,6 +94,7 @@ def test_whatever_the_bytes_every_line_is_a_row_a_reject_or_cut_off(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], ends_with_line_feed: bool
 ):
     content = b"\n".join(lines) + (b"\n" if ends_with_line_feed else b"")
+    assume(not says_what_it_is(content) and b"\r" not in content)
     found = records(tmp_path_factory.mktemp("fuzz") / "a.jsonl", content, max_line_bytes=20)
     expected = [line for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip()]
     assert len(found) == len(expected)
@@ -97,6 +103,7 @@ def test_whatever_the_bytes_every_line_is_a_row_a_reject_or_cut_off(
 
 @given(content=st.binary(max_size=200))
 def test_a_json_file_of_any_bytes_ends_in_records(tmp_path_factory: pytest.TempPathFactory, content: bytes):
+    assume(not says_what_it_is(content))
     found = records(tmp_path_factory.mktemp("fuzz") / "a.json", content)
     significant = content.removeprefix(b"\xef\xbb\xbf").translate(None, b" \t\r\n")
     assert bool(found) == (significant not in (b"", b"[]"))
@@ -125,7 +132,7 @@ def test_an_array_is_read_the_same_however_it_falls_into_blocks(
 def monkeypatch_blocks():
     """Blocks of three bytes, so that every value falls into several."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("klimb.experience.reading.files.BLOCK_BYTES", 3)
+        patch.setattr("klimb.experience.reading.packing.BLOCK_BYTES", 3)
         yield
 
 
@@ -151,7 +158,7 @@ def monkeypatch_blocks():
 def test_an_array_gives_its_elements_up_to_where_it_is_broken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, num_rows: int, reason: str | None
 ):
-    monkeypatch.setattr("klimb.experience.reading.files.BLOCK_BYTES", 16)
+    monkeypatch.setattr("klimb.experience.reading.packing.BLOCK_BYTES", 16)
     found = records(tmp_path / "a.json", content, max_line_bytes=1000)
     assert sum(isinstance(record, Row) for record in found) == num_rows
     assert [record.reason for record in found if isinstance(record, Reject)] == ([reason] if reason else [])

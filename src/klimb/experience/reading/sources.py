@@ -80,6 +80,11 @@ def find_source(given: object) -> Source:
     return Source(name=name, stem="rows", files={}, rows=given)
 
 
+def is_there(given: str, directory: Path) -> bool:
+    """Return whether a directory has a file or folder of this path, or a file that it fits as a glob."""
+    return (directory / given).exists() or (bool(_GLOB.search(given)) and bool(glob(given, root_dir=directory)))
+
+
 def check_can_be_read_again(source: Source) -> None:
     """Raise ValueError for an object that gives its rows once: a generator, or a stream of batches."""
     if hasattr(source.rows, "__next__"):
@@ -107,7 +112,7 @@ def _find_path(path: Path) -> Source:
     if not path.exists() and _GLOB.search(str(path)):
         paths = sorted(Path(each) for each in glob(str(path), recursive=True) if os.path.isfile(each))
         if not paths:
-            raise FileNotFoundError(f"no file fits {path} (looked in {Path.cwd()})")
+            raise FileNotFoundError(f"{path} fits no file (looked in {Path.cwd()})")
         return _source_of(str(path), re.sub(r"[*?\[\]]+", "_", path.name), paths)
     check_file(path)
     return Source(name=str(path), stem=path.name, files={path.name: path})
@@ -135,7 +140,7 @@ def _find_folder(folder: Path) -> Source:
     files = [path for path in shown if has_known_ending(path)]
     if not files:
         holds = ", ".join(path.name for path in shown[:NUM_NAMED]) or "nothing"
-        raise ValueError(f"{folder}: a folder without data files ({', '.join(ENDINGS)}); it holds {holds}")
+        raise ValueError(f"{folder} is a folder without data files, which end in {ENDINGS}; it holds {holds}")
     passed_over = tuple(str(path.relative_to(folder)) for path in shown if path not in files)
     named = {path.relative_to(folder).as_posix(): path for path in files}
     return Source(name=str(folder), stem=folder.resolve().name, files=named, passed_over=passed_over)
@@ -156,6 +161,6 @@ def _source_of(name: str, stem: str, paths: Sequence[Path]) -> Source:
 def check_file(path: Path) -> None:
     """Raise FileNotFoundError if it is not there, ValueError if its ending is not known."""
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path} (looked in {path.absolute().parent})")
+        raise FileNotFoundError(f"{path} does not exist (looked in {path.absolute().parent})")
     if not has_known_ending(path):
-        raise ValueError(f"{path.name}: a file to read ends in {', '.join(ENDINGS)} (those of text also in .gz)")
+        raise ValueError(f"{path.name}: a data file ends in {ENDINGS}")

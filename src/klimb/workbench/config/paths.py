@@ -4,6 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from klimb.errors import ConfigError
+from klimb.experience.reading.sources import find_source
 from klimb.own_parts import is_own, source_hash
 from klimb.policies.model_names import check_model_exists
 from klimb.policies.settings import is_template_text
@@ -13,7 +14,7 @@ from klimb.workbench.config.reading import resolved_tables
 from klimb.workbench.config.run import RunConfig
 
 FILES = ("task.path", "task.held_out_path", "task.few_shot_path", "cloning.path")
-"""Keys that name a file of rows."""
+"""Keys that name a file of rows, a folder of such files, or a glob."""
 
 
 STORES = ("log.path", "feedback.path")
@@ -35,8 +36,8 @@ def check_paths(config: RunConfig, *, sections: Collection[str] = ()) -> None:
     tables = resolved_tables(config)
     named = flat_settings({name: tables[name] for name in sections or tables if name in tables})
     for key in FILES:
-        if key in named and not Path(str(named[key])).is_file():
-            raise ConfigError(f"{key} = {named[key]!r}: expected a file, and {_found_instead(str(named[key]))}")
+        if key in named:
+            _check_rows_are_there(key, str(named[key]))
     template = config.model.chat_template
     if template is not None and not is_template_text(template) and not Path(template).is_file():
         raise ConfigError(
@@ -55,6 +56,15 @@ def check_paths(config: RunConfig, *, sections: Collection[str] = ()) -> None:
             _check_module(key, value)
         elif key.startswith("rewards.") and str(value).startswith(MODEL_PREFIX):
             check_folder(Path(str(value).removeprefix(MODEL_PREFIX)), key=key)
+
+
+def _check_rows_are_there(key: str, path: str) -> None:
+    try:
+        find_source(path)
+    except (FileNotFoundError, ValueError) as error:
+        is_there = Path(path).exists()
+        found = str(error) if is_there else f"expected a file, and {_found_instead(path)}"
+        raise ConfigError(f"{key} = {path!r}: {found}") from None
 
 
 def _found_instead(path: str) -> str:
