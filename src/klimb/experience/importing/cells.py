@@ -81,11 +81,15 @@ def _number_in_text(text: str, what: str) -> float:
 
 
 def whole_number(value: object, *, what: str, row: Row) -> int:
-    """Return an integer; 3.0 is one."""
+    """Return an integer of 64 bits, which is what a store keeps; 3.0 is one."""
     as_float = number(value, what=what, row=row)
     if as_float != int(as_float):
         raise RowError(f"{what} is not a whole number", f"got {as_float}")
-    return int(as_float)
+    # A float has 53 bits of its own, so an integer is not read out of one.
+    whole = int(value) if isinstance(value, int) else int(as_float)
+    if not -(2**63) <= whole < 2**63:
+        raise RowError(f"{what} is beyond 64 bits", f"got {whole}"[:80])
+    return whole
 
 
 def token_ids(value: object, *, what: str) -> tuple[int, ...]:
@@ -96,8 +100,8 @@ def token_ids(value: object, *, what: str) -> tuple[int, ...]:
     if ids is None:
         raise RowError(f"{what} are not a list", f"got {type(value).__name__}")
     for token_id in ids:
-        if type(token_id) is not int or token_id < 0:
-            raise RowError(f"{what} that are no token ids", f"got {token_id!r}; expected whole numbers from 0")
+        if type(token_id) is not int or not 0 <= token_id < 2**63:
+            raise RowError(f"{what} that are no token ids", f"got {token_id!r}"[:80] + "; expected whole numbers from 0")
     return tuple(cast(Sequence[int], ids))
 
 

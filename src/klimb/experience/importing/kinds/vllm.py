@@ -12,7 +12,7 @@ from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rules import ImportRules
 from klimb.experience.reading.records import Row, RowError
 
-_TOKEN_ID = re.compile(rb"token_id:(\d+)")
+_TOKEN_ID = re.compile(rb"token_id:(\d{1,18})")
 
 
 def read_vllm(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
