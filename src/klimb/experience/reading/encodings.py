@@ -69,19 +69,22 @@ class Transcoded(io.RawIOBase):
         return len(given)
 
 
-_SINGLE = re.compile(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])")
+_RUN = re.compile(rb"[\x80-\xff]+")
+
+
+_LETTERS = re.compile(rb"[A-Za-z\x80-\xff]")
 
 
 def describe_bytes(line: bytes, error: UnicodeDecodeError) -> str:
     """Return why bytes are not UTF-8, which encoding they look like, and what to do.
 
-    Western letters of one byte stand alone among ASCII; those of other alphabets stand together.
+    Western letters of one byte stand by ones and twos among those of ASCII; other alphabets stand together.
     """
     if error.reason == "unexpected end of data":
         return f"the last character, at byte {error.start} of the line, is cut off"
-    others = sum(byte > 127 for byte in line)
-    num_alone = len(_SINGLE.findall(line))
-    name = "windows-1252" if 2 * num_alone > others else ""
+    runs = [len(run) for run in _RUN.findall(line)]
+    is_western = max(runs) <= 2 and 3 * sum(runs) <= len(_LETTERS.findall(line))
+    name = "windows-1252" if is_western else ""
     likely = f"it looks like {name} (Latin-1)" if name else "it is in another code page"
     command = f"iconv -f {name or 'CODEPAGE'} -t utf-8 FILE"
     return f"{error.reason} at byte {error.start} of the line; {likely}: save the file as UTF-8, or `{command}`"
