@@ -170,7 +170,9 @@ def test_a_quote_that_never_closes_names_its_lines_and_keeps_what_it_swallowed(t
 
 def test_a_record_is_bounded_however_many_lines_a_quote_swallows(tmp_path: Path):
     content = 'a,b\n1,2\n"3,' + "x\n" * 5000
-    with pytest.raises(ValueError, match="line 3: a record of more than 1000 bytes; a quote that opens there may never"):
+    with pytest.raises(
+        ValueError, match="line 3: a record of more than 1000 bytes; a quote that opens there may never"
+    ):
         records(tmp_path / "a.csv", content, max_line_bytes=1000)
 
 

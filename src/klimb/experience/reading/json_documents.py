@@ -1,5 +1,6 @@
 """JSON documents: an array, objects one behind the other, or one object around the array of rows."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import cast
@@ -47,7 +48,7 @@ def _places(text: JsonText, name: str, list_name: str, limits: ReadLimits) -> It
             if other == list_name:
                 yield from (f"{name}: {list_name}[{number}]" for number in _numbers(text))
             else:
-                _pass_over(text, limits)
+                deque(_pass_over(text, limits), maxlen=0)
     elif text.next_character() == "[":
         yield from (f"{name}:element {number + 1}" for number in _numbers(text))
     else:
@@ -60,6 +61,8 @@ def _places(text: JsonText, name: str, list_name: str, limits: ReadLimits) -> It
 def _element(text: JsonText, place: str, limits: ReadLimits) -> Record:
     raw, parsed = text.take_value(limits.max_line_bytes)
     try:
+        if isinstance(parsed, RowError):
+            raise parsed
         values = as_row_object(parsed, raw)
         _check_is_no_table(values)
         return Row(place, values, raw)
@@ -76,6 +79,7 @@ def _check_is_no_table(values: Mapping[str, object]) -> None:
 
 def _numbers(text: JsonText) -> Iterator[int]:
     """Yield 0, 1, ... before each element of the array where reading stands, and go on behind it."""
+    text.next_character()
     text.drop(1)
     number = 0
     while text.next_character() not in ("", "]"):
@@ -87,6 +91,7 @@ def _numbers(text: JsonText) -> Iterator[int]:
 
 def _names(text: JsonText, limits: ReadLimits) -> Iterator[str]:
     """Yield the names of the object where reading stands, each before its value, and go on behind it."""
+    text.next_character()
     text.drop(1)
     names: set[str] = set()
     while text.next_character() not in ("", "}"):
@@ -99,16 +104,13 @@ def _names(text: JsonText, limits: ReadLimits) -> Iterator[str]:
     text.drop_closing("}")
 
 
-def _pass_over(text: JsonText, limits: ReadLimits) -> object:
-    """Go on behind the next value; return the first element of an array, None of anything else."""
+def _pass_over(text: JsonText, limits: ReadLimits) -> Iterator[object]:
+    """Go on behind the next value, yielding the elements of an array."""
     if text.next_character() != "[":
         text.take_value(limits.max_line_bytes)
-        return None
-    first: object = None
-    for number in _numbers(text):
-        _, value = text.take_value(limits.max_line_bytes)
-        first = value if number == 0 else first
-    return first
+        return
+    for _ in _numbers(text):
+        yield text.take_value(limits.max_line_bytes)[1]
 
 
 def _name_of_rows(path: Path, limits: ReadLimits) -> str:
@@ -125,9 +127,11 @@ def _name_of_rows(path: Path, limits: ReadLimits) -> str:
                 return ""
             for name in _names(text, limits):
                 names.append(name)
-                first = _pass_over(text, limits)
-                if isinstance(first, dict):
-                    lists[name] = cast(Mapping[str, object], first)
+                for element in _pass_over(text, limits):
+                    if isinstance(element, dict | RowError):
+                        lists.setdefault(
+                            name, {} if isinstance(element, RowError) else cast(Mapping[str, object], element)
+                        )
             is_alone = not text.next_character()
         except RowError:  # met again, and rejected, where the rows are read
             is_alone = True

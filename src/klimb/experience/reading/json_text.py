@@ -12,6 +12,10 @@ from klimb.experience.reading.strict_json import DECODER
 _BLANK = " \t\r\n"
 
 
+_END_FINDER = json.JSONDecoder(parse_int=str)
+"""Finds the end of a value in which a name is there twice, or an integer of thousands of digits."""
+
+
 class JsonText:
     """The part of a file's text that is held: from where reading stands to the last block read.
 
@@ -64,16 +68,18 @@ class JsonText:
         return name
 
     def take_value(self, most: int) -> tuple[str, object]:
-        """Take the next value and its text. Raises RowError if it is broken or longer than `most` characters."""
+        """Take the next value and its text; of one that is JSON and must not be read so, the RowError that says why.
+
+        Raises:
+            RowError: it is broken, or longer than `most` characters, so that nobody knows where the next one begins.
+        """
         size = packing.BLOCK_BYTES
         while True:
             try:
-                parsed, end = DECODER.raw_decode(self.kept)
+                end, parsed = self._decode()
                 # What touches the end of the block may go on in the next one: 1|2.
                 if end < len(self.kept) or not self._more(size):
-                    raw = self.kept[:end]
-                    self.drop(end)
-                    return raw, parsed
+                    return self._take_to(end), parsed
             except json.JSONDecodeError as error:
                 if len(self.kept) > most:
                     raise RowError("line too long", f"an element of more than {most} characters, or broken") from error
@@ -81,11 +87,25 @@ class JsonText:
                     raise RowError("not JSON", f"{error.msg}, {len(self.kept)} characters before the end") from error
             except RecursionError as error:
                 raise RowError("JSON nested too deep", str(error)) from error
-            except RowError:
-                raise
-            except ValueError as error:  # an integer of thousands of digits
-                raise RowError("JSON that cannot be read", str(error)) from error
             size *= 2  # so that a long value is tried a few times only
+
+    def _decode(self) -> tuple[int, object]:
+        """Return where the next value ends, and the value or the refusal."""
+        try:
+            parsed, end = DECODER.raw_decode(self.kept)
+            return end, parsed
+        except (json.JSONDecodeError, RecursionError):
+            raise
+        except RowError as error:
+            refusal = error
+        except ValueError as error:
+            refusal = RowError("JSON that cannot be read", str(error))
+        return _END_FINDER.raw_decode(self.kept)[1], refusal
+
+    def _take_to(self, end: int) -> str:
+        raw = self.kept[:end]
+        self.drop(end)
+        return raw
 
     def _more(self, size: int) -> bool:
         """Read another block; False at the end of the file. What stands before a fault is read before it is met."""
