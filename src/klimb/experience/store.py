@@ -9,7 +9,7 @@ What of an addition is new, what is there already, and what contradicts what is 
 # duckdb and pyarrow ship no complete type information:
 # pyright: basic
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
@@ -108,10 +108,14 @@ class Store:
         self._memory_limit_gigabytes = memory_limit_gigabytes
         self._opened: Database | None = None
 
-    def append(self, samples: Sequence[Sample]) -> AppendResult:
+    def append(self, samples: Sequence[Sample], *, known: Iterable[Sample] | None = None) -> AppendResult:
         """Add the samples whose ids are not there yet, as one new file: all of them or, after a failure, none.
 
         Two writers at the same time each see the store as it was when they began; what both add is read once.
+
+        Args:
+            samples: to be added.
+            known: those of them that are there, by `stored_samples`; without it they are looked up.
 
         Raises:
             ValueError: a sample has no id, or this is a single segment.
@@ -120,7 +124,8 @@ class Store:
         if nameless:
             raise ValueError(f"append: {len(nameless)} samples have an empty sample_id; give each its own")
         self._check_can_grow()
-        known = self._known_samples([sample.sample_id for sample in samples])
+        if known is None:
+            known = self._known_samples([sample.sample_id for sample in samples])
         added, result = sort_out(
             samples, known, id_of=lambda sample: sample.sample_id, normal=lambda sample: as_stored([sample])[0]
         )
@@ -128,18 +133,36 @@ class Store:
             write_samples(self._segments.new_path("samples"), added)
         return result
 
-    def append_feedback(self, rows: Sequence[Feedback]) -> AppendResult:
+    def append_feedback(self, rows: Sequence[Feedback], *, known: Iterable[Feedback] | None = None) -> AppendResult:
         """Add the ratings whose ids are not there yet, as one new file; their samples may come later.
+
+        Args:
+            rows: to be added.
+            known: those of them that are there, by `stored_feedback`; without it they are looked up.
 
         Raises:
             ValueError: this is a single segment.
         """
         self._check_can_grow()
-        known = self._known_feedback([row.feedback_id for row in rows])
+        if known is None:
+            known = self._known_feedback([row.feedback_id for row in rows])
         added, result = sort_out(rows, known, id_of=lambda row: row.feedback_id, normal=with_floats)
         if added:
             write_feedback(self._segments.new_path("feedback"), added)
         return result
+
+    def stored_samples(self, ids: Sequence[str]) -> Iterator[Sample]:
+        """Return those of the samples that are there, as written: without people's ratings."""
+        return self._known_samples(list(ids)) if ids else iter(())
+
+    def stored_feedback(self, ids: Sequence[str]) -> Iterator[Feedback]:
+        """Return those of the ratings that are there, by their own ids."""
+        return self._known_feedback(list(ids)) if ids else iter(())
+
+    def rewards(self, ids: Sequence[str]) -> Mapping[str, float | None]:
+        """Return the rewards of those of the samples that are there, with people's ratings."""
+        sql = "select sample_id, reward from samples where sample_id in (select unnest(?::varchar[]))"
+        return dict(self._database().rows(sql, [list(ids)]))
 
     def count(self, where: str = "") -> int:
         """Return number of samples, or of those for which `where` holds.

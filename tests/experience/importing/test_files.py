@@ -109,7 +109,7 @@ def test_a_line_that_is_still_being_written_is_left_and_comes_with_the_next_impo
 
 
 def test_an_id_with_other_content_is_put_aside_and_the_first_stays(store: Store, tmp_path: Path):
-    rows = [TABLE[0], {**TABLE[0], "reward": 5}]
+    rows = [TABLE[0], {**TABLE[0], "response": "5"}]
     report = import_rows(store, written(tmp_path / "a.jsonl", rows))
     assert (report.tally.num_added, report.tally.num_conflicts) == (1, 1)
     (reject,) = rejects_in(report.reject_file)
@@ -165,18 +165,22 @@ def test_feedback_before_any_sample_waits(store: Store, tmp_path: Path):
 
 
 @pytest.mark.parametrize(("first_at", "second_at", "expected"), [(None, None, 0.0), (10, 20, 0.0), (20, 10, 1.0)])
-def test_a_person_who_changes_their_mind_is_heard_under_a_new_feedback_id(
-    store: Store, tmp_path: Path, first_at: int | None, second_at: int | None, expected: float
+@pytest.mark.parametrize("name", ["f1", "f2"])
+def test_a_person_who_changes_their_mind_is_heard_under_the_same_and_under_a_new_feedback_id(
+    store: Store, tmp_path: Path, first_at: int | None, second_at: int | None, expected: float, name: str
 ):
     import_rows(store, written(tmp_path / "log.jsonl", [openai_row()]))
     rated = {"completion_id": "chatcmpl-1", "user": "ann"}
     first = {**rated, "feedback_id": "f1", "value": 1, "created_at": first_at}
     import_rows(store, written(tmp_path / "a.jsonl", [first]))
-    again = import_rows(store, written(tmp_path / "b.jsonl", [{**first, "value": 0}]))
-    assert (again.tally.num_conflicts, store.sample("chatcmpl-1").reward) == (1, 1.0)
-    second = {**rated, "feedback_id": "f2", "value": 0, "created_at": second_at}
-    import_rows(store, written(tmp_path / "c.jsonl", [second]))
+    second = {**rated, "feedback_id": name, "value": 0, "created_at": second_at}
+    path = written(tmp_path / "b.jsonl", [second])
+    report, again = import_rows(store, path), import_rows(store, path)
+    assert (report.tally.num_rows_in, report.tally.num_later_ratings) == (1, int(name == "f1"))
+    assert (again.tally.num_rows_in, again.tally.num_rows_there) == (0, 1)
     assert store.sample("chatcmpl-1").reward == expected
+    values = store.query("select value from feedback order by value").column("value").to_pylist()
+    assert values == [0.0, 1.0], "both are kept"
 
 
 def test_rows_rejected_before_come_in_under_another_mapping(store: Store, tmp_path: Path):

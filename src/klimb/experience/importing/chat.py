@@ -21,7 +21,7 @@ from klimb.experience.importing.cells import (
 from klimb.experience.importing.conversations import Said, read_answer
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rules import ImportRules, reward
-from klimb.experience.importing.users import USER_NAMES
+from klimb.experience.importing.users import user_in
 from klimb.experience.reading.records import Row, RowError
 from klimb.experience.samples import FinishReason, Message
 
@@ -47,7 +47,7 @@ def with_group_and_user(found: ParsedRow, row: Row) -> ParsedRow:
 
 def user_of(values: Mapping[str, object]) -> str:
     """Return the user's id; empty if the row has none."""
-    return name_of(first_of(values, *sorted(USER_NAMES)))
+    return user_in(values)
 
 
 def finish_reason_of(value: object) -> FinishReason:

@@ -6,243 +6,43 @@ The first rows must show the file's kind, its columns, and ratings that can be r
 # duckdb and pyarrow ship no complete type information:
 # pyright: basic
 
-import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
+
+import pyarrow as pa
 
 from klimb.experience.feedback import Feedback
-from klimb.experience.importing.cells import number
+from klimb.experience.importing.arrivals import Arrival, SortedArrivals, sort_arrivals
+from klimb.experience.importing.first_look import (
+    check_columns_there,
+    check_columns_used,
+    check_ignored,
+    check_ratings,
+    guess_kind,
+)
 from klimb.experience.importing.kind import Importer, ReadRow
 from klimb.experience.importing.kinds.feedback import rating_in, read_score
 from klimb.experience.importing.kinds.langfuse import TRACE
 from klimb.experience.importing.parsed_row import TURNS_NOTE
+from klimb.experience.importing.redaction import redact_part, redact_raw
 from klimb.experience.importing.registry import (
-    COLUMNS,
+    OWN_EXPORT,
     anonymise,
-    check_columns,
     convert_row,
-    guess_importer,
     importer_named,
     rename_columns,
+    user_rules,
 )
 from klimb.experience.importing.rejects import NUM_REASONS_SHOWN, RejectFile
 from klimb.experience.importing.rules import ImportRules
-from klimb.experience.importing.users import user_salt
+from klimb.experience.importing.tally import ImportReport, Tally
+from klimb.experience.importing.users import text_without_users, user_salt
 from klimb.experience.reading.records import Columns, CutOff, ReadLimits, Record, Reject, Row, RowError
 from klimb.experience.reading.sources import Source, check_can_be_read_again, find_source, read_records
 from klimb.experience.samples import Sample
-from klimb.experience.store import AppendResult, Store
-
-RatingOf = Callable[[Row], tuple[str, object]]
-"""What a row rates, and the rating as it stands there."""
-
-
-def guess_kind(source: Source, limits: ReadLimits) -> Importer:
-    """By the first row that can be read."""
-    rejects: list[Reject] = []
-    for record in read_records(source, limits):
-        if isinstance(record, Row):
-            return guess_importer(record)
-        if isinstance(record, Reject) and len(rejects) < NUM_REASONS_SHOWN:
-            rejects.append(record)
-    why = "; ".join(f"{reject.place}: {reject.reason} {reject.detail}" for reject in rejects)
-    raise ValueError(f"{source.name} has no row that can be read{': ' if why else ''}{why}")
-
-
-def check_columns_there(source: Source, needed: Sequence[str], rules: ImportRules, limits: ReadLimits) -> None:
-    """Look for the first row with the columns; where there is one, this ends.
-
-    Raises:
-        ValueError: no row has the columns that are needed, or those that the user maps.
-    """
-    wanted = dict.fromkeys([*(rules.columns.get(name, name) for name in needed), *rules.columns.values()])
-    columns: Sequence[str] = ()
-    for record in read_records(source, limits):
-        if not isinstance(record, Row):
-            continue
-        if all(name in record.values for name in wanted):
-            return
-        columns = columns or [str(name) for name in record.values]
-    if columns:
-        known = [name for name in needed or rules.columns if name in COLUMNS]
-        example = " ".join(f"{name}=NAME" for name in known)
-        raise ValueError(
-            f"{source.name}: no row has all of the columns {', '.join(wanted)}; there are {', '.join(columns)}. "
-            + (f"Say which is which: --columns {example}" if known else "Is it a file of another kind? See --as")
-        )
-
-
-def check_ratings(source: Source, rating_of: RatingOf, rules: ImportRules, limits: ReadLimits) -> None:
-    """Look at all ratings, and holds none of them.
-
-    On a scale from 1 to 5, a 1 is the worst; read as it stands, it would be the best. So one rating outside of 0 to 1
-    makes all others of its file unreadable, until the user states what they stand for.
-
-    Raises:
-        ValueError: ratings of several names, whose mean would be of nothing; or one outside of 0 to 1, and neither a
-            scale nor a map is stated.
-    """
-    is_stated = rules.scale is not None or bool(rules.value_map)
-    if is_stated and rules.score_name:
-        return
-    names: dict[str, None] = {}
-    first: tuple[str, float] | None = None
-    low, high = math.inf, -math.inf
-    for place, name, value in _ratings(source, rating_of, rules, limits):
-        names[name] = None
-        if len(names) > NUM_REASONS_SHOWN:
-            break
-        if value is None:
-            continue
-        low, high = min(low, value), max(high, value)
-        if first is None and not 0 <= value <= 1:
-            first = place, value
-    _check_one_name(source, list(names))
-    if first is not None and not is_stated:
-        raise ValueError(_unscaled(*first, low=low, high=high))
-
-
-def _ratings(
-    source: Source, rating_of: RatingOf, rules: ImportRules, limits: ReadLimits
-) -> Iterator[tuple[str, str, float | None]]:
-    """Place, name and number of each rating that is asked for; None for one that is no number."""
-    for record in read_records(source, limits):
-        if not isinstance(record, Row):
-            continue
-        try:
-            row = rename_columns(record, rules)
-            name, stated = rating_of(row)
-        except RowError:
-            continue  # it is rejected with its reason when it is imported
-        if not rules.score_name or name == rules.score_name:
-            yield row.place, name, _number(stated, row)
-
-
-def _number(stated: object, row: Row) -> float | None:
-    try:
-        return number(stated, what="the rating", row=row)
-    except RowError:
-        return None
-
-
-def _check_one_name(source: Source, names: Sequence[str]) -> None:
-    if len(names) > 1:
-        raise ValueError(
-            f"{source.name} rates several things: {', '.join(names)}; say which of them is the reward: "
-            f"--score-name {names[0]}"
-        )
-
-
-def _unscaled(place: str, value: float, *, low: float, high: float) -> str:
-    return (
-        f"{place}: the rating {value:g} is not in 0 to 1 (the file's go from {low:g} to {high:g}), and no scale is "
-        "stated: nothing was imported. State the lowest and the highest rating that can be given, such as --scale 1 5, "
-        "or what each stands for, such as --map 1=0 5=1. If it is 0 to 1 and other ratings are mistakes: --scale 0 1"
-    )
-
-
-@dataclass(kw_only=True)
-class RewardRange:
-    """The rewards that came, by their ends.
-
-    Attributes:
-        low: the smallest.
-        high: the largest.
-        are_whole: each is a whole number.
-    """
-
-    low: float = math.inf
-    high: float = -math.inf
-    are_whole: bool = True
-
-    def add(self, reward: float) -> None:
-        """Take in one reward."""
-        self.low, self.high = min(self.low, reward), max(self.high, reward)
-        self.are_whole = self.are_whole and reward == math.floor(reward)
-
-    @property
-    def look_like_points(self) -> bool:
-        """Whole numbers from 0 that go beyond 1, as stars and points do."""
-        return self.are_whole and self.low >= 0 and 1 < self.high < math.inf
-
-
-@dataclass(kw_only=True)
-class Tally:
-    """Counts while an import goes on.
-
-    Attributes:
-        num_rows: records read, the rejected ones among them.
-        unread: rows by the columns that hold something in them and of which nothing was taken.
-        num_skipped: rows that hold no response by design (spans of a trace, scores of another name).
-        num_cut_off: a last line that is still being written.
-        num_samples: samples made, those that were there already among them.
-        num_rated: of these with a reward.
-        rewards: between what they lie.
-        num_added: samples that the store did not have.
-        num_duplicates: samples that it had.
-        num_conflicts: samples whose id it had with other content; they are among the rejects.
-        num_user_ids: user ids that were replaced by a hash.
-        num_ratings: ratings made.
-        num_ratings_added: ratings that the store did not have.
-        provenances: samples by the provenance of their log-probabilities.
-        notes: samples by what was noted of their log-probabilities.
-        assumed: samples by the sampler settings that nobody stated and that were taken as off.
-        models_of_ids: samples whose token strings got ids of the user's model, by the model that their rows name.
-    """
-
-    num_rows: int = 0
-    unread: Counter[str] = field(default_factory=Counter[str])
-    num_skipped: int = 0
-    num_cut_off: int = 0
-    num_samples: int = 0
-    num_rated: int = 0
-    rewards: RewardRange = field(default_factory=RewardRange)
-    num_added: int = 0
-    num_duplicates: int = 0
-    num_conflicts: int = 0
-    num_user_ids: int = 0
-    num_ratings: int = 0
-    num_ratings_added: int = 0
-    provenances: Counter[str] = field(default_factory=Counter[str])
-    notes: Counter[str] = field(default_factory=Counter[str])
-    assumed: Counter[str] = field(default_factory=Counter[str])
-    models_of_ids: Counter[str] = field(default_factory=Counter[str])
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportReport:
-    """What an import did.
-
-    Attributes:
-        kind: of the rows.
-        summary: what rows of this kind are, for people.
-        why_kind: why, if it was guessed; empty if it was given.
-        tally: the counts.
-        rejected: rejects by reason, the most frequent first.
-        examples: for each reason, place and detail of the first row.
-        reject_file: where they are; None without any.
-        num_waiting: ratings in the store whose sample has not come yet; None if no ratings were imported.
-        passed_over: files of a folder that are not data.
-    """
-
-    kind: str
-    summary: str
-    why_kind: str
-    tally: Tally
-    rejected: Mapping[str, int]
-    examples: Mapping[str, str]
-    reject_file: Path | None
-    num_waiting: int | None
-    passed_over: Sequence[str] = ()
-
-    @property
-    def num_rejected(self) -> int:
-        """Rejects of all reasons."""
-        return sum(self.rejected.values())
-
+from klimb.experience.segments import as_stored
+from klimb.experience.store import Store
 
 SEGMENT_ROWS = 50_000
 
@@ -254,10 +54,8 @@ SEGMENT_CHARACTERS = 64 * 1024**2
 HASH_DIGITS = 32
 
 
-CONFLICT = "an id that is in the store with other content"
-
-
-FIRST_STAYS = "the store keeps the first, as it was mapped; another mapping goes into a new store: --into NEW"
+_UNSTORABLE = (pa.ArrowException, OverflowError, TypeError, ValueError)
+"""What a file is refused with for one value of it: an integer beyond 64 bits, half a character."""
 
 
 def import_rows(
@@ -292,18 +90,19 @@ def import_rows(
         FileNotFoundError: there is no such file.
     """
     rules, limits = rules or ImportRules(), limits or ReadLimits()
-    check_columns(rules)
     found = _find_again(source)
-    importer = importer_named(kind) if kind else guess_kind(found, limits)
+    importer = importer_named(kind) if kind else guess_kind(found, rules, limits)
     if scores is not None and importer.name != "langfuse":
         raise ValueError(f"--scores goes with langfuse's observations, and these rows are {importer.name}")
+    check_columns_used(found, importer, rules, limits)
     check_columns_there(found, importer.needed, rules, limits)
+    check_ignored(found, importer, rules, limits)
     found_scores = _find_again(scores) if scores is not None else None
     rated = found if importer.rating_in else found_scores
     if rated is not None:
         check_ratings(rated, importer.rating_in or rating_in, rules, limits)
     with RejectFile(store.folder, found.stem) as rejects:
-        run = _Run(store, importer.name, rules, rejects, is_strict=is_strict)
+        run = _Run(store, importer, rules, rejects, is_strict=is_strict)
         run.take(read_records(found, limits), importer.read)
         if found_scores is not None:
             run.take(read_records(found_scores, limits), partial(read_score, last_of_trace=run.last_of_trace()))
@@ -338,12 +137,14 @@ def report_of(
 class _Run:
     """One import while it goes on: what is not yet in the store, and what has to be remembered of what is."""
 
-    def __init__(self, store: Store, kind: str, rules: ImportRules, rejects: RejectFile, *, is_strict: bool) -> None:
+    def __init__(
+        self, store: Store, importer: Importer, rules: ImportRules, rejects: RejectFile, *, is_strict: bool
+    ) -> None:
         self.tally = Tally()
         self.rejects = rejects
-        self._store, self._kind, self._rules, self._is_strict = store, kind, rules, is_strict
-        self._samples: list[tuple[Sample, str]] = []
-        self._ratings: list[tuple[Feedback, str]] = []
+        self._store, self._importer, self._rules, self._is_strict = store, importer, rules, is_strict
+        self._arrivals: list[Arrival] = []
+        self._num_parts = 0
         self._num_characters = 0
         self._prompts: dict[str, tuple[str, str]] = {}
         self._last: dict[str, tuple[float, str]] = {}
@@ -351,12 +152,12 @@ class _Run:
     def take(self, records: Iterator[Record], read: ReadRow) -> None:
         """Import the records, to the last."""
         for record in records:
-            self.tally.num_rows += 1
             if isinstance(record, CutOff):
-                self.tally.num_rows -= 1
                 self.tally.num_cut_off += 1
-            elif isinstance(record, Reject):
-                self._reject(record)
+                continue
+            self.tally.num_rows += 1
+            if isinstance(record, Reject):
+                self._reject(replace(record, text=self._unread(record.text)))
             else:
                 self._take_row(record, read)
         self._flush()
@@ -366,27 +167,26 @@ class _Run:
         return {trace: sample_id for trace, (_, sample_id) in self._last.items()}
 
     def _take_row(self, row: Row, read: ReadRow) -> None:
-        kept = ""
+        rules, kind, kept = self._rules, self._importer.name, ""
         try:
-            row = anonymise(row, self._rules, salt=self._salt_for_user)
+            row = anonymise(row, rules, salt=self._salt_for_user, kind=kind, note_prose=self._note_prose)
             kept = row.raw
-            row = rename_columns(row, self._rules)
-            made = convert_row(row, read, self._rules, kind=self._kind)
+            row = rename_columns(row, rules)
+            made = self._redacted(convert_row(row, read, rules, kind=kind), row)
             for part in made:
                 if isinstance(part, Sample):
                     self._check_group(part, row.place)
         except RowError as error:
             self._reject(Reject(row.place, error.reason, error.detail, kept))
             return
-        self.tally.num_skipped += not made
-        self.tally.unread.update(row.values.unread if made and isinstance(row.values, Columns) else ())
-        for part in made:
-            if isinstance(part, Sample):
-                self._keep(part, row.place)
-            else:
-                self._ratings.append((part, row.place))
-            self._num_characters += len(row.raw)
-        if len(self._samples) + len(self._ratings) >= SEGMENT_ROWS or self._num_characters >= SEGMENT_CHARACTERS:
+        if not made:
+            self.tally.held_nothing[self._importer.nothing] += 1
+            return
+        self.tally.unread.update(row.values.unread if isinstance(row.values, Columns) else ())
+        self._arrivals.append(Arrival(place=row.place, raw=row.raw, made=made))
+        self._num_parts += len(made)
+        self._num_characters += len(row.raw) * len(made)
+        if self._num_parts >= SEGMENT_ROWS or self._num_characters >= SEGMENT_CHARACTERS:
             self._flush()
 
     def _salt_for_user(self) -> bytes:
@@ -395,6 +195,23 @@ class _Run:
         if not self._rules.salt:
             self._rules = replace(self._rules, salt=user_salt(self._store.folder))
         return self._rules.salt
+
+    def _note_prose(self) -> None:
+        self.tally.num_prose_users += 1
+
+    def _unread(self, text: str) -> str:
+        """Return the text of a record that is no row as it may be kept."""
+        if self._rules.keep_users:
+            return text
+        return text_without_users(text, user_rules(self._rules, salt=self._salt_for_user))
+
+    def _redacted(self, made: Sequence[Sample | Feedback], row: Row) -> Sequence[Sample | Feedback]:
+        """Return the parts without personal data, if that is asked for."""
+        if self._rules.redact is None:
+            return made
+        redacted = [redact_part(part, self._rules.redact) for part in made]
+        self.tally.num_redacted += any(new != old for new, old in zip(redacted, made, strict=True))
+        return redacted
 
     def _check_group(self, sample: Sample, place: str) -> None:
         """Refuse a group of several prompts: a baseline over them would compare what cannot be compared."""
@@ -407,8 +224,61 @@ class _Run:
                 "a group with different prompts", f"group {group[:80]!r} has another prompt at {known_place}"
             )
 
-    def _keep(self, sample: Sample, place: str) -> None:
-        self._samples.append((sample, place))
+    def _flush(self) -> None:
+        arrivals = self._arrivals
+        self._arrivals, self._num_parts, self._num_characters = [], 0, 0
+        if not arrivals:
+            return
+        try:
+            found = self._add(arrivals)
+        except _UNSTORABLE:
+            arrivals = [arrival for arrival in arrivals if self._can_be_stored(arrival)]
+            found = self._add(arrivals)
+        for number, arrival in enumerate(arrivals):
+            self._count(number, arrival, found)
+
+    def _add(self, arrivals: Sequence[Arrival]) -> SortedArrivals:
+        """Add what is new of the rows, as one file of samples and one of ratings."""
+        found = sort_arrivals(self._store, arrivals, is_own_export=self._importer.name == OWN_EXPORT)
+        samples = [part for part in found.added if isinstance(part, Sample)]
+        ratings = [part for part in found.added if isinstance(part, Feedback)]
+        if samples:
+            self._store.append(samples, known=())
+        if ratings or found.later:
+            self._store.append_feedback([*ratings, *found.later], known=())
+        return found
+
+    def _can_be_stored(self, arrival: Arrival) -> bool:
+        """Whether no file would refuse what the row became; a row of which one does is rejected."""
+        try:
+            as_stored([part for part in arrival.made if isinstance(part, Sample)])
+            "".join(f"{part.feedback_id}{part.comment}" for part in arrival.made if isinstance(part, Feedback)).encode()
+        except _UNSTORABLE as error:
+            self._reject(Reject(arrival.place, "what no file can hold", str(error)[:200], arrival.raw))
+            return False
+        return True
+
+    def _count(self, number: int, arrival: Arrival, found: SortedArrivals) -> None:
+        if number in found.refused:
+            error = found.refused[number]
+            self.tally.num_conflicts += 1
+            self._reject(Reject(arrival.place, error.reason, error.detail, arrival.raw))
+            return
+        tally = self.tally
+        tally.num_rows_in += found.gives(number)
+        tally.num_rows_there += not found.gives(number)
+        tally.num_later_ratings += found.num_later.get(number, 0)
+        for part, fate in zip(arrival.made, found.fates[number], strict=True):
+            if isinstance(part, Sample):
+                tally.num_added += fate == "new"
+                tally.num_duplicates += fate != "new"
+                tally.num_written_otherwise += fate == "otherwise"
+                self._keep(part)
+            else:
+                tally.num_ratings += 1
+                tally.num_ratings_added += fate == "new"
+
+    def _keep(self, sample: Sample) -> None:
         tally = self.tally
         tally.num_samples += 1
         tally.provenances[sample.log_mu_provenance] += 1
@@ -429,43 +299,30 @@ class _Run:
             trace = sample.metadata[TRACE]
             self._last[trace] = max(entry, self._last.get(trace, entry))
 
-    def _flush(self) -> None:
-        samples, ratings = self._samples, self._ratings
-        self._samples, self._ratings, self._num_characters = [], [], 0
-        if samples:
-            result = self._store.append([sample for sample, _ in samples])
-            self.tally.num_added += result.num_added
-            self.tally.num_duplicates += result.num_duplicates
-            places = {sample.sample_id: (place, sample.raw) for sample, place in samples}
-            self._reject_conflicts(result, places)
-        if ratings:
-            result = self._store.append_feedback([rating for rating, _ in ratings])
-            self.tally.num_ratings += len(ratings)
-            self.tally.num_ratings_added += result.num_added
-            self._reject_conflicts(result, {rating.feedback_id: (place, rating.raw) for rating, place in ratings})
-
-    def _reject_conflicts(self, result: AppendResult, places: Mapping[str, tuple[str, str]]) -> None:
-        for sample_id in result.conflicts:
-            self.tally.num_conflicts += 1
-            place, raw = places[sample_id]
-            self._reject(Reject(place, CONFLICT, f"{sample_id[:80]!r}; {FIRST_STAYS}", raw))
-
     def _reject(self, reject: Reject) -> None:
+        if self._rules.redact is not None:
+            reject = replace(
+                reject, text=redact_raw(reject.text, self._rules.redact), detail=self._rules.redact(reject.detail)
+            )
         if self._is_strict:
             raise ValueError(
                 f"{reject.place}: {reject.reason}{': ' if reject.detail else ''}{reject.detail}; without --strict such "
                 "rows are put aside and the import goes on"
             )
+        self.tally.num_rows_refused += 1
         self.rejects.add(reject)
 
 
 def _check_something_came(source: Source, tally: Tally, rejects: RejectFile) -> None:
-    if tally.num_samples or tally.num_ratings:
+    if tally.num_rows_in or tally.num_rows_there or tally.num_conflicts:
         return
     if not tally.num_rows:
         raise ValueError(f"{source.name} has no rows{' but one that is cut off' if tally.num_cut_off else ''}")
     if not rejects.counts:
-        raise ValueError(f"{source.name}: none of its {tally.num_rows} rows holds a response or a rating of that name")
+        raise ValueError(
+            f"{source.name}: none of its {tally.num_rows} rows holds a response or a rating; they are "
+            f"{', '.join(tally.held_nothing)}"
+        )
     top = "; ".join(f"{count} × {reason}" for reason, count in rejects.counts.most_common(NUM_REASONS_SHOWN))
     first = rejects.examples[next(iter(rejects.counts))]
     raise ValueError(

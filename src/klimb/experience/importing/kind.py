@@ -30,6 +30,7 @@ class Importer:
         needed: columns without which no row is of this kind, and which can be mapped.
         rating_in: what a row rates and the rating as it stands there; None for a kind without ratings. Rewards are
             none: they have no scale that could be mistaken for another.
+        nothing: what the rows are of which `read` returns nothing by design, for people.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Importer:
     because: str = ""
     needed: Sequence[str] = ()
     rating_in: Callable[[Row], tuple[str, object]] | None = None
+    nothing: str = "rows without a response or a rating"
 
 
 def has_columns(*names: str) -> Callable[[Mapping[str, object]], bool]:

@@ -4,21 +4,31 @@ One row to samples or ratings: users hashed, columns renamed, read by its kind, 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pkgutil import iter_modules
 from types import MappingProxyType
 
 from klimb.experience.feedback import Feedback
 from klimb.experience.importing import kinds
+from klimb.experience.importing.cells import name_of
 from klimb.experience.importing.kind import Importer, ReadRow
-from klimb.experience.importing.kinds.table import COLUMNS
 from klimb.experience.importing.own_importer import load_importer
-from klimb.experience.importing.parsed_row import ParsedRow, as_samples
+from klimb.experience.importing.parsed_row import ParsedRow, as_samples, hash_of
 from klimb.experience.importing.rules import ImportRules
-from klimb.experience.importing.users import without_users
+from klimb.experience.importing.users import USER_NAMES, UserRules, without_users
 from klimb.experience.reading.records import Columns, Row, RowError
 from klimb.experience.samples import Sample
 from klimb.own_parts import PREFIX, is_own
+
+OWN_EXPORT = "klimb"
+"""The kind of what klimb itself exported: its users are hashed already."""
+
+
+SURPRISE = "a row that cannot be read"
+
+
+_SURPRISES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def _find_importers() -> Sequence[Importer]:
@@ -57,20 +67,47 @@ def guess_importer(row: Row) -> Importer:
     )
 
 
-def anonymise(row: Row, rules: ImportRules, *, salt: Callable[[], bytes] | None = None) -> Row:
+def anonymise(
+    row: Row,
+    rules: ImportRules,
+    *,
+    salt: Callable[[], bytes] | None = None,
+    kind: str = "",
+    note_prose: Callable[[], None] = lambda: None,
+) -> Row:
     """Return the row as it may be kept, among the rejects too: without user ids, unless the user keeps them.
 
     Args:
-        row: as it was read.
-        rules: what the user states.
+        row: as it was read, under the file's own names.
+        rules: what the user states. A column that is mapped to something else than a user holds no user ids.
         salt: asked for at each user id; None for the salt of `rules`.
+        kind: of the row.
+        note_prose: called for each column of users that holds what somebody said.
 
     Raises:
         RowError: nested too deep to be looked through.
     """
     if rules.keep_users:
         return row
-    return without_users(row, salt or (lambda: rules.salt), also=rules.columns.get("user", ""))
+    return without_users(row, user_rules(rules, salt=salt, kind=kind, note_prose=note_prose))
+
+
+def user_rules(
+    rules: ImportRules,
+    *,
+    salt: Callable[[], bytes] | None = None,
+    kind: str = "",
+    note_prose: Callable[[], None] = lambda: None,
+) -> UserRules:
+    """Return where users are in rows of the kind, by what the user states."""
+    also = frozenset(theirs for ours, theirs in rules.columns.items() if ours in USER_NAMES)
+    return UserRules(
+        salt=salt or (lambda: rules.salt),
+        also=also,
+        never=frozenset(rules.columns.values()) - also,
+        are_hashed=kind == OWN_EXPORT,
+        note_prose=note_prose,
+    )
 
 
 def convert_row(row: Row, read: ReadRow, rules: ImportRules, *, kind: str) -> Sequence[Sample | Feedback]:
@@ -79,18 +116,48 @@ def convert_row(row: Row, read: ReadRow, rules: ImportRules, *, kind: str) -> Se
     Raises:
         RowError: it cannot be imported; then nothing of it is.
     """
-    found = read(row, rules)
+    found = _read_guarded(read, row, rules)
+    numbers = [each.part for each in found if isinstance(each, ParsedRow)]
+    are_apart = len(set(numbers)) == len(numbers)
     made: list[Sample | Feedback] = []
-    for part in found:
-        made += as_samples(part, row, rules, kind=kind) if isinstance(part, ParsedRow) else [part]
+    for number, each in enumerate(found):
+        if isinstance(each, Feedback):
+            made.append(each)
+            continue
+        named = _named(each, row, rules, part=each.part if are_apart else number)
+        made += as_samples(named, row, rules, kind=kind)
     return made
 
 
-def check_columns(rules: ImportRules) -> None:
-    """Raise ValueError for a mapping of a column that no importer reads."""
-    unknown = [name for name in rules.columns if name not in COLUMNS]
-    if unknown:
-        raise ValueError(f"--columns maps {', '.join(unknown)}, and our columns are {', '.join(COLUMNS)}")
+def _read_guarded(read: ReadRow, row: Row, rules: ImportRules) -> Sequence[ParsedRow | Feedback]:
+    """Return what the kind reads; a cell of a shape that nobody thought of costs its row and not the import."""
+    try:
+        return read(row, rules)
+    except RowError:
+        raise
+    except _SURPRISES as error:
+        raise RowError(SURPRISE, f"{type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _named(found: ParsedRow, row: Row, rules: ImportRules, *, part: int) -> ParsedRow:
+    """Return the same with the id that the user asks for: that of a column, or none, which makes it a hash."""
+    if rules.ids == "content":
+        kept = {"completion_id": found.row_id} if found.row_id else {}
+        own = found.sample and replace(found.sample, sample_id=hash_of(row.raw, str(part)))
+        return replace(found, row_id="", part=part, sample=own, metadata={**found.metadata, **kept})
+    if "id" not in rules.columns:
+        return found
+    row_id = name_of(row.values.get("id"))
+    own = found.sample and replace(found.sample, sample_id=row_id or found.sample.sample_id)
+    return replace(found, row_id=row_id, part=part, sample=own)
+
+
+def without_ignored(row: Row, rules: ImportRules) -> Row:
+    """Return the row as if it had no column that the user wants to be ignored; its raw text stays."""
+    if not rules.ignore:
+        return row
+    values = {name: value for name, value in row.values.items() if name not in rules.ignore}
+    return Row(row.place, values, row.raw, row.is_text)
 
 
 def rename_columns(row: Row, rules: ImportRules) -> Row:
@@ -99,6 +166,7 @@ def rename_columns(row: Row, rules: ImportRules) -> Row:
     Raises:
         RowError: it has no such column.
     """
+    row = without_ignored(row, rules)
     for theirs in rules.columns.values():
         if theirs not in row.values:
             names = ", ".join(str(name) for name in row.values)

@@ -17,6 +17,9 @@ LogProbKind = Literal["raw", "processed"]
 """`raw`: of the model before temperature and truncation, as servers log by default. `processed`: after them."""
 
 
+IdKind = Literal["logged", "content"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImportRules:
     """How rows become samples.
@@ -40,6 +43,10 @@ class ImportRules:
         turns: of a whole conversation, all turns of the assistant behind the first question are the policy's; else
             the last alone.
         score_name: keep the scores of this name alone.
+        ignore: columns of the file that are not there for the import; the raw row keeps them.
+        ids: `logged`: a sample has the id that its row has; `content`: ids of the file are not unique, and a hash of
+            the row is the id.
+        redact: a text -> the same without personal data, for what is kept of a row; None keeps it.
         now: seconds since the epoch; later rows are rejected.
     """
 
@@ -59,6 +66,9 @@ class ImportRules:
     encode: Callable[[Sample], Sequence[Sample]] | None = None
     turns: bool = False
     score_name: str = ""
+    ignore: tuple[str, ...] = ()
+    ids: IdKind = "logged"
+    redact: Callable[[str], str] | None = None
     now: float = math.inf
 
     def __post_init__(self) -> None:

@@ -1,20 +1,80 @@
-"""User ids, replaced by a hash wherever they stand in a row."""
+"""User ids, replaced by a hash wherever they stand in a row.
 
+What was said is no place of ids: texts of messages and arguments of calls stay as they are, whatever they hold.
+"""
+
+import ast
 import json
+import math
 import re
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import cast
 
 from klimb.experience.atomic import replace_atomically
+from klimb.experience.importing.cells import first_of, listed, mapping, name_of
 from klimb.experience.reading.records import Row, RowError
+from klimb.experience.reading.strict_json import DECODER
 
-USER_NAMES = frozenset(
-    {"user", "user_id", "userId", "userid", "end_user", "author_user_id", "authorUserId", "safety_identifier"}
+USER_NAMES = ("user", "user_id", "userId", "userid", "end_user", "author_user_id", "authorUserId", "safety_identifier")
+"""Under which the id of the one who asked or rated is read; the first that is there."""
+
+
+_PEOPLE = "author|customer|client|annotator|rater|reviewer|labell?er|worker|creator|sender|employee|owner|member"
+
+
+_OF_A_PERSON = "ids?|uuid|key|(?:first|last|full|display)?name|login|handle|pseudoid|e?mail|e?mailaddress"
+
+
+_USER_NAME = re.compile(
+    rf"(?:{_PEOPLE}|end|langfuse|mlflow(?:trace)?|ls|app)?user(?:{_OF_A_PERSON})?|(?:{_PEOPLE})(?:user)?(?:{_OF_A_PERSON})|"
+    "annotators?|raters?|safetyidentifier|(?:last)?(?:completed|updated|created|annotated|submitted|assigned)by|"
+    "createdusername|commentauthors"
 )
+"""What exporters call a person, in small letters alone: `user_id`, `User ID`, `enduser.id`, `customerEmail`,
+`completed_by`. A `customer` or an `author` alone may be what one of them said."""
+
+
+_EMAIL_NAME = re.compile(r"e?mail(?:address)?")
+
+
+_HINT = re.compile(
+    r"(?:user|annotator|rater|reviewer|label+er|worker|customer|client|author|creator|sender|employee|owner|member|mail|"
+    r"safety|(?:complet|updat|creat|annotat|submitt|assign)ed.?by|source_id)[^\"'\\]{0,24}\\*[\"']\s*:|[\"']key\\*[\"']\s*:|\\u00",
+    re.IGNORECASE,
+)
+"""In the text of a row that may name a user. An escape can hide a name, so a row with one is looked through."""
+
+
+_NAMED_TEXT = re.compile(r"""(\\*["'])([\w.\- ]{1,40})\1(\s*:\s*)(\\*["'])(.{1,200}?)\4""")
+"""A name and its text, in what is no whole JSON."""
+
+
+WORDS = frozenset({"content", "text", "arguments", "reasoning", "reasoning_content", "thinking"})
+"""Names of what was said: nothing is changed in it."""
+
+
+SAID = frozenset(
+    {"prompt", "response", "completion", "chosen", "rejected", "question", "answer", "instruction", "input", "output"}
+)
+"""Names under which a text can be JSON that a model wrote: it is looked through if it is a server's log."""
+
+
+LOG_NAMES = frozenset({"messages", "choices", "request", "inputs", "prompt", "role"})
+"""One of these is in an object that a server or a proxy logs."""
+
+
+SCHEMA_TYPES = frozenset({"string", "integer", "number", "object", "array", "boolean", "null"})
+
+
+_IDS_IN_OBJECT = ("id", "user_id", "userId", "uuid", "_id", "email", "username", "name")
+
+
+_HASH = re.compile(r"[0-9a-f]{16}")
 
 
 SALT_FILE = "user-salt"
@@ -22,6 +82,10 @@ SALT_FILE = "user-salt"
 
 DEEPEST = 100
 """Levels of lists and objects that are looked through."""
+
+
+LONGEST_LITERAL = 100_000
+"""Characters of a text that is tried as Python's writing of a dictionary."""
 
 
 def user_salt(folder: Path) -> bytes:
@@ -42,44 +106,216 @@ def user_salt(folder: Path) -> bytes:
     return bytes.fromhex(salt)
 
 
-def without_users(row: Row, salt: Callable[[], bytes], *, also: str = "") -> Row:
-    """Return the row with each user id replaced by `user_hash`, in its cells and in its raw text.
-
-    Users stand under the names of `USER_NAMES`, however deep, and under the name `also`. The salt is asked for at each
-    of them, so one without users needs none.
-
-    Raises:
-        RowError: nested deeper than `DEEPEST`.
-    """
-    if _pattern(also).search(row.raw) is None:
-        return row
-    values = cast(Mapping[str, object], _hashed(row.values, salt, USER_NAMES | {also}, DEEPEST))
-    return Row(row.place, values, json.dumps(values, ensure_ascii=False, default=str), row.is_text)
-
-
 def user_hash(user: str, salt: bytes) -> str:
     """16 hexadecimal digits: BLAKE2b of the id, keyed with the salt."""
     return blake2b(user.encode("utf-8"), key=salt, digest_size=8).hexdigest()
 
 
+def user_in(values: Mapping[str, object]) -> str:
+    """Return the user's id; empty if there is none. Of an object it is the id in it."""
+    value = first_of(values, *USER_NAMES)
+    if isinstance(value, Mapping):
+        value = first_of(mapping(cast(object, value)), *_IDS_IN_OBJECT)
+    return "" if listed(value) is not None or isinstance(value, bool | Mapping) else name_of(value)
+
+
+def looks_like_prose(text: str) -> bool:
+    """Whether a text is what somebody said and not somebody's name: lines, a sentence, or more than five words."""
+    words = text.split()
+    return len(words) > 1 and ("\n" in text.strip() or len(words) > 5 or words[-1][-1] in ".?!…")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserRules:
+    """Where users are.
+
+    Attributes:
+        salt: asked for at each user id, so that rows without users need none.
+        also: columns of user ids under other names.
+        never: columns that are something else, by what the user states of them.
+        are_hashed: 16 hexadecimal digits are the hash of an id already, as in what klimb exports.
+        note_prose: called for each column of users that holds what somebody said.
+    """
+
+    salt: Callable[[], bytes]
+    also: frozenset[str] = frozenset()
+    never: frozenset[str] = frozenset()
+    are_hashed: bool = False
+    note_prose: Callable[[], None] = lambda: None
+
+
+def without_users(row: Row, rules: UserRules) -> Row:
+    """Return the row with each user id replaced by `user_hash`, in its cells and in its raw text.
+
+    Users stand under the names that exporters give them, however deep, also in JSON that is text. A column of such a
+    name that holds prose is hashed in the raw text, where an id could be in it, and is no cell of the row that is read.
+
+    Raises:
+        RowError: nested deeper than `DEEPEST`.
+    """
+    if _HINT.search(row.raw) is None and rules.also.isdisjoint(row.values):
+        return row
+    hasher = _Hasher(rules, is_text=row.is_text)
+    values = cast(Mapping[str, object], hasher.through(row.values, DEEPEST))
+    if not hasher.num_hashed:
+        return row
+    raw = json.dumps(values, ensure_ascii=False, default=str)
+    prose = [name for name, value in row.values.items() if hasher.is_prose(name, value)]
+    for _ in prose:
+        rules.note_prose()
+    kept = {name: None if name in prose else value for name, value in values.items()}
+    return Row(row.place, kept, raw, row.is_text)
+
+
+def text_without_users(text: str, rules: UserRules) -> str:
+    """Return a text that could not be read as JSON, with what stands behind the name of a user replaced."""
+    return _Hasher(rules).in_broken(text)
+
+
 @cache
-def _pattern(also: str) -> re.Pattern[str]:
-    names = "|".join(re.escape(json.dumps(name)[1:-1]) for name in sorted(USER_NAMES | {also}) if name)
-    # An escape can hide a name from the search for it, so a row with one is looked through.
-    return re.compile(rf'"(?:{names})"\s*:|\\u00')
+def _is_user_name(name: str) -> bool:
+    return _USER_NAME.fullmatch(re.sub(r"[^a-z]", "", name.lower())) is not None
 
 
-def _hashed(value: object, salt: Callable[[], bytes], names: frozenset[str], depth: int) -> object:
-    if depth == 0:
-        raise RowError("JSON nested too deep", f"more than {DEEPEST} levels around a user id")
-    if isinstance(value, list):
-        return [_hashed(entry, salt, names, depth - 1) for entry in cast(list[object], value)]
-    if not isinstance(value, Mapping):
-        return value
-    entries = cast(Mapping[str, object], value)
-    return {
-        name: user_hash(str(entry), salt())
-        if name in names and isinstance(entry, str | int) and entry != ""
-        else _hashed(entry, salt, names, depth - 1)
-        for name, entry in entries.items()
-    }
+@cache
+def _is_email_name(name: str) -> bool:
+    return _EMAIL_NAME.fullmatch(re.sub(r"[^a-z]", "", name.lower())) is not None
+
+
+class _Hasher:
+    """Goes through a row and replaces ids."""
+
+    def __init__(self, rules: UserRules, *, is_text: bool = False) -> None:
+        self.num_hashed = 0
+        self._rules, self._is_text = rules, is_text
+
+    def is_prose(self, name: str, value: object) -> bool:
+        """Whether a column that is called as users are holds what somebody said."""
+        is_user = name not in self._rules.never and name not in self._rules.also and _is_user_name(name)
+        return is_user and isinstance(value, str) and looks_like_prose(value) and not _is_json(value)
+
+    def through(self, value: object, depth: int, *, name: str = "", is_row: bool = True) -> object:
+        """Return the value without user ids; `name` is the one under which it stands."""
+        if depth == 0:
+            raise RowError("JSON nested too deep", f"more than {DEEPEST} levels around a user id")
+        if isinstance(value, str):
+            return self._in_text(value, name, depth)
+        if isinstance(value, list):
+            entries = cast(list[object], value)
+            if entries and isinstance(entries[0], int | float) and isinstance(entries[-1], int | float):
+                return entries
+            return [self.through(entry, depth - 1, name=name, is_row=False) for entry in entries]
+        if not isinstance(value, Mapping):
+            return value
+        entries = cast(Mapping[str, object], value)
+        return {key: self._entry(entries, key, each, depth, is_row=is_row) for key, each in entries.items()}
+
+    def _entry(self, around: Mapping[str, object], name: str, value: object, depth: int, *, is_row: bool) -> object:
+        if name in WORDS and not is_row:
+            return value
+        if is_row and name in self._rules.never:
+            return self.through(value, depth - 1, name="prompt", is_row=False)
+        if name in self._rules.also or self._is_user(around, name, value):
+            return self._hashed(value, depth - 1)
+        if name == "value" and isinstance(around.get("key"), str) and _is_user_name(str(around["key"])):
+            return self._hashed(value, depth - 1)
+        return self.through(value, depth - 1, name=name, is_row=False)
+
+    def _is_user(self, around: Mapping[str, object], name: str, value: object) -> bool:
+        if name == "source_id":
+            return str(around.get("source_type", "")).upper() == "HUMAN"
+        if _is_email_name(name):
+            return isinstance(value, str) and "@" in value and not looks_like_prose(value)
+        if not _is_user_name(name) or _is_schema(value):
+            return False
+        return not (isinstance(value, str) and "assistant" in around and looks_like_prose(value))
+
+    def _hashed(self, value: object, depth: int) -> object:
+        """Return the id's hash; of a list or an object, that of each text and number in it."""
+        if depth == 0:
+            raise RowError("JSON nested too deep", f"more than {DEEPEST} levels around a user id")
+        if isinstance(value, list):
+            return [self._hashed(entry, depth - 1) for entry in cast(list[object], value)]
+        if isinstance(value, Mapping):
+            entries = cast(Mapping[str, object], value)
+            return {name: each if name in WORDS else self._hashed(each, depth - 1) for name, each in entries.items()}
+        if isinstance(value, str) and _is_json(value):
+            return json.dumps(self._hashed(_decoded(value), depth - 1), ensure_ascii=False)
+        text = self._id(value)
+        if text is None or (self._rules.are_hashed and _HASH.fullmatch(text)):
+            return value
+        self.num_hashed += 1
+        return user_hash(text, self._rules.salt())
+
+    def _id(self, value: object) -> str | None:
+        """Return an id as text: 12.0 is 12, which a null beside it made a float; None for what is no id."""
+        if isinstance(value, str):
+            return (value.removesuffix(".0") if self._is_text and value[:-2].isdecimal() else value) or None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return None
+        return str(int(value)) if value == int(value) else str(value)
+
+    def _in_text(self, text: str, name: str, depth: int) -> str:
+        if not text or _HINT.search(text) is None:
+            return text
+        before = self.num_hashed
+        if (parsed := _decoded(text)) is not None:
+            if name in SAID | WORDS and not _is_log(parsed):
+                return text
+            parsed = self.through(parsed, depth - 1, name=name, is_row=False)
+            return json.dumps(parsed, ensure_ascii=False) if self.num_hashed > before else text
+        if name in SAID | WORDS:
+            return text
+        if (written := _written(text)) is not None:
+            written = self.through(written, depth - 1, name=name, is_row=False)
+            return repr(written) if self.num_hashed > before else text
+        return self.in_broken(text) if text.lstrip()[:1] in ("[", "{") else text
+
+    def in_broken(self, text: str) -> str:
+        """Return a text that is no whole JSON without what stands behind the names of users in it."""
+        return _NAMED_TEXT.sub(self._named, text)
+
+    def _named(self, found: re.Match[str]) -> str:
+        quote, name, colon, opening, value = found.groups()
+        is_email = _is_email_name(name) and "@" in value
+        if not (name in self._rules.also or _is_user_name(name) or is_email):
+            return found[0]
+        self.num_hashed += 1
+        return f"{quote}{name}{quote}{colon}{opening}{user_hash(value, self._rules.salt())}{opening}"
+
+
+def _is_schema(value: object) -> bool:
+    """Whether an object describes an argument of a tool, such as its `user_id`, and is no person."""
+    entry = mapping(value)
+    kind = entry.get("type")
+    is_typed = isinstance(kind, str) and kind in SCHEMA_TYPES
+    return is_typed or any(name in entry for name in ("$ref", "anyOf", "oneOf", "properties", "enum"))
+
+
+def _is_log(parsed: object) -> bool:
+    entries = listed(parsed)
+    return not LOG_NAMES.isdisjoint(mapping(entries[0] if entries else parsed))
+
+
+def _is_json(text: str) -> bool:
+    return text.lstrip()[:1] in ("[", "{") and _decoded(text) is not None
+
+
+def _decoded(text: str) -> object | None:
+    """Return the list, object or text that a JSON text is; None for any other."""
+    if text.lstrip()[:1] not in ("[", "{", '"'):
+        return None
+    try:
+        return cast(object, DECODER.decode(text))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _written(text: str) -> object | None:
+    """Return the list or dictionary that a text is as Python writes it, which is how some tables were saved."""
+    if text.lstrip()[:1] not in ("[", "{") or "'" not in text or len(text) > LONGEST_LITERAL:
+        return None
+    try:
+        return cast(object, ast.literal_eval(text.strip()))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None

@@ -105,4 +105,5 @@ IMPORTER = Importer(
     rank=90,
     because="it has an id and a rating, and no response",
     rating_in=rating_in,
+    nothing="ratings of another name than --score-name",
 )

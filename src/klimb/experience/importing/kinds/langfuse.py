@@ -94,4 +94,5 @@ IMPORTER = Importer(
     looks_alike=_is_observation,
     rank=60,
     because="it has a trace id, input and output",
+    nothing="observations that are no generations, such as spans",
 )

@@ -371,4 +371,5 @@ IMPORTER = Importer(
     looks_alike=_looks_alike,
     rank=15,
     because="it has the nodes of a trace, or prompt, completion and example_id",
+    nothing="traces of agents that are not trained",
 )
