@@ -162,7 +162,7 @@ class Store:
     def rewards(self, ids: Sequence[str]) -> Mapping[str, float | None]:
         """Return the rewards of those of the samples that are there, with people's ratings."""
         sql = "select sample_id, reward from samples where sample_id in (select unnest(?::varchar[]))"
-        return dict(self._database().rows(sql, [list(ids)]))
+        return dict(self._database().rows(sql, [list(ids)])) if ids else {}
 
     def count(self, where: str = "") -> int:
         """Return number of samples, or of those for which `where` holds.

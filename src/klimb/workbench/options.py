@@ -172,7 +172,9 @@ class ImportOptions:
     Attributes:
         into: The store's folder; it is made if it is not there.
         kind: What the rows are; guessed without it.
-        columns: Names of the file's columns, such as `prompt=question response=answer`.
+        columns: Names of the file's columns, such as `prompt=question response=answer`; `id=NAME` names samples by it.
+        ignore: Columns of the file that are left out.
+        ids: `content`: ids of the file are not unique, so name each row by a hash of its content.
         scale: Lowest and highest rating that can be given; ratings become 0 to 1.
         value_map: What texts stand for, such as `good=1 bad=0`.
         sampling: Settings that the requests do not say and you know, such as `temperature=1 top_p=1`.
@@ -187,6 +189,7 @@ class ImportOptions:
         scores: Langfuse's scores of these observations.
         score_name: Import the ratings of this name alone.
         keep_users: Keep user ids as they are; else they are hashed.
+        redact: Replace personal data in texts, such as mail addresses and card numbers; their tokens are dropped.
         max_line_megabytes: Reject longer lines.
         strict: Stop at the first row that cannot be imported.
     """
@@ -194,6 +197,8 @@ class ImportOptions:
     into: Path
     kind: Annotated[str, Parameter(name="--as", show_default=False, help=ROW_KINDS)] = ""
     columns: Pairs = ()
+    ignore: Pairs = ()
+    ids: Literal["logged", "content"] = "logged"
     scale: Annotated[tuple[float, float] | None, Parameter(negative="")] = None
     value_map: Annotated[Pairs, Parameter(name="--map")] = ()
     sampling: Pairs = ()
@@ -205,6 +210,7 @@ class ImportOptions:
     scores: PathOrNone = None
     score_name: TextOrNone = ""
     keep_users: Switch = False
+    redact: Switch = False
     max_line_megabytes: int = 16
     strict: Switch = False
 

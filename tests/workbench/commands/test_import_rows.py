@@ -108,7 +108,7 @@ def test_conflicts_come_with_what_to_do(place: Workplace):
     place.run(path, "--into", "store")
     shown = place.run(path, "--into", "store", "--map", "1=0")
     assert "1 rows have an id that the store has with other content" in shown
-    assert "import it into a new store: --into NEW. A person's later rating counts" in shown
+    assert "import it into a new store: --into NEW." in shown
 
 
 def test_users_are_spoken_of_where_there_are_some(place: Workplace):
@@ -278,7 +278,8 @@ def test_an_edited_importer_of_ones_own_is_another_reading_and_the_store_keeps_t
     (own.path / "my_importers.py").write_text(OWN.replace("night", "day"), encoding="utf-8")
     sys.modules.pop("my_importers")
     shown = own.run("a.jsonl", "--into", "store", "--as", name)
-    assert "1 conflict with what is there" in shown and "--into NEW" in shown
+    assert "3 read = 0 came in + 3 were refused" in shown
+    assert "1 rows have an id that the store has with other content" in shown and "--into NEW" in shown
     assert list(own.store.samples()) == [first]
 
 

@@ -200,7 +200,8 @@ def _take_later(
     if not again:
         return
     known = {rating.feedback_id for rating in store.stored_feedback([r.feedback_id for _, rs in again for r in rs])}
-    rewards = store.rewards([ratings[-1].sample_id for _, ratings in again]) if is_own_export else {}
+    ids = [ratings[-1].sample_id for _, ratings in again] if is_own_export else []
+    rewards = store.rewards(ids)
     for number, ratings in again:
         last = ratings[-1]
         if last.feedback_id in known or (is_own_export and rewards.get(last.sample_id) == last.value):

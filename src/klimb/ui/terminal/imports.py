@@ -18,6 +18,10 @@ from klimb.ui.text import printable, relative_to_working_directory
 RATED_KINDS = ("kto", "langfuse", "feedback")
 
 
+MOST_COLUMNS = 12
+"""Columns that were not used are named up to so many."""
+
+
 NARROWEST = 20
 """Columns of text that are left beside a label however narrow the terminal is."""
 
@@ -37,18 +41,18 @@ def print_import(console: Console, report: ImportReport, rules: ImportRules, int
 
 
 def _facts(report: ImportReport, rules: ImportRules, into: Path) -> Sequence[tuple[str, str]]:
-    facts = [
-        ("kind", _kind(report)),
-        ("rewards", _reward_map(report, rules)),
-        ("users", _users(report, rules, into)),
-        ("rows", _rows(report)),
-    ]
+    facts = [("kind", _kind(report)), ("rows", _rows(report))]
     if report.tally.num_samples:
-        facts += [("samples", _samples(report)), ("log-probs", _log_probs(report))]
+        facts.append(("samples", _samples(report)))
     if report.num_waiting is not None:
         facts.append(("ratings", _ratings(report)))
-    if tally := report.tally.unread:
-        facts.append(("not read", ", ".join(f"{name} ({count:,} rows)" for name, count in tally.most_common())))
+    facts += [("rewards", _reward_map(report, rules)), ("users", _users(report, rules, into))]
+    if rules.redact is not None:
+        facts.append(("redacted", f"{report.tally.num_redacted:,} rows held personal data, which was replaced"))
+    if report.tally.num_samples:
+        facts.append(("log-probs", _log_probs(report)))
+    if report.tally.unread:
+        facts.append(("not used", _unread(report)))
     if report.reject_file is not None:
         facts.append(("rejected", f"{report.num_rejected:,}, in {relative_to_working_directory(report.reject_file)}"))
     return facts
@@ -93,18 +97,32 @@ def _users(report: ImportReport, rules: ImportRules, into: Path) -> str:
 
 
 def _rows(report: ImportReport) -> str:
+    """Return where each row went: the counts sum to the rows that were read."""
     tally = report.tally
-    parts = [f"{tally.num_rows:,} read"]
-    if tally.num_skipped:
-        parts.append(f"{tally.num_skipped:,} of them hold no response or are of another name")
-    if tally.num_cut_off:
-        parts.append("the last line is cut off and was left: import the file again when it is whole")
-    return "; ".join(parts)
+    counts = [(tally.num_rows_there, "were there already"), (tally.num_rows_refused, "were refused")]
+    counts += [(count, what) for what, count in tally.held_nothing.most_common()]
+    parts = [f"{tally.num_rows_in:,} came in", *(f"{count:,} {what}" for count, what in counts if count)]
+    cut_off = "; the last line is cut off and was left: import the file again when it is whole"
+    return f"{tally.num_rows:,} read = {' + '.join(parts)}{cut_off if tally.num_cut_off else ''}"
+
+
+def _unread(report: ImportReport) -> str:
+    """Return the columns of which nothing was taken: first those of all rows, then how many rows have them."""
+    tally = report.tally
+    num_rows = tally.num_rows_in + tally.num_rows_there + tally.num_conflicts
+    names = [
+        printable(name) if count >= num_rows else f"{printable(name)} (in {count:,} rows)"
+        for name, count in tally.unread.most_common(MOST_COLUMNS)
+    ]
+    more = len(tally.unread) - len(names)
+    return f"columns {', '.join(names)}{f' and {more:,} more' if more else ''}"
 
 
 def _samples(report: ImportReport) -> str:
     tally = report.tally
     parts = [f"{tally.num_added:,} added", f"{tally.num_duplicates:,} were there already"]
+    if tally.num_later_ratings:
+        parts.append(f"{tally.num_later_ratings:,} of them with a later rating")
     if tally.num_conflicts:
         parts.append(f"{tally.num_conflicts:,} conflict with what is there")
     return f"{', '.join(parts)}; {tally.num_rated:,} of {tally.num_samples:,} have a reward"
@@ -119,8 +137,10 @@ def _log_probs(report: ImportReport) -> str:
 def _ratings(report: ImportReport) -> str:
     tally = report.tally
     known = tally.num_ratings - tally.num_ratings_added
+    later = tally.num_later_ratings if not tally.num_samples else 0
     waiting = f"; {report.num_waiting:,} in the store wait for their response" if report.num_waiting else ""
-    return f"{tally.num_ratings_added:,} added, {known:,} were there already{waiting}"
+    anew = f", {later:,} of them with another rating, which counts if it is not older" if later else ""
+    return f"{tally.num_ratings_added:,} added, {known:,} were there already{anew}{waiting}"
 
 
 def _advice(report: ImportReport) -> Sequence[str]:
@@ -149,6 +169,22 @@ def _notes(report: ImportReport, rules: ImportRules, model: str) -> Sequence[str
     """Return what was taken as it stands and may be meant in another way, and how to read it so."""
     tally = report.tally
     notes: list[str] = []
+    if tally.num_later_ratings:
+        notes.append(
+            f"{tally.num_later_ratings:,} rows rate what was there already anew. The newest rating counts, by its date "
+            'and else by its order; all are kept: klimb experience query STORE "from feedback".'
+        )
+    if tally.num_written_otherwise:
+        notes.append(
+            f"{tally.num_written_otherwise:,} samples that were there already came from rows that differ in what is "
+            "not used; the first rows are kept."
+        )
+    if tally.num_prose_users:
+        notes.append(
+            f"{tally.num_prose_users:,} cells under the name of a user hold sentences and no ids, so no user was taken "
+            "from them, and the kept rows have hashes in their place. If they are what was asked, say --columns "
+            "prompt=NAME; if they are ids, --columns user=NAME."
+        )
     if tally.rewards.look_like_points and rules.scale is None and not rules.value_map:
         notes.append(
             f"The rewards are whole numbers from {tally.rewards.low:g} to {tally.rewards.high:g} and were taken as "
@@ -173,13 +209,9 @@ def _last_part(model: str) -> str:
 
 
 def _conflicts(report: ImportReport) -> str:
-    text = (
-        f"{report.tally.num_conflicts:,} rows have an id that the store has with other content. A store is only ever "
-        "added to and keeps the first. To read a file in another way (--scale, --map, --columns, --sampling, --model), "
-        "import it into a new store: --into NEW."
-    )
-    if report.num_waiting is None:
-        return text
     return (
-        f"{text} A person's later rating counts in this store if its feedback_id is new and its created_at not earlier."
+        f"{report.tally.num_conflicts:,} rows have an id that the store has with other content. A store is only ever "
+        "added to and keeps the first. If ids of the file are not unique, --ids content names each row by its content. "
+        "To read a file in another way (--scale, --map, --columns, --sampling, --model), import it into a new store: "
+        "--into NEW."
     )

@@ -2,13 +2,14 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from klimb.errors import ConfigError
 from klimb.workbench.options import ImportOptions, check_is_there, check_model
 
 if TYPE_CHECKING:
@@ -19,14 +20,22 @@ NAME = "import"
 MEGABYTE = 1024**2
 
 
-def import_rows(file: Path, /, *, options: ImportOptions) -> None:
+_PATTERN = "*?["
+"""In the name of a file, one of these makes it a pattern of several."""
+
+
+def import_rows(*files: str, options: ImportOptions) -> None:
     """Import a log or a data set into a store. The same file twice adds nothing.
 
     Args:
-        file: .jsonl, .json or .csv (each also with .gz), or .parquet.
+        files: .jsonl, .json or .csv (each also packed), .parquet, a folder of them, or a pattern such as "*.jsonl".
         options: What it is asked.
     """
-    check_is_there(file, "a log or a data set")
+    if not files:
+        raise ConfigError("give a file to import: a log or a data set, such as klimb import log.jsonl --into store")
+    for file in files:
+        if not any(mark in file for mark in _PATTERN):
+            check_is_there(Path(file), "a log or a data set")
     check_model(options.model)
     from klimb.experience import importing
     from klimb.experience.store import Store
@@ -35,7 +44,7 @@ def import_rows(file: Path, /, *, options: ImportOptions) -> None:
     rules = _rules_of(options)
     report = importing.import_rows(
         Store(options.into),
-        file,
+        files[0] if len(files) == 1 else list(files),
         kind=options.kind,
         rules=rules,
         limits=importing.ReadLimits(max_line_bytes=options.max_line_megabytes * MEGABYTE),
@@ -59,10 +68,19 @@ def _rules_of(options: ImportOptions) -> "ImportRules":
         max_tokens=options.max_tokens,
         keep_users=options.keep_users,
         score_name=options.score_name,
+        ignore=options.ignore,
+        ids=options.ids,
+        redact=_redact() if options.redact else None,
         turns=options.turns,
         now=time.time(),
     )
     return _with_model(rules, options.model) if options.model else rules
+
+
+def _redact() -> Callable[[str], str]:
+    from klimb.experience.personal_data import redact
+
+    return redact
 
 
 def _with_model(rules: "ImportRules", name: str) -> "ImportRules":
