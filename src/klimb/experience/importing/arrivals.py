@@ -27,7 +27,7 @@ CONFLICT = "an id that is in the store with other content"
 ANOTHER_MAPPING = "the store keeps the first, as it was mapped; another mapping goes into a new store: --into NEW"
 
 
-NOT_UNIQUE = "the first stays. If ids of this file are not unique: --ids content, or --columns id=NAME of one that is"
+NOT_UNIQUE = "the first stays; if ids of this file are not unique: --ids content, or --columns id=NAME of one that is"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,10 +81,11 @@ def sort_arrivals(store: Store, arrivals: Sequence[Arrival], *, is_own_export: b
     for each in store.stored_feedback([part.feedback_id for part in made if isinstance(part, Feedback)]):
         there[_key(each)] = each
     found = SortedArrivals()
+    places: dict[tuple[type[Made], str], str] = {}
     again: list[tuple[int, Sequence[Feedback]]] = []
     for number, arrival in enumerate(arrivals):
         try:
-            pairs = _compared(arrival, there, is_own_export=is_own_export)
+            pairs = _compared(arrival, there, places, is_own_export=is_own_export)
         except RowError as error:
             found.refused[number] = error
             continue
@@ -103,7 +104,11 @@ def _key(part: Made) -> tuple[type[Made], str]:
 
 
 def _compared(
-    arrival: Arrival, there: dict[tuple[type[Made], str], Made], *, is_own_export: bool
+    arrival: Arrival,
+    there: dict[tuple[type[Made], str], Made],
+    places: dict[tuple[type[Made], str], str],
+    *,
+    is_own_export: bool,
 ) -> Sequence[tuple[Made, Made, Fate]]:
     """Return the first part of its id, each part and its fate; the new ones are then there.
 
@@ -122,9 +127,11 @@ def _compared(
         fate = _fate(first, part, is_own_export=is_own_export)
         if fate == "refused":
             why = ANOTHER_MAPPING if _are_written_alike(first.raw, part.raw) else NOT_UNIQUE
-            raise RowError(CONFLICT, f"{key[1][:80]!r}; {why}")
+            where = f", first at {places[key]}" if key in places else ""
+            raise RowError(CONFLICT, f"{key[1][:80]!r}{where}; {why}")
         compared.append((first, part, fate))
     there.update(own)
+    places.update(dict.fromkeys(own, arrival.place))
     return compared
 
 

@@ -117,15 +117,9 @@ def convert_row(row: Row, read: ReadRow, rules: ImportRules, *, kind: str) -> Se
         RowError: it cannot be imported; then nothing of it is.
     """
     found = _read_guarded(read, row, rules)
-    numbers = [each.part for each in found if isinstance(each, ParsedRow)]
-    are_apart = len(set(numbers)) == len(numbers)
     made: list[Sample | Feedback] = []
-    for number, each in enumerate(found):
-        if isinstance(each, Feedback):
-            made.append(each)
-            continue
-        named = _named(each, row, rules, part=each.part if are_apart else number)
-        made += as_samples(named, row, rules, kind=kind)
+    for part in _apart([_named(each, row, rules) if isinstance(each, ParsedRow) else each for each in found]):
+        made += as_samples(part, row, rules, kind=kind) if isinstance(part, ParsedRow) else [part]
     return made
 
 
@@ -139,17 +133,25 @@ def _read_guarded(read: ReadRow, row: Row, rules: ImportRules) -> Sequence[Parse
         raise RowError(SURPRISE, f"{type(error).__name__}: {str(error)[:200]}") from error
 
 
-def _named(found: ParsedRow, row: Row, rules: ImportRules, *, part: int) -> ParsedRow:
+def _named(found: ParsedRow, row: Row, rules: ImportRules) -> ParsedRow:
     """Return the same with the id that the user asks for: that of a column, or none, which makes it a hash."""
     if rules.ids == "content":
         kept = {"completion_id": found.row_id} if found.row_id else {}
-        own = found.sample and replace(found.sample, sample_id=hash_of(row.raw, str(part)))
-        return replace(found, row_id="", part=part, sample=own, metadata={**found.metadata, **kept})
+        own = found.sample and replace(found.sample, sample_id=hash_of(row.raw, str(found.part)))
+        return replace(found, row_id="", sample=own, metadata={**found.metadata, **kept})
     if "id" not in rules.columns:
         return found
     row_id = name_of(row.values.get("id"))
     own = found.sample and replace(found.sample, sample_id=row_id or found.sample.sample_id)
-    return replace(found, row_id=row_id, part=part, sample=own)
+    return replace(found, row_id=row_id, sample=own)
+
+
+def _apart(found: Sequence[ParsedRow | Feedback]) -> Sequence[ParsedRow | Feedback]:
+    """Return the same, numbered in their order if two responses of the row would have one id: servers repeat an index."""
+    ids = [(each.row_id, each.part) for each in found if isinstance(each, ParsedRow)]
+    if len(set(ids)) == len(ids):
+        return found
+    return [replace(each, part=number) if isinstance(each, ParsedRow) else each for number, each in enumerate(found)]
 
 
 def without_ignored(row: Row, rules: ImportRules) -> Row:
