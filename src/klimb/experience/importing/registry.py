@@ -147,7 +147,7 @@ def _named(found: ParsedRow, row: Row, rules: ImportRules) -> ParsedRow:
 
 
 def _apart(found: Sequence[ParsedRow | Feedback]) -> Sequence[ParsedRow | Feedback]:
-    """Return the same, numbered in their order if two responses of the row would have one id: servers repeat an index."""
+    """Return the same, numbered in their order if two responses would have one id: some servers repeat an index."""
     ids = [(each.row_id, each.part) for each in found if isinstance(each, ParsedRow)]
     if len(set(ids)) == len(ids):
         return found

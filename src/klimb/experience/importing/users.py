@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from klimb.experience.atomic import replace_atomically
-from klimb.experience.importing.cells import first_of, listed, mapping, name_of
+from klimb.experience.importing.cells import first_of, listed, mapping
 from klimb.experience.reading.records import Row, RowError
 from klimb.experience.reading.strict_json import DECODER
 
@@ -112,11 +112,24 @@ def user_hash(user: str, salt: bytes) -> str:
 
 
 def user_in(values: Mapping[str, object]) -> str:
-    """Return the user's id; empty if there is none. Of an object it is the id in it."""
-    value = first_of(values, *USER_NAMES)
-    if isinstance(value, Mapping):
-        value = first_of(mapping(cast(object, value)), *_IDS_IN_OBJECT)
-    return "" if listed(value) is not None or isinstance(value, bool | Mapping) else name_of(value)
+    """Return the user's id; empty if there is none. Of an object it is the id in it; a sentence is none."""
+    for name in USER_NAMES:
+        value = values.get(name)
+        if isinstance(value, Mapping):
+            value = first_of(mapping(cast(object, value)), *_IDS_IN_OBJECT)
+        text = _id_text(value)
+        if text and not looks_like_prose(text):
+            return text
+    return ""
+
+
+def _id_text(value: object) -> str:
+    """Return an id as text; empty for what is none. 12.0 is 12, which a null beside it made a float."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return ""
+    return str(int(value)) if value == int(value) else str(value)
 
 
 def looks_like_prose(text: str) -> bool:
@@ -241,19 +254,13 @@ class _Hasher:
             return {name: each if name in WORDS else self._hashed(each, depth - 1) for name, each in entries.items()}
         if isinstance(value, str) and _is_json(value):
             return json.dumps(self._hashed(_decoded(value), depth - 1), ensure_ascii=False)
-        text = self._id(value)
-        if text is None or (self._rules.are_hashed and _HASH.fullmatch(text)):
+        text = _id_text(value)
+        if self._is_text and text[:-2].isdecimal():
+            text = text.removesuffix(".0")
+        if not text or (self._rules.are_hashed and _HASH.fullmatch(text)):
             return value
         self.num_hashed += 1
         return user_hash(text, self._rules.salt())
-
-    def _id(self, value: object) -> str | None:
-        """Return an id as text: 12.0 is 12, which a null beside it made a float; None for what is no id."""
-        if isinstance(value, str):
-            return (value.removesuffix(".0") if self._is_text and value[:-2].isdecimal() else value) or None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            return None
-        return str(int(value)) if value == int(value) else str(value)
 
     def _in_text(self, text: str, name: str, depth: int) -> str:
         if not text or _HINT.search(text) is None:
