@@ -1,7 +1,7 @@
 """What a policy said in several turns, as rows have it: chat messages, some of them the policy's and some put in."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from klimb.experience.importing.cells import listed, mapping, message, messages
@@ -65,6 +65,52 @@ def _first_turn(value: object, spoken: Sequence[Message], *, what: str) -> int:
     if any(weights[place] == 0 and place > drawn[0] for place in own):
         raise RowError(f"{what} have a turn of weight 0 among others", "it is neither the policy's nor put in")
     return drawn[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RatedTurn:
+    """One turn of the assistant that somebody rated, of a conversation with others.
+
+    Attributes:
+        prompt: all messages before it, other turns of the assistant with their calls among them.
+        said: what is rated.
+        rating: as it stands there; `rules.rating` makes a number of it.
+        place: of its message in the conversation, from 0. As a `part` it gives ids that stay when others are rated.
+    """
+
+    prompt: tuple[Message, ...]
+    said: Said
+    rating: object
+    place: int
+
+
+def read_rated_turns(
+    value: object, *, what: str, rating_of: Callable[[Mapping[str, object]], object]
+) -> list[RatedTurn]:
+    """Return each turn of the assistant that was rated, with the history before it; empty where none was.
+
+    Turns without a rating are context: nothing said of them is neither good nor bad.
+
+    Args:
+        value: chat messages, as a row has them.
+        what: they are called, in messages for people.
+        rating_of: the rating beside the words of one message, as it stands there; None for none. It is asked for those
+            of the assistant alone.
+
+    Raises:
+        RowError: no chat messages; nothing stands before a rated turn; or its thoughts are kept apart from it.
+    """
+    spoken = messages(value, what=what)
+    found: list[RatedTurn] = []
+    for place, (entry, each) in enumerate(zip(listed(value) or (), spoken, strict=False)):
+        stated = rating_of(mapping(entry)) if each["role"] == POLICY_ROLE else None
+        if stated is None:
+            continue
+        if place == 0:
+            raise RowError("a rated turn without a prompt", f"{what} begin with it, and nothing was asked before")
+        said = said_in([entry], [each], what=what)
+        found.append(RatedTurn(prompt=spoken[:place], said=said, rating=stated, place=place))
+    return found
 
 
 def said_in(value: object, spoken: Sequence[Message], *, what: str) -> Said:
