@@ -15,6 +15,7 @@ from klimb.errors import ConfigError
 from klimb.experience import Sample, open_store
 from klimb.experience.samples_in_memory import store_in_memory
 from klimb.losses import Corrected, Loss, NoCorrection, Objective, build_loss, slope_at_reference
+from klimb.losses.settings import KtoSettings
 from klimb.own_parts import global_values_of, is_object, is_own, load_function, load_part, sources_of
 from klimb.policies import ModelSettings, Policy, keep_freed_memory, load_model
 from klimb.samplers import LocalSampler, Sampler
@@ -381,6 +382,7 @@ def make_session(config: RunConfig, *, trains: bool = True) -> Session:
         advantages=config.advantages.kind,
         num_prompts=config.sampling.num_prompts,
         rewards=config.rewards,
+        needs_both_sides=isinstance(objective, KtoSettings),
     )
     _check_groups(config, logs)
     policy.temperature = find_temperature(config.loop_settings(), logs, needs_log_mu=objective.needs_log_mu)

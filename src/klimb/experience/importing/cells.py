@@ -1,7 +1,9 @@
 """One cell of a row as text, number, messages or mapping. Every function raises RowError for what it is not."""
 
+import ast
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -13,8 +15,34 @@ from klimb.experience.samples import Message
 ROLES = ("system", "user", "assistant", "tool")
 
 
-_OTHER_NAMES: Mapping[object, str] = {"developer": "system", "function": "tool"}
-"""Roles of OpenAI's newer and older messages -> what they are here."""
+CALL_ROLES = ("function_call", "tool_call")
+"""Roles of a message that is a call of the assistant and nothing else: its content is the call, as JSON."""
+
+
+_OTHER_NAMES: Mapping[object, str] = {
+    "developer": "system",
+    "function": "tool",
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "ai": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "observation": "tool",
+    "function_response": "tool",
+    "tool_response": "tool",
+    "ipython": "tool",
+    **dict.fromkeys(CALL_ROLES, "assistant"),
+}
+"""Roles of OpenAI's newer and older messages, of ShareGPT's and of other tools' -> what they are here."""
+
+
+THOUGHT_PARTS = ("thinking", "reasoning", "redacted_thinking", "thought")
+"""Types of parts of a message that are no words of it."""
+
+
+_PYTHON_MESSAGES = re.compile(r"\s*\[?\s*\{\s*'(?:role|from|content|value)'\s*:")
+"""How messages begin that Python wrote into a cell, and not JSON."""
 
 
 def first_of(values: Mapping[str, object], *names: str) -> object:
@@ -44,6 +72,45 @@ def from_json_cell(value: object, row: Row) -> object:
         return cast(object, DECODER.decode(value))
     except (json.JSONDecodeError, RecursionError):
         return value
+
+
+def chat_cell(value: object, row: Row) -> object:
+    """In CSV, the chat messages that a cell's text is; any other text stays text, JSON or not.
+
+    Raises:
+        RowError: messages that Python wrote and that cannot be read back, as those of an array.
+    """
+    if row.is_text and isinstance(value, str) and _PYTHON_MESSAGES.match(value):
+        return _from_python(value)
+    found = from_json_cell(value, row)
+    return found if are_messages(found) else value
+
+
+def are_messages(value: object) -> bool:
+    """Tell chat messages, or a single one, from whatever else JSON says."""
+    entries = listed(value)
+    entries = [value] if entries is None else entries
+    return bool(entries) and all(_role_of(mapping(entry)) is not None for entry in entries)
+
+
+def _from_python(text: str) -> object:
+    try:
+        found: object = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        found = None
+    if not are_messages(found):
+        raise RowError("messages that are no JSON", f"{text[:60]!r}; write a cell with json.dumps, or a .jsonl file")
+    return found
+
+
+def _role_of(entry: Mapping[str, object]) -> object:
+    """Return who says a message; ShareGPT has it in `from`."""
+    return first_of(entry, "role", "from")
+
+
+def content_of(entry: Mapping[str, object]) -> object:
+    """Return what a message says; ShareGPT has it in `value`."""
+    return first_of(entry, "content") if "role" in entry or "value" not in entry else entry["value"]
 
 
 def name_of(value: object) -> str:
@@ -108,7 +175,10 @@ def token_ids(value: object, *, what: str) -> tuple[int, ...]:
 
 
 def text_of(content: object, *, what: str) -> str:
-    """Return the text of a message's content: a text, or a list of text parts."""
+    """Return the text of a message's content: a text, or a list of text parts. Parts that are thoughts are left out.
+
+    Whoever reads an answer refuses those first: `conversations.check_thoughts`.
+    """
     if isinstance(content, str):
         return content
     parts = listed(content)
@@ -116,12 +186,19 @@ def text_of(content: object, *, what: str) -> str:
         raise RowError(f"{what} is not text", f"got {type(content).__name__}")
     texts: list[str] = []
     for part in parts:
-        text = mapping(part).get("text")
+        if is_thought(mapping(part)):
+            continue
+        text = part if isinstance(part, str) else mapping(part).get("text")
         if not isinstance(text, str):
             kind = mapping(part).get("type", type(part).__name__)
             raise RowError(f"{what} holds something else than text", f"a part of type {kind!r}")
         texts.append(text)
     return "".join(texts)
+
+
+def is_thought(part: Mapping[str, object]) -> bool:
+    """Tell whether a part of a message is a thought; Gemini marks the text itself."""
+    return part.get("type") in THOUGHT_PARTS or part.get("thought") is True
 
 
 def messages(value: object, *, what: str) -> tuple[Message, ...]:
@@ -136,31 +213,43 @@ def messages(value: object, *, what: str) -> tuple[Message, ...]:
     for entry in entries:
         given = mapping(entry)
         found.append(message(entry, what=what, tool=names.get(given.get("tool_call_id"), "")))
-        for logged, call in zip(logged_calls(given), found[-1].get("tool_calls", ()), strict=True):
-            names[logged.get("id")] = call["function"]["name"]
+        logged = logged_calls(given)
+        for number, call in enumerate(found[-1].get("tool_calls", ())):
+            # A message that is a call and nothing else has no ids, and neither has the result behind it.
+            names[logged[number].get("id") if logged else None] = call["function"]["name"]
     return tuple(found)
 
 
 def message(value: object, *, what: str, tool: str = "") -> Message:
     """One chat message, with its tool calls; `tool` is the name of one that gives none itself.
 
-    OpenAI's newer role `developer` is the system, its older `function` a tool.
+    OpenAI's newer role `developer` is the system, its older `function` a tool; ShareGPT's `human` is the user and its
+    `gpt` the assistant.
     """
     entry = mapping(value)
-    role = entry.get("role")
+    if not entry:
+        raise RowError(f"{what} is no chat message", f"got {value!r}"[:80] + "; write the text as it was drawn")
+    role, content = _role_of(entry), content_of(entry)
+    if role in CALL_ROLES:
+        entry, content = {"tool_calls": _as_calls(content)}, None
     role = _OTHER_NAMES.get(role, role) if isinstance(role, str) else role
     if role not in ROLES:
         raise RowError(f"{what} has a message of another role", f"got {role!r}; roles are {', '.join(ROLES)}")
     calls = tool_calls(entry, what=what)
     if calls and role != "assistant":
         raise RowError(f"{what} has a tool call of another than the assistant", f"of the role {role}")
-    content = entry.get("content")
     found = Message(role=str(role), content="" if content is None and calls else text_of(content, what=what))
     if calls:
         found["tool_calls"] = calls
     if role == "tool" and (name := name_of(entry.get("name")) or tool):
         found["name"] = name
     return found
+
+
+def _as_calls(content: object) -> Sequence[object]:
+    """Return the calls of a message that is nothing else: one, or a list of them."""
+    found = _decoded(content)
+    return listed(found) or [found]
 
 
 def tool_calls(entry: Mapping[str, object], *, what: str) -> list[Mapping[str, Any]]:

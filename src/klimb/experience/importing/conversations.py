@@ -3,10 +3,13 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
-from klimb.experience.importing.cells import listed, mapping, message, messages
-from klimb.experience.importing.rules import ImportRules
+from klimb.experience.importing.cells import are_messages, first_of, listed, mapping, message, messages
+from klimb.experience.importing.rules import THUMBS, ImportRules
+from klimb.experience.importing.thoughts import check_thoughts
 from klimb.experience.reading.records import RowError
+from klimb.experience.reading.strict_json import DECODER
 from klimb.experience.samples import POLICY_ROLE, FinishReason, Message, ToolCall, Turn
 
 NO_MODEL = "its token ids are there: name the model that drew it, --model MODEL, to decode them"
@@ -33,38 +36,85 @@ def read_response(value: object, *, what: str) -> Said:
     """
     if isinstance(value, str):
         return Said(text=value)
+    if isinstance(value, Mapping):
+        value = [_as_message(mapping(cast(object, value)), what=what)]
     return said_in(value, messages(value, what=what), what=what)
+
+
+def _as_message(value: Mapping[str, object], *, what: str) -> object:
+    if not are_messages(value):
+        raise RowError(f"{what} is an object and no message", "write the text as it was drawn, spaces and all")
+    return value
 
 
 def read_dialogue(value: object, *, what: str, rules: ImportRules) -> tuple[tuple[Message, ...], Said]:
     """Return a whole conversation as what was asked and what was said.
 
     Without `rules.turns` the last message is the response and all before it is asked. With it, the response begins
-    with the assistant's first turn behind the first question. OpenAI's `weight` 0 says that a turn is none to learn
-    from, so the response begins behind it.
+    with the assistant's first turn behind the first question. A turn of `weight` 0 (OpenAI), or of which `train` is
+    false, is none to learn from: it is context and no answer, so the response is the last turn before it, or with
+    `rules.turns` begins behind it.
 
     Raises:
-        RowError: it does not end with the assistant, or a turn of weight 0 stands among others.
+        RowError: it does not end with the assistant, no turn is to be learnt from, or with `rules.turns` such a turn
+            stands among others.
     """
+    value = as_json(value)
     spoken = messages(value, what=what)
-    start = _first_turn(value, spoken, what=what) if rules.turns else len(spoken) - 1
-    if not spoken or not any(each["role"] == POLICY_ROLE for each in spoken[start:]):
+    own = _own_turns(listed(value) or (), spoken)
+    if not own or (spoken[-1]["role"] != POLICY_ROLE and not rules.turns):
         raise RowError(f"{what} do not end with the assistant", "nothing is there to learn from")
     entries = listed(value) or ()
-    return spoken[:start], said_in(entries[start:], spoken[start:], what=what)
+    drawn = [place for place in own if not is_context(mapping(entries[place]))]
+    if not drawn:
+        raise RowError("no turn to learn from", "all turns of the assistant have the weight 0: they are context")
+    if not rules.turns:
+        start, end = drawn[-1], drawn[-1] + 1
+    elif len(drawn) < len([place for place in own if place >= drawn[0]]):
+        raise RowError(f"{what} have a turn of weight 0 among others", "it is neither the policy's nor put in")
+    else:
+        start, end = drawn[0], len(spoken)
+    return spoken[:start], said_in(entries[start:end], spoken[start:end], what=what)
 
 
-def _first_turn(value: object, spoken: Sequence[Message], *, what: str) -> int:
+def as_json(value: object) -> object:
+    """Return the messages that a text is, in JSON: a column of conversations holds no other text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return cast(object, DECODER.decode(value))
+    except (json.JSONDecodeError, RecursionError):
+        return value
+
+
+def _own_turns(entries: Sequence[object], spoken: Sequence[Message]) -> list[int]:
+    """Return where the assistant speaks behind the first question; what greets before it was asked by nobody."""
     roles = [each["role"] for each in spoken]
     question = roles.index("user") if "user" in roles else -1
-    own = [place for place, role in enumerate(roles) if role == POLICY_ROLE and place > question]
-    weights = [mapping(entry).get("weight") for entry in listed(value) or ()]
-    drawn = [place for place in own if weights[place] != 0]
-    if not drawn:
-        return len(spoken)
-    if any(weights[place] == 0 and place > drawn[0] for place in own):
-        raise RowError(f"{what} have a turn of weight 0 among others", "it is neither the policy's nor put in")
-    return drawn[0]
+    return [place for place, role in enumerate(roles[: len(entries)]) if role == POLICY_ROLE and place > question]
+
+
+_LEARNT = ("weight", "train", "training", "trainable", "loss")
+"""What others call whether a message is to be learnt from: OpenAI, axolotl, ms-swift."""
+
+
+_PARTLY = ("train_detail", "training_detail", "loss_scale")
+
+
+def is_context(entry: Mapping[str, object]) -> bool:
+    """Tell whether a message is marked as none to learn from: `weight` 0, or `train` false.
+
+    Raises:
+        RowError: the mark is another number, or of a part of the message.
+    """
+    for name in _PARTLY:
+        if entry.get(name) not in (None, [], {}):
+            raise RowError("a message of which a part is to be learnt", f"by its {name!r}; all of it is, or nothing")
+    marks = {name: entry[name] for name in _LEARNT if entry.get(name) is not None}
+    for name, mark in marks.items():
+        if mark not in (0, 1):
+            raise RowError("a weight of a message that is neither 0 nor 1", f"{name} is {mark!r}"[:80])
+    return 0 in marks.values()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,26 +158,92 @@ def read_rated_turns(
             continue
         if place == 0:
             raise RowError("a rated turn without a prompt", f"{what} begin with it, and nothing was asked before")
-        said = said_in([entry], [each], what=what)
+        said = said_in([entry], [each], what=what, is_rating_read=True)
         found.append(RatedTurn(prompt=spoken[:place], said=said, rating=stated, place=place))
     return found
 
 
-def said_in(value: object, spoken: Sequence[Message], *, what: str) -> Said:
-    """Return what is said in messages that were read out of a cell.
+_RATINGS = ("rating", "label", "score", "reward", "feedback", "thumb", "thumbs", "vote", "annotation", "kto_tag")
+"""Where conversations that people rated have the rating of a message."""
+
+
+_INNER = ("rating", "value", "score", "label", "thumb", "thumbs", "vote", "type")
+"""Where the rating stands in an object, `{"rating": 1}` or `{"type": "thumbs_up", "comment": …}`."""
+
+
+def rating_beside(entry: Mapping[str, object], *, name: str = "") -> tuple[str, object]:
+    """Return what is rated beside the words of a message, and the rating as it stands there; None for none.
+
+    Args:
+        entry: the message.
+        name: the one to take where there are several; empty for the only one.
 
     Raises:
-        RowError: nobody, or not the assistant, says something; or a turn's thoughts are kept apart from it.
+        RowError: there are several.
+    """
+    found = {each: stated for each in _RATINGS if (stated := _stated(entry.get(each))) is not None}
+    if name in found:
+        return name, found[name]
+    if len(found) > 1:
+        numbers = {each: stated for each, stated in found.items() if not _is_remark(stated)}
+        found = numbers if len(numbers) == 1 else found
+    if len(found) > 1:
+        names = ", ".join(found)
+        raise RowError(
+            "a turn with several ratings", f"{names}; say which is the reward: --score-name {next(iter(found))}"
+        )
+    return next(iter(found.items()), ("", None))
+
+
+def _stated(value: object) -> object:
+    """Return the rating itself, out of the object around it; None for an empty one."""
+    entries = listed(value)
+    if entries is not None:
+        if len(entries) > 1:
+            raise RowError("a turn with several ratings", f"{len(entries)} of them; leave the one that counts")
+        value = entries[0] if entries else None
+    if isinstance(value, Mapping):
+        value = first_of(mapping(cast(object, value)), *_INNER)
+    return None if value == "" else value
+
+
+def _is_remark(stated: object) -> bool:
+    return isinstance(stated, str) and stated.strip().lower() not in THUMBS
+
+
+def said_in(value: object, spoken: Sequence[Message], *, what: str, is_rating_read: bool = False) -> Said:
+    """Return what is said in messages that were read out of a cell.
+
+    Args:
+        value: the cell's messages.
+        spoken: the same, read.
+        what: they are called, in messages for people.
+        is_rating_read: the caller reads ratings that stand in the messages; else one is refused.
+
+    Raises:
+        RowError: nobody, or not the assistant, says something; a turn's thoughts are kept apart from it; or it has
+            marks that would be lost.
     """
     if not any(each["role"] == POLICY_ROLE for each in spoken):
         roles = ", ".join(each["role"] for each in spoken)
         raise RowError(f"{what} is no message of the assistant", f"its messages are of: {roles or 'nobody'}")
     for entry, each in zip(listed(value) or (), spoken, strict=True):
         if each["role"] == POLICY_ROLE:
-            check_thoughts(mapping(entry))
+            _check_answer(mapping(entry), what=what, is_rating_read=is_rating_read)
     if len(spoken) == 1 and not spoken[0].get("tool_calls"):
         return Said(text=spoken[0]["content"])
     return Said(turns=tuple(map(as_turn, spoken)))
+
+
+def _check_answer(entry: Mapping[str, object], *, what: str, is_rating_read: bool) -> None:
+    check_thoughts(entry)
+    if is_context(entry):
+        raise RowError(f"{what} has a turn of weight 0", "it is context and no answer")
+    if is_rating_read:
+        return
+    rated = [name for name in _RATINGS if _stated(entry.get(name)) is not None]
+    if rated:
+        raise RowError(f"{what} has a rating in a message", f"{rated[0]!r}; put it beside it, in a column of the row")
 
 
 def read_answer(entry: Mapping[str, object], *, what: str) -> Said:
@@ -137,17 +253,6 @@ def read_answer(entry: Mapping[str, object], *, what: str) -> Said:
         RowError: thoughts kept apart: then the text as it was drawn is not known.
     """
     return said_in([entry], [message({"role": POLICY_ROLE, **entry}, what=what)], what=what)
-
-
-def check_thoughts(entry: Mapping[str, object]) -> None:
-    """Raise RowError for a message whose thoughts a server cut out of its text."""
-    if has_thoughts(entry):
-        raise RowError("thoughts kept apart from the response", "log the text as it was drawn: no reasoning parser")
-
-
-def has_thoughts(entry: Mapping[str, object]) -> bool:
-    """Tell whether a server cut thoughts out of the text of a message."""
-    return bool(entry.get("reasoning_content") or entry.get("reasoning"))
 
 
 def as_turn(spoken: Message, *, finish_reason: FinishReason = "unknown") -> Turn:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from klimb.experience.importing.cells import listed, message, token_ids
-from klimb.experience.importing.conversations import as_turn, has_thoughts, with_drawn_text
+from klimb.experience.importing.conversations import as_turn, with_drawn_text
 from klimb.experience.importing.rules import ImportRules
+from klimb.experience.importing.thoughts import has_thoughts
 from klimb.experience.reading.records import RowError
 from klimb.experience.samples import POLICY_ROLE, FinishReason, Message, Turn
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from klimb.experience.feedback import Feedback
 from klimb.experience.importing import kinds
+from klimb.experience.importing.beside import check_beside
 from klimb.experience.importing.cells import name_of
 from klimb.experience.importing.kind import Importer, ReadRow
 from klimb.experience.importing.own_importer import load_importer
@@ -117,6 +118,7 @@ def convert_row(row: Row, read: ReadRow, rules: ImportRules, *, kind: str) -> Se
         RowError: it cannot be imported; then nothing of it is.
     """
     found = _read_guarded(read, row, rules)
+    check_beside(row, found)
     made: list[Sample | Feedback] = []
     for part in _apart([_named(each, row, rules) if isinstance(each, ParsedRow) else each for each in found]):
         made += as_samples(part, row, rules, kind=kind) if isinstance(part, ParsedRow) else [part]

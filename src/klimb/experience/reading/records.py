@@ -27,9 +27,10 @@ class Columns(Mapping[str, object]):
     Attributes:
         names: name of a column here -> its name in the file, where they differ.
         read: names, as they are here, of the cells that were looked up.
+        also_unread: what of the cells that were looked up was left out, for people.
     """
 
-    __slots__ = ("_cells", "names", "read")
+    __slots__ = ("_cells", "also_unread", "names", "read")
 
     def __init__(self, cells: Mapping[str, object], names: Mapping[str, str] | None = None) -> None:
         self.names = names or {}
@@ -37,6 +38,7 @@ class Columns(Mapping[str, object]):
         kept = {name: value for name, value in cells.items() if name not in renamed} if renamed else cells
         self._cells = {**kept, **{ours: cells[theirs] for ours, theirs in self.names.items()}} if renamed else kept
         self.read: set[str] = set()
+        self.also_unread: set[str] = set()
 
     def __getitem__(self, name: str) -> object:
         value = self._cells[name]
@@ -53,10 +55,15 @@ class Columns(Mapping[str, object]):
         return len(self._cells)
 
     @property
+    def cells(self) -> Mapping[str, object]:
+        """The cells themselves: looking one up here reads nothing."""
+        return self._cells
+
+    @property
     def unread(self) -> Sequence[str]:
-        """Names, as they are in the file, of the cells that hold something and that nobody looked up."""
+        """Names, as they are in the file, of the cells that hold something and that nobody looked up; `also_unread`."""
         left = [name for name, value in self._cells.items() if name not in self.read and value not in (None, "")]
-        return [self.names.get(name, name) for name in left]
+        return [*(self.names.get(name, name) for name in left), *sorted(self.also_unread)]
 
 
 @dataclass(frozen=True, slots=True)

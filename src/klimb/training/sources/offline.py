@@ -94,6 +94,10 @@ class OfflineSource:
         """Passes over the source so far."""
         return self._stream.epoch
 
+    def count(self, condition: str) -> int:
+        """Return how many samples of the source there are for which the condition holds."""
+        return self._store.count(f"({self._where}) and {condition}" if self._where else condition)
+
     def check_usable(self, *, needs_log_mu: bool, usable_recipes: Sequence[str]) -> None:
         """Return if the loss can use every sample of the source.
 
@@ -244,6 +248,7 @@ def check_logs(
     advantages: str = "no-baseline",
     num_prompts: int = 0,
     rewards: Rewards = NO_REWARDS,
+    needs_both_sides: bool = False,
 ) -> None:
     """Return if every source with a share is there, and the loss and the baseline can use what it holds.
 
@@ -254,10 +259,11 @@ def check_logs(
         advantages: the kind of the baseline.
         num_prompts: groups of a batch, of which the sources have their shares.
         rewards: several, of which some may be scaled.
+        needs_both_sides: the loss compares good answers with bad ones, as KTO does.
 
     Raises:
         ValueError: a source has a share and is not there, is there and has none, its samples lack log_mu or the values
-            of the rewards, or no batch of it has two samples to compare.
+            of the rewards, no batch of it has two samples to compare, or all ratings are good, or bad.
     """
     given = {logged.source: logged for logged in logs}
     for name in ("log", "feedback"):
@@ -270,3 +276,18 @@ def check_logs(
         logged.check_usable(needs_log_mu=needs_log_mu, usable_recipes=usable)
         logged.check_comparable(advantages, num_groups=sources.num_groups(num_prompts)[logged.source])
         logged.check_scalable(rewards)
+    if needs_both_sides and logs and not sources.share("rollout"):
+        _check_sides(logs)
+
+
+def _check_sides(logs: Sequence[OfflineSource]) -> None:
+    """Raise ValueError where all that was rated is on one side of 0.5."""
+    num_good, num_bad = (sum(each.count(condition) for each in logs) for condition in ("reward > 0.5", "reward <= 0.5"))
+    if bool(num_good) == bool(num_bad):
+        return
+    side = f"good (all {num_good} above 0.5)" if num_good else f"bad (all {num_bad} at most 0.5)"
+    advice = ": clone them with objective.recipe = 'bc', or" if num_good else ":"
+    raise ValueError(
+        f"every rating of the {' and the '.join(each.source for each in logs)} is {side}, and KTO learns from good "
+        f"answers against bad ones{advice} add answers of the other side"
+    )

@@ -1,47 +1,68 @@
-"""KTO rows, TRL's "unpaired preference": prompt, completion, label."""
+"""KTO rows: a prompt, one response, and a label; TRL's "unpaired preference", ms-swift's and LLaMA-Factory's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from klimb.experience.importing.cells import first_of, from_json_cell, messages, name_of, tool_schemas
+from klimb.experience.importing.asked import PROMPTS, read_prompt, with_columns
+from klimb.experience.importing.cells import chat_cell, first_of, name_of, tool_schemas
 from klimb.experience.importing.chat import with_group_and_user
-from klimb.experience.importing.conversations import read_response
-from klimb.experience.importing.kind import Importer, has_columns
+from klimb.experience.importing.conversations import Said, read_dialogue, read_response
+from klimb.experience.importing.kind import Importer
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rules import ImportRules, rating
 from klimb.experience.reading.records import Row
+from klimb.experience.samples import Message
+
+_LABELS = ("label", "kto_tag")
+
+
+_RESPONSES = ("completion", "response")
 
 
 def read_kto(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
-    """One response; a label that is null or missing is no rating.
+    """One response; a label that is null or missing is no rating. Of `messages` the last is the response.
 
-    Source: TRL's documentation, "Dataset formats and types", unpaired preference.
+    Source: TRL's documentation, "Dataset formats and types", unpaired preference; ms-swift's, "Custom dataset", KTO;
+    LLaMA-Factory's data/README.md, "KTO Dataset".
     """
-    values = row.values
-    said = read_response(from_json_cell(values.get("completion"), row), what="completion")
+    prompt, said = _asked_and_said(row, rules)
+    name, label = label_in(row)
     found = ParsedRow(
-        prompt=messages(from_json_cell(values.get("prompt"), row), what="prompt"),
+        prompt=with_columns(prompt, row),
         response=said.text,
         turns=said.turns,
-        tools=tool_schemas(values.get("tools"), row),
-        row_id=name_of(values.get("id")),
-        reward=rating(values.get("label"), rules, row),
-        reward_reason="label" if values.get("label") is not None else "",
-        model=name_of(first_of(values, "model")),
+        tools=tool_schemas(first_of(row.values, "tools", "functions"), row),
+        row_id=name_of(row.values.get("id")),
+        reward=rating(label, rules, row),
+        reward_reason=name if label is not None else "",
+        model=name_of(first_of(row.values, "model")),
     )
     return [with_group_and_user(found, row)]
 
 
+def _asked_and_said(row: Row, rules: ImportRules) -> tuple[tuple[Message, ...], Said]:
+    if row.values.get("messages") is not None:
+        return read_dialogue(row.values["messages"], what="messages", rules=rules)
+    return read_prompt(row), read_response(chat_cell(first_of(row.values, *_RESPONSES), row), what="completion")
+
+
 def label_in(row: Row) -> tuple[str, object]:
     """Return what is rated, and the label as it stands there."""
-    return "label", row.values.get("label")
+    return "label", first_of(row.values, *_LABELS)
+
+
+def _is_kto(values: Mapping[str, object]) -> bool:
+    if "reward" in values or not any(name in values for name in _LABELS):
+        return False
+    has_both = any(name in values for name in PROMPTS) and any(name in values for name in _RESPONSES)
+    return has_both or "messages" in values
 
 
 IMPORTER = Importer(
     name="kto",
     read=read_kto,
-    summary="prompt, completion and a label: good or bad",
-    looks_alike=has_columns("prompt", "completion", "label"),
+    summary="a prompt, a response and a label: good or bad",
+    looks_alike=_is_kto,
     rank=30,
-    because="it has prompt, completion and label",
+    because="it has a response and a label",
     rating_in=label_in,
 )

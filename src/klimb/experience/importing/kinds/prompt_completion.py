@@ -1,40 +1,87 @@
-"""Rows for supervised fine-tuning: prompt and completion, or a whole dialogue in `messages`."""
+"""Rows for supervised fine-tuning: prompt and completion, or a whole dialogue in `messages`, some of it rated."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
-from klimb.experience.importing.cells import first_of, from_json_cell, messages, name_of, tool_schemas
+from klimb.experience.importing.asked import read_prompt, with_columns
+from klimb.experience.importing.cells import chat_cell, first_of, listed, mapping, name_of, tool_schemas
 from klimb.experience.importing.chat import with_group_and_user
-from klimb.experience.importing.conversations import read_dialogue, read_response
+from klimb.experience.importing.conversations import (
+    Said,
+    as_json,
+    rating_beside,
+    read_dialogue,
+    read_rated_turns,
+    read_response,
+)
 from klimb.experience.importing.kind import Importer, has_columns
 from klimb.experience.importing.parsed_row import ParsedRow
-from klimb.experience.importing.rules import ImportRules, reward
-from klimb.experience.reading.records import Row
+from klimb.experience.importing.rules import ImportRules, rating, reward
+from klimb.experience.reading.records import Row, RowError
+from klimb.experience.samples import Message
 
 
 def read_prompt_completion(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     """One response, mostly without a reward; a completion of several messages has turns.
 
-    Of a whole dialogue the last message is the response, with `rules.turns` all that follows the first question.
+    Of a whole dialogue the last message is the response, with `rules.turns` all that follows the first question. Where
+    single turns of it are rated, each of those is a response, with what is before it as its prompt: its number is the
+    place of its message.
 
     Source: TRL's documentation, "Dataset formats and types", prompt-completion, language modeling and tool calling;
     OpenAI's, "Supervised fine-tuning", the chat format with `tools` and `weight`.
     """
-    values = row.values
-    if values.get("messages") is not None:
-        prompt, said = read_dialogue(from_json_cell(values["messages"], row), what="messages", rules=rules)
-    else:
-        prompt = messages(from_json_cell(values.get("prompt"), row), what="prompt")
-        said = read_response(from_json_cell(values.get("completion"), row), what="completion")
-    found = ParsedRow(
-        prompt=prompt,
-        response=said.text,
-        turns=said.turns,
-        tools=tool_schemas(first_of(values, "tools", "functions"), row),
-        reward=reward(values.get("reward"), rules, row),
-        row_id=name_of(values.get("id")),
-        model=name_of(first_of(values, "model")),
+    if row.values.get("messages") is None:
+        said = read_response(chat_cell(row.values.get("completion"), row), what="completion")
+        prompt = read_prompt(row)
+        return [_found(prompt, said, row, value=reward(row.values.get("reward"), rules, row))]
+    spoken = as_json(row.values["messages"])
+    rated = read_rated_turns(spoken, what="messages", rating_of=partial(_rating_of, name=rules.score_name))
+    if rated:
+        return [
+            replace(_found(each.prompt, each.said, row, value=rating(each.rating, rules, row)), part=each.place)
+            for each in rated
+        ]
+    prompt, said = read_dialogue(spoken, what="messages", rules=rules)
+    return [_found(prompt, said, row, value=reward(row.values.get("reward"), rules, row))]
+
+
+def _rating_of(entry: Mapping[str, object], *, name: str) -> object:
+    return rating_beside(entry, name=name)[1]
+
+
+def _found(prompt: tuple[Message, ...], said: Said, row: Row, *, value: float | None) -> ParsedRow:
+    return with_group_and_user(
+        ParsedRow(
+            prompt=with_columns(prompt, row),
+            response=said.text,
+            turns=said.turns,
+            tools=tool_schemas(first_of(row.values, "tools", "functions"), row),
+            reward=value,
+            row_id=name_of(row.values.get("id")),
+            model=name_of(first_of(row.values, "model")),
+        ),
+        row,
     )
-    return [with_group_and_user(found, row)]
+
+
+def rating_in(row: Row) -> tuple[str, object]:
+    """Return what is rated in the turns of a row, and the rating that is furthest from 0 to 1, as it stands there.
+
+    Raises:
+        RowError: no turn is rated.
+    """
+    entries = listed(as_json(row.values.get("messages"))) or ()
+    rated = [stated for entry in entries if (stated := rating_beside(mapping(entry)))[1] is not None]
+    if not rated:
+        raise RowError("no turn is rated", "the row may have a reward")
+    return max(rated, key=lambda stated: _distance(stated[1]))
+
+
+def _distance(stated: object) -> float:
+    """Return how far a number is from 1/2; a text, which has its own meaning, is nearest."""
+    return abs(stated - 0.5) if isinstance(stated, int | float) else 0.0
 
 
 def _is_dialogue(values: Mapping[str, object]) -> bool:
@@ -48,4 +95,5 @@ IMPORTER = Importer(
     looks_alike=_is_dialogue,
     rank=80,
     because="it has prompt and completion, or messages",
+    rating_in=rating_in,
 )

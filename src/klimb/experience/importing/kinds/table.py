@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from klimb.experience.importing.cells import (
+    chat_cell,
     first_of,
     from_json_cell,
     mapping,
@@ -49,9 +50,9 @@ def read_table(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
             names = ", ".join(str(name) for name in values)
             raise RowError(f"no column {needed!r}", f"there are {names}; say which it is: --columns {needed}=NAME")
     request = {name: values[name] for aliases in ALIASES.values() for name in aliases if name in values}
-    said = read_response(from_json_cell(values["response"], row), what="response")
+    said = read_response(chat_cell(values["response"], row), what="response")
     found = ParsedRow(
-        prompt=messages(from_json_cell(values["prompt"], row), what="prompt"),
+        prompt=messages(chat_cell(values["prompt"], row), what="prompt"),
         response=said.text,
         turns=said.turns,
         tools=tool_schemas(values.get("tools"), row),

@@ -2,7 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
-from klimb.experience.importing.cells import first_of, from_json_cell, listed, mapping, messages, name_of, tool_schemas
+from klimb.experience.importing.cells import (
+    are_messages,
+    chat_cell,
+    first_of,
+    from_json_cell,
+    listed,
+    mapping,
+    messages,
+    name_of,
+    tool_schemas,
+)
 from klimb.experience.importing.chat import with_group_and_user
 from klimb.experience.importing.conversations import read_response
 from klimb.experience.importing.kind import Importer, has_columns
@@ -17,18 +27,17 @@ def read_verl(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     Source: verl's documentation, "Prepare data for post-training", and the output of its main_generation.
     """
     values = row.values
-    drawn = from_json_cell(first_of(values, "responses", "response"), row)
+    drawn = _drawn(row)
     if drawn is None:
         raise RowError(
             "prompts only: use them as a task file",
             "there is no column `responses` or `response`; task.kind = 'file' takes the file as it is, with "
             "task.question = 'prompt' and task.answer = 'reward_model.ground_truth'",
         )
-    responses = listed(drawn) or [drawn]
-    rewards = _rewards(row, len(responses))
-    said = [read_response(response, what="response") for response in responses]
+    rewards = _rewards(row, len(drawn))
+    said = [read_response(response, what="response") for response in drawn]
     tools = tool_schemas(values.get("tools"), row)
-    prompt = messages(from_json_cell(values.get("prompt"), row), what="prompt")
+    prompt = messages(chat_cell(values.get("prompt"), row), what="prompt")
     metadata = _metadata(values, row)
     return [
         with_group_and_user(
@@ -46,6 +55,17 @@ def read_verl(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
         )
         for part, (response, value) in enumerate(zip(said, rewards, strict=True))
     ]
+
+
+def _drawn(row: Row) -> Sequence[object] | None:
+    """Return the responses; None where none were drawn. A list in `response` is several, unless it is of messages."""
+    several = from_json_cell(row.values.get("responses"), row)
+    if several is not None:
+        return listed(several) or [several]
+    value = row.values.get("response")
+    one = chat_cell(value, row)
+    entries = None if are_messages(one) else listed(one)
+    return entries or (None if one is None else [one])
 
 
 def _rewards(row: Row, count: int) -> Sequence[object]:
