@@ -7,6 +7,7 @@ import torch
 
 from klimb.experience import Sample, read_samples
 from klimb.experience.feedback import Feedback
+from klimb.experience.samples_in_memory import store_in_memory
 from klimb.experience.store import Store
 from klimb.losses import Objective
 from klimb.policies import Policy, load_policy
@@ -25,6 +26,7 @@ from klimb.training import (
     score_samples,
     without_wall_clock,
 )
+from klimb.training.sources.offline import check_logs
 
 LOG_ONLY = SourceSettings(log=1.0)
 
@@ -140,6 +142,31 @@ def test_recipes_without_a_ratio_learn_from_text_alone(tiny_run, tiny_policy, ro
     assert metrics["log/num_refused"] == 0
     assert "ess_token" not in metrics and "log/ess_token" not in metrics
     assert any(not torch.equal(before[name], parameter) for name, parameter in tiny_policy.trainable().items())
+
+
+@pytest.mark.parametrize(("rewards", "side"), [((1.0, 1.0), "good"), ((0.0, 0.5), "bad"), ((None, 1.0), "good")])
+def test_kto_refuses_ratings_of_one_side_at_the_start(
+    tiny_run, tiny_policy, rollouts, tmp_path: Path, rewards: tuple[float | None, float], side: str
+):
+    recipe = recipe_named("kto")
+    rated = [replace(as_text(each), reward=rewards[number % 2]) for number, each in enumerate(rollouts)]
+    logs = [OfflineSource(store_in_memory(rated), tiny_policy, source="log")]
+    settings = log_settings(tiny_run, advantages=recipe.advantages, reference=recipe.reference)
+    with pytest.raises(ValueError, match=f"every rating of the log is {side}"):
+        tiny_run.run(tiny_policy, tmp_path / "run", settings, logs=logs, objective=recipe.make_objective())
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_kto_takes_ratings_of_both_sides_in_two_sources_or_with_fresh_answers(tiny_policy, rollouts):
+    good = [replace(as_text(each), reward=1.0) for each in rollouts]
+    bad = [replace(as_text(each), reward=0.0) for each in rollouts]
+    liked = OfflineSource(store_in_memory(good), tiny_policy, source="log")
+    disliked = OfflineSource(store_in_memory(bad), tiny_policy, source="feedback")
+    both = SourceSettings(log=0.5, feedback=0.5)
+    check_logs([liked, disliked], both, needs_log_mu=False, num_prompts=4, needs_both_sides=True)
+    mixed = SourceSettings(rollout=0.5, log=0.5)
+    check_logs([liked], mixed, needs_log_mu=False, num_prompts=4, needs_both_sides=True)
+    check_logs([liked], LOG_ONLY, needs_log_mu=False, num_prompts=4)  # another loss clones them
 
 
 def test_cloning_needs_no_reward_and_every_other_recipe_does(tiny_run, tiny_policy, rollouts, tmp_path: Path):

@@ -37,6 +37,10 @@ _OTHER_NAMES: Mapping[object, str] = {
 """Roles of OpenAI's newer and older messages, of ShareGPT's and of other tools' -> what they are here."""
 
 
+_SAID = frozenset({"content", "value", "tool_calls", "function_call"})
+"""What a message says stands under one of these names."""
+
+
 THOUGHT_PARTS = ("thinking", "reasoning", "redacted_thinking", "thought")
 """Types of parts of a message that are no words of it."""
 
@@ -87,10 +91,13 @@ def chat_cell(value: object, row: Row) -> object:
 
 
 def are_messages(value: object) -> bool:
-    """Tell chat messages, or a single one, from whatever else JSON says."""
+    """Tell chat messages, or a single one, from whatever else JSON says: all say who speaks, and one is known."""
     entries = listed(value)
     entries = [value] if entries is None else entries
-    return bool(entries) and all(_role_of(mapping(entry)) is not None for entry in entries)
+    if not all(_SAID & mapping(entry).keys() for entry in entries):
+        return False
+    roles = [_role_of(mapping(entry)) for entry in entries]
+    return all(isinstance(role, str) for role in roles) and any(role in ROLES or role in _OTHER_NAMES for role in roles)
 
 
 def _from_python(text: str) -> object:
