@@ -37,6 +37,9 @@ def guessed(row: dict[str, Any]) -> str:
         {"prompt": "2 + 2?", "response": "5", "label": False},
         {"question": "2 + 2?", "completion": "5", "label": 0.0},
         {"query": "2 + 2?", "response": "5", "label": False, "history": []},
+        {"messages": [*QUESTION, OTHER], "label": None, "rating": 0},
+        {"messages": [*QUESTION, OTHER], "thumbs": "Thumbs down"},
+        {"prompt": "2 + 2?", "completion": "5", "rating": "\N{THUMBS DOWN SIGN}"},
     ],
 )
 def test_a_label_beside_an_answer_is_its_rating(row: dict[str, Any]):
@@ -70,6 +73,13 @@ PAIRS: dict[str, dict[str, Any]] = {
         "rejected": "\n\nHuman: 2 + 2?\n\nAssistant: 5",
     },
     "human's prompt": {"prompt": "\n\nHuman: 2 + 2?\n\nAssistant:", "chosen": " 4", "rejected": " 5"},
+    "instruction": {
+        "instruction": "2 + 2?",
+        "input": "",
+        "chosen": [*QUESTION, ANSWER],
+        "rejected": [*QUESTION, OTHER],
+    },
+    "input": {"system": "", "input": "2 + 2?", "chosen": "4", "rejected": "5"},
     "rejected response": {"messages": [*QUESTION, ANSWER], "rejected_response": "5"},
     "rejected messages": {"messages": [*QUESTION, ANSWER], "rejected_messages": [*QUESTION, OTHER]},
     "rejected message": {"messages": [*QUESTION, ANSWER], "rejected_response": [OTHER]},
@@ -110,6 +120,7 @@ def test_columns_beside_a_pair_are_named_as_not_read(tmp_path: Path):
             {"messages": [*QUESTION, ANSWER], "rejected_messages": [{"role": "user", "content": "x"}, OTHER]},
             "chosen and rejected answer different prompts",
         ),
+        ({"messages": [*QUESTION, ANSWER], "rejected_response": None}, "a pair with one response"),
         ({"messages": QUESTION, "rejected_response": "5"}, "messages do not end with the assistant"),
     ],
 )
@@ -200,6 +211,31 @@ def test_messages_in_a_cell_of_csv_are_messages_also_as_python_writes_them():
         assert (sample.prompt, sample.response) == (tuple(QUESTION), "4")  # type: ignore[union-attr]
     array = {"prompt": "[{'role': 'user', 'content': 'a'}\n {'role': 'user', 'content': 'b'}]", "completion": "c"}
     assert reason_of("prompt-completion", array, is_text=True) == "messages that are no JSON"
+
+
+def test_an_answer_that_is_python_is_text_in_csv():
+    for text in ("{'role': 'admin', 'name': 'Ada'}", "[{'value': 3}]", "{'content': 1", "[{'a': 1}]"):
+        assert sample_of("table", {"prompt": "a", "response": text}).response == text
+        assert made_of("table", {"prompt": "a", "response": text}, is_text=True)[0].response == text  # type: ignore[union-attr]
+
+
+def test_calls_without_ids_are_answered_in_their_order():
+    talk = [
+        *QUESTION,
+        {"role": "tool_call", "content": json.dumps({"name": "add", "arguments": {"a": 2}})},
+        {"role": "tool_call", "content": json.dumps({"name": "show", "arguments": "{}"})},
+        {"role": "tool_response", "content": "4"},
+        {"role": "tool_response", "content": "ok"},
+        ANSWER,
+    ]
+    prompt = sample_of("prompt-completion", {"messages": talk}).prompt
+    assert prompt[1].get("tool_calls") == [{"type": "function", "function": {"name": "add", "arguments": {"a": 2}}}]
+    assert [(each["role"], each.get("name")) for each in prompt[3:]] == [("tool", "add"), ("tool", "show")]
+
+
+def test_a_refusal_is_named_and_is_no_answer():
+    talk = [*QUESTION, {"role": "assistant", "content": None, "refusal": "I cannot add."}]
+    assert reason_of("prompt-completion", {"messages": talk}) == "messages has a refusal in place of an answer"
 
 
 def test_an_object_that_is_no_message_says_so():

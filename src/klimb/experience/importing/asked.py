@@ -10,18 +10,36 @@ PROMPTS = ("prompt", "question", "query")
 """Names of the column with the prompt; TRL's and verl's, those of many data sets, and ms-swift's."""
 
 
+INSTRUCTION = ("instruction", "input")
+
+
 _HISTORY = "expected [[question, answer], …]; if it is none of the prompt's: --ignore history"
+
+
+def prompt_cell(row: Row) -> object:
+    """Return the prompt of a row as it stands there, its text or its chat messages; None for none.
+
+    An instruction with what it is about is one text, with a line feed between.
+
+    Source: LLaMA-Factory's data/README.md, "Alpaca Format".
+    """
+    value = first_of(row.values, *PROMPTS)
+    if value is None:
+        parts = [row.values.get(name) for name in INSTRUCTION]
+        texts = [part for part in parts if isinstance(part, str) and part]
+        value = "\n".join(texts) if texts else None
+    return chat_cell(value, row)
 
 
 def read_prompt(row: Row) -> tuple[Message, ...]:
     """Return the prompt of a row: text or chat messages.
 
     Raises:
-        RowError: there is none, or a part of it cannot be read.
+        RowError: there is none, or it cannot be read.
     """
-    value = chat_cell(first_of(row.values, *PROMPTS), row)
+    value = prompt_cell(row)
     if value is None:
-        raise RowError("no prompt", f"expected one of {', '.join(PROMPTS)}")
+        raise RowError("no prompt", f"expected one of {', '.join((*PROMPTS, *INSTRUCTION))}")
     return messages(value, what="prompt")
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -47,6 +48,9 @@ THOUGHT_PARTS = ("thinking", "reasoning", "redacted_thinking", "thought")
 
 _PYTHON_MESSAGES = re.compile(r"\s*\[?\s*\{\s*'(?:role|from|content|value)'\s*:")
 """How messages begin that Python wrote into a cell, and not JSON."""
+
+
+_PYTHON_ROLE = re.compile(r"\[\s*\{[^{}]*'(?:role|from)'\s*:\s*'\w+'")
 
 
 def first_of(values: Mapping[str, object], *names: str) -> object:
@@ -103,11 +107,12 @@ def are_messages(value: object) -> bool:
 def _from_python(text: str) -> object:
     try:
         found: object = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        found = None
-    if not are_messages(found):
-        raise RowError("messages that are no JSON", f"{text[:60]!r}; write a cell with json.dumps, or a .jsonl file")
-    return found
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        if _PYTHON_ROLE.match(text.lstrip()):
+            advice = "write a cell with json.dumps, or a .jsonl file"
+            raise RowError("messages that are no JSON", f"{text[:60]!r}; {advice}") from error
+        return text
+    return found if are_messages(found) else text
 
 
 def _role_of(entry: Mapping[str, object]) -> object:
@@ -215,16 +220,39 @@ def messages(value: object, *, what: str) -> tuple[Message, ...]:
     entries = listed(value)
     if entries is None:
         raise RowError(f"no {what}", f"expected text or chat messages, got {type(value).__name__}")
-    names: dict[object, str] = {}
+    calls = _Calls()
     found: list[Message] = []
     for entry in entries:
         given = mapping(entry)
-        found.append(message(entry, what=what, tool=names.get(given.get("tool_call_id"), "")))
-        logged = logged_calls(given)
-        for number, call in enumerate(found[-1].get("tool_calls", ())):
-            # A message that is a call and nothing else has no ids, and neither has the result behind it.
-            names[logged[number].get("id") if logged else None] = call["function"]["name"]
+        found.append(message(entry, what=what, tool=calls.answered_by(given)))
+        calls.add(given, found[-1])
     return tuple(found)
+
+
+@dataclass(slots=True)
+class _Calls:
+    """Calls so far: their tools by the ids, and those without an id that no result has answered."""
+
+    names: dict[object, str] = field(default_factory=dict[object, str])
+    waiting: list[str] = field(default_factory=list[str])
+
+    def add(self, given: Mapping[str, object], spoken: Message) -> None:
+        """Take in the calls of a message."""
+        logged = logged_calls(given)
+        for number, call in enumerate(spoken.get("tool_calls", ())):
+            call_id = logged[number].get("id") if logged else None
+            name = call["function"]["name"]
+            if call_id is None:
+                self.waiting.append(name)
+            else:
+                self.names[call_id] = name
+
+    def answered_by(self, given: Mapping[str, object]) -> str:
+        """Return the tool whose call a message answers: by its id, else the first that waits; empty for none."""
+        call_id = given.get("tool_call_id")
+        if call_id is not None or _OTHER_NAMES.get(_role_of(given), _role_of(given)) != "tool":
+            return self.names.get(call_id, "")
+        return self.waiting.pop(0) if self.waiting else ""
 
 
 def message(value: object, *, what: str, tool: str = "") -> Message:
@@ -245,6 +273,8 @@ def message(value: object, *, what: str, tool: str = "") -> Message:
     calls = tool_calls(entry, what=what)
     if calls and role != "assistant":
         raise RowError(f"{what} has a tool call of another than the assistant", f"of the role {role}")
+    if content is None and not calls and (refusal := entry.get("refusal")):
+        raise RowError(f"{what} has a refusal in place of an answer", f"{refusal!r}"[:80])
     found = Message(role=str(role), content="" if content is None and calls else text_of(content, what=what))
     if calls:
         found["tool_calls"] = calls

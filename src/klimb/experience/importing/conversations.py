@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from klimb.experience.importing.cells import are_messages, first_of, listed, mapping, message, messages
-from klimb.experience.importing.rules import THUMBS, ImportRules
+from klimb.experience.importing.rules import ImportRules, thumb
 from klimb.experience.importing.thoughts import check_thoughts
 from klimb.experience.reading.records import RowError
 from klimb.experience.reading.strict_json import DECODER
@@ -208,7 +208,7 @@ def _stated(value: object) -> object:
 
 
 def _is_remark(stated: object) -> bool:
-    return isinstance(stated, str) and stated.strip().lower() not in THUMBS
+    return isinstance(stated, str) and thumb(stated) is None
 
 
 def said_in(value: object, spoken: Sequence[Message], *, what: str, is_rating_read: bool = False) -> Said:

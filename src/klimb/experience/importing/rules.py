@@ -4,6 +4,7 @@ What people said of a response, as a number. Nothing said is None, never a bad r
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -87,7 +88,20 @@ SAMPLING_NAMES = (
 )
 
 
-THUMBS: Mapping[str, float] = MappingProxyType({"up": 1.0, "down": 0.0, "thumbs_up": 1.0, "thumbs_down": 0.0})
+THUMBS: Mapping[str, float] = MappingProxyType(
+    {
+        **dict.fromkeys(("up", "thumbs_up", "thumbsup", "thumb_up", "upvote", "like", "\N{THUMBS UP SIGN}"), 1.0),
+        **dict.fromkeys(
+            ("down", "thumbs_down", "thumbsdown", "thumb_down", "downvote", "dislike", "\N{THUMBS DOWN SIGN}"), 0.0
+        ),
+    }
+)
+"""Texts that are a rating without a map, in small letters; a space or a hyphen in them is an underscore here."""
+
+
+def thumb(value: object) -> float | None:
+    """Return what a text says that is a thumb; None for any other text, and for what is none."""
+    return THUMBS.get(re.sub(r"[ -]", "_", value.strip().lower())) if isinstance(value, str) else None
 
 
 def rating(value: object, rules: ImportRules, row: Row) -> float | None:
@@ -104,8 +118,8 @@ def rating(value: object, rules: ImportRules, row: Row) -> float | None:
         return None
     if rules.value_map:
         return _mapped(value, rules.value_map)
-    if isinstance(value, str) and value.strip().lower() in THUMBS:
-        return THUMBS[value.strip().lower()]
+    if (found := thumb(value)) is not None:
+        return found
     if isinstance(value, str) and not row.is_text:
         raise RowError("a rating that is text", f"{value[:40]!r}; say what it stands for: --map {value[:40]}=1")
     as_float = number(value, what="the rating", row=row)

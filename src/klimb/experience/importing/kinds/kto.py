@@ -12,7 +12,7 @@ from klimb.experience.importing.rules import ImportRules, rating
 from klimb.experience.reading.records import Row
 from klimb.experience.samples import Message
 
-_LABELS = ("label", "kto_tag")
+_LABELS = ("label", "kto_tag", "rating", "thumbs")
 
 
 _RESPONSES = ("completion", "response")
@@ -47,11 +47,15 @@ def _asked_and_said(row: Row, rules: ImportRules) -> tuple[tuple[Message, ...], 
 
 def label_in(row: Row) -> tuple[str, object]:
     """Return what is rated, and the label as it stands there."""
-    return "label", first_of(row.values, *_LABELS)
+    names = [name for name in _LABELS if name in row.values]
+    name = next((name for name in names if row.values[name] is not None), names[0] if names else _LABELS[0])
+    return name, row.values.get(name)
 
 
 def _is_kto(values: Mapping[str, object]) -> bool:
-    if "reward" in values or not any(name in values for name in _LABELS):
+    """Tell by an answer and a label. Columns of a table may be called anything: there a rating is none."""
+    labels = _LABELS[:2] if "response" in values else _LABELS
+    if "reward" in values or not any(name in values for name in labels):
         return False
     has_both = any(name in values for name in PROMPTS) and any(name in values for name in _RESPONSES)
     return has_both or "messages" in values

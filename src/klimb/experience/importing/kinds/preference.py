@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from klimb.experience.importing.asked import PROMPTS, with_columns
+from klimb.experience.importing.asked import INSTRUCTION, PROMPTS, prompt_cell, with_columns
 from klimb.experience.importing.cells import (
     chat_cell,
     first_of,
@@ -56,8 +56,7 @@ def read_preference(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     if chosen.prompt != rejected.prompt:
         raise RowError("chosen and rejected answer different prompts", "their messages before the last differ")
     prompt = with_columns(chosen.prompt, row)
-    tools = tool_schemas(first_of(row.values, "tools", "functions"), row)
-    tools = tools or tool_schemas(mapping(from_json_cell(row.values.get("input"), row)).get("tools"), row)
+    tools = tool_schemas(_tools(row), row)
     pairs = zip((chosen.said, rejected.said), REWARDS.items(), strict=True)
     return [
         with_group_and_user(
@@ -87,6 +86,12 @@ def _sides(row: Row, rules: ImportRules) -> Sequence[_Side]:
     return [_side(name, row, rules) for name in REWARDS]
 
 
+def _tools(row: Row) -> object:
+    if "preferred_output" in row.values:
+        return mapping(from_json_cell(row.values.get("input"), row)).get("tools")
+    return first_of(row.values, "tools", "functions")
+
+
 def _openai_sides(row: Row) -> Sequence[_Side]:
     asked = from_json_cell(row.values.get("input"), row)
     prompt = messages(first_of(mapping(asked), "messages") or asked, what="input")
@@ -98,7 +103,9 @@ def _openai_sides(row: Row) -> Sequence[_Side]:
 
 def _swift_sides(row: Row, rules: ImportRules) -> Sequence[_Side]:
     """Return both; a single rejected response stands in place of the last message, so turns cannot be compared."""
-    name = next(name for name in _REJECTED if row.values.get(name) is not None)
+    name = next((name for name in _REJECTED if row.values.get(name) is not None), "")
+    if not name:
+        raise RowError("a pair with one response", f"none of {', '.join(_REJECTED)} holds one")
     rejected = chat_cell(row.values[name], row)
     if name == "rejected_response" or isinstance(rejected, str):
         rules = replace(rules, turns=False)
@@ -109,12 +116,12 @@ def _swift_sides(row: Row, rules: ImportRules) -> Sequence[_Side]:
 
 
 def _side(name: str, row: Row, rules: ImportRules) -> _Side:
-    value, asked = _spoken(row.values.get(name), row), _spoken(first_of(row.values, *PROMPTS), row)
+    value, asked = _spoken(row.values.get(name), row), _spoken(prompt_cell(row), row)
     if value is None:
         raise RowError("a pair with one response", f"{name} is empty")
     if asked is None:
         if isinstance(value, str):
-            raise RowError("no prompt", f"{name} is text, and there is none of {', '.join(PROMPTS)}")
+            raise RowError("no prompt", f"{name} is text, and there is none of {', '.join((*PROMPTS, *INSTRUCTION))}")
         return _dialogue(value, row, rules, what=name)
     if _begins_with_question(value):
         return _side_of_dialogue(value, asked, row, rules, what=name)
