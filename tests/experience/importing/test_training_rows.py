@@ -233,6 +233,19 @@ def test_calls_without_ids_are_answered_in_their_order():
     assert [(each["role"], each.get("name")) for each in prompt[3:]] == [("tool", "add"), ("tool", "show")]
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [{"role": ["user"]}, {"role": {"a": 1}}, {"role": 7}, {"role": "user", "tool_call_id": ["c"]}, 7, None, ["a"]],
+)
+def test_what_is_no_message_is_a_reason_and_no_crash(odd: Any):
+    entry = {"content": "a", **odd} if isinstance(odd, dict) else odd
+    row = {"messages": [entry, ANSWER]}
+    assert isinstance(reason_of("prompt-completion", row), str)
+    calls = [*QUESTION, {"role": "assistant", "tool_calls": [{"id": {"a": 1}, "function": {"name": "add"}}]}]
+    talk = [*calls, {"role": "tool", "tool_call_id": {"a": 1}, "content": "4"}, ANSWER]
+    assert sample_of("prompt-completion", {"messages": talk}).prompt[2].get("name") == "add"
+
+
 def test_a_refusal_is_named_and_is_no_answer():
     talk = [*QUESTION, {"role": "assistant", "content": None, "refusal": "I cannot add."}]
     assert reason_of("prompt-completion", {"messages": talk}) == "messages has a refusal in place of an answer"

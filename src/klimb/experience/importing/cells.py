@@ -120,6 +120,11 @@ def _role_of(entry: Mapping[str, object]) -> object:
     return first_of(entry, "role", "from")
 
 
+def _our_role(entry: Mapping[str, object]) -> object:
+    role = _role_of(entry)
+    return _OTHER_NAMES.get(role, role) if isinstance(role, str) else role
+
+
 def content_of(entry: Mapping[str, object]) -> object:
     """Return what a message says; ShareGPT has it in `value`."""
     return first_of(entry, "content") if "role" in entry or "value" not in entry else entry["value"]
@@ -233,14 +238,14 @@ def messages(value: object, *, what: str) -> tuple[Message, ...]:
 class _Calls:
     """Calls so far: their tools by the ids, and those without an id that no result has answered."""
 
-    names: dict[object, str] = field(default_factory=dict[object, str])
+    names: dict[str | None, str] = field(default_factory=dict[str | None, str])
     waiting: list[str] = field(default_factory=list[str])
 
     def add(self, given: Mapping[str, object], spoken: Message) -> None:
         """Take in the calls of a message."""
         logged = logged_calls(given)
         for number, call in enumerate(spoken.get("tool_calls", ())):
-            call_id = logged[number].get("id") if logged else None
+            call_id = _id_of(logged[number].get("id")) if logged else None
             name = call["function"]["name"]
             if call_id is None:
                 self.waiting.append(name)
@@ -249,10 +254,15 @@ class _Calls:
 
     def answered_by(self, given: Mapping[str, object]) -> str:
         """Return the tool whose call a message answers: by its id, else the first that waits; empty for none."""
-        call_id = given.get("tool_call_id")
-        if call_id is not None or _OTHER_NAMES.get(_role_of(given), _role_of(given)) != "tool":
+        call_id = _id_of(given.get("tool_call_id"))
+        if call_id is not None or _our_role(given) != "tool":
             return self.names.get(call_id, "")
         return self.waiting.pop(0) if self.waiting else ""
+
+
+def _id_of(value: object) -> str | None:
+    """Return the id of a call; None for none, and for what is no id."""
+    return str(value) if isinstance(value, str | int) and value != "" else None
 
 
 def message(value: object, *, what: str, tool: str = "") -> Message:
@@ -264,10 +274,9 @@ def message(value: object, *, what: str, tool: str = "") -> Message:
     entry = mapping(value)
     if not entry:
         raise RowError(f"{what} is no chat message", f"got {value!r}"[:80] + "; write the text as it was drawn")
-    role, content = _role_of(entry), content_of(entry)
-    if role in CALL_ROLES:
+    role, content = _our_role(entry), content_of(entry)
+    if _role_of(entry) in CALL_ROLES:
         entry, content = {"tool_calls": _as_calls(content)}, None
-    role = _OTHER_NAMES.get(role, role) if isinstance(role, str) else role
     if role not in ROLES:
         raise RowError(f"{what} has a message of another role", f"got {role!r}; roles are {', '.join(ROLES)}")
     calls = tool_calls(entry, what=what)
