@@ -246,9 +246,11 @@ def test_what_is_no_message_is_a_reason_and_no_crash(odd: Any):
     assert sample_of("prompt-completion", {"messages": talk}).prompt[2].get("name") == "add"
 
 
-def test_a_refusal_is_named_and_is_no_answer():
+def test_a_refusal_is_what_the_message_says():
     talk = [*QUESTION, {"role": "assistant", "content": None, "refusal": "I cannot add."}]
-    assert reason_of("prompt-completion", {"messages": talk}) == "messages has a refusal in place of an answer"
+    assert sample_of("prompt-completion", {"messages": talk}).response == "I cannot add."
+    silent = [*QUESTION, {"role": "assistant", "content": None}]
+    assert reason_of("prompt-completion", {"messages": silent}) == "messages is not text"
 
 
 def test_an_object_that_is_no_message_says_so():

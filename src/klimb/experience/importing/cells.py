@@ -282,8 +282,8 @@ def message(value: object, *, what: str, tool: str = "") -> Message:
     calls = tool_calls(entry, what=what)
     if calls and role != "assistant":
         raise RowError(f"{what} has a tool call of another than the assistant", f"of the role {role}")
-    if content is None and not calls and (refusal := entry.get("refusal")):
-        raise RowError(f"{what} has a refusal in place of an answer", f"{refusal!r}"[:80])
+    if content is None and not calls:
+        content = entry.get("refusal")  # what OpenAI's models say in place of an answer
     found = Message(role=str(role), content="" if content is None and calls else text_of(content, what=what))
     if calls:
         found["tool_calls"] = calls

@@ -7,7 +7,7 @@ from typing import cast
 
 from klimb.experience.importing.cells import are_messages, first_of, listed, mapping, message, messages
 from klimb.experience.importing.rules import ImportRules, thumb
-from klimb.experience.importing.thoughts import check_thoughts
+from klimb.experience.importing.thoughts import ADVICE, REASON, has_thoughts
 from klimb.experience.reading.records import RowError
 from klimb.experience.reading.strict_json import DECODER
 from klimb.experience.samples import POLICY_ROLE, FinishReason, Message, ToolCall, Turn
@@ -233,6 +233,12 @@ def said_in(value: object, spoken: Sequence[Message], *, what: str, is_rating_re
     if len(spoken) == 1 and not spoken[0].get("tool_calls"):
         return Said(text=spoken[0]["content"])
     return Said(turns=tuple(map(as_turn, spoken)))
+
+
+def check_thoughts(entry: Mapping[str, object]) -> None:
+    """Raise RowError for a message of the policy whose thoughts stand beside its text."""
+    if has_thoughts(entry):
+        raise RowError(REASON, ADVICE)
 
 
 def _check_answer(entry: Mapping[str, object], *, what: str, is_rating_read: bool) -> None:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 
 from klimb.experience.importing.cells import content_of, is_thought, listed, mapping
-from klimb.experience.reading.records import RowError
 
 _NAME = re.compile(
     r"(?:.*_)?(?:reasoning(?:_(?:content|details|text|items|traces?|summary|process|chain|steps))?"
@@ -68,9 +67,3 @@ def words_in(value: object) -> Sequence[str]:
         return [text for part in parts for text in words_in(part)]
     inner = mapping(value)
     return [text for name in _TEXTS if name in inner for text in words_in(inner[name])]
-
-
-def check_thoughts(entry: Mapping[str, object]) -> None:
-    """Raise RowError for a message of the policy whose thoughts stand beside its text."""
-    if has_thoughts(entry):
-        raise RowError(REASON, ADVICE)
