@@ -1,22 +1,18 @@
 """What is looked at before anything of a file is added: its kind, its columns, and ratings that can be read."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 
 from klimb.experience.importing.cells import number
-from klimb.experience.importing.kind import Importer
+from klimb.experience.importing.kind import Importer, RatingOf
 from klimb.experience.importing.kinds.table import COLUMNS
 from klimb.experience.importing.registry import convert_row, guess_importer, rename_columns, without_ignored
 from klimb.experience.importing.rejects import NUM_REASONS_SHOWN
 from klimb.experience.importing.rules import ImportRules
 from klimb.experience.reading.records import ReadLimits, Reject, Row, RowError
 from klimb.experience.reading.sources import Source, read_records
-
-RatingOf = Callable[[Row], tuple[str, object]]
-"""What a row rates, and the rating as it stands there."""
-
 
 def guess_kind(source: Source, rules: ImportRules, limits: ReadLimits) -> Importer:
     """Guess by the first row that can be read."""
@@ -176,9 +172,10 @@ def check_ratings(source: Source, rating_of: RatingOf, rules: ImportRules, limit
     makes all others of its file unreadable, until the user states what they stand for.
 
     Raises:
-        ValueError: ratings of several names, whose mean would be of nothing; or one outside of 0 to 1, and neither a
-            scale nor a map is stated.
+        ValueError: ratings of several names, whose mean would be of nothing, or none of the name that is asked for; or
+            one outside of 0 to 1, and neither a scale nor a map is stated.
     """
+    _check_name_there(source, rating_of, rules, limits)
     is_stated = rules.scale is not None or bool(rules.value_map)
     if is_stated and rules.score_name:
         return
@@ -199,6 +196,20 @@ def check_ratings(source: Source, rating_of: RatingOf, rules: ImportRules, limit
         raise ValueError(_unscaled(*first, low=low, high=high))
 
 
+def _check_name_there(source: Source, rating_of: RatingOf, rules: ImportRules, limits: ReadLimits) -> None:
+    """Raise ValueError where nothing is rated under the name that is asked for, and something under another."""
+    if not rules.score_name:
+        return
+    names: dict[str, None] = {}
+    for _, name, _ in _ratings(source, rating_of, replace(rules, score_name=""), limits):
+        names[name] = None
+        if name == rules.score_name:
+            return
+    if names:
+        there = ", ".join(list(names)[:NUM_REASONS_SHOWN])
+        raise ValueError(f"--score-name {rules.score_name}: nothing is rated under that name; there are {there}")
+
+
 def _ratings(
     source: Source, rating_of: RatingOf, rules: ImportRules, limits: ReadLimits
 ) -> Iterator[tuple[str, str, float | None]]:
@@ -208,11 +219,12 @@ def _ratings(
             continue
         try:
             row = rename_columns(record, rules)
-            name, stated = rating_of(row)
+            found = rating_of(row)
         except RowError:
             continue  # it is rejected with its reason when it is imported
-        if not rules.score_name or name == rules.score_name:
-            yield row.place, name, _number(stated, row)
+        for name, stated in found if isinstance(found, list) else [found]:
+            if not rules.score_name or name == rules.score_name:
+                yield row.place, name, _number(stated, row)
 
 
 def _number(stated: object, row: Row) -> float | None:

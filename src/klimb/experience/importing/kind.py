@@ -10,6 +10,9 @@ from klimb.experience.reading.records import Row
 
 ReadRow = Callable[[Row, ImportRules], Sequence[ParsedRow | Feedback]]
 
+RatingOf = Callable[[Row], tuple[str, object] | list[tuple[str, object]]]
+"""What a row rates, and the rating as it stands there; a list where it has several."""
+
 
 def is_never(values: Mapping[str, object]) -> bool:
     """Tell of no row that it is of a kind."""
@@ -28,8 +31,8 @@ class Importer:
         rank: where a row looks like several kinds, the one of the smallest rank is taken: the most telling.
         because: what `looks_alike` saw, for people.
         needed: columns without which no row is of this kind, and which can be mapped.
-        rating_in: what a row rates and the rating as it stands there; None for a kind without ratings. Rewards are
-            none: they have no scale that could be mistaken for another.
+        rating_in: what a row rates and the rating as it stands there, or a list of these; None for a kind without
+            ratings. Rewards are none: they have no scale that could be mistaken for another.
         nothing: what the rows are of which `read` returns nothing by design, for people.
     """
 
@@ -40,7 +43,7 @@ class Importer:
     rank: int = 0
     because: str = ""
     needed: Sequence[str] = ()
-    rating_in: Callable[[Row], tuple[str, object]] | None = None
+    rating_in: RatingOf | None = None
     nothing: str = "rows without a response or a rating"
 
 
