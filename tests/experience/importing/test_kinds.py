@@ -58,6 +58,18 @@ ROWS: dict[str, dict[str, Any]] = {
     "table": TABLE,
     "langfuse": OBSERVATION,
     "feedback": {"id": "chatcmpl-1", "value": True},
+    "open-webui": {"id": "f", "type": "rating", "data": {"rating": 1}, "meta": {"message_id": "m"}, "snapshot": None},
+    "mlflow": {"info": {"trace_id": "tr-1", "state": "OK"}, "data": {"spans": []}},
+    "label-studio": {"id": 1, "data": {"prompt": "2 + 2?", "response": "4"}, "annotations": []},
+    "argilla": {
+        "id": "r",
+        "prompt": "2 + 2?",
+        "response": "4",
+        "quality.responses": [4],
+        "quality.responses.users": ["u"],
+        "quality.responses.status": ["submitted"],
+    },
+    "langsmith": {"id": "r", "run_type": "llm", "inputs": {"messages": QUESTION}, "outputs": {"output": "4"}},
 }
 
 

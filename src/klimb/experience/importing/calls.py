@@ -185,7 +185,7 @@ def chosen_call(outputs: Sequence[object], given_back: object) -> int | None:
     texts = set(_texts_in(given_back))
     for place in range(len(outputs) - 1, -1, -1):
         said = _last_words(outputs[place])
-        if said and said in texts:
+        if said and (said in texts or unpacked(said) == given_back):
             return place
     return None
 
