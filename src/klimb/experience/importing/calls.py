@@ -1,6 +1,5 @@
 """What was asked and what was said, as tracers write it of a call: OpenAI's form, Anthropic's, LangChain's, or text."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -26,6 +25,10 @@ _SETTINGS = ("model", "user", "stop", "metadata", "config", "tags", "response_fo
 _TEXTS_SAID = ("output", "answer", "response", "result", "text", "content", "completion", "output_text", "generation")
 
 
+_THOUGHTS = "thoughts"
+"""In the reason why words with thoughts beside them are refused."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
     """What a call gave back.
@@ -41,11 +44,17 @@ class Answer:
 
 def unpacked(value: object) -> object:
     """Return what a JSON text says, of a list, an object or a text in quotes; other text is text."""
-    if not (isinstance(value, str) and value.lstrip()[:1] in ("[", "{", '"')):
+    is_json = isinstance(value, str) and value.lstrip()[:1] in ("[", "{", '"')
+    return decoded(value) if is_json else value
+
+
+def decoded(value: object) -> object:
+    """Return what a JSON text says, of whatever it is; text that is none, and what is no text, stay."""
+    if not isinstance(value, str):
         return value
     try:
         return cast(object, DECODER.decode(value))
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return value
 
 
@@ -177,16 +186,26 @@ def chosen_call(outputs: Sequence[object], given_back: object) -> int | None:
 
     Returns:
         Its place; None where none of them said it, or there are none.
+
+    Raises:
+        RowError: none said it that can be read, and one has thoughts beside its words: they would be lost.
     """
     if not outputs:
         return None
     if given_back in (None, "", {}, []):
         return len(outputs) - 1
     texts = set(_texts_in(given_back))
+    lost: RowError | None = None
     for place in range(len(outputs) - 1, -1, -1):
-        said = _last_words(outputs[place])
+        try:
+            said = _last_words(outputs[place])
+        except RowError as error:
+            lost = lost or (error if _THOUGHTS in error.reason else None)
+            continue
         if said and (said in texts or unpacked(said) == given_back):
             return place
+    if lost is not None:
+        raise lost
     return None
 
 
@@ -204,8 +223,5 @@ def _texts_in(value: object) -> Iterator[str]:
 
 
 def _last_words(output: object) -> str:
-    try:
-        said = answer_in(output).said
-    except RowError:
-        return ""
+    said = answer_in(output).said
     return (said.text or (said.turns[-1].text if said.turns else "")).strip()

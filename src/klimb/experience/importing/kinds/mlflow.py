@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from klimb.experience.feedback import Feedback
-from klimb.experience.importing.calls import Answer, answer_in, asked_in, chosen_call, unpacked
+from klimb.experience.importing.calls import Answer, answer_in, asked_in, chosen_call, decoded, unpacked
 from klimb.experience.importing.cells import first_of, listed, mapping, name_of, seconds, tool_schemas
 from klimb.experience.importing.kind import Importer
 from klimb.experience.importing.parsed_row import ParsedRow
@@ -132,7 +132,7 @@ def _span_id(span: Mapping[str, object]) -> object:
 
 def _attribute(span: Mapping[str, object], name: str) -> object:
     """Return an attribute of a span: MLflow writes each as JSON text."""
-    return unpacked(mapping(unpacked(span.get("attributes"))).get(name))
+    return decoded(mapping(unpacked(span.get("attributes"))).get(name))
 
 
 def _when(value: object, row: Row) -> float:
