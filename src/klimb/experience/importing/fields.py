@@ -6,7 +6,7 @@ from klimb.experience.importing.calls import unpacked
 from klimb.experience.importing.cells import listed, mapping, messages
 from klimb.experience.importing.conversations import Said, read_dialogue, read_response
 from klimb.experience.importing.rules import ImportRules
-from klimb.experience.reading.records import Row, RowError
+from klimb.experience.reading.records import Columns, Row, RowError
 from klimb.experience.samples import Message
 
 PROMPTS = ("prompt", "instruction", "question", "query", "input", "user_input", "user", "human", "q")
@@ -91,8 +91,8 @@ def _in_messages(value: object) -> object:
 
 
 def _field(fields: Mapping[str, object], ours: str, names: tuple[str, ...], row: Row, *, what: str) -> object:
-    mapped = row.values.get(ours) if ours in row.values else None
-    return mapped if mapped is not None else _only(fields, names, what=what)
+    is_mapped = isinstance(row.values, Columns) and ours in row.values.names
+    return row.values[ours] if is_mapped else _only(fields, names, what=what)
 
 
 def _only(fields: Mapping[str, object], names: tuple[str, ...], *, what: str) -> object:

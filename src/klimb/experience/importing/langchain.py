@@ -43,7 +43,9 @@ def openai_form(value: object) -> Mapping[str, object]:
     elif inner := mapping(entry.get("data")):
         entry = {**inner, "type": entry.get("type")}
     kind = entry.get("type")
-    if "role" in entry or not isinstance(kind, str):
+    if (role := entry.get("role")) is not None:
+        return {**entry, "role": _ROLES[role]} if role in ("human", "ai") else entry
+    if not isinstance(kind, str):
         return entry
     return _as_openai({**entry, "role": _ROLES.get(_type_of(kind), kind)})
 

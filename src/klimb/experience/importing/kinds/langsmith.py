@@ -9,7 +9,7 @@ from klimb.experience.importing.kind import Importer
 from klimb.experience.importing.langchain import openai_form
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.ratings import Given, pairs_of, with_ratings
-from klimb.experience.importing.rules import ImportRules
+from klimb.experience.importing.rules import ImportRules, rating
 from klimb.experience.reading.records import Row, RowError
 from klimb.experience.samples import Message
 
@@ -54,7 +54,7 @@ def read_langsmith(row: Row, rules: ImportRules) -> Sequence[ParsedRow | Feedbac
         user=name_of(about.get("user_id")),
         metadata=_metadata(run, about),
     )
-    return with_ratings(found, given, row, rules)
+    return with_ratings(found, given, row, rules, value_of=_value_of)
 
 
 def ratings_in(row: Row) -> list[tuple[str, object]]:
@@ -133,13 +133,22 @@ def _rating_of(entry: Mapping[str, object], row: Row) -> Given:
 
 
 def _mean_of(name: str, stats: Mapping[str, object], *, run_id: str) -> Given:
-    """Return the mean of the ratings of one name, where that is all that is there; of categories the only one."""
-    values, value = mapping(stats.get("values")), stats.get("avg")
-    if value is None and len(values) == 1:
-        value = next(iter(values))
+    """Return the mean of the ratings of one name, where that is all that is there; of categories how many of each."""
+    mean, counts = stats.get("avg"), mapping(stats.get("values"))
     count = stats.get("n")
     comment = f"the mean of {count} ratings" if isinstance(count, int) and count > 1 else ""
-    return Given(name=name, value=value, entry={"run": run_id, name: stats}, comment=comment)
+    return Given(
+        name=name, value=counts or None if mean is None else mean, entry={"run": run_id, name: stats}, comment=comment
+    )
+
+
+def _value_of(value: object, rules: ImportRules, row: Row) -> float | None:
+    """Return the value of a rating; of categories with their numbers the mean of what each stands for."""
+    counts = {word: count for word, count in mapping(value).items() if isinstance(count, int) and count > 0}
+    if not counts:
+        return rating(value, rules, row)
+    values = [(rating(word, rules, row), count) for word, count in counts.items()]
+    return sum(each * count for each, count in values if each is not None) / sum(counts.values())
 
 
 def _looks_alike(values: Mapping[str, object]) -> bool:
