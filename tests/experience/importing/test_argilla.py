@@ -59,6 +59,14 @@ def test_each_submitted_response_is_a_rating_of_the_record():
     assert len({rating.user for rating in ratings}) == 2 == len({rating.feedback_id for rating in ratings})
 
 
+def test_users_of_responses_are_hashed_in_the_row_that_is_kept_too():
+    row = flat(quality_label="u-0")
+    sample, ratings = split(row, scale=(1, 5))
+    assert '"u-1"' not in sample.raw
+    assert '"u-1"' not in ratings[1].raw and ratings[1].user != "u-1"
+    assert split(row, scale=(1, 5), keep_users=True)[1][1].user == "u-1"
+
+
 def test_drafts_discarded_responses_and_suggestions_are_no_ratings():
     assert split(flat(status=("draft", "discarded")))[1] == []
     (rating,) = split(flat(status=("draft", "submitted")), scale=(1, 5))[1]

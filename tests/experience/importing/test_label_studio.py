@@ -124,6 +124,14 @@ def test_a_conversation_with_an_answer_at_its_end_is_read_whole():
     assert ([each["content"] for each in sample.prompt], sample.response) == (["2 + 2?", "4", "Sure?"], '["yes"]')
 
 
+def test_fields_of_telling_names_are_found_and_what_is_about_them_is_not():
+    data = {"user_prompt": "2 + 2?", "llm_output": "4", "expected_output": "5", "prompt_id": "p", "output_tokens": 1}
+    sample, _ = split(task(data=data))
+    assert (sample.prompt[0]["content"], sample.response) == ("2 + 2?", "4")
+    two = task(data={**data, "other_output": "6"})
+    assert reason_of("label-studio", two) == "several fields of the task's data that may be one"
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [

@@ -50,6 +50,8 @@ def test_a_chain_with_its_runs_has_the_prompt_that_the_model_read():
     )
     assert (sample.response, sample.finish_reason, sample.model) == ("Jupiter.", "stop", "m-1")
     assert sample.sampling is not None and sample.sampling.temperature == 0.7
+    assert sample.metadata["session_id"] == "th-1"
+    assert "user" in sample.metadata and '"ann"' not in sample.raw
     assert (rating.sample_id, rating.name, rating.value) == (CHAIN["id"], "user_score", 1.0)
 
 

@@ -75,6 +75,7 @@ def test_the_exported_trace_has_the_thumb_that_overrode_the_first():
         "demo",
     )
     assert (thumb.value, thumb.comment) == (0.0, "changed my mind")
+    assert "ann@example.com" not in repr((sample, thumb)) and sample.metadata["user"] != "u1"
     _, (judged,) = split(TRACE, score_name="helpfulness", scale=(1, 5))
     assert (judged.value, judged.user) == (0.75, "LLM_JUDGE:judge-1")
     assert reason_of("mlflow", TRACE) == "ratings of several things"

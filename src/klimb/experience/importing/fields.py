@@ -1,5 +1,6 @@
 """The fields of a task that people annotate: which of them was asked and which was said."""
 
+import re
 from collections.abc import Mapping
 
 from klimb.experience.importing.calls import unpacked
@@ -8,6 +9,12 @@ from klimb.experience.importing.conversations import Said, read_dialogue, read_r
 from klimb.experience.importing.rules import ImportRules
 from klimb.experience.reading.records import Columns, Row, RowError
 from klimb.experience.samples import Message
+
+_NOT_THESE = re.compile(
+    r"reference|expected|gold|truth|correct|ideal|model_(?:id|name)|score|rating|type|tokens|length|time|count|_id$|^id$"
+)
+"""In the names of fields that are about a prompt or a response, and are none."""
+
 
 PROMPTS = ("prompt", "instruction", "question", "query", "input", "user_input", "user", "human", "q")
 
@@ -19,6 +26,13 @@ RESPONSES = (
 
 
 CONVERSATIONS = ("messages", "conversation", "conversations", "chat", "dialogue", "dialog", "history", "chat_history")
+
+
+_PARTS: Mapping[tuple[str, ...], re.Pattern[str]] = {
+    PROMPTS: re.compile(r"prompt|question|instruction|query"),
+    RESPONSES: re.compile(r"response|answer|completion|output|reply|generation"),
+}
+"""What a field is called that has none of the names: `user_prompt`, `llm_output`."""
 
 
 _SYSTEMS = ("system", "system_prompt")
@@ -97,9 +111,16 @@ def _field(fields: Mapping[str, object], ours: str, names: tuple[str, ...], row:
 
 def _only(fields: Mapping[str, object], names: tuple[str, ...], *, what: str) -> object:
     found = [name for name in names if name in fields and fields[name] not in (None, "", [])]
+    if not found and names in _PARTS:
+        found = [str(name) for name in fields if _PARTS[names].search(name.lower()) and _may_be(fields, name)]
     if len(found) > 1:
         raise RowError(f"several fields of {what} that may be one", f"{', '.join(found)}; leave one of them")
     return fields[found[0]] if found else None
+
+
+def _may_be(fields: Mapping[str, object], name: str) -> bool:
+    is_about = _NOT_THESE.search(name.lower()) or name in (*_SYSTEMS, *_READ_TOO, *CONVERSATIONS) or "." in name
+    return not is_about and isinstance(fields[name], str | list) and bool(fields[name])
 
 
 def _missing(ours: str, names: tuple[str, ...], fields: Mapping[str, object], *, what: str) -> RowError:

@@ -14,6 +14,7 @@ from klimb.experience.importing.rules import ImportRules
 from klimb.experience.reading.records import ReadLimits, Reject, Row, RowError
 from klimb.experience.reading.sources import Source, read_records
 
+
 def guess_kind(source: Source, rules: ImportRules, limits: ReadLimits) -> Importer:
     """Guess by the first row that can be read."""
     rejects: list[Reject] = []

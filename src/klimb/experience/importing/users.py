@@ -33,7 +33,7 @@ _OF_A_PERSON = "ids?|uuid|key|(?:first|last|full|display)?name|login|handle|pseu
 _USER_NAME = re.compile(
     rf"(?:{_PEOPLE}|end|langfuse|mlflow(?:trace)?|ls|app)?user(?:{_OF_A_PERSON})?|(?:{_PEOPLE})(?:user)?(?:{_OF_A_PERSON})|"
     "annotators?|raters?|safetyidentifier|(?:last)?(?:completed|updated|created|annotated|submitted|assigned)by|"
-    "createdusername|commentauthors"
+    "createdusername|commentauthors|.*responsesusers"
 )
 """What exporters call a person, in small letters alone: `user_id`, `User ID`, `enduser.id`, `customerEmail`,
 `completed_by`. A `customer` or an `author` alone may be what one of them said."""

@@ -15,7 +15,7 @@ from klimb.own_parts import is_own
 from klimb.ui.terminal.run import print_commands
 from klimb.ui.text import printable, relative_to_working_directory
 
-RATED_KINDS = ("kto", "langfuse", "feedback")
+RATED_KINDS = ("kto", "langfuse", "feedback", "mlflow", "label-studio", "argilla", "langsmith")
 
 
 MOST_COLUMNS = 12
@@ -81,6 +81,8 @@ def _reward_map(report: ImportReport, rules: ImportRules) -> str:
         return ", ".join(f"{text} → {value:g}" for text, value in rules.value_map.items())
     if rules.scale is not None:
         return f"{rules.scale[0]:g} to {rules.scale[1]:g} → 0 to 1; no rating stays unrated"
+    if kind == "open-webui":
+        return "thumbs up → 1, down → 0; no thumb stays unrated"
     if kind in RATED_KINDS:
         return "true and up → 1, false and down → 0, numbers from 0 to 1 as they are; no rating stays unrated"
     if is_own(kind):
@@ -125,7 +127,8 @@ def _samples(report: ImportReport) -> str:
         parts.append(f"{tally.num_later_ratings:,} of them with a later rating")
     if tally.num_conflicts:
         parts.append(f"{tally.num_conflicts:,} conflict with what is there")
-    return f"{', '.join(parts)}; {tally.num_rated:,} of {tally.num_samples:,} have a reward"
+    own = " of their own" if tally.num_ratings else ""
+    return f"{', '.join(parts)}; {tally.num_rated:,} of {tally.num_samples:,} have a reward{own}"
 
 
 def _log_probs(report: ImportReport) -> str:

@@ -39,8 +39,9 @@ def read_langsmith(row: Row, rules: ImportRules) -> Sequence[ParsedRow | Feedbac
     if error := first_of(run, "error"):
         raise RowError("the request failed", str(error)[:200])
     asked, answer, call = _exchange_of(row)
-    extra = mapping(unpacked(call.get("extra")))
-    settings, about = mapping(extra.get("invocation_params")), mapping(extra.get("metadata"))
+    whole, extra = (mapping(unpacked(each.get("extra"))) for each in (run, call))
+    settings = mapping(extra.get("invocation_params"))
+    about = {**mapping(extra.get("metadata")), **mapping(whole.get("metadata"))}
     found = ParsedRow(
         prompt=asked,
         response=answer.said.text,
@@ -163,4 +164,5 @@ IMPORTER = Importer(
     rank=8,
     because="it has the type, the inputs and the outputs of a run",
     rating_in=ratings_in,
+    nothing="runs below another that nobody rated, or of something else than a model",
 )

@@ -23,6 +23,13 @@ JUDGED: Mapping[str, float | None] = {"yes": 1.0, "no": 0.0, "unknown": None}
 OPEN_STATES = ("OK", "STATE_UNSPECIFIED", "TRACESTATUS_OK", "")
 
 
+_SAID_AGAIN = (
+    *("trace_id", "state", "request_time", "execution_duration", "request", "response"),
+    *("trace_metadata", "tags", "spans", "assessments"),
+)
+"""Columns of `search_traces` that say what the trace beside them says too."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Trace:
     """A trace, whichever of its forms the row has."""
@@ -81,6 +88,9 @@ def ratings_in(row: Row) -> list[tuple[str, object]]:
 def _trace_of(row: Row) -> _Trace:
     values = row.values
     whole = mapping(unpacked(values.get("trace"))) or values
+    if whole is not values:
+        for name in _SAID_AGAIN:
+            values.get(name)
     info, data = mapping(unpacked(whole.get("info"))) or whole, mapping(unpacked(whole.get("data"))) or whole
     spans, assessments = unpacked(data.get("spans")), unpacked(info.get("assessments"))
     trace_id = name_of(first_of(info, "trace_id", "request_id"))
