@@ -1,6 +1,7 @@
 """MLflow's traces: whose words were rated, which assessments count, and what an expectation is."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,6 @@ def test_thoughts_beside_the_answer_of_a_call_are_refused():
     llm = span("llm", "CHAT_MODEL", {"messages": ASKED}, {"choices": [{"message": said}]})
     for given_back in (None, "4"):
         assert reason_of("mlflow", trace(llm, given_back=given_back)) == "thoughts kept apart from the response"
-    assert reason_of("mlflow", trace(llm, call("Four", name="other"), given_back="Four")) == ""
 
 
 @pytest.mark.parametrize("value", [None, [], {}, "x", 3, [None], [[]]])
@@ -220,6 +220,20 @@ def test_no_field_that_is_something_else_ends_in_a_traceback(name: str, value: o
     row = trace(call("4"), assessments=[assessment(True)])
     row["data" if name == "spans" else "info"][name] = value
     reason_of("mlflow", row)
+
+
+def test_a_rating_follows_its_response_to_another_id_and_to_each_turn_of_it():
+    row = trace(call("4"), assessments=[assessment(True)])
+    sample, (rating,) = split(row, ids="content")
+    assert rating.sample_id == sample.sample_id != "tr-1"
+    turns = [{"type": "ai", "content": "", "tool_calls": [{"name": "add", "args": {}, "id": "c"}]},
+             {"type": "tool", "content": "4", "tool_call_id": "c"}, {"type": "ai", "content": "4"}]  # fmt: skip
+    graph = trace(given_back=turns, assessments=[assessment(False)])
+    made = made_of(
+        "mlflow", graph, encode=lambda whole: [replace(whole, sample_id=f"{whole.sample_id}-t{n}") for n in (0, 1)]
+    )
+    assert [each.sample_id for each in made if isinstance(each, Feedback)] == ["tr-1-t0", "tr-1-t1"]
+    assert len({each.feedback_id for each in made if isinstance(each, Feedback)}) == 2
 
 
 def test_a_file_of_traces_asks_which_name_is_the_reward_and_then_joins_the_rating(tmp_path: Path):

@@ -8,6 +8,7 @@ from klimb.experience.feedback import Feedback
 from klimb.experience.importing.parsed_row import ParsedRow, hash_of
 from klimb.experience.importing.rules import ImportRules, rating
 from klimb.experience.reading.records import Row, RowError
+from klimb.experience.samples import Sample
 
 ValueOf = Callable[[object, ImportRules, Row], float | None]
 """A rating as it stands in its row -> the reward it stands for; None for none."""
@@ -49,8 +50,29 @@ def with_ratings(
     found = replace(found, row_id=found.row_id or hash_of(row.raw))
     kept = [each for each in given if rules.score_name in ("", each.name) and (each.value is not None or each.comment)]
     check_one_name([each.name for each in kept if each.value is not None])
-    sample_id = f"{found.row_id}#{found.part}" if found.part else found.row_id
+    sample_id = sample_id_of(found)
     return [found, *(_as_feedback(each, sample_id, row, rules, value_of) for each in kept)]
+
+
+def sample_id_of(found: ParsedRow) -> str:
+    """Return the id by which a rating in the same row names the response."""
+    return f"{found.row_id}#{found.part}" if found.part else found.row_id
+
+
+def ratings_of_samples(rating: Feedback, samples: Sequence[Sample]) -> Sequence[Feedback]:
+    """Return the rating of each sample that a response of its own row became.
+
+    The user may ask for other ids than the row's, and a conversation may become a sample of each turn. A rating of
+    what is in another row stays as it is.
+    """
+    if not samples:
+        return [rating]
+    if len(samples) == 1:
+        return [replace(rating, sample_id=samples[0].sample_id)]
+    return [
+        replace(rating, feedback_id=f"{rating.feedback_id}-{number}", sample_id=sample.sample_id)
+        for number, sample in enumerate(samples)
+    ]
 
 
 def check_one_name(names: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from klimb.experience.importing.cells import name_of
 from klimb.experience.importing.kind import Importer, ReadRow
 from klimb.experience.importing.own_importer import load_importer
 from klimb.experience.importing.parsed_row import ParsedRow, as_samples, hash_of
+from klimb.experience.importing.ratings import ratings_of_samples, sample_id_of
 from klimb.experience.importing.rules import ImportRules
 from klimb.experience.importing.users import USER_NAMES, UserRules, without_users
 from klimb.experience.reading.records import Columns, Row, RowError
@@ -119,9 +120,16 @@ def convert_row(row: Row, read: ReadRow, rules: ImportRules, *, kind: str) -> Se
     """
     found = _read_guarded(read, row, rules)
     check_beside(row, found)
+    named = _apart([_named(each, row, rules) if isinstance(each, ParsedRow) else each for each in found])
     made: list[Sample | Feedback] = []
-    for part in _apart([_named(each, row, rules) if isinstance(each, ParsedRow) else each for each in found]):
-        made += as_samples(part, row, rules, kind=kind) if isinstance(part, ParsedRow) else [part]
+    of_row: dict[str, Sequence[Sample]] = {}
+    for before, part in zip(found, named, strict=True):
+        if isinstance(part, ParsedRow):
+            samples = as_samples(part, row, rules, kind=kind)
+            made += samples
+            of_row |= {sample_id_of(before): samples} if isinstance(before, ParsedRow) else {}
+        else:
+            made += ratings_of_samples(part, of_row.get(part.sample_id, ()))
     return made
 
 
