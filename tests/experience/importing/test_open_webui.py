@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.experience.importing.importing_rows import as_row, reason_of, sample_of, samples_of
+from tests.experience.importing.importing_rows import as_row, reason_of, sample_of, samples_of, written
 
 from klimb.experience.importing import guess_importer, import_rows
 from klimb.experience.importing.rules import ImportRules
@@ -153,6 +153,20 @@ def test_no_field_that_is_something_else_ends_in_a_traceback(name: str, value: o
     chat = copy.deepcopy(CHAT)
     chat["chat"][{"data": "history", "meta": "messages"}.get(name, "params")] = value
     reason_of("open-webui", chat)
+
+
+def test_answers_of_a_chat_that_cannot_be_read_are_left_out_and_named(tmp_path: Path):
+    spoken = [*TURNS[:2], {**TURNS[2], "content": THOUGHTS}, {**TURNS[3], "parentId": "gone"}, TURNS[4]]
+    chat = {"id": "c", "chat": {"history": {"messages": {each["id"]: each for each in spoken}}}}
+    report = import_rows(Store(tmp_path / "store"), written(tmp_path / "chats.jsonl", [chat]))
+    assert (report.tally.num_added, report.num_rejected) == (1, 0)
+    left_out = {name for name in report.tally.unread if name.startswith("answers of a chat: ")}
+    assert left_out == {
+        "answers of a chat: thoughts kept apart from the response",
+        "answers of a chat: a chat of which a message is missing",
+    }
+    chat["chat"]["history"]["messages"]["a1"]["error"] = "busy"
+    assert reason_of("open-webui", chat) == "the request failed"
 
 
 def test_other_feedback_and_thumbs_that_are_none_are_refused():

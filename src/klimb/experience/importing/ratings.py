@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from klimb.experience.feedback import Feedback
 from klimb.experience.importing.parsed_row import ParsedRow, hash_of
 from klimb.experience.importing.rules import ImportRules, rating
-from klimb.experience.reading.records import Row, RowError
+from klimb.experience.reading.records import Columns, Row, RowError
 from klimb.experience.samples import Sample
 
 ValueOf = Callable[[object, ImportRules, Row], float | None]
@@ -80,6 +80,12 @@ def check_one_name(names: Iterable[str]) -> None:
     distinct = list(dict.fromkeys(names))
     if len(distinct) > 1:
         raise RowError("ratings of several things", f"{', '.join(distinct)[:200]}; choose one: --score-name NAME")
+
+
+def name_unread(row: Row, what: str) -> None:
+    """Name a part of a cell that was looked up and left out, for the list of what was not used."""
+    if isinstance(row.values, Columns):
+        row.values.also_unread.add(what)
 
 
 def pairs_of(given: Sequence[Given]) -> list[tuple[str, object]]:

@@ -9,7 +9,7 @@ from klimb.experience.importing.cells import first_of, listed, mapping, name_of,
 from klimb.experience.importing.fields import exchange_in, pair_in, prompt_in
 from klimb.experience.importing.kind import Importer
 from klimb.experience.importing.parsed_row import ParsedRow
-from klimb.experience.importing.ratings import Given, pairs_of, with_ratings
+from klimb.experience.importing.ratings import Given, name_unread, pairs_of, with_ratings
 from klimb.experience.importing.rules import ImportRules, rating
 from klimb.experience.reading.records import Row, RowError
 
@@ -25,6 +25,10 @@ _MIN_OWN = ("id", "created_at", "updated_at", "task", "project", "annotation_id"
 
 _VALUES = ("rating", "choices", "number", "taxonomy", "selected")
 """Keys of a result's value -> what was rated by a control of the type Rating, Choices, Number, Taxonomy, Pairwise."""
+
+
+_READ = ("rating", "choices", "number", "taxonomy", "pairwise", "textarea", "selected")
+"""Types of results, as an export names them, of which something is taken."""
 
 
 _SPANS = ("start", "end", "startOffset", "endOffset", "x", "y")
@@ -70,6 +74,9 @@ def read_label_studio(row: Row, rules: ImportRules) -> Sequence[ParsedRow | Feed
         model=name_of(first_of(data, "model", "model_id")),
         metadata={"project": str(row.values["project"])} if row.values.get("project") is not None else {},
     )
+    for kind in sorted({name_of(result.get("type")) for each in annotations for result in each.results}):
+        if kind not in _READ:
+            name_unread(row, f"annotations: results of the type {kind}")
     if pair := _compared_in(annotations):
         return _read_pair(replace(found, prompt=prompt_in(data, row, what=DATA)), pair, annotations, row, rules)
     asked, said = exchange_in(data, row, rules, what=DATA)

@@ -8,7 +8,7 @@ from klimb.experience.importing.calls import Answer, answer_in, asked_in, chosen
 from klimb.experience.importing.cells import first_of, listed, mapping, name_of, seconds, tool_schemas
 from klimb.experience.importing.kind import Importer
 from klimb.experience.importing.parsed_row import ParsedRow
-from klimb.experience.importing.ratings import Given, pairs_of, with_ratings
+from klimb.experience.importing.ratings import Given, name_unread, pairs_of, with_ratings
 from klimb.experience.importing.rules import ImportRules, rating
 from klimb.experience.reading.records import Row, RowError
 from klimb.experience.samples import Message
@@ -76,6 +76,8 @@ def read_mlflow(row: Row, rules: ImportRules) -> Sequence[ParsedRow | Feedback]:
     )
     own_spans = (None, _span_id(call), _span_id(_root_of(trace.spans)))
     given = [each for each in trace.assessments if each.get("span_id") in own_spans]
+    if len(given) < len(trace.assessments):
+        name_unread(row, "assessments of other spans than the one that answered")
     return with_ratings(found, _given(given, row), row, rules, value_of=_value_of)
 
 
@@ -147,6 +149,8 @@ def _attribute(span: Mapping[str, object], name: str) -> object:
 
 def _when(value: object, row: Row) -> float:
     """Seconds since the epoch: `search_traces` counts milliseconds, and the trace itself has a date."""
+    if row.is_text and isinstance(value, str) and value.isdigit():
+        return int(value) / 1000
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value / 1000
     return seconds(value, row)

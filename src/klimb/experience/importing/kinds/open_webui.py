@@ -7,6 +7,7 @@ from dataclasses import replace
 from klimb.experience.importing.cells import first_of, listed, mapping, message, name_of, seconds
 from klimb.experience.importing.kind import Importer
 from klimb.experience.importing.parsed_row import ParsedRow
+from klimb.experience.importing.ratings import name_unread
 from klimb.experience.importing.rules import ImportRules, rating
 from klimb.experience.reading.records import Row, RowError
 from klimb.experience.samples import POLICY_ROLE, Message
@@ -31,6 +32,8 @@ Nodes = Mapping[str, Mapping[str, object]]
 
 def read_open_webui(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     """One rated answer of the feedback export, or each answer of a chat, those that nobody rated among them.
+
+    Of a chat, answers that cannot be read are left out and named; a chat of such answers alone is refused.
 
     What was asked is the answer's own line of the chat, from its first message; answers beside it are no part of it.
     The thumb is `data.rating` or a message's `annotation.rating`. In an arena it stands for the same: one answer was
@@ -62,10 +65,19 @@ def _read_chat(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     names = [name for name, node in nodes.items() if node.get("role") == POLICY_ROLE]
     if not names:
         raise RowError("a chat without an answer", f"it has {len(nodes)} messages")
-    return [
-        _rated(_answer(nodes, name, row.values, user=user), mapping(nodes[name].get("annotation")), row, rules)
-        for name in names
-    ]
+    found: list[ParsedRow] = []
+    refused: list[RowError] = []
+    for name in names:
+        try:
+            answer = _answer(nodes, name, row.values, user=user)
+            found.append(_rated(answer, mapping(nodes[name].get("annotation")), row, rules))
+        except RowError as error:
+            refused.append(error)
+    if not found:
+        raise refused[0]
+    for error in refused:
+        name_unread(row, f"answers of a chat: {error.reason}")
+    return found
 
 
 def _nodes_of(chat: Mapping[str, object]) -> Nodes:
