@@ -70,6 +70,8 @@ ROWS: dict[str, dict[str, Any]] = {
         "quality.responses.status": ["submitted"],
     },
     "langsmith": {"id": "r", "run_type": "llm", "inputs": {"messages": QUESTION}, "outputs": {"output": "4"}},
+    "sharegpt": {"conversations": [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]},
+    "alpaca": {"instruction": "2 + 2?", "input": "", "output": "4"},
 }
 
 

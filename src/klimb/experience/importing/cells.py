@@ -328,6 +328,11 @@ def _tool_call(call: Mapping[str, object], *, what: str) -> Mapping[str, Any]:
     return {"type": "function", "function": {"name": name, "arguments": mapping(cast(object, arguments))}}
 
 
+def unpacked(value: object) -> object:
+    """Return the list or object that a text is, where a cell can be nothing else; text that is neither stays text."""
+    return _decoded(value) if isinstance(value, str) and value.lstrip()[:1] in ("[", "{") else value
+
+
 def _decoded(value: object) -> object:
     """Return what a JSON text says; text that is none, and what is no text, stay."""
     if not isinstance(value, str):
