@@ -72,6 +72,11 @@ ROWS: dict[str, dict[str, Any]] = {
     "langsmith": {"id": "r", "run_type": "llm", "inputs": {"messages": QUESTION}, "outputs": {"output": "4"}},
     "sharegpt": {"conversations": [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]},
     "alpaca": {"instruction": "2 + 2?", "input": "", "output": "4"},
+    "openai-responses": {
+        "request": {"input": "2 + 2?"},
+        "response": {"output": [{"type": "message", "content": [{"type": "output_text", "text": "4"}]}]},
+    },
+    "otel": {"name": "chat m-1", "context": {"span_id": "0x1"}, "attributes": {"gen_ai.operation.name": "chat"}},
 }
 
 
