@@ -239,7 +239,7 @@ def test_every_shape_gives_the_same_response(row: dict[str, Any]):
             {"response": {"usage": {"output_tokens_details": {"reasoning_tokens": 64}}}},
             "thoughts kept apart from the response",
         ),
-        ({"reward": "good"}, "the reward is text"),
+        ({"reward": "blue"}, "the reward is text"),
     ],
 )
 def test_what_does_not_say_what_was_drawn_from_what_is_refused(row: dict[str, Any], reason: str):

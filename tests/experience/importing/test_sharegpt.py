@@ -129,7 +129,7 @@ def test_a_kto_tag_is_a_reward_and_none_is_none(tag: bool | None, reward: float 
 def test_rewards_are_taken_as_they_are():
     assert sample_of("sharegpt", {**ROW, "score": 3.5}).reward == 3.5
     assert sample_of("sharegpt", {**ROW, "reward": 0, "score": 3.5}).reward == 0
-    assert reason_of("sharegpt", {**ROW, "reward": "good"}) == "the reward is text"
+    assert reason_of("sharegpt", {**ROW, "reward": "blue"}) == "the reward is text"
 
 
 def test_a_column_that_says_whether_to_think_holds_no_thoughts():
@@ -168,7 +168,7 @@ def test_turns_that_are_none_to_learn_from_are_not_drawn():
         ({**ROW, "id": [1]}, "an id that is neither text nor a whole number"),
         ({**ROW, "images": ["cat.png"]}, "a row with more than text"),
         ({**ROW, "image": "cat.png"}, "a row with more than text"),
-        ({**ROW, "kto_tag": "maybe"}, "a rating that is text"),
+        ({**ROW, "kto_tag": "blue"}, "a rating that is text"),
         ({**ROW, "reasoning": "2 and 2"}, "thoughts kept apart from the response"),
         ({"conversations": [HUMAN, {**GPT, "reasoning_content": "2"}]}, "thoughts kept apart from the response"),
         ({"conversations": [{"input": "a"}]}, "conversations with an entry of nobody"),
