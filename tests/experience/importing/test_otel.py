@@ -153,6 +153,18 @@ FORMS: dict[str, dict[str, Any]] = {
             },
         ],
     ),
+    "events in an attribute": sdk_span(
+        {
+            **CHAT,
+            "gen_ai.response.finish_reasons": ["stop"],
+            "events": json.dumps(
+                [
+                    {"event.name": "gen_ai.user.message", "role": "user", "content": "2 + 2?"},
+                    {"event.name": "gen_ai.choice", "index": 0, "message": {"role": "assistant", "content": "4!"}},
+                ]
+            ),
+        }
+    ),
     "events of prompt and completion": sdk_span(
         {**CHAT, "gen_ai.response.finish_reasons": ["stop"]},
         events=[
@@ -507,6 +519,15 @@ def test_users_are_hashed_under_the_names_that_spans_have(name: str):
     sample = span_sample(otlp(otlp_span({**NOW, name: "ann"})))
     assert sample.metadata["user"] not in ("", "ann")
     assert "ann" not in sample.raw
+
+
+def test_an_attribute_that_is_called_as_a_part_of_the_span_is_beside_it():
+    (row,) = split_spans(as_row(sdk_span({"name": "ann", "status": 3})))
+    assert (row.values["name"], row.values["attributes.name"], row.values["attributes.status"]) == (
+        "chat m-1",
+        "ann",
+        3,
+    )
 
 
 def test_attributes_with_numbers_in_their_names_are_lists_in_their_order():

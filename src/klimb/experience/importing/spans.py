@@ -154,7 +154,20 @@ def _flat(span: Mapping[str, object]) -> Mapping[str, object]:
             flat["events"] = [_event(mapping(event)) for event in listed(unpacked(value)) or ()]
         else:
             flat[name] = value
-    return {**{_USERS.get(name, name): value for name, value in found.items()}, **flat}
+    if "events" in found:
+        flat["events"] = [*(listed(flat.get("events")) or ()), *_written_events(found.pop("events"))]
+    return {**{_column_of(name, flat): value for name, value in found.items()}, **flat}
+
+
+def _column_of(name: str, flat: Mapping[str, object]) -> str:
+    """Return the column of an attribute; one that is called as something of the span itself keeps its prefix."""
+    return f"{_PREFIX}{name}" if name in flat else _USERS.get(name, name)
+
+
+def _written_events(value: object) -> list[Mapping[str, object]]:
+    """Return events that were written into an attribute as JSON, as Logfire does."""
+    entries = [mapping(entry) for entry in listed(unpacked(value)) or ()]
+    return [{"name": entry.get("event.name", ""), "attributes": entry} for entry in entries]
 
 
 def _event(event: Mapping[str, object]) -> Mapping[str, object]:
