@@ -46,9 +46,7 @@ def test_the_row_that_the_faults_are_put_into_is_good():
         ({"log_probs": [-0.5, math.inf]}, "a log-probability above 0"),
         ({"log_probs": [-0.5, -math.inf]}, "a log-probability below -100"),
         ({"log_probs": [-0.5, -100.5]}, "a log-probability below -100"),
-        ({"log_probs": [-0.5, -9999.0]}, "a log-probability of -9999"),
         ({"log_probs": [-0.5, math.nan]}, "a log-probability that is NaN"),
-        ({"log_probs": [-0.5, None]}, "a log-probability that is no number"),
         ({"log_probs": [-0.5, "x"]}, "a log-probability that is no number"),
         ({"log_probs": -0.5}, "log-probabilities are not a list"),
         ({"response": "", "token_ids": None, "log_probs": None}, "no response"),
@@ -189,8 +187,44 @@ def test_token_strings_of_another_tokenizer_come_as_text_only_and_say_why():
     assert "is no token" in sample.metadata["log_mu_note"]
 
 
-def test_tokens_that_do_not_spell_the_response_are_rejected():
-    assert reason_of("openai", openai_row(choice=logged(("5", -0.5)))) == "logged tokens do not spell the response"
+@pytest.mark.parametrize("gap", [None, -9999.0, -9999])
+def test_a_value_that_a_server_did_not_report_costs_the_values_and_not_the_ids(gap: Any):
+    sample = sample_of("table", {**GOOD, "log_probs": [gap, -1.0]})
+    assert (sample.response, sample.response_ids, sample.log_mu) == ("4", (7, 2), None)
+    assert sample.metadata["log_mu_note"].startswith("log-probabilities with gaps: ")
+
+
+SPLIT = {"token": "\N{REPLACEMENT CHARACTER}", "logprob": -0.1}
+
+
+@pytest.mark.parametrize(
+    ("content", "entries"),
+    [
+        ("\N{SMILING FACE WITH SMILING EYES}", [{**SPLIT, "bytes": [239, 191, 189]}] * 2),
+        ("\N{SMILING FACE WITH SMILING EYES}", [{**SPLIT, "bytes": None}] * 2),
+        ("7", [{"token": " 7", "logprob": -0.1, "bytes": [32, 55]}]),
+        ("7", [{"token": "\u2581seven", "logprob": -0.1, "bytes": [300]}]),
+        ("7 and 9", [{"token": "7", "logprob": -0.1}]),
+    ],
+    ids=["split", "split-without-bytes", "stripped-space", "bytes-that-are-none", "half-of-it"],
+)
+def test_tokens_that_do_not_spell_the_response_cost_the_values_and_not_the_text(content: str, entries: Any):
+    choice = {"message": {"content": content}, "logprobs": {"content": entries}}
+    sample = sample_of("openai", openai_row(choice=choice), resolve=lambda tokens: tuple(range(len(tokens))))
+    assert (sample.response, sample.response_ids, sample.log_mu) == (content, (), None)
+    assert sample.metadata["log_mu_note"].startswith("logged tokens do not spell the response: ")
+
+
+def test_a_part_of_a_character_with_its_own_bytes_is_a_token():
+    entries = [{**SPLIT, "bytes": list(part)} for part in (b"\xf0\x9f\x98", b"\x8a")]
+    choice = {"message": {"content": "\N{SMILING FACE WITH SMILING EYES}"}, "logprobs": {"content": entries}}
+    sample = sample_of("openai", openai_row(choice=choice), resolve=lambda tokens: tuple(range(len(tokens))))
+    assert (sample.response_ids, sample.log_mu) == ((0, 1), (-0.1, -0.1))
+
+
+def test_tokens_with_thoughts_that_the_text_lacks_are_no_other_spelling_of_it():
+    choice = logged(("<think>hm</think>", -0.5), ("4!", -0.5))
+    assert reason_of("openai", openai_row(choice=choice)) == "thoughts kept apart from the response"
 
 
 def test_text_that_looks_like_a_control_token_stays_text():

@@ -200,6 +200,89 @@ def test_each_choice_is_a_sample_and_the_first_has_the_id_that_feedback_names():
     )
 
 
+@pytest.mark.parametrize("indices", [(None, None), (0, 0), (1, 1), (0, "1"), (0, None), (-1, 0), (True, 0)])
+def test_choices_whose_indices_do_not_tell_them_apart_are_numbered_by_their_places(indices: tuple[object, object]):
+    row = openai_row()
+    (choice,) = row["response"]["choices"]
+    texts = ("4!", "5!")
+    row["response"]["choices"] = [
+        {**choice, "index": index, "message": {"role": "assistant", "content": text}}
+        for index, text in zip(indices, texts, strict=True)
+    ]
+    assert [(s.sample_id, s.response) for s in samples_of("openai", row)] == [
+        ("chatcmpl-1", "4!"),
+        ("chatcmpl-1#1", "5!"),
+    ]
+
+
+@pytest.mark.parametrize("indices", [(1, 0), (3, 0)])
+def test_choices_keep_the_servers_own_numbers(indices: tuple[int, int]):
+    row = openai_row()
+    (choice,) = row["response"]["choices"]
+    row["response"]["choices"] = [{**choice, "index": index} for index in indices]
+    assert [s.sample_id for s in samples_of("openai", row)] == [f"chatcmpl-1#{indices[0]}", "chatcmpl-1"]
+
+
+REFUSED = "I can't help with that."
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "content": None, "refusal": REFUSED},
+        {"role": "assistant", "refusal": REFUSED},
+        {"role": "assistant", "content": "", "refusal": REFUSED},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": REFUSED}]},
+    ],
+)
+def test_a_refusal_is_what_the_model_said(message: dict[str, Any]):
+    logprobs = {"content": None, "refusal": logged((REFUSED, -0.5))["logprobs"]["content"]}
+    row = openai_row(choice={"message": message, "logprobs": logprobs})
+    sample = sample_of("openai", row, resolve=lambda tokens: tuple(range(len(tokens))))
+    assert (sample.response, sample.finish_reason, sample.log_mu) == (REFUSED, "unknown", (-0.5,))
+    assert sample.metadata["refusal"] == "true"
+    langfuse = sample_of("langfuse", {**OBSERVATION, "output": message})
+    assert (langfuse.response, langfuse.metadata["refusal"]) == (REFUSED, "true")
+    history = openai_row(request={"messages": [*QUESTION, message, *QUESTION]})
+    assert sample_of("openai", history).prompt[1] == {"role": "assistant", "content": REFUSED}
+
+
+def test_values_of_a_content_are_none_of_a_refusal():
+    choice = {"message": {"content": None, "refusal": REFUSED}, "logprobs": {"content": [], "refusal": None}}
+    sample = sample_of("openai", openai_row(choice=choice))
+    assert (sample.response, sample.finish_reason, sample.log_mu) == (REFUSED, "stop", None)
+
+
+def test_an_answer_beside_an_empty_refusal_is_no_refusal():
+    sample = sample_of("openai", openai_row(choice={"message": {"content": "4!", "refusal": None}}))
+    assert sample.response == "4!" and "refusal" not in sample.metadata
+    assert reason_of("openai", openai_row(choice={"message": {"content": None, "refusal": None}})) != ""
+
+
+def test_an_answer_in_text_to_a_prompt_with_tools_and_calls_is_one_response():
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2}'}}
+    messages = [
+        *QUESTION,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "4"},
+    ]
+    tools = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
+    sample = sample_of("openai", openai_row(request={"messages": messages, "tools": tools}))
+    assert (sample.response, sample.log_mu, sample.turns) == ("4!", None, ())
+    assert sample.prompt[1]["tool_calls"][0]["function"] == {"name": "add", "arguments": {"a": 2}}
+    assert sample.prompt[2] == {"role": "tool", "content": "4", "name": "add"}
+    assert '"add"' in sample.tools
+
+
+def test_thoughts_beside_an_answer_are_what_the_ids_spell_with_the_model_that_drew_them():
+    message = {"role": "assistant", "content": "4!", "reasoning_content": "two and two"}
+    row = openai_row(choice={"message": message, "token_ids": [5, 6, 2]})
+    assert reason_of("vllm", row) == "thoughts kept apart from the response"
+    sample = sample_of("vllm", row, decode=lambda ids: "<think>two and two</think>4!")
+    assert (sample.response, sample.response_ids) == ("<think>two and two</think>4!", (5, 6, 2))
+    assert reason_of("vllm", row, decode=lambda ids: "other") == "token ids that do not spell the turn"
+
+
 def test_the_older_text_completions_are_read_and_the_developer_is_the_system():
     choice = {"text": "4!", "finish_reason": "length", "logprobs": {"tokens": ["4", "!"], "token_logprobs": [-0.5, -1]}}
     row = {"request": {"prompt": "2 + 2?", "temperature": 1}, "response": {"choices": [choice]}}
@@ -261,7 +344,7 @@ def test_token_ids_written_in_place_of_texts_are_ids():
 def test_sglang_triples_are_log_probs_and_ids():
     info = {"id": "s-1", "finish_reason": {"type": "stop"}, "output_token_logprobs": [[-0.5, 5, "4"], [-1.0, 2, None]]}
     row = {
-        "request": {"text": "2 + 2?", "sampling_params": {"temperature": 1.0}},
+        "request": {"text": "2 + 2?", "input_ids": [1, 9], "sampling_params": {"temperature": 1.0}},
         "response": {"text": "4", "meta_info": info},
     }
     sample = sample_of("vllm", row)

@@ -20,6 +20,7 @@ from klimb.experience.importing.cells import (
 )
 from klimb.experience.importing.conversations import Said, read_answer
 from klimb.experience.importing.parsed_row import ParsedRow
+from klimb.experience.importing.request_settings import flat_settings, settings_among
 from klimb.experience.importing.rules import ImportRules, reward
 from klimb.experience.importing.users import user_in
 from klimb.experience.reading.records import Row, RowError
@@ -54,6 +55,17 @@ def finish_reason_of(value: object) -> FinishReason:
     """`stop`, `length`, or `unknown` for whatever else a server says."""
     value = mapping(value).get("type", value)  # SGLang: {"type": "stop", "matched": 2}
     return _FINISH_REASONS.get(value, "unknown") if isinstance(value, str) else "unknown"
+
+
+REFUSAL = "refusal"
+"""In the metadata of a response that is a model's refusal, as the server says."""
+
+
+PLAIN_TEXT = "a prompt given as text, without a chat template"
+
+
+_PREFIX_MARKS = ("prefix", "partial")
+"""With which a request's last message says that the answer goes on with it (Mistral, DeepSeek; Moonshot, Qwen)."""
 
 
 _REQUEST_MARKS = ("messages", "prompt", "text", "input_ids", "prompt_token_ids")
@@ -97,7 +109,8 @@ def found_in(exchange: Exchange, row: Row, rules: ImportRules, *, part: int) -> 
     choice, request, response = exchange.choices[part], exchange.request, exchange.response
     prompt_ids = token_ids(prompt_ids_of(exchange, choice), what="prompt_token_ids")
     said = _said(choice)
-    settings = {**mapping(request.get("extra_body")), **mapping(request.get("sampling_params")), **request}
+    if not prompt_ids:
+        _check_no_prefix(request)
     return ParsedRow(
         prompt=_prompt(request),
         response=said.text,
@@ -107,16 +120,17 @@ def found_in(exchange: Exchange, row: Row, rules: ImportRules, *, part: int) -> 
         row_id=name_of(
             first_of(response, "id") or mapping(response.get("meta_info")).get("id") or row.values.get("id")
         ),
-        part=whole_number(choice.get("index", part), what="index", row=row),
+        part=_indices(exchange.choices)[part],
         group=name_of(first_of(row.values, "group", "group_id")),
         reward=reward(_reward(exchange, choice, row), rules, row),
         prompt_ids=prompt_ids,
-        request=settings,
+        request=settings_among(request) if request is row.values else flat_settings(request),
+        prompt_notes=(PLAIN_TEXT,) if _is_plain_text(request) else (),
         model=name_of(first_of(response, "model") or first_of(request, "model")),
         policy_version=whole_number(row.values.get("policy_version") or 0, what="policy_version", row=row),
         created_at=seconds(first_of(response, "created", "created_at") or first_of(row.values, "created_at"), row),
         user=user_of(row.values) or user_of(request) or user_of(mapping(row.values.get("metadata"))),
-        metadata=_metadata(exchange, row),
+        metadata=_metadata(exchange, row) | ({REFUSAL: "true"} if is_refusal(mapping(choice.get("message"))) else {}),
     )
 
 
@@ -139,7 +153,54 @@ def _prompt(request: Mapping[str, object]) -> tuple[Message, ...]:
     value = first_of(request, "messages", "prompt", "text")
     if value is None or _is_ids(listed(value)):
         return ()
-    return messages(value, what="prompt")
+    return messages(with_refusals(value), what="prompt")
+
+
+def _is_plain_text(request: Mapping[str, object]) -> bool:
+    """Tell whether the prompt was given as a text: of such a one a server makes tokens without a chat template."""
+    return isinstance(first_of(request, "messages", "prompt", "text"), str)
+
+
+def _check_no_prefix(request: Mapping[str, object]) -> None:
+    """Raise for an answer that goes on with the request's last message, where the message itself says so."""
+    last = mapping((listed(request.get("messages")) or (None,))[-1])
+    if any(last.get(name) is True for name in _PREFIX_MARKS):
+        raise RowError(
+            "an answer that continues a message",
+            "the end of its prompt is the beginning of its turn; log the prompt's token ids too",
+        )
+
+
+def _indices(choices: Sequence[Mapping[str, object]]) -> Sequence[int]:
+    """Return the number of each choice: the server's own if these tell them apart, else their places."""
+    indices = [choice.get("index") for choice in choices]
+    numbers = [index for index in indices if type(index) is int and index >= 0]
+    return numbers if len(set(numbers)) == len(choices) else range(len(choices))
+
+
+def is_refusal(entry: Mapping[str, object]) -> bool:
+    """Tell whether a message is a model's refusal: OpenAI's have it beside an empty content, or as a part of it."""
+    return not entry.get("tool_calls") and _refusal(entry) is not None
+
+
+def _refusal(entry: Mapping[str, object]) -> str | None:
+    content = entry.get("content")
+    parts = [mapping(part) for part in listed(content) or ()]
+    refused = [part.get("refusal") for part in parts] if parts else [entry.get("refusal")]
+    is_alone = bool(refused) if parts else content in (None, "")
+    texts = [text for text in refused if isinstance(text, str) and text]
+    return "".join(texts) if is_alone and texts and len(texts) == len(refused) else None
+
+
+def with_refusals(value: object) -> object:
+    """Return messages in which a refusal is what its message says."""
+    entries = listed(value)
+    return value if entries is None else [said_refusal(mapping(each)) if mapping(each) else each for each in entries]
+
+
+def said_refusal(entry: Mapping[str, object]) -> Mapping[str, object]:
+    """Return a message whose content is its refusal, if it is one."""
+    return {**entry, "content": _refusal(entry)} if is_refusal(entry) else entry
 
 
 def _is_ids(value: Sequence[object] | None) -> bool:
@@ -148,7 +209,7 @@ def _is_ids(value: Sequence[object] | None) -> bool:
 
 def _said(choice: Mapping[str, object]) -> Said:
     if choice.get("message") is not None:
-        return read_answer(mapping(choice["message"]), what="response")
+        return read_answer(said_refusal(mapping(choice["message"])), what="response")
     text = choice.get("text")
     if not isinstance(text, str):
         raise RowError("a choice without message or text", f"it has {', '.join(choice)[:80]}")

@@ -24,7 +24,7 @@ from klimb.experience.importing.first_look import (
 from klimb.experience.importing.kind import Importer, ReadRow
 from klimb.experience.importing.kinds.feedback import rating_in, read_score
 from klimb.experience.importing.kinds.langfuse import TRACE
-from klimb.experience.importing.parsed_row import TURNS_NOTE
+from klimb.experience.importing.parsed_row import PROMPT_NOTE, TURNS_NOTE
 from klimb.experience.importing.redaction import redact_part, redact_raw
 from klimb.experience.importing.registry import (
     OWN_EXPORT,
@@ -290,6 +290,7 @@ class _Run:
         for counts, name in (
             (tally.notes, "log_mu_note"),
             (tally.notes, TURNS_NOTE),
+            (tally.notes, PROMPT_NOTE),
             (tally.assumed, "sampling_assumed"),
         ):
             if name in sample.metadata:

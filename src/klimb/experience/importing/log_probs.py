@@ -2,9 +2,18 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from klimb.experience.importing.cells import listed, mapping, number, whole_number
+from klimb.experience.importing.cells import first_of, listed, number, whole_number
+from klimb.experience.importing.request_settings import (
+    HELD,
+    changing_settings,
+    flat_settings,
+    is_choice,
+    prompt_settings,
+    read_setting,
+)
 from klimb.experience.importing.rules import ImportRules
 from klimb.experience.reading.records import Row, RowError
 from klimb.experience.samples import Provenance, SamplingSettings
@@ -29,62 +38,128 @@ NO_LIMIT = 2**31 - 1
 """`max_new_tokens` of a request that sets none."""
 
 
-ALIASES: Mapping[str, tuple[str, ...]] = {
-    "temperature": ("temperature",),
-    "top_p": ("top_p", "topP"),
-    "top_k": ("top_k", "topK"),
-    "min_p": ("min_p",),
-    "max_new_tokens": ("max_new_tokens", "max_completion_tokens", "max_tokens", "maxTokens"),
-    "min_new_tokens": ("min_new_tokens", "min_tokens"),
-    "repetition_penalty": ("repetition_penalty",),
-}
+ALIASES = HELD
 
 
 _CUTS = ("top_p", "top_k", "min_p")
 
 
-_NEUTRAL: Mapping[str, float] = {"frequency_penalty": 0, "presence_penalty": 0}
+CHOSEN = "log-probabilities of an answer that was chosen among several"
+"""Note of one that best-of-n or a beam search gave: it is no draw, so no distribution has these values."""
 
 
-_CONSTRAINTS = ("logit_bias", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs")
+PROMPT_IS_ANOTHER = "the prompt was rendered otherwise, and its token ids are not recorded"
+"""Note of a sample whose recorded prompt is not the text that it was drawn behind."""
 
 
-def sampling_settings(
-    request: Mapping[str, object], rules: ImportRules, row: Row
-) -> tuple[SamplingSettings | None, tuple[str, ...]]:
-    """Return the settings a response was drawn with, and the names of those not stated, which are taken as off.
+NOT_REPORTED = "log-probabilities with gaps"
+"""Note of a sample of which a server reported some tokens' values alone."""
 
-    What the request says comes first, then what the user states. None when neither says the temperature.
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stated:
+    """How a response was drawn, as far as anybody says.
+
+    Attributes:
+        settings: None when nobody says the temperature, or when they cannot be.
+        assumed: names of the settings that nobody states, which are taken as off.
+        others: names of those that change the draw and that `settings` does not hold.
+        chosen: the answer was chosen among several.
+        prompt: names of arguments that make another prompt of the messages.
+        note: what could not be read of a limit; empty if all could.
     """
-    found: dict[str, float] = dict(rules.sampling)
-    for name, aliases in ALIASES.items():
-        value = next((request[alias] for alias in aliases if request.get(alias) is not None), None)
-        if value is not None:
-            found[name] = number(value, what=name, row=row)
-    if "temperature" not in found:
-        return None, ()
-    found["top_k"] = max(0, whole_number(found.get("top_k", 0), what="top_k", row=row))  # servers write -1 for all
-    limit = whole_number(found.get("max_new_tokens", NO_LIMIT), what="max_new_tokens", row=row)
-    least = whole_number(found.get("min_new_tokens", 0), what="min_new_tokens", row=row)
-    stated: dict[str, Any] = {
-        name: found[name] for name in ("temperature", "top_p", "min_p", "repetition_penalty") if name in found
-    }
+
+    settings: SamplingSettings | None
+    assumed: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    chosen: bool = False
+    prompt: tuple[str, ...] = ()
+    note: str = ""
+
+
+def read_settings(request: Mapping[str, object], rules: ImportRules, row: Row, *, needs_all: bool = True) -> Stated:
+    """Return how a response was drawn. What the request says comes first, then what the user states.
+
+    A limit that is infinite, −1 or 0 is none, and one that cannot be read is noted, for nothing depends on it. Another
+    setting that cannot be read is among the others: it may change the draw.
+
+    Args:
+        request: what was asked, settings in objects of their own included.
+        rules: what the user states.
+        row: of the request.
+        needs_all: a setting out of its bounds is an error; else, as for a row without log-probabilities, it costs the
+            settings alone.
+
+    Raises:
+        RowError: settings that cannot be.
+    """
+    asked = flat_settings(request)
+    found, others, notes = _numbers(asked, rules)
+    everything = {**rules.sampling, **{name: value for name, value in asked.items() if value is not None}}
+    settings = None
     try:
-        settings = SamplingSettings(
-            **stated, top_k=int(found["top_k"]), max_new_tokens=int(limit), min_new_tokens=int(least)
+        settings = _held(found, row)
+    except RowError as error:
+        if needs_all:
+            raise
+        notes.append(str(error))
+    return Stated(
+        settings=settings,
+        assumed=() if settings is None else tuple(name for name in _CUTS if name not in found),
+        others=(*others, *changing_settings(everything)),
+        chosen=is_choice(everything),
+        prompt=prompt_settings(asked),
+        note="; ".join(notes),
+    )
+
+
+def _numbers(asked: Mapping[str, object], rules: ImportRules) -> tuple[dict[str, float], list[str], list[str]]:
+    """Return the settings of a sample that are stated, those that cannot be read, and notes on limits like that."""
+    found: dict[str, float] = {}
+    others: list[str] = []
+    notes: list[str] = []
+    for name, aliases in HELD.items():
+        try:
+            stated = (read_setting(first_of(place, *aliases)) for place in (asked, rules.sampling))
+            value = next((each for each in stated if each is not None), None)
+        except ValueError as error:
+            notes.append(f"{name} cannot be read: {error}")
+            others += [name] if name != "max_new_tokens" else []
+            continue
+        if value is not None:
+            found[name] = value
+    return found, others, notes
+
+
+def _held(found: Mapping[str, float], row: Row) -> SamplingSettings | None:
+    """Return the settings as a sample holds them; None without a temperature.
+
+    Raises:
+        RowError: they cannot be.
+    """
+    if "temperature" not in found:
+        return None
+    held: dict[str, Any] = {
+        name: number(found[name], what=name, row=row)
+        for name in ("temperature", "top_p", "min_p", "repetition_penalty")
+        if name in found
+    }
+    top_k = whole_number(found.get("top_k", 0), what="top_k", row=row)
+    limit, least = found.get("max_new_tokens", NO_LIMIT), found.get("min_new_tokens", 0)
+    try:
+        return SamplingSettings(
+            **held,
+            top_k=max(0, top_k),  # servers write -1 for all
+            max_new_tokens=int(limit) if 1 <= limit < NO_LIMIT else NO_LIMIT,
+            min_new_tokens=int(least) if 0 < least < NO_LIMIT else 0,
         )
     except ValueError as error:
         raise RowError("sampler settings that cannot be", str(error)) from error
-    named = {name for name, aliases in ALIASES.items() if any(request.get(alias) is not None for alias in aliases)}
-    return settings, tuple(name for name in _CUTS if name not in named and name not in rules.sampling)
 
 
-def other_settings(request: Mapping[str, object]) -> tuple[str, ...]:
-    """Names of the request's settings that change the distribution and that `SamplingSettings` does not hold."""
-    penalties = [name for name, neutral in _NEUTRAL.items() if request.get(name) not in (None, neutral)]
-    constraints = [name for name in _CONSTRAINTS if request.get(name)]
-    is_constrained = mapping(request.get("response_format")).get("type") not in (None, "text")
-    return (*penalties, *constraints, *(("response_format",) if is_constrained else ()))
+def has_gaps(values: object) -> bool:
+    """Tell whether a server did not report the value of some token: null, or the −9999 that stands for it."""
+    return any(value is None or value == NOT_IN_TOP for value in listed(values) or ())
 
 
 def checked_log_mu(values: object, num_ids: int) -> tuple[float, ...]:
@@ -108,8 +183,6 @@ def _checked(value: object, position: int) -> float:
         raise RowError("a log-probability that is no number", f"token {position}: {value!r}"[:80])
     if math.isnan(value):
         raise RowError("a log-probability that is NaN", f"token {position}")
-    if value == NOT_IN_TOP:
-        raise RowError("a log-probability of -9999", f"token {position}: servers write it for what they do not report")
     if value > LARGEST:
         raise RowError("a log-probability above 0", f"token {position}: {value}; is it a probability or a loss?")
     if value < SMALLEST:
@@ -118,20 +191,26 @@ def _checked(value: object, position: int) -> float:
 
 
 def provenance_of(
-    settings: SamplingSettings | None, rules: ImportRules, others: Sequence[str]
+    settings: SamplingSettings | None, rules: ImportRules, others: Sequence[str], *, prompt: Sequence[str] = ()
 ) -> tuple[Provenance, str]:
     """Return what the recorded values are worth, and why they are not log μ if they are not.
 
-    log μ is the log-probability under the settings that the token was drawn with. Processed values are that; raw ones
-    are only when the settings change nothing.
+    log μ is the log-probability behind the prompt and under the settings that the token was drawn with. Processed
+    values are that; raw ones are only when the settings change nothing.
+
+    Args:
+        settings: that a sample holds; None if the temperature is not known.
+        rules: what the user states of the values.
+        others: names of further settings that change the draw.
+        prompt: what makes the recorded prompt another than the one drawn behind; empty if its token ids are recorded.
     """
+    if prompt:
+        return "estimated", f"{PROMPT_IS_ANOTHER}: {', '.join(prompt)}"
+    if others and rules.log_probs == "raw":
+        return "estimated", f"raw log-probabilities, drawn with {', '.join(others)}"
     if settings is None:
         return "estimated", UNKNOWN_TEMPERATURE
-    if rules.log_probs == "processed":
-        return "sampler", ""
-    if others:
-        return "estimated", f"raw log-probabilities, drawn with {', '.join(others)}"
-    if settings.draws_at(1.0):
+    if rules.log_probs == "processed" or settings.draws_at(1.0):
         return "sampler", ""
     warmed = ("temperature",) if settings.temperature != 1 else ()
     changed = [f"{name} {getattr(settings, name):g}" for name in (*warmed, *settings.changes)]

@@ -6,10 +6,20 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 from klimb.experience.importing.conversations import join_texts, with_drawn_text
-from klimb.experience.importing.log_probs import checked_log_mu, other_settings, provenance_of, sampling_settings
+from klimb.experience.importing.log_probs import (
+    CHOSEN,
+    NOT_REPORTED,
+    PROMPT_IS_ANOTHER,
+    Stated,
+    checked_log_mu,
+    has_gaps,
+    provenance_of,
+    read_settings,
+)
+from klimb.experience.importing.request_settings import continues_message, flat_settings
 from klimb.experience.importing.rules import ImportRules
 from klimb.experience.reading.records import Row, RowError
-from klimb.experience.samples import MOST_REWARD, FinishReason, Message, Provenance, Sample, Turn
+from klimb.experience.samples import MOST_REWARD, POLICY_ROLE, FinishReason, Message, Provenance, Sample, Turn
 
 WITHOUT_IDS = "log-probabilities without token ids"
 """Note of a sample whose log-probabilities could not be placed; the raw row keeps them."""
@@ -20,6 +30,13 @@ TURNS_NOTE = "turns_note"
 
 
 WITHOUT_TURN_IDS = "turns without token ids"
+
+
+PROMPT_NOTE = "prompt_note"
+"""In the metadata of a sample of text: why a chat template renders another prompt of its messages than was answered."""
+
+
+AFTER_ASSISTANT = "a last message of the assistant, which some servers let the answer continue"
 
 
 FUTURE_SLACK = 86400.0
@@ -37,6 +54,7 @@ class ParsedRow:
         prompt_ids: empty when only the text was recorded.
         response_ids: the same.
         log_probs: a list with one value per response token; None when absent.
+        log_probs_note: why the row's log-probabilities are not taken; `log_probs` is then None.
         tokens: bytes of each response token, if its ids are not recorded.
         turns: the response, where it has several turns or calls tools; `response` is then what they say. A single one
             has the ids of the response; of several each says how many are its.
@@ -45,6 +63,8 @@ class ParsedRow:
         opening: what the conversation was asked at first, by which its parts are grouped; empty where that is `prompt`.
         reward_parts: named parts of the reward.
         request: what was asked of the sampler, with its settings.
+        prompt_notes: what else makes the prompt another than the messages by themselves; it does not matter where
+            `prompt_ids` are there.
         sample: the sample itself, where the row holds all of it; what is above is then for checking alone.
     """
 
@@ -59,8 +79,10 @@ class ParsedRow:
     prompt_ids: tuple[int, ...] = ()
     response_ids: tuple[int, ...] = ()
     log_probs: object = None
+    log_probs_note: str = ""
     tokens: tuple[bytes, ...] = ()
     request: Mapping[str, object] = field(default_factory=dict[str, object])
+    prompt_notes: tuple[str, ...] = ()
     model: str = ""
     policy_version: int = 0
     created_at: float = 0.0
@@ -88,16 +110,20 @@ def as_sample(found: ParsedRow, row: Row, rules: ImportRules, *, kind: str) -> S
     if found.sample is not None:
         _check(found, found.sample.response_ids, rules)
         return found.sample
+    _check_begins_turn(found)
     response_ids, log_probs, note = _place_log_probs(found, rules)
     _check(found, response_ids, rules)
     turns = _place_turns(found, response_ids, rules)
     num_drawn = sum(turn.num_tokens for turn in turns if turn.is_drawn) if turns else len(response_ids)
-    settings, assumed = sampling_settings(found.request, rules, row)
+    stated = read_settings(found.request, rules, row, needs_all=log_probs is not None)
+    if why := _why_no_values(log_probs, stated):
+        log_probs, note = None, why
     log_mu: tuple[float, ...] | None = None
     provenance: Provenance = "absent"
     if log_probs is not None:
         log_mu = checked_log_mu(log_probs, num_drawn)
-        provenance, note = provenance_of(settings, rules, other_settings(found.request))
+        prompt = _why_other_prompt(found, stated, is_scored=True)
+        provenance, note = provenance_of(stated.settings, rules, stated.others, prompt=prompt)
     prompt_hash = _hash_of_prompt(found)
     return Sample(
         sample_id=_sample_id(found, row),
@@ -112,12 +138,12 @@ def as_sample(found: ParsedRow, row: Row, rules: ImportRules, *, kind: str) -> S
         reward_reason=found.reward_reason,
         log_mu=log_mu,
         log_mu_provenance=provenance,
-        sampling=settings,
+        sampling=stated.settings,
         model=found.model,
         policy_version=found.policy_version,
         source="log",
         created_at=found.created_at,
-        metadata=_metadata(found, kind, note, assumed if log_mu is not None else ()),
+        metadata=_metadata(found, kind, note, stated, is_scored=log_mu is not None),
         tokenizer=rules.tokenizer if response_ids and not found.response_ids else "",
         raw=row.raw,
         turns=turns,
@@ -185,8 +211,42 @@ def hash_of(*texts: str) -> str:
     return digest.hexdigest()
 
 
+def _check_begins_turn(found: ParsedRow) -> None:
+    """Raise for an answer that goes on with the last message, unless the token ids say where it begins."""
+    if continues_message(flat_settings(found.request)) and not found.prompt_ids:
+        raise RowError(
+            "an answer that continues a message",
+            "the end of its prompt is the beginning of its turn; log the prompt's token ids too (return_token_ids)",
+        )
+
+
+def _why_no_values(log_probs: object, stated: Stated) -> str:
+    """Return why recorded log-probabilities are of nothing that could be used; empty where they may be."""
+    if log_probs is None:
+        return ""
+    if stated.chosen:
+        return f"{CHOSEN}: {', '.join(stated.others)}"
+    return f"{NOT_REPORTED}: null or -9999 in place of a value" if has_gaps(log_probs) else ""
+
+
+def _why_other_prompt(found: ParsedRow, stated: Stated, *, is_scored: bool) -> tuple[str, ...]:
+    """Return what makes the prompt another than a chat template renders of the messages; nothing if its ids are known.
+
+    Args:
+        found: the row.
+        stated: of its request.
+        is_scored: it has log-probabilities, for which a doubt is enough.
+    """
+    if found.prompt_ids:
+        return ()
+    is_after_assistant = is_scored and bool(found.prompt) and found.prompt[-1]["role"] == POLICY_ROLE
+    return (*stated.prompt, *found.prompt_notes, *((AFTER_ASSISTANT,) if is_after_assistant else ()))
+
+
 def _place_log_probs(found: ParsedRow, rules: ImportRules) -> tuple[tuple[int, ...], object, str]:
     """Token ids and their log-probabilities; without ids no log-probabilities, and a note that says so."""
+    if found.log_probs_note:
+        return found.response_ids, None, found.log_probs_note
     if found.response_ids or found.log_probs is None:
         return found.response_ids, found.log_probs, ""
     if not found.tokens or rules.resolve is None:
@@ -233,13 +293,16 @@ def _finish_reason(found: ParsedRow, response_ids: Sequence[int]) -> FinishReaso
     return "unknown" if found.tokens and is_without_end and found.finish_reason == "stop" else found.finish_reason
 
 
-def _metadata(found: ParsedRow, kind: str, note: str, assumed: Sequence[str]) -> dict[str, str]:
+def _metadata(found: ParsedRow, kind: str, note: str, stated: Stated, *, is_scored: bool) -> dict[str, str]:
     metadata = {**found.metadata, "imported_as": kind}
+    other_prompt = () if is_scored else _why_other_prompt(found, stated, is_scored=False)
     optional = {
         "completion_id": found.row_id,
         "user": found.user,
         "log_mu_note": note,
-        "sampling_assumed": ", ".join(assumed),
+        "sampling_assumed": ", ".join(stated.assumed) if is_scored else "",
+        "sampling_note": stated.note,
+        PROMPT_NOTE: f"{PROMPT_IS_ANOTHER}: {', '.join(other_prompt)}" if other_prompt else "",
     }
     metadata.update((name, text) for name, text in optional.items() if text)
     return metadata

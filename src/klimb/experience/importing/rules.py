@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from klimb.experience.importing.cells import number
+from klimb.experience.importing.request_settings import HELD, is_known
 from klimb.experience.reading.records import Row, RowError
 from klimb.experience.samples import Sample
 
@@ -29,7 +30,8 @@ class ImportRules:
         columns: our name of a column -> its name in the file.
         scale: (lowest, highest) rating; ratings become (value − lowest)/(highest − lowest).
         value_map: text of a rating -> its value; with it, no other text is a rating.
-        sampling: settings that the user states for what a request does not say, e.g. `{"temperature": 1.0}`.
+        sampling: settings that the user states for what a request does not say, e.g. `{"temperature": 1.0}`; those
+            that no sample holds (`frequency_penalty`) count as the request's own do.
         log_probs: what the file's log-probabilities are of.
         max_reward: a reward of larger magnitude is rejected.
         max_tokens: more prompt and response tokens than this are rejected; None asks nothing.
@@ -77,15 +79,12 @@ class ImportRules:
             raise ValueError(f"a scale goes from the lowest to the highest rating, got {self.scale[0]} {self.scale[1]}")
         if not self.max_reward > 0:
             raise ValueError(f"max_reward must be > 0, got {self.max_reward}")
-        unknown = set(self.sampling) - set(SAMPLING_NAMES)
+        unknown = [name for name in self.sampling if not is_known(name)]
         if unknown:
-            raise ValueError(f"sampling settings are {', '.join(SAMPLING_NAMES)}, got {', '.join(sorted(unknown))}")
-
-
-SAMPLING_NAMES = (
-    *("temperature", "top_p", "top_k", "min_p", "max_new_tokens"),
-    *("min_new_tokens", "repetition_penalty"),
-)
+            raise ValueError(
+                f"sampling settings are {', '.join(HELD)} and those that servers have besides (frequency_penalty, "
+                f"typical_p, …), got {', '.join(sorted(unknown))}"
+            )
 
 
 THUMBS: Mapping[str, float] = MappingProxyType(

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from klimb.experience.importing.cells import first_of, listed, mapping, messages, name_of, seconds, tool_schemas
-from klimb.experience.importing.chat import user_of
-from klimb.experience.importing.conversations import Said, read_answer
+from klimb.experience.importing.chat import REFUSAL, is_refusal, said_refusal, user_of, with_refusals
+from klimb.experience.importing.conversations import read_answer
 from klimb.experience.importing.kind import Importer
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rules import ImportRules
@@ -28,7 +28,8 @@ def read_langfuse(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     kind = name_of(values.get("type")) or "GENERATION"
     if kind.upper() != "GENERATION":
         return []
-    said, asked = _said(_unpacked(values.get("output"))), _unpacked(values.get("input"))
+    answer, asked = _answer(_unpacked(values.get("output"))), _unpacked(values.get("input"))
+    said = read_answer(said_refusal(answer), what="output")
     settings = _unpacked(first_of(values, "modelParameters", "model_parameters"))
     return [
         ParsedRow(
@@ -41,7 +42,7 @@ def read_langfuse(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
             model=name_of(first_of(values, "model", "providedModelName", "provided_model_name")),
             created_at=seconds(first_of(values, "startTime", "start_time"), row),
             user=user_of(values),
-            metadata=_metadata(values),
+            metadata=_metadata(values) | ({REFUSAL: "true"} if is_refusal(answer) else {}),
         )
     ]
 
@@ -58,10 +59,11 @@ def _unpacked(value: object) -> object:
 
 def _prompt(value: object) -> tuple[Message, ...]:
     inner = mapping(value)
-    return messages(first_of(inner, "messages", "prompt") if inner else value, what="input")
+    return messages(with_refusals(first_of(inner, "messages", "prompt") if inner else value), what="input")
 
 
-def _said(value: object) -> Said:
+def _answer(value: object) -> Mapping[str, object]:
+    """Return the output as a message: a text is its content."""
     if value is None:
         raise RowError("no response", "the observation has no output")
     entries = listed(value) or ()
@@ -70,7 +72,7 @@ def _said(value: object) -> Said:
     choices = listed(inner.get("choices")) or ()
     if len(choices) == 1:
         inner = mapping(mapping(choices[0]).get("message"))
-    return read_answer(inner or {"content": value}, what="output")
+    return inner or {"content": value}
 
 
 def _metadata(values: Mapping[str, object]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from klimb.experience.importing.cells import first_of, listed, mapping, token_ids
 from klimb.experience.importing.chat import Exchange, exchange_of, found_in
+from klimb.experience.importing.conversations import has_thoughts
 from klimb.experience.importing.kind import Importer
 from klimb.experience.importing.kinds.openai import has_choices, logged_tokens, parts_of
 from klimb.experience.importing.parsed_row import ParsedRow
@@ -22,21 +23,46 @@ def read_vllm(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     return_tokens_as_token_ids; SGLang's, "Native APIs": meta_info.output_token_logprobs [[log-prob, id, text], ...].
     """
     exchange = exchange_of(row)
+    exchange = replace(exchange, choices=tuple(_as_drawn(choice, exchange, rules) for choice in exchange.choices))
     return [
         _with_token_ids(found_in(exchange, row, rules, part=part), choice, exchange)
         for part, choice in enumerate(exchange.choices)
     ]
 
 
+def _as_drawn(choice: Mapping[str, object], exchange: Exchange, rules: ImportRules) -> Mapping[str, object]:
+    """Return the choice with the text that its ids spell, where its thoughts were cut out of its message.
+
+    Raises:
+        RowError: the ids spell another message.
+    """
+    entry = mapping(choice.get("message"))
+    if not has_thoughts(entry) or entry.get("tool_calls") or rules.decode is None:
+        return choice
+    ids, _ = _drawn(choice, exchange)
+    if not ids:
+        return choice
+    text, content = rules.decode(ids), entry.get("content")
+    if isinstance(content, str) and content.strip() not in text:
+        raise RowError("token ids that do not spell the turn", f"{text[:60]!r}; is --model the one that drew?")
+    return {**choice, "message": {"role": "assistant", "content": text}}
+
+
 def _with_token_ids(found: ParsedRow, choice: Mapping[str, object], exchange: Exchange) -> ParsedRow:
-    triples = first_of(_meta_info(choice, exchange), "output_token_logprobs")
-    if triples is not None:
-        return _with_triples(found, triples)
-    tokens = logged_tokens(choice)
-    ids = token_ids(first_of(choice, "token_ids", "output_ids"), what="token_ids") or _ids_in_texts(tokens)
+    ids, log_probs = _drawn(choice, exchange)
     if not ids:
         raise RowError("no token ids", "the server was not asked for return_token_ids; import it with --as openai")
-    return replace(found, response_ids=ids, log_probs=[value for _, value in tokens] if tokens else None)
+    return replace(found, response_ids=ids, log_probs=log_probs)
+
+
+def _drawn(choice: Mapping[str, object], exchange: Exchange) -> tuple[tuple[int, ...], Sequence[object] | None]:
+    """Return the ids of a choice's tokens and their log-probabilities, which need not be there."""
+    triples = first_of(_meta_info(choice, exchange), "output_token_logprobs")
+    if triples is not None:
+        return _read_triples(triples)
+    tokens = logged_tokens(choice)
+    ids = token_ids(first_of(choice, "token_ids", "output_ids"), what="token_ids") or _ids_in_texts(tokens)
+    return ids, [value for _, value in tokens] if tokens else None
 
 
 def _meta_info(choice: Mapping[str, object], exchange: Exchange) -> Mapping[str, object]:
@@ -44,12 +70,12 @@ def _meta_info(choice: Mapping[str, object], exchange: Exchange) -> Mapping[str,
     return mapping(choice.get("meta_info")) or (mapping(exchange.response.get("meta_info")) if is_alone else {})
 
 
-def _with_triples(found: ParsedRow, triples: object) -> ParsedRow:
+def _read_triples(triples: object) -> tuple[tuple[int, ...], Sequence[object]]:
     entries: list[Sequence[object]] = [listed(entry) or () for entry in listed(triples) or ()]
     if not entries or any(len(entry) < 2 for entry in entries):
         raise RowError("output_token_logprobs without ids", "expected [log-probability, token id, text] of each token")
     ids = token_ids([entry[1] for entry in entries], what="output_token_logprobs")
-    return replace(found, response_ids=ids, log_probs=[entry[0] for entry in entries])
+    return ids, [entry[0] for entry in entries]
 
 
 def _ids_in_texts(tokens: Sequence[tuple[bytes, object]]) -> tuple[int, ...]:
