@@ -26,6 +26,7 @@ from klimb.policies.padded import can_share_prompts, decoder_of
 from klimb.policies.policy import Policy
 from klimb.policies.saving import no_progress_bars
 from klimb.policies.settings import ModelSettings
+from klimb.policies.turns import answer_end
 
 CACHE_VARIABLE = "KLIMB_CACHE"
 
@@ -274,7 +275,7 @@ def _read(
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Return the tokenizer's end token and those that the model's generation settings stop at."""
+    """Return what ends an answer in the chat template, then the tokenizer's end token and the model's settings'."""
     found: list[object] = []
     for ids in (tokenizer.eos_token_id, model.generation_config.eos_token_id, model.config.eos_token_id):
         found += ids if isinstance(ids, list) else [ids]
@@ -283,7 +284,7 @@ def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tupl
         raise ValueError(
             f"{tokenizer.name_or_path} names no token that ends a text; set eos_token_id in its generation_config.json"
         )
-    return ends
+    return tuple(dict.fromkeys((answer_end(tokenizer, ends), *ends)))
 
 
 def _notes(policy: Policy, placement: Placement) -> tuple[str, ...]:

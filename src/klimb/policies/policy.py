@@ -133,7 +133,7 @@ class Policy:
         name: as it was asked for.
         device: of the weights.
         compute_dtype: of matrix products: float32, or bfloat16 by autocast around the float32 weights.
-        end_ids: tokens that end a response, the one of the chat template first.
+        end_ids: tokens that end a response, the one first that the chat template writes behind an answer.
         temperature: τ of π = softmax(logits / τ): of the policy that is scored, trained, evaluated and saved. What is
             drawn at another temperature is drawn from another policy.
         packs_rows: prompts and responses go through klimb's own forward pass of the decoder, once and without padding;

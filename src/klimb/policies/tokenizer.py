@@ -100,6 +100,29 @@ def render_template(
     )
 
 
+def append_text(
+    tokenizer: PreTrainedTokenizerBase, rendered: TemplateText, text: str, *, own: str = ""
+) -> TemplateText:
+    """Return what a template made with a text behind it, in which control tokens are text, and then `own`.
+
+    Args:
+        tokenizer: whose control tokens they are.
+        rendered: what comes first.
+        text: of a person or a model.
+        own: of the template: control tokens in it are such.
+    """
+    control = control_tokens(tokenizer)
+    if rendered.mask is None and not any(token in text for token in control):
+        return TemplateText(text=f"{rendered.text}{text}{own}")
+    opening, closing = _unused_characters([rendered.text, text])
+    before, mask = rendered.text, rendered.mask
+    if mask is not None:
+        before = mask.sub(lambda match: f"{opening}{match[1]}{closing}", before)
+    return TemplateText(
+        text=f"{before}{_mask(text, control, opening, closing)}{own}", mask=re.compile(f"{opening}(\\d+){closing}")
+    )
+
+
 def encode_template_text(tokenizer: PreTrainedTokenizerBase, rendered: TemplateText) -> tuple[int, ...]:
     """Token ids of a template's text, in which what was masked becomes ordinary characters.
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 from transformers import PreTrainedTokenizerBase
 
 from klimb.experience import Message, Sample, Turn
+from klimb.policies.answers import AnswerError, encode_answer, parts_of_answer
 from klimb.policies.call_forms import call_form_of
 from klimb.policies.policy import Policy, find_foreign
 from klimb.policies.tokenizer import (
@@ -95,13 +96,14 @@ def fit_sample(policy: Policy, sample: Sample) -> Sample:
 def with_token_ids(policy: Policy, sample: Sample) -> Sample:
     """Return the sample with token ids of this policy's tokenizer, known to decode to the sample's text.
 
-    A response without ids is encoded as plain text (what spells a control token stays text), with the end token behind
-    it unless the finish reason is `length`; log-probabilities are not carried over to new ids. A prompt without ids
-    is rendered with the chat template. A sample that has both comes back as it is, once it is checked: same
-    fingerprint if it says one, every id one of the model's, and the ids decode to the response. An end token, and
-    replacement characters behind a response that was cut inside a character, may be in one and not in the other.
-    Of several turns each one that was drawn must decode to its text. What was put in between is not read: its text
-    does not say what the template wrote around it. Turns without ids are encoded as the chat template writes them.
+    A response without ids is encoded behind its prompt, as a part of the whole conversation in the chat template (what
+    spells a control token stays text), with the template's end token behind it unless the finish reason is `length`;
+    log-probabilities are not carried over to new ids. A prompt without ids is rendered with the chat template. A sample
+    that has both comes back as it is, once it is checked: same fingerprint if it says one, every id one of the model's,
+    and the ids decode to the response. An end token, what the template writes around an answer, and replacement
+    characters behind a response that was cut inside a character, may be in one and not in the other. Of several turns
+    each one that was drawn must decode to its text. What was put in between is not read: its text does not say what the
+    template wrote around it. Turns without ids are encoded as the chat template writes them.
 
     Raises:
         TokenMismatch: naming the sample and what does not fit.
@@ -127,7 +129,7 @@ def with_token_ids(policy: Policy, sample: Sample) -> Sample:
     completed = replace(sample, prompt_ids=sample.prompt_ids or _render(policy, sample), tokenizer=policy.fingerprint)
     if sample.response_ids:
         return completed
-    response_ids = _encode(policy, sample)
+    response_ids = _encode(policy, completed)
     _check_ids(policy, sample, response_ids, "response_ids")
     return replace(completed, response_ids=response_ids, log_mu=None, log_mu_provenance="absent", log_ref=None)
 
@@ -404,7 +406,8 @@ def _check_text(policy: Policy, sample: Sample) -> None:
     """Raise unless the ids decode to the response; of several turns, each drawn one to its text."""
     if not sample.turns:
         decoded = _readings(policy, sample.response_ids)
-        if not _reads(decoded, sample.response, is_cut=sample.finish_reason != "stop"):
+        is_read = _reads(decoded, sample.response, is_cut=sample.finish_reason != "stop")
+        if not (is_read or _reads_around(policy, sample, decoded)):
             raise _mismatch(sample, "response_ids decode", decoded[0], sample.response)
         return
     for number, (turn, ids) in enumerate(sample.drawn_turns, start=1):
@@ -423,6 +426,24 @@ def _reads(decoded: Sequence[str], text: str, *, is_cut: bool) -> bool:
     return is_cut and text.rstrip(REPLACEMENT) in [reading.rstrip(REPLACEMENT) for reading in decoded]
 
 
+def _reads_around(policy: Policy, sample: Sample, decoded: Sequence[str]) -> bool:
+    """Return whether a reading is the response with what the chat template writes around an answer.
+
+    Decoders strip the space at the beginning, where the template may have one.
+    """
+    try:
+        parts = parts_of_answer(
+            policy,
+            sample.prompt,
+            sample.response,
+            tools=_tools_of(sample),
+            is_cut=sample.finish_reason == "length",
+        )
+    except AnswerError:
+        return False
+    return any(text in decoded for text in (parts.text, parts.text.removeprefix(" ")))
+
+
 def _mismatch(sample: Sample, what: str, decoded: str, text: str) -> TokenMismatch:
     return TokenMismatch(
         f"sample {sample.sample_id}: its {what} to {_difference(decoded, text)}; ids and "
@@ -438,26 +459,26 @@ def _readings(policy: Policy, ids: Sequence[int]) -> list[str]:
 
 
 def _encode(policy: Policy, sample: Sample) -> tuple[int, ...]:
-    """Ids of the response's text, and the end token unless the response was cut."""
+    """Ids of the response's text behind its prompt, and the end token unless the response was cut."""
+    is_cut = sample.finish_reason == "length"
     if sample.finish_reason != "stop" and sample.response.endswith(REPLACEMENT):
         raise TokenMismatch(
             f"sample {sample.sample_id}: the response ends in a replacement character: it was cut inside a character "
             "whose first bytes are lost, so its last tokens cannot be found; leave the sample out"
         )
-    # Text that looks like a control token is text: data must not be able to end a response early.
-    encoded = policy.tokenizer(sample.response, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    ids: tuple[int, ...] = tuple(encoded)
-    decoded = policy.decode(ids)
-    if decoded != sample.response:
-        raise TokenMismatch(
-            f"sample {sample.sample_id}: the response encoded and decoded again is "
-            f"{_difference(decoded, sample.response)}; the tokenizer of {policy.name} cannot write this text"
-        )
-    if sample.finish_reason != "length":
-        return (*ids, policy.end_ids[0])
-    if not ids:
+    if is_cut and not sample.response:
         raise TokenMismatch(f"sample {sample.sample_id}: the response is empty and was cut off, so it holds no token")
-    return ids
+    try:
+        return encode_answer(
+            policy,
+            sample.prompt,
+            sample.response,
+            prompt_ids=sample.prompt_ids,
+            tools=_tools_of(sample),
+            is_cut=is_cut,
+        )
+    except AnswerError as error:
+        raise TokenMismatch(f"sample {sample.sample_id}: {error}") from error
 
 
 def _difference(decoded: str, response: str, *, width: int = 30) -> str:

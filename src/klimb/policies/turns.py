@@ -94,7 +94,7 @@ def _render_behind(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], new: Sequence[Message], tools: Schemas
 ) -> tuple[TemplateText, int]:
     """Render the conversation with a word in place of what was drawn; return it and where the word's last one ends."""
-    word = _unused_word([*messages, *new], tools)
+    word = unused_word([*messages, *new], tools)
     turn = _marked_turn(tokenizer, messages[-1], word)
     rendered = render_template(tokenizer, [*messages[:-1], turn, *new], tools)
     place = rendered.text.rfind(word)
@@ -116,7 +116,7 @@ def _marked_turn(tokenizer: PreTrainedTokenizerBase, turn: Message, word: str) -
     return cast(Message, {"role": turn["role"], "content": content, "tool_calls": marked})
 
 
-def _unused_word(messages: Sequence[Message], tools: Schemas, stem: str = "klimbword") -> str:
+def unused_word(messages: Sequence[Message], tools: Schemas, stem: str = "klimbword") -> str:
     """Return a word of plain letters, which no template changes, that is nowhere in the messages and tools."""
     texts = [*texts_in(messages), *texts_in(tools)]
     word = stem
@@ -218,7 +218,7 @@ def _gap_before(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], new: Sequence[Message], tools: Schemas, behind: str
 ) -> str:
     """Return the part of what is behind the turn's words that stands before the first of the new messages."""
-    word = _unused_word([*messages, *new], tools, stem="klimbnew")
+    word = unused_word([*messages, *new], tools, stem="klimbnew")
     places = [f"{word}{number}z" for number in range(len(new))]
     marked = [cast(Message, {**message, "content": place}) for message, place in zip(new, places, strict=True)]
     rendered, start = _render_behind(tokenizer, messages, marked, tools)
@@ -234,7 +234,7 @@ def _gap_before(
 
 def _len_of_rest(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], tools: Schemas, gap: str) -> int:
     """Return how much of the gap the template has behind the turn's last words where nothing follows."""
-    word = _unused_word(messages, tools)
+    word = unused_word(messages, tools)
     alone = [*messages[:-1], _marked_turn(tokenizer, messages[-1], word)]
     text = render_template(tokenizer, alone, tools, add_generation_prompt=False).text
     return num_common(text.rpartition(word)[2], gap)
@@ -259,6 +259,54 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str | None:
     closing = _read_closing(tokenizer, len(tokenizer), str(tokenizer.chat_template))
     tokens = find_control_tokens(tokenizer, closing)
     return tokens[-1][0] if tokens else None
+
+
+def end_behind(tokenizer: PreTrainedTokenizerBase, behind: str, known: Sequence[int]) -> tuple[str, int]:
+    """Return the token that ends an answer, and what the template writes between the answer and that token.
+
+    It is the first known end token that the template writes there; else the control token with which it ends answers;
+    else a known end token with which the next turn begins; else, of a template that writes none, the first known one.
+
+    Args:
+        tokenizer: with its chat template, or without one.
+        behind: what the template writes behind the last answer's words.
+        known: tokens that end a text by the tokenizer and the model's own settings.
+    """
+    tokens = ((cast(str | None, tokenizer.convert_ids_to_tokens(token_id)), token_id) for token_id in known)
+    texts = {token: token_id for token, token_id in tokens if token}
+    places = {text: behind.index(text) for text in texts if text in behind}
+    if places:
+        first = min(places, key=lambda text: places[text])
+        return behind[: places[first]], texts[first]
+    closing = end_of_turn(tokenizer) if tokenizer.chat_template else None
+    if closing is not None and closing in behind:
+        return behind[: behind.index(closing)], id_of(tokenizer, closing)
+    follows = _next_begins_by(tokenizer, len(tokenizer), str(tokenizer.chat_template)) if not behind.strip() else None
+    return "", texts.get(follows or "", known[0])
+
+
+def answer_end(tokenizer: PreTrainedTokenizerBase, known: Sequence[int]) -> int:
+    """Return the token with which the chat template ends an answer; the first known one where it ends it without."""
+    question, answer = Message(role="user", content="klimbuser0"), Message(role="assistant", content="klimbassistant1")
+    try:
+        text = render_template(tokenizer, [question, answer], add_generation_prompt=False).text
+    except ValueError:  # no template, or one that refuses a question and its answer
+        return known[0]
+    return end_behind(tokenizer, text.rpartition(answer["content"])[2], known)[1]
+
+
+@lru_cache(maxsize=16)
+def _next_begins_by(tokenizer: PreTrainedTokenizerBase, num_tokens: int, template: str) -> str | None:
+    """Return the control token with which a turn begins that follows an answer; None if it begins without one."""
+    question, answer, follow_up = (
+        Message(role=role, content=f"klimb{role}{number}") for number, role in enumerate(("user", "assistant", "user"))
+    )
+    try:
+        text = render_template(tokenizer, [question, answer, follow_up]).text
+    except ValueError:
+        return None
+    tokens = find_control_tokens(tokenizer, text.partition(answer["content"])[2].partition(follow_up["content"])[0])
+    return tokens[0][0] if tokens else None
 
 
 @lru_cache(maxsize=16)

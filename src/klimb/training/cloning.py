@@ -12,6 +12,8 @@ import torch
 from klimb.experience import Batch, Message, Sample, collate
 from klimb.losses import Objective
 from klimb.policies import Policy, why_no_room
+from klimb.policies.answers import AnswerError, encode_answer
+from klimb.policies.tokenizer import PromptError
 from klimb.training.demonstrations import Demonstration, demonstration_as_samples, why_not_shown
 from klimb.training.optimizers import (
     Optimizer,
@@ -101,7 +103,7 @@ def pair_as_samples(policy: Policy, pair: Pair, *, number: int) -> list[Sample]:
         prompt=tuple(messages),
         prompt_ids=tuple(policy.render(messages)),
         response=response,
-        response_ids=_response_ids(policy, response),
+        response_ids=_response_ids(policy, messages, response),
         finish_reason="stop",
         source="log",
     )
@@ -109,17 +111,22 @@ def pair_as_samples(policy: Policy, pair: Pair, *, number: int) -> list[Sample]:
 
 
 def why_not_cloned(policy: Policy, pair: Pair) -> str:
-    """Return why the policy cannot imitate the pair: too long, or a prompt that is refused; empty where it can."""
+    """Return why the policy cannot imitate the pair: too long, a prompt that is refused, a response that has no tokens.
+
+    Empty where it can.
+    """
     if isinstance(pair, Demonstration):
         return why_not_shown(policy, pair)
     messages, response = pair
-    return why_no_room(policy, messages, max_new_tokens=len(_response_ids(policy, response)))
+    try:
+        num_tokens = len(_response_ids(policy, messages, response))
+    except (PromptError, AnswerError) as error:
+        return str(error)
+    return why_no_room(policy, messages, max_new_tokens=num_tokens)
 
 
-def _response_ids(policy: Policy, response: str) -> tuple[int, ...]:
-    # Text that looks like a special token is text: data must not be able to end a response early.
-    ids = policy.tokenizer(response, add_special_tokens=False, split_special_tokens=True).input_ids
-    return (*ids, policy.end_ids[0])
+def _response_ids(policy: Policy, messages: Sequence[Message], response: str) -> tuple[int, ...]:
+    return encode_answer(policy, messages, response, prompt_ids=policy.render(messages))
 
 
 def cloning_batch(samples: Sequence[Sample]) -> Batch:
