@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 from klimb.doors import open_lazily
 
 if TYPE_CHECKING:
+    from klimb.findings.statistics.agreement import krippendorff_alpha
     from klimb.findings.statistics.chance import AlarmBudget, permutation_test, sign_test
     from klimb.findings.statistics.correlations import correlation, pearson, ranks, spearman
+    from klimb.findings.statistics.dependence import Dependence, dependence_test
     from klimb.findings.statistics.forecasts import MeanReward, mean_reward, units_for_any_share
     from klimb.findings.statistics.interval import ALPHA, CONFIDENCE, Interval, Tested
     from klimb.findings.statistics.means import (
@@ -41,6 +43,7 @@ __all__ = [
     "LOG_BOUND",
     "NUM_RESAMPLES",
     "AlarmBudget",
+    "Dependence",
     "Interval",
     "MeanReward",
     "Profile",
@@ -49,12 +52,14 @@ __all__ = [
     "bootstrap_t_intervals",
     "chi_square",
     "correlation",
+    "dependence_test",
     "difference_of_groups",
     "effective_share",
     "expected_share",
     "iqm",
     "k1",
     "k3",
+    "krippendorff_alpha",
     "mean_interval",
     "mean_reward",
     "paired_interval",
