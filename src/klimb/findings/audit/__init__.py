@@ -1,32 +1,56 @@
 """What is this data good for? Samples and numbers in, findings and one verdict out. Knows no model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from klimb.experience.feedback import Feedback
 from klimb.experience.samples import Sample
 from klimb.findings.audit.alignment import Decode, HasToken, check_alignment
+from klimb.findings.audit.collecting import plan_collecting
 from klimb.findings.audit.contamination import contamination_block
+from klimb.findings.audit.contents import count_contents
 from klimb.findings.audit.coverage import coverage_block
 from klimb.findings.audit.evidence import TokenPairs, pair_up
 from klimb.findings.audit.examples import Evidence, choose_examples
 from klimb.findings.audit.feedback import feedback_block
+from klimb.findings.audit.follow import follow_block
 from klimb.findings.audit.lengths import length_block
 from klimb.findings.audit.overlap import overlap_block, same_model_block
+from klimb.findings.audit.personal import personal_block
 from klimb.findings.audit.provenance import provenance_block
+from klimb.findings.audit.raters import ByUser, latest_ratings, measure_agreement
 from klimb.findings.audit.redundancy import redundancy_block
-from klimb.findings.audit.report import AuditReport, Block, Example, Figure, Verdict, VerdictKind
+from klimb.findings.audit.report import (
+    Answer,
+    AuditReport,
+    Block,
+    Collecting,
+    Contents,
+    Example,
+    Figure,
+    Use,
+    Verdict,
+    VerdictKind,
+)
 from klimb.findings.audit.signal import signal_block
 from klimb.findings.audit.thresholds import Thresholds
+from klimb.findings.audit.uses import list_uses
 from klimb.findings.audit.verdict import decide, verdict_of
 from klimb.findings.finding import Finding, Status
+from klimb.findings.statistics import Interval
 
 __all__ = [
+    "Answer",
     "AuditReport",
     "Block",
+    "Collecting",
+    "Contents",
     "Example",
     "Figure",
     "Finding",
     "Status",
     "Thresholds",
+    "Use",
     "Verdict",
     "VerdictKind",
     "audit",
@@ -43,6 +67,9 @@ def audit(
     log_pi: Scores | None = None,
     log_same: Scores | None = None,
     fresh: Sequence[Sample] | None = None,
+    ratings: Sequence[Feedback] | None = None,
+    files: Mapping[str, int] | None = None,
+    left_out: Mapping[str, int] | None = None,
     evaluation_prompts: Sequence[str] = (),
     thresholds: Thresholds | None = None,
     decode: Decode | None = None,
@@ -59,6 +86,9 @@ def audit(
             it was not scored.
         log_same: the same under the logging model.
         fresh: answers of the policy to train, for coverage.
+        ratings: people's, one by one, for whether they agree; those of other samples are left out.
+        files: samples and ratings by the file that brought them.
+        left_out: rows that were never imported, by reason.
         evaluation_prompts: texts that must not be in the data.
         thresholds: what the findings are held against; None takes the defaults.
         decode: token ids -> text without special tokens, for the round trip and the examples.
@@ -74,13 +104,19 @@ def audit(
     limits = thresholds or Thresholds()
     same_scores = log_same if log_same is not None else (log_pi if is_logging_model else None)
     evidence = _gather_evidence(samples, log_pi, same_scores, decode, has_token, limits, temperature=temperature)
-    blocks = _check_all(evidence, fresh, evaluation_prompts, limits)
+    blocks = _check_all(evidence, fresh, evaluation_prompts, _Ratings.of(samples, ratings), limits)
+    contents = count_contents(samples, files=files, left_out=left_out)
+    collecting = plan_collecting(samples, limits)
+    findings = {finding.name: finding for block in blocks for finding in block.findings}
     return AuditReport(
         data=data,
         num_samples=len(samples),
         num_groups=len({sample.group_id for sample in samples}),
+        uses=list_uses(findings, contents, collecting, limits),
+        contents=contents,
+        collecting=collecting,
         blocks=blocks,
-        verdict=_verdict(blocks, evidence, decode, limits),
+        verdict=_verdict(findings, evidence, decode, limits),
     )
 
 
@@ -106,8 +142,29 @@ def _gather_evidence(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Ratings:
+    """People's ratings of the samples by user, where they are known one by one, and how far they agree."""
+
+    by_user: ByUser | None = None
+    agreement: Interval | None = None
+
+    @staticmethod
+    def of(samples: Sequence[Sample], ratings: Sequence[Feedback] | None) -> "_Ratings":
+        ids = {sample.sample_id for sample in samples}
+        known = [rating for rating in ratings or () if rating.sample_id in ids]
+        if not known:
+            return _Ratings()
+        by_user = latest_ratings(known)
+        return _Ratings(by_user=by_user, agreement=measure_agreement(by_user))
+
+
 def _check_all(
-    evidence: Evidence, fresh: Sequence[Sample] | None, evaluation_prompts: Sequence[str], limits: Thresholds
+    evidence: Evidence,
+    fresh: Sequence[Sample] | None,
+    evaluation_prompts: Sequence[str],
+    ratings: _Ratings,
+    limits: Thresholds,
 ) -> tuple[Block, ...]:
     """Return every check, in the order of the report."""
     samples = evidence.samples
@@ -117,12 +174,12 @@ def _check_all(
         same_model_block(evidence.same, limits),
         overlap_block(evidence.pairs, limits),
         coverage_block(samples, fresh, evaluation_prompts, limits),
-        *_blocks_of_texts(samples, evaluation_prompts, limits),
+        *_blocks_of_texts(samples, evaluation_prompts, ratings, limits),
     )
 
 
 def _blocks_of_texts(
-    samples: Sequence[Sample], evaluation_prompts: Sequence[str], limits: Thresholds
+    samples: Sequence[Sample], evaluation_prompts: Sequence[str], ratings: _Ratings, limits: Thresholds
 ) -> tuple[Block, ...]:
     """Return what needs texts and rewards alone."""
     return (
@@ -130,12 +187,13 @@ def _blocks_of_texts(
         redundancy_block(samples, limits),
         contamination_block(samples, evaluation_prompts),
         length_block(samples, limits),
-        feedback_block(samples, limits),
+        feedback_block(samples, limits, by_user=ratings.by_user, agreement=ratings.agreement),
+        follow_block(samples, limits, agreement=ratings.agreement),
+        personal_block(samples, limits),
     )
 
 
-def _verdict(blocks: Sequence[Block], evidence: Evidence, decode: Decode | None, limits: Thresholds) -> Verdict:
-    findings = {finding.name: finding for block in blocks for finding in block.findings}
+def _verdict(findings: Mapping[str, Finding], evidence: Evidence, decode: Decode | None, limits: Thresholds) -> Verdict:
     decision = decide(findings, limits)
     is_good = decision.kind == "rl-with-correction"
     examples = choose_examples(evidence, decision.finding.name, decode, is_good=is_good)

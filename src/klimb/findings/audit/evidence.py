@@ -23,6 +23,10 @@ CLAIM_ALPHA = ALPHA / 3
 then makes one of them in at most 5 % of reports."""
 
 
+QUIRK_ALPHA = ALPHA / 3
+"""Level of each claim on whom and what ratings follow: raters of one value, language, hour. They share another 5 %."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TokenPairs:
     """Drawn tokens of the samples that have a finite log-probability from both sides, one after another.

@@ -24,10 +24,11 @@ from klimb.findings.audit.evidence import (
     unknown,
     user_of,
 )
+from klimb.findings.audit.raters import AGREEMENT, ByUser, agreement_finding, constant_raters, ratings_of_samples
 from klimb.findings.audit.report import Block
 from klimb.findings.audit.thresholds import Thresholds
 from klimb.findings.finding import Finding
-from klimb.findings.statistics import Tested, difference_of_groups
+from klimb.findings.statistics import Interval, Tested, difference_of_groups
 
 DRIFT = "drift in time"
 
@@ -38,8 +39,21 @@ NOT_AT_RANDOM = (
 )
 
 
-def feedback_block(samples: Sequence[Sample], thresholds: Thresholds) -> Block:
-    """Ratings as feedback. An unrated sample is unrated, never negative."""
+def feedback_block(
+    samples: Sequence[Sample],
+    thresholds: Thresholds,
+    *,
+    by_user: ByUser | None = None,
+    agreement: Interval | None = None,
+) -> Block:
+    """Ratings as feedback. An unrated sample is unrated, never negative.
+
+    Args:
+        samples: rated or not.
+        thresholds: of the checks.
+        by_user: each person's ratings, where they are known one by one.
+        agreement: of those people.
+    """
     rated = [sample for sample in samples if is_rated(sample)]
     title = "What the ratings are worth"
     if not rated:
@@ -51,7 +65,10 @@ def feedback_block(samples: Sequence[Sample], thresholds: Thresholds) -> Block:
             _label_rate(len(rated), len(samples), thresholds),
             _positive(rated),
             _concentration(rated, thresholds),
-            unknown("agreement of raters", "needs the ratings one by one, and a sample holds one reward"),
+            unknown(AGREEMENT, "needs the ratings one by one, and a sample holds one reward")
+            if agreement is None
+            else agreement_finding(agreement, thresholds),
+            constant_raters(ratings_of_samples(rated) if by_user is None else by_user, thresholds),
             _drift(rated, thresholds),
         ),
         notes=(NOT_AT_RANDOM,) if len(rated) < len(samples) else (),

@@ -181,15 +181,31 @@ def _zero_variance(rewards: NDArray[np.float64], groups: NDArray[np.int64], thre
     if not compared.any():
         return unknown(ZERO_VARIANCE, "no group has two rewarded responses")
     share = float((highest == lowest)[compared].mean())
+    worst = _most_equal(rewards, sizes[compared], thresholds)
     return Finding(
         name=ZERO_VARIANCE,
         evidence=f"{percent(share)} of {counted(int(compared.sum()), 'group')}",
-        status=at_most(share, good=thresholds.max_zero_variance / 2, bad=thresholds.max_zero_variance),
+        status=at_most(share, good=worst / 2, bad=worst),
         title="all answers of such a group have the same reward, so their advantage is 0",
-        threshold=both_at_most(percent(thresholds.max_zero_variance / 2), percent(thresholds.max_zero_variance)),
+        threshold=both_at_most(percent(worst / 2), percent(worst)),
         source="DAPO, arXiv 2503.14476, drops them; own choice of the number",
         number=share,
     )
+
+
+def _most_equal(rewards: NDArray[np.float64], sizes: NDArray[np.int64], thresholds: Thresholds) -> float:
+    """Return the share of groups with equal rewards beyond which they are no use.
+
+    Of groups as small as pairs chance alone leaves half and more: (1 + chance)/2 then, with chance the mean over groups
+    of Σ s^n, the shares s of the rewards' values to the power of the group's size.
+    """
+    shares = np.unique(rewards, return_counts=True)[1] / len(rewards)
+    kinds, counts = np.unique(sizes, return_counts=True)
+    chance = sum(count * float((shares ** int(size)).sum()) for size, count in zip(kinds, counts, strict=True)) / len(
+        sizes
+    )
+    limit = thresholds.max_zero_variance
+    return (1 + chance) / 2 if limit / 2 < chance < 1 else limit
 
 
 def _interval(expected: MeanReward, thresholds: Thresholds) -> Finding:

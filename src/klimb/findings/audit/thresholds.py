@@ -91,11 +91,29 @@ class Thresholds:
     min_end_token: float = limit(0.99, "fraction of finished responses that have their end token", OWN)
     round_trip_rows: int = limit(2000, "responses decoded for the round trip, spread evenly over the data", OWN)
     max_drift: float = limit(0.1, "mean reward of the second half in time minus that of the first", OWN)
+    min_ratings_to_tell: float = limit(
+        100.0,
+        "rated answers, from which on ratings are held against shuffled ones",
+        OWN + "; a correlation of 0.5 with one of 100 words is found in 100 answers with a chance of about 4 in 5",
+    )
+    max_shuffled_chance: float = limit(
+        0.01, "p of shuffled ratings fitting the answers as well, from which on ratings say nothing", OWN
+    )
+    max_contradictions: float = limit(0.2, "fraction of answers rated more than once whose ratings differ", OWN)
+    max_rating_gap: float = limit(
+        0.2, "difference of mean ratings between languages or hours, in spans of the ratings", OWN
+    )
+    min_agreement: float = limit(
+        0.667, "Krippendorff's α of raters, from which on their ratings count as reliable", "Krippendorff 2004"
+    )
+    max_constant_raters: float = limit(0.05, "fraction of ratings by people who gave one value alone", OWN)
+    min_cloned: float = limit(100.0, "good answers to clone; fewer teach a form at most", OWN)
+    personal_rows: int = limit(5000, "samples searched for personal data, spread evenly over the data", OWN)
 
     def __post_init__(self) -> None:
         check_values(self)
-        if self.round_trip_rows < 1 or self.shift_factor < 1 or self.hoped_gain == 0:
+        if min(self.round_trip_rows, self.personal_rows) < 1 or self.shift_factor < 1 or self.hoped_gain == 0:
             raise ValueError(
-                f"round_trip_rows and shift_factor must be >= 1 and hoped_gain > 0, got {self.round_trip_rows}, "
-                f"{self.shift_factor} and {self.hoped_gain}"
+                "round_trip_rows, personal_rows and shift_factor must be >= 1 and hoped_gain > 0, got "
+                f"{self.round_trip_rows}, {self.personal_rows}, {self.shift_factor} and {self.hoped_gain}"
             )

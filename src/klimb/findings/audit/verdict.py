@@ -6,12 +6,15 @@ from types import MappingProxyType
 
 from klimb.findings.audit.alignment import BROKEN, SHIFT, UNUSABLE
 from klimb.findings.audit.evidence import USABLE, percent, short
+from klimb.findings.audit.follow import FOLLOWS
 from klimb.findings.audit.overlap import MASKED, SAME_MODEL, TOKEN_ESS
 from klimb.findings.audit.provenance import NO_LOG_MU, TRUNCATED
+from klimb.findings.audit.recipe_choice import RECIPES_FOR
 from klimb.findings.audit.redundancy import EFFECTIVE_PROMPTS
 from klimb.findings.audit.report import Example, Verdict, VerdictKind
 from klimb.findings.audit.signal import DISTINCT, GROUPED, INTERVAL, REWARDED, ZERO_VARIANCE
 from klimb.findings.audit.thresholds import Thresholds
+from klimb.findings.audit.uses import recipes_of_ratings, says_nothing
 from klimb.findings.finding import Finding
 
 Findings = Mapping[str, Finding]
@@ -48,13 +51,15 @@ class Decision:
 
 
 def decide(findings: Findings, thresholds: Thresholds) -> Decision:
-    """Find the first rule that applies: no usable rewards, too little signal, no usable log_mu, unusable ratios, none.
+    """Find the first rule that applies.
 
+    They are: no usable rewards, ratings that say nothing, too little signal, no usable log_mu, unusable ratios, none.
     Rewards come first, since without them no loss but cloning has anything to use. Too little signal comes before the
     log-probabilities, since no loss repairs it. Log-probabilities come before overlap, which is computed from them.
     """
     rules: tuple[Callable[[Findings, Thresholds], Decision | None], ...] = (
         _no_usable_rewards,
+        _says_nothing,
         _too_little_signal,
         _no_usable_log_mu,
         _unusable_ratios,
@@ -90,22 +95,9 @@ def verdict_of(decision: Decision, findings: Findings, thresholds: Thresholds, e
 def recipes_for(kind: VerdictKind, findings: Findings) -> tuple[str, ...]:
     """Names of objectives that can use the data, the recommended one first.
 
-    KTO takes single responses with two values of reward; DRO takes any, and groups if there are some. On logs alone a
-    clip around μ ends the way that one may go from it; a weight that cannot exceed 1 does not (docs/studies.md).
+    They are those of `RECIPES_FOR`, which docs/audit.md shows.
     """
-    if kind == "kto-or-dro":
-        is_single = not _above(findings, GROUPED, 0.5)
-        is_binary = not _above(findings, DISTINCT, 2)
-        if not is_binary:
-            return ("dro", "asymre")
-        return ("kto", "dro", "asymre") if is_single else ("dro", "asymre", "kto")
-    if kind == "behaviour-cloning":
-        return ("bc",)
-    if kind == "ratio-free-rl":
-        return ("topr", "oapl", "kimi-pmd", "asymre")
-    if kind == "rl-with-correction":
-        return ("topr", "rpg-reinforce-urkl")
-    return ("rpg-reinforce-urkl",)
+    return recipes_of_ratings(findings) if kind == "kto-or-dro" else RECIPES_FOR[kind]
 
 
 def next_action(decision: Decision, findings: Findings, thresholds: Thresholds, recipe: str) -> str:
@@ -144,9 +136,17 @@ def _no_usable_rewards(findings: Findings, thresholds: Thresholds) -> Decision |
     return None
 
 
+def _says_nothing(findings: Findings, thresholds: Thresholds) -> Decision | None:
+    if not says_nothing(findings):
+        return None
+    finding = findings[FOLLOWS]
+    reason = f"{finding.evidence} (threshold: {finding.threshold}): {finding.title}."
+    return Decision(kind="collect-more", finding=finding, reason=reason[:1].upper() + reason[1:])
+
+
 def _too_little_signal(findings: Findings, thresholds: Thresholds) -> Decision | None:
     """Group decide only where most rewarded samples are in groups of two or more."""
-    if _above(findings, GROUPED, 0.5) and _above(findings, ZERO_VARIANCE, thresholds.max_zero_variance):
+    if _above(findings, GROUPED, 0.5) and findings[ZERO_VARIANCE].status == "bad":
         reason = "have answers that all got the same reward, which teach nothing"
         return _collect(findings[ZERO_VARIANCE], reason)
     if _above(findings, INTERVAL, thresholds.hoped_gain):
