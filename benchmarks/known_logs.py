@@ -1,4 +1,4 @@
-"""Three kinds of logs of known truth, and what an audit's first screen says of each: `python -m benchmarks.known_logs`
+"""Logs of known truth, and what an audit's first screen says of each: `python -m benchmarks.known_logs`.
 
 - enough: 300 questions with one or two answers each; a good answer is right and mostly says how it helps, a bad one is
   wrong or evades; people rate what they see and err in one of ten cases.
@@ -91,17 +91,16 @@ def shuffled(seed: int) -> list[Sample]:
 def _log(generator: np.random.Generator, num_questions: int) -> list[Sample]:
     samples: list[Sample] = []
     for question in range(num_questions):
+        topic, days = _TOPICS[int(generator.integers(len(_TOPICS)))], int(generator.integers(2, 30))
         for _ in range(int(generator.integers(1, 3))):
-            samples.append(_sample(generator, question, len(samples)))
+            samples.append(_sample(generator, len(samples), question=question, topic=topic, days=days))
     return samples
 
 
-def _sample(generator: np.random.Generator, question: int, number: int) -> Sample:
-    topic = _TOPICS[int(generator.integers(len(_TOPICS)))]
+def _sample(generator: np.random.Generator, number: int, *, question: int, topic: str, days: int) -> Sample:
     is_good = generator.random() < SHARE_GOOD
     # One of five answers has the other kind's phrase: a polite wrong answer, a gruff right one.
     phrases = _HELPFUL if is_good != (generator.random() < 0.2) else _EVASIVE
-    days = int(generator.integers(2, 30))
     said = days if is_good else days + int(generator.integers(1, 9))
     phrase, filler = phrases[int(generator.integers(len(phrases)))], _FILLERS[int(generator.integers(len(_FILLERS)))]
     asked = f"Question {question}: the page says {days} days for {topic}. How long?"

@@ -5,11 +5,12 @@ A page has two lines for each table, `<!-- table: NAME -->` and `<!-- /table -->
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from klimb.findings.audit.recipe_choice import RECIPES_FOR
 from klimb.findings.audit.thresholds import Thresholds as AuditThresholds
 from klimb.findings.guard.thresholds import Thresholds as GuardThresholds
 from klimb.findings.metrics import TABLES, Metric
@@ -30,6 +31,12 @@ def threshold_table(table: type[Any]) -> str:
     """Return a row for each threshold of a table of them, as Markdown."""
     rows = [(f"`{name}`", f"{row.value:g}", row.unit, row.source) for name, row in rows_of(table).items()]
     return markdown_table(("name", "value", "unit", "source"), rows)
+
+
+def recipe_table(recipes: Mapping[str, Sequence[str]]) -> str:
+    """Return a row for each kind of data with the recipes that fit it, as Markdown."""
+    rows = [(data, ", ".join(f"`{name}`" for name in names)) for data, names in recipes.items()]
+    return markdown_table(("verdict and data", "recipes, recommended first"), rows)
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -54,6 +61,7 @@ def with_tables(page: str) -> str:
 def _table(name: str) -> str:
     makers = {f"metrics, {heading}": partial(metric_table, metrics) for heading, metrics in TABLES.items()}
     makers |= {
+        "recipes of an audit": partial(recipe_table, RECIPES_FOR),
         "thresholds of an audit": partial(threshold_table, AuditThresholds),
         "thresholds of a run": partial(threshold_table, RunThresholds),
         "thresholds of a study": partial(threshold_table, StudyThresholds),

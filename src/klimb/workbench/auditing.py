@@ -3,17 +3,21 @@
 A check that lacked a piece names the option that gives it: findings know no command line, this module does.
 """
 
+import json
+import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from klimb.errors import ConfigError
-from klimb.experience import Sample
+from klimb.experience import Feedback, Sample, Store
+from klimb.experience.importing.history import count_added, count_rejected, read_history
 from klimb.experience.store import open_store
-from klimb.findings.audit import AuditReport, Thresholds, audit
+from klimb.findings.audit import AuditReport, Rounding, Thresholds, audit, measure_rounding
 from klimb.findings.finding import Finding
 from klimb.policies import Policy, load_policy
 from klimb.training.run_folder import RunFolder, is_run
@@ -28,11 +32,13 @@ from klimb.workbench.config.reading import resolved_tables
 from klimb.workbench.evaluation_config import evaluated_task
 from klimb.workbench.log_scoring import (
     Rows,
+    Scored,
     draw_fresh,
     foreign_ids,
     note_unfit,
     read_rows,
     recorded_temperature,
+    score_again,
     score_rows,
 )
 from klimb.workbench.model_path import model_path
@@ -138,6 +144,7 @@ class _Asked:
     log_pi: tuple[tuple[float, ...] | None, ...] | None = None
     fresh: tuple[Sample, ...] | None = None
     knows_tokens: bool = False
+    rounding: Rounding | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -152,15 +159,16 @@ def run_audit(path: Path, request: AuditOptions, *, console: Console) -> AuditRe
     config = chosen_path(request.config, data=path, suffix=".toml")
     thresholds = Thresholds(hoped_gain=request.hoped_gain)
     known = what_is_known(path, request)
+    store = open_store(path)
     with console.status("reading"):
-        rows = read_rows(open_store(path), where=request.where, max_rows=request.max_rows, seed=request.seed)
+        rows = read_rows(store, where=request.where, max_rows=request.max_rows, seed=request.seed)
     model = model_path(request.model)
     policy = load_policy(model) if model else None
     recorded = recorded_temperature(rows.samples)
     temperature = request.temperature or recorded or 1.0
     if policy is not None:
         policy.temperature = temperature
-    asked = _Asked() if policy is None else _ask(policy, rows.samples, request, console=console)
+    asked = _Asked() if policy is None else _ask(policy, rows.samples, request, thresholds, console=console)
     with console.status(f"auditing {len(rows.samples):,} samples"):
         report = audit(
             rows.samples,
@@ -168,14 +176,19 @@ def run_audit(path: Path, request: AuditOptions, *, console: Console) -> AuditRe
             log_pi=asked.log_pi,
             log_same=asked.log_pi if request.is_logging_model else None,
             fresh=asked.fresh,
+            ratings=read_ratings(store),
+            files=count_added(read_history(store.folder)),
+            left_out=count_rejected(store.folder),
             evaluation_prompts=known.questions,
             thresholds=thresholds,
             decode=policy.decode if policy is not None and asked.knows_tokens else None,
             has_token=policy.has_token if policy is not None and asked.knows_tokens else None,
             is_logging_model=request.is_logging_model,
             temperature=temperature,
+            rounding=asked.rounding,
         )
     names = {"RUN.toml": str(config), "DATA": relative_to_working_directory(path)}
+    names |= {"MODEL": request.model} if request.model else {}
     report = _with_commands(report, rows, request, known, names)
     is_unsettled = request.temperature is None and recorded is None and _has_log_mu(rows.samples)
     run = run_file(
@@ -193,9 +206,24 @@ def run_audit(path: Path, request: AuditOptions, *, console: Console) -> AuditRe
     run = stamped(run)
     write_text(page, audit_page(report, run_file=run, run_path=str(config), facts=facts, notes=notes))
     write_text(config, run)
+    if request.json is not None:
+        write_text(request.json, json.dumps(plain_values(report), indent=2, ensure_ascii=False) + "\n")
     print_audit(console, report, run_path=str(config))
     print_facts(console, [*(("note", note) for note in notes), ("page", str(page)), ("run file", str(config))])
     return report
+
+
+def plain_values(report: AuditReport) -> dict[str, Any]:
+    """Return the report as JSON has it: names and values, what is not finite as null."""
+    return _plain(asdict(report))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _has_log_mu(samples: Sequence[Sample]) -> bool:
@@ -244,10 +272,21 @@ def _with_commands(
 
 
 def with_names(report: AuditReport, names: Mapping[str, str]) -> AuditReport:
-    """Return the report whose next action names this audit's files in place of RUN.toml and DATA."""
+    """Return the report whose next steps name this audit's files in place of RUN.toml and DATA."""
     words = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in names))
-    action = words.sub(lambda found: names[found.group()], report.verdict.next_action)
-    return replace(report, verdict=replace(report.verdict, next_action=action))
+
+    def named(text: str) -> str:
+        return words.sub(lambda found: names[found.group()], text)
+
+    uses = tuple(replace(use, next_step=named(_on_the_log(use.next_step, report))) for use in report.uses)
+    return replace(report, uses=uses, verdict=replace(report.verdict, next_action=named(report.verdict.next_action)))
+
+
+def _on_the_log(step: str, report: AuditReport) -> str:
+    """Return the command with what takes the log, where the run file of this verdict would draw fresh answers."""
+    if not step.startswith("klimb train ") or report.verdict.kind != "collect-more":
+        return step
+    return f"{step} task=default sources.rollout=0.0 sources.log=1.0 log.path=DATA"
 
 
 def evaluation_prompts(task: str) -> tuple[str, ...]:
@@ -267,7 +306,9 @@ def held_out_questions(config: RunConfig) -> tuple[str, ...]:
     return tuple(problem.messages[-1]["content"] for problem in make_task(config).held_out)
 
 
-def _ask(policy: Policy, samples: Sequence[Sample], request: AuditOptions, *, console: Console) -> _Asked:
+def _ask(
+    policy: Policy, samples: Sequence[Sample], request: AuditOptions, thresholds: Thresholds, *, console: Console
+) -> _Asked:
     """Scores logged responses and, if asked to, draws fresh ones."""
     notes: list[str] = []
     num_foreign = foreign_ids(policy, samples)
@@ -279,6 +320,7 @@ def _ask(policy: Policy, samples: Sequence[Sample], request: AuditOptions, *, co
     with console.status(f"scoring with {policy.name}"):
         scored = score_rows(policy, samples, max_samples=request.max_samples, seed=request.seed)
         notes += note_unfit(policy, samples, max_samples=request.max_samples, seed=request.seed)
+        rounding = _rounding(policy, samples, scored, thresholds) if request.is_logging_model else None
     fresh = None
     if request.fresh:
         with console.status(f"drawing {request.fresh} answers"):
@@ -287,8 +329,22 @@ def _ask(policy: Policy, samples: Sequence[Sample], request: AuditOptions, *, co
         log_pi=scored.log_pi if any(score is not None for score in scored.log_pi) else None,
         fresh=None if fresh is None or not fresh.samples else fresh.samples,
         knows_tokens=num_foreign == 0,
+        rounding=rounding,
         notes=(*notes, *scored.notes, *(fresh.notes if fresh else ())),
     )
+
+
+def _rounding(policy: Policy, samples: Sequence[Sample], scored: Scored, thresholds: Thresholds) -> Rounding | None:
+    """Return how far the model is from itself in another precision: so far apart are its own two logs."""
+    first, again, name = score_again(policy, samples, scored)
+    return measure_rounding(first, again, thresholds, name=name)
+
+
+def read_ratings(store: Store) -> tuple[Feedback, ...]:
+    """Return the ratings of a store's samples, one by one; comments without a rating are left out."""
+    columns = ("feedback_id", "sample_id", "value", "name", "user", "created_at")
+    sql = f"select {', '.join(f'''feedback.{column}''' for column in columns)} from feedback where value is not null"
+    return tuple(Feedback(**row) for row in store.query(sql).to_pylist())
 
 
 def _reading_notes(rows: Rows, request: AuditOptions) -> list[str]:

@@ -137,6 +137,37 @@ def score_rows(policy: Policy, samples: Sequence[Sample], *, max_samples: int, s
     return Scored(log_pi=tuple(log_pi), notes=tuple(notes))
 
 
+ROUNDING_TOKENS = 2000
+"""Tokens, prompts among them, that are scored a second time to see what rounding makes."""
+
+
+def score_again(
+    policy: Policy, samples: Sequence[Sample], scored: Scored
+) -> tuple[list[tuple[float, ...]], list[tuple[float, ...]], str]:
+    """Return the scores of a few short samples, those in the other precision, and the names of both.
+
+    A model that computes in bfloat16 is asked in float32, and the other way round.
+    """
+    rows = [row for row, score in enumerate(scored.log_pi) if score]
+    rows.sort(key=lambda row: len(samples[row].prompt_ids) + len(samples[row].response_ids))
+    chosen: list[int] = []
+    num_tokens = 0
+    for row in rows:
+        num_tokens += len(samples[row].prompt_ids) + len(samples[row].response_ids)
+        if chosen and num_tokens > ROUNDING_TOKENS:
+            break
+        chosen.append(row)
+    first = [scored.log_pi[row] or () for row in chosen]
+    own = policy.compute_dtype
+    other = torch.float32 if own == torch.bfloat16 else torch.bfloat16
+    policy.compute_dtype = other
+    try:
+        again = score_samples(policy, [_ready(policy, samples[row]) for row in chosen], max_tokens=MAX_TOKENS)
+    finally:
+        policy.compute_dtype = own
+    return first, again, " against ".join(str(dtype).removeprefix("torch.") for dtype in (own, other))
+
+
 def _ready(policy: Policy, sample: Sample) -> Sample:
     """Return the sample as the scorer takes it.
 

@@ -64,6 +64,7 @@ class AuditOptions:
         where: A DuckDB condition on samples, such as "reward is not null".
         html: Where the page goes; without it, DATA-audit.html here.
         config: Where the run file goes; without it, DATA-audit.toml here.
+        json: Also write the whole result to this file.
         max_samples: Score at most this many samples, of whole groups at random.
         max_rows: Read at most this many samples, of whole groups at random.
         fresh: Draw this many answers from the model to see whether the data holds what it would do.
@@ -78,6 +79,7 @@ class AuditOptions:
     where: TextOrNone = ""
     html: PathOrNone = None
     config: PathOrNone = None
+    json: PathOrNone = None
     max_samples: int = 2000
     max_rows: int = 100_000
     fresh: int = 0

@@ -10,13 +10,23 @@ from typing import get_args
 import pytest
 from rich.console import Console
 
-from klimb.findings.audit.report import AuditReport, Block, Example, Figure, Verdict, VerdictKind
+from klimb.findings.audit.report import (
+    AuditReport,
+    Block,
+    Collecting,
+    Contents,
+    Example,
+    Figure,
+    Use,
+    Verdict,
+    VerdictKind,
+)
 from klimb.findings.finding import Finding, Status
 from klimb.ui.escaping import cut, escaped, one_line
 from klimb.ui.pages.audit import audit_page, chart_of, interval_text, worst_status
 from klimb.ui.statuses import LOOKS
 from klimb.ui.svg import PLOT_HEIGHT, TOP, WIDTH, chart_svg, nice_ticks, tick_labels
-from klimb.ui.terminal.audit import NAME_WIDTH, STATUS_WIDTH, VALUE_ROOM, print_audit
+from klimb.ui.terminal.audit import NAME_WIDTH, STATUS_WIDTH, VALUE_ROOM, first_screen, print_audit
 
 VOID = {"meta"}
 WORDS = [look.word for look in LOOKS.values()]
@@ -53,6 +63,46 @@ def report(kind: VerdictKind = "ratio-free-rl", hostile: str = "") -> AuditRepor
         data=f"store{hostile}",
         num_samples=1234,
         num_groups=56,
+        uses=(
+            Use(
+                name=f"clone{hostile}",
+                answer="yes",
+                reason=f"many good ones{hostile}",
+                num_samples=600,
+                recipes=("bc-filtered", "bc"),
+                next_step=f"klimb train store-audit.toml --set objective.recipe=bc-filtered{hostile}",
+            ),
+            Use(
+                name="RL with ratios",
+                answer="no",
+                reason="nothing was recorded",
+                num_samples=0,
+                recipes=("topr",),
+                next_step=f"Record them{hostile}",
+            ),
+            Use(
+                name="estimate",
+                answer="partly",
+                reason="nothing was recorded",
+                num_samples=3,
+                recipes=(),
+                next_step=f"Record them{hostile}",
+            ),
+        ),
+        contents=Contents(
+            num_samples=1234,
+            num_prompts=56,
+            num_rated=1000,
+            num_good=600,
+            good_from=0.5,
+            sources=(("log", 1234),),
+            kinds=((f"kto{hostile}", 1234),),
+            files=((f"thumbs.jsonl{hostile}", 1234),),
+            left_out=((f"no answer{hostile}", 8),),
+            best=(example,),
+            worst=(replace(example, reward=0.0),),
+        ),
+        collecting=Collecting(num_rated_prompts=56, num_more=40, half_now=0.2, half_then=0.1),
         blocks=(
             Block(name="alignment", title=f"Alignment{hostile}", findings=findings, notes=(f"a note{hostile}",)),
             Block(name="over lap", title="Overlap", findings=(finding("ess"),), figures=FIGURES),
@@ -157,6 +207,28 @@ def test_every_finding_and_the_verdict_are_on_the_page_and_in_the_terminal(kind:
         assert all(example.sample_id in text for example in verdict.examples)
 
 
+def test_the_uses_come_first_with_their_answers_numbers_and_ways_out_on_the_page_and_in_the_terminal():
+    console = Console(width=200, record=True, file=StringIO())
+    print_audit(console, report())
+    for text in (Structure(page_of(report())).text, console.export_text()):
+        places = [
+            text.index(part) for part in ("clone", "many good ones", "Record them", "technical part", "check bad")
+        ]
+        assert places == sorted(places)
+        for part in ("yes", "no", "partly", "1,234 to 56 different questions", "1,000 of 1,234, 600 of them good"):
+            assert part in text
+        assert "8 rows never came in: no answer 8" in text and "thumbs.jsonl 1,234" in text
+        assert "Collect rated answers to 40 more questions: the mean rating is known to ± 0.2" in text
+        assert "What is 3+4?" in text.partition("technical part")[0]
+
+
+def test_what_was_said_of_one_use_is_not_said_again_of_the_next():
+    lines = [line.plain for line in first_screen(report(), width=80)]
+    assert sum("nothing was recorded" in line for line in lines) == 1
+    assert sum("Record them" in line for line in lines) == 1
+    assert any("estimate: as for “RL with ratios”" in line for line in lines)
+
+
 def test_the_verdict_comes_before_the_blocks_and_the_examples_and_the_run_after():
     text = Structure(page_of(report())).text
     places = [text.index(part) for part in ("Verdict:", "meaning of check good", "Rows that show it", "[model]")]
@@ -196,10 +268,12 @@ def test_a_narrow_terminal_keeps_every_status_name_and_number(width: int):
     print_audit(console, shown)
     lines = console.export_text().splitlines()
     assert all(len(line) <= width for line in lines[1:])
+    lines = lines[lines.index("The technical part") :]
     assert [word for line in lines if (word := line[2:12].strip()) in WORDS] == WORDS
     assert not any("…" in line for line in lines)
     # The cells stand side by side: what was said is all there, in the order of its column.
-    rows = lines[3 : lines.index("", 3)]
+    start = lines.index("Block") + 1
+    rows = lines[start : lines.index("", start)]
     name_width = max(8, min(NAME_WIDTH, width - STATUS_WIDTH - 2 - VALUE_ROOM))
     names = "".join("".join(line[STATUS_WIDTH : STATUS_WIDTH + name_width].split()) for line in rows)
     values = "".join("".join(line[STATUS_WIDTH + name_width :].split()) for line in rows)

@@ -15,7 +15,7 @@ from klimb.findings.audit.examples import Evidence, choose_examples
 from klimb.findings.audit.feedback import feedback_block
 from klimb.findings.audit.follow import follow_block
 from klimb.findings.audit.lengths import length_block
-from klimb.findings.audit.overlap import overlap_block, same_model_block
+from klimb.findings.audit.overlap import Rounding, measure_rounding, overlap_block, same_model_block
 from klimb.findings.audit.personal import personal_block
 from klimb.findings.audit.provenance import provenance_block
 from klimb.findings.audit.raters import ByUser, latest_ratings, measure_agreement
@@ -34,7 +34,7 @@ from klimb.findings.audit.report import (
 )
 from klimb.findings.audit.signal import signal_block
 from klimb.findings.audit.thresholds import Thresholds
-from klimb.findings.audit.uses import list_uses
+from klimb.findings.audit.uses import list_uses, says_nothing
 from klimb.findings.audit.verdict import decide, verdict_of
 from klimb.findings.finding import Finding, Status
 from klimb.findings.statistics import Interval
@@ -48,12 +48,14 @@ __all__ = [
     "Example",
     "Figure",
     "Finding",
+    "Rounding",
     "Status",
     "Thresholds",
     "Use",
     "Verdict",
     "VerdictKind",
     "audit",
+    "measure_rounding",
 ]
 
 
@@ -76,6 +78,7 @@ def audit(
     has_token: HasToken | None = None,
     is_logging_model: bool = False,
     temperature: float = 1.0,
+    rounding: Rounding | None = None,
 ) -> AuditReport:
     """Every check that the given pieces allow, and the verdict; a check that lacks a piece is `unknown` and says which.
 
@@ -95,6 +98,7 @@ def audit(
         has_token: tells whether the tokenizer has a token for an id; others that a model draws decode to nothing.
         is_logging_model: the policy to train has the weights that made the data, so that `log_pi` is `log_same`.
         temperature: of the policy to train, at which log_pi and log_same were computed.
+        rounding: how far the logging model is from itself in another precision; only what is beyond it is judged.
 
     Raises:
         ValueError: there are no samples, or scores are not one a sample and one a token.
@@ -104,10 +108,10 @@ def audit(
     limits = thresholds or Thresholds()
     same_scores = log_same if log_same is not None else (log_pi if is_logging_model else None)
     evidence = _gather_evidence(samples, log_pi, same_scores, decode, has_token, limits, temperature=temperature)
-    blocks = _check_all(evidence, fresh, evaluation_prompts, _Ratings.of(samples, ratings), limits)
+    blocks = _check_all(evidence, fresh, evaluation_prompts, _Ratings.of(samples, ratings), limits, rounding=rounding)
     contents = count_contents(samples, files=files, left_out=left_out)
-    collecting = plan_collecting(samples, limits)
     findings = {finding.name: finding for block in blocks for finding in block.findings}
+    collecting = plan_collecting(samples, limits, is_vain=says_nothing(findings))
     return AuditReport(
         data=data,
         num_samples=len(samples),
@@ -165,13 +169,15 @@ def _check_all(
     evaluation_prompts: Sequence[str],
     ratings: _Ratings,
     limits: Thresholds,
+    *,
+    rounding: Rounding | None,
 ) -> tuple[Block, ...]:
     """Return every check, in the order of the report."""
     samples = evidence.samples
     return (
         provenance_block(samples, limits),
         evidence.alignment.block,
-        same_model_block(evidence.same, limits),
+        same_model_block(evidence.same, limits, rounding=rounding),
         overlap_block(evidence.pairs, limits),
         coverage_block(samples, fresh, evaluation_prompts, limits),
         *_blocks_of_texts(samples, evaluation_prompts, ratings, limits),

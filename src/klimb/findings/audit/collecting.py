@@ -16,11 +16,17 @@ NARROWER = 0.7
 many."""
 
 
-def plan_collecting(samples: Sequence[Sample], thresholds: Thresholds) -> Collecting:
-    """Return what would make the interval of the mean rating as narrow as the hoped gain, or narrower than it is."""
+def plan_collecting(samples: Sequence[Sample], thresholds: Thresholds, *, is_vain: bool = False) -> Collecting:
+    """Return what would make the interval of the mean rating as narrow as the hoped gain, or narrower than it is.
+
+    Args:
+        samples: rated or not.
+        thresholds: with the hoped gain.
+        is_vain: more of such ratings would not help.
+    """
     rated = without_copies([sample for sample in samples if is_rated(sample)])
     if not rated:
-        return Collecting(num_rated_prompts=0, num_more=None, half_now=None, half_then=None, is_enough=False)
+        return Collecting(num_rated_prompts=0)
     rewards = np.array([sample.reward for sample in rated], dtype=np.float64)
     prompts = prompt_units(rated)
     expected = mean_reward(rewards, prompts, unit="prompt")
@@ -38,6 +44,7 @@ def plan_collecting(samples: Sequence[Sample], thresholds: Thresholds) -> Collec
         half_now=half,
         half_then=None if needed is None else wanted,
         is_enough=is_enough,
+        is_vain=is_vain,
     )
 
 

@@ -1,6 +1,10 @@
 """How far the policy to train is from the one that made the data, and whether two scores of one model agree."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
 
 from klimb.findings.audit.evidence import (
     TokenPairs,
@@ -36,8 +40,46 @@ _NUM_BINS = 40
 _VERL = "verl's documentation"
 
 
-def same_model_block(pairs: TokenPairs | None, thresholds: Thresholds) -> Block:
-    """Return recorded log-probabilities against those of the logging model, on samples of its own distribution."""
+@dataclass(frozen=True, kw_only=True)
+class Rounding:
+    """How far one model is from itself, computed in two precisions on some of the tokens.
+
+    Attributes:
+        name: of the two, such as `bfloat16 against float32`.
+        gap: mean |Δ| in nats a token.
+        k3: in nats a token.
+        off: share of tokens off.
+        num_tokens: that were compared.
+    """
+
+    name: str
+    gap: float
+    k3: float
+    off: float
+    num_tokens: int
+
+
+def measure_rounding(
+    first: Sequence[Sequence[float]], second: Sequence[Sequence[float]], thresholds: Thresholds, *, name: str
+) -> Rounding | None:
+    """Return how far two scores of the same tokens by the same weights are apart; None without any token."""
+    log_w = np.array([b - a for one, other in zip(first, second, strict=True) for a, b in zip(one, other, strict=True)])
+    if not len(log_w):
+        return None
+    gap, divergence, off = _distances(log_w, thresholds)
+    return Rounding(name=name, gap=gap, k3=divergence, off=off, num_tokens=len(log_w))
+
+
+def _distances(log_w: NDArray[np.float64], thresholds: Thresholds) -> tuple[float, float, float]:
+    off = float((np.abs(np.expm1(log_w.clip(-LOG_BOUND, LOG_BOUND))) > thresholds.token_error).mean())
+    return float(np.abs(log_w).mean()), k3(log_w), off
+
+
+def same_model_block(pairs: TokenPairs | None, thresholds: Thresholds, *, rounding: Rounding | None = None) -> Block:
+    """Return recorded log-probabilities against those of the logging model, on samples of its own distribution.
+
+    What its own rounding makes is taken off before a number is judged.
+    """
     title = "Whether the logging model gives the recorded log-probabilities"
     if pairs is None or not pairs.rows:
         why = (
@@ -46,14 +88,24 @@ def same_model_block(pairs: TokenPairs | None, thresholds: Thresholds) -> Block:
             else "no sample was drawn from the model itself, nothing cut off, with finite log-probabilities"
         )
         return Block(name="same-model", title=title, findings=(unknown(SAME_MODEL, why),))
-    return Block(name="same-model", title=title, findings=_agreement(pairs, thresholds), notes=(_size(pairs),))
+    notes = (_size(pairs), *([] if rounding is None else [_of_rounding(rounding)]))
+    return Block(name="same-model", title=title, findings=_agreement(pairs, thresholds, rounding), notes=notes)
 
 
-def _agreement(pairs: TokenPairs, thresholds: Thresholds) -> tuple[Finding, ...]:
-    log_w = pairs.log_w
-    gap = float(np.abs(log_w).mean())
-    off = float((np.abs(np.expm1(log_w.clip(-LOG_BOUND, LOG_BOUND))) > thresholds.token_error).mean())
-    divergence = k3(log_w)
+def _of_rounding(rounding: Rounding) -> str:
+    return (
+        f"the model's own rounding, {rounding.name}, makes {short(rounding.gap)} nats a token, k3 {rounding.k3:.2e} "
+        f"and {percent(rounding.off)} of tokens off, over {counted(rounding.num_tokens, 'token')}; these numbers are "
+        "those beyond it"
+    )
+
+
+def _agreement(pairs: TokenPairs, thresholds: Thresholds, rounding: Rounding | None) -> tuple[Finding, ...]:
+    gap, divergence, off = _distances(pairs.log_w, thresholds)
+    if rounding is not None:
+        gap = max(gap - rounding.gap, 0.0)
+        divergence = max(divergence - rounding.k3, 0.0)
+        off = max(off - rounding.off, 0.0)
     return (
         Finding(
             name="mean |Δ| against the logging model",

@@ -160,19 +160,23 @@ class Collecting:
         half_now: half the 95 % interval of the mean rating; None where there is none.
         half_then: what it would be.
         is_enough: the data show the hoped gain already.
+        is_vain: more of such ratings would not help, since they say nothing of the answers.
     """
 
     num_rated_prompts: int
-    num_more: int | None
-    half_now: float | None
-    half_then: float | None
-    is_enough: bool
+    num_more: int | None = None
+    half_now: float | None = None
+    half_then: float | None = None
+    is_enough: bool = False
+    is_vain: bool = False
 
     @property
     def in_words(self) -> str:
         """One sentence on what to collect."""
         if not self.num_rated_prompts:
             return "Have answers rated: nothing is, and a few hundred thumbs are a start."
+        if self.is_vain:
+            return "Find out how these ratings came about before you collect more: more of the same would not help."
         if self.num_more is None or self.half_then is None:
             return "No number of such ratings would be enough: rate so that good and bad answers differ."
         now = "has no interval yet" if self.half_now is None else f"is known to ± {short(self.half_now)}"

@@ -47,8 +47,7 @@ ESTIMATE = "estimate another model"
 
 
 RECORD = (
-    "Record them from now on: ask vLLM, SGLang or OpenAI for `logprobs: true`, and vLLM for `return_token_ids: true` "
-    "too; then klimb import that log"
+    "Record them: `logprobs: true` at vLLM, SGLang or OpenAI, at vLLM also `return_token_ids: true`; then klimb import"
 )
 
 
@@ -107,7 +106,7 @@ def judge_ratings(findings: Findings, contents: Contents, collecting: Collecting
             way_out=f"{findings[FOLLOWS].advice} If a file was mixed up on the way, import it again",
         )
     if is_too_little(findings, thresholds):
-        return _Judged(answer="partly", reason=f"{rated} are too few yet", way_out=collecting.in_words.rstrip("."))
+        return _Judged(answer="partly", reason=f"{rated} are too few yet", way_out=collecting.in_words)
     doubts = [doubt for name in (AGREEMENT, CONSTANT, CONTRADICTIONS) if (doubt := _doubt(findings, name))]
     if doubts:
         return _Judged(answer="partly", reason="; ".join(doubts))

@@ -7,11 +7,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from klimb.findings.audit.report import AuditReport, Block, Example, Figure, Verdict, VerdictKind
+from klimb.findings.audit.report import AuditReport, Block, Example, Figure, Use, Verdict, VerdictKind
 from klimb.findings.finding import STATUSES, Finding, Status
+from klimb.ui.audit_facts import ANSWER_STATUS, extremes, facts_of
 from klimb.ui.chart import Bars, Chart, Curve, Histogram
 from klimb.ui.escaping import one_line
 from klimb.ui.pages.frame import drawings, html_page
+from klimb.ui.statuses import LOOKS
 
 GENERATOR = "klimb audit"
 
@@ -20,6 +22,10 @@ MOST_CHARACTERS = 4000
 
 
 MOST_TOKENS = 400
+
+
+SHOWN_CHARACTERS = 300
+"""Of the best and the worst answers; they are to be glanced at."""
 
 
 APART = math.log(2)
@@ -63,10 +69,14 @@ def audit_page(
         generator=GENERATOR,
         report=report,
         verdict_status=VERDICT_STATUS[report.verdict.kind],
+        uses=[_use(use) for use in report.uses],
+        contents=facts_of(report),
+        extremes=extremes(report),
         interval=interval_text(report.verdict),
         blocks=[_block(block, decided_by=report.verdict.decided_by) for block in report.blocks],
         examples=[_example(example) for example in report.verdict.examples],
         most_characters=MOST_CHARACTERS,
+        shown_characters=SHOWN_CHARACTERS,
         run_file=run_file,
         run_path=run_path,
         facts=facts,
@@ -108,6 +118,19 @@ def chart_of(figure: Figure) -> Chart:
         histogram=bins,
         curves=curves,
     )
+
+
+def _use(use: Use) -> dict[str, Any]:
+    status = ANSWER_STATUS[use.answer]
+    return {
+        "name": use.name,
+        "status": status,
+        "label": f"{LOOKS[status].sign} {use.answer}",
+        "reason": use.reason,
+        "recipes": use.recipes if use.answer != "no" else (),
+        "next_step": use.next_step,
+        "is_command": use.next_step.startswith("klimb "),
+    }
 
 
 def _block(block: Block, *, decided_by: str) -> dict[str, Any]:

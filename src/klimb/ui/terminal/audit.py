@@ -1,4 +1,7 @@
-"""The audit in a terminal: one line a finding, then the verdict."""
+"""The audit in a terminal: what it is good for on one screen; below, one line a finding, and the verdict."""
+
+from collections.abc import Iterator
+from textwrap import wrap
 
 from rich.console import Console, Group
 from rich.padding import Padding
@@ -6,8 +9,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from klimb.findings.audit.report import AuditReport, Block, Example, Verdict
+from klimb.findings.audit.report import AuditReport, Block, Example, Use, Verdict
 from klimb.findings.finding import Finding
+from klimb.ui.audit_facts import ANSWER_STATUS, extremes, facts_of
 from klimb.ui.pages.audit import VERDICT_STATUS, interval_text
 from klimb.ui.statuses import LOOKS
 from klimb.ui.text import printable
@@ -29,14 +33,77 @@ LONG = 2000
 SHOWN_CHARACTERS = 60
 
 
+USE_INDENT = 9
+"""The column of an answer, `partly` and its gaps."""
+
+
+FACT_INDENT = 10
+
+
+NARROWEST = 20
+"""Columns of text that are left beside a label however narrow the terminal is."""
+
+
+LEAD = " → "
+"""Before the next step."""
+
+
 def print_audit(console: Console, report: AuditReport, *, run_path: str = "") -> None:
-    """Every finding of every block, then the verdict in a panel; `run_path` is where its run file was written."""
+    """Print the first screen, every finding of every block, and the verdict in a panel.
+
+    Args:
+        console: where to.
+        report: what is shown.
+        run_path: where its run file was written.
+    """
     counts = f": {report.num_samples:,} samples in {report.num_groups:,} groups"
     console.print(Text.assemble(("audit of ", "bold"), (printable(report.data), "bold"), counts), soft_wrap=True)
+    for line in first_screen(report, width=console.width):
+        console.print(line, soft_wrap=True)
+    console.print()
+    console.print(Text("The technical part", style="bold underline"))
     for block in report.blocks:
         print_block(console, block)
     console.print()
     console.print(verdict_panel(report.verdict, run_path=run_path))
+
+
+def first_screen(report: AuditReport, *, width: int) -> Iterator[Text]:
+    """Yield the lines for the person whose data it is: uses with the way out, counts, extremes, what to collect.
+
+    What was said of a use before is not said again of the next.
+    """
+    said: dict[str, str] = {}
+    for use in report.uses:
+        yield from _use_lines(use, said, width=width)
+    for label, text in facts_of(report):
+        yield from _labelled(f"{label:<{FACT_INDENT - 1}} ", _line(text), width=width)
+    for heading, examples in extremes(report):
+        shown = printable(f"{examples[0].prompt} → {examples[0].response}", limit=max(NARROWEST, width - FACT_INDENT))
+        yield Text.assemble((f"{heading.split()[0].lower():<{FACT_INDENT - 1}} ", "dim"), shown)
+    if report.collecting.in_words not in said:
+        yield from _labelled(
+            f"{'next':<{FACT_INDENT - 1}} ", _line(report.collecting.in_words), width=width, style="cyan"
+        )
+
+
+def _use_lines(use: Use, said: dict[str, str], *, width: int) -> Iterator[Text]:
+    style = LOOKS[ANSWER_STATUS[use.answer]].style
+    reason = f"as for “{said[use.reason]}”" if use.reason in said else use.reason
+    text = _line(f"{use.name}: {reason}")
+    yield from _labelled(f"{use.answer:<{USE_INDENT - 1}} ", text, width=width, label_style=style)
+    if use.next_step not in said:
+        yield from _labelled(f"{LEAD:>{USE_INDENT}}", _line(use.next_step), width=width, style="cyan")
+    said.setdefault(use.reason, use.name)
+    said.setdefault(use.next_step, use.name)
+
+
+def _labelled(label: str, text: str, *, width: int, label_style: str = "dim", style: str = "") -> Iterator[Text]:
+    """Yield the text beside its label. A word longer than the line stays whole, so that a command can be copied."""
+    room = max(NARROWEST, width - len(label))
+    for line in wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]:
+        yield Text.assemble((label, label_style), (line, style))
+        label = " " * len(label)
 
 
 def print_block(console: Console, block: Block) -> None:
