@@ -456,6 +456,14 @@ def test_a_span_that_cannot_be_read_costs_no_other(tmp_path: Path):
     assert sample.sample_id == "chatcmpl-2" and "chatcmpl-1" not in sample.raw
 
 
+@pytest.mark.parametrize("form", ["otlp", "tempo", "tempo, newer", "jaeger"])
+def test_a_file_of_one_object_is_read_whatever_stands_around_its_spans(tmp_path: Path, form: str):
+    path = tmp_path / "spans.json"
+    path.write_text(json.dumps(FORMS[form], indent=2))
+    report = import_rows(Store(tmp_path / "store"), path)
+    assert (report.kind, report.tally.num_rows, report.tally.num_added) == ("otel", 1, 1)
+
+
 def test_an_evaluation_rates_the_span_it_stands_in(tmp_path: Path):
     rated = otlp_span(NOW, events=[event("gen_ai.evaluation.result", **SCORE)])
     path = written(tmp_path / "spans.jsonl", [otlp(rated)])

@@ -92,6 +92,7 @@ def import_rows(
     rules, limits = rules or ImportRules(), limits or ReadLimits()
     found = _find_again(source)
     importer = importer_named(kind) if kind else guess_kind(found, rules, limits)
+    found = replace(found, split=importer.split)
     if scores is not None and importer.name != "langfuse":
         raise ValueError(f"--scores goes with langfuse's observations, and these rows are {importer.name}")
     check_columns_used(found, importer, rules, limits)

@@ -1,6 +1,6 @@
 """A kind of row: what reads it, and how it is told from others."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from klimb.experience.feedback import Feedback
@@ -33,6 +33,7 @@ class Importer:
         needed: columns without which no row is of this kind, and which can be mapped.
         rating_in: what a row rates and the rating as it stands there, or a list of these; None for a kind without
             ratings. Rewards are none: they have no scale that could be mistaken for another.
+        split: the rows in a record of a kind whose records hold several; None where a record is a row.
         nothing: what the rows are of which `read` returns nothing by design, for people.
     """
 
@@ -44,6 +45,7 @@ class Importer:
     because: str = ""
     needed: Sequence[str] = ()
     rating_in: RatingOf | None = None
+    split: Callable[[Row], Iterator[Row]] | None = None
     nothing: str = "rows without a response or a rating"
 
 

@@ -107,11 +107,15 @@ def undotted(entry: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _levels_of(export: Mapping[str, object]) -> Sequence[Sequence[str]] | None:
+    """Return the levels that the record has, from the outermost on; a reader may have taken the first one off."""
     for levels in _EXPORTS:
-        if any(name in export for name in levels[0]):
-            return levels
+        for depth, names in enumerate(levels[:2]):
+            if any(name in export for name in names):
+                return levels[depth:]
     first = mapping(next(iter(listed(export.get("data")) or ()), None))
-    return _JAEGER if "spans" in first and "traceID" in first else None
+    if "spans" in first and "traceID" in first:
+        return _JAEGER
+    return _JAEGER[1:] if "spans" in export and "traceID" in export else None
 
 
 def _exported(outer: Mapping[str, object], levels: Sequence[Sequence[str]]) -> Iterator[Mapping[str, object]]:

@@ -5,7 +5,7 @@ Files come in sorted order. Each is named as people would look for it: by its pa
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob
 from importlib import import_module
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from klimb.experience.reading.files import ENDINGS, has_known_ending, read_file
-from klimb.experience.reading.records import ReadLimits, Record
+from klimb.experience.reading.records import ReadLimits, Record, Row
 
 _GLOB = re.compile(r"[*?\[]")
 
@@ -32,6 +32,7 @@ class Source:
         files: name in places -> path, in the order in which they are read; none for an object.
         rows: the object, if it is one.
         passed_over: files of a folder that hold no rows.
+        split: the rows in a record, where a record holds several; None where a record is a row.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Source:
     files: Mapping[str, Path]
     rows: object = None
     passed_over: Sequence[str] = ()
+    split: Callable[[Row], Iterator[Row]] | None = None
 
 
 def read_records(source: object, limits: ReadLimits | None = None) -> Iterator[Record]:
@@ -57,6 +59,14 @@ def read_records(source: object, limits: ReadLimits | None = None) -> Iterator[R
 
 
 def _read(source: Source, limits: ReadLimits) -> Iterator[Record]:
+    for record in _read_whole(source, limits):
+        if source.split is None or not isinstance(record, Row):
+            yield record
+        else:
+            yield from source.split(record)
+
+
+def _read_whole(source: Source, limits: ReadLimits) -> Iterator[Record]:
     if not source.files:
         yield from import_module("klimb.experience.reading.objects").read_object(source.rows, limits)
     for name, path in source.files.items():

@@ -441,4 +441,5 @@ IMPORTER = Importer(
     because="it has spans, or attributes of gen_ai or OpenInference",
     rating_in=evaluation_in,
     split=split_spans,
+    nothing="spans of tools, agents and others that are no inference",
 )
