@@ -155,6 +155,20 @@ def test_log_probabilities_of_a_part_of_the_texts_are_none():
     assert response_sample(whole, rules={"resolve": ids_of}).log_mu == (-0.5, -1.0)
 
 
+def test_tokens_that_do_not_spell_the_text_leave_it_as_text_alone():
+    sample = response_sample(said(text_part(logprobs=[{"token": "5", "logprob": -1}])), rules={"resolve": ids_of})
+    assert (sample.response, sample.response_ids, sample.log_mu) == ("4!", (), None)
+    assert sample.metadata["log_mu_note"].startswith("logged tokens do not spell the response")
+
+
+@pytest.mark.parametrize(
+    "request_", [{"tools": [{"type": "web_search"}]}, {"truncation": "auto"}, {"text": {"verbosity": "low"}}]
+)
+def test_what_may_have_changed_the_prompt_makes_them_estimates(request_: dict[str, Any]):
+    sample = response_sample(said(text_part(logprobs=TOKENS)), request=request_, rules={"resolve": ids_of})
+    assert sample.log_mu_provenance == "estimated"
+
+
 def test_settings_that_change_what_is_drawn_make_them_estimates():
     for request in (
         {"temperature": 0.7},
@@ -272,7 +286,6 @@ def test_what_does_not_say_what_was_drawn_from_what_is_refused(row: dict[str, An
         ([said({"type": "output_text"})], "output holds something else than text"),
         ([said({"type": "refusal", "refusal": None})], "output holds something else than text"),
         ([{**CALL, "name": None}], "output has a tool call without a name"),
-        ([said(text_part(logprobs=[{"token": "5", "logprob": -1}]))], "logged tokens do not spell the response"),
         ([said(text_part(logprobs=[{"token": "4!", "logprob": None}]))], ""),
     ],
 )

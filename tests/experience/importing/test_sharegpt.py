@@ -126,6 +126,17 @@ def test_a_kto_tag_is_a_reward_and_none_is_none(tag: bool | None, reward: float 
     assert sample_of("sharegpt", {**ROW, "kto_tag": tag}).reward == reward
 
 
+def test_each_rated_turn_is_a_response_with_its_history():
+    again = [{"from": "human", "value": "Sure?"}, {"from": "gpt", "value": "Yes.", "rating": 0}]
+    row = {"conversations": [HUMAN, {**GPT, "rating": 1}, *again, {"from": "human", "value": "Thanks."}], "id": "c"}
+    first, second = samples_of("sharegpt", row)
+    assert [(s.sample_id, s.response, s.reward) for s in (first, second)] == [("c#1", "4", 1.0), ("c#3", "Yes.", 0.0)]
+    assert (first.prompt, len(second.prompt)) == (tuple(QUESTION), 3)
+    stars = {"conversations": [HUMAN, {**GPT, "rating": 5}]}
+    assert reason_of("sharegpt", stars) == "a rating outside its scale"
+    assert sample_of("sharegpt", stars, scale=(1, 5)).reward == 1.0
+
+
 def test_rewards_are_taken_as_they_are():
     assert sample_of("sharegpt", {**ROW, "score": 3.5}).reward == 3.5
     assert sample_of("sharegpt", {**ROW, "reward": 0, "score": 3.5}).reward == 0

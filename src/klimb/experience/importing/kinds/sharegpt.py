@@ -1,16 +1,23 @@
 """ShareGPT's dialogues, as Vicuna, LLaMA-Factory, Axolotl and XTuner write them: who speaks, and what is said."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from klimb.experience.importing.cells import first_of, listed, mapping, messages, name_of, tool_schemas, unpacked
 from klimb.experience.importing.chat import with_group_and_user
-from klimb.experience.importing.conversations import Said, read_dialogue, read_response
+from klimb.experience.importing.conversations import (
+    Said,
+    rating_beside,
+    read_dialogue,
+    read_rated_turns,
+    read_response,
+)
 from klimb.experience.importing.kind import Importer
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rules import ImportRules, rating, reward
 from klimb.experience.reading.records import Row, RowError
-from klimb.experience.samples import POLICY_ROLE
+from klimb.experience.samples import POLICY_ROLE, Message
 
 DIALOGUES = ("conversations", "conversation", "items")
 
@@ -51,6 +58,7 @@ def read_sharegpt(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
         chosen, rejected:  answers to the dialogue, rewards 1 and 0
         kto_tag:           true is reward 1, false is 0
         reward or score:   a reward, as it is
+        a rating beside single entries: each of these is a response, with what is before it as its prompt
 
     The text of `function_call` is the calls as JSON; an `observation` answers the first call that none has answered.
     XTuner's entries hold a question and its answer, `input` and `output`.
@@ -63,19 +71,27 @@ def read_sharegpt(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     what, spoken = _spoken(values)
     if first_of(values, "chosen") is not None or first_of(values, "rejected") is not None:
         return [with_group_and_user(part, row) for part in _pair(spoken, row, what=what)]
+    rated = read_rated_turns(spoken, what=what, rating_of=lambda entry: rating_beside(entry, name=rules.score_name)[1])
+    if rated:
+        turns = [(each, _found(each.prompt, each.said, row)) for each in rated]
+        return [replace(found, part=each.place, reward=rating(each.rating, rules, row)) for each, found in turns]
     prompt, said = read_dialogue(spoken, what=what, rules=rules)
     reason, value = _rewarded(row, rules)
+    return [replace(_found(prompt, said, row), reward=value, reward_reason=reason)]
+
+
+def _found(prompt: tuple[Message, ...], said: Said, row: Row) -> ParsedRow:
+    """Return a response without a reward."""
+    values = row.values
     found = ParsedRow(
         prompt=prompt,
         response=said.text,
         turns=said.turns,
         tools=tool_schemas(values.get("tools"), row),
-        reward=value,
-        reward_reason=reason,
         row_id=name_of(first_of(values, "id", "conversation_id")),
         model=name_of(values.get("model")),
     )
-    return [with_group_and_user(found, row)]
+    return with_group_and_user(found, row)
 
 
 def check_text_alone(values: Mapping[str, object]) -> None:
@@ -87,6 +103,17 @@ def check_text_alone(values: Mapping[str, object]) -> None:
         thoughts = values.get(name)
         if isinstance(thoughts, str) and thoughts.strip().lower() not in _NO_THOUGHTS:
             raise RowError("thoughts kept apart from the response", f"in the column {name!r}; write them into the text")
+
+
+def rated_in(row: Row) -> tuple[str, object]:
+    """Return what is rated, and the rating as it stands there: of turns, the one that is furthest from 0 to 1."""
+    entries = [entry for name in DIALOGUES for entry in listed(unpacked(row.values.get(name))) or ()]
+    rated = [stated for entry in entries if (stated := rating_beside(mapping(entry)))[1] is not None]
+    return max(rated, key=_distance) if rated else kto_tag_in(row)
+
+
+def _distance(stated: tuple[str, object]) -> float:
+    return abs(stated[1] - 0.5) if isinstance(stated[1], int | float) else 0.0
 
 
 def kto_tag_in(row: Row) -> tuple[str, object]:
@@ -225,5 +252,5 @@ IMPORTER = Importer(
     looks_alike=_is_sharegpt,
     rank=35,
     because="it has conversations whose entries say who speaks",
-    rating_in=kto_tag_in,
+    rating_in=rated_in,
 )
