@@ -83,15 +83,11 @@ class SamplingSettings:
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}; 1 keeps every token")
         if not 0 <= self.top_k < 2**63:
-            raise ValueError(
-                f"top_k must be >= 0, got {self.top_k}; 0 keeps every token, and more than 64 bits no store keeps"
-            )
+            raise ValueError(f"top_k must be >= 0, got {self.top_k}; 0 keeps every token")
         if not 0 <= self.min_p < 1:
             raise ValueError(f"min_p must be in [0, 1), got {self.min_p}; 0 keeps every token")
         if not 1 <= self.max_new_tokens < 2**63:
-            raise ValueError(
-                f"max_new_tokens must be >= 1, got {self.max_new_tokens}; more than 64 bits no store keeps"
-            )
+            raise ValueError(f"max_new_tokens must be >= 1, got {self.max_new_tokens}")
         if not 0 <= self.min_new_tokens <= self.max_new_tokens:
             raise ValueError(
                 f"min_new_tokens must be in 0 to max_new_tokens = {self.max_new_tokens}, got {self.min_new_tokens}"

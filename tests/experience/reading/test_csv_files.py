@@ -78,7 +78,7 @@ def test_western_text_of_one_byte_a_letter_is_named_and_other_rows_are_read(tmp_
 
 
 def test_text_of_another_alphabet_is_not_called_western(tmp_path: Path):
-    ((_, _, detail),) = rejected(tmp_path / "a.csv", "a\n".encode() + "привет мир\n".encode("windows-1251"))
+    ((_, _, detail),) = rejected(tmp_path / "a.csv", b"a\n" + "привет мир\n".encode("windows-1251"))
     assert "it is in another code page" in detail and "1252" not in detail
 
 
@@ -108,7 +108,7 @@ def test_of_two_ways_to_cut_the_header_the_one_that_fits_the_rows_is_taken(tmp_p
 
 @pytest.mark.parametrize("rows", ["1,2;3\n", "1\n"])
 def test_a_header_that_can_be_cut_in_two_ways_is_refused_with_the_way_out(tmp_path: Path, rows: str):
-    with pytest.raises(ValueError, match="can be cut at commas or at semicolons; say which .*`sep=,`"):
+    with pytest.raises(ValueError, match=r"can be cut at commas or at semicolons; say which .*`sep=,`"):
         records(tmp_path / "a.csv", "a,b;c\n" + rows)
 
 
@@ -170,9 +170,7 @@ def test_a_quote_that_never_closes_names_its_lines_and_keeps_what_it_swallowed(t
 
 def test_a_record_is_bounded_however_many_lines_a_quote_swallows(tmp_path: Path):
     content = 'a,b\n1,2\n"3,' + "x\n" * 5000
-    with pytest.raises(
-        ValueError, match="line 3: a record of more than 1000 bytes; a quote that opens there may never"
-    ):
+    with pytest.raises(ValueError, match="line 3: a record of more than 1000 bytes; a quote"):
         records(tmp_path / "a.csv", content, max_line_bytes=1000)
 
 

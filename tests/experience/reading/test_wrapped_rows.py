@@ -1,7 +1,6 @@
 """JSON documents that are one object: around the array of rows, or the row itself."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 
 from klimb.experience.importing import ReadLimits, Reject, Row, read_records
 
-ROWS: Sequence[dict[str, Any]] = [{"prompt": f"p{n}", "reward": n} for n in range(4)]
+ROWS: list[dict[str, Any]] = [{"prompt": f"p{n}", "reward": n} for n in range(4)]
 MESSAGES = [{"role": "user", "content": "Name a prime."}, {"role": "assistant", "content": "7"}]
 TURNS = [{"from": "human", "value": "Name a prime."}, {"from": "gpt", "value": "7"}]
 

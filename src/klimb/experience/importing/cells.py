@@ -185,9 +185,8 @@ def token_ids(value: object, *, what: str) -> tuple[int, ...]:
         raise RowError(f"{what} are not a list", f"got {type(value).__name__}")
     for token_id in ids:
         if type(token_id) is not int or not 0 <= token_id < 2**63:
-            raise RowError(
-                f"{what} that are no token ids", f"got {token_id!r}"[:80] + "; expected whole numbers from 0"
-            )
+            shown = repr(token_id)[:60]
+            raise RowError(f"{what} that are no token ids", f"got {shown}; expected whole numbers from 0")
     return tuple(cast(Sequence[int], ids))
 
 

@@ -25,7 +25,7 @@ PACKINGS: Mapping[str, str] = MappingProxyType({".gz": "gzip", ".zst": "zstd"})
 """Ending of a packed file -> what it is packed with."""
 
 
-_OTHERS: Mapping[bytes, str] = MappingProxyType(
+NOT_TEXT: Mapping[bytes, str] = MappingProxyType(
     {
         b"\x1f\x8b": "packed with gzip, which its name does not say: add .gz to it",
         b"\x28\xb5\x2f\xfd": "packed with zstd, which its name does not say: add .zst to it",
@@ -51,7 +51,7 @@ def open_text(path: Path, limits: ReadLimits) -> Generator[io.BufferedReader]:
     """
     with path.open("rb") as file, _unpacked(path, file, limits) as content:
         head = content.peek(64)
-        for start, what in _OTHERS.items():
+        for start, what in NOT_TEXT.items():
             if head.startswith(start):
                 raise ValueError(f"{path}: {what}")
         check_is_marked(head, path)

@@ -5,6 +5,7 @@ Files come in sorted order. Each is named as people would look for it: by its pa
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob
@@ -16,6 +17,14 @@ from klimb.experience.reading.files import ENDINGS, has_known_ending, read_file
 from klimb.experience.reading.records import ReadLimits, Record, Row
 
 _GLOB = re.compile(r"[*?\[]")
+
+
+SPLITS_FILE = "dataset_dict.json"
+"""In a folder that `datasets` saved with several data sets."""
+
+
+_DESCRIPTIONS = frozenset({SPLITS_FILE, "dataset_info.json", "dataset_infos.json", "state.json"})
+"""Files that `datasets` saves beside the rows."""
 
 
 NUM_NAMED = 3
@@ -133,9 +142,9 @@ def _find_several(paths: Sequence[Path]) -> Source:
     if len(found) == 1:
         return found[0]
     files = [path for source in found for path in source.files.values()]
-    twice = next((path for path in files if sum(path.samefile(other) for other in files) > 1), None)
-    if twice is not None:
-        raise ValueError(f"{twice} is named twice; name each file once")
+    counts = Counter(path.resolve() for path in files)
+    if twice := [path for path in files if counts[path.resolve()] > 1]:
+        raise ValueError(f"{twice[0]} is named twice; name each file once")
     shown = ", ".join(str(path) for path in files[:NUM_NAMED])
     more = len(files) - NUM_NAMED
     name = f"{shown} and {more} more" if more > 0 else shown
@@ -147,13 +156,21 @@ def _find_several(paths: Sequence[Path]) -> Source:
 def _find_folder(folder: Path) -> Source:
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     shown = [path for path in paths if not _is_hidden(path.relative_to(folder))]
-    files = [path for path in shown if has_known_ending(path)]
+    _check_is_one_data_set(folder)
+    files = [path for path in shown if has_known_ending(path) and path.name not in _DESCRIPTIONS]
     if not files:
         holds = ", ".join(path.name for path in shown[:NUM_NAMED]) or "nothing"
         raise ValueError(f"{folder} is a folder without data files, which end in {ENDINGS}; it holds {holds}")
-    passed_over = tuple(str(path.relative_to(folder)) for path in shown if path not in files)
     named = {path.relative_to(folder).as_posix(): path for path in files}
+    passed_over = tuple(name for path in shown if (name := path.relative_to(folder).as_posix()) not in named)
     return Source(name=str(folder), stem=folder.resolve().name, files=named, passed_over=passed_over)
+
+
+def _check_is_one_data_set(folder: Path) -> None:
+    """Refuse what `DatasetDict.save_to_disk` writes: to train on the rows of a test set would be a mistake."""
+    if (folder / SPLITS_FILE).is_file():
+        names = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+        raise ValueError(f"{folder} holds several data sets; give one of them: {names}")
 
 
 def _is_hidden(path: Path) -> bool:
