@@ -97,3 +97,12 @@ def test_another_place_of_the_rating_is_told_by_who_reads():
     (turn,) = read_rated_turns(spoken, what="messages", rating_of=thumb)
     assert (turn.prompt, turn.said.text, turn.rating, turn.place) == (tuple(QUESTION), "4", True, 1)
     assert read_rated_turns(QUESTION, what="messages", rating_of=thumb) == []
+
+
+def test_ratings_of_turns_that_a_kind_does_not_read_are_named(tmp_path):
+    asked = [QUESTION[0], {"role": "assistant", "content": "a", "rating": 0}, QUESTION[0]]
+    row = {"prompt": asked, "completion": "4", "label": True}
+    report = import_rows(Store(tmp_path / "store"), written(tmp_path / "rows.jsonl", [row]))
+    assert report.tally.unread == {"prompt: ratings of turns": 1}
+    read = written(tmp_path / "talk.jsonl", [{"id": "talk", "messages": TALK}])
+    assert import_rows(Store(tmp_path / "store"), read).tally.unread == {}

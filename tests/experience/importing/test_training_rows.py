@@ -17,7 +17,7 @@ from tests.experience.importing.importing_rows import (
     written,
 )
 
-from klimb.experience.importing import ImportRules, guess_importer, import_rows
+from klimb.experience.importing import ImportRules, ParsedRow, guess_importer, import_rows, importer_named
 from klimb.experience.store import Store
 
 ANSWER = {"role": "assistant", "content": "4"}
@@ -159,6 +159,20 @@ def test_tools_beside_rows_are_kept_as_text_or_list():
             assert json.loads(samples_of(kind, {**row, "tools": tools})[0].tools) == TOOLS
     row = {**PAIRS["openai"], "input": {"messages": QUESTION, "tools": TOOLS}}
     assert json.loads(samples_of("preference", row)[0].tools) == TOOLS
+
+
+def test_how_the_prompt_was_rendered_is_handed_on_as_a_requests_settings():
+    for kind, row in (
+        ("kto", {"messages": [*QUESTION, ANSWER], "label": True}),
+        ("preference", PAIRS["texts"]),
+        ("prompt-completion", {"prompt": "a", "completion": "b"}),
+    ):
+        stated = as_row({**row, "chat_template_kwargs": {"enable_thinking": False}})
+        parts = importer_named(kind).read(stated, ImportRules())
+        assert all(isinstance(each, ParsedRow) for each in parts)
+        assert {json.dumps(each.request) for each in parts if isinstance(each, ParsedRow)} == {
+            '{"chat_template_kwargs": {"enable_thinking": false}}'
+        }
 
 
 @pytest.mark.parametrize("mark", [{"weight": 0}, {"train": False}, {"training": False}, {"loss": False}])

@@ -1,6 +1,6 @@
 """What a row asks, under the names that data sets give it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from klimb.experience.importing.cells import chat_cell, first_of, from_json_cell, listed, messages
 from klimb.experience.reading.records import Row, RowError
@@ -59,6 +59,16 @@ def with_columns(prompt: tuple[Message, ...], row: Row) -> tuple[Message, ...]:
     if told and told != [system]:
         raise RowError("two system messages", "the column's and that of the messages differ")
     return asked if told else (Message(role="system", content=system), *asked)
+
+
+RENDERING = ("chat_template_kwargs", "chat_template", "enable_thinking")
+"""Columns that say how the messages become a prompt, and not what is asked; TRL's have the first."""
+
+
+def rendering_of(row: Row) -> Mapping[str, object]:
+    """Return what the row says of how its messages became a prompt, as a request says it."""
+    stated = {name: from_json_cell(row.values.get(name), row) for name in RENDERING if name in row.values}
+    return {name: value for name, value in stated.items() if value not in (None, "", {})}
 
 
 def read_history(value: object) -> Sequence[Message]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from klimb.experience.feedback import Feedback
 from klimb.experience.importing.cells import are_messages, content_of, first_of, listed, mapping
+from klimb.experience.importing.conversations import is_rated
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.thoughts import ADVICE, REASON, may_hold_thoughts, thoughts_of, words_in
 from klimb.experience.reading.records import Columns, Row, RowError
@@ -61,6 +62,7 @@ def check_beside(row: Row, found: Sequence[ParsedRow | Feedback]) -> None:
         return
     cells = row.values.cells if isinstance(row.values, Columns) else row.values
     _check_media(cells)
+    _name_ratings(row.values, cells, parts)
     if _HINT.search(row.raw) is None or all(part.response_ids for part in parts):
         return
     _check_columns(row.values, cells, parts)
@@ -70,6 +72,17 @@ def check_beside(row: Row, found: Sequence[ParsedRow | Feedback]) -> None:
                 _check_history(beside, parts)
                 if isinstance(row.values, Columns):
                     row.values.also_unread.add(f"{name}: thoughts of the history")
+
+
+def _name_ratings(values: Mapping[str, object], cells: Mapping[str, object], parts: Sequence[ParsedRow]) -> None:
+    """Name ratings of single turns among what was not read, unless those turns are what the row became."""
+    if not isinstance(values, Columns):
+        return
+    for name, cell in cells.items():
+        entries = [mapping(entry) for entry in listed(cell) or ()]
+        rated = {place for place, entry in enumerate(entries) if is_rated(entry)}
+        if rated and rated != {part.part for part in parts}:
+            values.also_unread.add(f"{name}: ratings of turns")
 
 
 def _check_media(cells: Mapping[str, object]) -> None:

@@ -120,7 +120,8 @@ def _role_of(entry: Mapping[str, object]) -> object:
     return first_of(entry, "role", "from")
 
 
-def _our_role(entry: Mapping[str, object]) -> object:
+def message_role(entry: Mapping[str, object]) -> object:
+    """Return who says a message, under our names; what is none of these stays."""
     role = _role_of(entry)
     return _OTHER_NAMES.get(role, role) if isinstance(role, str) else role
 
@@ -254,7 +255,7 @@ class _Calls:
     def answered_by(self, given: Mapping[str, object]) -> str:
         """Return the tool whose call a message answers: by its id, else the first that waits; empty for none."""
         call_id = _id_of(given.get("tool_call_id"))
-        if call_id is not None or _our_role(given) != "tool":
+        if call_id is not None or message_role(given) != "tool":
             return self.names.get(call_id, "")
         return self.waiting.pop(0) if self.waiting else ""
 
@@ -273,7 +274,7 @@ def message(value: object, *, what: str, tool: str = "") -> Message:
     entry = mapping(value)
     if not entry:
         raise RowError(f"{what} is no chat message", f"got {value!r}"[:80] + "; write the text as it was drawn")
-    role, content = _our_role(entry), content_of(entry)
+    role, content = message_role(entry), content_of(entry)
     if _role_of(entry) in CALL_ROLES:
         entry, content = {"tool_calls": _as_calls(content)}, None
     if role not in ROLES:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from klimb.experience.importing.cells import are_messages, first_of, listed, mapping, message, messages
+from klimb.experience.importing.cells import are_messages, first_of, listed, mapping, message, message_role, messages
 from klimb.experience.importing.rules import ImportRules, thumb
 from klimb.experience.importing.thoughts import ADVICE, REASON, has_thoughts
 from klimb.experience.reading.records import RowError
@@ -195,6 +195,21 @@ def rating_beside(entry: Mapping[str, object], *, name: str = "") -> tuple[str, 
     return next(iter(found.items()), ("", None))
 
 
+def is_rated(entry: Mapping[str, object]) -> bool:
+    """Tell whether a rating, or several, stand beside the words of a message of the assistant."""
+    if not are_messages(entry) or message_role(entry) != POLICY_ROLE:
+        return False
+    return any(_rates(entry.get(name)) for name in _RATINGS)
+
+
+def _rates(value: object) -> bool:
+    """Tell whether a rating stands in a field of a message."""
+    try:
+        return _stated(value) is not None
+    except RowError:
+        return True
+
+
 def _stated(value: object) -> object:
     """Return the rating itself, out of the object around it; None for an empty one."""
     entries = listed(value)
@@ -247,7 +262,7 @@ def _check_answer(entry: Mapping[str, object], *, what: str, is_rating_read: boo
         raise RowError(f"{what} has a turn of weight 0", "it is context and no answer")
     if is_rating_read:
         return
-    rated = [name for name in _RATINGS if _stated(entry.get(name)) is not None]
+    rated = [name for name in _RATINGS if _rates(entry.get(name))]
     if rated:
         raise RowError(f"{what} has a rating in a message", f"{rated[0]!r}; put it beside it, in a column of the row")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from klimb.experience.importing.asked import PROMPTS, read_prompt, with_columns
+from klimb.experience.importing.asked import PROMPTS, read_prompt, rendering_of, with_columns
 from klimb.experience.importing.cells import chat_cell, first_of, name_of, tool_schemas
 from klimb.experience.importing.chat import with_group_and_user
 from klimb.experience.importing.conversations import Said, read_dialogue, read_response
@@ -31,6 +31,7 @@ def read_kto(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
         response=said.text,
         turns=said.turns,
         tools=tool_schemas(first_of(row.values, "tools", "functions"), row),
+        request=rendering_of(row),
         row_id=name_of(row.values.get("id")),
         reward=rating(label, rules, row),
         reward_reason=name if label is not None else "",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from klimb.experience.importing.asked import INSTRUCTION, PROMPTS, prompt_cell, with_columns
+from klimb.experience.importing.asked import INSTRUCTION, PROMPTS, prompt_cell, rendering_of, with_columns
 from klimb.experience.importing.cells import (
     chat_cell,
     first_of,
@@ -65,6 +65,7 @@ def read_preference(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
                 response=said.text,
                 turns=said.turns,
                 tools=tools,
+                request=rendering_of(row),
                 row_id=name_of(row.values.get("id")),
                 part=part,
                 reward=value,

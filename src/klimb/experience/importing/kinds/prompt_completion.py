@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from klimb.experience.importing.asked import read_prompt, with_columns
+from klimb.experience.importing.asked import read_prompt, rendering_of, with_columns
 from klimb.experience.importing.cells import chat_cell, first_of, listed, mapping, name_of, tool_schemas
 from klimb.experience.importing.chat import with_group_and_user
 from klimb.experience.importing.conversations import (
@@ -58,6 +58,7 @@ def _found(prompt: tuple[Message, ...], said: Said, row: Row, *, value: float | 
             response=said.text,
             turns=said.turns,
             tools=tool_schemas(first_of(row.values, "tools", "functions"), row),
+            request=rendering_of(row),
             reward=value,
             row_id=name_of(row.values.get("id")),
             model=name_of(first_of(row.values, "model")),

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from klimb.experience.importing.asked import read_prompt
+from klimb.experience.importing.asked import read_prompt, rendering_of
 from klimb.experience.importing.cells import chat_cell, name_of, number
 from klimb.experience.importing.chat import with_group_and_user
 from klimb.experience.importing.conversations import read_response
@@ -33,6 +33,7 @@ def read_trl_completions(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
         prompt=read_prompt(row),
         response=said.text,
         turns=said.turns,
+        request=rendering_of(row),
         row_id=name_of(row.values.get("id")),
         reward=reward(parts[name], rules, row) if is_known else None,
         reward_reason=name if is_known else "",
