@@ -82,6 +82,18 @@ def test_stars_need_a_scale_before_any_comes_in(tmp_path):
     assert rewards == {"x#1": 0.0, "y#1": 0.0, "y#3": 1.0}
 
 
+def test_several_ratings_of_turns_are_of_several_things_until_one_is_named(tmp_path):
+    rated = [{"role": "assistant", "content": "a", "score": 0.5, "rating": 1}, QUESTION[0]]
+    more = [QUESTION[0], *rated, {"role": "assistant", "content": "b", "score": 1, "rating": 5}]
+    path = written(tmp_path / "both.jsonl", [{"id": "x", "messages": more}])
+    with pytest.raises(ValueError, match="rates several things: rating, score"):
+        import_rows(Store(tmp_path / "store"), path)
+    with pytest.raises(ValueError, match="the rating 5 is not in 0 to 1"):
+        import_rows(Store(tmp_path / "store"), path, rules=ImportRules(score_name="rating"))
+    import_rows(Store(tmp_path / "store"), path, rules=ImportRules(score_name="score"))
+    assert {each.sample_id: each.reward for each in Store(tmp_path / "store").samples()} == {"x#1": 0.5, "x#3": 1.0}
+
+
 def test_a_rated_greeting_has_no_prompt_and_a_rating_nobody_reads_is_refused():
     greeting = {"role": "assistant", "content": "Hi", "rating": 1}
     assert reason_of("prompt-completion", {"messages": [greeting, *QUESTION]}) == "a rated turn without a prompt"

@@ -181,18 +181,26 @@ def rating_beside(entry: Mapping[str, object], *, name: str = "") -> tuple[str, 
     Raises:
         RowError: there are several.
     """
-    found = {each: stated for each in _RATINGS if (stated := _stated(entry.get(each))) is not None}
+    found = dict(ratings_beside(entry))
     if name in found:
         return name, found[name]
-    if len(found) > 1:
-        numbers = {each: stated for each, stated in found.items() if not _is_remark(stated)}
-        found = numbers if len(numbers) == 1 else found
     if len(found) > 1:
         names = ", ".join(found)
         raise RowError(
             "a turn with several ratings", f"{names}; say which is the reward: --score-name {next(iter(found))}"
         )
     return next(iter(found.items()), ("", None))
+
+
+def ratings_beside(entry: Mapping[str, object]) -> list[tuple[str, object]]:
+    """Return all of them; a remark beside one that is a number or a thumb is none.
+
+    Raises:
+        RowError: one is a list of several.
+    """
+    found = {each: stated for each in _RATINGS if (stated := _stated(entry.get(each))) is not None}
+    clear = {each: stated for each, stated in found.items() if not _is_remark(stated)}
+    return list((clear or found).items())
 
 
 def is_rated(entry: Mapping[str, object]) -> bool:

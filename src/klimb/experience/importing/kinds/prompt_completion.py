@@ -10,7 +10,9 @@ from klimb.experience.importing.chat import with_group_and_user
 from klimb.experience.importing.conversations import (
     Said,
     as_json,
+    is_rated,
     rating_beside,
+    ratings_beside,
     read_dialogue,
     read_rated_turns,
     read_response,
@@ -18,7 +20,7 @@ from klimb.experience.importing.conversations import (
 from klimb.experience.importing.kind import Importer, has_columns
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rules import ImportRules, rating, reward
-from klimb.experience.reading.records import Row, RowError
+from klimb.experience.reading.records import Row
 from klimb.experience.samples import Message
 
 
@@ -67,22 +69,10 @@ def _found(prompt: tuple[Message, ...], said: Said, row: Row, *, value: float | 
     )
 
 
-def rating_in(row: Row) -> tuple[str, object]:
-    """Return what is rated in the turns of a row, and the rating that is furthest from 0 to 1, as it stands there.
-
-    Raises:
-        RowError: no turn is rated.
-    """
-    entries = listed(as_json(row.values.get("messages"))) or ()
-    rated = [stated for entry in entries if (stated := rating_beside(mapping(entry)))[1] is not None]
-    if not rated:
-        raise RowError("no turn is rated", "the row may have a reward")
-    return max(rated, key=lambda stated: _distance(stated[1]))
-
-
-def _distance(stated: object) -> float:
-    """Return how far a number is from 1/2; a text, which has its own meaning, is nearest."""
-    return abs(stated - 0.5) if isinstance(stated, int | float) else 0.0
+def ratings_in(row: Row) -> list[tuple[str, object]]:
+    """Return what is rated in the turns of a row, and each rating as it stands there."""
+    entries = [mapping(entry) for entry in listed(as_json(row.values.get("messages"))) or ()]
+    return [rating for entry in entries if is_rated(entry) for rating in ratings_beside(entry)]
 
 
 def _is_dialogue(values: Mapping[str, object]) -> bool:
@@ -96,5 +86,5 @@ IMPORTER = Importer(
     looks_alike=_is_dialogue,
     rank=80,
     because="it has prompt and completion, or messages",
-    rating_in=rating_in,
+    rating_in=ratings_in,
 )
