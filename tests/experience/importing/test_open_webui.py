@@ -72,7 +72,7 @@ def test_the_history_of_a_rated_answer_is_its_own_line_without_the_answers_besid
         ("assistant", "4"),
         ("user", "And 3 + 3?"),
     ]
-    assert (sample.response, sample.created_at) == ("6", 1_700_000_000)
+    assert (sample.response, sample.created_at) == ("6", 1_700_000_100)
 
 
 def test_the_system_prompt_of_a_chat_is_asked_first():
@@ -183,3 +183,12 @@ def test_a_file_of_feedback_is_guessed_imported_and_imported_again_without_effec
     assert {each.sample_id: each.reward for each in store.samples()} == {"m2": 1.0, "m3": 0.0}
     again = import_rows(store, EXPORTS / "openwebui.json", rules=ImportRules(now=2e9))
     assert (again.tally.num_added, again.num_rejected) == (0, 0)
+
+
+def test_the_later_of_two_thumbs_counts_in_whichever_order_they_come(tmp_path: Path):
+    rows = [{**feedback(*TURNS), "updated_at": 1_700_000_900}, feedback(*TURNS, rating=-1)]
+    for name, given in (("forth", rows), ("back", rows[::-1])):
+        store = Store(tmp_path / name)
+        report = import_rows(store, written(tmp_path / f"{name}.jsonl", given))
+        assert report.num_rejected == 0
+        assert [each.reward for each in store.samples()] == [1.0]

@@ -37,7 +37,8 @@ def read_open_webui(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
 
     What was asked is the answer's own line of the chat, from its first message; answers beside it are no part of it.
     The thumb is `data.rating` or a message's `annotation.rating`. In an arena it stands for the same: one answer was
-    found good or bad; that says nothing of the answers beside it.
+    found good or bad; that says nothing of the answers beside it. The time of a rated answer is that of the rating, so
+    that the later of two counts in whichever order they come.
 
     Source: Open WebUI 0.12, `models/feedbacks.py` and `models/chats.py`, and what its page sends as feedback (`data`,
     `meta.message_id`, `snapshot.chat`).
@@ -57,7 +58,8 @@ def read_open_webui(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
         raise RowError("a rating of a message that is not in its chat", f"message {name[:80]!r}; was it deleted?")
     given = mapping(values.get("data"))
     found = _answer(nodes, name, chat, user=name_of(values.get("user_id")))
-    return [_rated(found, given, row, rules)]
+    rated_at = seconds(first_of(values, "updated_at", "created_at"), row) or found.created_at
+    return [replace(_rated(found, given, row, rules), created_at=rated_at)]
 
 
 def _read_chat(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
