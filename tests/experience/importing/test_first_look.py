@@ -142,3 +142,76 @@ def test_rewards_of_tables_are_taken_as_they_are_and_said_to_look_like_points(
     report = import_rows(store, written(tmp_path / "a.jsonl", rows))
     assert tuple(sample.reward for sample in store.samples()) == rewards
     assert report.tally.rewards.look_like_points == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "reads"),
+    [
+        ("table", {"promt": "question"}, "prompt"),
+        ("kto", {"response": "answer"}, "completion"),
+        ("openai", {"label": "stars"}, "request"),
+        ("feedback", {"prompt": "question"}, "completion_id"),
+    ],
+)
+def test_a_mapping_that_would_change_nothing_is_an_error_with_what_the_kind_reads(
+    store: Store, tmp_path: Path, kind: str, columns: dict[str, str], reads: str
+):
+    path = written(tmp_path / "a.jsonl", [{"x": 1}, *TABLE])
+    (ours,) = columns
+    with pytest.raises(ValueError, match=rf"--columns maps {ours}, and {kind} reads no .* it reads .*\b{reads}\b"):
+        import_rows(store, path, kind=kind, rules=ImportRules(columns=columns))
+    assert not store.folder.exists()
+
+
+def test_a_mapping_of_any_column_that_the_kind_reads_acts(store: Store, tmp_path: Path):
+    path = written(tmp_path / "a.jsonl", [{"question": "a", "answer": "b", "good": True}])
+    columns = {"prompt": "question", "completion": "answer", "label": "good"}
+    report = import_rows(store, path, rules=ImportRules(columns=columns))
+    assert (report.kind, report.tally.num_added, report.tally.unread) == ("kto", 1, {})
+    (sample,) = store.samples()
+    assert (sample.response, sample.reward) == ("b", 1.0)
+
+
+def test_a_mapping_that_only_a_later_row_reads_is_one(store: Store, tmp_path: Path):
+    rows = [{"prompt": "a", "response": "b", "group": "g", "set": None}, {"prompt": "c", "response": "d", "set": "h"}]
+    path = written(tmp_path / "a.jsonl", rows)
+    report = import_rows(store, path, rules=ImportRules(columns={"group_id": "set"}))
+    assert report.tally.num_added == 2
+
+
+LABELLED = [{"prompt": "a", "completion": str(n), "label": True, "note": "x", "old": n or None} for n in range(3)]
+
+
+def test_ignored_columns_are_not_there_and_not_listed(store: Store, tmp_path: Path):
+    path = written(tmp_path / "a.jsonl", LABELLED)
+    assert import_rows(store, path).tally.unread == {"note": 3, "old": 2}
+    new = Store(tmp_path / "new")
+    report = import_rows(new, path, rules=ImportRules(ignore=("note", "label")))
+    assert (report.kind, report.tally.unread) == ("prompt-completion", {"old": 2})
+    assert [sample.reward for sample in new.samples()] == [None] * 3
+    assert all('"note"' in sample.raw for sample in new.samples()), "the row is kept as it came"
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"ignore": ("nots",)}, "--ignore nots: no row has that column; there are .* Did you mean note?"),
+        ({"ignore": ("completion",), "kind": "kto"}, r"--ignore completion: a\.jsonl:1 cannot be imported without"),
+        ({"ignore": ("prompt",), "kind": "kto"}, r"--ignore prompt: a\.jsonl:1 cannot be imported without"),
+        ({"ignore": ("note",), "columns": {"id": "note"}}, "--ignore note: that column is needed, or --columns maps"),
+    ],
+)
+def test_an_ignored_column_that_is_needed_or_not_there_is_an_error(
+    store: Store, tmp_path: Path, rules: dict[str, Any], message: str
+):
+    path = written(tmp_path / "a.jsonl", LABELLED)
+    kind = rules.pop("kind", "")
+    with pytest.raises(ValueError, match=message):
+        import_rows(store, path, kind=kind, rules=ImportRules(**rules))
+    assert not store.folder.exists()
+
+
+def test_a_broken_first_row_does_not_make_an_ignored_column_needed(store: Store, tmp_path: Path):
+    path = written(tmp_path / "a.jsonl", [{"prompt": "", "completion": "b", "label": True, "note": 1}, *LABELLED])
+    report = import_rows(store, path, rules=ImportRules(ignore=("note",)))
+    assert (report.tally.num_rows_in, report.tally.num_rows_refused) == (3, 1)

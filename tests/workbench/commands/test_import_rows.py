@@ -3,6 +3,7 @@ import importlib
 import json
 import subprocess
 import sys
+import types
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from cyclopts import App
 
+from klimb.errors import ConfigError
 from klimb.experience.importing import IMPORTERS
 from klimb.experience.store import Store
 from klimb.workbench.cli import run_command
@@ -318,3 +320,63 @@ def test_an_importer_of_ones_own_that_cannot_be_is_told(own: Workplace, name: st
     with pytest.raises(ValueError, match=message):
         own.run("a.jsonl", "--into", "store", "--as", name)
     assert not list((own.path / "store").glob("*.parquet"))
+
+
+ROW = {"prompt": "a", "response": "b", "reward": 1}
+
+
+def test_where_each_row_went_is_one_line_whose_numbers_sum_up(place: Workplace):
+    rows = [{**ROW, "id": name} for name in "aab"]
+    broken = [{**ROW, "id": "b", "response": "c"}, {**ROW, "reward": "x"}]
+    shown = place.run(place.write("a.jsonl", [*rows, *broken]), "--into", "store")
+    assert "rows 5 read = 2 came in + 1 were there already + 2 were refused" in shown
+    ratings = [{"id": name, "value": 1, "name": kind} for name in "ab" for kind in ("ok", "words")]
+    shown = place.run(place.write("b.jsonl", ratings), "--into", "store", "--score-name", "ok")
+    assert "rows 4 read = 2 came in + 2 ratings of another name than --score-name" in shown
+
+
+def test_columns_that_were_not_used_are_named_those_of_all_rows_first(place: Workplace):
+    rows = [{**ROW, "response": str(n), "rare": n or None, "whole": 1} for n in range(3)]
+    path = place.write("a.jsonl", rows)
+    assert "not used columns whole, rare (in 2 rows)" in place.run(path, "--into", "store")
+    assert "not used" not in place.run(path, "--into", "other", "--ignore", "rare", "whole")
+    many = [{**ROW, **{f"c{n}": 1 for n in range(20)}}]
+    assert "c11 and 8 more" in place.run(place.write("b.jsonl", many), "--into", "many")
+
+
+def test_several_files_a_folder_and_a_pattern_are_one_import(place: Workplace):
+    (place.path / "logs").mkdir()
+    names = [place.write(f"logs/{n}.jsonl", [{**ROW, "response": str(n)}]) for n in range(3)]
+    for number, files in enumerate((names, ["logs"], ["logs/*.jsonl"])):
+        assert "rows 3 read = 3 came in" in place.run(*files, "--into", f"store-{number}")
+    with pytest.raises(ConfigError, match=r"there is nothing at logs/9\.jsonl"):
+        place.run(names[0], "logs/9.jsonl", "--into", "store")
+    with pytest.raises(ConfigError, match="give a file to import"):
+        place.run("--into", "store")
+
+
+def test_a_later_rating_is_said_and_counts(place: Workplace):
+    place.run(place.write("a.jsonl", [{**ROW, "id": "1"}]), "--into", "store")
+    shown = place.run(place.write("b.jsonl", [{**ROW, "id": "1", "reward": 0}]), "--into", "store")
+    assert "rows 1 read = 1 came in" in shown and "1 of them with a later rating" in shown
+    assert "The newest rating counts" in shown
+    assert [sample.reward for sample in place.store.samples()] == [0.0]
+
+
+def test_ids_by_content_and_sentences_under_user_are_said(place: Workplace):
+    rows = [{**ROW, "id": "1", "response": name, "user": "Name a prime."} for name in "ab"]
+    path = place.write("a.jsonl", rows)
+    assert "If ids of the file are not unique, --ids content" in place.run(path, "--into", "store")
+    shown = place.run(path, "--into", "other", "--ids", "content")
+    assert "2 read = 2 came in" in shown
+    assert "2 cells under the name of a user hold sentences and no ids" in shown
+
+
+def test_personal_data_is_replaced_and_counted(place: Workplace, monkeypatch: pytest.MonkeyPatch):
+    module = types.ModuleType("klimb.experience.personal_data")
+    module.__dict__["redact"] = lambda text: text.replace("ann@example.org", "[mail]")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    path = place.write("a.jsonl", [{**ROW, "prompt": "write to ann@example.org"}, ROW])
+    assert "redacted 1 rows held personal data, which was replaced" in place.run(path, "--into", "store", "--redact")
+    assert "[mail]" in place.store.query("select raw from samples").to_pylist()[0]["raw"]
+    assert "redacted" not in place.run(path, "--into", "other")
