@@ -97,7 +97,7 @@ def encode_answer(
     tokenizer = policy.tokenizer
     before = tuple(prompt_ids)
     whole = _encode_whole(tokenizer, parts, before)
-    if whole is not None and (_spells(tokenizer, before, whole, parts) or policy.decode(whole) == parts.text):
+    if whole is not None and _holds(tokenizer, whole, parts):
         return (*whole, *end)
     for anchor in _ANCHORS:
         ids = _encode_behind(tokenizer, anchor, parts)
@@ -143,7 +143,8 @@ def parts_of_answer(
     place = whole.rfind(word)
     is_written = place >= 0 and whole.startswith(prompt.text) and place >= len(prompt.text)
     lead = whole[len(prompt.text) : place] if is_written else ""
-    tail, end_id = end_behind(tokenizer, whole[place + len(word) :] if place >= 0 else "", policy.end_ids)
+    behind = whole[place + len(word) :]
+    tail, end_id = end_behind(tokenizer, behind, policy.end_ids) if place >= 0 else ("", policy.end_ids[0])
     lead, words = _fit_thoughts(prompt.text, lead, answer, is_cut=is_cut)
     return AnswerParts(
         prompt=prompt,
@@ -211,6 +212,14 @@ def _encode(tokenizer: PreTrainedTokenizerBase, prompt: TemplateText, parts: Ans
         return encode_template_text(tokenizer, append_text(tokenizer, begun, parts.words, own=parts.tail))
     except PromptError:
         return None
+
+
+def _holds(tokenizer: PreTrainedTokenizerBase, ids: tuple[int, ...], parts: AnswerParts) -> bool:
+    """Tell whether the ids that stand behind a prompt have the answer's words in them, whole.
+
+    Decoders strip the space at the beginning, and some tokenizers put one behind each control token.
+    """
+    return parts.words.removeprefix(" ") in decode_ids(tokenizer, ids, skip_special_tokens=False)
 
 
 def _spells(

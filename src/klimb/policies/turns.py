@@ -264,8 +264,8 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str | None:
 def end_behind(tokenizer: PreTrainedTokenizerBase, behind: str, known: Sequence[int]) -> tuple[str, int]:
     """Return the token that ends an answer, and what the template writes between the answer and that token.
 
-    It is the first known end token that the template writes there; else the control token with which it ends answers;
-    else a known end token with which the next turn begins; else, of a template that writes none, the first known one.
+    It is the first control token, or known end token, that the template writes there; else a known end token with which
+    the next turn begins; else, of a template that ends answers without one, the first known one.
 
     Args:
         tokenizer: with its chat template, or without one.
@@ -273,16 +273,13 @@ def end_behind(tokenizer: PreTrainedTokenizerBase, behind: str, known: Sequence[
         known: tokens that end a text by the tokenizer and the model's own settings.
     """
     tokens = ((cast(str | None, tokenizer.convert_ids_to_tokens(token_id)), token_id) for token_id in known)
-    texts = {token: token_id for token, token_id in tokens if token}
-    places = {text: behind.index(text) for text in texts if text in behind}
+    ends = {token: token_id for token, token_id in tokens if token}
+    places = {token: behind.index(token) for token in (*control_tokens(tokenizer), *ends) if token in behind}
     if places:
-        first = min(places, key=lambda text: places[text])
-        return behind[: places[first]], texts[first]
-    closing = end_of_turn(tokenizer) if tokenizer.chat_template else None
-    if closing is not None and closing in behind:
-        return behind[: behind.index(closing)], id_of(tokenizer, closing)
-    follows = _next_begins_by(tokenizer, len(tokenizer), str(tokenizer.chat_template)) if not behind.strip() else None
-    return "", texts.get(follows or "", known[0])
+        first = min(places, key=lambda token: (places[token], -len(token)))
+        return behind[: places[first]], ends.get(first, id_of(tokenizer, first))
+    follows = None if behind.strip() else _next_begins_by(tokenizer, len(tokenizer), str(tokenizer.chat_template))
+    return "", ends.get(follows or "", known[0])
 
 
 def answer_end(tokenizer: PreTrainedTokenizerBase, known: Sequence[int]) -> int:
@@ -292,7 +289,8 @@ def answer_end(tokenizer: PreTrainedTokenizerBase, known: Sequence[int]) -> int:
         text = render_template(tokenizer, [question, answer], add_generation_prompt=False).text
     except ValueError:  # no template, or one that refuses a question and its answer
         return known[0]
-    return end_behind(tokenizer, text.rpartition(answer["content"])[2], known)[1]
+    _, words, behind = text.rpartition(answer["content"])
+    return end_behind(tokenizer, behind, known)[1] if words else known[0]
 
 
 @lru_cache(maxsize=16)
@@ -305,7 +303,8 @@ def _next_begins_by(tokenizer: PreTrainedTokenizerBase, num_tokens: int, templat
         text = render_template(tokenizer, [question, answer, follow_up]).text
     except ValueError:
         return None
-    tokens = find_control_tokens(tokenizer, text.partition(answer["content"])[2].partition(follow_up["content"])[0])
+    between = text.partition(answer["content"])[2].partition(follow_up["content"])[0]
+    tokens = find_control_tokens(tokenizer, between) if answer["content"] in text else []
     return tokens[0][0] if tokens else None
 
 
