@@ -1,5 +1,6 @@
 """The counts of an audit in words: what a page and a terminal show of them alike."""
 
+from klimb.findings.audit.evidence import counted
 from klimb.findings.audit.personal import PERSONAL
 from klimb.findings.audit.report import Answer, AuditReport, Contents, Counts, Example
 from klimb.findings.finding import Status
@@ -22,15 +23,17 @@ def listed(counts: Counts, *, most: int = MOST_NAMED) -> str:
 def facts_of(report: AuditReport) -> list[tuple[str, str]]:
     """Return label and words of what there is; only what is known, and personal data only where there is some."""
     contents = report.contents
-    answers = f"{contents.num_samples:,} to {contents.num_prompts:,} different questions"
+    answers = f"{contents.num_samples:,} to {counted(contents.num_prompts, 'different question')}"
     facts = [("answers", answers), ("rated", _rated(contents)), ("from", _origins(contents))]
     if contents.files:
         facts.append(("files", listed(contents.files)))
     if contents.left_out:
-        facts.append(("left out", f"{contents.num_left_out:,} rows never came in: {listed(contents.left_out)}"))
+        facts.append(
+            ("left out", f"{counted(contents.num_left_out, 'row')} never came in: {listed(contents.left_out)}")
+        )
     for finding in (each for block in report.blocks for each in block.findings if each.name == PERSONAL):
         if finding.status == "warning":
-            facts.append(("personal", f"{finding.evidence}. Replace it: {finding.advice}"))
+            facts.append(("personal", f"in {finding.evidence.partition(':')[0]}; replace it: {finding.advice}"))
     return facts
 
 

@@ -39,7 +39,7 @@ class PastImport:
 
 def record_import(
     store: Path,
-    source: Path,
+    source: str,
     *,
     kind: str,
     num_rows: int,
@@ -51,7 +51,7 @@ def record_import(
 
     Args:
         store: its folder.
-        source: the file that was read.
+        source: name of the file or folder that was read, without its folders.
         kind: of its rows.
         num_rows: that were read.
         num_added: samples and ratings that the store did not have.
@@ -61,7 +61,7 @@ def record_import(
     if not store.is_dir():
         return
     entry = PastImport(
-        file=source.name,
+        file=source,
         kind=kind,
         num_rows=num_rows,
         num_added=num_added,

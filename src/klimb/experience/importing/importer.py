@@ -21,6 +21,7 @@ from klimb.experience.importing.first_look import (
     check_ratings,
     guess_kind,
 )
+from klimb.experience.importing.history import record_import
 from klimb.experience.importing.kind import Importer, ReadRow
 from klimb.experience.importing.kinds.feedback import rating_in, read_score
 from klimb.experience.importing.kinds.langfuse import TRACE
@@ -109,6 +110,15 @@ def import_rows(
             run.take(read_records(found_scores, limits), partial(read_score, last_of_trace=run.last_of_trace()))
     _check_something_came(found, run.tally, rejects)
     num_waiting = _num_waiting(store) if run.tally.num_ratings else None
+    record_import(
+        store.folder,
+        found.name,
+        kind=importer.name,
+        num_rows=run.tally.num_rows,
+        num_added=run.tally.num_added + run.tally.num_ratings_added,
+        rejected=rejects.counts,
+        reject_file=rejects.path,
+    )
     report = report_of(run.tally, rejects, importer, is_guessed=not kind, num_waiting=num_waiting)
     return replace(report, passed_over=found.passed_over)
 

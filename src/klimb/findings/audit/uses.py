@@ -43,7 +43,7 @@ RATIOS = "RL with ratios"
 NO_RATIOS = "RL without ratios"
 
 
-ESTIMATE = "estimate another model"
+ESTIMATE = "say how good another model is"
 
 
 RECORD = (
