@@ -84,7 +84,7 @@ class Model:
         (Model(), {"id": str(UUID(int=1)), "choices": [{"role": "assistant", "ids": [1, 2]}]}),
         (10**30, 10**30),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_a_value_of_python_becomes_a_cell(value: object, expected: object):
     found = cell(value)
