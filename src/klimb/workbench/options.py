@@ -179,6 +179,7 @@ class ImportOptions:
         ids: `content`: ids of the file are not unique, so name each row by a hash of its content.
         scale: Lowest and highest rating that can be given; ratings become 0 to 1.
         value_map: What texts stand for, such as `good=1 bad=0`.
+        dates: What comes first in dates such as 01/05/2026; without it, the whole column has to show it.
         sampling: Settings that the requests do not say and you know, such as `temperature=1 top_p=1`.
         log_probs: What the recorded log-probabilities are of: the model itself, or its distribution after temperature
             and truncation.
@@ -203,6 +204,7 @@ class ImportOptions:
     ids: Literal["logged", "content"] = "logged"
     scale: Annotated[tuple[float, float] | None, Parameter(negative="")] = None
     value_map: Annotated[Pairs, Parameter(name="--map")] = ()
+    dates: Annotated[Literal["", "day-first", "month-first", "year-first"], Parameter(show_default=False)] = ""
     sampling: Pairs = ()
     log_probs: Literal["raw", "processed"] = "raw"
     model: TextOrNone = ""

@@ -164,10 +164,12 @@ def test_feedback_before_any_sample_waits(store: Store, tmp_path: Path):
     assert report.num_waiting == 1
 
 
-@pytest.mark.parametrize(("first_at", "second_at", "expected"), [(None, None, 0.0), (10, 20, 0.0), (20, 10, 1.0)])
+@pytest.mark.parametrize(
+    ("first_at", "second_at", "expected"), [(None, None, 0.0), (1.7e9, 1.8e9, 0.0), (1.8e9, 1.7e9, 1.0)]
+)
 @pytest.mark.parametrize("name", ["f1", "f2"])
 def test_a_person_who_changes_their_mind_is_heard_under_the_same_and_under_a_new_feedback_id(
-    store: Store, tmp_path: Path, first_at: int | None, second_at: int | None, expected: float, name: str
+    store: Store, tmp_path: Path, first_at: float | None, second_at: float | None, expected: float, name: str
 ):
     import_rows(store, written(tmp_path / "log.jsonl", [openai_row()]))
     rated = {"completion_id": "chatcmpl-1", "user": "ann"}
@@ -184,9 +186,9 @@ def test_a_person_who_changes_their_mind_is_heard_under_the_same_and_under_a_new
 
 
 def test_rows_rejected_before_come_in_under_another_mapping(store: Store, tmp_path: Path):
-    path = written(tmp_path / "a.jsonl", [TABLE[1], {**TABLE[2], "reward": "good"}])
+    path = written(tmp_path / "a.jsonl", [TABLE[1], {**TABLE[2], "reward": "great"}])
     import_rows(store, path)
-    report = import_rows(store, path, rules=ImportRules(value_map={"good": 0.5, "1": 0.0}))
+    report = import_rows(store, path, rules=ImportRules(value_map={"great": 0.5, "1": 0.0}))
     assert (report.tally.num_added, report.tally.num_conflicts) == (1, 1)
     assert [sample.reward for sample in store.samples()] == [1.0, 0.5]
 

@@ -110,9 +110,10 @@ TABLE = [{"question": "a", "answer": "b", "stars": 4}, {"question": "c", "answer
 
 def test_columns_that_no_row_has_are_one_error_and_leave_nothing(store: Store, tmp_path: Path):
     path = written(tmp_path / "a.jsonl", TABLE)
-    message = r"columns prompt, response; there are question, answer, stars\..*--columns prompt=NAME response=NAME"
+    unnamed = written(tmp_path / "b.jsonl", [{"q": "a", "a": "b", "stars": 4}])
+    message = r"columns prompt, response; there are q, a, stars\..*--columns prompt=NAME response=NAME"
     with pytest.raises(ValueError, match=message):
-        import_rows(store, path, kind="table")
+        import_rows(store, unnamed, kind="table")
     with pytest.raises(ValueError, match="columns question, anwser; there are question, answer, stars"):
         import_rows(store, path, kind="table", rules=ImportRules(columns={"prompt": "question", "response": "anwser"}))
     assert not store.folder.exists()

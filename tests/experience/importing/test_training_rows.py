@@ -49,7 +49,7 @@ def test_a_label_beside_an_answer_is_its_rating(row: dict[str, Any]):
 
 
 def test_a_label_of_text_is_no_rating_without_a_map_and_a_reward_comes_first():
-    row = {"messages": [*QUESTION, ANSWER], "label": "True"}
+    row = {"messages": [*QUESTION, ANSWER], "label": "maybe"}
     assert reason_of("kto", row) == "a rating that is text"
     assert sample_of("kto", {**row, "label": "spam"}, value_map={"spam": 0.0}).reward == 0.0
     assert guessed({"prompt": "a", "completion": "b", "reward": 0.5, "label": 1}) == "prompt-completion"

@@ -6,10 +6,23 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import date
+from decimal import Decimal
 from typing import Any, cast
+from uuid import UUID
 
-from klimb.experience.reading.records import Row, RowError
+from klimb.experience.importing.dates import (
+    IN_FUTURE,
+    OFF_ORDER,
+    UNDATED,
+    WITHOUT_ZONE,
+    Moment,
+    moment_of_date,
+    moment_of_iso,
+    moment_of_number,
+    readings,
+)
+from klimb.experience.reading.records import Row, RowError, UnsettledError
 from klimb.experience.reading.strict_json import DECODER
 from klimb.experience.samples import Message
 
@@ -131,22 +144,43 @@ def content_of(entry: Mapping[str, object]) -> object:
     return first_of(entry, "content") if "role" in entry or "value" not in entry else entry["value"]
 
 
+def python_value(value: object) -> object:
+    """Return a scalar of NumPy as Python's own; any other value stays."""
+    return value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value  # type: ignore[attr-defined]
+
+
+_NAMES_OF_IDS = ("id", "_id", "$oid", "uuid", "name")
+
+
 def name_of(value: object) -> str:
-    """Return an id or a name as text; empty for None. A number is written out."""
-    if value is None:
+    """Return an id or a name as text; empty for None. A number is written out, of an object its id.
+
+    A column of whole numbers in which some are missing holds floats in many programs: 12.0 is 12, and NaN is none.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        inner = first_of(mapping(cast(object, value)), *_NAMES_OF_IDS)
+        if inner is None:
+            raise RowError("an id that is an object without an id", repr(mapping(cast(object, value)))[:80])
+        return name_of(inner)
+    value = python_value(value)
+    if value is None or value != value:
         return ""
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise RowError("an id that is neither text nor a whole number", repr(value)[:80])
-    return str(value)
+    is_whole = isinstance(value, int) or (isinstance(value, float | Decimal) and value % 1 == 0)
+    if isinstance(value, UUID) or (is_whole and not isinstance(value, bool)):
+        return str(value if isinstance(value, UUID) else int(cast(float, value)))
+    raise RowError("an id that is neither text nor a whole number", repr(value)[:80])
 
 
 def number(value: object, *, what: str, row: Row) -> float:
     """Return a finite float. True and False are 1 and 0; text is a number in CSV alone."""
+    value = python_value(value)
     if isinstance(value, str):
         if not row.is_text:
             raise RowError(f"{what} is text", f"{value[:40]!r}; write a number, not a text")
         value = _number_in_text(value, what)
-    if not isinstance(value, int | float):
+    if not isinstance(value, int | float | Decimal):
         raise RowError(f"{what} is not a number", f"got {type(value).__name__}")
     try:
         as_float = float(value)
@@ -371,19 +405,60 @@ def _tool_schema(entry: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def seconds(value: object, row: Row) -> float:
-    """Seconds since the epoch of a number or an ISO 8601 date; 0 for None. A date without a zone is UTC."""
-    if value is None:
+    """Return the seconds since the epoch of a date; 0 for none.
+
+    A date that cannot be read, lies in the future or does not fit the order of the file's others is 0 too, and is
+    remarked of the row: an undated response can be learned from.
+
+    Raises:
+        UnsettledError: a date of three numbers whose order only the whole column can say.
+    """
+    if value is None or value == "":
         return 0.0
-    if isinstance(value, datetime):
-        return _epoch(value)
     if isinstance(value, str):
-        try:
-            return _epoch(datetime.fromisoformat(value))
-        except ValueError:
-            if not row.is_text:
-                raise RowError("a date that cannot be read", f"got {value[:40]!r}; expected ISO 8601") from None
-    return number(value, what="created_at", row=row)
+        moment = moment_of_iso(value) or _moment_in_text(value, row)
+    else:
+        value = python_value(value)
+        if value == 0 or value != value:  # NaN, and what pandas has for no date
+            return 0.0
+        moment = _moment_of(value)
+        if moment is None:
+            row.remark(UNDATED, repr(value)[:40])
+    if moment is None:
+        return 0.0
+    if not 0 <= moment.seconds <= row.dates.latest:
+        row.remark(IN_FUTURE if moment.seconds > 0 else UNDATED, str(value)[:40])
+        return 0.0
+    if not moment.has_zone:
+        row.remark(WITHOUT_ZONE, str(value)[:40])
+    return moment.seconds
 
 
-def _epoch(date: datetime) -> float:
-    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+def _moment_of(value: object) -> Moment | None:
+    """Return the moment of a date, a number, or an object that MongoDB or Firestore exports."""
+    if isinstance(value, date):
+        return moment_of_date(value)
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        return moment_of_number(float(value)) if abs(value) < 1e30 else None
+    entries = mapping(value)
+    inner = first_of(entries, "$date", "$numberLong", "seconds", "_seconds")
+    if isinstance(inner, str):
+        return readings(inner).get("")
+    return None if inner is None else _moment_of(inner)
+
+
+def _moment_in_text(text: str, row: Row) -> Moment | None:
+    found = readings(text)
+    past = {order: moment for order, moment in found.items() if moment.seconds <= row.dates.latest}
+    if not past:
+        row.remark(IN_FUTURE if found else UNDATED, text[:40])
+        return None
+    orders = [order for order in past if order]
+    if row.dates.order and orders:
+        if row.dates.order not in past:
+            row.remark(OFF_ORDER, text[:40])
+        return past.get(row.dates.order)
+    moments = set(past.values())
+    if len(moments) > 1:
+        raise UnsettledError("date", text)
+    return moments.pop()

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from klimb.experience.importing.cells import are_messages, first_of, listed, mapping, message, message_role, messages
-from klimb.experience.importing.rules import ImportRules, thumb
+from klimb.experience.importing.rating_texts import read_thumb
+from klimb.experience.importing.rules import ImportRules
 from klimb.experience.importing.thoughts import ADVICE, REASON, has_thoughts
 from klimb.experience.reading.records import RowError
 from klimb.experience.reading.strict_json import DECODER
@@ -231,7 +232,7 @@ def _stated(value: object) -> object:
 
 
 def _is_remark(stated: object) -> bool:
-    return isinstance(stated, str) and thumb(stated) is None
+    return isinstance(stated, str) and read_thumb(stated) is None
 
 
 def said_in(value: object, spoken: Sequence[Message], *, what: str, is_rating_read: bool = False) -> Said:

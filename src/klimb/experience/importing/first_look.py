@@ -6,12 +6,28 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 from klimb.experience.importing.cells import number
+from klimb.experience.importing.guessing import (
+    NEEDED,
+    Guess,
+    check_words,
+    comes_twice,
+    first_rows,
+    guess_columns,
+    guess_table,
+)
 from klimb.experience.importing.kind import Importer, RatingOf
 from klimb.experience.importing.kinds.table import COLUMNS
-from klimb.experience.importing.registry import convert_row, guess_importer, rename_columns, without_ignored
+from klimb.experience.importing.registry import (
+    IMPORTERS,
+    convert_row,
+    find_importer,
+    guess_importer,
+    rename_columns,
+    without_ignored,
+)
 from klimb.experience.importing.rejects import NUM_REASONS_SHOWN
 from klimb.experience.importing.rules import ImportRules
-from klimb.experience.reading.records import ReadLimits, Reject, Row, RowError
+from klimb.experience.reading.records import DateRule, ReadLimits, Reject, Row, RowError
 from klimb.experience.reading.sources import Source, read_records
 
 
@@ -20,7 +36,7 @@ def guess_kind(source: Source, rules: ImportRules, limits: ReadLimits) -> Import
     rejects: list[Reject] = []
     for record in read_records(source, limits):
         if isinstance(record, Row):
-            return guess_importer(_named_by_us(record, rules))
+            return _guess_by(_named_by_us(record, rules), source, rules, limits)
         if isinstance(record, Reject) and len(rejects) < NUM_REASONS_SHOWN:
             rejects.append(record)
     why = "; ".join(f"{reject.place}: {reject.reason} {reject.detail}" for reject in rejects)
@@ -34,13 +50,47 @@ def _named_by_us(row: Row, rules: ImportRules) -> Row:
         return without_ignored(row, rules)
 
 
+def _guess_by(row: Row, source: Source, rules: ImportRules, limits: ReadLimits) -> Importer:
+    """Return the kind that the row looks like; a table, where its columns have the names of one.
+
+    What looks like ratings is a table as well, where it has the prompts and the responses too.
+    """
+    found = find_importer(row)
+    if found is None or found.name == "feedback":
+        rows = [without_ignored(each, rules) for each in first_rows(read_records(source, limits))]
+        if guess_table(rows, stated=rules.columns) is not None:
+            return replace(IMPORTERS["table"], because="its columns have names that prompts and responses have")
+    return found or guess_importer(row)
+
+
+def guess_of(source: Source, importer: Importer, rules: ImportRules, limits: ReadLimits) -> Guess:
+    """Return which columns of the file are what, of those that its kind reads and that have no name of ours.
+
+    Raises:
+        ValueError: two columns could be the prompt, the response or the reward; or ratings are words that have to be
+            mapped.
+    """
+    if not importer.guessed:
+        return Guess()
+    rows = [without_ignored(row, rules) for row in first_rows(read_records(source, limits))]
+    guess = guess_columns(rows, importer.guessed, stated=rules.columns)
+    if not rules.value_map:
+        check_words(guess, rows)
+    if "id" in guess.columns and comes_twice(read_records(source, limits), guess.columns["id"]):
+        guess = guess.without("id", f"{guess.columns['id']} comes more than once, so it names no single row")
+    return guess
+
+
 def check_columns_there(source: Source, needed: Sequence[str], rules: ImportRules, limits: ReadLimits) -> None:
     """Look for the first row with the columns; where there is one, this ends.
 
     Raises:
         ValueError: no row has the columns that are needed, or those that the user maps.
     """
-    wanted = dict.fromkeys([*(rules.columns.get(name, name) for name in needed), *rules.columns.values()])
+    stated = [theirs for ours, theirs in rules.columns.items() if ours not in rules.guessed]
+    if needed == NEEDED and ("messages" in rules.columns or len({*NEEDED} & {*rules.columns}) == 1):
+        needed = ()  # a column of whole conversations is both
+    wanted = dict.fromkeys([*(rules.columns.get(name, name) for name in needed), *stated])
     columns: Sequence[str] = ()
     for record in read_records(source, limits):
         if not isinstance(record, Row):
@@ -85,7 +135,8 @@ def check_columns_used(source: Source, importer: Importer, rules: ImportRules, l
     Raises:
         ValueError: a name that this kind looks up in no row, so that the mapping of it would change nothing.
     """
-    left = {name for name in rules.columns if name != "id"}  # `convert_row` reads the id of every kind
+    left = {name for name in rules.columns if name != "id" and name not in rules.guessed}
+    # `convert_row` reads the id of every kind.
     if not left:
         return
     asked: dict[str, None] = {}
@@ -111,7 +162,8 @@ def _ask(row: Row, importer: Importer, rules: ImportRules, asked: dict[str, None
     cells = {name: value for name, value in there.items() if name not in taken}
     cells |= {ours: there.get(theirs) for ours, theirs in rules.columns.items()}
     try:
-        convert_row(replace(row, values=_Asked(cells, asked)), importer.read, rules, kind=importer.name)
+        asking = replace(row, values=_Asked(cells, asked), dates=DateRule(order="day-first"))
+        convert_row(asking, importer.read, replace(rules, rating_form="number"), kind=importer.name)
     except RowError:
         return  # it is rejected with its reason when it is imported
 
@@ -154,6 +206,7 @@ def _check_needless(row: Row, importer: Importer, rules: ImportRules) -> None:
 
 
 def _why_not(row: Row, importer: Importer, rules: ImportRules) -> str:
+    rules = replace(rules, rating_form=rules.rating_form or "number", dates=rules.dates or "day-first")
     try:
         convert_row(rename_columns(row, rules), importer.read, rules, kind=importer.name)
     except RowError as error:

@@ -6,7 +6,7 @@ The first rows must show the file's kind, its columns, and ratings that can be r
 # duckdb and pyarrow ship no complete type information:
 # pyright: basic
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -20,7 +20,9 @@ from klimb.experience.importing.first_look import (
     check_ignored,
     check_ratings,
     guess_kind,
+    guess_of,
 )
+from klimb.experience.importing.guessing import with_guess
 from klimb.experience.importing.history import record_import
 from klimb.experience.importing.kind import Importer, ReadRow
 from klimb.experience.importing.kinds.feedback import rating_in, read_score
@@ -39,7 +41,8 @@ from klimb.experience.importing.rejects import NUM_REASONS_SHOWN, RejectFile
 from klimb.experience.importing.rules import ImportRules
 from klimb.experience.importing.tally import ImportReport, Tally
 from klimb.experience.importing.users import text_without_users, user_salt
-from klimb.experience.reading.records import Columns, CutOff, ReadLimits, Record, Reject, Row, RowError
+from klimb.experience.importing.whole_columns import ReadAgain, settle
+from klimb.experience.reading.records import Columns, CutOff, ReadLimits, Reject, Row, RowError, UnsettledError
 from klimb.experience.reading.sources import Source, check_can_be_read_again, find_source, read_records
 from klimb.experience.samples import Sample
 from klimb.experience.segments import as_stored
@@ -96,6 +99,8 @@ def import_rows(
     found = replace(found, split=importer.split)
     if scores is not None and importer.name != "langfuse":
         raise ValueError(f"--scores goes with langfuse's observations, and these rows are {importer.name}")
+    guess = guess_of(found, importer, rules, limits)
+    rules = with_guess(rules, guess)
     check_columns_used(found, importer, rules, limits)
     check_columns_there(found, importer.needed, rules, limits)
     check_ignored(found, importer, rules, limits)
@@ -105,9 +110,10 @@ def import_rows(
         check_ratings(rated, importer.rating_in or rating_in, rules, limits)
     with RejectFile(store.folder, found.stem) as rejects:
         run = _Run(store, importer, rules, rejects, is_strict=is_strict)
-        run.take(read_records(found, limits), importer.read)
+        run.take(lambda: read_records(found, limits), importer.read)
         if found_scores is not None:
-            run.take(read_records(found_scores, limits), partial(read_score, last_of_trace=run.last_of_trace()))
+            read = partial(read_score, last_of_trace=run.last_of_trace())
+            run.take(lambda: read_records(found_scores, limits), read)
     _check_something_came(found, run.tally, rejects)
     num_waiting = _num_waiting(store) if run.tally.num_ratings else None
     record_import(
@@ -120,7 +126,7 @@ def import_rows(
         reject_file=rejects.path,
     )
     report = report_of(run.tally, rejects, importer, is_guessed=not kind, num_waiting=num_waiting)
-    return replace(report, passed_over=found.passed_over)
+    return replace(report, passed_over=found.passed_over, guess=guess, date_order=run.date_order)
 
 
 def _find_again(source: object) -> Source:
@@ -154,15 +160,22 @@ class _Run:
         self.tally = Tally()
         self.rejects = rejects
         self._store, self._importer, self._rules, self._is_strict = store, importer, rules, is_strict
+        self._read_again: ReadAgain = lambda: iter(())
         self._arrivals: list[Arrival] = []
         self._num_parts = 0
         self._num_characters = 0
         self._prompts: dict[str, tuple[str, str]] = {}
         self._last: dict[str, tuple[float, str]] = {}
 
-    def take(self, records: Iterator[Record], read: ReadRow) -> None:
+    @property
+    def date_order(self) -> str:
+        """Order of dates of three numbers; empty where no date needed it."""
+        return self._rules.dates
+
+    def take(self, read_again: ReadAgain, read: ReadRow) -> None:
         """Import the records, to the last."""
-        for record in records:
+        self._read_again = read_again
+        for record in read_again():
             if isinstance(record, CutOff):
                 self.tally.num_cut_off += 1
                 continue
@@ -182,8 +195,7 @@ class _Run:
         try:
             row = anonymise(row, rules, salt=self._salt_for_user, kind=kind, note_prose=self._note_prose)
             kept = row.raw
-            row = rename_columns(row, rules)
-            made = self._redacted(convert_row(row, read, rules, kind=kind), row)
+            row, made = self._convert(row, read)
             for part in made:
                 if isinstance(part, Sample):
                     self._check_group(part, row.place)
@@ -193,12 +205,33 @@ class _Run:
         if not made:
             self.tally.held_nothing[self._importer.nothing] += 1
             return
-        self.tally.unread.update(row.values.unread if isinstance(row.values, Columns) else ())
+        if isinstance(row.values, Columns):
+            self.tally.unread.update(row.values.unread)
+            self.tally.add_remarks(row.values.remarks, row.place)
         self._arrivals.append(Arrival(place=row.place, raw=row.raw, made=made))
         self._num_parts += len(made)
         self._num_characters += len(row.raw) * len(made)
         if self._num_parts >= SEGMENT_ROWS or self._num_characters >= SEGMENT_CHARACTERS:
             self._flush()
+
+    def _convert(self, row: Row, read: ReadRow) -> tuple[Row, Sequence[Sample | Feedback]]:
+        """Return the row under our names, and what it becomes; where its column has to say how, that is asked first."""
+        renamed = rename_columns(row, self._rules)
+        try:
+            made = convert_row(renamed, read, self._rules, kind=self._importer.name)
+        except UnsettledError as error:
+            self._settle(error, row)
+            return self._convert(row, read)
+        return renamed, self._redacted(made, renamed)
+
+    def _settle(self, error: UnsettledError, row: Row) -> None:
+        """Ask the whole column how this cell is to be read; raises ValueError if it does not say."""
+        try:
+            self._rules = settle(error, row, self._rules, self._read_again)
+        except ValueError as unsettled:
+            num_added = self.tally.num_added + self.tally.num_ratings_added
+            stay = f"{num_added:,} rows before it were added, and count once if the file is imported again"
+            raise ValueError(f"{unsettled}. {stay if num_added else 'Nothing was added'}") from error
 
     def _salt_for_user(self) -> bytes:
         """Return the user's own salt, else that of the store, which is made for the first user that is met."""

@@ -30,6 +30,7 @@ class Importer:
         looks_alike: whether a row is likely of this kind; one that is never guessed leaves it out.
         rank: where a row looks like several kinds, the one of the smallest rank is taken: the most telling.
         because: what `looks_alike` saw, for people.
+        guessed: our names of columns that are guessed by well-known names where the file has none of our name.
         needed: columns without which no row is of this kind, and which can be mapped.
         rating_in: what a row rates and the rating as it stands there, or a list of these; None for a kind without
             ratings. Rewards are none: they have no scale that could be mistaken for another.
@@ -43,6 +44,7 @@ class Importer:
     looks_alike: Callable[[Mapping[str, object]], bool] = is_never
     rank: int = 0
     because: str = ""
+    guessed: Sequence[str] = ()
     needed: Sequence[str] = ()
     rating_in: RatingOf | None = None
     split: Callable[[Row], Iterator[Row]] | None = None

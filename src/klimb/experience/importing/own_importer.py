@@ -11,7 +11,7 @@ from klimb.experience.feedback import Feedback
 from klimb.experience.importing.kind import Importer, ReadRow
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rules import ImportRules
-from klimb.experience.reading.records import Row, RowError
+from klimb.experience.reading.records import Row, RowError, UnsettledError
 from klimb.experience.samples import Turn
 from klimb.own_parts import load_part, source_hash
 
@@ -47,7 +47,7 @@ def _read(read: ReadRow, location: str, source: str, row: Row, rules: ImportRule
     """Return what the user's own function reads in a row, with the hash of its source."""
     try:
         found: list[object] = list(read(row, rules))
-    except RowError:
+    except (RowError, UnsettledError):
         raise
     # Other people's code: what it raises for one row says nothing of the others.
     except Exception as error:

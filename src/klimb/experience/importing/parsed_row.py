@@ -17,7 +17,7 @@ from klimb.experience.importing.log_probs import (
     read_settings,
 )
 from klimb.experience.importing.request_settings import continues_message, flat_settings
-from klimb.experience.importing.rules import ImportRules
+from klimb.experience.importing.rules import FUTURE_SLACK, ImportRules
 from klimb.experience.reading.records import Row, RowError
 from klimb.experience.samples import MOST_REWARD, POLICY_ROLE, FinishReason, Message, Provenance, Sample, Turn
 
@@ -37,10 +37,6 @@ PROMPT_NOTE = "prompt_note"
 
 
 AFTER_ASSISTANT = "a last message of the assistant, which some servers let the answer continue"
-
-
-FUTURE_SLACK = 86400.0
-"""Seconds that a clock may be ahead."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,6 +13,7 @@ from klimb.experience.feedback import Feedback
 from klimb.experience.importing import kinds
 from klimb.experience.importing.beside import check_beside
 from klimb.experience.importing.cells import name_of
+from klimb.experience.importing.guessing import NEEDED
 from klimb.experience.importing.kind import Importer, ReadRow
 from klimb.experience.importing.own_importer import load_importer
 from klimb.experience.importing.parsed_row import ParsedRow, as_samples, hash_of
@@ -57,11 +58,15 @@ def importer_named(name: str) -> Importer:
     return IMPORTERS[name]
 
 
+def find_importer(row: Row) -> Importer | None:
+    """Return the first importer whose rows look like this one, if there is one."""
+    return next((importer for importer in IMPORTERS.values() if importer.looks_alike(row.values)), None)
+
+
 def guess_importer(row: Row) -> Importer:
     """Return the first importer whose rows look like this one; raises ValueError if none does."""
-    for importer in IMPORTERS.values():
-        if importer.looks_alike(row.values):
-            return importer
+    if (importer := find_importer(row)) is not None:
+        return importer
     names = ", ".join(str(name) for name in row.values)
     raise ValueError(
         f"{row.place}: no kind of row has the columns {names}; say which it is with --as ({', '.join(IMPORTERS)}), "
@@ -175,12 +180,18 @@ def without_ignored(row: Row, rules: ImportRules) -> Row:
 def rename_columns(row: Row, rules: ImportRules) -> Row:
     """Return the row with the columns that the user maps under our names, and noting which are read.
 
+    A row may lack a column that not every row needs, as lines of JSON do where there is nothing to say.
+
     Raises:
-        RowError: it has no such column.
+        RowError: it has no such column, and it is the prompt's or the response's.
     """
     row = without_ignored(row, rules)
-    for theirs in rules.columns.values():
-        if theirs not in row.values:
+    columns = rules.columns
+    missing = [ours for ours, theirs in columns.items() if theirs not in row.values]
+    for ours in missing:
+        if ours in NEEDED and ours not in rules.guessed:
             names = ", ".join(str(name) for name in row.values)
-            raise RowError(f"no column {theirs!r}", f"the columns are {names}")
-    return Row(row.place, Columns(row.values, rules.columns), row.raw, row.is_text)
+            raise RowError(f"no column {columns[ours]!r}", f"the columns are {names}")
+    if missing:
+        columns = {ours: theirs for ours, theirs in columns.items() if ours not in missing}
+    return Row(row.place, Columns(row.values, columns), row.raw, row.is_text, rules.date_rule)

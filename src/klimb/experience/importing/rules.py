@@ -4,16 +4,20 @@ What people said of a response, as a number. Nothing said is None, never a bad r
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
+from functools import cached_property
 from typing import Literal
 
-from klimb.experience.importing.cells import number
+from klimb.experience.importing.cells import number, python_value
+from klimb.experience.importing.rating_texts import is_unrated, read_rating, read_thumb
 from klimb.experience.importing.request_settings import HELD, is_known
-from klimb.experience.reading.records import Row, RowError
+from klimb.experience.reading.records import DateOrder, DateRule, Row, RowError, UnsettledError
 from klimb.experience.samples import Sample
+
+FUTURE_SLACK = 86400.0
+"""Seconds that a clock may be ahead."""
+
 
 LogProbKind = Literal["raw", "processed"]
 """`raw`: of the model before temperature and truncation, as servers log by default. `processed`: after them."""
@@ -28,6 +32,9 @@ class ImportRules:
 
     Attributes:
         columns: our name of a column -> its name in the file.
+        guessed: our names of those that were guessed and not stated; a row need not have them.
+        dates: order of day, month and year in dates of three numbers; empty where the whole column shows it.
+        rating_form: how the file writes its ratings, as `rating_texts.RatingText` says; empty for plain numbers.
         scale: (lowest, highest) rating; ratings become (value − lowest)/(highest − lowest).
         value_map: text of a rating -> its value; with it, no other text is a rating.
         sampling: settings that the user states for what a request does not say, e.g. `{"temperature": 1.0}`; those
@@ -54,6 +61,9 @@ class ImportRules:
     """
 
     columns: Mapping[str, str] = field(default_factory=dict[str, str])
+    guessed: frozenset[str] = frozenset()
+    dates: DateOrder = ""
+    rating_form: str = ""
     scale: tuple[float, float] | None = None
     value_map: Mapping[str, float] = field(default_factory=dict[str, float])
     sampling: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -86,64 +96,89 @@ class ImportRules:
                 f"typical_p, …), got {', '.join(sorted(unknown))}"
             )
 
-
-THUMBS: Mapping[str, float] = MappingProxyType(
-    {
-        **dict.fromkeys(("up", "thumbs_up", "thumbsup", "thumb_up", "upvote", "like", "\N{THUMBS UP SIGN}"), 1.0),
-        **dict.fromkeys(
-            ("down", "thumbs_down", "thumbsdown", "thumb_down", "downvote", "dislike", "\N{THUMBS DOWN SIGN}"), 0.0
-        ),
-    }
-)
-"""Texts that are a rating without a map, in small letters; a space or a hyphen in them is an underscore here."""
-
-
-def thumb(value: object) -> float | None:
-    """Return what a text says that is a thumb; None for any other text, and for what is none."""
-    return THUMBS.get(re.sub(r"[ -]", "_", value.strip().lower())) if isinstance(value, str) else None
+    @cached_property
+    def date_rule(self) -> DateRule:
+        """What is known of the file's dates."""
+        return DateRule(order=self.dates, latest=self.now + FUTURE_SLACK)
 
 
 def rating(value: object, rules: ImportRules, row: Row) -> float | None:
     """Return the value of a rating, in [0, 1] unless a map of the user says otherwise.
 
-        thumbs and booleans:  up, true -> 1; down, false -> 0
-        with a scale:         (value − lowest)/(highest − lowest)
-        with a map:           what the map says; nothing else is a rating
+        words and booleans:  up, good, yes, true -> 1; down, bad, no, false -> 0
+        with a scale:        (value − lowest)/(highest − lowest)
+        with a map:          what the map says; nothing else is a rating
+        percents:            a hundredth of them, where no scale is stated
 
     Raises:
         RowError: a text without a map, or a number outside [0, 1] without a scale.
+        UnsettledError: a number that is written in a way of which the whole column decides.
     """
-    if value is None:
-        return None
-    if rules.value_map:
-        return _mapped(value, rules.value_map)
-    if (found := thumb(value)) is not None:
-        return found
-    if isinstance(value, str) and not row.is_text:
-        raise RowError("a rating that is text", f"{value[:40]!r}; say what it stands for: --map {value[:40]}=1")
-    as_float = number(value, what="the rating", row=row)
-    low, high = rules.scale if rules.scale is not None and not isinstance(value, bool) else (0.0, 1.0)
-    if not low <= as_float <= high:
+    found = _stated(value, rules, row)
+    if found is None or rules.value_map or isinstance(found, bool):
+        return None if found is None else float(found)
+    low, high = rules.scale if rules.scale is not None else (0.0, 1.0)
+    if not low <= found <= high:
         advice = "" if rules.scale else "; state the scale: --scale MIN MAX"
-        raise RowError("a rating outside its scale", f"{as_float:g} is not in {low:g} to {high:g}{advice}")
-    return (as_float - low) / (high - low)
+        raise RowError("a rating outside its scale", f"{found:g} is not in {low:g} to {high:g}{advice}")
+    return (found - low) / (high - low)
 
 
 def reward(value: object, rules: ImportRules, row: Row) -> float | None:
     """Return a reward as it is; on the scale or by the map of the user if there is one.
 
     Raises:
-        RowError: text, NaN, infinite.
+        RowError: text that is no number and none of the words that `rating` reads; NaN, infinite.
+        UnsettledError: as of `rating`.
     """
-    if value is None:
-        return None
     if rules.scale is not None or rules.value_map:
         return rating(value, rules, row)
-    return number(value, what="the reward", row=row)
+    found = _stated(value, rules, row, what="the reward")
+    return None if found is None else float(found)
 
 
-def _mapped(value: object, value_map: Mapping[str, float]) -> float:
+def _stated(value: object, rules: ImportRules, row: Row, *, what: str = "the rating") -> float | bool | None:
+    """Return what is rated: by the map, a number as the file has it, or a bool for good and bad; None for nothing."""
+    value = python_value(value)
+    if value is None:
+        return None
+    if rules.value_map and (found := _mapped(value, rules.value_map)) is not None:
+        return found
+    if isinstance(value, str) and is_unrated(value):
+        return None
+    if rules.value_map:
+        names = ", ".join(rules.value_map)
+        raise RowError("a rating that the map does not name", f"{str(value)[:40]!r}; it names {names}")
+    if isinstance(value, str):
+        return _in_text(value, rules, row, what=what)
+    as_float = number(value, what=what, row=row)
+    return value if isinstance(value, bool) else as_float
+
+
+def _in_text(text: str, rules: ImportRules, row: Row, *, what: str) -> float | bool:
+    if (thumb := read_thumb(text)) is not None:
+        return bool(thumb)
+    found = read_rating(text)
+    if found is None or (found.form in ("number", "comma") and not row.is_text):
+        reason = "the reward is text" if what == "the reward" else "a rating that is text"
+        said = text.strip()[:40]
+        raise RowError(reason, f"{said!r}; write a number, or say what it stands for: --map {said}=1")
+    if found.form == "number":
+        return number(text, what=what, row=row)
+    if not rules.rating_form:
+        raise UnsettledError("rating", text)
+    return _in_unit(found.value, found.form, rules)
+
+
+def _in_unit(value: float, form: str, rules: ImportRules) -> float:
+    """Return a percent as a part of 1, unless the user states another scale of it."""
+    highest = 1.0 if rules.scale is None else rules.scale[1]
+    return value / 100 if form == "percent" and highest <= 1 else value
+
+
+def _mapped(value: object, value_map: Mapping[str, float]) -> float | None:
+    """Return what the map says of a value; 4.0 is 4."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    if text not in value_map:
-        raise RowError("a rating that the map does not name", f"{text[:40]!r}; it names {', '.join(value_map)}")
-    return value_map[text]
+    if isinstance(value, float) and value.is_integer() and text not in value_map:
+        text = str(int(value))
+    return value_map.get(text, value_map.get(text.strip()))

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from klimb.experience.importing.guessing import Guess
+
 
 @dataclass(kw_only=True)
 class RewardRange:
@@ -62,6 +64,8 @@ class Tally:
         num_ratings_added: ratings that the store did not have.
         num_later_ratings: ratings of what was there already under the same id, with another rating; they came in.
         provenances: samples by the provenance of their log-probabilities.
+        remarks: rows that came in by what was remarked of them, such as a date that could not be read.
+        remark_examples: for each remark, place and detail of the first row.
         notes: samples by what was noted of their log-probabilities.
         assumed: samples by the sampler settings that nobody stated and that were taken as off.
         models_of_ids: samples whose token strings got ids of the user's model, by the model that their rows name.
@@ -88,9 +92,17 @@ class Tally:
     num_ratings_added: int = 0
     num_later_ratings: int = 0
     provenances: Counter[str] = field(default_factory=Counter[str])
+    remarks: Counter[str] = field(default_factory=Counter[str])
+    remark_examples: dict[str, str] = field(default_factory=dict[str, str])
     notes: Counter[str] = field(default_factory=Counter[str])
     assumed: Counter[str] = field(default_factory=Counter[str])
     models_of_ids: Counter[str] = field(default_factory=Counter[str])
+
+    def add_remarks(self, remarks: Mapping[str, str], place: str) -> None:
+        """Count what was remarked of one row."""
+        for remark, detail in remarks.items():
+            self.remarks[remark] += 1
+            self.remark_examples.setdefault(remark, f"{place}: {detail}")
 
     @property
     def num_skipped(self) -> int:
@@ -118,6 +130,8 @@ class ImportReport:
         reject_file: where they are; None without any.
         num_waiting: ratings in the store whose sample has not come yet; None if no ratings were imported.
         passed_over: files of a folder that are not data.
+        guess: which columns were guessed to be what.
+        date_order: of dates of three numbers, as stated or as the whole column shows it; empty where none needed it.
     """
 
     kind: str
@@ -129,6 +143,8 @@ class ImportReport:
     reject_file: Path | None
     num_waiting: int | None
     passed_over: Sequence[str] = ()
+    guess: Guess = field(default_factory=Guess)
+    date_order: str = ""
 
     @property
     def num_rejected(self) -> int:

@@ -1,7 +1,12 @@
 """What a reader hands on: rows with their place, and what could not become one."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+DateOrder = Literal["", "day-first", "month-first", "year-first"]
+"""What stands in which place in a date of three numbers; empty where that is not known, or plain."""
 
 
 class RowError(ValueError):
@@ -18,6 +23,20 @@ class RowError(ValueError):
         self.detail = detail
 
 
+class UnsettledError(Exception):
+    """A cell that can be read in several ways, of which the whole column decides.
+
+    Attributes:
+        what: a `date`, or a `rating`.
+        text: the cell's.
+    """
+
+    def __init__(self, what: Literal["date", "rating"], text: str) -> None:
+        super().__init__(f"a {what} that can be read in several ways: {text[:40]!r}")
+        self.what = what
+        self.text = text
+
+
 class Columns(Mapping[str, object]):
     """The cells of a row by column, which note what was looked up: the other columns were not read.
 
@@ -28,9 +47,10 @@ class Columns(Mapping[str, object]):
         names: name of a column here -> its name in the file, where they differ.
         read: names, as they are here, of the cells that were looked up.
         also_unread: what of the cells that were looked up was left out, for people.
+        remarks: what was found of the row that refuses nothing, and its detail; rows are counted by it.
     """
 
-    __slots__ = ("_cells", "also_unread", "names", "read")
+    __slots__ = ("_cells", "also_unread", "names", "read", "remarks")
 
     def __init__(self, cells: Mapping[str, object], names: Mapping[str, str] | None = None) -> None:
         self.names = names or {}
@@ -39,6 +59,7 @@ class Columns(Mapping[str, object]):
         self._cells = {**kept, **{ours: cells[theirs] for ours, theirs in self.names.items()}} if renamed else kept
         self.read: set[str] = set()
         self.also_unread: set[str] = set()
+        self.remarks: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> object:
         value = self._cells[name]
@@ -67,6 +88,19 @@ class Columns(Mapping[str, object]):
 
 
 @dataclass(frozen=True, slots=True)
+class DateRule:
+    """What is known of the dates of a file.
+
+    Attributes:
+        order: of dates of three numbers; empty as long as nothing has shown it.
+        latest: seconds since the epoch; what is later is no date of something that happened.
+    """
+
+    order: DateOrder = ""
+    latest: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One record.
 
@@ -75,12 +109,19 @@ class Row:
         values: its cells.
         raw: the record as JSON.
         is_text: every cell is text, as in CSV: numbers, booleans and lists have to be read out of it.
+        dates: how its dates are to be read.
     """
 
     place: str
     values: Mapping[str, object]
     raw: str
     is_text: bool = False
+    dates: DateRule = DateRule()
+
+    def remark(self, finding: str, detail: str) -> None:
+        """Note what was found of the row and refuses nothing; it is counted where the row is imported."""
+        if isinstance(self.values, Columns):
+            self.values.remarks[finding] = detail
 
 
 @dataclass(frozen=True, slots=True)

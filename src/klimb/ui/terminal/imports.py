@@ -12,6 +12,7 @@ from klimb.experience.importing.log_probs import UNKNOWN_TEMPERATURE
 from klimb.experience.importing.parsed_row import WITHOUT_IDS
 from klimb.experience.importing.users import SALT_FILE
 from klimb.own_parts import is_own
+from klimb.ui.terminal.import_guesses import guess_facts
 from klimb.ui.terminal.run import print_commands
 from klimb.ui.text import printable, relative_to_working_directory
 
@@ -41,7 +42,7 @@ def print_import(console: Console, report: ImportReport, rules: ImportRules, int
 
 
 def _facts(report: ImportReport, rules: ImportRules, into: Path) -> Sequence[tuple[str, str]]:
-    facts = [("kind", _kind(report)), ("rows", _rows(report))]
+    facts = [("kind", _kind(report)), *guess_facts(report, rules), ("rows", _rows(report))]
     if report.tally.num_samples:
         facts.append(("samples", _samples(report)))
     if report.num_waiting is not None:

@@ -62,6 +62,7 @@ def _rules_of(options: ImportOptions) -> "ImportRules":
         columns=_texts(options.columns, "--columns"),
         scale=options.scale,
         value_map=_numbers(options.value_map, "--map"),
+        dates=options.dates,
         sampling=_numbers(options.sampling, "--sampling"),
         log_probs=options.log_probs,
         max_reward=options.max_reward,

@@ -87,4 +87,5 @@ IMPORTER = Importer(
     rank=80,
     because="it has prompt and completion, or messages",
     rating_in=ratings_in,
+    guessed=("reward", "id", "created_at", "model"),
 )

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+from klimb.experience.importing.asked import with_columns
 from klimb.experience.importing.cells import (
+    are_messages,
     chat_cell,
     first_of,
     from_json_cell,
@@ -14,17 +16,20 @@ from klimb.experience.importing.cells import (
     whole_number,
 )
 from klimb.experience.importing.chat import finish_reason_of, with_group_and_user
-from klimb.experience.importing.conversations import read_response
+from klimb.experience.importing.conversations import Said, as_json, read_dialogue, read_response
+from klimb.experience.importing.guessing import ROLES
 from klimb.experience.importing.kind import Importer, has_columns
 from klimb.experience.importing.log_probs import ALIASES
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rules import ImportRules, reward
-from klimb.experience.reading.records import Row, RowError
+from klimb.experience.reading.records import Columns, Row, RowError
+from klimb.experience.samples import POLICY_ROLE, Message
 
 COLUMNS = (
     *(
         "prompt",
         "response",
+        "messages",
         "reward",
         "id",
         "group",
@@ -43,16 +48,15 @@ NEEDED = ("prompt", "response")
 
 
 def read_table(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
-    """One response; columns that the user mapped have been renamed before."""
+    """One response; columns that the user mapped have been renamed before.
+
+    A column of whole conversations is prompt and response in one: `messages`, or the one of the two that is there.
+    """
     values = row.values
-    for needed in NEEDED:
-        if needed not in values:
-            names = ", ".join(str(name) for name in values)
-            raise RowError(f"no column {needed!r}", f"there are {names}; say which it is: --columns {needed}=NAME")
     request = {name: values[name] for aliases in ALIASES.values() for name in aliases if name in values}
-    said = read_response(chat_cell(values["response"], row), what="response")
+    prompt, said = _read_exchange(row, rules)
     found = ParsedRow(
-        prompt=messages(chat_cell(values["prompt"], row), what="prompt"),
+        prompt=with_columns(prompt, row),
         response=said.text,
         turns=said.turns,
         tools=tool_schemas(values.get("tools"), row),
@@ -69,6 +73,33 @@ def read_table(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     return [with_group_and_user(found, row)]
 
 
+def _read_exchange(row: Row, rules: ImportRules) -> tuple[tuple[Message, ...], Said]:
+    values = row.values
+    there = [name for name in NEEDED if name in values]
+    if len(there) < len(NEEDED) and values.get("messages") is not None:
+        return read_dialogue(chat_cell(values["messages"], row), what="messages", rules=rules)
+    is_one_column = len(there) == 1 or (len(there) == 2 and values["prompt"] is values["response"])
+    if is_one_column and is_conversation(cell := chat_cell(values[there[0]], row)):
+        return read_dialogue(cell, what=there[0], rules=rules)
+    for needed in NEEDED:
+        if needed not in values:
+            names = ", ".join(str(name) for name in values)
+            raise RowError(f"no column {needed!r}", f"there are {names}; say which it is: --columns {needed}=NAME")
+    asked, answered = (chat_cell(values[name], row) for name in NEEDED)
+    if answered is None:
+        names = values.names if isinstance(values, Columns) else {}
+        raise RowError("no response", f"the cell of {names.get('response', 'response')} is empty")
+    prompt = () if asked is None else messages(asked, what="prompt")
+    return prompt, read_response(answered, what="response")
+
+
+def is_conversation(value: object) -> bool:
+    """Tell messages of both sides from those of one alone, and from text."""
+    value = as_json(value)
+    roles = {each["role"] for each in messages(value, what="messages")} if are_messages(value) else set[str]()
+    return {"user", POLICY_ROLE} <= roles
+
+
 IMPORTER = Importer(
     name="table",
     read=read_table,
@@ -77,4 +108,5 @@ IMPORTER = Importer(
     rank=70,
     because="it has prompt and response",
     needed=NEEDED,
+    guessed=ROLES,
 )
