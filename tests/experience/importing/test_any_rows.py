@@ -152,7 +152,7 @@ def check_file(kind: str, rows: Sequence[dict[str, Any]], folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", IMPORTERS)
 def test_any_row_is_read_or_refused(kind: str):
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=10, deadline=None)
     @given(rows=st.lists(rows_of(kind), min_size=1, max_size=4))
     def check(rows: Sequence[dict[str, Any]]) -> None:
         check_rows(kind, rows)
@@ -173,7 +173,7 @@ def test_any_of_very_many_rows_is_read_or_refused(kind: str):
 
 @pytest.mark.parametrize("kind", IMPORTERS)
 def test_any_file_has_each_row_in_one_count(kind: str, tmp_path_factory: pytest.TempPathFactory):
-    @settings(max_examples=3, deadline=None)
+    @settings(max_examples=2, deadline=None)
     @given(rows=st.lists(rows_of(kind), min_size=1, max_size=6))
     def check(rows: Sequence[dict[str, Any]]) -> None:
         check_file(kind, rows, tmp_path_factory.mktemp("any"))

@@ -149,7 +149,7 @@ def test_rewards_of_tables_are_taken_as_they_are_and_said_to_look_like_points(
     ("kind", "columns", "reads"),
     [
         ("table", {"promt": "question"}, "prompt"),
-        ("kto", {"response": "answer"}, "completion"),
+        ("kto", {"choices": "answer"}, "completion"),
         ("openai", {"label": "stars"}, "request"),
         ("feedback", {"prompt": "question"}, "completion_id"),
     ],

@@ -72,6 +72,10 @@ def test_a_user_is_hashed_in_json_that_is_text_and_in_lists_and_objects(values: 
     assert HASH in json.dumps(row)
 
 
+def test_half_a_character_in_an_id_costs_no_more_than_its_row():
+    assert "x" not in str(kept({"y": '{"user": "x\\ud800"}'}))
+
+
 def test_an_escape_in_a_name_does_not_hide_a_user():
     row = as_row({"user": ANN})
     hidden = type(row)(row.place, row.values, '{"us\\u0065r": "' + ANN + '"}')

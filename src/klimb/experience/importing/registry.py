@@ -28,6 +28,9 @@ OWN_EXPORT = "klimb"
 """The kind of what klimb itself exported: its users are hashed already."""
 
 
+HALF = "half a character"
+
+
 SURPRISE = "a row that cannot be read"
 
 
@@ -120,10 +123,23 @@ def user_rules(
 def convert_row(row: Row, read: ReadRow, rules: ImportRules, *, kind: str) -> Sequence[Sample | Feedback]:
     """Return what an anonymous row, its columns renamed, becomes; nothing for one that holds no response by design.
 
+    A cell of a shape that nobody thought of costs its row and not the import.
+
     Raises:
         RowError: it cannot be imported; then nothing of it is.
     """
-    found = _read_guarded(read, row, rules)
+    try:
+        return _converted(row, read, rules, kind=kind)
+    except RowError:
+        raise
+    except UnicodeEncodeError as error:
+        raise RowError(HALF, f"text that no file can hold: {error.object[:40]!r}") from error
+    except _SURPRISES as error:
+        raise RowError(SURPRISE, f"{type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _converted(row: Row, read: ReadRow, rules: ImportRules, *, kind: str) -> Sequence[Sample | Feedback]:
+    found = read(row, rules)
     check_beside(row, found)
     named = _apart([_named(each, row, rules) if isinstance(each, ParsedRow) else each for each in found])
     made: list[Sample | Feedback] = []
@@ -136,16 +152,6 @@ def convert_row(row: Row, read: ReadRow, rules: ImportRules, *, kind: str) -> Se
         else:
             made += ratings_of_samples(part, of_row.get(part.sample_id, ()))
     return made
-
-
-def _read_guarded(read: ReadRow, row: Row, rules: ImportRules) -> Sequence[ParsedRow | Feedback]:
-    """Return what the kind reads; a cell of a shape that nobody thought of costs its row and not the import."""
-    try:
-        return read(row, rules)
-    except RowError:
-        raise
-    except _SURPRISES as error:
-        raise RowError(SURPRISE, f"{type(error).__name__}: {str(error)[:200]}") from error
 
 
 def _named(found: ParsedRow, row: Row, rules: ImportRules) -> ParsedRow:

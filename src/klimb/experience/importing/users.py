@@ -108,7 +108,7 @@ def user_salt(folder: Path) -> bytes:
 
 def user_hash(user: str, salt: bytes) -> str:
     """16 hexadecimal digits: BLAKE2b of the id, keyed with the salt."""
-    return blake2b(user.encode("utf-8"), key=salt, digest_size=8).hexdigest()
+    return blake2b(user.encode("utf-8", "surrogatepass"), key=salt, digest_size=8).hexdigest()
 
 
 def user_in(values: Mapping[str, object]) -> str:
