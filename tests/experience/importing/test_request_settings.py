@@ -142,6 +142,16 @@ def test_a_row_that_is_request_and_response_in_one_is_searched_for_known_setting
     assert sample_of("vllm", {**flat, "extra_body": {"min_tokens": 4}}).log_mu_provenance == "estimated"
 
 
+def test_columns_of_a_table_are_settings_where_they_are_called_so():
+    row = {"prompt": "2 + 2?", "response": "4", "token_ids": [7, 2], "log_probs": [-0.5, -1.0], "temperature": 1}
+    assert sample_of("table", {**row, "options": {"A": "4", "B": "5"}, "comment": "x"}).log_mu_provenance == "sampler"
+    for setting in ({"frequency_penalty": 0.5}, {"options": {"mirostat": 2}}, {"sampling": {"min_tokens": 2}}):
+        assert sample_of("table", {**row, **setting}).log_mu_provenance == "estimated"
+    as_text = {"prompt": "2 + 2?", "response": "4", "token_ids": "[7]", "log_probs": "[-1]", "temperature": "1"}
+    assert sample_of("table", {**as_text, "sampling": '{"top_p": 0.5}'}, is_text=True).log_mu_provenance == "estimated"
+    assert sample_of("table", {**as_text, "typical_p": "1.0"}, is_text=True).log_mu_provenance == "sampler"
+
+
 PROMPT_IS_ANOTHER = "the prompt was rendered otherwise, and its token ids are not recorded: "
 
 

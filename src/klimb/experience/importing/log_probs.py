@@ -38,9 +38,6 @@ NO_LIMIT = 2**31 - 1
 """`max_new_tokens` of a request that sets none."""
 
 
-ALIASES = HELD
-
-
 _CUTS = ("top_p", "top_k", "min_p")
 
 

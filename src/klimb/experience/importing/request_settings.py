@@ -20,6 +20,9 @@ NESTED = (
 """Objects of a request in which settings stand as well; what stands beside them goes first."""
 
 
+_VAGUE = ("options", "parameters")
+
+
 HELD: Mapping[str, tuple[str, ...]] = {
     "temperature": ("temperature",),
     "top_p": ("top_p", "topP"),
@@ -143,10 +146,17 @@ def flat_settings(request: Mapping[str, object]) -> dict[str, object]:
 def settings_among(columns: Mapping[str, object]) -> dict[str, object]:
     """Return what a row that is request and response in one asks for: of its columns those that are known to be that.
 
-    The others are not looked at.
+    The others are not looked at. Columns called `options` or `parameters` may hold anything, so that of what is in them
+    only settings that are known count.
     """
-    known = [name for name in columns if name in NESTED or is_known(name)]
-    return flat_settings({name: columns[name] for name in known})
+    found: dict[str, object] = {}
+    for name in columns:
+        if name in _VAGUE:
+            inner = flat_settings(mapping(columns[name]))
+            found[name] = {each: value for each, value in inner.items() if is_known(each)}
+        elif name in NESTED or is_known(name):
+            found[name] = columns[name]
+    return flat_settings(found)
 
 
 def is_known(name: str) -> bool:
@@ -158,7 +168,7 @@ def is_known(name: str) -> bool:
         or plain in _GOVERNED
         or plain in _OTHER_CHANGING
         or plain in _PROMPT_COLUMNS
-        or plain in ("best_of", "n")
+        or plain == "best_of"
     )
 
 

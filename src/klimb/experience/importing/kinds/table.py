@@ -8,7 +8,6 @@ from klimb.experience.importing.cells import (
     chat_cell,
     first_of,
     from_json_cell,
-    mapping,
     messages,
     name_of,
     token_ids,
@@ -19,8 +18,8 @@ from klimb.experience.importing.chat import finish_reason_of, with_group_and_use
 from klimb.experience.importing.conversations import Said, as_json, read_dialogue, read_response
 from klimb.experience.importing.guessing import ROLES
 from klimb.experience.importing.kind import Importer, has_columns
-from klimb.experience.importing.log_probs import ALIASES
 from klimb.experience.importing.parsed_row import ParsedRow
+from klimb.experience.importing.request_settings import settings_among
 from klimb.experience.importing.rules import ImportRules, reward
 from klimb.experience.reading.records import Columns, Row, RowError
 from klimb.experience.samples import POLICY_ROLE, Message
@@ -53,7 +52,6 @@ def read_table(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     A column of whole conversations is prompt and response in one: `messages`, or the one of the two that is there.
     """
     values = row.values
-    request = {name: values[name] for aliases in ALIASES.values() for name in aliases if name in values}
     prompt, said = _read_exchange(row, rules)
     found = ParsedRow(
         prompt=with_columns(prompt, row),
@@ -66,7 +64,7 @@ def read_table(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
         prompt_ids=token_ids(from_json_cell(values.get("prompt_token_ids"), row), what="prompt_token_ids"),
         response_ids=token_ids(from_json_cell(values.get("token_ids"), row), what="token_ids"),
         log_probs=from_json_cell(values.get("log_probs"), row),
-        request={**mapping(from_json_cell(values.get("sampling"), row)), **request},
+        request={**settings_among(values), "sampling": from_json_cell(values.get("sampling"), row)},
         model=name_of(first_of(values, "model")),
         policy_version=whole_number(values.get("policy_version") or 0, what="policy_version", row=row),
     )
