@@ -187,13 +187,13 @@ def _encode_whole(
     tokenizer: PreTrainedTokenizerBase, parts: AnswerParts, before: tuple[int, ...]
 ) -> tuple[int, ...] | None:
     """Return what stands behind the prompt where both are encoded together; None where the prompt's ids are others."""
-    known = parts.prompt
-    prompts = [*([known] if known else []), TemplateText(text=decode_ids(tokenizer, before, skip_special_tokens=False))]
-    for prompt in prompts:
-        ids = _encode(tokenizer, prompt, parts)
+    if parts.prompt is not None:
+        ids = _encode(tokenizer, parts.prompt, parts)
         if ids is not None and ids[: len(before)] == before:
             return ids[len(before) :]
-    return None
+    recorded = TemplateText(text=decode_ids(tokenizer, before, skip_special_tokens=False))
+    ids = _encode(tokenizer, recorded, parts)
+    return ids[len(before) :] if ids is not None and ids[: len(before)] == before else None
 
 
 def _encode_behind(tokenizer: PreTrainedTokenizerBase, anchor: str, parts: AnswerParts) -> tuple[int, ...] | None:
