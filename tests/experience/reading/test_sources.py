@@ -113,7 +113,7 @@ def test_a_folder_of_a_saved_data_set_holds_its_rows_alone(tmp_path: Path):
     given.save_to_disk(tmp_path / "saved")
     assert places(tmp_path / "saved") == ["data-00000-of-00001.arrow:row 1"]
     datasets.DatasetDict(train=given, test=given).save_to_disk(tmp_path / "split")
-    with pytest.raises(ValueError, match="holds several data sets; give one of them: train, test"):
+    with pytest.raises(ValueError, match="holds several data sets; give one of them: test, train"):
         read_records(tmp_path / "split")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.types as types
 
-from klimb.experience.reading.arrow_rows import read_batches
+from klimb.experience.reading.arrow_rows import as_one_line, read_batches
 from klimb.experience.reading.records import ReadLimits, Record
 
 FILE_MARK = b"ARROW1"
@@ -33,7 +33,9 @@ def read_arrow(path: Path, name: str, limits: ReadLimits) -> Iterator[Record]:
             reader = pa.ipc.open_file(file) if mark == FILE_MARK else pa.ipc.open_stream(file)
             yield from read_batches(_checked(reader), reader.schema, limits, source=str(path), place=f"{name}:")
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: not a whole Arrow file ({error}); it was cut short or is of another kind") from error
+        raise ValueError(
+            f"{path}: not a whole Arrow file ({as_one_line(error)}); it was cut short or is of another kind"
+        ) from error
 
 
 def _checked(reader: pa.RecordBatchStreamReader | pa.RecordBatchFileReader) -> Iterator[pa.RecordBatch]:

@@ -63,7 +63,9 @@ def _record_alone(row: pa.RecordBatch, place: str, limits: ReadLimits) -> Record
         except UnicodeDecodeError as error:
             return Reject(place, "not UTF-8", f"column {name!r}: {error.reason}", "")
         except _UNREADABLE as error:
-            return Reject(place, "a value that cannot be read", f"column {name!r}, {column.type}: {error}"[:200], "")
+            return Reject(
+                place, "a value that cannot be read", f"column {name!r}, {column.type}: {as_one_line(error)}"[:200], ""
+            )
     return as_row(cells, place, limits)
 
 
@@ -73,6 +75,11 @@ def _values(column: pa.Array) -> list[object]:
     cast = column if coarser == column.type else column.cast(coarser, safe=False)
     values, convert = cast.to_pylist(), _converter(coarser)
     return values if convert is None else [convert(value) for value in values]
+
+
+def as_one_line(error: BaseException) -> str:
+    """Return the message of pyarrow, which may be several lines."""
+    return " ".join(str(error).split())
 
 
 def check_names(fields: Iterable[pa.Field], what: str) -> None:
