@@ -15,7 +15,14 @@ from klimb.findings.audit.coverage import COVERED, UNSEEN, coverage_block, neare
 from klimb.findings.audit.evidence import pair_up
 from klimb.findings.audit.feedback import feedback_block
 from klimb.findings.audit.lengths import length_block
-from klimb.findings.audit.overlap import MASKED, SAME_MODEL, TOKEN_ESS, overlap_block, same_model_block
+from klimb.findings.audit.overlap import (
+    MASKED,
+    SAME_MODEL,
+    TOKEN_ESS,
+    measure_rounding,
+    overlap_block,
+    same_model_block,
+)
 from klimb.findings.audit.provenance import NO_LOG_MU, TRUNCATED, provenance_block
 from klimb.findings.audit.redundancy import EFFECTIVE_PROMPTS, jaccard, near_duplicates, redundancy_block
 from klimb.findings.audit.report import Block
@@ -123,6 +130,32 @@ def test_share_of_tokens_off_by_hand():
     assert finding(block, "tokens off").number == pytest.approx(1 / 3)
     gap = (math.log(1.06) + math.log(1.04)) / 3
     assert finding(block, "mean |Δ| against the logging model").number == pytest.approx(gap)
+
+
+def test_what_the_models_own_rounding_makes_is_taken_off_before_it_is_judged():
+    samples, log_pi = drawn(noise=0.15)
+    pairs = pair_up(samples, log_pi)
+    assert finding(same_model_block(pairs, LIMITS), SAME_MODEL).status == "warning"
+    assert finding(same_model_block(pairs, LIMITS), "mean |Δ| against the logging model").status == "bad"
+    # Two scores of the model by itself, as far apart as that.
+    first, second = [s.log_mu or () for s in drawn(noise=0.15, seed=1)[0]], drawn(noise=0.15, seed=1)[1]
+    rounding = measure_rounding(first, second, LIMITS, name="bfloat16 against float32")
+    assert rounding is not None and rounding.gap == pytest.approx(0.12, abs=0.02)
+    block = same_model_block(pairs, LIMITS, rounding=rounding)
+    assert {each.status for each in block.findings} <= {"good"}
+    assert "bfloat16 against float32" in block.notes[1]
+    # Another model is still another one.
+    far = same_model_block(pair_up(*drawn(noise=0.5)), LIMITS, rounding=rounding)
+    assert finding(far, SAME_MODEL).status == "bad"
+
+
+def test_the_distance_of_two_scores_by_hand():
+    found = measure_rounding([(-1.0, -2.0)], [(-1.1, -2.0)], LIMITS, name="a against b")
+    assert found is not None and found.num_tokens == 2
+    assert found.gap == pytest.approx(0.05)
+    assert found.k3 == pytest.approx((math.exp(-0.1) - 1 + 0.1) / 2)
+    assert found.off == 0.5
+    assert measure_rounding([], [], LIMITS, name="") is None
 
 
 def test_the_same_model_check_leaves_out_altered_distributions():

@@ -1,3 +1,4 @@
+import json
 import re
 import tomllib
 from dataclasses import replace
@@ -10,15 +11,16 @@ import torch
 from rich.console import Console
 
 from klimb.errors import ConfigError
-from klimb.experience import Sample, SamplingSettings, write_samples
+from klimb.experience import Feedback, Sample, SamplingSettings, write_samples
+from klimb.experience.importing import import_rows
 from klimb.experience.store import Store
 from klimb.policies import load_policy
 from klimb.samplers import LocalSampler
 from klimb.tasks import arithmetic
 from klimb.ui.pages.files import chosen_path, is_ours, stamped
 from klimb.workbench.auditing import evaluation_prompts, hints, run_audit
-from klimb.workbench.config import RunConfig, build_config, read_tables, save_config
-from klimb.workbench.log_scoring import chosen_rows, draw_fresh, note_unfit, read_rows, score_rows
+from klimb.workbench.config import RunConfig, build_config, is_resolved, read_tables, save_config, with_overrides
+from klimb.workbench.log_scoring import chosen_rows, draw_fresh, note_unfit, read_rows, score_again, score_rows
 from klimb.workbench.options import AuditOptions
 from klimb.workbench.provenance import new_run_folder
 from klimb.workbench.session import make_task
@@ -109,6 +111,78 @@ def test_an_audit_scores_and_leaves_a_page_and_a_run_file(place: Path, tiny_mode
     assert (config.model.path, config.objective.recipe) == (model, report.verdict.recipes[0])
     assert "logs-audit.html" in text and "klimb train logs-audit.toml" in text
     assert "RUN.toml" not in report.verdict.next_action
+
+
+def test_float32_log_probabilities_of_a_model_that_computes_in_bfloat16_are_its_own(
+    place: Path, tiny_model_path: Path, logged: list[Sample], monkeypatch: pytest.MonkeyPatch
+):
+    in_bfloat16 = load_policy(str(tiny_model_path), dtype="bfloat16", device="cpu")
+    scored = score_rows(in_bfloat16, logged, max_samples=100, seed=0).log_pi
+    gaps = [
+        abs(a - b)
+        for s, row in zip(logged, scored, strict=True)
+        for a, b in zip(s.log_mu or (), row or (), strict=True)
+    ]
+    monkeypatch.setattr("klimb.workbench.auditing.load_policy", lambda path: in_bfloat16)
+    report, _ = audited(model=str(tiny_model_path), is_logging_model=True)
+    assert finding_named(report, "mean |Δ| against the logging model").number < 0.3 * sum(gaps) / len(gaps)
+    assert "own rounding, bfloat16 against float32" in " ".join(Path("logs-audit.html").read_text().split())
+    for name in ("mean |Δ| against the logging model", "k3 against the logging model", "tokens off"):
+        assert finding_named(report, name).status == "good"
+    assert finding_named(report, "k3 against the logging model").number < 1e-3
+
+
+def test_a_model_is_scored_in_the_other_precision_on_a_few_rows_and_keeps_its_own(policy, logged: list[Sample]):
+    scored = score_rows(policy, logged, max_samples=8, seed=0)
+    first, again, name = score_again(policy, logged, scored)
+    assert name == "float32 against bfloat16" and policy.compute_dtype == torch.float32
+    assert 1 <= len(first) == len(again) <= 8
+    for one, other in zip(first, again, strict=True):
+        assert one != other and one == pytest.approx(other, abs=0.2)
+
+
+def test_the_first_screen_stands_first_and_json_says_the_same(place: Path):
+    report, text = audited(json=Path("result.json"))
+    assert text.index("clone the good answers") < text.index("The technical part") < text.index("Where the data comes")
+    told = json.loads(Path("result.json").read_text(encoding="utf-8"))
+    assert [(use["name"], use["answer"]) for use in told["uses"]] == [(use.name, use.answer) for use in report.uses]
+    page = re.sub(r"<[^>]*>", "", (place / "logs-audit.html").read_text(encoding="utf-8"))
+    for use in report.uses:
+        assert use.name in text and use.name in page
+        assert "RUN.toml" not in use.next_step and not re.search(r"\bDATA\b", use.next_step)
+    assert told["contents"]["num_samples"] == NUM_PROMPTS * NUM_SAMPLES
+
+
+def test_ratings_in_the_store_are_read_one_by_one(place: Path, logged: list[Sample]):
+    votes = [
+        Feedback(feedback_id=f"{user}-{sample.sample_id}", sample_id=sample.sample_id, value=sample.reward, user=user)
+        for sample in logged[:40]
+        for user in ("ann", "ben")
+    ]
+    Store(place / "logs").append_feedback(votes)
+    report, _ = audited()
+    assert finding_named(report, "agreement of raters").number == 1.0
+
+
+def test_what_was_imported_from_which_file_and_what_was_not_is_on_the_first_screen(place: Path):
+    rows = [{"prompt": f"question {n}", "completion": f"answer {n}", "label": n % 2 == 0} for n in range(30)]
+    lines = "".join(json.dumps(row) + "\n" for row in [*rows, {"prompt": "without an answer", "label": True}])
+    (place / "thumbs.jsonl").write_text(lines, encoding="utf-8")
+    import_rows(Store(place / "st"), place / "thumbs.jsonl", kind="kto")
+    report, text = audited(data=Path("st"))
+    assert report.contents.files == (("thumbs.jsonl", 30),) and report.contents.num_left_out == 1
+    assert "30 to 30 different questions" in text and "1 row never came in" in text and "imported as kto 30" in text
+
+
+def test_a_run_that_clones_begins_with_the_command_of_the_first_screen(place: Path):
+    report, _ = audited(hoped_gain=0.01)
+    assert report.verdict.kind == "collect-more", "the run file of this verdict draws fresh answers"
+    command = next(use.next_step for use in report.uses if use.name == "clone the good answers").split()
+    path = Path(command[2])
+    tables = with_overrides(read_tables(path), command[4:], is_resolved=is_resolved(path))
+    config = build_config(tables, source="")
+    assert config.objective.recipe == "bc-filtered" and config.log is not None and config.log.path == "logs"
+    assert (config.sources.log, config.sources.rollout) == (1.0, 0.0)
 
 
 STATUS = {"good": "✓ good", "warning": "! warning", "bad": "✗ bad", "unknown": "? not known"}

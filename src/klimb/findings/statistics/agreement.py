@@ -62,4 +62,4 @@ def _alpha(within: float, sums: Numbers) -> float | None:
     spread = squares - total**2 / number
     if spread <= 1e-12 * max(squares, 1e-300):
         return None
-    return 1 - (within / number) / (2 * spread / (number - 1))
+    return float(1 - (within / number) / (2 * spread / (number - 1)))
