@@ -192,6 +192,11 @@ def test_what_is_no_rating_is_none():
     ("row", "reason"),
     [
         ({"info": {}, "data": {}}, "a trace without an id"),
+        (
+            {"trace_id": "t", "trace": "Trace(trace_id=t)", "request": "{'q': '2 + 2?'}", "spans": "[{'name': 'app'}]"},
+            "cells that are no JSON",
+        ),
+        ({"trace_id": "t", "spans": [], "assessments": "[{'valid': True}]"}, "cells that are no JSON"),
         ({"info": {"trace_id": "t"}, "data": None}, "a trace without its spans"),
         (trace(call("4"), state="ERROR"), "the request failed"),
         (trace(call("4"), state="IN_PROGRESS"), "the request failed"),

@@ -95,6 +95,10 @@ def _trace_of(row: Row) -> _Trace:
             values.get(name)
     info, data = mapping(unpacked(whole.get("info"))) or whole, mapping(unpacked(whole.get("data"))) or whole
     spans, assessments = unpacked(data.get("spans")), unpacked(info.get("assessments"))
+    if isinstance(spans, str) or isinstance(assessments, str):
+        raise RowError(
+            "cells that are no JSON", "CSV has a trace as Python prints it; write to_json(orient='records', lines=True)"
+        )
     trace_id = name_of(first_of(info, "trace_id", "request_id"))
     if not trace_id:
         raise RowError("a trace without an id", f"its info has {', '.join(info)[:120]}")
