@@ -81,7 +81,8 @@ def _name_ratings(values: Mapping[str, object], cells: Mapping[str, object], par
     for name, cell in cells.items():
         entries = [mapping(entry) for entry in listed(cell) or ()]
         rated = {place for place, entry in enumerate(entries) if is_rated(entry)}
-        if rated and rated != {part.part for part in parts}:
+        # A system message of a column of its own stands before them, and moves each by one.
+        if rated and {part.part for part in parts} not in (rated, {place + 1 for place in rated}):
             values.also_unread.add(f"{name}: ratings of turns")
 
 

@@ -109,7 +109,7 @@ def _history(value: object) -> list[Message]:
 
 
 def _is_alpaca(values: Mapping[str, object]) -> bool:
-    has_answer = any(name in values for name in _ANSWERS) or ("chosen" in values and "rejected" in values)
+    has_answer = any(name in values for name in _ANSWERS) or isinstance(values.get("chosen"), str)
     return "instruction" in values and has_answer and not any(name in values for name in _TELL_OTHERS)
 
 
