@@ -12,6 +12,7 @@ from typing import Any
 
 from klimb.experience import NEEDS_GROUPS, Sample
 from klimb.findings.audit import AuditReport
+from klimb.findings.audit.uses import CLONE, RATINGS
 from klimb.training import RECIPES
 from klimb.training.settings import automatic_warmup
 from klimb.workbench.config import RunConfig, SamplingConfig, table_of
@@ -152,6 +153,7 @@ def run_file(
     where: str = "",
     run: RunConfig | None = None,
     temperature: float | None = None,
+    held_out_fraction: float = 0.0,
 ) -> str:
     """TOML of a run that follows the verdict: from the log, or from fresh rollouts where more is to be collected.
 
@@ -163,10 +165,12 @@ def run_file(
         where: the condition under which samples were audited.
         run: what the audited run was, if the data is a run's.
         temperature: of the policy to train, where it is not to be the one recorded with the samples.
+        held_out_fraction: of the log's prompts, that say at the end whether the model is better. With it the run is
+            from the log even where the verdict is to collect more.
     """
     verdict = report.verdict
-    collects = verdict.kind == "collect-more"
-    recommended, *others = verdict.recipes
+    collects = verdict.kind == "collect-more" and not held_out_fraction
+    recommended, *others = verdict.recipes if collects or verdict.kind != "collect-more" else _recipes_meanwhile(report)
     remarks: Remarks = {"objective.recipe": f"others that fit: {', '.join(others)}"} if others else {}
     tables: Tables = {"": {"seed": 0}, "model": _model(model, run, remarks)}
     if temperature is not None:
@@ -179,6 +183,9 @@ def run_file(
     tables["sources"] = {"rollout" if collects else "log": 1.0}
     if not collects:
         tables["log"] = {"path": store, **({"where": where} if where else {})}
+        if held_out_fraction:
+            tables["log"] |= {"held_out_fraction": held_out_fraction}
+            remarks["log.held_out_fraction"] = "never trained on: they say at the end whether the model is better"
     num_prompts = int(tables["sampling"]["num_prompts"])
     tables["training"] = _training(run, data, num_prompts, remarks, collects=collects)
     head = f"# Verdict of the audit: {verdict.kind}, decided by: {verdict.decided_by}.\n\n"
@@ -189,6 +196,11 @@ def run_file(
             f"# Fill in [task] below: fresh answers need to know to which problems.\n{head}{toml_text(tables, remarks)}"
         )
     return head + toml_text(tables, remarks) + COMMENTED_TASK
+
+
+def _recipes_meanwhile(report: AuditReport) -> tuple[str, ...]:
+    """Return what can be done with the log until there is more: learn from its ratings, else clone."""
+    return next(use.recipes for name in (RATINGS, CLONE) for use in report.uses if use.name == name and use.recipes)
 
 
 def _model(model: str, run: RunConfig | None, remarks: Remarks) -> dict[str, Any]:

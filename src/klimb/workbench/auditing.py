@@ -148,8 +148,24 @@ class _Asked:
     notes: tuple[str, ...] = ()
 
 
-def run_audit(path: Path, request: AuditOptions, *, console: Console) -> AuditReport:
+def run_audit(
+    path: Path,
+    request: AuditOptions,
+    *,
+    console: Console,
+    train_model: str = "",
+    held_out_fraction: float = 0.0,
+    is_brief: bool = False,
+) -> AuditReport:
     """Read, score, audit, print, and write the page and the run file.
+
+    Args:
+        path: of the data.
+        request: what is asked.
+        console: where it is shown.
+        train_model: the run file's, where the audit itself asks none.
+        held_out_fraction: as `run_file` takes it.
+        is_brief: print the first screen alone.
 
     Raises:
         ConfigError: the request cannot be met; nothing is written then.
@@ -195,9 +211,10 @@ def run_audit(path: Path, request: AuditOptions, *, console: Console) -> AuditRe
         report,
         store=relative_to_working_directory(path),
         data=logged(rows.samples, num_stored=rows.num_stored),
-        model=model,
+        model=model or train_model,
         where=request.where,
         run=known.run,
+        held_out_fraction=held_out_fraction,
         temperature=temperature if request.temperature or (is_unsettled and known.run is None) else None,
     )
     unsettled = [UNKNOWN_TEMPERATURE] if is_unsettled else []
@@ -208,7 +225,7 @@ def run_audit(path: Path, request: AuditOptions, *, console: Console) -> AuditRe
     write_text(config, run)
     if request.json is not None:
         write_text(request.json, json.dumps(plain_values(report), indent=2, ensure_ascii=False) + "\n")
-    print_audit(console, report, run_path=str(config))
+    print_audit(console, report, run_path=str(config), is_brief=is_brief)
     print_facts(console, [*(("note", note) for note in notes), ("page", str(page)), ("run file", str(config))])
     return report
 

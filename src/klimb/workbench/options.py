@@ -169,10 +169,9 @@ class ScoreOptions:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
-    """What `klimb import` is asked.
+    """How `klimb import` and `klimb start` read files.
 
     Attributes:
-        into: The store's folder; it is made if it is not there.
         kind: What the rows are; guessed without it.
         columns: Names of the file's columns, such as `prompt=question response=answer`; `id=NAME` names samples by it.
         ignore: Columns of the file that are left out.
@@ -197,7 +196,6 @@ class ImportOptions:
         strict: Stop at the first row that cannot be imported.
     """
 
-    into: Path
     kind: Annotated[str, Parameter(name="--as", show_default=False, help=ROW_KINDS)] = ""
     columns: Pairs = ()
     ignore: Pairs = ()

@@ -48,19 +48,22 @@ LEAD = " → "
 """Before the next step."""
 
 
-def print_audit(console: Console, report: AuditReport, *, run_path: str = "") -> None:
+def print_audit(console: Console, report: AuditReport, *, run_path: str = "", is_brief: bool = False) -> None:
     """Print the first screen, every finding of every block, and the verdict in a panel.
 
     Args:
         console: where to.
         report: what is shown.
         run_path: where its run file was written.
+        is_brief: the first screen alone.
     """
     counts = f": {report.num_samples:,} samples in {report.num_groups:,} groups"
     console.print(Text.assemble(("audit of ", "bold"), (printable(report.data), "bold"), counts), soft_wrap=True)
     for line in first_screen(report, width=console.width):
         console.print(line, soft_wrap=True)
     console.print()
+    if is_brief:
+        return
     console.print(Text("The technical part", style="bold underline"))
     for block in report.blocks:
         print_block(console, block)

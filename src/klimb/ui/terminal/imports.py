@@ -27,8 +27,19 @@ NARROWEST = 20
 """Columns of text that are left beside a label however narrow the terminal is."""
 
 
-def print_import(console: Console, report: ImportReport, rules: ImportRules, into: Path, *, model: str = "") -> None:
-    """Print what the rows were taken for, what became of them, and what to do next, wrapped to the console's width."""
+def print_import(
+    console: Console, report: ImportReport, rules: ImportRules, into: Path, *, model: str = "", is_part: bool = False
+) -> None:
+    """Print what the rows were taken for, what became of them, and what to do next, wrapped to the console's width.
+
+    Args:
+        console: where to.
+        report: of the import.
+        rules: what the user stated.
+        into: the store.
+        model: that the user named.
+        is_part: of a command that says itself what comes next.
+    """
     for label, text in _facts(report, rules, into):
         _print_wrapped(console, f"{label:<10} ", printable(text, limit=2000), label_style="dim")
     for reason, count in report.rejected.items():
@@ -38,6 +49,8 @@ def print_import(console: Console, report: ImportReport, rules: ImportRules, int
     for advice in [*_advice(report), *_notes(report, rules, model)]:
         _print_wrapped(console, "- ", printable(advice, limit=800), style="yellow")
     console.print()
+    if is_part:
+        return
     print_commands(console, [(f"klimb audit {into}", "what this data can teach, and with which recipe")])
 
 

@@ -20,30 +20,30 @@ NAME = "import"
 MEGABYTE = 1024**2
 
 
+UNASKED = ImportOptions()
+
+
 _PATTERN = "*?["
 """In the name of a file, one of these makes it a pattern of several."""
 
 
-def import_rows(*files: str, options: ImportOptions) -> None:
+def import_rows(*files: str, into: Path, options: ImportOptions = UNASKED) -> None:
     """Import a log or a data set into a store. The same file twice adds nothing.
 
     Args:
         files: .jsonl, .json or .csv (each also packed), .parquet, a folder of them, or a pattern such as "*.jsonl".
-        options: What it is asked.
+        into: The store's folder; it is made if it is not there.
+        options: How they are read.
     """
-    if not files:
-        raise ConfigError("give a file to import: a log or a data set, such as klimb import log.jsonl --into store")
-    for file in files:
-        if not any(mark in file for mark in _PATTERN):
-            check_is_there(Path(file), "a log or a data set")
+    check_files(files, "klimb import log.jsonl --into store")
     check_model(options.model)
     from klimb.experience import importing
     from klimb.experience.store import Store
     from klimb.ui.terminal.imports import print_import
 
-    rules = _rules_of(options)
+    rules = rules_of(options)
     report = importing.import_rows(
-        Store(options.into),
+        Store(into),
         files[0] if len(files) == 1 else list(files),
         kind=options.kind,
         rules=rules,
@@ -51,10 +51,19 @@ def import_rows(*files: str, options: ImportOptions) -> None:
         scores=options.scores,
         is_strict=options.strict,
     )
-    print_import(Console(), report, rules, options.into, model=options.model)
+    print_import(Console(), report, rules, into, model=options.model)
 
 
-def _rules_of(options: ImportOptions) -> "ImportRules":
+def check_files(files: Sequence[str], example: str) -> None:
+    """Return if there is a file, and each that is no pattern is there."""
+    if not files:
+        raise ConfigError(f"give a file to import: a log or a data set, such as {example}")
+    for file in files:
+        if not any(mark in file for mark in _PATTERN):
+            check_is_there(Path(file), "a log or a data set")
+
+
+def rules_of(options: ImportOptions) -> "ImportRules":
     """Return what the user states about the file, with the model's tokenizer and bounds if one is named."""
     from klimb.experience.importing import ImportRules
 
