@@ -20,7 +20,7 @@ from klimb.ui.terminal.run import print_commands, print_facts
 from klimb.ui.text import relative_to_working_directory
 from klimb.workbench.audit_run_file import STAND_IN_MODEL
 from klimb.workbench.auditing import run_audit
-from klimb.workbench.commands.import_rows import MEGABYTE, rules_of
+from klimb.workbench.import_rules import MEGABYTE, rules_of
 from klimb.workbench.options import AuditOptions, ImportOptions
 
 

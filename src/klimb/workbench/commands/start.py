@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from klimb.errors import ConfigError
-from klimb.workbench.commands.import_rows import UNASKED, check_files
+from klimb.workbench.import_rules import UNASKED, check_files
 from klimb.workbench.options import ImportOptions, PathOrNone, check_model
 
 MOST_HELD_OUT = 0.5

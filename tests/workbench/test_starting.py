@@ -1,0 +1,89 @@
+"""`klimb start`: from a file to a run file, and from there to a word on whether the model is better."""
+
+import csv
+import json
+import random
+import tomllib
+from pathlib import Path
+
+import pytest
+
+COLUMNS = ["ticket", "customer_message", "bot_reply", "csat", "agent_note", "created"]
+
+
+def write_desk(path: Path, *, number: int = 80, seed: int = 0, shuffled: bool = False) -> None:
+    """Write an export of a help desk: helpful replies are rated 4 or 5, others 1 or 2; some are not rated."""
+    draw = random.Random(seed)
+    rows = []
+    for place in range(number):
+        is_good = draw.random() < 0.5
+        reply = f"Press reset in page {place}." if is_good else "Sorry, I cannot help with that."
+        rating = draw.choice(["4", "5"] if is_good else ["1", "2"]) if draw.random() < 0.9 else ""
+        rows.append(
+            [f"T-{place}", f"How do I reset {place}?\nAnna 🙂", reply, rating, "", f"2026-05-{place % 28 + 1:02}"]
+        )
+    if shuffled:
+        ratings = [row[3] for row in rows]
+        draw.shuffle(ratings)
+        for row, rating in zip(rows, ratings, strict=True):
+            row[3] = rating
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+
+
+@pytest.fixture
+def desk(workplace):
+    write_desk(workplace.path / "desk.csv")
+    return workplace
+
+
+def test_one_command_imports_audits_and_writes_the_run_file_and_says_the_next(desk):
+    started = desk.klimb("start", "desk.csv", "--model", str(desk.model))
+    assert started.status == 0, started.err
+    said = " ".join(started.out.split())
+    assert "prompt = customer_message, response = bot_reply, reward = csat" in said
+    assert "1 to 5 became 0 to 1, guessed: whole numbers 1 to 5, 4 of 5 seen" in said
+    assert "80 read = 80 came in" in said
+    assert "learn from the ratings" in said and "RL with ratios" in said
+    assert "klimb train desk.toml" in said
+    tables = tomllib.loads(Path("desk.toml").read_text())
+    assert tables["log"] == {"path": "desk-store", "held_out_fraction": 0.2}
+    assert tables["model"]["path"] == str(desk.model)
+    assert Path("desk-store-audit.html").is_file()
+
+
+def test_the_second_command_ends_with_a_word_on_the_held_out_rows(desk):
+    assert desk.klimb("start", "desk.csv", "--model", str(desk.model)).status == 0
+    settings = ("--set", "training.num_steps=2", "--set", "run.report=false", "--set", "run.loggers=[]")
+    trained = desk.klimb("train", "desk.toml", "--folder", "r", *settings)
+    assert trained.status == 0, trained.err
+    found = json.loads(Path("r/held_out_log.json").read_text())
+    assert found["sentence"] in " ".join(trained.out.split())
+    held_out = {row["sample_id"] for row in found["rows"]}
+    assert 12 <= len(held_out) <= 20
+
+
+def test_a_stated_scale_or_map_is_not_guessed_over(desk):
+    started = desk.klimb("start", "desk.csv", "--scale", "0", "10", "--into", "other", "--model", str(desk.model))
+    assert started.status == 0, started.err
+    assert "guessed: whole numbers" not in started.out
+
+
+def test_where_more_is_to_be_collected_the_run_file_still_learns_from_the_log(workplace):
+    write_desk(workplace.path / "few.csv", number=9)
+    started = workplace.klimb("start", "few.csv", "--model", str(workplace.model))
+    assert started.status == 0, started.err
+    assert "more" in started.out
+    tables = tomllib.loads(Path("few.toml").read_text())
+    assert tables["sources"] == {"log": 1.0}
+    assert tables["objective"]["recipe"] in ("kto", "dro", "asymre", "bc", "bc-filtered")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [((), "give a file"), (("no.csv",), "no.csv"), (("desk.csv", "--held-out", "0.9"), "at most 0.5")],
+)
+def test_what_cannot_be_started_is_one_line(desk, arguments, said):
+    started = desk.klimb("start", *arguments)
+    assert started.status == 2
+    assert said in started.err and "Traceback" not in started.err
