@@ -10,7 +10,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import cast
@@ -42,12 +42,8 @@ _USER_NAME = re.compile(
 _EMAIL_NAME = re.compile(r"e?mail(?:address)?")
 
 
-_HINT = re.compile(
-    r"(?:user|annotator|rater|reviewer|label+er|worker|customer|client|author|creator|sender|employee|owner|member|mail|"
-    r"safety|(?:complet|updat|creat|annotat|submitt|assign)ed.?by|source_id)[^\"'\\]{0,24}\\*[\"']\s*:|[\"']key\\*[\"']\s*:|\\u00",
-    re.IGNORECASE,
-)
-"""In the text of a row that may name a user. An escape can hide a name, so a row with one is looked through."""
+_KEY = re.compile(r"""["']([\w.\- ]{1,40})\\*["']\s*:""")
+"""A name in JSON, in JSON that is text, or as Python writes it."""
 
 
 _NAMED_TEXT = re.compile(r"""(\\*["'])([\w.\- ]{1,40})\1(\s*:\s*)(\\*["'])(.{1,200}?)\4""")
@@ -82,6 +78,10 @@ SALT_FILE = "user-salt"
 
 DEEPEST = 100
 """Levels of lists and objects that are looked through."""
+
+
+MOST_NAMES = 10_000
+"""Names of which it is remembered whether they are a user's."""
 
 
 LONGEST_LITERAL = 100_000
@@ -166,7 +166,7 @@ def without_users(row: Row, rules: UserRules) -> Row:
     Raises:
         RowError: nested deeper than `DEEPEST`.
     """
-    if _HINT.search(row.raw) is None and rules.also.isdisjoint(row.values):
+    if not _may_hold_users(row.raw) and rules.also.isdisjoint(row.values):
         return row
     hasher = _Hasher(rules, is_text=row.is_text)
     values = cast(Mapping[str, object], hasher.through(row.values, DEEPEST))
@@ -185,12 +185,22 @@ def text_without_users(text: str, rules: UserRules) -> str:
     return _Hasher(rules).in_broken(text)
 
 
-@cache
+def _may_hold_users(text: str) -> bool:
+    """Tell by the names in a text. An escape can hide a name, so a text with one is looked through."""
+    return "\\u00" in text or any(map(_may_name_user, _KEY.findall(text)))
+
+
+@lru_cache(maxsize=MOST_NAMES)
+def _may_name_user(name: str) -> bool:
+    return name in ("key", "source_id") or _is_user_name(name) or _is_email_name(name)
+
+
+@lru_cache(maxsize=MOST_NAMES)
 def _is_user_name(name: str) -> bool:
     return _USER_NAME.fullmatch(re.sub(r"[^a-z]", "", name.lower())) is not None
 
 
-@cache
+@lru_cache(maxsize=MOST_NAMES)
 def _is_email_name(name: str) -> bool:
     return _EMAIL_NAME.fullmatch(re.sub(r"[^a-z]", "", name.lower())) is not None
 
@@ -263,7 +273,7 @@ class _Hasher:
         return user_hash(text, self._rules.salt())
 
     def _in_text(self, text: str, name: str, depth: int) -> str:
-        if not text or _HINT.search(text) is None:
+        if not text or not _may_hold_users(text):
             return text
         before = self.num_hashed
         if (parsed := _decoded(text)) is not None:
