@@ -216,3 +216,11 @@ def test_a_broken_first_row_does_not_make_an_ignored_column_needed(store: Store,
     path = written(tmp_path / "a.jsonl", [{"prompt": "", "completion": "b", "label": True, "note": 1}, *LABELLED])
     report = import_rows(store, path, rules=ImportRules(ignore=("note",)))
     assert (report.tally.num_rows_in, report.tally.num_rows_refused) == (3, 1)
+
+
+def test_dates_that_can_be_read_in_two_ways_do_not_matter_for_what_is_ignored(store: Store, tmp_path: Path):
+    rows = [{**row, "created_at": "03/04/2025", "id": str(n)} for n, row in enumerate(LABELLED)]
+    rules = ImportRules(ignore=("note",), dates="month-first")
+    assert import_rows(store, written(tmp_path / "a.jsonl", rows), rules=rules).tally.num_rows_in == 3
+    with pytest.raises(ValueError, match="--dates"):
+        import_rows(Store(tmp_path / "new"), tmp_path / "a.jsonl", rules=ImportRules(ignore=("note",)))
