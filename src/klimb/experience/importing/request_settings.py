@@ -139,7 +139,8 @@ def flat_settings(request: Mapping[str, object]) -> dict[str, object]:
     for name in NESTED:
         if inner := mapping(request.get(name)):
             nested |= flat_settings(inner)
-    own = {name: value for name, value in request.items() if name not in NESTED or not mapping(value)}
+    named = ((name, value) for name, value in request.items() if type(name) is str)  # Parquet has maps of any keys
+    own = {name: value for name, value in named if name not in NESTED or not mapping(value)}
     return {**nested, **{name: value for name, value in own.items() if value is not None or name not in nested}}
 
 
