@@ -137,6 +137,7 @@ def test_names_of_the_header(tmp_path: Path, header: str, columns: list[str]):
         ("a, a\n1,2\n", "the column 'a' is there twice"),
         (",,\n1,2,3\n", "this one has no name"),
         ("a,b\0c\n1,2\n", "NUL bytes in the first line"),
+        ("\na\rb,c\n1,2\n", "its first line is not CSV"),
     ],
 )
 def test_a_header_that_names_no_columns_is_an_error(tmp_path: Path, content: str, message: str):

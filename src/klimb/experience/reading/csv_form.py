@@ -65,7 +65,7 @@ def find_csv_form(path: Path, limits: ReadLimits) -> CsvForm | None:
     return CsvForm(
         delimiter=delimiter,
         line_end=line_end,
-        columns=_columns(next(csv.reader(header, delimiter=delimiter)), path),
+        columns=_columns(_names(header, delimiter, path), path),
         num_header_lines=num_before + len(header),
     )
 
@@ -124,6 +124,13 @@ def _share_of_fitting(texts: Sequence[str], delimiter: str) -> float:
     except csv.Error:
         return 0.0
     return sum(width == widths[0] for width in widths[1:]) / max(1, len(widths) - 1)
+
+
+def _names(header: Sequence[str], delimiter: str, path: Path) -> Sequence[str]:
+    try:
+        return next(csv.reader(header, delimiter=delimiter))
+    except csv.Error as error:  # a bare carriage return in a file of line feeds
+        raise ValueError(f"{path}: its first line is not CSV: {error}") from error
 
 
 def _columns(names: Sequence[str], path: Path) -> Sequence[str]:

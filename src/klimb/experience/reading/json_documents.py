@@ -35,10 +35,10 @@ def read_json_document(path: Path, name: str, limits: ReadLimits) -> Iterator[Re
             for place in _places(text, name, list_name, limits):
                 yield _element(text, place, limits)
             if text.next_character():
-                raise RowError("not JSON", f"text behind the end: {text.kept[:20]!r}")
+                raise RowError("not JSON", f"text behind the end: {text.ahead(20)!r}")
         except RowError as error:
             after = place if place == name else f"{place} or after"
-            yield Reject(after, error.reason, error.detail, text.kept[:LONGEST_KEPT])
+            yield Reject(after, error.reason, error.detail, text.ahead(LONGEST_KEPT))
 
 
 def _places(text: JsonText, name: str, list_name: str, limits: ReadLimits) -> Iterator[str]:
