@@ -2,12 +2,15 @@
 
     python benchmarks/import_rows.py --rows 1000000
     python benchmarks/import_rows.py --kind vllm --rows 100000 --tokens 200
+    python benchmarks/import_rows.py --rows 100000 --ending .csv.zst
 
-`table` writes JSONL rows of prompt, response, reward and id; `vllm` writes requests and responses with token ids and
-log-probabilities. The file and the store are in a temporary folder (`--folder` for another disk) and are removed.
+`table` writes rows of prompt, response, reward and id; `vllm` writes requests and responses with token ids and
+log-probabilities. The ending says the form of the file, as it does to `klimb import`. The file and the store are in a
+temporary folder (`--folder` for another disk) and are removed.
 """
 
 import argparse
+import csv
 import json
 import random
 import resource
@@ -16,7 +19,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from io import TextIOWrapper
+from itertools import chain
 from pathlib import Path
+
+import pyarrow as pa
 
 from klimb.experience.importing import ImportRules, import_rows
 from klimb.experience.store import Store
@@ -30,6 +37,7 @@ def main() -> None:
     parser.add_argument("--kind", choices=["table", "vllm"], default="table")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--tokens", type=int, default=200, help="per response, of vllm's rows")
+    parser.add_argument("--ending", choices=[".jsonl", ".jsonl.zst", ".csv", ".csv.zst"], default=".jsonl")
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--import-into", type=Path, default=None, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -37,15 +45,27 @@ def main() -> None:
         import_and_measure(arguments.folder, arguments.import_into, arguments.kind)
         return
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        path = Path(folder) / "rows.jsonl"
-        with path.open("w", encoding="utf-8") as file:
-            rows = (
-                table_rows(arguments.rows) if arguments.kind == "table" else vllm_rows(arguments.rows, arguments.tokens)
-            )
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        path = Path(folder) / f"rows{arguments.ending}"
+        rows = table_rows(arguments.rows) if arguments.kind == "table" else vllm_rows(arguments.rows, arguments.tokens)
+        write_rows(rows, path)
         print(f"{arguments.kind}: {arguments.rows:,} rows, {path.stat().st_size / MIB:,.0f} MiB", flush=True)
         command = [sys.executable, __file__, "--kind", arguments.kind, "--folder", str(path)]
         subprocess.run([*command, "--import-into", str(Path(folder) / "store")], check=True)
+
+
+def write_rows(rows: Iterator[dict[str, object]], path: Path) -> None:
+    """Write the rows in the form that the ending says; a list or an object in CSV is JSON."""
+    packing = "zstd" if path.suffix == ".zst" else None
+    with pa.output_stream(str(path), compression=packing) as packed, TextIOWrapper(packed, "utf-8", newline="") as file:
+        if ".csv" not in path.suffixes:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+            return
+        first = next(rows)
+        writer = csv.DictWriter(file, list(first))
+        writer.writeheader()
+        for row in chain([first], rows):
+            cells = {name: json.dumps(cell) if isinstance(cell, dict) else cell for name, cell in row.items()}
+            writer.writerow(cells)
 
 
 def import_and_measure(path: Path, store: Path, kind: str) -> None:
