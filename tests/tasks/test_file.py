@@ -1,4 +1,5 @@
 import csv
+import gzip
 import json
 
 import pyarrow
@@ -32,10 +33,27 @@ def questions(problems):
     return {problem.messages[-1]["content"] for problem in problems}
 
 
+def write_json(path, rows=ROWS):
+    path.write_text(json.dumps({"data": rows}, indent=1))
+    return path
+
+
+def write_packed(path, rows=ROWS):
+    path.write_bytes(gzip.compress(write_csv(path.with_suffix(""), rows).read_bytes()))
+    return path
+
+
 @pytest.mark.parametrize(
-    ("name", "write"), [("d.jsonl", write_jsonl), ("d.csv", write_csv), ("d.parquet", write_parquet)]
+    ("name", "write"),
+    [
+        ("d.jsonl", write_jsonl),
+        ("d.csv", write_csv),
+        ("d.parquet", write_parquet),
+        ("d.json", write_json),
+        ("d.csv.gz", write_packed),
+    ],
 )
-def test_the_three_formats_give_the_same_problems(tmp_path, name, write):
+def test_each_format_gives_the_same_problems(tmp_path, name, write):
     task = from_file(write(tmp_path / name), held_out_fraction=0)
     by_question = {problem.messages[-1]["content"]: problem for problem in task.train}
     assert len(by_question) == 20
@@ -155,6 +173,18 @@ def test_a_csv_file_with_bom_and_line_breaks_in_cells_is_read(tmp_path):
     (tmp_path / "d.csv").write_bytes(b'\xef\xbb\xbfquestion,answer\r\n"a,\r\nb",1\r\n')
     task = from_file(tmp_path / "d.csv", held_out_fraction=0)
     assert questions(task.train) == {"a,\r\nb"}
+
+
+def test_a_cell_longer_than_python_reads_by_itself_is_read(tmp_path):
+    csv.field_size_limit(131_072)  # what it is in a new process
+    rows = [{**ROWS[0], "context": "text " * 40_000}]
+    (problem,) = from_file(write_csv(tmp_path / "d.csv", rows), held_out_fraction=0).train
+    assert problem.metadata["context"] == rows[0]["context"]
+
+
+def test_an_empty_cell_of_csv_stays_an_empty_text(tmp_path):
+    (problem,) = from_file(write_csv(tmp_path / "d.csv", [{**ROWS[0], "hint": ""}]), held_out_fraction=0).train
+    assert problem.metadata["hint"] == problem.columns["hint"] == ""
 
 
 @pytest.mark.parametrize(

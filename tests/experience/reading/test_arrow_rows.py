@@ -14,7 +14,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
-from klimb.experience.importing import Reject, Row, read_records
+from klimb.experience.importing import ReadLimits, Reject, Row, read_records
 
 NANOSECONDS = 1_779_999_999_123_456_789
 MOMENT = datetime.datetime(2026, 5, 28, 20, 26, 39, 123456)
@@ -195,3 +195,15 @@ def test_moments_to_the_nanosecond_are_read_where_there_is_no_pandas(tmp_path: P
 
 def test_nan_of_a_file_stays_what_it_is():
     assert math.isnan(float(str(cell(pa.float64(), math.nan))))
+
+
+def test_parquet_text_that_is_not_utf_8_and_rows_that_are_too_long_are_rejected(tmp_path: Path):
+    path = tmp_path / "a.parquet"
+    column = pa.array([b"a", b"\xff", b"x" * 100]).cast(pa.string(), safe=False)
+    pq.write_table(pa.table({"a": column}), path)
+    found = list(read_records(path, ReadLimits(max_line_bytes=50)))
+    assert [record.reason if isinstance(record, Reject) else "" for record in found] == [
+        "",
+        "not UTF-8",
+        "line too long",
+    ]

@@ -184,3 +184,21 @@ def test_a_cell_longer_than_python_reads_by_itself_is_read(tmp_path: Path):
 def test_a_nul_byte_rejects_its_row_alone(tmp_path: Path):
     ((place, reason, detail),) = rejected(tmp_path / "a.csv", "a,b\n1,2\n3,\0\n5,6\n")
     assert (place, reason) == ("a.csv:3", "a NUL byte") and "line 3" in detail
+
+
+def test_csv_cells_may_hold_commas_quotes_and_lines(tmp_path: Path):
+    content = '\ufeffprompt,response\r\n"a, ""b""\nc",d\u2028e\r\n,x\r\n'.encode()
+    first, second = records(tmp_path / "a.csv", content)
+    assert isinstance(first, Row) and isinstance(second, Row)
+    assert first.values == {"prompt": 'a, "b"\nc', "response": "d\u2028e"}
+    assert second.values == {"prompt": None, "response": "x"}
+    assert first.is_text
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"), [(b"1,2,3", "wrong number of cells"), (b"1,\xff", "not UTF-8"), (b'1,"a"b', "not CSV")]
+)
+def test_a_broken_csv_row_is_rejected_and_the_next_one_is_read(tmp_path: Path, line: bytes, reason: str):
+    broken, good = records(tmp_path / "a.csv", b"a,b\n" + line + b"\n3,4\n")
+    assert isinstance(broken, Reject) and broken.reason == reason and broken.place == "a.csv:2"
+    assert isinstance(good, Row) and good.values == {"a": "3", "b": "4"}
