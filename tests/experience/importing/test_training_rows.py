@@ -294,6 +294,14 @@ def test_completions_of_trl_have_the_values_of_their_reward_functions(tmp_path: 
     assert (by_response["5"].reward, by_response["5"].metadata["step"]) == (0.0, "5")
 
 
+def test_equal_completions_of_trl_are_draws_of_their_own_and_come_once(tmp_path: Path):
+    row = {"step": 1, "prompt": "a", "completion": "b", "accuracy": 1.0, "advantage": 0.5}
+    path, store = written(tmp_path / "completions.jsonl", [row, row]), Store(tmp_path / "store")
+    assert import_rows(store, path).tally.num_added == 2
+    assert import_rows(store, path).tally.num_added == 0
+    assert len(store.group_ids()) == 1
+
+
 def test_of_several_rewards_of_trl_the_user_names_one_and_a_single_one_is_the_reward():
     row = {"step": 1, "prompt": "a", "completion": "b", "accuracy": 1.0, "format": 0.5, "advantage": 0.1}
     named = sample_of("trl-completions", row, columns={"reward": "accuracy"})

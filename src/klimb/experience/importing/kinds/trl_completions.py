@@ -8,7 +8,7 @@ from klimb.experience.importing.cells import chat_cell, name_of, number
 from klimb.experience.importing.chat import with_group_and_user
 from klimb.experience.importing.conversations import read_response
 from klimb.experience.importing.kind import Importer, has_columns
-from klimb.experience.importing.parsed_row import ParsedRow
+from klimb.experience.importing.parsed_row import ParsedRow, hash_of
 from klimb.experience.importing.rules import ImportRules, reward
 from klimb.experience.reading.records import Columns, Row
 
@@ -18,6 +18,9 @@ _OTHERS = ("step", "prompt", "completion", "advantage", "mode", "id")
 
 def read_trl_completions(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     """One response; each column of decimal numbers is a part of its reward.
+
+    Each row is a draw of its own, also where another of its group says the same: without an `id` its id is made of its
+    content and of its place in the file.
 
     TRL trains on a weighted sum of its reward functions and logs neither the sum nor the weights. So the reward is the
     column `reward`, or the only one that there is; of several none: `--columns reward=NAME` says which.
@@ -34,7 +37,7 @@ def read_trl_completions(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
         response=said.text,
         turns=said.turns,
         request=rendering_of(row),
-        row_id=name_of(row.values.get("id")),
+        row_id=name_of(row.values.get("id")) or hash_of(row.place, row.raw),
         reward=reward(parts[name], rules, row) if is_known else None,
         reward_reason=name if is_known else "",
         reward_parts=parts,
