@@ -146,8 +146,7 @@ def _messages_with_thoughts(value: object, depth: int) -> Iterator[_Beside]:
 
 
 def _of_message(entry: Mapping[str, object], *, is_past: bool) -> Iterator[_Beside]:
-    is_said = are_messages(entry) or "content" in entry
-    if is_said and (words := thoughts_of(entry)):
+    if ("content" in entry or are_messages(entry)) and (words := thoughts_of(entry)):
         yield _Beside(words, _plain(content_of(entry)), is_past)
 
 

@@ -102,12 +102,17 @@ _LEARNT = ("weight", "train", "training", "trainable", "loss")
 _PARTLY = ("train_detail", "training_detail", "loss_scale")
 
 
+_MARKS = frozenset((*_LEARNT, *_PARTLY))
+
+
 def is_context(entry: Mapping[str, object]) -> bool:
     """Tell whether a message is marked as none to learn from: `weight` 0, or `train` false.
 
     Raises:
         RowError: the mark is another number, or of a part of the message.
     """
+    if entry.keys().isdisjoint(_MARKS):
+        return False
     for name in _PARTLY:
         if entry.get(name) not in (None, [], {}):
             raise RowError("a message of which a part is to be learnt", f"by its {name!r}; all of it is, or nothing")
@@ -206,7 +211,7 @@ def ratings_beside(entry: Mapping[str, object]) -> list[tuple[str, object]]:
 
 def is_rated(entry: Mapping[str, object]) -> bool:
     """Tell whether a rating, or several, stand beside the words of a message of the assistant."""
-    if not are_messages(entry) or message_role(entry) != POLICY_ROLE:
+    if entry.keys().isdisjoint(_RATINGS) or not are_messages(entry) or message_role(entry) != POLICY_ROLE:
         return False
     return any(_rates(entry.get(name)) for name in _RATINGS)
 
@@ -271,7 +276,7 @@ def _check_answer(entry: Mapping[str, object], *, what: str, is_rating_read: boo
         raise RowError(f"{what} has a turn of weight 0", "it is context and no answer")
     if is_rating_read:
         return
-    rated = [name for name in _RATINGS if _rates(entry.get(name))]
+    rated = [name for name in _RATINGS if name in entry and _rates(entry[name])]
     if rated:
         raise RowError(f"{what} has a rating in a message", f"{rated[0]!r}; put it beside it, in a column of the row")
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from klimb.experience.importing.cells import content_of, is_thought, listed, mapping
 
@@ -36,6 +37,7 @@ REASON = "thoughts kept apart from the response"
 ADVICE = "log the text as it was drawn, thoughts and all: a server without a reasoning parser does"
 
 
+@lru_cache(maxsize=10_000)
 def may_hold_thoughts(name: str) -> bool:
     """Tell whether thoughts stand under names like this one."""
     return _NAME.fullmatch(name) is not None
@@ -49,7 +51,7 @@ def has_thoughts(entry: Mapping[str, object]) -> bool:
 def thoughts_of(entry: Mapping[str, object]) -> Sequence[str]:
     """Return the thoughts beside the words of a message, as far as they are text; encrypted ones as they are."""
     found: list[str] = []
-    for place in (entry, *(mapping(entry.get(name)) for name in _OUTER)):
+    for place in (entry, *(mapping(entry[name]) for name in _OUTER if name in entry)):
         for name, value in place.items():
             if may_hold_thoughts(name):
                 found += words_in(value)
