@@ -223,6 +223,9 @@ def test_messages_in_a_cell_of_csv_are_messages_also_as_python_writes_them():
     for row in (as_json, as_python):
         (sample,) = made_of("kto", row, is_text=True)
         assert (sample.prompt, sample.response) == (tuple(QUESTION), "4")  # type: ignore[union-attr]
+    for text in (json.dumps([*QUESTION, ANSWER]), repr([*QUESTION, ANSWER])):
+        for kind in ("kto", "prompt-completion"):
+            assert made_of(kind, {"messages": text, "label": "1"}, is_text=True)[0].response == "4"  # type: ignore[union-attr]
     array = {"prompt": "[{'role': 'user', 'content': 'a'}\n {'role': 'user', 'content': 'b'}]", "completion": "c"}
     assert reason_of("prompt-completion", array, is_text=True) == "messages that are no JSON"
 

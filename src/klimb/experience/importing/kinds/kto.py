@@ -42,7 +42,7 @@ def read_kto(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
 
 def _asked_and_said(row: Row, rules: ImportRules) -> tuple[tuple[Message, ...], Said]:
     if row.values.get("messages") is not None:
-        return read_dialogue(row.values["messages"], what="messages", rules=rules)
+        return read_dialogue(chat_cell(row.values["messages"], row), what="messages", rules=rules)
     return read_prompt(row), read_response(chat_cell(first_of(row.values, *_RESPONSES), row), what="completion")
 
 

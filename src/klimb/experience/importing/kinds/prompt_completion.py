@@ -38,7 +38,7 @@ def read_prompt_completion(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
         said = read_response(chat_cell(row.values.get("completion"), row), what="completion")
         prompt = read_prompt(row)
         return [_found(prompt, said, row, value=reward(row.values.get("reward"), rules, row))]
-    spoken = as_json(row.values["messages"])
+    spoken = as_json(chat_cell(row.values["messages"], row))
     rated = read_rated_turns(spoken, what="messages", rating_of=partial(_rating_of, name=rules.score_name))
     if rated:
         return [
@@ -71,7 +71,7 @@ def _found(prompt: tuple[Message, ...], said: Said, row: Row, *, value: float | 
 
 def ratings_in(row: Row) -> list[tuple[str, object]]:
     """Return what is rated in the turns of a row, and each rating as it stands there."""
-    entries = [mapping(entry) for entry in listed(as_json(row.values.get("messages"))) or ()]
+    entries = [mapping(entry) for entry in listed(as_json(chat_cell(row.values.get("messages"), row))) or ()]
     return [rating for entry in entries if is_rated(entry) for rating in ratings_beside(entry)]
 
 
