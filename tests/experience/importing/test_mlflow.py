@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.experience.importing.importing_rows import as_row, made_of, reason_of
+from tests.experience.importing.importing_rows import as_row, made_of, reason_of, written
 
 from klimb.experience import Sample
 from klimb.experience.feedback import Feedback
@@ -186,6 +186,19 @@ def test_what_is_no_rating_is_none():
     sample, ratings = split(trace(call("4"), assessments=[failed, expectation, withdrawn, other, {}, assessment(None)]))
     assert ratings == []
     assert (sample.metadata["answer"], sample.metadata["expectation.expected"]) == ("4", "4")
+    facts = {**expectation, "assessment_name": "facts", "expectation": {"value": ["4", "even"]}}
+    sample, _ = split(trace(call("4"), assessments=[facts]))
+    assert (sample.metadata["expectation.facts"], "answer" in sample.metadata) == ('["4", "even"]', False)
+
+
+def test_ratings_of_other_spans_are_no_names_to_choose_from(tmp_path: Path):
+    other = assessment(0.25, name="relevance", span_id="retriever")
+    row = trace(call("4"), assessments=[assessment(True), assessment(False, by="ben", span_id="llm"), other])
+    store = Store(tmp_path / "store")
+    report = import_rows(store, written(tmp_path / "traces.jsonl", [row]))
+    assert report.tally.num_ratings_added == 2
+    assert report.tally.unread["assessments of other spans than the one that answered"] == 1
+    assert [each.reward for each in store.samples()] == [0.5]
 
 
 @pytest.mark.parametrize(

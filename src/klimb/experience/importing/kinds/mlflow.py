@@ -1,5 +1,6 @@
 """MLflow's traces with the feedback on them: `Trace.to_json`, or the rows of `mlflow.search_traces`."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -74,8 +75,7 @@ def read_mlflow(row: Row, rules: ImportRules) -> Sequence[ParsedRow | Feedback]:
         user=user,
         metadata=_metadata_of(trace),
     )
-    own_spans = (None, _span_id(call), _span_id(_root_of(trace.spans)))
-    given = [each for each in trace.assessments if each.get("span_id") in own_spans]
+    given = _of_answer(trace, call)
     if len(given) < len(trace.assessments):
         name_unread(row, "assessments of other spans than the one that answered")
     return with_ratings(found, _given(given, row), row, rules, value_of=_value_of)
@@ -83,7 +83,9 @@ def read_mlflow(row: Row, rules: ImportRules) -> Sequence[ParsedRow | Feedback]:
 
 def ratings_in(row: Row) -> list[tuple[str, object]]:
     """Return what is rated in a trace, and each rating as it stands there."""
-    given = pairs_of(_given(_trace_of(row).assessments, row))
+    trace = _trace_of(row)
+    _, _, call = _exchange_of(trace)
+    given = pairs_of(_given(_of_answer(trace, call), row))
     return [(name, None if str(value).lower() in JUDGED else value) for name, value in given]
 
 
@@ -130,6 +132,12 @@ def _exchange_of(trace: _Trace) -> tuple[tuple[Message, ...], Answer, Mapping[st
     return asked_in(request), answer_in(given_back), {}
 
 
+def _of_answer(trace: _Trace, call: Mapping[str, object]) -> Sequence[Mapping[str, object]]:
+    """Return the assessments of the trace, its root or the call that answered; others are of other spans."""
+    own = (None, _span_id(call), _span_id(_root_of(trace.spans)))
+    return [each for each in trace.assessments if each.get("span_id") in own]
+
+
 def _root_of(spans: Sequence[Mapping[str, object]]) -> Mapping[str, object]:
     for span in spans:
         if not first_of(span, "parent_span_id", "parent_id"):
@@ -172,9 +180,13 @@ def _metadata_of(trace: _Trace) -> dict[str, str]:
         if mapping(each.get("expectation")) and each.get("valid") is not False
     }
     named |= {f"expectation.{name}": value for name, value in expected.items()}
-    if len(expected) == 1:
-        named["answer"] = next(iter(expected.values()))
-    return {name: str(value) for name, value in named.items() if isinstance(value, str | int | float)}
+    if len(expected) == 1 and not isinstance(answer := next(iter(expected.values())), list | dict):
+        named["answer"] = answer
+    return {name: _as_text(value) for name, value in named.items() if value is not None}
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _given(assessments: Sequence[Mapping[str, object]], row: Row) -> list[Given]:
