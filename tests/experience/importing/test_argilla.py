@@ -99,9 +99,9 @@ def test_rows_of_argilla_1_have_their_responses_in_the_question():
 
 
 def test_several_questions_rate_several_things_and_labels_need_a_map():
-    row = {**flat(), **flat(["good", "bad"], name="verdict")}
+    row = {**flat(), **flat(["fine", "so-so"], name="verdict")}
     assert reason_of("argilla", row, scale=(1, 5)) == "ratings of several things"
-    _, ratings = split(row, score_name="verdict", value_map={"good": 1.0, "bad": 0.0})
+    _, ratings = split(row, score_name="verdict", value_map={"fine": 1.0, "so-so": 0.0})
     assert [rating.value for rating in ratings] == [1.0, 0.0]
     assert reason_of("argilla", row, score_name="verdict") == "a rating that is text"
 

@@ -124,6 +124,18 @@ def test_a_conversation_with_an_answer_at_its_end_is_read_whole():
     assert ([each["content"] for each in sample.prompt], sample.response) == (["2 + 2?", "4", "Sure?"], '["yes"]')
 
 
+def test_fields_of_other_names_are_mapped_by_their_place(tmp_path: Path):
+    row = task(annotation(result("choices", ["up"])), data={"first": "2 + 2?", "second": {"text": "4"}})
+    path = written(tmp_path / "tasks.jsonl", [row])
+    columns = {"prompt": "data.first", "response": "data.second.text"}
+    store = Store(tmp_path / "store")
+    import_rows(store, path, rules=ImportRules(columns=columns))
+    (sample,) = store.samples()
+    assert (sample.prompt[0]["content"], sample.response, sample.reward) == ("2 + 2?", "4", 1.0)
+    with pytest.raises(ValueError, match=r"data\.third"):
+        import_rows(store, path, rules=ImportRules(columns={**columns, "prompt": "data.third"}))
+
+
 def test_fields_of_telling_names_are_found_and_what_is_about_them_is_not():
     data = {"user_prompt": "2 + 2?", "llm_output": "4", "expected_output": "5", "prompt_id": "p", "output_tokens": 1}
     sample, _ = split(task(data=data))

@@ -166,10 +166,10 @@ def test_feedback_that_says_nothing_is_no_rating():
 def test_a_mean_is_taken_where_the_ratings_themselves_are_not_there():
     _, (rating,) = split(run(feedback_stats={"user_score": {"n": 4, "avg": 0.75, "values": {}}}))
     assert (rating.value, rating.comment) == (0.75, "the mean of 4 ratings")
-    stats = {"verdict": {"n": 2, "avg": None, "values": {"good": 2}}}
-    assert split(run(feedback_stats=stats), value_map={"good": 1.0})[1][0].value == 1.0
-    mixed = {"verdict": {"n": 2, "avg": None, "values": {"good": 1, "bad": 1}}}
-    assert split(run(feedback_stats=mixed), value_map={"good": 1.0, "bad": 0.5})[1][0].value == 0.75
+    stats = {"verdict": {"n": 2, "avg": None, "values": {"fine": 2}}}
+    assert split(run(feedback_stats=stats), value_map={"fine": 1.0})[1][0].value == 1.0
+    mixed = {"verdict": {"n": 2, "avg": None, "values": {"fine": 1, "so-so": 1}}}
+    assert split(run(feedback_stats=mixed), value_map={"fine": 1.0, "so-so": 0.5})[1][0].value == 0.75
     assert reason_of("langsmith", run(feedback_stats=mixed)) == "a rating that is text"
 
 

@@ -137,7 +137,6 @@ THOUGHTS = '<details type="reasoning" done="true" duration="2">\n<summary>Though
         ([*TURNS[:4], {**TURNS[4], "content": ""}], "no response"),
         ([*TURNS[:4], {**TURNS[4], "content": None}], "the answer is not text"),
         ([{**TURNS[4], "parentId": None}], "no prompt"),
-        ([*TURNS[:4], {**TURNS[4], "timestamp": "soon"}], "a date that cannot be read"),
         ([*TURNS[:4], {**TURNS[4], "parentId": ["q2"]}], "an id that is neither text nor a whole number"),
     ],
 )  # fmt: skip

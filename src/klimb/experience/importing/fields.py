@@ -105,6 +105,9 @@ def _in_messages(value: object) -> object:
 
 
 def _field(fields: Mapping[str, object], ours: str, names: tuple[str, ...], row: Row, *, what: str) -> object:
+    if fields is not row.values:  # what the user maps stands beside the fields
+        mapped = row.values.get(ours)
+        return mapped if mapped is not None else _only(fields, names, what=what)
     is_mapped = isinstance(row.values, Columns) and ours in row.values.names
     return row.values[ours] if is_mapped else _only(fields, names, what=what)
 

@@ -27,7 +27,7 @@ from klimb.experience.importing.registry import (
 )
 from klimb.experience.importing.rejects import NUM_REASONS_SHOWN
 from klimb.experience.importing.rules import ImportRules
-from klimb.experience.reading.records import DateRule, ReadLimits, Reject, Row, RowError
+from klimb.experience.reading.records import DateRule, ReadLimits, Reject, Row, RowError, cell_of, has_cell
 from klimb.experience.reading.sources import Source, read_records
 
 
@@ -95,7 +95,7 @@ def check_columns_there(source: Source, needed: Sequence[str], rules: ImportRule
     for record in read_records(source, limits):
         if not isinstance(record, Row):
             continue
-        if all(name in record.values for name in wanted):
+        if all(has_cell(record.values, name) for name in wanted):
             return
         columns = columns or [str(name) for name in record.values]
     if columns:
@@ -160,7 +160,7 @@ def _ask(row: Row, importer: Importer, rules: ImportRules, asked: dict[str, None
     there = without_ignored(row, rules).values
     taken = set(rules.columns.values())
     cells = {name: value for name, value in there.items() if name not in taken}
-    cells |= {ours: there.get(theirs) for ours, theirs in rules.columns.items()}
+    cells |= {ours: cell_of(there, theirs) for ours, theirs in rules.columns.items() if has_cell(there, theirs)}
     try:
         asking = replace(row, values=_Asked(cells, asked), dates=DateRule(order="day-first"))
         convert_row(asking, importer.read, replace(rules, rating_form="number"), kind=importer.name)

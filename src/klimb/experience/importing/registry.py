@@ -20,7 +20,7 @@ from klimb.experience.importing.parsed_row import ParsedRow, as_samples, hash_of
 from klimb.experience.importing.ratings import ratings_of_samples, sample_id_of
 from klimb.experience.importing.rules import ImportRules
 from klimb.experience.importing.users import USER_NAMES, UserRules, without_users
-from klimb.experience.reading.records import Columns, Row, RowError
+from klimb.experience.reading.records import Columns, Row, RowError, has_cell
 from klimb.experience.samples import Sample
 from klimb.own_parts import PREFIX, is_own
 
@@ -193,7 +193,7 @@ def rename_columns(row: Row, rules: ImportRules) -> Row:
     """
     row = without_ignored(row, rules)
     columns = rules.columns
-    missing = [ours for ours, theirs in columns.items() if theirs not in row.values]
+    missing = [ours for ours, theirs in columns.items() if not has_cell(row.values, theirs)]
     for ours in missing:
         if ours in NEEDED and ours not in rules.guessed:
             names = ", ".join(str(name) for name in row.values)

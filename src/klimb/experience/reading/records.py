@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 DateOrder = Literal["", "day-first", "month-first", "year-first"]
 """What stands in which place in a date of three numbers; empty where that is not known, or plain."""
@@ -37,11 +37,31 @@ class UnsettledError(Exception):
         self.text = text
 
 
+def has_cell(cells: Mapping[str, object], name: str) -> bool:
+    """Tell whether there is a column of this name, or an object with it: `data.question` is in the column `data`."""
+    return name in cells or _inner(cells, name.split(".")) is not None
+
+
+def cell_of(cells: Mapping[str, object], name: str) -> object:
+    """Return the cell of this name, or what an object in a cell has under it; raises KeyError for neither."""
+    if name not in cells and (inner := _inner(cells, name.split("."))) is not None:
+        return inner[0]
+    return cells[name]
+
+
+def _inner(value: object, path: Sequence[str]) -> tuple[object] | None:
+    if not path:
+        return (value,)
+    if not isinstance(value, Mapping) or path[0] not in value:
+        return None
+    return _inner(cast(Mapping[str, object], value)[path[0]], path[1:])
+
+
 class Columns(Mapping[str, object]):
     """The cells of a row by column, which note what was looked up: the other columns were not read.
 
     Going through the names reads nothing; asking whether one is there does not either. A column that is called
-    otherwise here is no longer there under its own name.
+    otherwise here is no longer there under its own name; one that is a part of an object in a cell stays in it too.
 
     Attributes:
         names: name of a column here -> its name in the file, where they differ.
@@ -56,7 +76,9 @@ class Columns(Mapping[str, object]):
         self.names = names or {}
         renamed = set(self.names.values())
         kept = {name: value for name, value in cells.items() if name not in renamed} if renamed else cells
-        self._cells = {**kept, **{ours: cells[theirs] for ours, theirs in self.names.items()}} if renamed else kept
+        self._cells = (
+            {**kept, **{ours: cell_of(cells, theirs) for ours, theirs in self.names.items()}} if renamed else kept
+        )
         self.read: set[str] = set()
         self.also_unread: set[str] = set()
         self.remarks: dict[str, str] = {}

@@ -57,7 +57,7 @@ def read_open_webui(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     if name not in nodes:
         raise RowError("a rating of a message that is not in its chat", f"message {name[:80]!r}; was it deleted?")
     given = mapping(values.get("data"))
-    found = _answer(nodes, name, chat, user=name_of(values.get("user_id")))
+    found = _answer(nodes, name, chat, row, user=name_of(values.get("user_id")))
     rated_at = seconds(first_of(values, "updated_at", "created_at"), row) or found.created_at
     return [replace(_rated(found, given, row, rules), created_at=rated_at)]
 
@@ -71,7 +71,7 @@ def _read_chat(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     refused: list[RowError] = []
     for name in names:
         try:
-            answer = _answer(nodes, name, row.values, user=user)
+            answer = _answer(nodes, name, row.values, row, user=user)
             found.append(_rated(answer, mapping(nodes[name].get("annotation")), row, rules))
         except RowError as error:
             refused.append(error)
@@ -91,7 +91,7 @@ def _nodes_of(chat: Mapping[str, object]) -> Nodes:
     return {name_of(mapping(node).get("id")): mapping(node) for node in listed(inner.get("messages")) or ()}
 
 
-def _answer(nodes: Nodes, name: str, chat: Mapping[str, object], *, user: str) -> ParsedRow:
+def _answer(nodes: Nodes, name: str, chat: Mapping[str, object], row: Row, *, user: str) -> ParsedRow:
     """Return an answer with its own line of the chat as what was asked."""
     path = _path_to(nodes, name)
     node = path[-1]
@@ -110,7 +110,7 @@ def _answer(nodes: Nodes, name: str, chat: Mapping[str, object], *, user: str) -
         request=settings,
         model=name_of(first_of(node, "selectedModelId", "model")),
         user=user,
-        created_at=seconds(node.get("timestamp"), Row("", {}, "")),
+        created_at=seconds(node.get("timestamp"), row),
         metadata={key: value for key, value in named.items() if value},
     )
 
