@@ -164,7 +164,7 @@ def test_answers_of_a_chat_that_cannot_be_read_are_left_out_and_named(tmp_path: 
         "answers of a chat: thoughts kept apart from the response",
         "answers of a chat: a chat of which a message is missing",
     }
-    chat["chat"]["history"]["messages"]["a1"]["error"] = "busy"
+    chat["chat"]["history"]["messages"]["a1"] = {**TURNS[1], "error": "busy"}
     assert reason_of("open-webui", chat) == "the request failed"
 
 
@@ -191,3 +191,14 @@ def test_the_later_of_two_thumbs_counts_in_whichever_order_they_come(tmp_path: P
         report = import_rows(store, written(tmp_path / f"{name}.jsonl", given))
         assert report.num_rejected == 0
         assert [each.reward for each in store.samples()] == [1.0]
+
+
+def test_a_chat_that_changed_after_a_thumb_says_what_it_is_now(tmp_path: Path):
+    now = {**TURNS[4], "annotation": {"rating": -1}}
+    nodes = {each["id"]: each for each in (*TURNS[:4], now)}
+    for updated_at, reward in ((1_700_000_900, 0.0), (1_700_000_050, 1.0)):
+        chat = {"id": "c-1", "user_id": "u-1", "chat": {"history": {"messages": nodes}}, "updated_at": updated_at}
+        store = Store(tmp_path / str(updated_at))
+        import_rows(store, written(tmp_path / "feedback.jsonl", [feedback(*TURNS)]))
+        import_rows(store, written(tmp_path / "chats.jsonl", [chat]))
+        assert {each.sample_id: each.reward for each in store.samples()} == {"a1": None, "other": None, "a2": reward}

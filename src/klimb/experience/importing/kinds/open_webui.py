@@ -38,7 +38,7 @@ def read_open_webui(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     What was asked is the answer's own line of the chat, from its first message; answers beside it are no part of it.
     The thumb is `data.rating` or a message's `annotation.rating`. In an arena it stands for the same: one answer was
     found good or bad; that says nothing of the answers beside it. The time of a rated answer is that of the rating, so
-    that the later of two counts in whichever order they come.
+    that the later of two counts in whichever order they come; a chat says when it changed last.
 
     Source: Open WebUI 0.12, `models/feedbacks.py` and `models/chats.py`, and what its page sends as feedback (`data`,
     `meta.message_id`, `snapshot.chat`).
@@ -67,12 +67,14 @@ def _read_chat(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     names = [name for name, node in nodes.items() if node.get("role") == POLICY_ROLE]
     if not names:
         raise RowError("a chat without an answer", f"it has {len(nodes)} messages")
+    seen_at = seconds(row.values.get("updated_at"), row)
     found: list[ParsedRow] = []
     refused: list[RowError] = []
     for name in names:
         try:
             answer = _answer(nodes, name, row.values, row, user=user)
-            found.append(_rated(answer, mapping(nodes[name].get("annotation")), row, rules))
+            rated = _rated(answer, mapping(nodes[name].get("annotation")), row, rules)
+            found.append(rated if rated.reward is None else replace(rated, created_at=seen_at or rated.created_at))
         except RowError as error:
             refused.append(error)
     if not found:
