@@ -216,7 +216,6 @@ def test_ratings_of_other_spans_are_no_names_to_choose_from(tmp_path: Path):
         (trace(given_back=None), "no response"),
         (trace(call("4"), assessments=[assessment("fine")]), "a rating that is text"),
         (trace(call("4"), assessments=[assessment([1])]), "the rating is not a number"),
-        (trace(call("4"), assessments=[assessment(True, create_time="soon")]), "a date that cannot be read"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_its_reason(row: Any, reason: str):

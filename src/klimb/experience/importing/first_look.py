@@ -50,15 +50,21 @@ def _named_by_us(row: Row, rules: ImportRules) -> Row:
         return without_ignored(row, rules)
 
 
+_LESS_TELLING = ("feedback", "sharegpt")
+"""Kinds whose columns a table has as well."""
+
+
 def _guess_by(row: Row, source: Source, rules: ImportRules, limits: ReadLimits) -> Importer:
     """Return the kind that the row looks like; a table, where its columns have the names of one.
 
-    What looks like ratings is a table as well, where it has the prompts and the responses too.
+    What looks like ratings, or like dialogues alone, is a table as well where it has prompts and responses beside them.
     """
     found = find_importer(row)
-    if found is None or found.name == "feedback":
+    if found is None or found.name in _LESS_TELLING:
         rows = [without_ignored(each, rules) for each in first_rows(read_records(source, limits))]
-        if guess_table(rows, stated=rules.columns) is not None:
+        guess = guess_table(rows, stated=rules.columns)
+        there = set[str]() if guess is None else {*guess.columns, *rules.columns, *row.values}
+        if guess is not None and (found is None or there.issuperset(NEEDED)):
             return replace(IMPORTERS["table"], because="its columns have names that prompts and responses have")
     return found or guess_importer(row)
 

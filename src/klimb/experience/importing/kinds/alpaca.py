@@ -121,4 +121,5 @@ IMPORTER = Importer(
     rank=36,
     because="it has an instruction and its answer",
     rating_in=kto_tag_in,
+    guessed=("reward",),
 )

@@ -253,4 +253,5 @@ IMPORTER = Importer(
     rank=35,
     because="it has conversations whose entries say who speaks",
     rating_in=rated_in,
+    guessed=("reward",),
 )
