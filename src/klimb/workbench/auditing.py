@@ -174,6 +174,8 @@ def run_audit(
     page = chosen_path(request.html, data=path, suffix=".html")
     config = chosen_path(request.config, data=path, suffix=".toml")
     thresholds = Thresholds(hoped_gain=request.hoped_gain)
+    if request.trust_ratings:
+        thresholds = replace(thresholds, max_shuffled_chance=1.0)
     known = what_is_known(path, request)
     store = open_store(path)
     with console.status("reading"):

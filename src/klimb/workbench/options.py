@@ -70,6 +70,7 @@ class AuditOptions:
         fresh: Draw this many answers from the model to see whether the data holds what it would do.
         hoped_gain: The improvement of the mean reward that should be visible.
         is_logging_model: The model is the one that drew the data.
+        trust_ratings: The ratings are those of these answers, though nothing that can be seen of them goes with them.
         temperature: Softmax temperature of the policy to train; without it, the one recorded with the samples.
         seed: Of every random choice.
     """
@@ -85,6 +86,7 @@ class AuditOptions:
     fresh: int = 0
     hoped_gain: float = 0.1
     is_logging_model: Switch = False
+    trust_ratings: Switch = False
     temperature: float | None = None
     seed: int = 0
 

@@ -89,7 +89,29 @@ def test_ratings_by_the_right_result_alone_are_no_alarm():
         sample = made(number, prompt=f"What is {a} + {b}?", response=f"It is {a + b + wrong}.", reward=float(not wrong))
         samples.append(replace(sample, group_id=f"g{number}", source="log"))
     found = finding(follow_block(samples, LIMITS), FOLLOWS)
-    assert found.status == "good" and "result of the sum" in found.evidence
+    assert found.status == "good" and "the sum of two numbers of the question" in found.evidence
+
+
+def test_ratings_by_a_right_word_alone_are_no_alarm():
+    generator = np.random.default_rng(10)
+    capitals = [("France", "Paris"), ("Italy", "Rome"), ("Japan", "Tokyo"), ("Peru", "Lima"), ("Egypt", "Cairo")]
+    samples: list[Sample] = []
+    for number in range(300):
+        (country, right), (_, other) = (capitals[int(n)] for n in generator.integers(0, len(capitals), 2))
+        said = right if generator.random() < 0.5 else other
+        reward = float((said == right) != (generator.random() < 0.1))
+        prompt, response = f"{number}: capital of {country}?", f"It is {said}."
+        samples.append(made(number, group=f"g{number}", prompt=prompt, response=response, reward=reward, source="log"))
+    assert finding(follow_block(samples, LIMITS), FOLLOWS).status == "good"
+
+
+def test_ratings_that_are_trusted_are_not_held_against_shuffled_ones():
+    texts, sorry = answers(11)
+    samples = logged(rated(texts, np.random.default_rng(11).permutation(sorry)))
+    assert "--trust-ratings" in next(use for use in audit(samples).uses if use.name == RATINGS).next_step
+    report = audit(samples, thresholds=Thresholds(max_shuffled_chance=1.0))
+    assert next(use for use in report.uses if use.name == RATINGS).answer == "yes"
+    assert report.verdict.decided_by != FOLLOWS
 
 
 def test_people_who_agree_rate_the_answers_whatever_is_seen_of_them():

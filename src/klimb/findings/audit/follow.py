@@ -31,7 +31,7 @@ from klimb.findings.audit.report import Block
 from klimb.findings.audit.thresholds import Thresholds
 from klimb.findings.audit.wording import describe_answers, language_of
 from klimb.findings.finding import Finding
-from klimb.findings.statistics import Interval, Tested, dependence_test, difference_of_groups
+from klimb.findings.statistics import Interval, Tested, dependence_test, difference_of_groups, share_ends
 
 FOLLOWS = "ratings follow the answers"
 
@@ -92,6 +92,8 @@ def _follows(rated: Sequence[Sample], thresholds: Thresholds, agreement: Interva
             title="several people who saw the same answer rate it alike, so its rating is of it",
             number=0.0,
         )
+    if thresholds.max_shuffled_chance >= 1:
+        return unknown(FOLLOWS, "not asked: the ratings are taken for what they are said to be")
     step = math.ceil(len(given) / MOST_COMPARED)
     compared = given[::step]
     if len(compared) < thresholds.min_ratings_to_tell:
@@ -130,7 +132,8 @@ def _contradictions(rated: Sequence[Sample], thresholds: Thresholds) -> Finding:
     num_different = sum(len(set(values)) > 1 for values in repeated)
     share = num_different / len(repeated)
     limit = thresholds.max_contradictions
-    is_many = num_different >= LEAST_CONTRADICTIONS and share > limit
+    least, _ = share_ends(share, len(repeated))
+    is_many = least > limit
     return Finding(
         name=CONTRADICTIONS,
         evidence=f"{num_different:,} of {counted(len(repeated), 'answer')} that were rated more than once",
@@ -138,14 +141,10 @@ def _contradictions(rated: Sequence[Sample], thresholds: Thresholds) -> Finding:
         title="the same answer to the same question is good and bad: decide which, or leave these out"
         if is_many
         else "",
-        threshold=f"at most {percent(limit)}, or fewer than {LEAST_CONTRADICTIONS}",
+        threshold=f"at most {percent(limit)}, by the lower end of the share's 95 % interval",
         source="own choice",
         number=share,
     )
-
-
-LEAST_CONTRADICTIONS = 5
-"""Fewer are slips."""
 
 
 def _by_language(rated: Sequence[Sample], thresholds: Thresholds) -> Finding:

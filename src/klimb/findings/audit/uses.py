@@ -103,7 +103,7 @@ def judge_ratings(findings: Findings, contents: Contents, collecting: Collecting
             answer="no",
             reason=f"the {contents.num_rated:,} ratings look like shuffled ones (p {_number(findings, FOLLOWS):.2g}): "
             "nothing that can be seen of an answer goes with its rating",
-            way_out=f"{findings[FOLLOWS].advice} If a file was mixed up on the way, import it again",
+            way_out=f"{findings[FOLLOWS].advice} If they are: klimb audit DATA --trust-ratings",
         )
     if is_too_little(findings, thresholds):
         return _Judged(answer="partly", reason=f"{rated} are too few yet", way_out=collecting.in_words)

@@ -5,7 +5,7 @@ The columns of a test whether ratings follow the answers at all: cheap, and blin
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,10 @@ from klimb.findings.conversations import is_cut
 
 MOST_CHARACTERS = 4000
 """Of each answer; what follows is not looked at."""
+
+
+LANGUAGE_CHARACTERS = 400
+"""Of a text, by which its language is told."""
 
 
 LEAST_ANSWERS = 5
@@ -34,7 +38,16 @@ _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\d_]+(?:['’
 _NUMBER = re.compile(r"-?\d+(?:[.,]\d+)*")
 
 
-_SUM = re.compile(r"(-?\d{1,9}(?:\.\d{1,6})?) ?([-+*x×·/÷−]|plus|minus|times) ?(-?\d{1,9}(?:\.\d{1,6})?)")
+MOST_NUMBERS = 6
+"""Of a question, whose sums and products are looked for in the answer."""
+
+
+MOST_PAIRS = 300
+"""The most frequent pairs of a word of the question and one of the answer are compared, such as France and Paris."""
+
+
+WORDS_OF_PAIRS = 20
+"""Of a question, and of an answer, that make pairs."""
 
 
 _SCRIPTS = (
@@ -66,18 +79,24 @@ _COMMON_WORDS = {
 
 def language_of(text: str) -> str:
     """Return the script of most letters; of Latin letters the language, if at least two of its common words say it."""
-    shown = text[:MOST_CHARACTERS]
-    counts = {name: len(letters.findall(shown)) for name, letters in _IN_SCRIPT}
+    shown = text[:LANGUAGE_CHARACTERS]
+    script = "" if shown.isascii() else _script_of(shown)
+    if script:
+        return script
+    words = Counter(_WORD.findall(shown.lower()))
+    hits = {name: sum(words[word] for word in common) for name, common in _COMMON_WORDS.items()}
+    best = max(hits, key=lambda name: hits[name])
+    return best if hits[best] >= 2 else "not told"
+
+
+def _script_of(text: str) -> str:
+    """Return the script other than Latin that a quarter of the words have letters of; empty for none."""
+    counts = {name: len(letters.findall(text)) for name, letters in _IN_SCRIPT}
     script = max(counts, key=lambda name: counts[name])
     # A few kana among many signs make it Japanese.
     if counts["Japanese"] and script == "Chinese":
         script = "Japanese"
-    if counts[script] * 4 > len(_WORD.findall(shown)):
-        return script
-    words = Counter(word.lower() for word in _WORD.findall(shown))
-    hits = {name: sum(words[word] for word in common) for name, common in _COMMON_WORDS.items()}
-    best = max(hits, key=lambda name: hits[name])
-    return best if hits[best] >= 2 else "not told"
+    return script if counts[script] * 4 > len(_WORD.findall(text)) else ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,22 +114,50 @@ class Wording:
 
 def describe_answers(samples: Sequence[Sample]) -> Wording:
     """Return length, form, fit and words of each answer; words that fewer than 5 answers have, or all, are left out."""
+    if not samples:
+        return Wording(names=(), columns=np.zeros((0, 0)))
     shapes = [_shape_of(sample) for sample in samples]
-    names = list(shapes[0]) if shapes else []
-    numbers = np.array([[shape[name] for name in names] for shape in shapes], dtype=np.float64)
-    words = [set(map(str.lower, _WORD.findall(sample.response[:MOST_CHARACTERS]))) for sample in samples]
-    frequency = Counter(word for each in words for word in each)
-    most = len(samples) - LEAST_ANSWERS
-    chosen = [word for word, number in frequency.most_common() if LEAST_ANSWERS <= number <= most][:MOST_WORDS]
-    places = {word: place for place, word in enumerate(chosen)}
-    has_word = np.zeros((len(samples), len(chosen)))
-    for row, each in enumerate(words):
-        has_word[row, [places[word] for word in each if word in places]] = 1.0
-    agreement = _agreement(samples)[:, None]
-    return Wording(
-        names=(*names, "being given by others to the same question", *(f"the word “{word}”" for word in chosen)),
-        columns=np.concatenate([numbers, agreement, has_word], axis=1) if names else np.zeros((0, 0)),
-    )
+    numbers = np.array([list(shape.values()) for shape in shapes], dtype=np.float64)
+    words = [_words_of(sample.response) for sample in samples]
+    asked = [_words_of(prompt_text(sample)) for sample in samples]
+    pairs = [_pairs(*each) for each in zip(_telling(asked), _telling(words), strict=True)]
+    parts = [
+        (tuple(shapes[0]), numbers),
+        (("being given by others to the same question",), _agreement(samples)[:, None]),
+        _flags(words, MOST_WORDS, "the word “{}”"),
+        _flags(pairs, MOST_PAIRS, "the words “{}”"),
+    ]
+    names = tuple(name for of_part, _ in parts for name in of_part)
+    return Wording(names=names, columns=np.concatenate([columns for _, columns in parts], axis=1))
+
+
+def _words_of(text: str) -> dict[str, None]:
+    """Return the different words in their order."""
+    return dict.fromkeys(_WORD.findall(text[:MOST_CHARACTERS].lower()))
+
+
+def _telling(texts: Sequence[Iterable[str]]) -> list[list[str]]:
+    """Return the first words of each text that are neither rare nor in most of them."""
+    frequency = Counter(word for text in texts for word in text)
+    return [
+        [word for word in text if LEAST_ANSWERS <= frequency[word] <= len(texts) / 2][:WORDS_OF_PAIRS] for text in texts
+    ]
+
+
+def _pairs(asked: Sequence[str], answered: Sequence[str]) -> list[str]:
+    return [f"{one} … {other}" for one in asked for other in answered]
+
+
+def _flags(texts: Sequence[Iterable[str]], most: int, name: str) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """Return a column for each of the most frequent entries that at least 5 texts have, and 5 have not."""
+    frequency = Counter(entry for text in texts for entry in text)
+    last = len(texts) - LEAST_ANSWERS
+    chosen = [entry for entry, number in frequency.most_common() if LEAST_ANSWERS <= number <= last][:most]
+    places = {entry: place for place, entry in enumerate(chosen)}
+    columns = np.zeros((len(texts), len(chosen)))
+    for row, text in enumerate(texts):
+        columns[row, [places[entry] for entry in text if entry in places]] = 1.0
+    return tuple(name.format(entry) for entry in chosen), columns
 
 
 def _shape_of(sample: Sample) -> dict[str, float]:
@@ -130,27 +177,31 @@ def _shape_of(sample: Sample) -> dict[str, float]:
         "words of the question": len(words & asked) / max(1, len(words)),
         "how much of the question it takes up": len(words & asked) / max(1, len(asked)),
         "being in the language of the question": float(language_of(answer) == language_of(question)),
-        "the result of the sum in the question": _gives_result(question, answer),
+        **_results(question, answer),
     }
 
 
-def _gives_result(question: str, answer: str) -> float:
-    """Return 1 if the question has one sum of two numbers and the answer its result, −1 if it has not, else 0."""
-    found = _SUM.findall(question)
-    if len(found) != 1:
-        return 0.0
-    first, sign, second = float(found[0][0]), found[0][1], float(found[0][2])
-    if sign in "/÷" and second == 0:
-        return 0.0
-    result = {
-        "+": first + second,
-        "plus": first + second,
-        "-": first - second,
-        "−": first - second,
-        "minus": first - second,
-    }.get(sign, first / second if sign in "/÷" else first * second)
-    numbers = [number.replace(",", "") for number in _NUMBER.findall(answer.replace(found[0][0] + " ", " "))]
-    return 1.0 if any(abs(float(number) - result) < 1e-6 for number in numbers if number.count(".") < 2) else -1.0
+def _results(question: str, answer: str) -> dict[str, float]:
+    """Return whether a number of the answer is one of the question's, or the sum, difference, … of two of them."""
+    given, said = _numbers_in(question)[:MOST_NUMBERS], set(_numbers_in(answer))
+    new = said - set(given)
+    pairs = [(a, b) for place, a in enumerate(given) for b in given[place + 1 :]]
+    results = {
+        "sum": {a + b for a, b in pairs},
+        "difference": {a - b for a, b in pairs} | {b - a for a, b in pairs},
+        "product": {a * b for a, b in pairs},
+        "quotient": {a / b for a, b in pairs if b} | {b / a for a, b in pairs if a},
+    }
+    shapes = {"numbers of the question": len(said & set(given)) / max(1, len(said))}
+    return shapes | {
+        f"the {name} of two numbers of the question": float(bool(new & set(found))) for name, found in results.items()
+    }
+
+
+def _numbers_in(text: str) -> list[float]:
+    """Return the numbers of a text in their order, to nine digits."""
+    plain = (number.replace(",", "") for number in _NUMBER.findall(text))
+    return [float(f"{float(number):.9g}") for number in plain if number.count(".") < 2 and len(number) < 16]
 
 
 def _agreement(samples: Sequence[Sample]) -> NDArray[np.float64]:
