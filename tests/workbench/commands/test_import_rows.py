@@ -65,9 +65,7 @@ def openai_row(token: str = "4") -> dict[str, Any]:
 
 def test_it_prints_guess_map_counts_and_what_to_do_next(place: Workplace):
     shown = place.run(place.write("a.jsonl", KTO), "--into", "store")
-    assert (
-        "kind kto: prompt, completion and a label: good or bad; guessed: it has prompt, completion and label" in shown
-    )
+    assert "kind kto: a prompt, a response and a label: good or bad; guessed: it has a response and a label" in shown
     assert "true and up → 1, false and down → 0" in shown
     assert "2 added, 0 were there already; 1 of 2 have a reward" in shown
     assert "log-probs 2 absent" in shown
@@ -313,7 +311,7 @@ def test_an_importer_of_ones_own_may_say_what_it_rates(own: Workplace):
             "returned no ParsedRow; .* expected a list of ParsedRow, and one .* is str",
         ),
         ("python:my_importers.shapeless", "shapeless returned another reward; .* expected a number or None, got str"),
-        ("python:alone", "--as must be one of klimb, vllm, .*, feedback or python:module.name, got 'python:alone'"),
+        ("python:alone", "--as must be one of klimb, .*, feedback or python:module.name, got 'python:alone'"),
     ],
 )
 def test_an_importer_of_ones_own_that_cannot_be_is_told(own: Workplace, name: str, message: str):
