@@ -51,6 +51,8 @@ def test_texts_are_replaced_and_their_tokens_go_with_a_note(store: Store, tmp_pa
     assert report.tally.notes == {redacted.metadata["log_mu_note"]: 1}
     assert (other.response_ids, other.log_mu_provenance) == ((7,), "sampler")
     assert SECRET not in redacted.raw and json.loads(redacted.raw)["id"] == "1"
+    assert json.loads(redacted.raw)["token_ids"] is None, "tokens spell the text once more"
+    assert json.loads(other.raw)["token_ids"] == [7]
 
 
 def test_what_is_beside_the_texts_is_replaced_and_tokens_stay(store: Store, tmp_path: Path):

@@ -21,6 +21,13 @@ NOT_WORDS = frozenset(
 """Metadata that klimb writes or joins rows by."""
 
 
+TOKENS = frozenset(
+    {"token_ids", "prompt_token_ids", "response_ids", "prompt_ids", "input_ids", "output_ids", "completion_ids"}
+    | {"logprobs", "log_probs", "output_token_logprobs", "input_token_logprobs", "prompt_logprobs", "tokens"}
+)
+"""Names of what spells a text once more, token by token."""
+
+
 def redact_part(part: Sample | Feedback, redact: Redact) -> Sample | Feedback:
     """Return a sample or a rating without personal data in its texts and in its row.
 
@@ -45,15 +52,18 @@ def redact_part(part: Sample | Feedback, redact: Redact) -> Sample | Feedback:
     )
     if all(getattr(part, name) == value for name, value in texts.items()):
         return rest
-    return _with_texts(rest, texts)
+    return _with_texts(replace(rest, raw=redact_raw(part.raw, redact, dropped=TOKENS)), texts)
 
 
-def redact_raw(text: str, redact: Redact) -> str:
-    """Return a text without personal data; of JSON, each text in it, so that it stays JSON."""
+def redact_raw(text: str, redact: Redact, *, dropped: frozenset[str] = frozenset()) -> str:
+    """Return a text without personal data; of JSON, each text in it, so that it stays JSON.
+
+    What stands under a name of `dropped` becomes null.
+    """
     if text.lstrip()[:1] in ("[", "{", '"'):
         try:
             parsed = cast(object, json.loads(text))
-            redacted = _through(parsed, redact)
+            redacted = _through(parsed, redact, dropped)
         except (ValueError, RecursionError):
             return redact(text)
         return text if redacted == parsed else json.dumps(redacted, ensure_ascii=False)
@@ -88,11 +98,12 @@ def _turn(turn: Turn, redact: Redact) -> Turn:
     return replace(turn, text=redact(turn.text), calls=calls)
 
 
-def _through(value: object, redact: Redact) -> object:
+def _through(value: object, redact: Redact, dropped: frozenset[str] = frozenset()) -> object:
     if isinstance(value, str):
-        return redact_raw(value, redact)
+        return redact_raw(value, redact, dropped=dropped)
     if isinstance(value, list):
-        return [_through(entry, redact) for entry in cast(list[object], value)]
+        return [_through(entry, redact, dropped) for entry in cast(list[object], value)]
     if isinstance(value, Mapping):
-        return {name: _through(entry, redact) for name, entry in cast(Mapping[str, object], value).items()}
+        entries = cast(Mapping[str, object], value)
+        return {name: None if name in dropped else _through(entry, redact, dropped) for name, entry in entries.items()}
     return value
