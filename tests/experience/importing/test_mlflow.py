@@ -253,6 +253,21 @@ def test_a_rating_follows_its_response_to_another_id_and_to_each_turn_of_it():
     assert len({each.feedback_id for each in made if isinstance(each, Feedback)}) == 2
 
 
+def test_exported_traces_of_an_agent_a_chain_and_a_function_are_read_and_a_failure_is_refused():
+    rows = [json.loads(line) for line in (EXPORTS / "mlflow_agent.jsonl").read_text().splitlines()]
+    plain, failed, agent, chain = rows
+    sample, (rating,) = split(plain, score_name="good")
+    assert (sample.prompt[0]["content"], sample.response, rating.value) == ("2 + 2?", "Four", 1.0)
+    assert reason_of("mlflow", failed) == "the request failed"
+    sample, (rating,) = split(agent, score_name="good")
+    assert [each["role"] for each in sample.prompt] == ["user", "assistant", "tool"]
+    assert (sample.response, sample.prompt[2].get("name"), rating.value) == ("It is 4.", "add", 0.0)
+    assert json.loads(sample.tools)[0]["function"]["name"] == "add"
+    sample, ratings = split(chain, score_name="good")
+    assert ([each["role"] for each in sample.prompt], sample.response) == (["system", "user"], "4")
+    assert [(rating.value, rating.comment) for rating in ratings] == [(1.0, "right"), (1.0, "")]
+
+
 def test_a_file_of_traces_asks_which_name_is_the_reward_and_then_joins_the_rating(tmp_path: Path):
     store = Store(tmp_path / "store")
     with pytest.raises(ValueError, match="--score-name"):
