@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -131,6 +133,15 @@ def test_a_task_reads_a_folder_or_a_glob_and_names_the_file_of_each_problem(fold
         warnings.simplefilter("error")
         task = from_file(folder / "[abc]" / "*.jsonl", held_out_fraction=0)
     assert [problem.problem_id for problem in task.train] == ["10.jsonl:1"]
+
+
+def test_text_is_read_without_waiting_for_the_import_of_pyarrow_or_pandas(folder: Path):
+    program = (
+        "import sys; from klimb.tasks.file import read_rows; rows = read_rows('a/2.jsonl.gz')\n"
+        "print(len(rows), {'pyarrow', 'pandas', 'torch'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "2 set()", done.stderr
 
 
 def test_whether_something_is_there_is_asked_of_a_directory(folder: Path):
