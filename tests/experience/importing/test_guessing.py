@@ -75,6 +75,7 @@ def test_the_other_columns_of_a_table_are_guessed_too():
         {"text": "a", "label": "b"},
         {"question": "a", "answer": 5},
         {"user": "ann", "assistant": "anna"},
+        {"request": '{"messages": [{"role": "user", "content": "a"}]}', "response": '{"choices": []}'},
     ],
 )
 def test_without_a_column_for_prompt_or_response_nothing_is_guessed(cells: dict[str, Any]):

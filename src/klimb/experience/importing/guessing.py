@@ -12,7 +12,7 @@ from datetime import date
 from itertools import islice, product
 from types import MappingProxyType
 
-from klimb.experience.importing.cells import chat_cell, listed, messages, python_value
+from klimb.experience.importing.cells import chat_cell, from_json_cell, listed, mapping, messages, python_value
 from klimb.experience.importing.dates import moment_of_number, readings
 from klimb.experience.importing.rating_texts import is_unrated, read_rating, read_thumb
 from klimb.experience.importing.rules import ImportRules
@@ -308,19 +308,37 @@ def _are_chats(cells: Sequence[object]) -> bool:
     return bool(cells) and all(_spoken(cell) for cell in cells)
 
 
+_CSV = Row("", {}, "", is_text=True)
+"""A row whose cells are text: lists and objects are read out of it."""
+
+
 def _spoken(cell: object) -> Sequence[Message]:
     """Return the messages of a cell; none if it holds something else."""
     try:
-        found = chat_cell(cell, Row("", {}, "", is_text=True)) if isinstance(cell, str) else cell
+        found = chat_cell(cell, _CSV) if isinstance(cell, str) else cell
         return messages(found, what="messages") if listed(found) is not None else ()
     except RowError:
         return ()
 
 
+_LOGGED = ("messages", "choices", "contents", "candidates")
+"""Names in the requests and the responses of servers."""
+
+
+def _are_one_side(cells: Sequence[object]) -> bool:
+    """Tell what one side says from whole conversations, and from what servers log, written as JSON into a cell."""
+    if not _are_texts(cells) or _are_conversations(cells):
+        return False
+    objects = [
+        mapping(from_json_cell(cell, _CSV)) for cell in cells if isinstance(cell, str) and cell.lstrip()[:1] == "{"
+    ]
+    return not any(name in entry for entry in objects for name in _LOGGED)
+
+
 _FITS: Mapping[str, Callable[[Sequence[object]], bool]] = {
     "messages": _are_conversations,
-    "prompt": lambda cells: _are_texts(cells) and not _are_conversations(cells),
-    "response": lambda cells: _are_texts(cells) and not _are_conversations(cells),
+    "prompt": _are_one_side,
+    "response": _are_one_side,
     "reward": _are_ratings,
     "id": _are_ids,
     "created_at": _are_dates,
