@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, cast
 
 from klimb.experience.importing.rejects import FOLDER
@@ -51,7 +51,7 @@ def record_import(
 
     Args:
         store: its folder.
-        source: name of the file or folder that was read, without its folders.
+        source: what was read, as it is called; of a path the last part is kept.
         kind: of its rows.
         num_rows: that were read.
         num_added: samples and ratings that the store did not have.
@@ -61,7 +61,7 @@ def record_import(
     if not store.is_dir():
         return
     entry = PastImport(
-        file=source,
+        file=PurePath(source).name or source,
         kind=kind,
         num_rows=num_rows,
         num_added=num_added,
