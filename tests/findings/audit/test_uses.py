@@ -120,6 +120,7 @@ def test_other_scales_are_good_from_their_middle_on():
     stars = [replace(sample, reward=float(n % 5 + 1)) for n, sample in enumerate(thumbs(200, num_good=0))]
     assert good_rating(stars) == 3.0
     assert count_contents(stars).num_good == 120
+    assert good_rating([made(reward=-1e308), made(reward=1e308)]) == 0.0
     assert use(audit(stars), CLONE).next_step.endswith("advantages.min_reward=3")
 
 

@@ -50,7 +50,7 @@ def good_rating(rated: Sequence[Sample]) -> float | None:
         return None
     rewards = [sample.reward or 0.0 for sample in rated]
     low, high = min(rewards), max(rewards)
-    return GOOD_SHARE if low >= 0 and high <= 1 else low + (high - low) / 2
+    return GOOD_SHARE if low >= 0 and high <= 1 else low / 2 + high / 2
 
 
 def _ordered(counts: Mapping[str, int]) -> Counts:

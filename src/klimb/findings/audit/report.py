@@ -183,8 +183,8 @@ class Collecting:
         what = f"rated answers to {counted(self.num_more, 'more question')}"
         if self.is_enough:
             return f"Enough for now: the mean rating {now}; {what} would make that ± {short(self.half_then)}."
-        now += " now" if self.half_now else ""
-        return f"Collect {what}: the mean rating {now}, to ± {short(self.half_then)} then."
+        then = f"and ± {short(self.half_then)} then" if self.half_now is None else f"to ± {short(self.half_then)} then"
+        return f"Collect {what}: the mean rating {now}{' now' if self.half_now else ''}, {then}."
 
 
 @dataclass(frozen=True, kw_only=True)
