@@ -3,7 +3,8 @@ import signal
 import pytest
 
 from klimb.tasks import Response, Scorer, ScorerSettings, from_file
-from klimb.tasks.math_answers import LONGEST_RESPONSE, verify_math
+from klimb.tasks.answer_marks import LONGEST_RESPONSE
+from klimb.tasks.math_answers import verify_math
 
 
 @pytest.mark.parametrize(

@@ -1,73 +1,95 @@
 r"""Mathematical equality by math-verify. Importing this file imports sympy, so only a scoring process does.
 
-What math-verify would read otherwise than people write it is rewritten before: the minus sign U+2212, `2 2/3`, `1e3`,
-`1,2` as a list, thousands with spaces. And the last answer decides: of several boxes the last, not the set of all.
+math-verify compares; which part of a response is the answer is decided here: the last one. Of several boxes that is
+the last, not the set of all. And what is written without LaTeX is read whole: `(0, 1]`, `1,2`, `x = 3 or x = 4`.
 """
 
 from __future__ import annotations
 
 import re
 
-from math_verify import parse, verify
+from math_verify import LatexExtractionConfig, parse, verify
 
+from klimb.tasks.answer_marks import BOX, PERCENT, PERCENT_BEHIND, end_of, find_boxes, last_answer, marked_answer
 from klimb.tasks.answers import Verdict, shown
+from klimb.tasks.math_notation import as_formula, rewrite_notation
 
-LONGEST_RESPONSE = 4096
-"""Characters read from the end of a response, where the answer stands; parsing is slower than linear."""
+LONGEST_ANSWER = 1024
+"""Characters of an answer that are compared; a longer one is wrong, for comparing takes seconds."""
+
+
+MOST_SPANS = 8
+"""Formulas that are tried, from the last to the first, when the last has no reading."""
 
 
 MATH_MARK = re.compile(r"(?<!\\)\$|\\boxed|\\\(|\\\[")
-
-
-SIGN = r"[-+]?\s*"
 
 
 GROUPED = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|0,[0-9]+|\.[0-9]+"
 """A number; a comma stands before groups of three digits, or is the decimal comma of `0,5`."""
 
 
-PLAIN_NUMBER = re.compile(rf"\s*{SIGN}(?:{GROUPED})(/[0-9]+)?\s*%?\s*")
+PLAIN_NUMBER = re.compile(rf"\s*[-+]?\s*(?:{GROUPED})(/[0-9]+)?\s*%?\s*")
 
 
-PART = rf"{SIGN}[0-9]+(?:\.[0-9]+)?(?:/[0-9]+)?"
+PART = r"[-+]?\s*[0-9]+(?:\.[0-9]+)?(?:/[0-9]+)?"
 
 
-LIST = re.compile(rf"(?<![\w.,]){PART}(?:\s*,\s*{PART})+")
+LIST = re.compile(rf"(?<![\w.,]){PART}(?:(?:\s*[,;]\s*(?:(?:and|or)\s+)?|\s+(?:and|or)\s+){PART})+")
 
 
-WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}")
-
-
-SIGNS = str.maketrans({"\u2212": "-", "\uff0d": "-", "\ufe63": "-", "\u2044": "/", "\u2215": "/"})
-"""Characters that are written for a minus sign and for a fraction's slash."""
-
-
-MIXED = re.compile(r"(?<![\w./^)}\]])([0-9]+)[ \u00a0]([0-9]+)/([0-9]+)(?![0-9/]|\.[0-9])")
-
-
-POWER_OF_TEN = re.compile(r"(?<![\w.\\])([0-9]+(?:\.[0-9]+)?|\.[0-9]+)[eE]([-+]?[0-9]{1,3})(?![\w.]*[0-9A-Za-z])")
-
-
-THOUSANDS = re.compile(r"(?<=[0-9])(?:\\[,!;: ]|\{,\}|[\u00a0\u2009\u202f~])(?=[0-9]{3}(?![0-9]))")
-
-
-BOX = re.compile(r"\\f?boxed\s*\{")
-
-
-BETWEEN = re.compile(
-    r"(?:[\s$,;&]|\\[,;:!() ]|\\quad|\\(?:text|mbox|mathrm)\s*\{\s*(?:and|or)?\s*\}"
-    r"|\band\b|\bor\b|\\[A-Za-z]+\s*=|[A-Za-z]\s*=)*"
+SHORT_WORDS = (
+    "am|an|as|at|be|by|cl|cm|dl|dm|do|eV|ft|go|Hz|he|hr|if|in|is|it|kg|km|kN|kW|lb|me|mg|ml|mL|mm|mV|my|nm|no|No|"
+    "of|on|or|oz|Pa|pm|so|So|to|up|us|we|yd"
 )
-r"""What stands between two boxes that make one answer: `\boxed{3} and x = \boxed{4}`."""
+"""Words and units of two letters; other pairs of letters are products of variables."""
 
 
-PERCENT = re.compile(r"\s*\$?\s*(?:\\?%|percent(?:age)?\b|pct\b)")
+WORD = re.compile(rf"(?<![\\A-Za-z{{])(?:[A-Za-z]{{3,}}|(?:{SHORT_WORDS})(?![A-Za-z]))")
 
 
-THOUGHTS_END = "</think>"
+EQUALS = re.compile(r"(?<![<>!=])=(?!=)")
 
 
-NO_NUMBER = "(no number)"
+SPAN = re.compile(
+    r"(?<![\\0-9])(?P<dollars>\$\$?)(?P<first>(?:[^$\\]|\\.)+)(?P=dollars)(?![0-9])"
+    r"|\\\[(?P<second>.+?)\\\]|\\\((?P<third>.+?)\\\)",
+    re.DOTALL,
+)
+"""A formula between its marks."""
+
+
+PUNCTUATION = re.compile(r"(?<![.\s,;])(?:\\[,;! ]|\s)*[.,;](?:\\[,;! ]|\s)*$")
+"""The end of a sentence inside a formula. Three points are no such end."""
+
+
+PERCENT_AT_END = re.compile(rf"{PERCENT}\s*$")
+
+
+FRACTION_PERCENT = re.compile(rf"(-?[0-9]+/[0-9]+){PERCENT}")
+
+
+NUMBERS_ON_LINES = re.compile(r"(?<=[0-9])[ \t]*\n\s*(?=[-+]?[0-9])")
+
+
+EMPHASIS = re.compile(r"(?<![\w*])(\*{1,3})(?=\S)([^*\n]+?)(?<=\S)\1(?![\w*])")
+
+
+SPACED_NUMBER = re.compile(r"\s*[-+]?[0-9]{1,3}(?: [0-9]{3})+(?:\.[0-9]+)?\s*")
+
+
+LETTER = re.compile(r"\s*\$?\(?[A-Z]\)?\$?\s*")
+
+
+CHOICE = re.compile(r"\s*(?:\\(?:text|math)\w*\s*|\\mbox\s*)?\{?\s*\(?([A-Z])[).:}]")
+r"""A letter before what it stands for: `\textbf{(B)}\ 12`, `B. 12`."""
+
+
+CHOSEN = re.compile(r"(?i:answer)(?:\s+is)?\s*:?\s*\(?([A-Z])(?![\w'\u2019])")
+
+
+UNIT_WORDS = re.compile(r"(?<=[0-9}])\s+(?!(?:percent|pct|and\b|or\b|mod\b))[A-Za-z]{3,}(?:[ -][A-Za-z]+)*\s*$")
+"""What is counted, behind a number in a box: `5 apples`."""
 
 
 def as_math(answer: str) -> str:
@@ -75,73 +97,102 @@ def as_math(answer: str) -> str:
 
     Without dollars `2\sqrt{3}` would be read as its last number; with them `3 apples` would be a product of letters.
     """
-    if MATH_MARK.search(answer) or PLAIN_NUMBER.fullmatch(answer) or WORD.search(answer):
-        return answer
-    return f"${answer}$"
+    if MATH_MARK.search(answer):
+        return _tidy(answer)
+    if PLAIN_NUMBER.fullmatch(answer):
+        return FRACTION_PERCENT.sub(r"$\1$ %", answer)
+    formula = as_formula(answer)
+    return answer if WORD.search(formula) else f"${formula}$"
 
 
-def rewrite_numbers(text: str) -> str:
-    r"""Return the text with numbers as math-verify reads them, and their values as people mean them.
-
-        U+2212 5 → -5;  2 2/3 → 8/3;  1e3 → 1000;  1\,000 → 1000
-
-    A mixed number that is none (`4 4/0`, `4 7/6`) becomes words, lest its whole part pass for it.
-    """
-    text = THOUSANDS.sub("", text.translate(SIGNS))
-    return POWER_OF_TEN.sub(_written_out, MIXED.sub(_as_fraction, text))
-
-
-def _as_fraction(match: re.Match[str]) -> str:
-    whole, top, bottom = (int(part) if len(part) <= 18 else -1 for part in match.groups())
-    if min(whole, top, bottom) < 0 or top >= bottom:
-        return NO_NUMBER
-    return f"{whole * bottom + top}/{bottom}"
+def _tidy(text: str) -> str:
+    r"""Return the text with formulas that end as math-verify can read: `$\frac{1}{3}.$`, `$\frac12\%$`, `1/2%`."""
+    parts: list[str] = []
+    at = 0
+    for match in SPAN.finditer(text):
+        inside = match["first"] or match["second"] or match["third"]
+        start = match.group().index(inside)
+        mark, its_end = match.group()[:start], match.group()[start + len(inside) :]
+        inside, percent = _tidy_formula(inside)
+        parts += [FRACTION_PERCENT.sub(r"$\1$ %", text[at : match.start()]), mark, inside, its_end, percent]
+        at = match.end()
+    return "".join(parts) + FRACTION_PERCENT.sub(r"$\1$ %", text[at:])
 
 
-def _written_out(match: re.Match[str]) -> str:
-    whole, _, part = match[1].partition(".")
-    power = int(match[2])
-    digits, point = whole + part, len(whole) + power
-    if point <= 0:
-        return f"0.{'0' * -point}{digits}"
-    if point >= len(digits):
-        return digits + "0" * (point - len(digits))
-    return f"{digits[:point]}.{digits[point:]}"
+def _tidy_formula(inside: str) -> tuple[str, str]:
+    """Return a formula without its sentence's punctuation, and the percent sign of a fraction for behind its mark."""
+    inside = PUNCTUATION.sub("", inside)
+    percent = PERCENT_AT_END.search(inside) if "/" in inside or "frac" in inside else None
+    return (inside[: percent.start()], " %") if percent else (inside, "")
 
 
-def last_answer(text: str) -> str:
-    r"""Return the part of a response that math-verify shall read: the last box, or boxes that make one answer.
-
-    Without a box it is all of the text, behind the thoughts where it marks their end.
-    """
-    behind = text.rpartition(THOUGHTS_END)[2]
-    text = behind if behind.strip() else text
-    boxes = _boxes(text)
-    if not boxes:
-        return text
-    start, end = boxes[-1]
-    for earlier, its_end in reversed(boxes[:-1]):
-        if BETWEEN.fullmatch(text, its_end, start) is None:
-            break
-        start = earlier
-    percent = PERCENT.match(text, end)
-    return text[start : percent.end() if percent else end]
+def _tidy_boxes(response: str) -> str:
+    r"""Return the boxes with numbers and ends that math-verify can read: `\boxed{1 000.}`, `\boxed{1/2}\%`."""
+    boxes = find_boxes(response)
+    parts: list[str] = []
+    at = 0
+    for start, end in boxes:
+        inside = BOX.sub("", response[start : end - response.startswith("}", end - 1)], count=1)
+        inside, percent = _tidy_formula(inside)
+        inside = inside.replace(" ", "") if SPACED_NUMBER.fullmatch(inside) else UNIT_WORDS.sub("", inside)
+        parts += [response[at:start], f"\\boxed{{{inside}}}"]
+        at = end
+        if len(boxes) == 1 and (percent or PERCENT_BEHIND.match(response, end)) and "$" not in inside:
+            return f"${parts[-1]}$ %".replace("\n", " ")
+    return "".join(parts) + response[at:]
 
 
-def _boxes(text: str) -> list[tuple[int, int]]:
-    r"""Return where each `\boxed{…}` begins and ends; one that is not closed ends with the text."""
-    found: list[tuple[int, int]] = []
-    for match in BOX.finditer(text):
-        if found and match.start() < found[-1][1]:
-            continue  # inside another box
-        depth, end = 1, len(text)
-        for at in range(match.end(), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[at], 0)
-            if depth == 0:
-                end = at + 1
-                break
-        found.append((match.start(), end))
-    return found
+def _formula_at_the_end(text: str, *, is_side: bool) -> str:
+    """Return what stands behind the last word of the last line, as LaTeX; of an equation one side, where asked."""
+    line = as_formula(text.strip().rpartition("\n")[2])
+    words = list(WORD.finditer(line))
+    end = line[words[-1].end() :] if words else line
+    if is_side:
+        end = EQUALS.split(end)[-1]
+    end = re.sub(r"\.(?![0-9])|[*`]", " ", end).strip(" \t:,;!?\"'")
+    return end if len(end) <= LONGEST_ANSWER and re.search(r"[0-9A-Za-z]", end) else ""
+
+
+def _plain_answer(text: str, *, reference: str, is_number: bool) -> str:
+    """Return a response without LaTeX as math-verify shall read it, where it would read a part of the answer only."""
+    text = NUMBERS_ON_LINES.sub(",\n", EMPHASIS.sub(r"\2", text))
+    if LIST.fullmatch(reference.strip()) and (lists := list(LIST.finditer(text))):
+        return f"${as_formula(lists[-1].group())}$"
+    formula = _formula_at_the_end(text, is_side=is_number)
+    if formula and (not is_number or "\\" in formula or "^" in formula):
+        return f"${formula}$"
+    return FRACTION_PERCENT.sub(r"$\1$ %", text)
+
+
+def _letter(response: str) -> str | None:
+    """Return the letter that a response chooses, if it says more than the letter."""
+    if BOX.match(response):
+        found = CHOICE.match(BOX.sub("", response, count=1))
+        return found[1] if found else None
+    text = EMPHASIS.sub(r"\2", response).strip()
+    if chosen := CHOSEN.findall(text):
+        return chosen[-1]
+    found = CHOICE.match(text.rpartition("\n")[2])
+    return found[1] if found else None
+
+
+def _is_number(expected: list[object], reference: str) -> bool:
+    """Return whether the reference is one rational number, which math-verify finds in a response without LaTeX."""
+    value = expected[0]
+    is_rational = getattr(value, "is_number", False) and getattr(value, "is_rational", None) is not False
+    return bool(is_rational) and ":" not in reference and LIST.fullmatch(reference.strip()) is None
+
+
+def _parse(text: str) -> list[object]:
+    """Return math-verify's readings; a number inside a formula that has no reading is none of them."""
+    found = parse(text, parsing_timeout=0, extraction_mode="first_match")
+    if BOX.match(text) or not found or not isinstance(found[0], str):
+        return found
+    for match in list(SPAN.finditer(text))[: -MOST_SPANS - 1 : -1]:
+        reading = parse(match.group(), [LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=0)
+        if not reading:
+            text = text[: match.start()] + " (no reading) " + text[match.end() :]
+    return parse(text, parsing_timeout=0) or found
 
 
 def verify_math(text: str, answer: str) -> Verdict:
@@ -152,17 +203,25 @@ def verify_math(text: str, answer: str) -> Verdict:
     Raises:
         ValueError: if the reference answer has no mathematical reading.
     """
-    reference = rewrite_numbers(answer)
-    expected = parse(as_math(reference), parsing_timeout=0)
+    reference = rewrite_notation(marked_answer(answer) or answer)
+    expected = _parse(as_math(reference)) if reference.strip() else []
     if not expected:
         raise ValueError(
             f"the reference answer {shown(answer)!r} has no mathematical reading; "
             "write it as a number or in LaTeX, or use the verifier 'exact'"
         )
-    response = last_answer(rewrite_numbers(text[-LONGEST_RESPONSE:]))
-    if LIST.fullmatch(reference.strip()) and not MATH_MARK.search(response) and (lists := LIST.findall(response)):
-        response = as_math(lists[-1])
-    found = parse(response, parsing_timeout=0)
+    response = last_answer(rewrite_notation(end_of(text)))
+    if LETTER.fullmatch(reference) and (letter := _letter(response)):
+        response = f"${letter}$"
+    if BOX.match(response):
+        if len(response) > LONGEST_ANSWER:
+            return Verdict(False, f"the answer has more than {LONGEST_ANSWER} characters, expected {shown(answer)}")
+        response = _tidy_boxes(response)
+    elif MATH_MARK.search(response):
+        response = _tidy(response)
+    else:
+        response = _plain_answer(response, reference=reference, is_number=_is_number(expected, reference))
+    found = _parse(response)
     if not found:
         return Verdict(False, f"no mathematical expression in the response, expected {shown(answer)}")
     # The last element is the text the expression was read from; printing the expression itself could take forever.
