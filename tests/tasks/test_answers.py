@@ -74,6 +74,14 @@ def test_an_integer_answer_must_be_the_last_number(text, is_right):
         ("No.5", "5", True),
         ("15e-1", "1", False),
         ("7 and 3e", "3", True),
+        ("1'000", "1000", True),
+        ("1'000", "0", False),
+        ("1.000,50", "50", False),
+        ("1.000,00", "1000", True),
+        ("1.000.000", "1000000", True),
+        (r"$1{,}000$", "1000", True),
+        (r"$10,\!000$", "10000", True),
+        (r"$1\,000$", "0", False),
     ],
 )
 def test_a_part_of_a_number_is_not_the_number(text, answer, is_right):

@@ -1,4 +1,5 @@
 import signal
+import time
 
 import pytest
 
@@ -94,6 +95,115 @@ def test_numbers_with_commas_are_a_list_unless_the_commas_group_thousands(text, 
 )
 def test_numbers_are_read_as_people_write_them(text, answer, is_right):
     assert verify_math(text, answer).correct is is_right
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "is_right"),
+    [
+        ("x = 3 or x = 4", "3,4", True),
+        ("x = 3 or x = 4\n\nI hope this helps!", "3,4", True),
+        ("1, 2, and 3", "1,2,3", True),
+        ("1, 2, and 3", "3", True),
+        ("4", "3 and 4", False),
+        ("The interval is (0, 1].", "(0,1]", True),
+        ("The interval is (0, 1).", "(0,1]", False),
+        ("The answer is (1,2), which is a point.", "(1,2)", True),
+        ("3 \u00b1 2", "1, 5", True),
+        ("x \u2265 5", r"x \ge 5", True),
+        ("x\u00b2 + 1", "x^2+1", True),
+        ("The ratio is 3:4.", "3:4", True),
+        ("4", "3:4", False),
+        ("2", "2xy", False),
+        ("2*sqrt(3)", r"2\sqrt{3}", True),
+        ("2\u03c0", r"2\pi", True),
+        ("2\u00d73 = 6", "6", True),
+        ("A 3\u00d74 grid has 12", "12", True),
+        ("11\n5/6", "5/6", True),
+        ("The answer is 12 meters.", "12", True),
+    ],
+)
+def test_an_answer_without_latex_is_read_whole(text, answer, is_right):
+    assert verify_math(text, answer).correct is is_right
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "is_right"),
+    [
+        (r"So $\frac{1}{3}.$ Then", "1/3", True),
+        (r"\[ x = \frac{1}{3}, \]", "1/3", True),
+        (r"\boxed{5.}", "5", True),
+        (r"$2^{10}.$", "2", False),
+        ("$1, 2, 3, ...$", "1,2,3", False),
+        (r"\boxed{1 234}", "1234", True),
+        (r"\boxed{10 m^2}", "10", True),
+        (r"\boxed{5 apples}", "5", True),
+        (r"\boxed{\frac{1}{\mathrm{e}}}", "1/e", True),
+        (r"\boxed{\boxed{5}}", "5", True),
+        ("```\n\\boxed{5}\n```", "5", True),
+        (r"The final answer is $\sum_{k=0}^n\bigl(k\bigr)$.", "0", False),
+        (r"The final answer is $\sum_{k=0}^n\bigl(k\bigr)$, which is 42", "42", True),
+        (r"\boxed{\sum_{k=0}^n\bigl(k\bigr)}", "0", False),
+    ],
+)
+def test_a_formula_is_read_whole_or_not_at_all(text, answer, is_right):
+    assert verify_math(text, answer).correct is is_right
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "is_right"),
+    [
+        ("4 4/9%", "40/900", True),
+        ("4 4/9%", "40/9", False),
+        ("1/2 percent", "0.005", True),
+        (r"$\frac{1}{2}\%$", "0.005", True),
+        (r"\boxed{1/2}\%", "0.005", True),
+        ("33\u2153%", "1/3", True),
+        ("33 1/3%", "33 1/3%", True),
+        (r"\boxed{50\%}", "1/2", True),
+    ],
+)
+def test_a_percent_sign_holds_for_the_whole_number(text, answer, is_right):
+    assert verify_math(text, answer).correct is is_right
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "is_right"),
+    [
+        (r"\boxed{\text{(A)}}", "A", True),
+        (r"\boxed{\textbf{(B)}\ 12}", "B", True),
+        (r"\boxed{B. Paris}", "B", True),
+        (r"\boxed{\text{C}}", "B", False),
+        ("**B**", "B", True),
+        ("The correct answer is (C), since A is wrong.", "(C)", True),
+        ("A. Because B is not valid", "A", True),
+        ("The answer is A or B", "A", False),
+    ],
+)
+def test_a_letter_is_chosen_with_and_without_what_it_stands_for(text, answer, is_right):
+    assert verify_math(text, answer).correct is is_right
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "$" + "(" * 300 + "1" + ")" * 300 + "$",
+        "\\sqrt{" * 300 + "2" + "}" * 300,
+        "$" + "1+" * 2000 + "7$",
+        "\\boxed{" + "1+" * 1500 + "7}",
+        "\\boxed{" + "1 + " * 3000 + "7}",
+        "\\boxed{" * 600,
+        "<think>" * 500,
+        "<answer>" * 500,
+        "$x$ " * 1000,
+        "0/0",
+        "\x00",
+        "\ud800",
+    ],
+)
+def test_no_response_raises_or_takes_long(text):
+    start = time.perf_counter()
+    assert not verify_math(text, "7").correct
+    assert time.perf_counter() - start < 2
 
 
 def test_an_answer_that_is_no_mathematics_is_an_error_and_not_a_wrong_response():

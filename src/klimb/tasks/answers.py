@@ -16,9 +16,20 @@ from klimb.tasks.protocol import Problem, Response, Score, right_or_wrong
 # A minus is a sign only where no operand stands before it: the last number of "7-3" is 3, that of "= -3" is -3.
 NUMBER = re.compile(
     r"(?:(?<![0-9A-Za-z)\]}])[-\u2212])?"
-    r"(?:(?:[0-9]{1,3}(?:[,\u00a0\u2009\u202f][0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![0-9A-Za-z])\.[0-9]+)"
+    r"(?:[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+(?![0-9])|[1-9][0-9]{0,2}(?:\.[0-9]{3}){2,}(?![0-9])"
+    r"|(?:[0-9]{1,3}(?:(?:,(?:\\!)?|\{,\}|\\[,;:! ]|['\u2019\u00a0\u2009\u202f])[0-9]{3})+(?![0-9])|[0-9]+)"
+    r"(?:\.[0-9]+)?"
+    r"|(?<![0-9A-Za-z])\.[0-9]+)"
     r"(?:[eE][-+]?[0-9]+(?![0-9A-Za-z]|\.[0-9]))?"
 )
+"""A number with commas, LaTeX, apostrophes or narrow spaces between its thousands, or with points where nothing else
+is meant: `1.000,50`, `1.000.000`."""
+
+
+THOUSANDS = re.compile(r"(?<=[0-9])(?:,\\!|\{,\}|\\[,;:! ]|['\u2019])(?=[0-9]{3})")
+
+
+POINTS = re.compile(r"([-\u2212+]?[0-9]{1,3}(?:\.[0-9]{3})+),([0-9]+)|([-\u2212+]?[1-9][0-9]{0,2}(?:\.[0-9]{3}){2,})")
 
 
 SPACED = re.compile(r"(?:^|[=:]|\bis)\s*([-\u2212]?[0-9]{1,3}(?: [0-9]{3})+)\s*[.!]?\s*$")
@@ -55,7 +66,10 @@ def as_integer(number: str) -> str | None:
 
     It stays a string: Python refuses to convert thousands of digits, and a model may well write them.
     """
-    match = re.fullmatch(r"([-\u2212+]?)([0-9][0-9,\s]*|)(?:\.([0-9]*))?(?:[eE]([-+]?[0-9]{1,4}))?", number.strip())
+    number = THOUSANDS.sub("", number.strip())
+    if (points := POINTS.fullmatch(number)) is not None:
+        number = (points[1] or points[3]).replace(".", "") + ("." + points[2] if points[2] else "")
+    match = re.fullmatch(r"([-\u2212+]?)([0-9][0-9,\s]*|)(?:\.([0-9]*))?(?:[eE]([-+]?[0-9]{1,4}))?", number)
     if match is None or not (match[2] or match[3]):
         return None
     whole, part, power = re.sub(r"[,\s]", "", match[2]), (match[3] or "").rstrip("0"), int(match[4] or 0)

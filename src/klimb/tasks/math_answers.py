@@ -7,6 +7,7 @@ the last, not the set of all. And what is written without LaTeX is read whole: `
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from math_verify import LatexExtractionConfig, parse, verify
 
@@ -16,6 +17,13 @@ from klimb.tasks.math_notation import as_formula, rewrite_notation
 
 LONGEST_ANSWER = 1024
 """Characters of an answer that are compared; a longer one is wrong, for comparing takes seconds."""
+
+
+TOO_LONG = "\\text{too long}"
+
+
+DEEPEST = 40
+"""Brackets inside each other; parsing takes several times as long for each further one."""
 
 
 MOST_SPANS = 8
@@ -45,7 +53,9 @@ SHORT_WORDS = (
 """Words and units of two letters; other pairs of letters are products of variables."""
 
 
-WORD = re.compile(rf"(?<![\\A-Za-z{{])(?:[A-Za-z]{{3,}}|(?:{SHORT_WORDS})(?![A-Za-z]))")
+WORD = re.compile(
+    rf"(?<![\\A-Za-z{{])(?:[A-Za-z]{{3,}}|(?:{SHORT_WORDS})(?![A-Za-z]))|[\u0400-\u04ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
+)
 
 
 EQUALS = re.compile(r"(?<![<>!=])=(?!=)")
@@ -85,7 +95,9 @@ CHOICE = re.compile(r"\s*(?:\\(?:text|math)\w*\s*|\\mbox\s*)?\{?\s*\(?([A-Z])[).
 r"""A letter before what it stands for: `\textbf{(B)}\ 12`, `B. 12`."""
 
 
-CHOSEN = re.compile(r"(?i:answer)(?:\s+is)?\s*:?\s*\(?([A-Z])(?![\w'\u2019])")
+CHOSEN = re.compile(
+    r"(?i:answer)(?:\s+is)?\s*:?\s*\(?([A-Z])(?![\w'\u2019])\)?(?!\s*(?:or\b|and\b|[,/&])\s*\(?[A-Z]\b)"
+)
 
 
 UNIT_WORDS = re.compile(r"(?<=[0-9}])\s+(?!(?:percent|pct|and\b|or\b|mod\b))[A-Za-z]{3,}(?:[ -][A-Za-z]+)*\s*$")
@@ -113,7 +125,7 @@ def _tidy(text: str) -> str:
         inside = match["first"] or match["second"] or match["third"]
         start = match.group().index(inside)
         mark, its_end = match.group()[:start], match.group()[start + len(inside) :]
-        inside, percent = _tidy_formula(inside)
+        inside, percent = _tidy_formula(inside) if len(inside) <= LONGEST_ANSWER else (TOO_LONG, "")
         parts += [FRACTION_PERCENT.sub(r"$\1$ %", text[at : match.start()]), mark, inside, its_end, percent]
         at = match.end()
     return "".join(parts) + FRACTION_PERCENT.sub(r"$\1$ %", text[at:])
@@ -142,15 +154,28 @@ def _tidy_boxes(response: str) -> str:
     return "".join(parts) + response[at:]
 
 
-def _formula_at_the_end(text: str, *, is_side: bool) -> str:
-    """Return what stands behind the last word of the last line, as LaTeX; of an equation one side, where asked."""
-    line = as_formula(text.strip().rpartition("\n")[2])
-    words = list(WORD.finditer(line))
-    end = line[words[-1].end() :] if words else line
-    if is_side:
-        end = EQUALS.split(end)[-1]
-    end = re.sub(r"\.(?![0-9])|[*`]", " ", end).strip(" \t:,;!?\"'")
-    return end if len(end) <= LONGEST_ANSWER and re.search(r"[0-9A-Za-z]", end) else ""
+def _last_formula(text: str) -> str:
+    """Return what stands between or behind the words of the last line that has a formula, as LaTeX."""
+    for line in reversed(text.strip().split("\n")):
+        parts = WORD.split(as_formula(line))
+        if end := _trimmed(parts[-1], r"[0-9A-Za-z\\]"):
+            return end
+        for part in reversed(parts[:-1]):  # a letter between words is no formula: `which is a point`
+            if formula := _trimmed(part, r"[0-9\\]"):
+                return formula
+    return ""
+
+
+def _last_side(text: str) -> str:
+    """Return what stands behind the last word and equals sign of the last line, as LaTeX."""
+    line = text.strip().rpartition("\n")[2]
+    return _trimmed(EQUALS.split(WORD.split(as_formula(line))[-1])[-1], r"[0-9A-Za-z\\]")
+
+
+def _trimmed(part: str, characters: str) -> str:
+    """Return a part of a sentence without what punctuates it, or nothing unless it has one of the characters."""
+    part = re.sub(r"\.(?![0-9])|[*`]", " ", part).strip(" \t:,;!?\"'")
+    return part if len(part) <= LONGEST_ANSWER and re.search(characters, part) else ""
 
 
 def _plain_answer(text: str, *, reference: str, is_number: bool) -> str:
@@ -158,8 +183,8 @@ def _plain_answer(text: str, *, reference: str, is_number: bool) -> str:
     text = NUMBERS_ON_LINES.sub(",\n", EMPHASIS.sub(r"\2", text))
     if LIST.fullmatch(reference.strip()) and (lists := list(LIST.finditer(text))):
         return f"${as_formula(lists[-1].group())}$"
-    formula = _formula_at_the_end(text, is_side=is_number)
-    if formula and (not is_number or "\\" in formula or "^" in formula):
+    formula = _last_side(text) if is_number else _last_formula(text)
+    if formula and (not is_number or "\\" in formula or "^{" in formula):
         return f"${formula}$"
     return FRACTION_PERCENT.sub(r"$\1$ %", text)
 
@@ -176,14 +201,23 @@ def _letter(response: str) -> str | None:
     return found[1] if found else None
 
 
-def _is_number(expected: list[object], reference: str) -> bool:
+def _depth(text: str) -> int:
+    """Return how many brackets stand inside each other at most."""
+    depth = deepest = 0
+    for character in text:
+        depth = max(0, depth + (character in "({[") - (character in ")}]"))
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _is_number(expected: list[Any], reference: str) -> bool:
     """Return whether the reference is one rational number, which math-verify finds in a response without LaTeX."""
     value = expected[0]
     is_rational = getattr(value, "is_number", False) and getattr(value, "is_rational", None) is not False
     return bool(is_rational) and ":" not in reference and LIST.fullmatch(reference.strip()) is None
 
 
-def _parse(text: str) -> list[object]:
+def _parse(text: str) -> list[Any]:
     """Return math-verify's readings; a number inside a formula that has no reading is none of them."""
     found = parse(text, parsing_timeout=0, extraction_mode="first_match")
     if BOX.match(text) or not found or not isinstance(found[0], str):
@@ -213,9 +247,9 @@ def verify_math(text: str, answer: str) -> Verdict:
     response = last_answer(rewrite_notation(end_of(text)))
     if LETTER.fullmatch(reference) and (letter := _letter(response)):
         response = f"${letter}$"
+    if _depth(response) > DEEPEST or (BOX.match(response) and len(response) > LONGEST_ANSWER):
+        return Verdict(False, f"the answer is too long or too deep to be compared, expected {shown(answer)}")
     if BOX.match(response):
-        if len(response) > LONGEST_ANSWER:
-            return Verdict(False, f"the answer has more than {LONGEST_ANSWER} characters, expected {shown(answer)}")
         response = _tidy_boxes(response)
     elif MATH_MARK.search(response):
         response = _tidy(response)

@@ -23,6 +23,7 @@ CHARACTERS = str.maketrans(
         **{"\u066b": ".", "\u066c": ",", "\uff0e": ".", "\uff0c": ",", "\uff05": "%", "\u00d7": " \\times "},
         **{"\u00b7": " \\cdot ", "\u22c5": " \\cdot ", "\u03c0": "\\pi ", "\u221e": "\\infty ", "\u00b1": "\\pm "},
         **{"\u2264": "\\le ", "\u2265": "\\ge ", "\u2260": "\\ne ", "\u222a": "\\cup ", "\u2229": "\\cap "},
+        **{"\u3002": ". ", "\uff1a": ": ", "\uff08": "(", "\uff09": ")", "\uff1b": "; ", "\u3001": ", "},
         **{"\u2208": "\\in ", "\u2205": "\\emptyset ", "\u00b0": "^\\circ "},
     }
 )
@@ -35,6 +36,10 @@ SUPERSCRIPT = re.compile(r"(?<=[0-9A-Za-z)}\]])([\u207a\u207b]?[\u2070\u00b9\u00
 
 
 ROOT = re.compile(r"\u221a\s*(?:\(([^()]*)\)|\{([^{}]*)\}|([0-9]+(?:\.[0-9]+)?|[A-Za-z]))")
+
+
+BEHIND_A_CHARACTER = re.compile(r"(?<=[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])(?=[-+]?[0-9$\\(])")
+"""A number behind Chinese, Japanese or Korean writing, which has no spaces."""
 
 
 DEGREES = re.compile(r"\u00b0\s*[CF](?![A-Za-z])")
@@ -84,6 +89,9 @@ UNITS = re.compile(
 UPRIGHT = re.compile(r"\\mathrm\s*\{\s*([ei])\s*\}")
 
 
+BY_ZERO = re.compile(r"(?<![\w./])[0-9.]+/0+(?!\.?[0-9])")
+
+
 FUNCTIONS = re.compile(r"(?<![\\A-Za-z])(sin|cos|tan|cot|sec|csc|ln|log|exp|pi)(?![A-Za-z])")
 
 
@@ -98,7 +106,7 @@ def rewrite_notation(text: str) -> str:
 
         U+2212 5 → -5;  2 2/3 → 8/3;  2½ → 5/2;  1e3 → 1000;  1\,000 → 1000;  1.000,50 → 1000.50;  x² → x^{2}
 
-    A mixed number that is none (`4 4/0`, `4 7/6`) becomes words, lest its whole part pass for it.
+    A mixed number that is none (`4 4/0`, `4 7/6`) becomes words, lest its whole part pass for it; so does `0/0`.
     """
     text = UPRIGHT.sub(r"\1", text.replace("\r", ""))
     text = UNITS.sub("", text)
@@ -107,7 +115,8 @@ def rewrite_notation(text: str) -> str:
     text = APOSTROPHES.sub(lambda match: re.sub(r"['\u2019]", "", match[0]), THOUSANDS.sub("", text))
     text = POINTS.sub(_without_points, CURRENCY.sub("", text))
     text = SIGN.sub(lambda match: match[1] + match[2] + ("-" if match[3] else ""), text)
-    return TIMES_TEN.sub(_written_out, POWER_OF_TEN.sub(_written_out, MIXED.sub(_as_fraction, text)))
+    text = BY_ZERO.sub(NO_NUMBER, MIXED.sub(_as_fraction, text))
+    return TIMES_TEN.sub(_written_out, POWER_OF_TEN.sub(_written_out, text))
 
 
 def as_formula(text: str) -> str:
@@ -125,7 +134,8 @@ def _ascii_mathematics(text: str) -> str:
     text = SUPERSCRIPT.sub(lambda match: "^{" + unicodedata.normalize("NFKC", match[1]) + "}", text)
     text = DEGREES.sub("\u00b0", ROOT.sub(_rooted, text)).translate(CHARACTERS)
     digits = {character: str(unicodedata.decimal(character, character)) for character in set(text)}
-    return text.translate(str.maketrans(digits))
+    unseen = {character: "" for character in digits if unicodedata.category(character) == "Cf"}
+    return BEHIND_A_CHARACTER.sub(" ", text.translate(str.maketrans(digits | unseen)))
 
 
 def _of_fraction(character: str) -> str:
