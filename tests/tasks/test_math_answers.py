@@ -120,6 +120,13 @@ def test_numbers_are_read_as_people_write_them(text, answer, is_right):
         ("A 3\u00d74 grid has 12", "12", True),
         ("11\n5/6", "5/6", True),
         ("The answer is 12 meters.", "12", True),
+        ("We get $x^2-7x+12=0$, so x = 3 or x = 4.", "3,4", True),
+        (r"$\{3,4\}$, checked twice", "3,4", True),
+        ("101_2", "101_2", True),
+        ("Answer: `42`", "42", True),
+        ("answer:42", "42", True),
+        ("forty-two (42).", "42", True),
+        ("x<42", "42", False),
     ],
 )
 def test_an_answer_without_latex_is_read_whole(text, answer, is_right):
@@ -140,6 +147,7 @@ def test_an_answer_without_latex_is_read_whole(text, answer, is_right):
         (r"\boxed{\frac{1}{\mathrm{e}}}", "1/e", True),
         (r"\boxed{\boxed{5}}", "5", True),
         ("```\n\\boxed{5}\n```", "5", True),
+        (r"\boxed{\approx 42~\text{cm}}", "42", True),
         (r"The final answer is $\sum_{k=0}^n\bigl(k\bigr)$.", "0", False),
         (r"The final answer is $\sum_{k=0}^n\bigl(k\bigr)$, which is 42", "42", True),
         (r"\boxed{\sum_{k=0}^n\bigl(k\bigr)}", "0", False),

@@ -39,7 +39,7 @@ THOUGHTS = re.compile(r"<think(?:ing)?>(?:(?!<think(?:ing)?>).)*?</think(?:ing)?
 THOUGHTS_START = re.compile(r"<think(?:ing)?>.*", re.DOTALL)
 
 
-TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
+TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL | re.IGNORECASE)
 
 
 MARKED_LINE = re.compile(r"^\s*####\s*(?P<number>[-+]?\s*\$?\s*[-+]?[0-9.][0-9.,/ ]*%?)\s*$", re.MULTILINE)

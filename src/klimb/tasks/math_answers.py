@@ -85,6 +85,16 @@ NUMBERS_ON_LINES = re.compile(r"(?<=[0-9])[ \t]*\n\s*(?=[-+]?[0-9])")
 EMPHASIS = re.compile(r"(?<![\w*])(\*{1,3})(?=\S)([^*\n]+?)(?<=\S)\1(?![\w*])")
 
 
+AROUND_NUMBERS = re.compile(
+    r"</?[A-Za-z]+>|[`\"'\u201c\u201d\u2018\u2019~\u2248#\[\]|]|(?<![0-9A-Za-z])_+|_+(?![0-9A-Za-z])|(?<![\w)\]])\((?=\s*-?[0-9.,/]+%?\s*\)(?:[.,:;!?\s]|$))"
+    r"|(?<=[A-Za-z*]):(?=[-.0-9(])"
+)
+"""What stands before a number where math-verify would see none: quotes, brackets, tags."""
+
+
+APPROXIMATELY = re.compile(r"^\s*(?:\\approx|\\simeq|\\sim|\u2248)\s*")
+
+
 SPACED_NUMBER = re.compile(r"\s*[-+]?[0-9]{1,3}(?: [0-9]{3})+(?:\.[0-9]+)?\s*")
 
 
@@ -133,7 +143,7 @@ def _tidy(text: str) -> str:
 
 def _tidy_formula(inside: str) -> tuple[str, str]:
     """Return a formula without its sentence's punctuation, and the percent sign of a fraction for behind its mark."""
-    inside = PUNCTUATION.sub("", inside)
+    inside = APPROXIMATELY.sub("", PUNCTUATION.sub("", inside)).replace("~", " ")
     percent = PERCENT_AT_END.search(inside) if "/" in inside or "frac" in inside else None
     return (inside[: percent.start()], " %") if percent else (inside, "")
 
@@ -181,12 +191,19 @@ def _trimmed(part: str, characters: str) -> str:
 def _plain_answer(text: str, *, reference: str, is_number: bool) -> str:
     """Return a response without LaTeX as math-verify shall read it, where it would read a part of the answer only."""
     text = NUMBERS_ON_LINES.sub(",\n", EMPHASIS.sub(r"\2", text))
-    if LIST.fullmatch(reference.strip()) and (lists := list(LIST.finditer(text))):
+    if _is_list(reference) and (lists := list(LIST.finditer(text))):
         return f"${as_formula(lists[-1].group())}$"
     formula = _last_side(text) if is_number else _last_formula(text)
-    if formula and (not is_number or "\\" in formula or "^{" in formula):
+    if formula and (not is_number or re.search(r"\\|\^\{|[0-9]_[0-9]", formula)):
         return f"${formula}$"
-    return FRACTION_PERCENT.sub(r"$\1$ %", text)
+    return FRACTION_PERCENT.sub(r"$\1$ %", AROUND_NUMBERS.sub(" ", text) if is_number else text)
+
+
+def _plain_list_behind(text: str) -> str:
+    """Return a list that stands behind the last formula of a response, as LaTeX: `$x^2=4$, so x = 2 or x = -2`."""
+    behind = SPAN.split(text)[-1]
+    formula = "" if MATH_MARK.search(behind) else _last_formula(behind)
+    return f"${formula}$" if "," in formula else ""
 
 
 def _letter(response: str) -> str | None:
@@ -210,11 +227,15 @@ def _depth(text: str) -> int:
     return deepest
 
 
+def _is_list(reference: str) -> bool:
+    return LIST.fullmatch(reference.strip(" \n$")) is not None
+
+
 def _is_number(expected: list[Any], reference: str) -> bool:
     """Return whether the reference is one rational number, which math-verify finds in a response without LaTeX."""
     value = expected[0]
     is_rational = getattr(value, "is_number", False) and getattr(value, "is_rational", None) is not False
-    return bool(is_rational) and ":" not in reference and LIST.fullmatch(reference.strip()) is None
+    return bool(is_rational) and ":" not in reference and not _is_list(reference)
 
 
 def _parse(text: str) -> list[Any]:
@@ -252,7 +273,7 @@ def verify_math(text: str, answer: str) -> Verdict:
     if BOX.match(response):
         response = _tidy_boxes(response)
     elif MATH_MARK.search(response):
-        response = _tidy(response)
+        response = (_is_list(reference) and _plain_list_behind(response)) or _tidy(response)
     else:
         response = _plain_answer(response, reference=reference, is_number=_is_number(expected, reference))
     found = _parse(response)

@@ -48,7 +48,7 @@ DEGREES = re.compile(r"\u00b0\s*[CF](?![A-Za-z])")
 THOUSANDS = re.compile(r"(?<=[0-9])(?:\\[,!;: ]|\{,\}|[\u00a0\u2009\u202f~])(?=[0-9]{3}(?![0-9]))")
 
 
-APOSTROPHES = re.compile(r"(?<![\w.,'\u2019])[0-9]{1,3}(?:['\u2019][0-9]{3})+(?![0-9])")
+APOSTROPHES = re.compile(r"(?<![\w.,'\u2019])[0-9]{1,3}(?:['\u2019_][0-9]{3})+(?![0-9])")
 
 
 POINTS = re.compile(
@@ -89,6 +89,9 @@ UNITS = re.compile(
 UPRIGHT = re.compile(r"\\mathrm\s*\{\s*([ei])\s*\}")
 
 
+MINUS = re.compile(r"(=\s*|\bis\s+)-\s+(?=[0-9.])")
+
+
 BY_ZERO = re.compile(r"(?<![\w./])[0-9.]+/0+(?!\.?[0-9])")
 
 
@@ -108,13 +111,14 @@ def rewrite_notation(text: str) -> str:
 
     A mixed number that is none (`4 4/0`, `4 7/6`) becomes words, lest its whole part pass for it; so does `0/0`.
     """
-    text = UPRIGHT.sub(r"\1", text.replace("\r", ""))
+    text = UPRIGHT.sub(r"\1", text.replace("\r", "").replace("\\varnothing", "\\emptyset"))
     text = UNITS.sub("", text)
     if not text.isascii():
         text = _ascii_mathematics(text)
-    text = APOSTROPHES.sub(lambda match: re.sub(r"['\u2019]", "", match[0]), THOUSANDS.sub("", text))
+    text = APOSTROPHES.sub(lambda match: re.sub(r"['\u2019_]", "", match[0]), THOUSANDS.sub("", text))
     text = POINTS.sub(_without_points, CURRENCY.sub("", text))
     text = SIGN.sub(lambda match: match[1] + match[2] + ("-" if match[3] else ""), text)
+    text = MINUS.sub(r"\1-", text)
     text = BY_ZERO.sub(NO_NUMBER, MIXED.sub(_as_fraction, text))
     return TIMES_TEN.sub(_written_out, POWER_OF_TEN.sub(_written_out, text))
 
