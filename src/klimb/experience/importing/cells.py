@@ -74,13 +74,25 @@ def first_of(values: Mapping[str, object], *names: str) -> object:
     return None
 
 
+_SCALARS = frozenset({str, bytes, int, float, bool, type(None)})
+"""Types that are neither lists nor objects. Asking for these and for JSON's own two comes first in what is called many
+times a row: `isinstance` of an abstract class costs more than all else that is done there."""
+
+
 def mapping(value: object) -> Mapping[str, object]:
     """Return the value if it is an object, else an empty one."""
-    return cast(Mapping[str, object], value) if isinstance(value, Mapping) else {}
+    kind = type(value)
+    is_object = kind is dict or (kind is not list and kind not in _SCALARS and isinstance(value, Mapping))
+    return cast(Mapping[str, object], value) if is_object else {}
 
 
 def listed(value: object) -> Sequence[object] | None:
     """Return the value if it is a list, else None; a text is none."""
+    kind = type(value)
+    if kind is list:
+        return cast(Sequence[object], value)
+    if kind is dict or kind in _SCALARS:
+        return None
     is_list = isinstance(value, Sequence) and not isinstance(value, str | bytes)
     return cast(Sequence[object], value) if is_list else None
 
@@ -109,6 +121,8 @@ def chat_cell(value: object, row: Row) -> object:
 
 def are_messages(value: object) -> bool:
     """Tell chat messages, or a single one, from whatever else JSON says: all say who speaks, and one is known."""
+    if value is None or isinstance(value, str):
+        return False
     entries = listed(value)
     entries = [value] if entries is None else entries
     if not all(_SAID & mapping(entry).keys() for entry in entries):
@@ -159,13 +173,15 @@ def name_of(value: object) -> str:
     """
     if isinstance(value, str):
         return value
+    if value is None:
+        return ""
     if isinstance(value, Mapping):
         inner = first_of(mapping(cast(object, value)), *_NAMES_OF_IDS)
         if inner is None:
             raise RowError("an id that is an object without an id", repr(mapping(cast(object, value)))[:80])
         return name_of(inner)
     value = python_value(value)
-    if value is None or value != value:
+    if value != value:
         return ""
     is_whole = isinstance(value, int) or (isinstance(value, float | Decimal) and value % 1 == 0)
     if isinstance(value, UUID) or (is_whole and not isinstance(value, bool)):

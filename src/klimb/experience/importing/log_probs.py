@@ -8,6 +8,7 @@ from typing import Any
 from klimb.experience.importing.cells import first_of, listed, number, whole_number
 from klimb.experience.importing.request_settings import (
     HELD,
+    HELD_AS,
     changing_settings,
     flat_settings,
     is_choice,
@@ -74,6 +75,9 @@ class Stated:
     note: str = ""
 
 
+_NOTHING_STATED = Stated(settings=None)
+
+
 def read_settings(request: Mapping[str, object], rules: ImportRules, row: Row, *, needs_all: bool = True) -> Stated:
     """Return how a response was drawn. What the request says comes first, then what the user states.
 
@@ -91,6 +95,8 @@ def read_settings(request: Mapping[str, object], rules: ImportRules, row: Row, *
         RowError: settings that cannot be.
     """
     asked = flat_settings(request)
+    if not asked and not rules.sampling:
+        return _NOTHING_STATED
     found, others, notes = _numbers(asked, rules)
     everything = {**rules.sampling, **{name: value for name, value in asked.items() if value is not None}}
     settings = None
@@ -115,10 +121,10 @@ def _numbers(asked: Mapping[str, object], rules: ImportRules) -> tuple[dict[str,
     found: dict[str, float] = {}
     others: list[str] = []
     notes: list[str] = []
-    for name, aliases in HELD.items():
+    there = {HELD_AS.get(name) for name in (*asked, *rules.sampling)}
+    for name in (name for name in HELD if name in there):
         try:
-            stated = (read_setting(first_of(place, *aliases)) for place in (asked, rules.sampling))
-            value = next((each for each in stated if each is not None), None)
+            value = _stated_in((asked, rules.sampling), HELD[name])
         except ValueError as error:
             notes.append(f"{name} cannot be read: {error}")
             others += [name] if name != "max_new_tokens" else []
@@ -126,6 +132,13 @@ def _numbers(asked: Mapping[str, object], rules: ImportRules) -> tuple[dict[str,
         if value is not None:
             found[name] = value
     return found, others, notes
+
+
+def _stated_in(places: Sequence[Mapping[str, object]], names: Sequence[str]) -> float | None:
+    for place in places:
+        if (value := read_setting(first_of(place, *names))) is not None:
+            return value
+    return None
 
 
 def _held(found: Mapping[str, float], row: Row) -> SamplingSettings | None:

@@ -106,12 +106,13 @@ def as_sample(found: ParsedRow, row: Row, rules: ImportRules, *, kind: str) -> S
     if found.sample is not None:
         _check(found, found.sample.response_ids, rules)
         return found.sample
-    _check_begins_turn(found)
+    asked = flat_settings(found.request)
+    _check_begins_turn(found, asked)
     response_ids, log_probs, note = _place_log_probs(found, rules)
     _check(found, response_ids, rules)
     turns = _place_turns(found, response_ids, rules)
     num_drawn = sum(turn.num_tokens for turn in turns if turn.is_drawn) if turns else len(response_ids)
-    stated = read_settings(found.request, rules, row, needs_all=log_probs is not None)
+    stated = read_settings(asked, rules, row, needs_all=log_probs is not None)
     if why := _why_no_values(log_probs, stated):
         log_probs, note = None, why
     log_mu: tuple[float, ...] | None = None
@@ -207,9 +208,9 @@ def hash_of(*texts: str) -> str:
     return digest.hexdigest()
 
 
-def _check_begins_turn(found: ParsedRow) -> None:
+def _check_begins_turn(found: ParsedRow, asked: Mapping[str, object]) -> None:
     """Raise for an answer that goes on with the last message, unless the token ids say where it begins."""
-    if continues_message(flat_settings(found.request)) and not found.prompt_ids:
+    if continues_message(asked) and not found.prompt_ids:
         raise RowError(
             "an answer that continues a message",
             "the end of its prompt is the beginning of its turn; log the prompt's token ids too (return_token_ids)",

@@ -38,6 +38,13 @@ HELD: Mapping[str, tuple[str, ...]] = {
 """Settings of a sample -> their names in requests."""
 
 
+_NESTED_NAMES = frozenset(NESTED)
+
+
+HELD_AS: Mapping[str, str] = {name: ours for ours, names in HELD.items() for name in names}
+"""The same the other way round."""
+
+
 def _names(*texts: str) -> frozenset[str]:
     return frozenset(name for text in texts for name in text.split())
 
@@ -135,6 +142,8 @@ _PROMPT_COLUMNS = _names(
 
 def flat_settings(request: Mapping[str, object]) -> dict[str, object]:
     """Return what a request asks for, with what stands in objects of its own (`extra_body`, `options`, …)."""
+    if _NESTED_NAMES.isdisjoint(request):
+        return {name: value for name, value in request.items() if type(name) is str}
     nested: dict[str, object] = {}
     for name in NESTED:
         if inner := mapping(request.get(name)):
@@ -155,16 +164,17 @@ def settings_among(columns: Mapping[str, object]) -> dict[str, object]:
         if name in _VAGUE:
             inner = flat_settings(mapping(columns[name]))
             found[name] = {each: value for each, value in inner.items() if is_known(each)}
-        elif name in NESTED or is_known(name):
+        elif name in _NESTED_NAMES or is_known(name):
             found[name] = columns[name]
     return flat_settings(found)
 
 
+@lru_cache(maxsize=4096)
 def is_known(name: str) -> bool:
     """Tell whether a setting of this name is one of a sample's, or known to change the draw or the prompt."""
     plain = _plain(name)
     return (
-        any(name in aliases for aliases in HELD.values())
+        name in HELD_AS
         or plain in _NEUTRAL
         or plain in _GOVERNED
         or plain in _OTHER_CHANGING
@@ -175,8 +185,7 @@ def is_known(name: str) -> bool:
 
 def changing_settings(settings: Mapping[str, object]) -> tuple[str, ...]:
     """Return the names of the settings that change how tokens are drawn, or may: all but those known to be harmless."""
-    held = {name for aliases in HELD.values() for name in aliases}
-    return tuple(name for name, value in settings.items() if name not in held and _changes(name, value, settings))
+    return tuple(name for name, value in settings.items() if name not in HELD_AS and _changes(name, value, settings))
 
 
 def _changes(name: str, value: object, settings: Mapping[str, object]) -> bool:
@@ -207,9 +216,14 @@ def _is_container(value: object) -> bool:
     return isinstance(value, str | Mapping) or listed(value) is not None
 
 
+_CHOOSING = _names("use_beam_search penalty_alpha num_beams num_beam_groups beam_width n best_of")
+
+
 def is_choice(settings: Mapping[str, object]) -> bool:
     """Tell whether the answer was chosen among several, as by best-of-n and beam search: then it is no draw."""
-    found = {_plain(name): _as_number(value) for name, value in settings.items()}
+    found = {plain: _as_number(value) for name, value in settings.items() if (plain := _plain(name)) in _CHOOSING}
+    if not found:
+        return False
     if found.get("use_beam_search") or _exceeds(found.get("penalty_alpha"), 0):
         return True
     if any(_exceeds(found.get(name), 1) for name in ("num_beams", "num_beam_groups", "beam_width")):

@@ -88,6 +88,13 @@ class Columns(Mapping[str, object]):
         self.read.add(name)
         return value
 
+    def get(self, name: str, default: object = None, /) -> object:
+        """Look up a cell that need not be there, without the exception by which `Mapping` does it."""
+        if name not in self._cells:
+            return default
+        self.read.add(name)
+        return self._cells[name]
+
     def __contains__(self, name: object) -> bool:
         return name in self._cells
 

@@ -1,6 +1,6 @@
 """Plain columns: prompt, response, and whichever of the others there are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from klimb.experience.importing.asked import with_columns
 from klimb.experience.importing.cells import (
@@ -64,11 +64,16 @@ def read_table(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
         prompt_ids=token_ids(from_json_cell(values.get("prompt_token_ids"), row), what="prompt_token_ids"),
         response_ids=token_ids(from_json_cell(values.get("token_ids"), row), what="token_ids"),
         log_probs=from_json_cell(values.get("log_probs"), row),
-        request={**settings_among(values), "sampling": from_json_cell(values.get("sampling"), row)},
+        request=_request_of(row),
         model=name_of(first_of(values, "model")),
         policy_version=whole_number(values.get("policy_version") or 0, what="policy_version", row=row),
     )
     return [with_group_and_user(found, row)]
+
+
+def _request_of(row: Row) -> Mapping[str, object]:
+    asked, sampling = settings_among(row.values), row.values.get("sampling")
+    return asked if sampling is None else {**asked, "sampling": from_json_cell(sampling, row)}
 
 
 def _read_exchange(row: Row, rules: ImportRules) -> tuple[tuple[Message, ...], Said]:
