@@ -9,6 +9,8 @@ from klimb.tasks.answer_marks import LONGEST_RESPONSE, end_of, last_answer
         (r"\boxed{3}. So \boxed{4}, found in 7 steps", r"\boxed{4}"),
         (r"\boxed{3} and $x_2 = \boxed{4}$", r"\boxed{3} and $x_2 = \boxed{4}"),
         (r"\boxed{3} \text{ for (a) and } \boxed{4}", r"\boxed{3} \text{ for (a) and } \boxed{4}"),
+        (r"\boxed{1} pen and \boxed{2} bins", r"\boxed{1} pen and \boxed{2}"),
+        (r"\boxed{3} is wrong and \boxed{4} right", r"\boxed{4}"),
         (r"\boxed{3} \text{ is wrong, it is } \boxed{4}", r"\boxed{4}"),
         (r"\boxed{5}, and in the end \boxed{}", r"\boxed{5}"),
         (r"\boxed{5}; write it as \boxed{...}", r"\boxed{5}"),

@@ -136,6 +136,23 @@ def test_an_answer_without_latex_is_read_whole(text, answer, is_right):
 @pytest.mark.parametrize(
     ("text", "answer", "is_right"),
     [
+        ("4", r"First \boxed{3}. So \boxed{4}", True),
+        ("3", r"First \boxed{3}. So \boxed{4}", False),
+        ("3,4", r"\boxed{3} and \boxed{4}", True),
+        ("0.28", r"It is $\boxed{28}$ percent.", True),
+        ("5", r"\boxed{5.}", True),
+        ("7", "3*2=6, and 1 more\n#### 7", True),
+        ("(1,2)", "The answer is (1,2)", True),
+        ("2", "The answer is (1,2)", False),
+    ],
+)
+def test_a_reference_may_be_a_solution_that_marks_its_answer(text, answer, is_right):
+    assert verify_math(text, answer).correct is is_right
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "is_right"),
+    [
         (r"So $\frac{1}{3}.$ Then", "1/3", True),
         (r"\[ x = \frac{1}{3}, \]", "1/3", True),
         (r"\boxed{5.}", "5", True),
@@ -203,6 +220,12 @@ def test_a_letter_is_chosen_with_and_without_what_it_stands_for(text, answer, is
         "<think>" * 500,
         "<answer>" * 500,
         "$x$ " * 1000,
+        "\\boxed{1}" + " and" * 900 + " x \\boxed{2}",
+        "\\boxed{1}" + "x= " * 900 + "! \\boxed{2}",
+        "\\boxed{1}" + "\\text{" * 500 + "\\boxed{2}",
+        "* " * 2000,
+        "1 and " * 600,
+        " " * 4096,
         "0/0",
         "\x00",
         "\ud800",

@@ -28,9 +28,9 @@ EMPTY = re.compile(r"(?:[\s~${}.?_]|\\[,;:!() ]|\\l?dots|\\(?:c|q)?quad)*")
 
 BETWEEN = re.compile(
     r"(?:[\s$,;&]|\\[,;:!()\[\] ]|\\quad|\\(?:text|mbox|mathrm)\s*\{(?:[^{}]{0,40}\b(?:and|or))?\s*\}"
-    r"|\band\b|\bor\b|\\[A-Za-z]+\s*=|[A-Za-z](?:_\{?\w{1,3}\}?)?\s*=)*"
+    r"|(?:\b(?!and\b|or\b)[a-z]+\s+)?\b(?:and|or)\b|\\[A-Za-z]+\s*=|[A-Za-z](?:_\{?\w{1,3}\}?)?\s*=)*"
 )
-r"""What stands between two boxes that make one answer: `\boxed{3} and x = \boxed{4}`."""
+r"""What stands between two boxes of one answer: `\boxed{3} and x = \boxed{4}`, `\boxed{3} pens or \boxed{4}`."""
 
 
 THOUGHTS = re.compile(r"<think(?:ing)?>(?:(?!<think(?:ing)?>).)*?</think(?:ing)?>", re.DOTALL)

@@ -250,6 +250,23 @@ def _parse(text: str) -> list[Any]:
     return parse(text, parsing_timeout=0) or found
 
 
+def _reference(answer: str) -> str:
+    """Return the answer of a reference, which may be a whole solution that marks it."""
+    reference = rewrite_notation(answer)
+    marked = last_answer(reference)
+    if BOX.match(marked):
+        return _tidy_boxes(marked) if marked.count("{") == marked.count("}") else reference
+    return marked_answer(reference) or reference
+
+
+def _expected(reference: str) -> list[Any]:
+    """Return the readings of a reference; of one in words what it says last, if that has a number."""
+    if expected := _parse(as_math(reference)) if reference.strip() else []:
+        return expected
+    formula = _last_formula(reference)
+    return _parse(f"${formula}$") if re.search("[0-9]", formula) else []
+
+
 def verify_math(text: str, answer: str) -> Verdict:
     """Return right when the response's final expression equals the answer.
 
@@ -258,8 +275,8 @@ def verify_math(text: str, answer: str) -> Verdict:
     Raises:
         ValueError: if the reference answer has no mathematical reading.
     """
-    reference = rewrite_notation(marked_answer(answer) or answer)
-    expected = _parse(as_math(reference)) if reference.strip() else []
+    reference = _reference(answer)
+    expected = _expected(reference)
     if not expected:
         raise ValueError(
             f"the reference answer {shown(answer)!r} has no mathematical reading; "
