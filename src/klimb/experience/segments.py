@@ -10,6 +10,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,9 @@ ROW_GROUP_BYTES = 32_000_000
 
 _SLICE_SAMPLES = 256
 """Samples made at a time while reading: as Python objects they take several times the memory of their columns."""
+
+
+_SETTINGS = tuple(field.name for field in fields(SamplingSettings))
 
 
 _NUMBER_LISTS = ("prompt_ids", "response_ids", "log_mu", "log_ref")
@@ -336,21 +340,20 @@ def _estimated_bytes(sample: Sample) -> int:
 
 
 def _table(samples: Sequence[Sample]) -> pa.Table:
-    columns = [
-        pa.array([_stored(field.name, getattr(sample, field.name)) for sample in samples], field.type)
-        for field in SAMPLE_SCHEMA
-    ]
+    columns = [pa.array(_stored(field.name, samples), field.type) for field in SAMPLE_SCHEMA]
     return pa.Table.from_arrays(columns, schema=SAMPLE_SCHEMA)
 
 
-def _stored(name: str, value: Any) -> Any:
+def _stored(name: str, samples: Sequence[Sample]) -> list[Any]:
+    """Return a field of all samples as Arrow takes it."""
+    values: list[Any] = list(map(attrgetter(name), samples))
     if name == "sampling":
-        return None if value is None else asdict(value)
+        return [None if value is None else {each: getattr(value, each) for each in _SETTINGS} for value in values]
     if name == "prompt":
-        return [_stored_message(message) for message in value]
+        return [[_stored_message(message) for message in value] for value in values]
     if name == "turns":
-        return [asdict(turn) for turn in value]
-    return list(value.items()) if name in ("reward_parts", "metadata") else value
+        return [[asdict(turn) for turn in value] for value in values]
+    return [list(value.items()) for value in values] if name in ("reward_parts", "metadata") else values
 
 
 def _stored_message(message: Message) -> dict[str, Any]:

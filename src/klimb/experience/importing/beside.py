@@ -16,8 +16,11 @@ from klimb.experience.importing.thoughts import ADVICE, REASON, may_hold_thought
 from klimb.experience.reading.records import Columns, Row, RowError
 from klimb.experience.reading.strict_json import DECODER
 
-_HINT = re.compile(r"reasoning(?!_tokens|_effort)|think|thought|cot\b|scratchpad", re.IGNORECASE)
-"""Found in the text of each row that has thoughts: the others are not looked through."""
+_HINTS = ("think", "thought", "scratchpad")
+
+
+_LONGER_HINTS = {"reasoning": re.compile(r"reasoning(?!_tokens|_effort)"), "cot": re.compile(r"cot\b")}
+"""One of these, or of `_HINTS`, is found in the text of each row that has thoughts, in small letters."""
 
 
 _NOT_SAID = frozenset(
@@ -63,7 +66,7 @@ def check_beside(row: Row, found: Sequence[ParsedRow | Feedback]) -> None:
     cells = row.values.cells if isinstance(row.values, Columns) else row.values
     _check_media(cells)
     _name_ratings(row.values, cells, parts)
-    if _HINT.search(row.raw) is None or all(part.response_ids for part in parts):
+    if all(part.response_ids for part in parts) or not _hints_at_thoughts(row.raw):
         return
     _check_columns(row.values, cells, parts)
     for name, cell in cells.items():
@@ -74,13 +77,22 @@ def check_beside(row: Row, found: Sequence[ParsedRow | Feedback]) -> None:
                     row.values.also_unread.add(f"{name}: thoughts of the history")
 
 
+def _hints_at_thoughts(text: str) -> bool:
+    """Tell whether to look through a row. One expression for all of them would cost many times as much."""
+    text = text.lower()
+    if any(hint in text for hint in _HINTS):
+        return True
+    return any(word in text and hint.search(text) for word, hint in _LONGER_HINTS.items())
+
+
 def _name_ratings(values: Mapping[str, object], cells: Mapping[str, object], parts: Sequence[ParsedRow]) -> None:
     """Name ratings of single turns among what was not read, unless those turns are what the row became."""
     if not isinstance(values, Columns):
         return
     for name, cell in cells.items():
-        entries = [mapping(entry) for entry in listed(cell) or ()]
-        rated = {place for place, entry in enumerate(entries) if is_rated(entry)}
+        if not (entries := listed(cell)):
+            continue
+        rated = {place for place, entry in enumerate(entries) if is_rated(mapping(entry))}
         # A system message of a column of its own stands before them, and moves each by one.
         if rated and {part.part for part in parts} not in (rated, {place + 1 for place in rated}):
             values.also_unread.add(f"{name}: ratings of turns")
@@ -169,7 +181,7 @@ def _plain(content: object) -> str:
 
 
 def _decoded(value: object) -> object:
-    if not (isinstance(value, str) and value.lstrip()[:1] in ("[", "{") and _HINT.search(value)):
+    if not (isinstance(value, str) and value.lstrip()[:1] in ("[", "{") and _hints_at_thoughts(value)):
         return value
     try:
         return DECODER.decode(value)

@@ -5,6 +5,7 @@ A request and its response as chat servers log them: where each part stands in t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 from klimb.experience.importing.cells import (
     first_of,
@@ -36,14 +37,26 @@ _FINISH_REASONS: Mapping[str, FinishReason] = {
 }
 
 
-def with_group_and_user(found: ParsedRow, row: Row) -> ParsedRow:
-    """Return the same with the row's group, user and time, under the names that logs give them."""
-    return replace(
-        found,
+class GroupAndUser(TypedDict):
+    """Fields of a `ParsedRow` that rows of several kinds have in columns of their own."""
+
+    group: str
+    user: str
+    created_at: float
+
+
+def group_and_user(row: Row) -> GroupAndUser:
+    """Return the row's group, user and time, under the names that logs give them."""
+    return GroupAndUser(
         group=name_of(first_of(row.values, "group", "group_id")),
         user=user_of(row.values),
         created_at=seconds(first_of(row.values, "created_at", "created", "timestamp"), row),
     )
+
+
+def with_group_and_user(found: ParsedRow, row: Row) -> ParsedRow:
+    """Return the same with what `group_and_user` says."""
+    return replace(found, **group_and_user(row))
 
 
 def user_of(values: Mapping[str, object]) -> str:

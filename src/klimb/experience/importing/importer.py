@@ -206,7 +206,8 @@ class _Run:
             self.tally.held_nothing[self._importer.nothing] += 1
             return
         if isinstance(row.values, Columns):
-            self.tally.unread.update(row.values.unread)
+            for name in row.values.unread:
+                self.tally.unread[name] += 1
             self.tally.add_remarks(row.values.remarks, row.place)
         self._arrivals.append(Arrival(place=row.place, raw=row.raw, made=made))
         self._num_parts += len(made)

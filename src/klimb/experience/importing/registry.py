@@ -19,7 +19,7 @@ from klimb.experience.importing.own_importer import load_importer
 from klimb.experience.importing.parsed_row import ParsedRow, as_samples, hash_of
 from klimb.experience.importing.ratings import ratings_of_samples, sample_id_of
 from klimb.experience.importing.rules import ImportRules
-from klimb.experience.importing.users import USER_NAMES, UserRules, without_users
+from klimb.experience.importing.users import USER_NAMES, UserRules, may_hold_users, without_users
 from klimb.experience.reading.records import Columns, Row, RowError, has_cell
 from klimb.experience.samples import Sample
 from klimb.own_parts import PREFIX, is_own
@@ -77,6 +77,9 @@ def guess_importer(row: Row) -> Importer:
     )
 
 
+_USER_NAMES = frozenset(USER_NAMES)
+
+
 def anonymise(
     row: Row,
     rules: ImportRules,
@@ -97,7 +100,8 @@ def anonymise(
     Raises:
         RowError: nested too deep to be looked through.
     """
-    if rules.keep_users:
+    is_stated = not _USER_NAMES.isdisjoint(rules.columns)
+    if rules.keep_users or not (is_stated or may_hold_users(row.values)):
         return row
     return without_users(row, user_rules(rules, salt=salt, kind=kind, note_prose=note_prose))
 
@@ -169,6 +173,8 @@ def _named(found: ParsedRow, row: Row, rules: ImportRules) -> ParsedRow:
 
 def _apart(found: Sequence[ParsedRow | Feedback]) -> Sequence[ParsedRow | Feedback]:
     """Return the same, numbered in their order if two responses would have one id: some servers repeat an index."""
+    if len(found) < 2:
+        return found
     ids = [(each.row_id, each.part) for each in found if isinstance(each, ParsedRow)]
     if len(set(ids)) == len(ids):
         return found

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -114,9 +114,10 @@ def user_hash(user: str, salt: bytes) -> str:
 def user_in(values: Mapping[str, object]) -> str:
     """Return the user's id; empty if there is none. Of an object it is the id in it; a sentence is none."""
     for name in USER_NAMES:
-        value = values.get(name)
-        if isinstance(value, Mapping):
-            value = first_of(mapping(cast(object, value)), *_IDS_IN_OBJECT)
+        if (value := values.get(name)) is None:
+            continue
+        if inner := mapping(value):
+            value = first_of(inner, *_IDS_IN_OBJECT)
         text = _id_text(value)
         if text and not looks_like_prose(text):
             return text
@@ -166,8 +167,6 @@ def without_users(row: Row, rules: UserRules) -> Row:
     Raises:
         RowError: nested deeper than `DEEPEST`.
     """
-    if not _may_hold_users(row.raw) and rules.also.isdisjoint(row.values):
-        return row
     hasher = _Hasher(rules, is_text=row.is_text)
     values = cast(Mapping[str, object], hasher.through(row.values, DEEPEST))
     if not hasher.num_hashed:
@@ -185,9 +184,42 @@ def text_without_users(text: str, rules: UserRules) -> str:
     return _Hasher(rules).in_broken(text)
 
 
-def _may_hold_users(text: str) -> bool:
+def may_hold_users(values: Mapping[str, object]) -> bool:
+    """Tell by the names in a row, however deep, also in JSON that is text: of most rows none is a user's."""
+    if _may_name_users(tuple(values)):
+        return True
+    left = list(values.values())
+    for value in left:  # which grows by what is in the lists and objects
+        if isinstance(value, str):
+            if value.lstrip()[:1] in _OPENING and _text_may_hold_users(value):
+                return True
+        elif isinstance(value, list):
+            entries = cast(list[object], value)
+            left += entries if not _are_numbers(entries) else ()
+        elif inner := mapping(value):
+            if _may_name_users(tuple(inner)):
+                return True
+            left += [each for name, each in inner.items() if name not in WORDS]
+    return False
+
+
+_OPENING = ("[", "{", '"')
+"""What JSON text begins with that has names in it."""
+
+
+def _text_may_hold_users(text: str) -> bool:
     """Tell by the names in a text. An escape can hide a name, so a text with one is looked through."""
     return "\\u00" in text or any(map(_may_name_user, _KEY.findall(text)))
+
+
+def _are_numbers(entries: Sequence[object]) -> bool:
+    """Whether a list has token ids or log-probabilities, and no names."""
+    return bool(entries) and isinstance(entries[0], int | float) and isinstance(entries[-1], int | float)
+
+
+@lru_cache(maxsize=MOST_NAMES)
+def _may_name_users(names: tuple[object, ...]) -> bool:
+    return any(isinstance(name, str) and _may_name_user(name) for name in names)
 
 
 @lru_cache(maxsize=MOST_NAMES)
@@ -225,7 +257,7 @@ class _Hasher:
             return self._in_text(value, name, depth)
         if isinstance(value, list):
             entries = cast(list[object], value)
-            if entries and isinstance(entries[0], int | float) and isinstance(entries[-1], int | float):
+            if _are_numbers(entries):
                 return entries
             return [self.through(entry, depth - 1, name=name, is_row=False) for entry in entries]
         if not isinstance(value, Mapping):
@@ -273,7 +305,7 @@ class _Hasher:
         return user_hash(text, self._rules.salt())
 
     def _in_text(self, text: str, name: str, depth: int) -> str:
-        if not text or not _may_hold_users(text):
+        if text.lstrip()[:1] not in _OPENING or not _text_may_hold_users(text):
             return text
         before = self.num_hashed
         if (parsed := _decoded(text)) is not None:
@@ -320,7 +352,7 @@ def _is_json(text: str) -> bool:
 
 def _decoded(text: str) -> object | None:
     """Return the list, object or text that a JSON text is; None for any other."""
-    if text.lstrip()[:1] not in ("[", "{", '"'):
+    if text.lstrip()[:1] not in _OPENING:
         return None
     try:
         return cast(object, DECODER.decode(text))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from klimb.experience.importing.asked import PROMPTS, read_prompt, rendering_of, with_columns
 from klimb.experience.importing.cells import chat_cell, first_of, name_of, tool_schemas
-from klimb.experience.importing.chat import with_group_and_user
+from klimb.experience.importing.chat import group_and_user
 from klimb.experience.importing.conversations import Said, read_dialogue, read_response
 from klimb.experience.importing.kind import Importer
 from klimb.experience.importing.parsed_row import ParsedRow
@@ -26,7 +26,7 @@ def read_kto(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     """
     prompt, said = _asked_and_said(row, rules)
     name, label = label_in(row)
-    found = ParsedRow(
+    parsed = ParsedRow(
         prompt=with_columns(prompt, row),
         response=said.text,
         turns=said.turns,
@@ -36,8 +36,9 @@ def read_kto(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
         reward=rating(label, rules, row),
         reward_reason=name if label is not None else "",
         model=name_of(first_of(row.values, "model")),
+        **group_and_user(row),
     )
-    return [with_group_and_user(found, row)]
+    return [parsed]
 
 
 def _asked_and_said(row: Row, rules: ImportRules) -> tuple[tuple[Message, ...], Said]:

@@ -6,7 +6,7 @@ from functools import partial
 
 from klimb.experience.importing.asked import read_prompt, rendering_of, with_columns
 from klimb.experience.importing.cells import chat_cell, first_of, listed, mapping, name_of, tool_schemas
-from klimb.experience.importing.chat import with_group_and_user
+from klimb.experience.importing.chat import group_and_user
 from klimb.experience.importing.conversations import (
     Said,
     as_json,
@@ -54,18 +54,16 @@ def _rating_of(entry: Mapping[str, object], *, name: str) -> object:
 
 
 def _found(prompt: tuple[Message, ...], said: Said, row: Row, *, value: float | None) -> ParsedRow:
-    return with_group_and_user(
-        ParsedRow(
-            prompt=with_columns(prompt, row),
-            response=said.text,
-            turns=said.turns,
-            tools=tool_schemas(first_of(row.values, "tools", "functions"), row),
-            request=rendering_of(row),
-            reward=value,
-            row_id=name_of(row.values.get("id")),
-            model=name_of(first_of(row.values, "model")),
-        ),
-        row,
+    return ParsedRow(
+        prompt=with_columns(prompt, row),
+        response=said.text,
+        turns=said.turns,
+        tools=tool_schemas(first_of(row.values, "tools", "functions"), row),
+        request=rendering_of(row),
+        reward=value,
+        row_id=name_of(row.values.get("id")),
+        model=name_of(first_of(row.values, "model")),
+        **group_and_user(row),
     )
 
 

@@ -14,7 +14,7 @@ from klimb.experience.importing.cells import (
     tool_schemas,
     whole_number,
 )
-from klimb.experience.importing.chat import finish_reason_of, with_group_and_user
+from klimb.experience.importing.chat import finish_reason_of, group_and_user
 from klimb.experience.importing.conversations import Said, as_json, read_dialogue, read_response
 from klimb.experience.importing.guessing import ROLES
 from klimb.experience.importing.kind import Importer, has_columns
@@ -53,7 +53,7 @@ def read_table(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     """
     values = row.values
     prompt, said = _read_exchange(row, rules)
-    found = ParsedRow(
+    parsed = ParsedRow(
         prompt=with_columns(prompt, row),
         response=said.text,
         turns=said.turns,
@@ -67,8 +67,9 @@ def read_table(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
         request=_request_of(row),
         model=name_of(first_of(values, "model")),
         policy_version=whole_number(values.get("policy_version") or 0, what="policy_version", row=row),
+        **group_and_user(row),
     )
-    return [with_group_and_user(found, row)]
+    return [parsed]
 
 
 def _request_of(row: Row) -> Mapping[str, object]:
