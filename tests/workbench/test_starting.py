@@ -79,6 +79,30 @@ def test_where_more_is_to_be_collected_the_run_file_still_learns_from_the_log(wo
     assert tables["objective"]["recipe"] in ("kto", "dro", "asymre", "bc", "bc-filtered")
 
 
+def test_a_conversation_with_several_rated_turns_and_one_with_none_start(workplace):
+    asked, answered = {"role": "user", "content": "Where is it?"}, {"role": "assistant", "content": "It was sent."}
+    rated = [{**answered, "feedback": {"type": kind}} for kind in ("thumbs_up", "thumbs_down")]
+    rows = [{"id": "a", "messages": [asked, rated[0], asked, rated[1]]}, {"id": "b", "messages": [asked, answered]}]
+    Path("thumbs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in reversed(rows)))
+    started = workplace.klimb("start", "thumbs.jsonl", "--model", str(workplace.model))
+    assert started.status == 0, started.err
+    assert "2 read = 2 came in" in started.out and "3 added" in started.out
+
+
+def test_stars_in_lists_of_ratings_are_put_on_their_scale_by_the_name_that_is_asked_for(workplace):
+    def rated(place: int) -> dict[str, object]:
+        stars = {"from_name": "stars", "to_name": "answer", "type": "rating", "value": {"rating": place % 5 + 1}}
+        other = {"from_name": "tone", "to_name": "answer", "type": "number", "value": {"number": 40}}
+        data = {"prompt": f"What is {place}?", "response": f"It is {place}."}
+        return {"id": place, "data": data, "annotations": [{"id": place, "result": [stars, other]}]}
+
+    tasks = [*map(rated, range(1, 11)), {"id": 11, "data": {"prompt": "And?", "response": "So."}, "annotations": []}]
+    Path("tasks.json").write_text(json.dumps(tasks))
+    started = workplace.klimb("start", "tasks.json", "--score-name", "stars", "--model", str(workplace.model))
+    assert started.status == 0, started.err
+    assert "1 to 5 became 0 to 1" in " ".join(started.out.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [((), "give a file"), (("no.csv",), "no.csv"), (("desk.csv", "--held-out", "0.9"), "at most 0.5")],

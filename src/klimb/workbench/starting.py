@@ -1,19 +1,18 @@
 """From files of one's own to a run file: import with guesses that are said, audit, and what to type next."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from klimb.experience.importing import ImportRules, ReadLimits, import_rows
-from klimb.experience.importing.first_look import guess_kind, guess_of
+from klimb.experience.importing.first_look import guess_kind, guess_of, stated_ratings
 from klimb.experience.importing.guessing import ScaleProposal, propose_scale, with_guess
-from klimb.experience.importing.kind import Importer
-from klimb.experience.importing.registry import importer_named, rename_columns
-from klimb.experience.reading.records import Row, RowError
-from klimb.experience.reading.sources import Source, find_source, read_records
+from klimb.experience.importing.registry import importer_named
+from klimb.experience.reading.records import Row
+from klimb.experience.reading.sources import Source, find_source
 from klimb.experience.store import Store
 from klimb.ui.terminal.imports import print_import
 from klimb.ui.terminal.run import print_commands, print_facts
@@ -74,16 +73,11 @@ def _find_scale(source: Source, kind: str, rules: ImportRules, limits: ReadLimit
     if rules.scale is not None or rules.value_map:
         return None
     importer = importer_named(kind) if kind else guess_kind(source, rules, limits)
+    source = replace(source, split=importer.split)
     rules = with_guess(rules, guess_of(source, importer, rules, limits))
-    return propose_scale(_ratings(source, importer, rules, limits))
+    rating_of = importer.rating_in or _reward_in
+    return propose_scale(stated for _, _, stated in stated_ratings(source, rating_of, rules, limits))
 
 
-def _ratings(source: Source, importer: Importer, rules: ImportRules, limits: ReadLimits) -> Iterator[object]:
-    for record in read_records(source, limits):
-        if not isinstance(record, Row):
-            continue
-        try:
-            row = rename_columns(record, rules)
-            yield importer.rating_in(row)[1] if importer.rating_in else row.values.get("reward")
-        except RowError:
-            continue  # it is rejected with its reason when it is imported
+def _reward_in(row: Row) -> list[tuple[str, object]]:
+    return [("", row.values.get("reward"))]

@@ -274,6 +274,14 @@ def _ratings(
     source: Source, rating_of: RatingOf, rules: ImportRules, limits: ReadLimits
 ) -> Iterator[tuple[str, str, float | None]]:
     """Place, name and number of each rating that is asked for; None for one that is no number."""
+    for row, name, stated in stated_ratings(source, rating_of, rules, limits):
+        yield row.place, name, _number(stated, row)
+
+
+def stated_ratings(
+    source: Source, rating_of: RatingOf, rules: ImportRules, limits: ReadLimits
+) -> Iterator[tuple[Row, str, object]]:
+    """Yield row, name and value, as it stands there, of each rating that is asked for."""
     for record in read_records(source, limits):
         if not isinstance(record, Row):
             continue
@@ -284,7 +292,7 @@ def _ratings(
             continue  # it is rejected with its reason when it is imported
         for name, stated in found if isinstance(found, list) else [found]:
             if not rules.score_name or name == rules.score_name:
-                yield row.place, name, _number(stated, row)
+                yield row, name, stated
 
 
 def _number(stated: object, row: Row) -> float | None:
