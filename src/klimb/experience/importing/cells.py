@@ -108,15 +108,26 @@ def from_json_cell(value: object, row: Row) -> object:
 
 
 def chat_cell(value: object, row: Row) -> object:
-    """In CSV, the chat messages that a cell's text is; any other text stays text, JSON or not.
+    """Return the chat messages that a cell's text is; any other text stays text, JSON or not.
+
+    In CSV there is no other way to write them. In JSON and Parquet a model may have written them: what holds questions
+    and ends with an answer stays text there.
 
     Raises:
         RowError: messages that Python wrote and that cannot be read back, as those of an array.
     """
-    if row.is_text and isinstance(value, str) and _PYTHON_MESSAGES.match(value):
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
+        return value
+    if row.is_text and _PYTHON_MESSAGES.match(value):
         return _from_python(value)
-    found = from_json_cell(value, row)
-    return found if are_messages(found) else value
+    found = _decoded(value)
+    return found if are_messages(found) and (row.is_text or _is_one_side(found)) else value
+
+
+def _is_one_side(value: object) -> bool:
+    """Tell a list of messages that is a prompt, which ends with a question, or an answer, in which nobody asks."""
+    roles = [message_role(mapping(entry)) for entry in listed(value) or ()]
+    return bool(roles) and (roles[-1] in ("user", "tool") or "user" not in roles[:-1])
 
 
 def are_messages(value: object) -> bool:
@@ -166,10 +177,18 @@ def python_value(value: object) -> object:
 _NAMES_OF_IDS = ("id", "_id", "$oid", "uuid", "name")
 
 
+MOST_EXACT = 2.0**53
+"""Beyond it a float stands for several whole numbers."""
+
+
 def name_of(value: object) -> str:
     """Return an id or a name as text; empty for None. A number is written out, of an object its id.
 
     A column of whole numbers in which some are missing holds floats in many programs: 12.0 is 12, and NaN is none.
+    Bytes that are no text, as those of a UUID, are written in hexadecimal digits.
+
+    Raises:
+        RowError: neither a text nor a whole number, or a float so large that two ids can be the same one.
     """
     if isinstance(value, str):
         return value
@@ -183,6 +202,10 @@ def name_of(value: object) -> str:
     value = python_value(value)
     if value != value:
         return ""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, float) and abs(value) > MOST_EXACT:
+        raise RowError("an id that has lost digits", f"{value!r} was a whole number beyond 2**53; write it as text")
     is_whole = isinstance(value, int) or (isinstance(value, float | Decimal) and value % 1 == 0)
     if isinstance(value, UUID) or (is_whole and not isinstance(value, bool)):
         return str(value if isinstance(value, UUID) else int(cast(float, value)))
@@ -228,17 +251,18 @@ def whole_number(value: object, *, what: str, row: Row) -> int:
 
 
 def token_ids(value: object, *, what: str) -> tuple[int, ...]:
-    """Return a list of integers that are 0 or more; empty for None."""
+    """Return a list of integers that are 0 or more, 3.0 among them; empty for None."""
     if value is None:
         return ()
     ids = listed(value)
     if ids is None:
         raise RowError(f"{what} are not a list", f"got {type(value).__name__}")
-    for token_id in ids:
+    whole = [int(each) if isinstance(each, float) and each % 1 == 0 else each for each in ids]
+    for token_id in whole:
         if type(token_id) is not int or not 0 <= token_id < 2**63:
             shown = repr(token_id)[:60]
             raise RowError(f"{what} that are no token ids", f"got {shown}; expected whole numbers from 0")
-    return tuple(cast(Sequence[int], ids))
+    return tuple(cast(Sequence[int], whole))
 
 
 def text_of(content: object, *, what: str) -> str:

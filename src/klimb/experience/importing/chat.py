@@ -9,7 +9,6 @@ from typing import TypedDict
 
 from klimb.experience.importing.cells import (
     first_of,
-    from_json_cell,
     listed,
     mapping,
     messages,
@@ -17,6 +16,7 @@ from klimb.experience.importing.cells import (
     seconds,
     token_ids,
     tool_schemas,
+    unpacked,
     whole_number,
 )
 from klimb.experience.importing.conversations import Said, read_answer
@@ -81,6 +81,9 @@ _PREFIX_MARKS = ("prefix", "partial")
 """With which a request's last message says that the answer goes on with it (Mistral, DeepSeek; Moonshot, Qwen)."""
 
 
+_ECHOES = ("echo", "return_full_text")
+
+
 _REQUEST_MARKS = ("messages", "prompt", "text", "input_ids", "prompt_token_ids")
 
 
@@ -100,8 +103,8 @@ def exchange_of(row: Row) -> Exchange:
         RowError: no request, a failed one, or no choices.
     """
     values = row.values
-    request = _body(from_json_cell(first_of(values, "request", "body"), row)) or values
-    response = _body(from_json_cell(first_of(values, "response", "completion"), row)) or values
+    request = _request_of(values)
+    response = _body(first_of(values, "response", "completion")) or values
     error = first_of(response, "error") or first_of(values, "error")
     if error:
         raise RowError("the request failed", str(error)[:200])
@@ -121,7 +124,7 @@ def found_in(exchange: Exchange, row: Row, rules: ImportRules, *, part: int) -> 
     """Return what the row says of one choice, as text; token ids and log-probabilities are the kinds' own."""
     choice, request, response = exchange.choices[part], exchange.request, exchange.response
     prompt_ids = token_ids(prompt_ids_of(exchange, choice), what="prompt_token_ids")
-    said = _said(choice)
+    said = _said(choice, request)
     if not prompt_ids:
         _check_no_prefix(request)
     return ParsedRow(
@@ -156,22 +159,35 @@ def prompt_ids_of(exchange: Exchange, choice: Mapping[str, object]) -> object:
     return prompt if _is_ids(prompt) else None
 
 
+def _request_of(values: Mapping[str, object]) -> Mapping[str, object]:
+    """Return what was asked: in its own cell, or in the row; LiteLLM's spend logs may have it beside no `messages`."""
+    if request := _body(first_of(values, "request", "body")):
+        return request
+    return values if unpacked(values.get("messages")) else _body(values.get("proxy_server_request")) or values
+
+
 def _body(value: object) -> Mapping[str, object]:
-    """Return the object, or the one in its `body`."""
-    outer = mapping(value)
-    return mapping(outer.get("body")) or outer
+    """Return the object, or the one in its `body`; each may be JSON text."""
+    outer = mapping(unpacked(value))
+    return mapping(unpacked(outer.get("body"))) or outer
 
 
 def _prompt(request: Mapping[str, object]) -> tuple[Message, ...]:
-    value = first_of(request, "messages", "prompt", "text")
+    value = _asked(request)
     if value is None or _is_ids(listed(value)):
         return ()
     return messages(with_refusals(value), what="prompt")
 
 
+def _asked(request: Mapping[str, object]) -> object:
+    """Return the messages, which may be JSON text, or what stands in place of them."""
+    value = unpacked(request.get("messages"))
+    return first_of(request, "prompt", "text") if value is None else value
+
+
 def _is_plain_text(request: Mapping[str, object]) -> bool:
     """Tell whether the prompt was given as a text: of such a one a server makes tokens without a chat template."""
-    return isinstance(first_of(request, "messages", "prompt", "text"), str)
+    return isinstance(_asked(request), str)
 
 
 def _check_no_prefix(request: Mapping[str, object]) -> None:
@@ -220,13 +236,26 @@ def _is_ids(value: Sequence[object] | None) -> bool:
     return bool(value) and isinstance(value[0], int)
 
 
-def _said(choice: Mapping[str, object]) -> Said:
+def _said(choice: Mapping[str, object], request: Mapping[str, object]) -> Said:
     if choice.get("message") is not None:
         return read_answer(said_refusal(mapping(choice["message"])), what="response")
     text = choice.get("text")
     if not isinstance(text, str):
         raise RowError("a choice without message or text", f"it has {', '.join(choice)[:80]}")
-    return Said(text=text)
+    return Said(text=_without_prompt(text, request) if echoes(request) else text)
+
+
+def echoes(request: Mapping[str, object]) -> bool:
+    """Tell whether the server was asked to begin the response with the prompt."""
+    settings = flat_settings(request)
+    return any(settings.get(name) is True for name in _ECHOES)
+
+
+def _without_prompt(text: str, request: Mapping[str, object]) -> str:
+    prompt = first_of(request, "prompt", "text")
+    if not isinstance(prompt, str) or not text.startswith(prompt):
+        raise RowError("a response with its prompt", "echo was asked for, and where the prompt ends is not recorded")
+    return text.removeprefix(prompt)
 
 
 def _finish_reason(choice: Mapping[str, object]) -> FinishReason:

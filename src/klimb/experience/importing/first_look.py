@@ -32,7 +32,7 @@ from klimb.experience.reading.sources import Source, read_records
 
 
 def guess_kind(source: Source, rules: ImportRules, limits: ReadLimits) -> Importer:
-    """Guess by the first row that can be read."""
+    """Guess by the first row that can be read, or the first of those behind it that shows a kind."""
     rejects: list[Reject] = []
     for record in read_records(source, limits):
         if isinstance(record, Row):
@@ -66,6 +66,8 @@ def _guess_by(row: Row, source: Source, rules: ImportRules, limits: ReadLimits) 
         there = set[str]() if guess is None else {*guess.columns, *rules.columns, *row.values}
         if guess is not None and (found is None or there.issuperset(NEEDED)):
             return replace(IMPORTERS["table"], because="its columns have names that prompts and responses have")
+        if found is None:
+            found = next((each for row in rows if (each := find_importer(row)) is not None), None)
     return found or guess_importer(row)
 
 

@@ -329,10 +329,11 @@ def _are_one_side(cells: Sequence[object]) -> bool:
     """Tell what one side says from whole conversations, and from what servers log, written as JSON into a cell."""
     if not _are_texts(cells) or _are_conversations(cells):
         return False
-    objects = [
-        mapping(from_json_cell(cell, _CSV)) for cell in cells if isinstance(cell, str) and cell.lstrip()[:1] == "{"
-    ]
-    return not any(name in entry for entry in objects for name in _LOGGED)
+    texts = [cell for cell in cells if isinstance(cell, str) and cell.lstrip()[:1] == "{"]
+    objects = [mapping(from_json_cell(text, _CSV)) for text in texts]
+    if any(name in entry for entry in objects for name in _LOGGED):
+        return False
+    return not any(f"'{name}':" in text for text in texts for name in _LOGGED)  # as Python writes them
 
 
 _FITS: Mapping[str, Callable[[Sequence[object]], bool]] = {

@@ -15,10 +15,12 @@ from klimb.experience.importing.beside import check_beside
 from klimb.experience.importing.cells import name_of
 from klimb.experience.importing.guessing import NEEDED
 from klimb.experience.importing.kind import Importer, ReadRow
+from klimb.experience.importing.known_forms import known_form
 from klimb.experience.importing.own_importer import load_importer
 from klimb.experience.importing.parsed_row import ParsedRow, as_samples, hash_of
 from klimb.experience.importing.ratings import ratings_of_samples, sample_id_of
 from klimb.experience.importing.rules import ImportRules
+from klimb.experience.importing.text_ids import with_whole_ids
 from klimb.experience.importing.users import USER_NAMES, UserRules, may_hold_users, without_users
 from klimb.experience.reading.records import Columns, Row, RowError, has_cell
 from klimb.experience.samples import Sample
@@ -71,6 +73,10 @@ def guess_importer(row: Row) -> Importer:
     if (importer := find_importer(row)) is not None:
         return importer
     names = ", ".join(str(name) for name in row.values)
+    if (form := known_form(row.values)) is not None:
+        raise ValueError(
+            f"{row.place}: these are {form.name}, by the columns {names}; no kind reads them: {form.advice}"
+        )
     raise ValueError(
         f"{row.place}: no kind of row has the columns {names}; say which it is with --as ({', '.join(IMPORTERS)}), "
         "and map the columns of a table: --columns prompt=NAME response=NAME"
@@ -206,4 +212,5 @@ def rename_columns(row: Row, rules: ImportRules) -> Row:
             raise RowError(f"no column {columns[ours]!r}", f"the columns are {names}")
     if missing:
         columns = {ours: theirs for ours, theirs in columns.items() if ours not in missing}
-    return Row(row.place, Columns(row.values, columns), row.raw, row.is_text, rules.date_rule)
+    values = with_whole_ids(row.values, columns) if row.is_text else row.values
+    return Row(row.place, Columns(values, columns), row.raw, row.is_text, rules.date_rule)

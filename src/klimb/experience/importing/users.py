@@ -70,6 +70,10 @@ SCHEMA_TYPES = frozenset({"string", "integer", "number", "object", "array", "boo
 _IDS_IN_OBJECT = ("id", "user_id", "userId", "uuid", "_id", "email", "username", "name")
 
 
+NO_IDS = frozenset({"nan", "nat", "none", "null", "<na>"})
+"""What programs write into a table of text where there is no id."""
+
+
 _HASH = re.compile(r"[0-9a-f]{16}")
 
 
@@ -299,7 +303,8 @@ class _Hasher:
         text = _id_text(value)
         if self._is_text and text[:-2].isdecimal():
             text = text.removesuffix(".0")
-        if not text or (self._rules.are_hashed and _HASH.fullmatch(text)):
+        is_none = self._is_text and text.strip().lower() in NO_IDS
+        if not text or is_none or (self._rules.are_hashed and _HASH.fullmatch(text)):
             return value
         self.num_hashed += 1
         return user_hash(text, self._rules.salt())

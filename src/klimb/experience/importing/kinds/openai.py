@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
-from klimb.experience.importing.cells import first_of, listed, mapping
+from klimb.experience.importing.cells import first_of, listed, mapping, unpacked
 from klimb.experience.importing.chat import exchange_of, found_in, is_refusal
 from klimb.experience.importing.kind import Importer
 from klimb.experience.importing.parsed_row import ParsedRow
@@ -75,8 +75,8 @@ def _with_token_strings(found: ParsedRow, choice: Mapping[str, object]) -> Parse
 
 def parts_of(values: Mapping[str, object]) -> Sequence[Mapping[str, object]]:
     """Return the row, its response, the response's body and its first choice."""
-    response = mapping(first_of(values, "response", "completion"))
-    body = mapping(response.get("body")) or response or values
+    response = mapping(unpacked(first_of(values, "response", "completion")))
+    body = mapping(unpacked(response.get("body"))) or response or values
     choices = listed(body.get("choices"))
     return values, response, body, mapping(choices[0]) if choices else {}
 

@@ -233,8 +233,15 @@ def _with_answered_calls(spoken: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return spoken
 
 
+def _begins_with_question(value: object) -> bool:
+    first = mapping(next(iter(listed(unpacked(value)) or ()), None))
+    return first_of(first, "role", "from") in ("system", "user", "human")
+
+
 def _is_sharegpt(values: Mapping[str, object]) -> bool:
-    """Tell by a dialogue whose entries say who speaks."""
+    """Tell by a dialogue whose entries say who speaks; whole dialogues that were chosen and rejected stand for it."""
+    if _begins_with_question(values.get("chosen")):
+        return False
     for name in DIALOGUES:
         if name not in values:
             continue

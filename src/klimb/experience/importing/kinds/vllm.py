@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from klimb.experience.importing.cells import first_of, listed, mapping, token_ids
-from klimb.experience.importing.chat import Exchange, exchange_of, found_in
+from klimb.experience.importing.chat import Exchange, echoes, exchange_of, found_in
 from klimb.experience.importing.conversations import has_thoughts
 from klimb.experience.importing.kind import Importer
 from klimb.experience.importing.kinds.openai import has_choices, logged_tokens, parts_of
@@ -49,6 +49,8 @@ def _as_drawn(choice: Mapping[str, object], exchange: Exchange, rules: ImportRul
 
 
 def _with_token_ids(found: ParsedRow, choice: Mapping[str, object], exchange: Exchange) -> ParsedRow:
+    if echoes(exchange.request):
+        raise RowError("token ids with those of the prompt", "echo was asked for; import the text with --as openai")
     ids, log_probs = _drawn(choice, exchange)
     if not ids:
         raise RowError("no token ids", "the server was not asked for return_token_ids; import it with --as openai")
