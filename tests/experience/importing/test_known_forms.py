@@ -98,3 +98,11 @@ def test_whole_dialogues_beside_a_conversation_are_a_pair(tmp_path: Path):
     report = import_rows(store := Store(tmp_path / "store"), written(tmp_path / "rows.jsonl", [row]))
     assert report.kind == "preference"
     assert [sample.response for sample in store.samples()] == ["chosen", "rejected"]
+
+
+def test_two_lists_of_token_ids_that_differ_are_refused():
+    meta = {"output_token_logprobs": [[-0.5, 5, None], [-0.4, 6, None]]}
+    row = {"request": {"input_ids": [1]}, "response": {"text": "A", "output_ids": [5, 9], "meta_info": meta}}
+    assert reason_of("vllm", row) == "two lists of token ids that differ"
+    row["response"]["output_ids"] = [5]
+    assert sample_of("vllm", row).response_ids == (5, 6)

@@ -65,6 +65,11 @@ FORMS = (
     Form(columns=("custom_id", "result.message"), name="results of a batch of Anthropic", advice=_EXCHANGE),
     Form(columns=("request", "response.candidates"), name="a log of Gemini", advice=_EXCHANGE),
     Form(columns=("request", "response.generated_text"), name="a log of Text Generation Inference", advice=_EXCHANGE),
+    Form(
+        columns=("request", "response.meta_info"),
+        name="several responses of SGLang in one row",
+        advice="write an object a line for each, with the request and its response",
+    ),
     Form(columns=("request", "response.done"), name="a log of Ollama's own protocol", advice=_EXCHANGE),
     Form(columns=("request", "response.content"), name="a log of llama.cpp's own protocol", advice=_EXCHANGE),
     Form(columns=("modelId", "input", "output"), name="a log of Amazon Bedrock", advice=_EXCHANGE),

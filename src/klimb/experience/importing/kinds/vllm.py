@@ -60,10 +60,14 @@ def _with_token_ids(found: ParsedRow, choice: Mapping[str, object], exchange: Ex
 def _drawn(choice: Mapping[str, object], exchange: Exchange) -> tuple[tuple[int, ...], Sequence[object] | None]:
     """Return the ids of a choice's tokens and their log-probabilities, which need not be there."""
     triples = first_of(_meta_info(choice, exchange), "output_token_logprobs")
+    given = token_ids(first_of(choice, "token_ids", "output_ids"), what="token_ids")
     if triples is not None:
-        return _read_triples(triples)
+        ids, log_probs = _read_triples(triples)
+        if any(one != other for one, other in zip(ids, given, strict=False)):  # a server may cut off the last ones
+            raise RowError("two lists of token ids that differ", "those of the log-probabilities and output_ids")
+        return ids, log_probs
     tokens = logged_tokens(choice)
-    ids = token_ids(first_of(choice, "token_ids", "output_ids"), what="token_ids") or _ids_in_texts(tokens)
+    ids = given or _ids_in_texts(tokens)
     return ids, [value for _, value in tokens] if tokens else None
 
 
