@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import cast
 
 import torch
@@ -60,7 +61,12 @@ def decoder_of(causal_lm: PreTrainedModel) -> PreTrainedModel:
 
 
 def can_share_prompts(decoder: PreTrainedModel) -> bool:
-    """Tell whether every layer's state is a key-value cache that grows by concatenation: autograd can follow that."""
+    """Tell whether every layer's state is a key-value cache that grows by concatenation: autograd can follow that.
+
+    RWKV has a state of its own and takes none, whatever its configuration says.
+    """
+    if "past_key_values" not in signature(decoder.forward).parameters:
+        return False
     layers = DynamicCache(config=decoder.config).layers
     return all(
         isinstance(layer, DynamicLayer) and not isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers

@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import cast
 
 import torch
@@ -117,15 +118,30 @@ def growing_cache(config: PreTrainedConfig, dtype: torch.dtype) -> Cache:
             f"LocalSampler needs a model with attention layers only, got cache layers {others} "
             f"(model type {config.model_type!r}); use another sampler for it"
         )
-    return Cache(layers=[GrowingLayer(dtype, has_room=not has_alibi(config)) for _ in layers])
+    return Cache(layers=[GrowingLayer(dtype, has_room=not counts_keys(config)) for _ in layers])
 
 
-def has_alibi(config: PreTrainedConfig) -> bool:
-    """Tell whether transformers adds to each key what the attention mask says of it, which must be as long as the keys.
+def check_takes_cache(model: PreTrainedModel) -> None:
+    """Raise ValueError for a model with a state of its own in place of a cache, as RWKV."""
+    if "past_key_values" not in signature(model.forward).parameters:
+        raise ValueError(
+            f"LocalSampler needs a model that takes past_key_values, and model type {model.config.model_type!r} does "
+            "not; use another sampler for it"
+        )
 
-    Source: build_alibi_tensor of transformers' modeling_bloom and modeling_falcon.
+
+_COUNTING_KEYS = ("bloom", "gpt_neo")
+
+
+def counts_keys(config: PreTrainedConfig) -> bool:
+    """Tell whether attention goes by the number of keys, so that there must be none that is not written yet.
+
+    With ALiBi transformers adds to each key what the attention mask says of it; GPT-Neo takes the last keys for those
+    of the new tokens.
+
+    Source: build_alibi_tensor of transformers' modeling_bloom and modeling_falcon; `bias` of its modeling_gpt_neo.
     """
-    return config.model_type == "bloom" or bool(getattr(config, "alibi", False))
+    return config.model_type in _COUNTING_KEYS or bool(getattr(config, "alibi", False))
 
 
 def copied(cache: Cache) -> Cache:
@@ -235,6 +251,7 @@ class TransformersDecoding:
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
         positions = torch.arange(width, device=device) - (width - lengths)[:, None]
         attention_mask = positions >= 0
+        check_takes_cache(self.model)
         cache = growing_cache(self.model.config, self.compute_dtype)
         logits = token_ids.new_empty(0)
         for columns in _chunks(range(width), max(1, self.max_prefill_tokens // len(prompts))):
