@@ -321,8 +321,18 @@ def test_a_conversation_is_asked_as_it_is_in_each_format(tmp_path, name, write):
     assert asked["8"] == (user("Hello"), assistant("Hi."), user("And 7 + 1?"))
 
 
-def test_text_that_looks_like_messages_is_text_where_lists_can_be_written(tmp_path):
-    text = json.dumps([user("a")])
+@pytest.mark.parametrize("written", [json.dumps, str])
+def test_messages_that_were_written_into_a_text_are_asked_as_messages(tmp_path, written):
+    """As databases export JSON, and pandas lists."""
+    rows = [{"question": written([user("a")]), "reward_model": json.dumps({"ground_truth": "1"})}]
+    path = write_jsonl(tmp_path / "d.jsonl", rows)
+    task = from_file(path, answer="reward_model.ground_truth", held_out_fraction=0)
+    assert task.train[0].messages == (user("a"),)
+    assert task.train[0].answer == "1"
+
+
+def test_a_list_in_a_text_that_is_no_conversation_is_text(tmp_path):
+    text = json.dumps([{"name": "a"}])
     task = from_file(write_jsonl(tmp_path / "d.jsonl", [{"question": text, "answer": "1"}]), held_out_fraction=0)
     assert task.train[0].messages == (user(text),)
 

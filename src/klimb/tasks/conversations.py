@@ -5,6 +5,7 @@ Examples put before a question are earlier turns of the same kind.
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,19 +21,18 @@ if TYPE_CHECKING:  # for annotations only, as in protocol
 Turns = tuple["Message", ...]
 
 
-def find_messages(cell: object, column: str, place: str, *, is_text: bool) -> Turns | None:
+def find_messages(cell: object, column: str, place: str) -> Turns | None:
     """Return the messages that a cell holds, ending with the user's; None where it holds something else.
 
     Args:
-        cell: of the question. Messages are a list of objects with a role, or such a list as JSON where all is text.
+        cell: of the question. Messages are a list of objects with a role, or such a list as JSON or Python writes it.
         column: its name.
         place: of the row.
-        is_text: the row is of a format that has nothing but text.
 
     Raises:
         ValueError: naming the row, for another role, content that is not text, or an end without the user.
     """
-    value = _decode(cell) if is_text else cell
+    value = _decode(cell)
     if not _are_objects(value):
         return None
     try:
@@ -52,10 +52,12 @@ def find_messages(cell: object, column: str, place: str, *, is_text: bool) -> Tu
 def _decode(cell: object) -> object:
     if not (isinstance(cell, str) and cell.lstrip().startswith("[")):
         return cell
-    try:
-        return DECODER.decode(cell)
-    except (json.JSONDecodeError, RecursionError):
-        return cell
+    for read in (DECODER.decode, ast.literal_eval):
+        try:
+            return read(cell.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    return cell
 
 
 def _are_objects(value: object) -> bool:
@@ -93,8 +95,8 @@ def put_examples_first(problem: Problem, examples: Turns) -> Problem:
     return replace(problem, messages=(*problem.messages[:start], *examples, *problem.messages[start:]))
 
 
-def find_cell(values: Mapping[str, Any], column: str, *, is_text: bool) -> object:
-    """Return what a column holds; `reward_model.ground_truth` names a part of an object.
+def find_cell(values: Mapping[str, Any], column: str) -> object:
+    """Return what a column holds; `reward_model.ground_truth` names a part of an object, which may be JSON text.
 
     Raises:
         KeyError: there is no such column or part.
@@ -103,7 +105,7 @@ def find_cell(values: Mapping[str, Any], column: str, *, is_text: bool) -> objec
         return values[column]
     inner: object = values
     for name in column.split("."):
-        if is_text and isinstance(inner, str):
+        if isinstance(inner, str):
             inner = _decode_object(inner)
         if not isinstance(inner, Mapping) or name not in inner:
             raise KeyError(column)

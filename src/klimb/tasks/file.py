@@ -53,11 +53,10 @@ LONGEST_SHOWN = 60
 
 @dataclass(frozen=True)
 class Row:
-    """One record and where it is: `place` is `data.jsonl:17` for people; `is_text` where every cell is text."""
+    """One record and where it is: `place` is `data.jsonl:17` for people."""
 
     place: str
     values: Mapping[str, object]
-    is_text: bool = False
 
     def has(self, column: str) -> bool:
         """Return whether there is such a column, or part of one."""
@@ -69,7 +68,7 @@ class Row:
 
     def cell(self, column: str) -> object:
         """Return what a column holds; a dot leads into an object: `reward_model.ground_truth`."""
-        return find_cell(self.values, column, is_text=self.is_text)
+        return find_cell(self.values, column)
 
 
 def read_rows(path: str | Path) -> list[Row]:
@@ -100,7 +99,7 @@ def _as_row(record: Record) -> Row:
         raise ValueError(f"{record.place}: {record.reason}{': ' if record.detail else ''}{record.detail}{shown}")
     # An empty cell is an empty text to a reward, where every cell is text.
     values = {name: "" if cell is None else cell for name, cell in record.values.items()}
-    return Row(record.place, values if record.is_text else record.values, record.is_text)
+    return Row(record.place, values if record.is_text else record.values)
 
 
 USUAL_ANSWER = "answer"
@@ -351,7 +350,7 @@ def as_problem(row: Row, answer: str | None, settings: FileSettings) -> Problem:
 def as_messages(row: Row, settings: FileSettings) -> tuple[Message, ...]:
     """Return what one row asks: its question in the template, or its own messages."""
     column, cell = settings.question, row.cell(settings.question)
-    own = find_messages(cell, column, row.place, is_text=row.is_text)
+    own = find_messages(cell, column, row.place)
     if own is None:
         expected = "text, a number, or chat messages ({role, content})"
         text = as_text(cell, column, row.place, expected=expected)
