@@ -9,7 +9,7 @@ from tests.experience.importing.importing_rows import as_row, openai_row, reason
 
 from klimb.experience.importing import ImportRules, import_rows
 from klimb.experience.importing.registry import anonymise
-from klimb.experience.importing.users import user_hash
+from klimb.experience.importing.users import UserRules, text_without_users, user_hash, user_in
 from klimb.experience.store import Store
 
 SALT = b"s"
@@ -178,3 +178,41 @@ def test_what_klimb_exported_keeps_its_hashes(tmp_path: Path):
 
 def test_a_user_id_of_an_unusable_kind_is_no_traceback():
     assert reason_of("table", {**ROW, "user": {"a": {"b": [1.5]}}}) == ""
+
+
+def test_a_part_of_an_object_that_is_mapped_is_no_user_and_one_that_is_mapped_to_a_user_is():
+    asked = {"data": {"user": "Name a prime", "tag": "x"}, "who": {"tag": ANN}}
+    columns = {"prompt": "data.user", "user": "who.tag"}
+    assert kept(asked, columns=columns) == {"data": {"user": "Name a prime", "tag": "x"}, "who": {"tag": HASH}}
+    assert kept({"data": {"user": ANN}, "more": {"data": {"user": ANN}}}, columns={"prompt": "data.user"}) == {
+        "data": {"user": ANN},
+        "more": {"data": {"user": HASH}},
+    }
+
+
+@pytest.mark.parametrize("name", ["users", "requester", "visitor_id", "participant_id", "requested_by", "user_names"])
+def test_several_users_and_those_who_asked_are_hashed_too(name: str):
+    assert kept({name: [ANN]})[name] == [HASH]
+
+
+@pytest.mark.parametrize("said", ["Prime?", "说出一个质数。", "Назови простое число!"])
+def test_one_word_that_ends_as_sentences_do_is_no_user(said: str):
+    assert "user" not in sample_of("table", {**ROW, "user": said}).metadata
+
+
+def test_the_user_of_an_object_in_csv_is_the_id_in_it():
+    assert user_in({"user": json.dumps({"id": ANN, "seen": "x"})}) == ANN
+    assert user_in({"user": "{ann}"}) == "{ann}"
+
+
+def test_json_in_json_that_is_text_is_looked_through_where_words_stand():
+    assert ANN not in str(kept({"input": json.dumps(json.dumps({"messages": [], "user": ANN}))}))
+    words = json.dumps(json.dumps({"user": ANN}))
+    assert kept({"input": words}) == {"input": words}
+
+
+@pytest.mark.parametrize("value", ["4711", '{"id": "ann"}', '["ann", "x"]', '{"id": "ann'])
+def test_numbers_and_objects_of_a_user_are_hashed_in_what_is_no_json(value: str):
+    found = text_without_users(f'{{"prompt": "a 4711", "user_id": {value}', UserRules(salt=lambda: SALT))
+    assert "ann" not in found and found.count("4711") == 1
+    assert f'"user_id": "{user_hash(value, SALT)}"' in found

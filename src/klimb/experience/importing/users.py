@@ -24,15 +24,19 @@ USER_NAMES = ("user", "user_id", "userId", "userid", "end_user", "author_user_id
 """Under which the id of the one who asked or rated is read; the first that is there."""
 
 
-_PEOPLE = "author|customer|client|annotator|rater|reviewer|labell?er|worker|creator|sender|employee|owner|member"
+_PEOPLE = (
+    "author|customer|client|annotator|rater|reviewer|labell?er|worker|creator|sender|employee|owner|member|request[eo]r|"
+    "visitor|participant"
+)
 
 
 _OF_A_PERSON = "ids?|uuid|key|(?:first|last|full|display)?name|login|handle|pseudoid|e?mail|e?mailaddress"
 
 
 _USER_NAME = re.compile(
-    rf"(?:{_PEOPLE}|end|langfuse|mlflow(?:trace)?|ls|app)?user(?:{_OF_A_PERSON})?|(?:{_PEOPLE})(?:user)?(?:{_OF_A_PERSON})|"
-    "annotators?|raters?|safetyidentifier|(?:last)?(?:completed|updated|created|annotated|submitted|assigned)by|"
+    rf"(?:{_PEOPLE}|end|langfuse|mlflow(?:trace)?|ls|app)?user(?:{_OF_A_PERSON})?s?|"
+    rf"(?:{_PEOPLE})(?:user)?(?:{_OF_A_PERSON})|annotators?|raters?|request[eo]rs?|safetyidentifier|"
+    "(?:last)?(?:completed|updated|created|annotated|submitted|assigned|requested)by|"
     "createdusername|commentauthors|.*responsesusers"
 )
 """What exporters call a person, in small letters alone: `user_id`, `User ID`, `enduser.id`, `customerEmail`,
@@ -48,6 +52,10 @@ _KEY = re.compile(r"""["']([\w.\- ]{1,40})\\*["']\s*:""")
 
 _NAMED_TEXT = re.compile(r"""(\\*["'])([\w.\- ]{1,40})\1(\s*:\s*)(\\*["'])(.{1,200}?)\4""")
 """A name and its text, in what is no whole JSON."""
+
+
+_NAMED_OTHER = re.compile(r"""(\\*["'])([\w.\- ]{1,40})\1(\s*:\s*)(\d[\d.]*|[\[{][^\]}]{0,300}[\]}]?)""")
+"""A name and the number, list or object behind it, which may be cut off."""
 
 
 WORDS = frozenset({"content", "text", "arguments", "reasoning", "reasoning_content", "thinking"})
@@ -118,14 +126,21 @@ def user_hash(user: str, salt: bytes) -> str:
 def user_in(values: Mapping[str, object]) -> str:
     """Return the user's id; empty if there is none. Of an object it is the id in it; a sentence is none."""
     for name in USER_NAMES:
-        if (value := values.get(name)) is None:
-            continue
-        if inner := mapping(value):
-            value = first_of(inner, *_IDS_IN_OBJECT)
+        value = _object_in(values.get(name))
+        if isinstance(value, Mapping):
+            value = first_of(mapping(cast(object, value)), *_IDS_IN_OBJECT)
         text = _id_text(value)
         if text and not looks_like_prose(text):
             return text
     return ""
+
+
+def _object_in(value: object) -> object:
+    """Return the object that a text is, as in CSV; any other value stays."""
+    if not (isinstance(value, str) and value.lstrip().startswith("{")):
+        return value
+    found = _decoded(value)
+    return value if found is None else found
 
 
 def _id_text(value: object) -> str:
@@ -140,7 +155,13 @@ def _id_text(value: object) -> str:
 def looks_like_prose(text: str) -> bool:
     """Whether a text is what somebody said and not somebody's name: lines, a sentence, or more than five words."""
     words = text.split()
-    return len(words) > 1 and ("\n" in text.strip() or len(words) > 5 or words[-1][-1] in ".?!…")
+    if not words or words[-1][-1] in _ENDS:
+        return bool(words)
+    return len(words) > 1 and ("\n" in text.strip() or len(words) > 5 or words[-1][-1] == ".")
+
+
+_ENDS = "?!…。\uff1f\uff01؟।"
+"""With which a sentence ends, were it one word, and no name does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +170,8 @@ class UserRules:
 
     Attributes:
         salt: asked for at each user id, so that rows without users need none.
-        also: columns of user ids under other names.
-        never: columns that are something else, by what the user states of them.
+        also: columns of user ids under other names; `who.tag` is in the object that is the column `who`.
+        never: columns that are something else, by what the user states of them; `data.user` is in the column `data`.
         are_hashed: 16 hexadecimal digits are the hash of an id already, as in what klimb exports.
         note_prose: called for each column of users that holds what somebody said.
     """
@@ -253,8 +274,12 @@ class _Hasher:
         is_user = name not in self._rules.never and name not in self._rules.also and _is_user_name(name)
         return is_user and isinstance(value, str) and looks_like_prose(value) and not _is_json(value)
 
-    def through(self, value: object, depth: int, *, name: str = "", is_row: bool = True) -> object:
-        """Return the value without user ids; `name` is the one under which it stands."""
+    def through(self, value: object, depth: int, *, name: str = "", path: str | None = "") -> object:
+        """Return the value without user ids.
+
+        `name` is the one under which it stands, `path` its place in objects of the row, which may be mapped
+        (`data.user`); empty for the row itself, None within a list or a text.
+        """
         if depth == 0:
             raise RowError("JSON nested too deep", f"more than {DEEPEST} levels around a user id")
         if isinstance(value, str):
@@ -263,22 +288,27 @@ class _Hasher:
             entries = cast(list[object], value)
             if _are_numbers(entries):
                 return entries
-            return [self.through(entry, depth - 1, name=name, is_row=False) for entry in entries]
+            return [self.through(entry, depth - 1, name=name, path=None) for entry in entries]
         if not isinstance(value, Mapping):
             return value
         entries = cast(Mapping[str, object], value)
-        return {key: self._entry(entries, key, each, depth, is_row=is_row) for key, each in entries.items()}
+        return {key: self._entry(entries, key, each, depth, around_path=path) for key, each in entries.items()}
 
-    def _entry(self, around: Mapping[str, object], name: str, value: object, depth: int, *, is_row: bool) -> object:
-        if name in WORDS and not is_row:
+    def _entry(
+        self, around: Mapping[str, object], name: str, value: object, depth: int, *, around_path: str | None
+    ) -> object:
+        path = f"{around_path}.{name}" if around_path else name if around_path == "" else None
+        if path is not None and path in self._rules.never:
+            return self.through(value, depth - 1, name="prompt", path=path)
+        if path is not None and path in self._rules.also:
+            return self._hashed(value, depth - 1)
+        if name in WORDS and around_path != "":
             return value
-        if is_row and name in self._rules.never:
-            return self.through(value, depth - 1, name="prompt", is_row=False)
         if name in self._rules.also or self._is_user(around, name, value):
             return self._hashed(value, depth - 1)
         if name == "value" and isinstance(around.get("key"), str) and _is_user_name(str(around["key"])):
             return self._hashed(value, depth - 1)
-        return self.through(value, depth - 1, name=name, is_row=False)
+        return self.through(value, depth - 1, name=name, path=path)
 
     def _is_user(self, around: Mapping[str, object], name: str, value: object) -> bool:
         if name == "source_id":
@@ -314,20 +344,27 @@ class _Hasher:
             return text
         before = self.num_hashed
         if (parsed := _decoded(text)) is not None:
-            if name in SAID | WORDS and not _is_log(parsed):
+            if name in SAID | WORDS and not isinstance(parsed, str) and not _is_log(parsed):
                 return text
-            parsed = self.through(parsed, depth - 1, name=name, is_row=False)
+            parsed = self.through(parsed, depth - 1, name=name, path=None)
             return json.dumps(parsed, ensure_ascii=False) if self.num_hashed > before else text
         if name in SAID | WORDS:
             return text
         if (written := _written(text)) is not None:
-            written = self.through(written, depth - 1, name=name, is_row=False)
+            written = self.through(written, depth - 1, name=name, path=None)
             return repr(written) if self.num_hashed > before else text
         return self.in_broken(text) if text.lstrip()[:1] in ("[", "{") else text
 
     def in_broken(self, text: str) -> str:
         """Return a text that is no whole JSON without what stands behind the names of users in it."""
-        return _NAMED_TEXT.sub(self._named, text)
+        return _NAMED_OTHER.sub(self._named_other, _NAMED_TEXT.sub(self._named, text))
+
+    def _named_other(self, found: re.Match[str]) -> str:
+        quote, name, colon, value = found.groups()
+        if not (name in self._rules.also or _is_user_name(name)):
+            return found[0]
+        self.num_hashed += 1
+        return f"{quote}{name}{quote}{colon}{quote}{user_hash(value, self._rules.salt())}{quote}"
 
     def _named(self, found: re.Match[str]) -> str:
         quote, name, colon, opening, value = found.groups()
