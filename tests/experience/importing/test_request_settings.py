@@ -103,9 +103,39 @@ def test_all_of_the_best_of_so_many_are_draws():
 
 def test_settings_beside_an_inner_object_go_first():
     settings = flat_settings({"top_k": 5, "options": {"top_k": 7, "mirostat": 1}, "extra_body": {"top_k": 9}})
-    assert settings == {"top_k": 5, "mirostat": 1}
-    assert changing_settings(settings) == ("mirostat",)
+    assert settings == {"top_k": 5, "mirostat": 1, "top_k stated twice": True}
+    assert flat_settings(settings) == settings
+    assert changing_settings(settings) == ("mirostat", "top_k stated twice")
     assert flat_settings({"top_k": None, "options": {"top_k": 7}}) == {"top_k": 7}
+
+
+@pytest.mark.parametrize(
+    ("name", "outer", "inner"),
+    [("temperature", 1, 0.6), ("top_k", -1, 20), ("frequency_penalty", 0, 0.5), ("min_tokens", 0, 3)],
+)
+@pytest.mark.parametrize("within", ["extra_body", "options", "generation_config"])
+def test_a_setting_that_is_stated_in_two_ways_is_not_known(name: str, outer: float, inner: float, within: str):
+    sample = drawn_with({name: outer, within: {name: inner}})
+    assert sample.log_mu_provenance == "estimated"
+    assert f"{name} stated twice" in sample.metadata["log_mu_note"]
+
+
+def test_a_setting_that_is_stated_twice_alike_or_is_harmless_is_known():
+    within = {"temperature": "1.0", "max_tokens": 7, "seed": 2, "top_p": None}
+    sample = drawn_with({"temperature": 1, "max_tokens": 9, "seed": 1, "extra_body": within})
+    assert sample.log_mu_provenance == "sampler"
+
+
+@pytest.mark.parametrize("name", ["thinking_budget", "reasoning_budget"])
+def test_a_budget_of_thoughts_ends_them_where_the_model_would_not(name: str):
+    assert changing_settings({name: 100}) == prompt_settings({name: 100}) == (name,)
+    assert changing_settings({"reasoning_budget": -1}) == ()
+
+
+def test_strict_tools_constrain_what_is_drawn():
+    function = {"name": "add", "parameters": {}}
+    assert changing_settings({"tools": [{"type": "function", "function": {**function, "strict": True}}]}) == ("tools",)
+    assert changing_settings({"tools": [{"type": "function", "function": {**function, "strict": False}}]}) == ()
 
 
 @pytest.mark.parametrize(

@@ -64,14 +64,16 @@ _HARMLESS = _names(
     "return_text_in_logprobs flat_logprobs details decoder_input_details top_n_tokens return_full_text echo "
     "include_stop_str_in_output no_stop_trim skip_special_tokens spaces_between_special_tokens detokenize "
     "return_hidden_states usage include include_reasoning separate_reasoning stream_reasoning reasoning_format "
-    "parse_tool_calls timings_per_token return_progress response_fields output_kind",
+    "parse_tool_calls timings_per_token return_progress response_fields output_kind return_routed_experts "
+    "allowed_openai_params",
     # what only the books and the machines know
     "user user_id end_user safety_identifier metadata store service_tier prompt_cache_key prompt_cache_retention tags "
     "session_id request_id rid id custom_id name created created_at timestamp priority timeout request_timeout "
     "max_retries num_retries retries fallbacks caching cache use_cache cache_prompt cache_salt keep_alive ttl id_slot "
     "slot_id background drop_params debug trace trace_id no_log num_ctx n_ctx num_batch n_batch num_gpu main_gpu "
     "num_thread n_threads low_vram use_mmap use_mlock numa f16_kv vocab_only logits_all num_keep n_keep "
-    "kv_transfer_params data_parallel_rank bootstrap_host bootstrap_port bootstrap_room",
+    "kv_transfer_params data_parallel_rank bootstrap_host bootstrap_port bootstrap_room trace_name trace_user_id "
+    "generation_name parent_observation_id langfuse_prompt langfuse_public_key",
     # drafts are kept or redrawn so that the distribution stays
     "draft_model speculative num_draft_tokens num_speculative_tokens",
 )
@@ -87,6 +89,7 @@ _NEUTRAL: Mapping[str, Sequence[object]] = {
     **dict.fromkeys(("repeat_penalty", "encoder_repetition_penalty", "length_penalty"), (1,)),
     **dict.fromkeys(("num_beams", "num_beam_groups", "beam_width"), (1,)),
     "min_keep": (0, 1),
+    "reasoning_budget": (-1,),
     "do_sample": (True,),
     "parallel_tool_calls": (True,),
     "tool_choice": ("auto", "none"),
@@ -133,6 +136,10 @@ _PROMPT = _names(
 """Arguments that make another prompt of the same messages."""
 
 
+_BUDGETS = ("thinking_budget", "reasoning_budget")
+"""Arguments of the prompt that also end thoughts where the model would not."""
+
+
 _PROMPT_COLUMNS = _names(
     "chat_template chat_template_kwargs reasoning_effort enable_thinking truncate_prompt_tokens "
     "continue_final_message add_generation_prompt",
@@ -141,16 +148,33 @@ _PROMPT_COLUMNS = _names(
 
 
 def flat_settings(request: Mapping[str, object]) -> dict[str, object]:
-    """Return what a request asks for, with what stands in objects of its own (`extra_body`, `options`, …)."""
+    """Return what a request asks for, with what stands in objects of its own (`extra_body`, `options`, …).
+
+    Which of two values the server took is not known where they differ, so `NAME stated twice` is a setting then.
+    """
     if _NESTED_NAMES.isdisjoint(request):
         return {name: value for name, value in request.items() if type(name) is str}
     nested: dict[str, object] = {}
     for name in NESTED:
         if inner := mapping(request.get(name)):
-            nested |= flat_settings(inner)
+            nested = _merged(nested, flat_settings(inner))
     named = ((name, value) for name, value in request.items() if type(name) is str)  # Parquet has maps of any keys
     own = {name: value for name, value in named if name not in NESTED or not mapping(value)}
-    return {**nested, **{name: value for name, value in own.items() if value is not None or name not in nested}}
+    return _merged(nested, own)
+
+
+def _merged(under: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
+    stated = {name: value for name, value in over.items() if value is not None or name not in under}
+    twice = [name for name in under.keys() & stated.keys() if _decides(name) and _differ(under[name], stated[name])]
+    return {**under, **stated, **{f"{name} stated twice": True for name in sorted(twice)}}
+
+
+def _decides(name: str) -> bool:
+    return _plain(name) not in _HARMLESS and name not in HELD["max_new_tokens"]
+
+
+def _differ(first: object, second: object) -> bool:
+    return first is not None and _as_number(first) != _as_number(second)
 
 
 def settings_among(columns: Mapping[str, object]) -> dict[str, object]:
@@ -190,7 +214,11 @@ def changing_settings(settings: Mapping[str, object]) -> tuple[str, ...]:
 
 def _changes(name: str, value: object, settings: Mapping[str, object]) -> bool:
     plain = _plain(name)
-    if plain in _HARMLESS or plain in _PROMPT or plain.startswith("litellm") or plain == "add_generation_prompt":
+    if plain == "tools":
+        return any(mapping(mapping(each).get("function")).get("strict") is True for each in listed(value) or ())
+    if plain in _HARMLESS or plain.startswith("litellm") or plain == "add_generation_prompt":
+        return False
+    if plain in _PROMPT and plain not in _BUDGETS:
         return False
     if plain == "best_of" and not is_choice(settings):
         return False
