@@ -224,3 +224,15 @@ def test_dates_that_can_be_read_in_two_ways_do_not_matter_for_what_is_ignored(st
     assert import_rows(store, written(tmp_path / "a.jsonl", rows), rules=rules).tally.num_rows_in == 3
     with pytest.raises(ValueError, match="--dates"):
         import_rows(Store(tmp_path / "new"), tmp_path / "a.jsonl", rules=ImportRules(ignore=("note",)))
+
+
+def test_a_label_that_the_first_row_lacks_is_seen(store: Store, tmp_path: Path):
+    rows = [{"prompt": "a", "completion": "x"}, {"prompt": "a", "completion": "y", "label": False}]
+    assert import_rows(store, written(tmp_path / "a.jsonl", rows)).kind == "kto"
+    assert {sample.response: sample.reward for sample in store.samples()} == {"x": None, "y": 0.0}
+
+
+def test_a_label_does_not_take_the_place_of_rewards(store: Store, tmp_path: Path):
+    rows = [{"prompt": "a", "response": "x", "score": 0.5}, {"prompt": "a", "response": "y", "label": False}]
+    assert import_rows(store, written(tmp_path / "a.jsonl", rows)).kind == "table"
+    assert {sample.response: sample.reward for sample in store.samples()} == {"x": 0.5, "y": None}

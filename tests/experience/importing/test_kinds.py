@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.experience.importing.importing_rows import (
     samples_of,
 )
 
+from klimb.experience import Sample
 from klimb.experience.feedback import Feedback
 from klimb.experience.importing import IMPORTERS, guess_importer
 from klimb.experience.importing.kinds import NAMES
@@ -407,3 +409,39 @@ def test_only_scores_of_the_name_asked_for_are_taken():
 
 def test_an_importer_is_named_as_its_file_is():
     assert sorted(IMPORTERS) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("is_text", [False, True])
+def test_a_request_and_its_response_may_be_json_that_is_text(is_text: bool):
+    row = openai_row()
+    as_text = {name: json.dumps(value) for name, value in row.items()}
+    assert guess_importer(as_row(as_text, is_text=is_text)).name == "openai"
+    (found,) = made_of("openai", as_text, is_text=is_text)
+    assert isinstance(found, Sample)
+    assert (found.sample_id, found.response) == ("chatcmpl-1", "4!")
+
+
+def test_a_cell_in_which_a_name_comes_twice_does_not_end_the_guess():
+    twice = '{"choices": [], "choices": []}'
+    assert guess_importer(as_row({"prompt": "a", "response": twice})).name == "table"
+
+
+def test_a_reward_in_the_response_is_the_rows_unless_there_are_several_choices():
+    row = openai_row()
+    row["response"]["reward"] = 0.25
+    assert sample_of("openai", row).reward == 0.25
+    row["response"]["choices"] *= 2
+    assert reason_of("openai", row) == "one reward for several choices"
+
+
+def test_messages_beside_two_answers_are_their_prompt():
+    sides = {side: {"role": "assistant", "content": side} for side in ("chosen", "rejected")}
+    for pair in (sides, {side: [message] for side, message in sides.items()}, {side: side for side in sides}):
+        row = {"messages": QUESTION, **pair}
+        assert [(each.prompt, each.response, each.reward) for each in samples_of("preference", row)] == [
+            (tuple(QUESTION), "chosen", 1.0),
+            (tuple(QUESTION), "rejected", 0.0),
+        ]
+    whole = {side: [*QUESTION, message] for side, message in sides.items()}
+    found = samples_of("preference", {**whole, "messages": whole["chosen"]})
+    assert [each.response for each in found] == ["chosen", "rejected"]

@@ -160,3 +160,21 @@ def test_names_of_thoughts_are_told_from_their_settings():
     others = ("reasoning_effort", "thinking_budget", "finish_reason", "reasoning_tokens", "reason", "cotton")
     assert not any(map(may_hold_thoughts, others))
     assert thoughts_of({"role": "assistant", "content": "7", "reasoning": {"effort": "low"}}) == []
+
+
+def test_thoughts_beside_a_choice_are_refused_as_those_in_its_message_are():
+    assert reason_of("openai", openai_row(choice={"reasoning": "2, 3"})) == APART
+    text = {"request": {"prompt": "a"}, "response": {"choices": [{"text": "7", "reasoning_content": "2, 3"}]}}
+    assert reason_of("openai", text) == APART
+    assert not reason_of("openai", openai_row(choice={"reasoning": None}))
+
+
+def test_thoughts_of_one_answer_of_a_pair_are_refused_and_those_of_neither_are_named():
+    pair = {"prompt": "a", "chosen": "7", "rejected": "8"}
+    assert reason_of("preference", {**pair, "chosen_reasoning": "2, 3"}) == APART
+    assert reason_of("preference", {**pair, "rejected_thinking": ["2, 3"]}) == APART
+    assert not reason_of("preference", {**pair, "reasoning": "7 is a prime"})
+
+
+def test_several_trajectories_of_thoughts_are_thoughts():
+    assert reason_of("table", {"prompt": "a", "response": "7", "thinking_trajectories": ["2, 3"]}) == APART

@@ -32,6 +32,10 @@ _NOT_SAID = frozenset(
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 
 
+_SIDES = ("chosen", "rejected")
+"""With which columns begin that are of one answer of a pair."""
+
+
 DEEPEST = 40
 """Levels of lists and objects that are looked through for messages."""
 
@@ -106,12 +110,15 @@ def _check_media(cells: Mapping[str, object]) -> None:
 
 
 def _check_columns(values: Mapping[str, object], cells: Mapping[str, object], parts: Sequence[ParsedRow]) -> None:
-    """Look at columns of their own, unless the kind read them; beside several answers they are of none of them."""
-    if len(parts) != 1:
-        return
+    """Look at columns of their own, unless the kind read them.
+
+    Beside several answers they are of none of them, but where their names say of which (`chosen_reasoning`).
+    """
     read = values.read if isinstance(values, Columns) else ()
     for name, value in cells.items():
         if name in read or not may_hold_thoughts(str(name)):
+            continue
+        if len(parts) != 1 and not str(name).startswith(_SIDES):
             continue
         if (words := words_in(value)) and not _is_kept(words, parts):
             theirs = values.names.get(name, name) if isinstance(values, Columns) else name

@@ -19,7 +19,7 @@ from klimb.experience.importing.cells import (
     unpacked,
     whole_number,
 )
-from klimb.experience.importing.conversations import Said, read_answer
+from klimb.experience.importing.conversations import Said, check_thoughts, read_answer
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.request_settings import flat_settings, settings_among
 from klimb.experience.importing.rules import ImportRules, reward
@@ -237,6 +237,7 @@ def _is_ids(value: Sequence[object] | None) -> bool:
 
 
 def _said(choice: Mapping[str, object], request: Mapping[str, object]) -> Said:
+    check_thoughts(choice)
     if choice.get("message") is not None:
         return read_answer(said_refusal(mapping(choice["message"])), what="response")
     text = choice.get("text")
@@ -266,11 +267,13 @@ def _finish_reason(choice: Mapping[str, object]) -> FinishReason:
 
 
 def _reward(exchange: Exchange, choice: Mapping[str, object], row: Row) -> object:
-    if choice.get("reward") is not None or row.values.get("reward") is None:
+    of_row = first_of(exchange.response, "reward") if exchange.response is not choice else None
+    of_row = row.values.get("reward") if of_row is None else of_row
+    if choice.get("reward") is not None or of_row is None:
         return choice.get("reward")
     if len(exchange.choices) > 1:
         raise RowError("one reward for several choices", "write a `reward` into each choice")
-    return row.values["reward"]
+    return of_row
 
 
 def _metadata(exchange: Exchange, row: Row) -> dict[str, str]:

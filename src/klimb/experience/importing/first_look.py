@@ -54,12 +54,27 @@ _LESS_TELLING = ("feedback", "sharegpt")
 """Kinds whose columns a table has as well."""
 
 
+_WITHOUT_LABELS = ("prompt-completion", "table")
+"""Kinds of which a row is that lacks the label which others of its file have."""
+
+
+def _labelled(source: Source, rules: ImportRules, limits: ReadLimits) -> Importer | None:
+    """Return the kind of labelled answers if any of the first rows is one, and none has a reward."""
+    rows = [without_ignored(row, rules) for row in first_rows(read_records(source, limits))]
+    if any("reward" in row.values for row in rows) or guess_columns(rows, ("reward",), stated=rules.columns).columns:
+        return None
+    labelled = IMPORTERS["kto"]
+    return labelled if any(labelled.looks_alike(_named_by_us(row, rules).values) for row in rows) else None
+
+
 def _guess_by(row: Row, source: Source, rules: ImportRules, limits: ReadLimits) -> Importer:
     """Return the kind that the row looks like; a table, where its columns have the names of one.
 
     What looks like ratings, or like dialogues alone, is a table as well where it has prompts and responses beside them.
     """
     found = find_importer(row)
+    if found is not None and found.name in _WITHOUT_LABELS:
+        return _labelled(source, rules, limits) or found
     if found is None or found.name in _LESS_TELLING:
         rows = [without_ignored(each, rules) for each in first_rows(read_records(source, limits))]
         guess = guess_table(rows, stated=rules.columns)

@@ -330,10 +330,17 @@ def _are_one_side(cells: Sequence[object]) -> bool:
     if not _are_texts(cells) or _are_conversations(cells):
         return False
     texts = [cell for cell in cells if isinstance(cell, str) and cell.lstrip()[:1] == "{"]
-    objects = [mapping(from_json_cell(text, _CSV)) for text in texts]
-    if any(name in entry for entry in objects for name in _LOGGED):
+    if any(name in _object_in(text) for text in texts for name in _LOGGED):
         return False
     return not any(f"'{name}':" in text for text in texts for name in _LOGGED)  # as Python writes them
+
+
+def _object_in(text: str) -> Mapping[str, object]:
+    """Return the object that a text is; an empty one for any other, and where a name comes twice in it."""
+    try:
+        return mapping(from_json_cell(text, _CSV))
+    except RowError:
+        return {}
 
 
 _FITS: Mapping[str, Callable[[Sequence[object]], bool]] = {

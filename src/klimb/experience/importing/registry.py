@@ -65,7 +65,15 @@ def importer_named(name: str) -> Importer:
 
 def find_importer(row: Row) -> Importer | None:
     """Return the first importer whose rows look like this one, if there is one."""
-    return next((importer for importer in IMPORTERS.values() if importer.looks_alike(row.values)), None)
+    return next((importer for importer in IMPORTERS.values() if _looks_alike(row, importer)), None)
+
+
+def _looks_alike(row: Row, importer: Importer) -> bool:
+    """Tell whether a row is of a kind; one with a cell that cannot be read is not, and reading it says why."""
+    try:
+        return importer.looks_alike(row.values)
+    except _SURPRISES:
+        return False
 
 
 def guess_importer(row: Row) -> Importer:

@@ -8,7 +8,7 @@ from klimb.experience.importing.cells import content_of, is_thought, listed, map
 
 _NAME = re.compile(
     r"(?:.*_)?(?:reasoning(?:_(?:content|details|text|items|traces?|summary|process|chain|steps))?"
-    r"|think(?:ing)?(?:_(?:blocks|content|text|process|traces?|trajectory))?"
+    r"|think(?:ing)?(?:_(?:blocks|content|text|process|traces?|trajector(?:y|ies)))?"
     r"|(?:chain_?of_?)?thoughts?(?:_process)?|cot|scratchpad)",
     re.IGNORECASE,
 )

@@ -44,6 +44,7 @@ def read_preference(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
         chosen, rejected                       whole dialogues: what is before their last messages is the prompt
         prompt, chosen, rejected               whole dialogues beside the text of a question in them
         messages, rejected_response            ms-swift's: messages end with the chosen; or rejected_messages
+        messages, chosen, rejected             LLaMA-Factory's: messages are the prompt
         input, preferred_output, non_preferred_output   OpenAI's; input has messages and tools
 
     With `rules.turns` the prompt of a dialogue is what is before its first answer. A dialogue may be a text of
@@ -120,6 +121,8 @@ def _side(name: str, row: Row, rules: ImportRules) -> _Side:
     value, asked = _spoken(row.values.get(name), row), _spoken(prompt_cell(row), row)
     if value is None:
         raise RowError("a pair with one response", f"{name} is empty")
+    if asked is None and not _begins_with_question(value):  # LLaMA-Factory's messages, beside the answers to them
+        asked = _spoken(row.values.get("messages"), row)
     if asked is None:
         if isinstance(value, str):
             raise RowError("no prompt", f"{name} is text, and there is none of {', '.join((*PROMPTS, *INSTRUCTION))}")
