@@ -91,6 +91,23 @@ def test_numbers_with_commas_are_a_list_unless_the_commas_group_thousands(text, 
         ("1 000", "1000", True),
         (r"\boxed{1\,000}", "1000", True),
         (r"$x^2 2/3$", "x^2*2/3", True),
+        ("The answer is \u2212 5", "-5", True),
+        ("The answer is \u2212 5", "5", False),
+        ("7 \u2212 5", "-5", False),
+        ("\u20135", "-5", True),
+        ("3 \u20135", "-5", False),
+        ("It is +5.", "5", True),
+        ("\uff15", "5", True),
+        ("2\u2154", "8/3", True),
+        ("2\u2154", "2", False),
+        ("It is 2 \u2154.", "8/3", True),
+        ("\u00bd", "0.5", True),
+        (r"2\frac{2}{3}", "8/3", True),
+        (r"It is 2\dfrac23.", "2/3", False),
+        (r"3\frac{7}{6}", "7/6", False),
+        ("2 \u00d7 10^3", "2000", True),
+        (r"$3.5 \times 10^{-2}$", "0.035", True),
+        ("2x10^3", "2", False),
     ],
 )
 def test_numbers_are_read_as_people_write_them(text, answer, is_right):
@@ -235,6 +252,26 @@ def test_no_response_raises_or_takes_long(text):
     start = time.perf_counter()
     assert not verify_math(text, "7").correct
     assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "is_right"),
+    [
+        ("(1,2)", "(1,2)", True),
+        ("(1,2).", "(2,1)", False),
+        ("-.5", "-1/2", True),
+        ("+5", "5", True),
+        ("2x+1", "2x+1", True),
+        ("2x+1", "2", False),
+        (r"\sqrt{2},3", r"\sqrt{2},3", True),
+        ("2, 4", "4", False),
+        ("2 4", "4", True),
+        ("3 + 4 = 7", "7", True),
+        ("12 cm", "12", True),
+    ],
+)
+def test_a_response_that_is_an_expression_and_nothing_else_is_read_as_a_whole(text, answer, is_right):
+    assert verify_math(text, answer).correct is is_right
 
 
 def test_an_answer_that_is_no_mathematics_is_an_error_and_not_a_wrong_response():

@@ -15,7 +15,7 @@ from klimb.tasks.protocol import Problem, Response, Score, right_or_wrong
 
 # A minus is a sign only where no operand stands before it: the last number of "7-3" is 3, that of "= -3" is -3.
 NUMBER = re.compile(
-    r"(?:(?<![0-9A-Za-z)\]}])[-\u2212])?"
+    r"(?:(?<![0-9A-Za-z)\]}])[-\u2212\u2013])?"
     r"(?:[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+(?![0-9])|[1-9][0-9]{0,2}(?:\.[0-9]{3}){2,}(?![0-9])"
     r"|(?:[0-9]{1,3}(?:(?:,(?:\\!)?|\{,\}|\\[,;:! ]|['\u2019\u00a0\u2009\u202f])[0-9]{3})+(?![0-9])|[0-9]+)"
     r"(?:\.[0-9]+)?"
@@ -30,6 +30,13 @@ THOUSANDS = re.compile(r"(?<=[0-9])(?:,\\!|\{,\}|\\[,;:! ]|['\u2019])(?=[0-9]{3}
 
 
 POINTS = re.compile(r"([-\u2212+]?[0-9]{1,3}(?:\.[0-9]{3})+),([0-9]+)|([-\u2212+]?[1-9][0-9]{0,2}(?:\.[0-9]{3}){2,})")
+
+
+TOGETHER = re.compile(rf"(?:{NUMBER.pattern})(?:[/\u2044\u2215^:](?:{NUMBER.pattern})| ?[\u00bc-\u00be\u2150-\u215e])*")
+"""A number, or a fraction, a power, a ratio: the parts of one are no numbers of their own."""
+
+
+INTEGER = re.compile(r"([-\u2212\u2013+]?)([0-9][0-9,\s]*|)(?:\.([0-9]*))?(?:[eE]([-+]?[0-9]{1,4}))?")
 
 
 SPACED = re.compile(r"(?:^|[=:]|\bis)\s*([-\u2212]?[0-9]{1,3}(?: [0-9]{3})+)\s*[.!]?\s*$")
@@ -52,11 +59,11 @@ class Verdict:
 
 
 def last_number(text: str) -> str | None:
-    """Return the last number in the text as written (`-1,234`, `7.0`, `.5`, `1e3`, `= 1 000`), or None."""
+    """Return the last number in the text as written (`-1,234`, `7.0`, `.5`, `1e3`, `1/2`, `= 1 000`), or None."""
     if (spaced := SPACED.search(text)) is not None:
         return spaced[1]
     last = None
-    for match in NUMBER.finditer(text):
+    for match in TOGETHER.finditer(text):
         last = match.group()
     return last
 
@@ -69,7 +76,7 @@ def as_integer(number: str) -> str | None:
     number = THOUSANDS.sub("", number.strip())
     if (points := POINTS.fullmatch(number)) is not None:
         number = (points[1] or points[3]).replace(".", "") + ("." + points[2] if points[2] else "")
-    match = re.fullmatch(r"([-\u2212+]?)([0-9][0-9,\s]*|)(?:\.([0-9]*))?(?:[eE]([-+]?[0-9]{1,4}))?", number)
+    match = INTEGER.fullmatch(number)
     if match is None or not (match[2] or match[3]):
         return None
     whole, part, power = re.sub(r"[,\s]", "", match[2]), (match[3] or "").rstrip("0"), int(match[4] or 0)
@@ -81,7 +88,7 @@ def as_integer(number: str) -> str | None:
     if part:
         return None
     digits = whole.lstrip("0") or "0"
-    is_negative = match[1] in ("-", "\u2212") and digits != "0"
+    is_negative = match[1] in ("-", "\u2212", "\u2013") and digits != "0"
     return f"-{digits}" if is_negative else digits
 
 

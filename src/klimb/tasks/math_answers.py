@@ -30,6 +30,10 @@ MOST_SPANS = 8
 """Formulas that are tried, from the last to the first, when the last has no reading."""
 
 
+BARE = re.compile(r"(?=.*[0-9A-Za-z])(?!.*[0-9A-Za-z)\]}]\s+[0-9A-Za-z])[-+.0-9A-Za-z\\([{][^\n*=<>:;?!%\u2014]{0,199}")
+"""What a response can be that is an expression and nothing else; two numbers side by side are none."""
+
+
 MATH_MARK = re.compile(r"(?<!\\)\$|\\boxed|\\\(|\\\[")
 
 
@@ -199,6 +203,17 @@ def _plain_answer(text: str, *, reference: str, is_number: bool) -> str:
     return FRACTION_PERCENT.sub(r"$\1$ %", AROUND_NUMBERS.sub(" ", text) if is_number else text)
 
 
+def _bare_formula(text: str) -> str:
+    """Return a response that is an expression and nothing else as a formula; empty for any other.
+
+    Of `2x+1` and `2, 4` math-verify would read one number, and of `-.5` none.
+    """
+    bare = text.strip().removesuffix(".")
+    if BARE.fullmatch(bare) is None or WORD.search(bare) or (PLAIN_NUMBER.fullmatch(text) and _parse(text)):
+        return ""
+    return f"${bare}$" if _parse(f"${bare}$") else ""
+
+
 def _plain_list_behind(text: str) -> str:
     """Return a list that stands behind the last formula of a response, as LaTeX: `$x^2=4$, so x = 2 or x = -2`."""
     behind = SPAN.split(text)[-1]
@@ -292,7 +307,8 @@ def verify_math(text: str, answer: str) -> Verdict:
     elif MATH_MARK.search(response):
         response = (_is_list(reference) and _plain_list_behind(response)) or _tidy(response)
     else:
-        response = _plain_answer(response, reference=reference, is_number=_is_number(expected, reference))
+        plain = _plain_answer(response, reference=reference, is_number=_is_number(expected, reference))
+        response = _bare_formula(response) or plain
     found = _parse(response)
     if not found:
         return Verdict(False, f"no mathematical expression in the response, expected {shown(answer)}")
