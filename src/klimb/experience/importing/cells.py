@@ -317,8 +317,10 @@ class _Calls:
 
     def add(self, given: Mapping[str, object], spoken: Message) -> None:
         """Take in the calls of a message."""
+        if "tool_calls" not in spoken:
+            return
         logged = logged_calls(given)
-        for number, call in enumerate(spoken.get("tool_calls", ())):
+        for number, call in enumerate(spoken["tool_calls"]):
             call_id = _id_of(logged[number].get("id")) if logged else None
             name = call["function"]["name"]
             if call_id is None:
@@ -385,6 +387,8 @@ def tool_calls(entry: Mapping[str, object], *, what: str) -> list[Mapping[str, A
 
 def logged_calls(entry: Mapping[str, object]) -> list[Mapping[str, object]]:
     """Return the calls of a message as they were logged; some logs have each as JSON text."""
+    if "tool_calls" not in entry and "function_call" not in entry:
+        return []
     calls = listed(entry.get("tool_calls")) or ()
     older = mapping(entry.get("function_call"))
     return [mapping(_decoded(call)) for call in calls] or ([older] if older else [])

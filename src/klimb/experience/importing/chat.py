@@ -214,6 +214,8 @@ def is_refusal(entry: Mapping[str, object]) -> bool:
 
 def _refusal(entry: Mapping[str, object]) -> str | None:
     content = entry.get("content")
+    if content and isinstance(content, str):
+        return None
     parts = [mapping(part) for part in listed(content) or ()]
     refused = [part.get("refusal") for part in parts] if parts else [entry.get("refusal")]
     is_alone = bool(refused) if parts else content in (None, "")

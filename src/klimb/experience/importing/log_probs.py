@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from klimb.experience.importing.cells import first_of, listed, number, whole_number
@@ -157,14 +158,20 @@ def _held(found: Mapping[str, float], row: Row) -> SamplingSettings | None:
     top_k = whole_number(found.get("top_k", 0), what="top_k", row=row)
     limit, least = found.get("max_new_tokens", NO_LIMIT), found.get("min_new_tokens", 0)
     try:
-        return SamplingSettings(
-            **held,
-            top_k=max(0, top_k),  # servers write -1 for all
-            max_new_tokens=int(limit) if 1 <= limit < NO_LIMIT else NO_LIMIT,
-            min_new_tokens=int(least) if 0 < least < NO_LIMIT else 0,
-        )
+        held |= {
+            "top_k": max(0, top_k),  # servers write -1 for all
+            "max_new_tokens": int(limit) if 1 <= limit < NO_LIMIT else NO_LIMIT,
+            "min_new_tokens": int(least) if 0 < least < NO_LIMIT else 0,
+        }
+        return _settings_of(tuple(held.items()))
     except ValueError as error:
         raise RowError("sampler settings that cannot be", str(error)) from error
+
+
+@lru_cache(maxsize=1024)
+def _settings_of(held: tuple[tuple[str, Any], ...]) -> SamplingSettings:
+    """Of most files all rows share one value, whose checks cost more than all other reading of a request."""
+    return SamplingSettings(**dict(held))
 
 
 def has_gaps(values: object) -> bool:

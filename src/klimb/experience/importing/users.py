@@ -183,6 +183,9 @@ class UserRules:
     note_prose: Callable[[], None] = lambda: None
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
+
+
 def without_users(row: Row, rules: UserRules) -> Row:
     """Return the row with each user id replaced by `user_hash`, in its cells and in its raw text.
 
@@ -196,7 +199,7 @@ def without_users(row: Row, rules: UserRules) -> Row:
     values = cast(Mapping[str, object], hasher.through(row.values, DEEPEST))
     if not hasher.num_hashed:
         return row
-    raw = json.dumps(values, ensure_ascii=False, default=str)
+    raw = _ENCODER.encode(values)
     prose = [name for name, value in row.values.items() if hasher.is_prose(name, value)]
     for _ in prose:
         rules.note_prose()
@@ -224,8 +227,11 @@ def may_hold_users(values: Mapping[str, object]) -> bool:
         elif inner := mapping(value):
             if _may_name_users(tuple(inner)):
                 return True
-            left += [each for name, each in inner.items() if name not in WORDS]
+            left += [each for name, each in inner.items() if type(each) not in _NUMBERS and name not in WORDS]
     return False
+
+
+_NUMBERS = frozenset({int, float, bool, type(None)})
 
 
 _OPENING = ("[", "{", '"')
@@ -292,7 +298,18 @@ class _Hasher:
         if not isinstance(value, Mapping):
             return value
         entries = cast(Mapping[str, object], value)
-        return {key: self._entry(entries, key, each, depth, around_path=path) for key, each in entries.items()}
+        return {
+            key: each if self._is_clean(key, each) else self._entry(entries, key, each, depth, around_path=path)
+            for key, each in entries.items()
+        }
+
+    def _is_clean(self, name: str, value: object) -> bool:
+        """Tell the most frequent cells, texts and numbers under a name that no user has, without looking further."""
+        # A name that is stated may be a path, which ends with this one.
+        if _may_name_user(name) or name == "value" or any(each.endswith(name) for each in self._rules.also):
+            return False
+        return value.lstrip()[:1] not in _OPENING if isinstance(value, str) else type(value) in _NUMBERS
+
 
     def _entry(
         self, around: Mapping[str, object], name: str, value: object, depth: int, *, around_path: str | None

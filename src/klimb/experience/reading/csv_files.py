@@ -22,6 +22,9 @@ ANY_LENGTH = 2**31 - 1
 QUOTES = 'write a quote inside a cell twice (""), and put a cell that begins with one between quotes'
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+
+
 def read_csv(path: Path, name: str, limits: ReadLimits) -> Iterator[Record]:
     """Yield one record per row, whose place is the line where it begins; an empty cell is None.
 
@@ -60,7 +63,7 @@ def _record(place: str, columns: Sequence[str], cells: Sequence[str], fault: tup
         detail = f"{len(cells)} cells for {len(columns)} columns; put text with commas between double quotes"
         return Reject(place, "wrong number of cells", detail, json.dumps(cells))
     values = {column: cell or None for column, cell in zip(columns, cells, strict=True)}
-    return Row(place, values, json.dumps(values, ensure_ascii=False), is_text=True)
+    return Row(place, values, _ENCODER.encode(values), is_text=True)
 
 
 def _describe(error: csv.Error, texts: "_Texts") -> str:
