@@ -1,9 +1,11 @@
 """The weighted sum of several rewards, each with a part, a verdict and failures of its own."""
 
 import math
+from decimal import Decimal
 
 import numpy as np
 import pytest
+import torch
 
 from klimb.tasks import (
     Problem,
@@ -185,10 +187,16 @@ def test_a_setting_that_cannot_act_is_refused(settings, message):
         RewardSettings(reward="python:several.length", **settings)
 
 
-@pytest.mark.parametrize("returned", [np.bool_(True), np.True_])
-def test_a_bool_of_numpy_is_a_bool(returned):
+@pytest.mark.parametrize("returned", [np.bool_(True), np.True_, np.array(True), torch.tensor(True)])
+def test_a_bool_of_numpy_or_torch_is_a_bool(returned):
     score = as_score(returned, "python:mine.reward")
     assert (score.reward, score.correct, score.parts) == (1.0, True, {"correct": 1.0})
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), torch.tensor(0.5), Decimal("0.5")])
+def test_a_number_of_another_type_is_a_reward(number):
+    assert as_score(number, "python:mine.reward").reward == 0.5
+    assert as_score(Decimal("sNaN"), "python:mine.reward").reward is None
 
 
 @pytest.mark.parametrize("number", [1e308, -1e308, 1.0000001e15, 10**400])

@@ -22,6 +22,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache
 from importlib import import_module
 from numbers import Real
@@ -220,9 +221,14 @@ EXPECTED = "a finite number, a bool or a dict of parts"
 
 
 def is_bool(returned: object) -> bool:
-    """Return whether it is a bool: Python's, or one of NumPy, which is no number to Python."""
-    is_numpys = getattr(getattr(returned, "dtype", None), "kind", "") == "b" and getattr(returned, "shape", None) == ()
-    return isinstance(returned, bool) or is_numpys
+    """Return whether it is a bool: Python's, or one of NumPy or torch, which are no numbers to Python."""
+    return isinstance(_held(returned), bool)
+
+
+def _held(returned: object) -> object:
+    """Return what a tensor or array without dimensions holds; anything else as it is."""
+    is_single = getattr(returned, "shape", None) == () and callable(getattr(returned, "item", None))
+    return returned.item() if is_single else returned  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType, reportUnknownMemberType]
 
 
 def is_beyond(returned: object) -> bool:
@@ -242,13 +248,12 @@ def as_number(returned: object) -> float | None:
     """
     if is_bool(returned):
         return float(bool(returned))
-    if getattr(returned, "shape", None) == () and callable(item := getattr(returned, "item", None)):
-        returned = item()
-    if not isinstance(returned, Real):
+    returned = _held(returned)
+    if not isinstance(returned, Real | Decimal):
         return None
     try:
         number = float(returned)
-    except OverflowError:
+    except (OverflowError, ValueError):  # the second of a Decimal that signals
         return None
     return number if math.isfinite(number) and abs(number) <= MOST_REWARD else None
 
