@@ -216,3 +216,9 @@ def test_numbers_and_objects_of_a_user_are_hashed_in_what_is_no_json(value: str)
     found = text_without_users(f'{{"prompt": "a 4711", "user_id": {value}', UserRules(salt=lambda: SALT))
     assert "ann" not in found and found.count("4711") == 1
     assert f'"user_id": "{user_hash(value, SALT)}"' in found
+
+
+@pytest.mark.parametrize("text", ["{1: 'x', 'user': 'bob'}", "{None: {'user': 'bob'}, (1, 2): [{3: 'x'}]}"])
+def test_names_of_any_type_in_a_dictionary_of_python_are_passed_over(text: str):
+    meta = kept({**ROW, "meta": text}, is_text=True)["meta"]
+    assert "bob" not in meta and "'x'" in meta

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from klimb.experience.atomic import replace_atomically
 from klimb.experience.importing.cells import first_of, listed, mapping
@@ -250,11 +250,15 @@ def _are_numbers(entries: Sequence[object]) -> bool:
 
 @lru_cache(maxsize=MOST_NAMES)
 def _may_name_users(names: tuple[object, ...]) -> bool:
-    return any(isinstance(name, str) and _may_name_user(name) for name in names)
+    return any(map(_may_name_user, names))
 
 
 @lru_cache(maxsize=MOST_NAMES)
-def _may_name_user(name: str) -> bool:
+def _may_name_user(name: object) -> bool:
+    return isinstance(name, str) and _may_be_users_name(name)
+
+
+def _may_be_users_name(name: str) -> bool:
     return name in ("key", "source_id") or _is_user_name(name) or _is_email_name(name)
 
 
@@ -297,23 +301,24 @@ class _Hasher:
             return [self.through(entry, depth - 1, name=name, path=None) for entry in entries]
         if not isinstance(value, Mapping):
             return value
-        entries = cast(Mapping[str, object], value)
+        entries = cast(Mapping[Any, object], value)
         return {
             key: each if self._is_clean(key, each) else self._entry(entries, key, each, depth, around_path=path)
             for key, each in entries.items()
         }
 
-    def _is_clean(self, name: str, value: object) -> bool:
+    def _is_clean(self, name: object, value: object) -> bool:
         """Tell the most frequent cells, texts and numbers under a name that no user has, without looking further."""
         # A name that is stated may be a path, which ends with this one.
-        if _may_name_user(name) or name == "value" or any(each.endswith(name) for each in self._rules.also):
+        if _may_name_user(name) or name == "value" or any(each.endswith(str(name)) for each in self._rules.also):
             return False
         return value.lstrip()[:1] not in _OPENING if isinstance(value, str) else type(value) in _NUMBERS
 
-
     def _entry(
-        self, around: Mapping[str, object], name: str, value: object, depth: int, *, around_path: str | None
+        self, around: Mapping[Any, object], name: object, value: object, depth: int, *, around_path: str | None
     ) -> object:
+        if not isinstance(name, str):  # as Python writes dictionaries
+            return self.through(value, depth - 1, name="", path=None)
         path = f"{around_path}.{name}" if around_path else name if around_path == "" else None
         if path is not None and path in self._rules.never:
             return self.through(value, depth - 1, name="prompt", path=path)
@@ -327,7 +332,7 @@ class _Hasher:
             return self._hashed(value, depth - 1)
         return self.through(value, depth - 1, name=name, path=path)
 
-    def _is_user(self, around: Mapping[str, object], name: str, value: object) -> bool:
+    def _is_user(self, around: Mapping[Any, object], name: str, value: object) -> bool:
         if name == "source_id":
             return str(around.get("source_type", "")).upper() == "HUMAN"
         if _is_email_name(name):
