@@ -55,7 +55,10 @@ def hold_out(
     unit_of = tied if by_users else by_prompt
     sizes = Counter(unit_of.values())
     if len(sizes) < 2:
-        raise ValueError(f"{len(prompts)} groups with one prompt in all: there is none to hold out")
+        raise ValueError(
+            f"{len(prompts)} groups with one prompt in all: there is none to hold out. Collect answers to more "
+            "questions, or set log.held_out_fraction = 0, and nothing says whether the model is better"
+        )
     chosen = _choose(sizes, ceil(fraction * len(prompts)), seed)
     return HeldOutGroups(
         group_ids=tuple(sorted(group for group, unit in unit_of.items() if unit in chosen)),

@@ -324,6 +324,11 @@ def open_store(path: Path, *, memory_limit_gigabytes: float = 1.0) -> Store:
     """
     path = Path(path)
     if path.is_file():
+        if path.suffix.lower() != ".parquet":
+            raise ValueError(
+                f"{path} is a file and no store: klimb import {path} --into STORE makes one of its rows, klimb start "
+                f"{path} also a run file"
+            )
         if kind_of(path) == "feedback":
             raise ValueError(f"{path} holds feedback only; open its folder, where the samples are")
         store = Store(path.parent, memory_limit_gigabytes=memory_limit_gigabytes, segment=path.name)

@@ -23,7 +23,7 @@ def listed(counts: Counts, *, most: int = MOST_NAMED) -> str:
 def facts_of(report: AuditReport) -> list[tuple[str, str]]:
     """Return label and words of what there is; only what is known, and personal data only where there is some."""
     contents = report.contents
-    answers = f"{contents.num_samples:,} to {counted(contents.num_prompts, 'different question')}"
+    answers = f"{contents.num_samples:,}, to {counted(contents.num_prompts, 'different question')}"
     facts = [("answers", answers), ("rated", _rated(contents)), ("from", _origins(contents))]
     if contents.files:
         facts.append(("files", listed(contents.files)))
@@ -40,7 +40,7 @@ def facts_of(report: AuditReport) -> list[tuple[str, str]]:
 def _rated(contents: Contents) -> str:
     if contents.good_from is None:
         return "none"
-    good = f"{contents.num_good:,} of them good (from {contents.good_from:g} on)"
+    good = f"{contents.num_good:,} of them good ({contents.good_from:g} or more)"
     return f"{contents.num_rated:,} of {contents.num_samples:,}, {good}"
 
 

@@ -207,7 +207,7 @@ def run_audit(
         )
     names = {"RUN.toml": str(config), "DATA": relative_to_working_directory(path)}
     names |= {"MODEL": request.model} if request.model else {}
-    report = _with_commands(report, rows, request, known, names)
+    report = _with_commands(report, rows, request, known, names, is_on_log=held_out_fraction > 0)
     is_unsettled = request.temperature is None and recorded is None and _has_log_mu(rows.samples)
     run = run_file(
         report,
@@ -220,7 +220,7 @@ def run_audit(
         temperature=temperature if request.temperature or (is_unsettled and known.run is None) else None,
     )
     unsettled = [UNKNOWN_TEMPERATURE] if is_unsettled else []
-    notes = [*_reading_notes(rows, request), *known.notes, *asked.notes, *unsettled]
+    notes = [*_reading_notes(rows, request, asks_model=not train_model), *known.notes, *asked.notes, *unsettled]
     facts = _facts(request, asked, known)
     run = stamped(run)
     write_text(page, audit_page(report, run_file=run, run_path=str(config), facts=facts, notes=notes))
@@ -276,10 +276,10 @@ def what_is_known(path: Path, request: AuditOptions) -> Known:
 
 
 def _with_commands(
-    report: AuditReport, rows: Rows, request: AuditOptions, known: Known, names: Mapping[str, str]
+    report: AuditReport, rows: Rows, request: AuditOptions, known: Known, names: Mapping[str, str], *, is_on_log: bool
 ) -> AuditReport:
     """Return the report with this audit's files in the next action, and with what to type for what is not known."""
-    report = with_names(report, names)
+    report = with_names(report, names, is_on_log=is_on_log)
     options = hints(
         rows.samples,
         has_model=bool(request.model),
@@ -290,20 +290,28 @@ def _with_commands(
     return with_hints(report, options)
 
 
-def with_names(report: AuditReport, names: Mapping[str, str]) -> AuditReport:
-    """Return the report whose next steps name this audit's files in place of RUN.toml and DATA."""
+def with_names(report: AuditReport, names: Mapping[str, str], *, is_on_log: bool = False) -> AuditReport:
+    """Return the report whose next steps name this audit's files in place of RUN.toml and DATA.
+
+    Args:
+        report: of the audit.
+        names: word -> what stands in its place.
+        is_on_log: the run file learns from the log whatever the verdict is.
+    """
     words = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in names))
 
     def named(text: str) -> str:
         return words.sub(lambda found: names[found.group()], text)
 
-    uses = tuple(replace(use, next_step=named(_on_the_log(use.next_step, report))) for use in report.uses)
+    draws = report.verdict.kind == "collect-more" and not is_on_log
+    steps = [_on_the_log(use.next_step) if draws else use.next_step for use in report.uses]
+    uses = tuple(replace(use, next_step=named(step)) for use, step in zip(report.uses, steps, strict=True))
     return replace(report, uses=uses, verdict=replace(report.verdict, next_action=named(report.verdict.next_action)))
 
 
-def _on_the_log(step: str, report: AuditReport) -> str:
-    """Return the command with what takes the log, where the run file of this verdict would draw fresh answers."""
-    if not step.startswith("klimb train ") or report.verdict.kind != "collect-more":
+def _on_the_log(step: str) -> str:
+    """Return a command that trains with what takes the log, where the run file would draw fresh answers."""
+    if not step.startswith("klimb train "):
         return step
     return f"{step} task=default sources.rollout=0.0 sources.log=1.0 log.path=DATA"
 
@@ -366,15 +374,15 @@ def read_ratings(store: Store) -> tuple[Feedback, ...]:
     return tuple(Feedback(**row) for row in store.query(sql).to_pylist())
 
 
-def _reading_notes(rows: Rows, request: AuditOptions) -> list[str]:
-    """Return what was left unread, and what could not be asked."""
+def _reading_notes(rows: Rows, request: AuditOptions, *, asks_model: bool) -> list[str]:
+    """Return what was left unread, and what could not be asked of a model that nobody named."""
     notes: list[str] = []
     if len(rows.samples) < rows.num_stored:
         notes.append(
             f"Read are {len(rows.samples):,} of {rows.num_stored:,} samples: whole groups at random "
             f"(--max-rows {request.max_rows})."
         )
-    if not request.model:
+    if asks_model and not request.model:
         notes.append("No --model was given: how far the data is from a policy to train is not known.")
     return notes
 

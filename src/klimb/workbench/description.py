@@ -103,6 +103,8 @@ def _task_in_words(session: Session) -> list[tuple[str, str]]:
         return [("task", f"{task.name} · {len(task.train)} training problems, {len(session.held_out)} held out")]
     if config.evaluation.at_ends or make_loop_settings(config).evaluation.is_on:
         return [("evaluated on", f"{task.name} · {len(session.held_out)} held-out problems")]
+    if any(section.held_out_fraction for section in (config.log, config.feedback) if section is not None):
+        return [("evaluated on", "the held-out rows of the log, before and after")]
     return [("evaluated on", "nothing: name a [task], and set evaluation.at_ends = true, to see what was learnt")]
 
 

@@ -32,6 +32,12 @@ def check_files(files: Sequence[str], example: str) -> None:
             check_is_there(Path(file), "a log or a data set")
 
 
+def check_no_file(into: Path) -> None:
+    """Return if a store can be at the path: nothing is there yet, or a folder."""
+    if into.is_file():
+        raise ConfigError(f"--into {into} is a file, and a store is a folder: name another, such as --into store")
+
+
 def rules_of(options: ImportOptions) -> "ImportRules":
     """Return what the user states about the file, with the model's tokenizer and bounds if one is named."""
     from klimb.experience.importing import ImportRules

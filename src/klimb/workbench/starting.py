@@ -22,6 +22,9 @@ from klimb.workbench.auditing import run_audit
 from klimb.workbench.import_rules import MEGABYTE, rules_of
 from klimb.workbench.options import AuditOptions, ImportOptions
 
+FEWEST_PROMPTS = 2
+"""One to train on, and one to hold out."""
+
 
 def store_path(files: Sequence[str]) -> Path:
     """Return where the rows go: `DATA-store` in the working directory, by the name of the first file."""
@@ -60,7 +63,10 @@ def run_start(files: Sequence[str], into: Path, options: ImportOptions, held_out
     page, config = Path(f"{into.name}-audit.html"), Path(f"{into.name.removesuffix('-store')}.toml")
     asked = AuditOptions(html=page, config=config)
     model = options.model or STAND_IN_MODEL
-    run_audit(into, asked, console=console, train_model=model, held_out_fraction=held_out, is_brief=True)
+    found = run_audit(into, asked, console=console, train_model=model, held_out_fraction=held_out, is_brief=True)
+    if found.contents.num_prompts < FEWEST_PROMPTS:
+        print_facts(console, [("next", "one question alone: none can be held out. Start again with answers to more")])
+        return
     print_commands(console, [(f"klimb train {shlex.quote(relative_to_working_directory(config))}", _purpose(model))])
 
 

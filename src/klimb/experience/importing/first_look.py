@@ -14,6 +14,7 @@ from klimb.experience.importing.guessing import (
     first_rows,
     guess_columns,
     guess_table,
+    quoted,
 )
 from klimb.experience.importing.kind import Importer, RatingOf
 from klimb.experience.importing.kinds.table import COLUMNS
@@ -39,8 +40,11 @@ def guess_kind(source: Source, rules: ImportRules, limits: ReadLimits) -> Import
             return _guess_by(_named_by_us(record, rules), source, rules, limits)
         if isinstance(record, Reject) and len(rejects) < NUM_REASONS_SHOWN:
             rejects.append(record)
-    why = "; ".join(f"{reject.place}: {reject.reason} {reject.detail}" for reject in rejects)
-    raise ValueError(f"{source.name} has no row that can be read{': ' if why else ''}{why}")
+    if not rejects:
+        raise ValueError(f"{source.name} has no rows: it is empty, or a header alone")
+    first = {reject.reason: reject for reject in reversed(rejects)}
+    why = "; ".join(f"{reject.place}: {reject.reason}: {reject.detail}" for reject in reversed(first.values()))
+    raise ValueError(f"{source.name} has no row that can be read: {why}")
 
 
 def _named_by_us(row: Row, rules: ImportRules) -> Row:
@@ -171,11 +175,19 @@ def check_columns_used(source: Source, importer: Importer, rules: ImportRules, l
         if not left:
             return
     if asked:
-        known = [name for name in asked if name not in left]
-        raise ValueError(
-            f"--columns maps {', '.join(sorted(left))}, and {importer.name} reads no column of that name: it reads "
-            f"{', '.join(known)}, id. {_nearest(min(left), known)}"
-        )
+        raise ValueError(_needless_mapping(left, asked, importer, rules))
+
+
+def _needless_mapping(left: Iterable[str], asked: Iterable[str], importer: Importer, rules: ImportRules) -> str:
+    """Say what is mapped for nothing, and what to type where the mapping is the wrong way round."""
+    names = sorted(left)
+    known = [name for name in dict.fromkeys([*asked, "id"]) if name not in names]
+    turned = [f"{quoted(rules.columns[name])}={quoted(name)}" for name in names if rules.columns[name] in known]
+    way_out = f"Our name comes first: --columns {' '.join(turned)}" if turned else _nearest(names[0], known)
+    return (
+        f"--columns maps {', '.join(names)}, and {importer.name} reads no column of that name: it reads "
+        f"{', '.join(known)}. {way_out}"
+    ).rstrip()
 
 
 def _ask(row: Row, importer: Importer, rules: ImportRules, asked: dict[str, None]) -> None:

@@ -30,17 +30,24 @@ DECIDING = ("prompt", "response", "messages", "reward")
 """What is learned, so two columns for one of them stop an import; of the others none is taken, and that is said."""
 
 
-_ASKING = "user customer client human visitor enduser kunde kunden utilisateur usuario cliente пользователь клиент"
+_ASKING = (
+    "user customer client human visitor enduser kunde kunden nutzer nutzers benutzer utilisateur usuario cliente "
+    "пользователь клиент"
+)
 _ASKED = (
     "message question query input text prompt utterance request msg nachricht frage anfrage pregunta вопрос сообщение"
 )
-_SAYING = "bot assistant ai model llm chatbot agent gpt generated support asistente ассистент бот"
+_SAYING = "bot bots assistant ai model llm chatbot agent gpt generated support asistente ассистент бот"
 _SAID = "reply response answer message output text completion msg antwort reponse respuesta ответ"
 
 
+_OF = "of from by des der vom von du de del"
+
+
 def _pairs(first: str, second: str) -> str:
-    """Return every word of the first with every one of the second, as `customer_message` and `bot reply`."""
-    return " ".join(f"{a}{b}" for a, b in product(first.split(), second.split()))
+    """Return every word of the first with every one of the second: `customer_message`, `Nachricht des Kunden`."""
+    joined = [f"{a}{b}" for a, b in product(first.split(), second.split())]
+    return " ".join(joined + [f"{b}{of}{a}" for a, of, b in product(first.split(), _OF.split(), second.split())])
 
 
 _WORDS: Mapping[str, str] = {
@@ -57,7 +64,8 @@ _WORDS: Mapping[str, str] = {
     "ratingvalue conversationrating surveyresult customersatisfaction customersatisfactionscore "
     "satisfaction satisfactionscore satisfactionrating thumb thumbs thumbsup vote feedback userfeedback feedbackscore "
     "helpful ishelpful washelpful helpfulness liked grade nps "
-    "bewertung sterne zufriedenheit hilfreich etoiles evaluation calificacion puntuacion valoracion estrellas "
+    "bewertung sterne zufriedenheit kundenzufriedenheit hilfreich etoiles evaluation calificacion puntuacion "
+    "valoracion estrellas "
     "оценка рейтинг звезды полезно",
     "id": "id ticket ticketid ticketnumber ticketno conversationid chatid messageid requestid interactionid caseid "
     "casenumber threadid rowid recordid uuid ticketnummer vorgang vorgangsnummer identifiant identificador "
@@ -85,6 +93,18 @@ NAMES: Mapping[str, frozenset[str]] = MappingProxyType(
 
 
 ROLES = tuple(NAMES)
+
+
+RATED_AT = frozenset(
+    ("ratedat", "ratingdate", "ratingtime", "votedat", "feedbackat", "feedbackdate")
+    + ("answeredat", "repliedat", "respondedat", "bewertetam", "beantwortetam")
+)
+"""Names of dates that are taken where no other fits."""
+
+
+def has_name_of(role: str, name: str) -> bool:
+    """Return whether a column is called as those of this role are."""
+    return _key(name) in NAMES[role]
 
 
 SPEAKERS: Mapping[str, frozenset[str]] = {
@@ -141,6 +161,8 @@ def guess_columns(
     if "prompt" in fitting and not fitting["prompt"]:
         fitting["prompt"] = _speaking("prompt", columns, rows) or _history(columns, rows)
         fitting["user"] = [name for name in fitting.get("user", ()) if name not in fitting["prompt"]]
+    if "created_at" in fitting and not fitting["created_at"]:
+        fitting["created_at"] = [name for name in columns if _key(name) in RATED_AT and _are_dates(_cells(name, rows))]
     if all(role in stated or role in columns or fitting.get(role) for role in NEEDED):
         fitting["messages"] = []  # prompts and responses stand by themselves
     for role in DECIDING:

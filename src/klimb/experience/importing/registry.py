@@ -86,8 +86,9 @@ def guess_importer(row: Row) -> Importer:
             f"{row.place}: these are {form.name}, by the columns {names}; no kind reads them: {form.advice}"
         )
     raise ValueError(
-        f"{row.place}: no kind of row has the columns {names}; say which it is with --as ({', '.join(IMPORTERS)}), "
-        "and map the columns of a table: --columns prompt=NAME response=NAME"
+        f"{row.place}: no kind of row has the columns {names}. Of a table, say which is which: --columns prompt=NAME "
+        f"response=NAME reward=NAME (of whole conversations --columns messages=NAME); of another kind, which: --as "
+        f"KIND, one of {', '.join(IMPORTERS)}"
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from klimb.experience.importing.dates import ORDERS, Readings, orders_of, readings
+from klimb.experience.importing.guessing import quoted
 from klimb.experience.importing.rating_texts import read_rating
 from klimb.experience.importing.rules import FUTURE_SLACK, ImportRules
 from klimb.experience.reading.records import DateOrder, Record, Row, UnsettledError
@@ -68,6 +69,7 @@ def _order(cells: Iterable[tuple[str, str]], names: Sequence[str], text: str, ro
         return left[0]
     where = f"column {names[0]}" if names else "file"
     offered = " or ".join(f"--dates {order}" for order in left or OFFERED)
+    without = f", and --ignore {quoted(names[0])} leaves all dates out" if names else ""
     if left:
         why = f"and no other date of the {where} shows which"
     else:
@@ -79,7 +81,7 @@ def _order(cells: Iterable[tuple[str, str]], names: Sequence[str], text: str, ro
         )
     raise ValueError(
         f"{row.place}: the date {text!r} depends on what comes first in it, the day or the month, {why}. "
-        f"Say it: {offered}; a date that is none in that order leaves its row undated"
+        f"Say it: {offered}; a date that is none in that order leaves its row undated{without}"
     )
 
 

@@ -23,6 +23,9 @@ NUM_COMPARED = 50
 _EXCEL_SAYS = re.compile(r'^"?sep=(.)"?\s*$')
 
 
+_BEGINS_JSON = re.compile(r'\s*(?:\[\s*)?\{\s*"[^"]*"\s*:|\s*[\[{]\s*$')
+
+
 @dataclass(frozen=True, kw_only=True)
 class CsvForm:
     """The form of one file.
@@ -61,6 +64,8 @@ def find_csv_form(path: Path, limits: ReadLimits) -> CsvForm | None:
         return None
     if "\0" in "".join(header):
         raise ValueError(f"{path}: NUL bytes in the first line; the file is damaged, or no text")
+    if _BEGINS_JSON.match(header[0]):
+        raise ValueError(f"{path}: begins like JSON and not like a table; let its name end in .jsonl or .json")
     delimiter = stated or _find_delimiter(header, texts[num_before:], path)
     return CsvForm(
         delimiter=delimiter,

@@ -85,6 +85,7 @@ def describe_bytes(line: bytes, error: UnicodeDecodeError) -> str:
     runs = [len(run) for run in _RUN.findall(line)]
     is_western = max(runs) <= 2 and 3 * sum(runs) <= len(_LETTERS.findall(line))
     name = "windows-1252" if is_western else ""
-    likely = f"it looks like {name} (Latin-1)" if name else "it is in another code page"
+    others = "it is in another code page, such as windows-1251 of Cyrillic"
+    likely = f"it looks like {name} (Latin-1)" if name else others
     command = f"iconv -f {name or 'CODEPAGE'} -t utf-8 FILE"
     return f"{error.reason} at byte {error.start} of the line; {likely}: save the file as UTF-8, or `{command}`"

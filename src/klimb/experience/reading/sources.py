@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from glob import glob
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 
 from klimb.experience.reading.files import ENDINGS, has_known_ending, read_file
@@ -190,4 +191,19 @@ def check_file(path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist (looked in {path.absolute().parent})")
     if not has_known_ending(path):
-        raise ValueError(f"{path.name}: a data file ends in {ENDINGS}")
+        raise ValueError(f"{path.name}: {_way_out(path)}. A data file ends in {ENDINGS}")
+
+
+_WAYS_OUT: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods", ".numbers"), "save the sheet as CSV UTF-8"),
+        **dict.fromkeys((".zip", ".7z", ".rar", ".tar", ".tgz", ".bz2", ".xz"), "unpack it and name what is in it"),
+        **dict.fromkeys((".txt", ".log", ".dat", ""), "if it holds a table or lines of JSON, let its name say so"),
+    }
+)
+"""Ending of a file that is no data file -> what to do with it."""
+
+
+def _way_out(path: Path) -> str:
+    is_tar = len(path.suffixes) > 1 and path.suffixes[-2].lower() == ".tar"
+    return _WAYS_OUT.get(".tar" if is_tar else path.suffix.lower(), "export the data itself as CSV or JSON")

@@ -57,6 +57,12 @@ def _ordered(counts: Mapping[str, int]) -> Counts:
     return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
+def _question(sample: Sample) -> str:
+    """Return what the user said last: behind it, an agent's prompt has results of tools."""
+    asked = [message for message in sample.prompt if message["role"] == "user"] or sample.prompt
+    return asked[-1]["content"] if asked else ""
+
+
 def _of_different_prompts(samples: Iterable[Sample], *, note: str) -> tuple[Example, ...]:
     chosen: dict[str, Sample] = {}
     for sample in samples:
@@ -67,7 +73,7 @@ def _of_different_prompts(samples: Iterable[Sample], *, note: str) -> tuple[Exam
     return tuple(
         Example(
             sample_id=sample.sample_id,
-            prompt=sample.prompt[-1]["content"] if sample.prompt else "",
+            prompt=_question(sample),
             response=sample.response,
             reward=sample.reward,
             note=note,

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from klimb.experience.importing import ImportReport, ImportRules
+from klimb.experience.importing.guessing import has_name_of, quoted
 from klimb.experience.importing.log_probs import UNKNOWN_TEMPERATURE
 from klimb.experience.importing.parsed_row import WITHOUT_IDS
 from klimb.experience.importing.users import SALT_FILE
@@ -17,6 +18,10 @@ from klimb.ui.terminal.run import print_commands
 from klimb.ui.text import printable, relative_to_working_directory
 
 RATED_KINDS = ("kto", "langfuse", "feedback", "mlflow", "label-studio", "argilla", "langsmith")
+
+
+NOT_UTF8 = "not UTF-8"
+"""The reason of rows in another encoding."""
 
 
 MOST_COLUMNS = 12
@@ -94,14 +99,14 @@ def _reward_map(report: ImportReport, rules: ImportRules) -> str:
     if rules.value_map:
         return ", ".join(f"{text} → {value:g}" for text, value in rules.value_map.items())
     if rules.scale is not None:
-        return f"{rules.scale[0]:g} to {rules.scale[1]:g} → 0 to 1; no rating stays unrated"
+        return f"{rules.scale[0]:g} to {rules.scale[1]:g} → 0 to 1; a row without a rating stays unrated"
     if kind == "open-webui":
-        return "thumbs up → 1, down → 0; no thumb stays unrated"
+        return "thumbs up → 1, down → 0; an answer without one stays unrated"
     if kind in RATED_KINDS:
-        return "true and up → 1, false and down → 0, numbers from 0 to 1 as they are; no rating stays unrated"
+        return "true and up → 1, false and down → 0, numbers from 0 to 1 as they are; the rest is unrated"
     if is_own(kind):
-        return "as your importer gives them; none stays unrated"
-    return "as they are; none stays unrated"
+        return "as your importer gives them; a row without one stays unrated"
+    return "as they are; a row without one stays unrated"
 
 
 def _users(report: ImportReport, rules: ImportRules, into: Path) -> str:
@@ -164,6 +169,11 @@ def _advice(report: ImportReport) -> Sequence[str]:
     """Return what would make more of the rows."""
     tally = report.tally
     advice: list[str] = []
+    if num_foreign := report.rejected.get(NOT_UTF8, 0):
+        advice.append(
+            f"{num_foreign:,} rows are not UTF-8 and were left out, mostly those with letters such as ä or я. "
+            "Save the file as UTF-8 (Excel: Save as, CSV UTF-8) and import it into a new store: --into NEW."
+        )
     if tally.notes[WITHOUT_IDS]:
         advice.append(
             f"{tally.notes[WITHOUT_IDS]:,} samples came as text only: their log-probabilities are of token strings. "
@@ -186,10 +196,16 @@ def _notes(report: ImportReport, rules: ImportRules, model: str) -> Sequence[str
     """Return what was taken as it stands and may be meant in another way, and how to read it so."""
     tally = report.tally
     notes: list[str] = []
+    unused = [name for name in tally.unread if has_name_of("reward", name)]
+    if unused and tally.num_samples and not tally.num_rated and not tally.num_ratings:
+        notes.append(
+            f"Nothing is rated, and {unused[0]} was not used. If it holds the ratings, import the file into a new "
+            f"store: --into NEW --columns reward={quoted(unused[0])}."
+        )
     if tally.num_later_ratings:
         notes.append(
-            f"{tally.num_later_ratings:,} rows rate what was there already anew. The newest rating counts, by its date "
-            'and else by its order; all are kept: klimb experience query STORE "from feedback".'
+            f"{tally.num_later_ratings:,} rows are later ratings of answers that were there already. The newest "
+            'counts, by its date and else by its order; all are kept: klimb experience query STORE "from feedback".'
         )
     if tally.num_written_otherwise:
         notes.append(

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from klimb.errors import ConfigError
-from klimb.workbench.import_rules import UNASKED, check_files
+from klimb.workbench.import_rules import UNASKED, check_files, check_no_file
 from klimb.workbench.options import ImportOptions, PathOrNone, check_model
 
 MOST_HELD_OUT = 0.5
@@ -22,6 +22,8 @@ def start(*files: str, into: PathOrNone = None, held_out: float = 0.2, options: 
         options: How they are read.
     """
     check_files(files, "klimb start log.csv")
+    if into is not None:
+        check_no_file(into)
     check_model(options.model)
     if not 0 < held_out <= MOST_HELD_OUT:
         raise ConfigError(f"--held-out must be above 0 and at most {MOST_HELD_OUT}, got {held_out:g}")

@@ -53,8 +53,18 @@ def build_config(tables: Mapping[str, Any], overrides: Iterable[str] = (), *, so
         raise config_error(error, source=source) from None
 
 
+_DATA_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".xlsx", ".gz", ".zst")
+"""Of files that hold rows and no settings."""
+
+
+def _check_is_no_data(path: Path) -> None:
+    if path.suffix.lower() in _DATA_ENDINGS and path.is_file():
+        raise ConfigError(f"{path} holds rows, and a run file is TOML: klimb start {path} makes one of them")
+
+
 def read_tables(path: Path) -> dict[str, Any]:
     """Return the tables of a TOML or JSON file, unchecked."""
+    _check_is_no_data(path)
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE_BYTES + 1)
