@@ -50,6 +50,19 @@ def test_a_kto_tag_is_a_reward_and_none_is_none(tag: bool | None, reward: float 
     assert sample_of("alpaca", {**ROW, "kto_tag": tag}).reward == reward
 
 
+@pytest.mark.parametrize(("label", "reward"), [(True, 1.0), (False, 0.0), (None, None), ("positive", None), (1, None)])
+def test_a_label_that_is_true_or_false_is_a_reward_and_a_class_is_none(label: Any, reward: float | None):
+    assert sample_of("alpaca", {**ROW, "label": label}).reward == reward
+    dialogue = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    assert sample_of("sharegpt", {"conversations": dialogue, "label": label}).reward == reward
+
+
+def test_a_class_is_named_as_not_read():
+    row = rename_columns(as_row({**ROW, "label": "sums"}), ImportRules())
+    convert_row(row, importer_named("alpaca").read, ImportRules(), kind="alpaca")
+    assert isinstance(row.values, Columns) and row.values.unread == ["label"]
+
+
 def test_rewards_are_taken_as_they_are():
     assert sample_of("alpaca", {**ROW, "score": 4.5}).reward == 4.5
     assert sample_of("alpaca", {**ROW, "reward": -1}).reward == -1

@@ -29,7 +29,7 @@ def read_alpaca(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
 
         output (or response):  the answer
         chosen, rejected:      two answers, rewards 1 and 0
-        kto_tag:               true is reward 1, false is 0
+        kto_tag, label:        true is reward 1, false is 0
         reward or score:       a reward, as it is
         system, tools, id, model: where they are there
 
@@ -62,8 +62,9 @@ def _answers(row: Row, rules: ImportRules) -> list[tuple[str, str, float | None]
     if first_of(values, "chosen", "rejected") is not None:
         return [(_answer(values.get(name), name), name, 1.0 - part) for part, name in enumerate(("chosen", "rejected"))]
     answer = _answer(first_of(values, *_ANSWERS), "output")
-    if (tag := values.get("kto_tag")) is not None:
-        return [(answer, "kto_tag", rating(tag, rules, row))]
+    name, tag = kto_tag_in(row)
+    if tag is not None:
+        return [(answer, name, rating(tag, rules, row))]
     return [(answer, "", reward(first_of(values, "reward", "score"), rules, row))]
 
 

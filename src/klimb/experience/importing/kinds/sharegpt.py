@@ -16,7 +16,7 @@ from klimb.experience.importing.conversations import (
 from klimb.experience.importing.kind import Importer
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rules import ImportRules, rating, reward
-from klimb.experience.reading.records import Row, RowError
+from klimb.experience.reading.records import Columns, Row, RowError
 from klimb.experience.samples import POLICY_ROLE, Message
 
 DIALOGUES = ("conversations", "conversation", "items")
@@ -56,7 +56,7 @@ def read_sharegpt(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
         conversations (or conversation, items): [{"from", "value"}] or [{"role", "content"}]
         system, tools:     LLaMA-Factory's columns; the tools may be JSON text
         chosen, rejected:  answers to the dialogue, rewards 1 and 0
-        kto_tag:           true is reward 1, false is 0
+        kto_tag, label:    true is reward 1, false is 0
         reward or score:   a reward, as it is
         a rating beside single entries: each of these is a response, with what is before it as its prompt
 
@@ -117,14 +117,20 @@ def _distance(stated: tuple[str, object]) -> float:
 
 
 def kto_tag_in(row: Row) -> tuple[str, object]:
-    """Return what is rated, and the tag as it stands there."""
-    return "kto_tag", row.values.get("kto_tag")
+    """Return what is rated, and the tag as it stands there; ms-swift's `label` is one where it is true or false."""
+    if (tag := row.values.get("kto_tag")) is not None:
+        return "kto_tag", tag
+    # A label of another kind is a class and stays among the columns that are not read.
+    label = (row.values.cells if isinstance(row.values, Columns) else row.values).get("label")
+    is_truth = isinstance(label, bool) or (row.is_text and str(label).strip().lower() in ("true", "false"))
+    return ("label", row.values["label"]) if is_truth else ("kto_tag", None)
 
 
 def _rewarded(row: Row, rules: ImportRules) -> tuple[str, float | None]:
     """Return the name of the reward and the reward; empty and None for a row without one."""
-    if (tag := row.values.get("kto_tag")) is not None:
-        return "kto_tag", rating(tag, rules, row)
+    name, tag = kto_tag_in(row)
+    if tag is not None:
+        return name, rating(tag, rules, row)
     return "", reward(first_of(row.values, "reward", "score"), rules, row)
 
 
