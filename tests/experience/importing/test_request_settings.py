@@ -1,5 +1,6 @@
 """A setting is harmless because it is known to be; whatever else a request asks for makes raw values estimates."""
 
+import json
 import math
 from typing import Any
 
@@ -302,3 +303,35 @@ def test_settings_that_cannot_be_cost_a_row_without_values_only_the_settings(par
 )
 def test_a_setting_that_cannot_be_read_may_change_the_draw(parameters: dict[str, Any]):
     assert drawn_with(parameters).log_mu_provenance == "estimated"
+
+
+TABLE = {
+    "prompt": "a",
+    "response": "b",
+    "prompt_token_ids": [1],
+    "token_ids": [5],
+    "log_probs": [-0.5],
+    "temperature": 1,
+}
+
+
+@pytest.mark.parametrize("column", ["params", "settings", "model_parameters", "request", "options"])
+def test_settings_in_a_column_of_a_table_count_if_they_are_known(column: str):
+    for stated in ({"min_tokens": 5}, json.dumps({"repetitionPenalty": 1.2}), {"guided_regex": "a"}):
+        assert sample_of("table", {**TABLE, column: stated}).log_mu_provenance == "estimated"
+    for other in ({"colour": 3}, "min_tokens", json.dumps({"min_tokens": 0})):
+        assert sample_of("table", {**TABLE, column: other}).log_mu_provenance == "sampler"
+
+
+@pytest.mark.parametrize("name", ["minTokens", "repetitionPenalty", "noRepeatNgramSize"])
+def test_names_in_camel_case_are_the_same_settings(name: str):
+    assert sample_of("table", {**TABLE, name: 3}).log_mu_provenance == "estimated"
+
+
+def test_a_message_of_several_parts_is_no_known_prompt_without_its_ids():
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    asked = {"messages": [{"role": "user", "content": parts}], "top_p": 1, "top_k": -1, "min_p": 0}
+    assert drawn_with(asked).log_mu_provenance == "sampler"
+    sample = drawn_with(asked, prompt_ids=())
+    assert sample.log_mu_provenance == "estimated" and "several parts" in sample.metadata["log_mu_note"]
+    assert drawn_with({**asked, "messages": QUESTION}, prompt_ids=()).log_mu_provenance == "sampler"

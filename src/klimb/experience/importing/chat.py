@@ -77,6 +77,9 @@ REFUSAL = "refusal"
 PLAIN_TEXT = "a prompt given as text, without a chat template"
 
 
+SEVERAL_PARTS = "a message of several parts, which servers join in ways of their own"
+
+
 _PREFIX_MARKS = ("prefix", "partial")
 """With which a request's last message says that the answer goes on with it (Mistral, DeepSeek; Moonshot, Qwen)."""
 
@@ -141,7 +144,7 @@ def found_in(exchange: Exchange, row: Row, rules: ImportRules, *, part: int) -> 
         reward=reward(_reward(exchange, choice, row), rules, row),
         prompt_ids=prompt_ids,
         request=settings_among(request) if request is row.values else flat_settings(request),
-        prompt_notes=(PLAIN_TEXT,) if _is_plain_text(request) else (),
+        prompt_notes=_prompt_notes(request),
         model=name_of(first_of(response, "model") or first_of(request, "model")),
         policy_version=whole_number(row.values.get("policy_version") or 0, what="policy_version", row=row),
         created_at=seconds(first_of(response, "created", "created_at") or first_of(row.values, "created_at"), row),
@@ -185,6 +188,12 @@ def _asked(request: Mapping[str, object]) -> object:
     return first_of(request, "prompt", "text") if value is None else value
 
 
+def _prompt_notes(request: Mapping[str, object]) -> tuple[str, ...]:
+    contents = [listed(mapping(entry).get("content")) or () for entry in listed(_asked(request)) or ()]
+    has_parts = any(len(parts) > 1 for parts in contents)
+    return (*((PLAIN_TEXT,) if _is_plain_text(request) else ()), *((SEVERAL_PARTS,) if has_parts else ()))
+
+
 def _is_plain_text(request: Mapping[str, object]) -> bool:
     """Tell whether the prompt was given as a text: of such a one a server makes tokens without a chat template."""
     return isinstance(_asked(request), str)
@@ -192,7 +201,7 @@ def _is_plain_text(request: Mapping[str, object]) -> bool:
 
 def _check_no_prefix(request: Mapping[str, object]) -> None:
     """Raise for an answer that goes on with the request's last message, where the message itself says so."""
-    last = mapping((listed(request.get("messages")) or (None,))[-1])
+    last = mapping((listed(_asked(request)) or (None,))[-1])
     if any(last.get(name) is True for name in _PREFIX_MARKS):
         raise RowError(
             "an answer that continues a message",

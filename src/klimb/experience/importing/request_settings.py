@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from klimb.experience.importing.cells import listed, mapping
+from klimb.experience.importing.cells import listed, mapping, unpacked
+from klimb.experience.reading.records import Columns
 
 NESTED = (
     *("parameters", "options", "sampling_params", "samplingParams", "sampling", "generation_config"),
@@ -20,7 +21,11 @@ NESTED = (
 """Objects of a request in which settings stand as well; what stands beside them goes first."""
 
 
-_VAGUE = ("options", "parameters")
+_VAGUE = (
+    *("options", "parameters", "params", "settings", "config", "request", "model_parameters", "modelParameters"),
+    *("model_params", "generation_params", "sampling_settings", "sampling_config", "decoding", "llm_params"),
+)
+"""Columns in which settings may stand, or anything else."""
 
 
 HELD: Mapping[str, tuple[str, ...]] = {
@@ -32,8 +37,8 @@ HELD: Mapping[str, tuple[str, ...]] = {
         *("max_new_tokens", "max_completion_tokens", "max_tokens", "maxTokens", "maxCompletionTokens"),
         *("max_output_tokens", "maxOutputTokens", "num_predict", "n_predict"),
     ),
-    "min_new_tokens": ("min_new_tokens", "min_tokens"),
-    "repetition_penalty": ("repetition_penalty",),
+    "min_new_tokens": ("min_new_tokens", "min_tokens", "minNewTokens", "minTokens"),
+    "repetition_penalty": ("repetition_penalty", "repetitionPenalty"),
 }
 """Settings of a sample -> their names in requests."""
 
@@ -184,13 +189,19 @@ def settings_among(columns: Mapping[str, object]) -> dict[str, object]:
     only settings that are known count.
     """
     found: dict[str, object] = {}
+    vague: dict[str, object] = {}
+    cells = columns.cells if isinstance(columns, Columns) else columns
     for name in columns:
         if name in _VAGUE:
-            inner = flat_settings(mapping(columns[name]))
-            found[name] = {each: value for each, value in inner.items() if is_known(each)}
+            known = {
+                each: value for each, value in flat_settings(mapping(unpacked(cells[name]))).items() if is_known(each)
+            }
+            vague = _merged(vague, known)
+            if known:
+                columns[name]  # noted as read
         elif name in _NESTED_NAMES or is_known(name):
             found[name] = columns[name]
-    return flat_settings(found)
+    return _merged(vague, flat_settings(found))
 
 
 @lru_cache(maxsize=4096)
