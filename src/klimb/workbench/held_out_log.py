@@ -6,7 +6,8 @@ from typing import Any
 
 from klimb.experience import Sample
 from klimb.findings.evaluations import interval_row
-from klimb.findings.held_out_log import HeldOutComparison, HeldOutRow, compare_held_out
+from klimb.findings.held_out_comparison import compare_held_out
+from klimb.findings.held_out_log import HeldOutComparison, HeldOutRow
 from klimb.training.held_out_log import read_held_out, score_held_out
 from klimb.training.minibatches import tokens_at_once
 from klimb.training.run_folder import RunFolder, read_object, write_json

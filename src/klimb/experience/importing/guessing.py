@@ -96,8 +96,10 @@ ROLES = tuple(NAMES)
 
 
 RATED_AT = frozenset(
-    ("ratedat", "ratingdate", "ratingtime", "votedat", "feedbackat", "feedbackdate")
-    + ("answeredat", "repliedat", "respondedat", "bewertetam", "beantwortetam")
+    (
+        *("ratedat", "ratingdate", "ratingtime", "votedat", "feedbackat", "feedbackdate"),
+        *("answeredat", "repliedat", "respondedat", "bewertetam", "beantwortetam"),
+    )
 )
 """Names of dates that are taken where no other fits."""
 

@@ -2,7 +2,8 @@ import random
 
 import pytest
 
-from klimb.findings.held_out_log import HeldOutRow, compare_held_out
+from klimb.findings.held_out_comparison import compare_held_out
+from klimb.findings.held_out_log import HeldOutRow
 
 
 def rows(changes: list[float], rewards: list[float | None]) -> list[HeldOutRow]:
