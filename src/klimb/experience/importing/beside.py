@@ -16,11 +16,10 @@ from klimb.experience.importing.thoughts import ADVICE, REASON, may_hold_thought
 from klimb.experience.reading.records import Columns, Row, RowError
 from klimb.experience.reading.strict_json import DECODER
 
-_HINTS = ("think", "thought", "scratchpad")
+_REASONING = re.compile(r"reasoning(?!_tokens|_effort)")
 
 
-_LONGER_HINTS = {"reasoning": re.compile(r"reasoning(?!_tokens|_effort)"), "cot": re.compile(r"cot\b")}
-"""One of these, or of `_HINTS`, is found in the text of each row that has thoughts, in small letters."""
+_COT = re.compile(r"cot\b")
 
 
 _NOT_SAID = frozenset(
@@ -82,11 +81,13 @@ def check_beside(row: Row, found: Sequence[ParsedRow | Feedback]) -> None:
 
 
 def _hints_at_thoughts(text: str) -> bool:
-    """Tell whether to look through a row. One expression for all of them would cost many times as much."""
+    """Tell whether to look through a row. One expression for all of the words would cost many times as much."""
     text = text.lower()
-    if any(hint in text for hint in _HINTS):
+    if "think" in text or "thought" in text or "scratchpad" in text:
         return True
-    return any(word in text and hint.search(text) for word, hint in _LONGER_HINTS.items())
+    if "reasoning" in text and _REASONING.search(text):
+        return True
+    return "cot" in text and _COT.search(text) is not None
 
 
 def _name_ratings(values: Mapping[str, object], cells: Mapping[str, object], parts: Sequence[ParsedRow]) -> None:

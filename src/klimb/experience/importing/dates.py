@@ -92,6 +92,8 @@ _HOURS_OF_ZONES: Mapping[str, float] = {
 
 def _plain(text: str) -> str:
     """In small letters, without accents and without the blanks that browsers put before AM and PM."""
+    if text.isascii():
+        return text.lower()
     decomposed = unicodedata.normalize("NFKD", text.casefold())
     return "".join(character for character in decomposed if not unicodedata.combining(character))
 
@@ -199,8 +201,13 @@ def _of_digits(text: str) -> Moment | None:
         return moment_of_number(float(text))
 
 
+_BRACKETS = frozenset("[]()")
+
+
 def _without_brackets(text: str) -> str:
     """Return the text without what only explains its zone, as in `+02:00[Europe/Berlin]` and `GMT+0200 (CEST)`."""
+    if _BRACKETS.isdisjoint(text):
+        return text
     text = re.sub(r"([+-][0-9:]{2,5}|z)\s*(?:\[[^\]]*\]|\([^)]*\))$", r"\1", text)
     return re.sub(r"[\[\]]", " ", text)
 

@@ -290,8 +290,8 @@ def _changes_prompt(name: str, value: object) -> bool:
 
 def continues_message(settings: Mapping[str, object]) -> bool:
     """Tell whether the answer goes on with the last message, so that both are one turn."""
-    stated = (value for name, value in settings.items() if _plain(name) == "continue_final_message")
-    return any(value not in (None, False, "false") for value in stated)
+    stated = [value for name, value in settings.items() if _plain(name) == "continue_final_message"]
+    return any(value not in (None, False, "false") for value in stated) if stated else False
 
 
 def _as_number(value: object) -> object:
