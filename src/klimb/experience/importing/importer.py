@@ -6,7 +6,9 @@ The first rows must show the file's kind, its columns, and ratings that can be r
 # duckdb and pyarrow ship no complete type information:
 # pyright: basic
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -53,6 +55,10 @@ SEGMENT_ROWS = 50_000
 
 SEGMENT_CHARACTERS = 64 * 1024**2
 """Of raw rows; whichever comes first ends a segment, which bounds the memory of an import."""
+
+
+COLLECT_AFTER = 50_000
+"""Objects made and not freed, after which Python looks for cycles while rows are read."""
 
 
 HASH_DIGITS = 32
@@ -108,7 +114,7 @@ def import_rows(
     rated = found if importer.rating_in else found_scores
     if rated is not None:
         check_ratings(rated, importer.rating_in or rating_in, rules, limits)
-    with RejectFile(store.folder, found.stem) as rejects:
+    with _rare_collections(), RejectFile(store.folder, found.stem) as rejects:
         run = _Run(store, importer, rules, rejects, is_strict=is_strict)
         run.take(lambda: read_records(found, limits), importer.read)
         if found_scores is not None:
@@ -127,6 +133,21 @@ def import_rows(
     )
     report = report_of(run.tally, rejects, importer, is_guessed=not kind, num_waiting=num_waiting)
     return replace(report, passed_over=found.passed_over, guess=guess, date_order=run.date_order)
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let Python look for cycles after many more objects than it does by itself.
+
+    Rows make many objects and no cycles, and each search goes through all that is held for a segment: it would cost a
+    tenth of an import.
+    """
+    usual = gc.get_threshold()
+    gc.set_threshold(max(usual[0], COLLECT_AFTER) if usual[0] else 0, *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 def _find_again(source: object) -> Source:
