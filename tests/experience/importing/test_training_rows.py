@@ -317,3 +317,21 @@ def test_nothing_is_read_into_rows_without_a_kind_of_their_own():
     assert guessed({"messages": [*QUESTION, ANSWER]}) == "prompt-completion"
     assert guessed({"prompt": "a", "response": "b", "helpfulness": 4}) == "table"
     assert ImportRules().turns is False
+
+
+@pytest.mark.parametrize("weight", [0, 0.0])
+def test_a_row_of_weight_zero_is_none_to_learn_from_and_other_weights_change_nothing(weight: float):
+    dialogue = {"messages": [*QUESTION, {"role": "assistant", "content": "4"}]}
+    for row in (dialogue, {"prompt": "a", "completion": "b"}):
+        assert reason_of("prompt-completion", {**row, "weight": weight}) == "no turn to learn from"
+        assert not reason_of("prompt-completion", {**row, "weight": 0.5})
+    assert reason_of("prompt-completion", {"prompt": "a", "completion": "b", "weight": "0"}, is_text=True)
+
+
+@pytest.mark.parametrize("mark", ["loss_mask", "learn"])
+def test_a_mask_of_a_message_says_whether_it_is_to_be_learnt(mark: str):
+    said = {"role": "assistant", "content": "4"}
+    assert reason_of("prompt-completion", {"messages": [*QUESTION, {**said, mark: 0}]}) == "no turn to learn from"
+    assert not reason_of("prompt-completion", {"messages": [*QUESTION, {**said, mark: 1}]})
+    partly = {"messages": [*QUESTION, {**said, mark: [0, 1]}]}
+    assert reason_of("prompt-completion", partly) == "a weight of a message that is neither 0 nor 1"

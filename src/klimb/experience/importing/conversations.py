@@ -95,7 +95,7 @@ def _own_turns(entries: Sequence[object], spoken: Sequence[Message]) -> list[int
     return [place for place, role in enumerate(roles[: len(entries)]) if role == POLICY_ROLE and place > question]
 
 
-_LEARNT = ("weight", "train", "training", "trainable", "loss")
+_LEARNT = ("weight", "train", "training", "trainable", "loss", "loss_mask", "learn")
 """What others call whether a message is to be learnt from: OpenAI, axolotl, ms-swift."""
 
 

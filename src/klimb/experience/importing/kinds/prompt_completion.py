@@ -20,7 +20,7 @@ from klimb.experience.importing.conversations import (
 from klimb.experience.importing.kind import Importer, has_columns
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rules import ImportRules, rating, reward
-from klimb.experience.reading.records import Row
+from klimb.experience.reading.records import Columns, Row, RowError
 from klimb.experience.samples import Message
 
 
@@ -34,6 +34,7 @@ def read_prompt_completion(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     Source: TRL's documentation, "Dataset formats and types", prompt-completion, language modeling and tool calling;
     OpenAI's, "Supervised fine-tuning", the chat format with `tools` and `weight`.
     """
+    _check_weight(row)
     if row.values.get("messages") is None:
         said = read_response(chat_cell(row.values.get("completion"), row), what="completion")
         prompt = read_prompt(row)
@@ -47,6 +48,15 @@ def read_prompt_completion(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
         ]
     prompt, said = read_dialogue(spoken, what="messages", rules=rules)
     return [_found(prompt, said, row, value=reward(row.values.get("reward"), rules, row))]
+
+
+def _check_weight(row: Row) -> None:
+    """Raise RowError for a row of weight 0, which Fireworks' trainer leaves out; other weights are not read."""
+    cells = row.values.cells if isinstance(row.values, Columns) else row.values
+    weight = cells.get("weight")
+    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if (is_number and weight == 0) or (row.is_text and weight in ("0", "0.0")):
+        raise RowError("no turn to learn from", "the weight of the row is 0")
 
 
 def _rating_of(entry: Mapping[str, object], *, name: str) -> object:
