@@ -9,10 +9,15 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+import hypothesis
 import jaxtyping
 import pytest
 
 from tests.long_cases import LONG
+
+# Machines are shared: how long an example takes says nothing.
+hypothesis.settings.register_profile("klimb", deadline=None)
+hypothesis.settings.load_profile("klimb")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
