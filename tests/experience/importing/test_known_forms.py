@@ -106,3 +106,42 @@ def test_two_lists_of_token_ids_that_differ_are_refused():
     assert reason_of("vllm", row) == "two lists of token ids that differ"
     row["response"]["output_ids"] = [5]
     assert sample_of("vllm", row).response_ids == (5, 6)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n",
+        "system\nBe brief.\nuser\nq\nassistant\n",
+        "[INST] q [/INST]",
+    ],
+)
+def test_a_prompt_that_was_rendered_already_is_noted(text: str):
+    """As verl's dumps of rollouts have them, with the marks of the template or without."""
+    assert "rendered already" in sample_of("table", {"prompt": text, "response": "a"}).metadata["prompt_note"]
+    row = {"prompt": text, "response": "a", "token_ids": [5], "log_probs": [-0.5], "temperature": 1, "top_p": 1}
+    assert sample_of("table", row).log_mu_provenance == "estimated"
+    assert sample_of("table", {**row, "prompt_token_ids": [1]}).log_mu_provenance == "sampler"
+    assert "prompt_note" not in sample_of("table", {"prompt": "user\nq", "response": "a"}).metadata
+
+
+def test_roles_in_capitals_are_roles():
+    spoken = [{"role": "USER", "content": "q"}, {"role": "Chatbot", "content": "a"}]
+    assert sample_of("prompt-completion", {"messages": spoken}).response == "a"
+    assert reason_of("prompt-completion", {"messages": [{"role": "Narrator", "content": "q"}]})
+
+
+@pytest.mark.parametrize(
+    "spoken",
+    [
+        [{"type": "human", "content": "q"}, {"type": "ai", "content": "a"}],
+        [{"type": "human", "data": {"content": "q"}}, {"type": "ai", "data": {"content": "a"}}],
+        [
+            {"lc": 1, "type": "constructor", "id": ["schema", name], "kwargs": {"content": text}}
+            for name, text in (("HumanMessage", "q"), ("AIMessage", "a"))
+        ],
+    ],
+)
+def test_messages_as_langchain_writes_them_are_messages(spoken: Any):
+    sample = sample_of("prompt-completion", {"messages": spoken})
+    assert (sample.prompt, sample.response) == (({"role": "user", "content": "q"},), "a")

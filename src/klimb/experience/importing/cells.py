@@ -41,6 +41,8 @@ _OTHER_NAMES: Mapping[object, str] = {
     "chatgpt": "assistant",
     "ai": "assistant",
     "bot": "assistant",
+    "chatbot": "assistant",
+    "prompter": "user",
     "model": "assistant",
     "observation": "tool",
     "function_response": "tool",
@@ -139,7 +141,8 @@ def are_messages(value: object) -> bool:
     if not all(_SAID & mapping(entry).keys() for entry in entries):
         return False
     roles = [_role_of(mapping(entry)) for entry in entries]
-    return all(isinstance(role, str) for role in roles) and any(role in ROLES or role in _OTHER_NAMES for role in roles)
+    names = [role.lower() for role in roles if isinstance(role, str)]
+    return len(names) == len(roles) and any(name in ROLES or name in _OTHER_NAMES for name in names)
 
 
 def _from_python(text: str) -> object:
@@ -161,7 +164,10 @@ def _role_of(entry: Mapping[str, object]) -> object:
 def message_role(entry: Mapping[str, object]) -> object:
     """Return who says a message, under our names; what is none of these stays."""
     role = _role_of(entry)
-    return _OTHER_NAMES.get(role, role) if isinstance(role, str) else role
+    if not isinstance(role, str):
+        return role
+    name = role.lower()
+    return _OTHER_NAMES.get(name, name if name in ROLES else role)
 
 
 def content_of(entry: Mapping[str, object]) -> object:

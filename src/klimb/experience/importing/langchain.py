@@ -50,6 +50,20 @@ def openai_form(value: object) -> Mapping[str, object]:
     return _as_openai({**entry, "role": _ROLES.get(_type_of(kind), kind)})
 
 
+def openai_messages(value: object) -> object:
+    """Return messages that LangChain wrote in OpenAI's form; anything else stays."""
+    entries = listed(value)
+    if not entries or any("role" in mapping(entry) or not _is_langchains(mapping(entry)) for entry in entries):
+        return value
+    return [openai_form(entry) for entry in entries]
+
+
+def _is_langchains(entry: Mapping[str, object]) -> bool:
+    return entry.get("type") == "constructor" or (
+        entry.get("type") in _ROLES and ("content" in entry or "data" in entry)
+    )
+
+
 def _type_of(name: str) -> str:
     """Return `human` for HumanMessage, HumanMessageChunk and human."""
     return name.removesuffix("Chunk").removesuffix("Message").lower()

@@ -39,6 +39,13 @@ PROMPT_NOTE = "prompt_note"
 AFTER_ASSISTANT = "a last message of the assistant, which some servers let the answer continue"
 
 
+RENDERED = "a message that a chat template rendered already"
+
+
+_MARKS = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "[INST]", "<|user|>", "<｜User｜>")
+"""What chat templates write before a user's words; DeepSeek's has wide bars."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParsedRow:
     """One response of a row, as an importer reads it; nothing of it is checked yet.
@@ -237,7 +244,19 @@ def _why_other_prompt(found: ParsedRow, stated: Stated, *, is_scored: bool) -> t
     if found.prompt_ids:
         return ()
     is_after_assistant = is_scored and bool(found.prompt) and found.prompt[-1]["role"] == POLICY_ROLE
-    return (*stated.prompt, *found.prompt_notes, *((AFTER_ASSISTANT,) if is_after_assistant else ()))
+    is_rendered = any(each["role"] == "user" and _is_rendered(each["content"]) for each in found.prompt)
+    return (
+        *stated.prompt,
+        *found.prompt_notes,
+        *((AFTER_ASSISTANT,) if is_after_assistant else ()),
+        *((RENDERED,) if is_rendered else ()),
+    )
+
+
+def _is_rendered(text: str) -> bool:
+    """Tell a text that a chat template has made already: by its marks, or by what is left of ChatML without them."""
+    is_bare = text.startswith(("system\n", "user\n")) and text.rstrip("\n").endswith("\nassistant")
+    return is_bare or any(mark in text for mark in _MARKS)
 
 
 def _place_log_probs(found: ParsedRow, rules: ImportRules) -> tuple[tuple[int, ...], object, str]:

@@ -10,6 +10,7 @@ from klimb.experience.importing.cells import (
     from_json_cell,
     listed,
     mapping,
+    message_role,
     messages,
     name_of,
     tool_schemas,
@@ -143,7 +144,7 @@ def _spoken(value: object, row: Row) -> object:
 
 def _begins_with_question(value: object) -> bool:
     first = next(iter(listed(value) or ()), None)
-    return first_of(mapping(first), "role", "from") in ("system", "developer", "user", "human")
+    return message_role(mapping(first)) in ("system", "user")
 
 
 def _dialogue(value: object, row: Row, rules: ImportRules, *, what: str) -> _Side:

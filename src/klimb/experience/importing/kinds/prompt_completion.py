@@ -18,6 +18,7 @@ from klimb.experience.importing.conversations import (
     read_response,
 )
 from klimb.experience.importing.kind import Importer, has_columns
+from klimb.experience.importing.langchain import openai_messages
 from klimb.experience.importing.parsed_row import ParsedRow
 from klimb.experience.importing.rules import ImportRules, rating, reward
 from klimb.experience.reading.records import Columns, Row, RowError
@@ -39,7 +40,7 @@ def read_prompt_completion(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
         said = read_response(chat_cell(row.values.get("completion"), row), what="completion")
         prompt = read_prompt(row)
         return [_found(prompt, said, row, value=reward(row.values.get("reward"), rules, row))]
-    spoken = as_json(chat_cell(row.values["messages"], row))
+    spoken = openai_messages(as_json(chat_cell(row.values["messages"], row)))
     rated = read_rated_turns(spoken, what="messages", rating_of=partial(_rating_of, name=rules.score_name))
     if rated:
         return [
