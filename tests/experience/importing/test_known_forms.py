@@ -16,7 +16,8 @@ from klimb.experience.store import Store
 @pytest.mark.parametrize(
     ("row", "name"),
     [
-        ({"question": {"full_text": "Why?"}, "answer_0": "a", "answer_1": "b", "score_0": 0.5}, "comparisons"),
+        ({"info": {"post": "p"}, "summaries": [{"text": "a"}, {"text": "b"}], "choice": 1}, "comparisons"),
+        ({"prompt": "q", "response_a": "a", "response_b": "b", "better": "first"}, "comparisons"),
         ({"prompt": "q", "answers": [{"answer": "a", "rank": 1.0}]}, "Nectar"),
         ({"instruction": "q", "models": ["m"], "completions": [{"response": "a"}]}, "UltraFeedback"),
         ({"message_tree_id": "t", "text": "Hi", "role": "prompter"}, "OpenAssistant"),
