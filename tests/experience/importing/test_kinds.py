@@ -56,6 +56,10 @@ ROWS: dict[str, dict[str, Any]] = {
     "preference": {"prompt": "2 + 2?", "chosen": "4", "rejected": "5"},
     "prompt-completion": {"prompt": "2 + 2?", "completion": "4"},
     "verl": {**VERL, "responses": ["4", "5"]},
+    "anthropic": {
+        "request": {"messages": QUESTION},
+        "response": {"content": [{"type": "text", "text": "4"}], "stop_reason": "end_turn"},
+    },
     "comparison": {"prompt": "2 + 2?", "response_a": "4", "response_b": "5", "winner": "model_a"},
     "trl-completions": {"step": 1, "prompt": "2 + 2?", "completion": "4", "accuracy": 1.0, "advantage": 0.5},
     "table": TABLE,

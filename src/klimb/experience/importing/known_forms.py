@@ -61,8 +61,11 @@ FORMS = (
         name="requests that failed",
         advice="there is no answer in them; leave those rows out",
     ),
-    Form(columns=("request", "response.content", "response.stop_reason"), name="a log of Anthropic", advice=_EXCHANGE),
-    Form(columns=("custom_id", "result.message"), name="results of a batch of Anthropic", advice=_EXCHANGE),
+    Form(
+        columns=("custom_id", "result.message"),
+        name="results of a batch of Anthropic",
+        advice="write an object a line with request (the params of its request) and response (the message)",
+    ),
     Form(columns=("request", "response.candidates"), name="a log of Gemini", advice=_EXCHANGE),
     Form(columns=("request", "response.generated_text"), name="a log of Text Generation Inference", advice=_EXCHANGE),
     Form(
