@@ -29,16 +29,14 @@ def read_anthropic(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     request, response = _parts(row.values)
     if response.get("type") == "error" or response.get("error"):
         raise RowError("the request failed", str(response.get("error"))[:200])
-    asked = {name: value for name, value in request.items() if name not in ("system", "messages", "tools")}
-    asked |= {
-        "messages": _prompt(request),
-        "tools": [_tool(mapping(tool)) for tool in listed(request.get("tools")) or ()],
-    }
-    if asked["messages"] and asked["messages"][-1].get("role") == "assistant":
+    prompt = _prompt(request)
+    if prompt and prompt[-1].get("role") == "assistant":
         raise RowError("an answer that continues a message", "the end of its prompt is the beginning of its turn")
-    (said,) = _messages({"role": "assistant", "content": response.get("content")}, what="response") or ({},)
+    asked: dict[str, object] = {**request, "messages": prompt, "tools": _tools(unpacked(request.get("tools")))}
+    asked.pop("system", None)
+    said = _messages({"role": "assistant", "content": response.get("content")}, what="response")[-1]
     reason = _FINISH_REASONS.get(name_of(response.get("stop_reason")))
-    answer = {
+    answer: dict[str, object] = {
         "id": response.get("id"),
         "model": response.get("model"),
         "choices": [{"index": 0, "message": said, "finish_reason": reason}],
@@ -89,8 +87,13 @@ def _messages(entry: Mapping[str, object], *, what: str) -> list[Mapping[str, ob
     return results
 
 
+def _tools(value: object) -> object:
+    """Return schemas in OpenAI's form; what is no list stays, and is refused where it is read."""
+    entries = listed(value)
+    return value if entries is None else [_tool(mapping(entry)) for entry in entries]
+
+
 def _tool(tool: Mapping[str, object]) -> Mapping[str, object]:
-    """Return a schema in OpenAI's form."""
     names = {"name": "name", "description": "description", "input_schema": "parameters"}
     return {"type": "function", "function": {theirs: tool[ours] for ours, theirs in names.items() if ours in tool}}
 
