@@ -331,6 +331,14 @@ def test_messages_that_were_written_into_a_text_are_asked_as_messages(tmp_path, 
     assert task.train[0].answer == "1"
 
 
+def test_an_answer_that_is_an_object_names_its_parts(tmp_path):
+    path = write_jsonl(
+        tmp_path / "d.jsonl", [{"question": "a", "reward_model": {"style": "rule", "ground_truth": "1"}}]
+    )
+    with pytest.raises(ValueError, match=r"name a part of it: reward_model\.style, reward_model\.ground_truth"):
+        from_file(path, answer="reward_model", held_out_fraction=0)
+
+
 def test_a_list_in_a_text_that_is_no_conversation_is_text(tmp_path):
     text = json.dumps([{"name": "a"}])
     task = from_file(write_jsonl(tmp_path / "d.jsonl", [{"question": text, "answer": "1"}]), held_out_fraction=0)

@@ -385,7 +385,9 @@ def as_text(cell: object, column: str, place: str, *, expected: str = "text or a
     if is_empty(cell):
         raise ValueError(f"{place}: column {column!r} is empty")
     if isinstance(cell, bool) or not isinstance(cell, str | int | float):
-        raise ValueError(f"{place}: column {column!r} must be {expected}, got {type(cell).__name__}: {cell!r}")
+        parts = ", ".join(f"{column}.{name}" for name in cell) if isinstance(cell, Mapping) else ""
+        advice = f"; name a part of it: {parts}" if parts else ""
+        raise ValueError(f"{place}: column {column!r} must be {expected}, got {type(cell).__name__}: {cell!r}{advice}")
     return str(cell)
 
 

@@ -28,6 +28,8 @@ from klimb.experience.store import Store
             "traces of Langfuse",
         ),
         ({"custom_id": "1", "method": "POST", "body": {"messages": QUESTION}}, "requests of a batch"),
+        ({"prompt": QUESTION, "solution": "4"}, "prompts with their solutions"),
+        ({"problem": "2 + 2?", "answer": "4", "level": 1}, "problems with their answers"),
         ({"title": "t", "mapping": {}, "create_time": 1.0}, "ChatGPT"),
     ],
 )

@@ -39,6 +39,9 @@ _EXCHANGE = (
 _PER_ANSWER = "write an object a line for each answer, with messages up to it and, if it was rated, reward"
 
 
+_TASK = "they have no answers of a model; train on them as a task file: task.kind = 'file', task.question, task.answer"
+
+
 FORMS = (
     Form(columns=("conversation_a", "conversation_b"), name="comparisons of an arena", advice=_PAIR),
     Form(columns=("response_a", "response_b"), name="comparisons of two responses", advice=_PAIR),
@@ -51,6 +54,9 @@ FORMS = (
     Form(columns=("prompt", "answers"), name="answers to one prompt, ranked (Nectar)", advice=_RANKED),
     Form(columns=("question", "answers"), name="answers to one question", advice=_RANKED),
     Form(columns=("instruction", "completions"), name="completions of one instruction (UltraFeedback)", advice=_RANKED),
+    Form(columns=("prompt", "solution"), name="prompts with their solutions", advice=_TASK),
+    Form(columns=("problem", "answer"), name="problems with their answers", advice=_TASK),
+    Form(columns=("problem", "solution"), name="problems with their solutions", advice=_TASK),
     Form(columns=("message_tree_id", "text", "role"), name="messages of trees (OpenAssistant)", advice=_PER_ANSWER),
     Form(columns=("message_tree_id", "prompt"), name="trees of messages (OpenAssistant)", advice=_PER_ANSWER),
     Form(columns=("conversation_history",), name="conversations with several answers a turn", advice=_RANKED),
