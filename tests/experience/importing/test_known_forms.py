@@ -125,7 +125,11 @@ def test_a_prompt_that_was_rendered_already_is_noted(text: str):
     row = {"prompt": text, "response": "a", "token_ids": [5], "log_probs": [-0.5], "temperature": 1, "top_p": 1}
     assert sample_of("table", row).log_mu_provenance == "estimated"
     assert sample_of("table", {**row, "prompt_token_ids": [1]}).log_mu_provenance == "sampler"
-    assert "prompt_note" not in sample_of("table", {"prompt": "user\nq", "response": "a"}).metadata
+
+
+@pytest.mark.parametrize("text", ["user\nq", "What does [INST] mean?", "Explain <|im_start|>."])
+def test_a_question_about_a_template_is_a_question(text: str):
+    assert "prompt_note" not in sample_of("table", {"prompt": text, "response": "a"}).metadata
 
 
 def test_roles_in_capitals_are_roles():

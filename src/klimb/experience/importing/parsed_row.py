@@ -42,8 +42,19 @@ AFTER_ASSISTANT = "a last message of the assistant, which some servers let the a
 RENDERED = "a message that a chat template rendered already"
 
 
-_MARKS = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "[INST]", "<|user|>", "<｜User｜>")
-"""What chat templates write before a user's words; DeepSeek's has wide bars."""
+_MARKS = (
+    *(
+        "<|im_start|>",
+        "<|begin_of_text|>",
+        "<|start_header_id|>",
+        "<bos>",
+        "<start_of_turn>",
+        "<s>[INST]",
+        "<s> [INST]",
+    ),
+    *("[INST]", "<|system|>", "<|user|>", "<|start|>", "<｜begin▁of▁sentence｜>", "<｜User｜>"),  # noqa: RUF001
+)
+"""With which a conversation begins that a chat template has written; DeepSeek's has wide bars."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -254,9 +265,9 @@ def _why_other_prompt(found: ParsedRow, stated: Stated, *, is_scored: bool) -> t
 
 
 def _is_rendered(text: str) -> bool:
-    """Tell a text that a chat template has made already: by its marks, or by what is left of ChatML without them."""
+    """Tell a text that a chat template has made already: by its beginning, or by what is left of ChatML without marks."""
     is_bare = text.startswith(("system\n", "user\n")) and text.rstrip("\n").endswith("\nassistant")
-    return is_bare or any(mark in text for mark in _MARKS)
+    return is_bare or text.lstrip().startswith(_MARKS)
 
 
 def _place_log_probs(found: ParsedRow, rules: ImportRules) -> tuple[tuple[int, ...], object, str]:
