@@ -52,7 +52,7 @@ _MARKS = (
         "<s>[INST]",
         "<s> [INST]",
     ),
-    *("[INST]", "<|system|>", "<|user|>", "<|start|>", "<｜begin▁of▁sentence｜>", "<｜User｜>"),  # noqa: RUF001
+    *("[INST]", "<|system|>", "<|user|>", "<|start|>", "<｜begin▁of▁sentence｜>", "<｜User｜>"),
 )
 """With which a conversation begins that a chat template has written; DeepSeek's has wide bars."""
 
@@ -265,7 +265,7 @@ def _why_other_prompt(found: ParsedRow, stated: Stated, *, is_scored: bool) -> t
 
 
 def _is_rendered(text: str) -> bool:
-    """Tell a text that a chat template has made already: by its beginning, or by what is left of ChatML without marks."""
+    """Tell a text that a chat template has made already: by its beginning, or by what is left of ChatML."""
     is_bare = text.startswith(("system\n", "user\n")) and text.rstrip("\n").endswith("\nassistant")
     return is_bare or text.lstrip().startswith(_MARKS)
 
