@@ -103,6 +103,21 @@ def test_stars_in_lists_of_ratings_are_put_on_their_scale_by_the_name_that_is_as
     assert "1 to 5 became 0 to 1" in " ".join(started.out.split())
 
 
+def test_one_question_alone_is_not_sent_to_a_run_that_cannot_hold_one_out(workplace):
+    rows = [{"prompt": "2 + 2?", "completion": answer, "label": answer == "4"} for answer in "345"]
+    Path("one.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    started = workplace.klimb("start", "one.jsonl", "--model", str(workplace.model))
+    assert started.status == 0, started.err
+    assert "one question alone: none can be held out" in started.out and "try next" not in started.out
+    assert "sources.rollout" not in started.out and "No --model" not in started.out
+
+
+def test_data_in_the_place_of_a_store_or_a_run_file_is_sent_to_start(desk):
+    for command in ("audit", "train"):
+        refused = desk.klimb(command, "desk.csv")
+        assert refused.status == 2 and "klimb start desk.csv" in refused.err and "Traceback" not in refused.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [((), "give a file"), (("no.csv",), "no.csv"), (("desk.csv", "--held-out", "0.9"), "at most 0.5")],

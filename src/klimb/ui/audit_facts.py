@@ -33,7 +33,7 @@ def facts_of(report: AuditReport) -> list[tuple[str, str]]:
         )
     for finding in (each for block in report.blocks for each in block.findings if each.name == PERSONAL):
         if finding.status == "warning":
-            facts.append(("personal", f"in {finding.evidence.partition(':')[0]}; replace it: {finding.advice}"))
+            facts.append(("personal", f"in {finding.evidence.partition(':')[0]} → {finding.advice}"))
     return facts
 
 

@@ -236,3 +236,32 @@ def test_a_label_does_not_take_the_place_of_rewards(store: Store, tmp_path: Path
     rows = [{"prompt": "a", "response": "x", "score": 0.5}, {"prompt": "a", "response": "y", "label": False}]
     assert import_rows(store, written(tmp_path / "a.jsonl", rows)).kind == "table"
     assert {sample.response: sample.reward for sample in store.samples()} == {"x": 0.5, "y": None}
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.csv", ""), ("a.csv", "question,answer\n"), ("a.jsonl", "\n")])
+def test_a_file_without_rows_says_so(store: Store, tmp_path: Path, name: str, content: str):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match="has no rows: it is empty, or a header alone"):
+        import_rows(store, tmp_path / name)
+
+
+def test_a_table_under_the_name_of_json_lines_says_one_fault_and_what_to_do(store: Store, tmp_path: Path):
+    (tmp_path / "a.jsonl").write_text("question,answer\n" + "2 + 2?,4\n" * 9)
+    with pytest.raises(ValueError, match=r"not JSON: .*let its name end in \.csv") as error:
+        import_rows(store, tmp_path / "a.jsonl")
+    assert str(error.value).count("not JSON") == 1
+
+
+def test_a_mapping_the_wrong_way_round_is_turned(store: Store, tmp_path: Path):
+    path = written(tmp_path / "a.jsonl", [{"question": "2 + 2?", "bot_reply": "4", "my stars": 5}])
+    with pytest.raises(ValueError, match=r"Our name comes first: --columns reward='my stars'$"):
+        import_rows(store, path, rules=ImportRules(columns={"my stars": "reward"}))
+
+
+def test_an_import_that_asks_for_the_order_of_dates_leaves_no_rejects(store: Store, tmp_path: Path):
+    rows = [{"question": "2?", "answer": ""}, {"question": "2 + 2?", "answer": "4", "created": "01/02/2026"}]
+    with pytest.raises(ValueError, match=r"Say it: .*, and --ignore created leaves all dates out"):
+        import_rows(store, written(tmp_path / "a.jsonl", rows))
+    assert list(store.folder.glob("rejected/*")) == []
+    report = import_rows(store, tmp_path / "a.jsonl", rules=ImportRules(ignore=("created",)))
+    assert report.rejected == {"no response": 1} and report.tally.num_added == 1

@@ -34,6 +34,11 @@ def imported(tmp_path: Path, rows: list[dict[str, Any]], **rules: Any) -> tuple[
         ("Prompt", "Response", "Reward"),
         ("Frage", "Antwort", "Bewertung"),
         ("Kundennachricht", "Bot-Antwort", "Zufriedenheit"),
+        ("Frage des Kunden", "Antwort des Bots", "Kundenzufriedenheit"),
+        ("Nachricht vom Nutzer", "Antwort vom Bot", "Sterne"),
+        ("question du client", "réponse du bot", "étoiles"),
+        ("pregunta del cliente", "respuesta del asistente", "estrellas"),
+        ("message from customer", "reply of bot", "rating"),
         ("requête", "réponse", "évaluation"),
         ("pregunta", "respuesta", "calificación"),
         ("вопрос", "ответ", "оценка"),
@@ -241,3 +246,16 @@ def test_a_scale_is_proposed_for_whole_numbers_with_its_reason(
 @pytest.mark.parametrize("values", [[], [0.5, 1], ["great"], [3, 6], [1, 11], [True, False], [float("nan")]])
 def test_no_scale_is_proposed_where_none_is_plain(values: list[object]):
     assert propose_scale(values) is None
+
+
+@pytest.mark.parametrize("name", ["Reply from customer", "Frage des Bots", "answer of user"])
+def test_what_the_other_side_says_is_neither(name: str):
+    assert guess_in(**{name: "x", "response": "y"}) is None
+
+
+def test_the_day_of_a_rating_is_taken_where_no_other_day_is_there():
+    rated = {"question": "2 + 2?", "answer": "4", "rated_at": "2026-05-02"}
+    both = guess_in(**rated, created="2026-05-01")
+    alone = guess_in(**rated)
+    assert both is not None and both.columns["created_at"] == "created"
+    assert alone is not None and alone.columns["created_at"] == "rated_at"

@@ -202,3 +202,17 @@ def test_a_broken_csv_row_is_rejected_and_the_next_one_is_read(tmp_path: Path, l
     broken, good = records(tmp_path / "a.csv", b"a,b\n" + line + b"\n3,4\n")
     assert isinstance(broken, Reject) and broken.reason == reason and broken.place == "a.csv:2"
     assert isinstance(good, Row) and good.values == {"a": "3", "b": "4"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"a": 1, "b": 2}\n', '[{"a": 1}, {"a": 2}]\n', '{"a": {"b": 1}, "c": {"b": 1}}\n', '[\n{"a": 1}\n]\n', "{\r\n"],
+)
+def test_json_under_the_name_of_a_table_is_told(tmp_path: Path, content: str):
+    with pytest.raises(ValueError, match=r"begins like JSON and not like a table; let its name end in .jsonl or .json"):
+        values(tmp_path / "a.csv", content)
+
+
+@pytest.mark.parametrize("header", ["[a],b", "{a},b", '"{""a"": 1}",b'])
+def test_brackets_in_a_name_make_no_json(tmp_path: Path, header: str):
+    assert len(values(tmp_path / "a.csv", f"{header}\n1,2\n")) == 1

@@ -114,3 +114,20 @@ def test_what_is_no_text_is_called_what_it_is(tmp_path: Path, name: str, content
 def test_a_file_packed_twice_is_called_what_it_is(tmp_path: Path):
     with pytest.raises(ValueError, match=r"a.jsonl.gz: packed with zstd"):
         rows(tmp_path / "a.jsonl.gz", gzip.compress(zstd(GOOD)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"%PDF-1.7\n1 0 obj\n", "a PDF: export the data itself"),
+        (b"<!DOCTYPE html>\n<html>sign in</html>\n", "a web page: was it saved in place of the file"),
+        (b"<html>\n", "a web page"),
+        (b"SQLite format 3\0\x10\0", "an SQLite database: export the table"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json"])
+def test_what_is_no_data_under_the_name_of_data_says_what_it_is(
+    tmp_path: Path, name: str, content: bytes, message: str
+):
+    with pytest.raises(ValueError, match=message):
+        rows(tmp_path / name, content)

@@ -151,3 +151,20 @@ def test_text_is_read_without_waiting_for_the_import_of_pyarrow_or_pandas(folder
 def test_whether_something_is_there_is_asked_of_a_directory(folder: Path):
     assert is_there("b.jsonl", folder) and is_there("a/*.jsonl", folder) and is_there("a", folder)
     assert not is_there("*.csv", folder) and not is_there("d.jsonl", folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        ("a.xlsx", "save the sheet as CSV UTF-8"),
+        ("a.ZIP", "unpack it and name what is in it"),
+        ("a.tar.gz", "unpack it and name what is in it"),
+        ("a.txt", "let its name say so"),
+        ("a", "let its name say so"),
+        ("a.docx", "export the data itself as CSV or JSON"),
+    ],
+)
+def test_a_file_of_another_ending_says_what_to_do_with_it(tmp_path: Path, name: str, way_out: str):
+    (tmp_path / name).write_text("x")
+    with pytest.raises(ValueError, match=f"a data file ends in .*; .*{way_out}"):
+        read_records(tmp_path / name)

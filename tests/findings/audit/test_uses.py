@@ -164,4 +164,13 @@ def test_the_first_screen_fits_a_terminal(number: int, shuffle: bool):
     lines = [line.plain for line in first_screen(report, width=80)]
     assert len(lines) <= 23, "one more line says what was audited"
     assert all(len(line) <= 80 for line in lines)
-    assert any("personal" in line for line in lines)
+    assert any("personal" in line and line.endswith("→ klimb import FILE --into NEW --redact") for line in lines)
+
+
+def test_the_question_that_is_shown_is_the_users_and_not_the_result_of_a_tool():
+    sample = replace(
+        thumbs(1, num_good=1)[0],
+        prompt=({"role": "user", "content": "Where is it?"}, {"role": "tool", "content": "{}"}),
+    )
+    (best,) = count_contents([sample]).best
+    assert best.prompt == "Where is it?"

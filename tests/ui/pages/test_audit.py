@@ -215,7 +215,7 @@ def test_the_uses_come_first_with_their_answers_numbers_and_ways_out_on_the_page
             text.index(part) for part in ("clone", "many good ones", "Record them", "technical part", "check bad")
         ]
         assert places == sorted(places)
-        for part in ("yes", "no", "partly", "1,234 to 56 different questions", "1,000 of 1,234, 600 of them good"):
+        for part in ("yes", "no", "partly", "1,234, to 56 different questions", "1,000 of 1,234, 600 of them good"):
             assert part in text
         assert "8 rows never came in: no answer 8" in text and "thumbs.jsonl 1,234" in text
         assert "Collect rated answers to 40 more questions: the mean rating is known to ± 0.2" in text

@@ -171,7 +171,7 @@ def test_what_was_imported_from_which_file_and_what_was_not_is_on_the_first_scre
     import_rows(Store(place / "st"), place / "thumbs.jsonl", kind="kto")
     report, text = audited(data=Path("st"))
     assert report.contents.files == (("thumbs.jsonl", 30),) and report.contents.num_left_out == 1
-    assert "30 to 30 different questions" in text and "1 row never came in" in text and "imported as kto 30" in text
+    assert "30, to 30 different questions" in text and "1 row never came in" in text and "imported as kto 30" in text
 
 
 def test_a_run_that_clones_begins_with_the_command_of_the_first_screen(place: Path):

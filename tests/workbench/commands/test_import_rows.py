@@ -357,7 +357,7 @@ def test_a_later_rating_is_said_and_counts(place: Workplace):
     place.run(place.write("a.jsonl", [{**ROW, "id": "1"}]), "--into", "store")
     shown = place.run(place.write("b.jsonl", [{**ROW, "id": "1", "reward": 0}]), "--into", "store")
     assert "rows 1 read = 1 came in" in shown and "1 of them with a later rating" in shown
-    assert "The newest rating counts" in shown
+    assert "The newest counts" in shown
     assert [sample.reward for sample in place.store.samples()] == [0.0]
 
 
@@ -378,3 +378,32 @@ def test_personal_data_is_replaced_and_counted(place: Workplace, monkeypatch: py
     assert "redacted 1 rows held personal data, which was replaced" in place.run(path, "--into", "store", "--redact")
     assert "[mail]" in place.store.query("select raw from samples").to_pylist()[0]["raw"]
     assert "redacted" not in place.run(path, "--into", "other")
+
+
+def test_without_a_store_the_command_says_the_whole_line(place: Workplace):
+    name = place.write("my log.jsonl", [{"prompt": "2 + 2?", "completion": "4"}])
+    with pytest.raises(ConfigError, match=r"say where the rows go: klimb import 'my log.jsonl' --into store"):
+        place.run(name)
+
+
+def test_a_file_is_no_store(place: Workplace):
+    name = place.write("log.jsonl", [{"prompt": "2 + 2?", "completion": "4"}])
+    with pytest.raises(ConfigError, match=r"log\.jsonl is a file, and a store is a folder"):
+        place.run(name, "--into", name)
+
+
+def test_an_unrated_log_beside_an_unused_column_of_thumbs_says_how_to_read_it(place: Workplace):
+    request = {"model": "m", "messages": [{"role": "user", "content": "2 + 2?"}]}
+    response = {"id": "c", "choices": [{"message": {"role": "assistant", "content": "4"}, "finish_reason": "stop"}]}
+    name = place.write("log.jsonl", [{"request": request, "response": response, "thumb": "up"}])
+    assert "thumb was not used. If it holds the ratings" in place.run(name, "--into", "store")
+    rated = place.run(name, "--into", "other", "--columns", "reward=thumb")
+    assert "1 of 1 have a reward" in rated and "was not used" not in rated
+
+
+def test_rows_of_another_encoding_are_an_advice_of_their_own(place: Workplace):
+    text = "question,answer\nИщи мышь,Жми\n2 + 2?,4\n"
+    (place.path / "log.csv").write_bytes(text.encode("windows-1251"))
+    shown = place.run("log.csv", "--into", "store")
+    assert "2 read = 1 came in + 1 were refused" in shown
+    assert "1 rows are not UTF-8 and were left out" in shown and "--into NEW" in shown

@@ -44,7 +44,8 @@ def guess_kind(source: Source, rules: ImportRules, limits: ReadLimits) -> Import
         raise ValueError(f"{source.name} has no rows: it is empty, or a header alone")
     first = {reject.reason: reject for reject in reversed(rejects)}
     why = "; ".join(f"{reject.place}: {reject.reason}: {reject.detail}" for reject in reversed(first.values()))
-    raise ValueError(f"{source.name} has no row that can be read: {why}")
+    table = ". If it is a table, let its name end in .csv or .tsv" if "not JSON" in first else ""
+    raise ValueError(f"{source.name} has no row that can be read: {why}{table}")
 
 
 def _named_by_us(row: Row, rules: ImportRules) -> Row:

@@ -252,6 +252,8 @@ class _Run:
             self._rules = settle(error, row, self._rules, self._read_again)
         except ValueError as unsettled:
             num_added = self.tally.num_added + self.tally.num_ratings_added
+            if not num_added:
+                self.rejects.discard()
             stay = f"{num_added:,} rows before it were added, and count once if the file is imported again"
             raise ValueError(f"{unsettled}. {stay if num_added else 'Nothing was added'}") from error
 

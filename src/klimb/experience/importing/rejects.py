@@ -65,6 +65,15 @@ class RejectFile:
         record = {"place": reject.place, "reason": reject.reason, "detail": reject.detail, "row": cut}
         self._file.write(json.dumps(record, ensure_ascii=True) + "\n")
 
+    def discard(self) -> None:
+        """Take back what was written: nothing of the file came in, so these rows come again with the others."""
+        if self._file is not None and self.path is not None:
+            self._file.close()
+            self.path.unlink()
+        self._file = self.path = None
+        self.counts.clear()
+        self.examples.clear()
+
     def _opened(self) -> TextIO:
         self._folder.mkdir(parents=True, exist_ok=True)
         for path in self._paths():

@@ -191,7 +191,7 @@ def check_file(path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist (looked in {path.absolute().parent})")
     if not has_known_ending(path):
-        raise ValueError(f"{path.name}: {_way_out(path)}. A data file ends in {ENDINGS}")
+        raise ValueError(f"{path.name}: a data file ends in {ENDINGS}; {_way_out(path)}")
 
 
 _WAYS_OUT: Mapping[str, str] = MappingProxyType(

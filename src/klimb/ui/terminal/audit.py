@@ -79,13 +79,15 @@ def first_screen(report: AuditReport, *, width: int) -> Iterator[Text]:
     said: dict[str, str] = {}
     for use in report.uses:
         yield from _use_lines(use, said, width=width)
-    for label, text in facts_of(report):
-        yield from _labelled(f"{label:<{FACT_INDENT - 1}} ", _line(text), width=width)
+    shown = facts_of(report)
+    shown += [
+        (heading.split()[0].lower(), f"{examples[0].prompt} → {examples[0].response}")
+        for heading, examples in extremes(report)
+    ]
     # One line each, so that all of it is on one screen; the page has the whole.
-    for heading, examples in extremes(report):
-        example = f"{examples[0].prompt} → {examples[0].response}"
-        cut = printable(example, limit=max(NARROWEST, width - FACT_INDENT))
-        yield Text.assemble((f"{heading.split()[0].lower():<{FACT_INDENT - 1}} ", "dim"), cut)
+    for label, text in shown:
+        cut = printable(text, limit=max(NARROWEST, width - FACT_INDENT))
+        yield Text.assemble((f"{label:<{FACT_INDENT - 1}} ", "dim"), cut)
     if report.collecting.in_words not in said:
         yield from _labelled(
             f"{'next':<{FACT_INDENT - 1}} ", _line(report.collecting.in_words), width=width, style="cyan"
