@@ -270,8 +270,12 @@ def test_open_store_says_what_is_wrong(tmp_path: Path):
     with pytest.raises(ValueError, match=r"holds no samples.*klimb import"):
         open_store(tmp_path)
     (tmp_path / "a.txt").write_text("text")
-    with pytest.raises(SegmentError, match=r"a\.txt: not a whole Parquet file"):
+    with pytest.raises(ValueError, match=r"a\.txt is a file and no store: klimb import .*a\.txt --into STORE"):
         open_store(tmp_path / "a.txt")
+    (tmp_path / "a.parquet").write_text("text")
+    with pytest.raises(SegmentError, match=r"a\.parquet: not a whole Parquet file"):
+        open_store(tmp_path / "a.parquet")
+    (tmp_path / "a.parquet").unlink()
     Store(tmp_path).append_feedback([Feedback(feedback_id="f", sample_id="s", value=1.0)])
     (segment,) = Store(tmp_path).files().feedback
     with pytest.raises(ValueError, match="holds feedback only"):

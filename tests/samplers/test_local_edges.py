@@ -61,7 +61,7 @@ def test_other_architectures_are_exact_too(build):
 
 def test_a_state_space_model_is_refused():
     policy = stand_in(MambaForCausalLM(MambaConfig(vocab_size=60, hidden_size=16, num_hidden_layers=1, state_size=4)))
-    with pytest.raises(ValueError, match=r"attention layers only.*mamba"):
+    with pytest.raises(ValueError, match=r"LocalSampler needs a model that takes past_key_values.*mamba"):
         sample(policy)
 
 

@@ -192,7 +192,7 @@ def test_an_empty_cell_of_csv_stays_an_empty_text(tmp_path):
     [
         ("no.jsonl", "no.jsonl does not exist"),
         ("folder.jsonl", "folder.jsonl is a folder without data files"),
-        ("d.txt", "d.txt: if it holds a table or lines of JSON.*A data file ends in .jsonl"),
+        ("d.txt", "d.txt: a data file ends in .jsonl.*if it holds a table or lines of JSON"),
         ("d.json", "d.json:element 1 .*: not JSON"),
         ("d.parquet", "d.parquet: not a whole Parquet file"),
     ],

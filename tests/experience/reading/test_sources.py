@@ -86,9 +86,9 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path):
         (
             "README.md",
             ValueError,
-            "README.md: export the data itself.*A data file ends in .jsonl, .ndjson, .json, .csv",
+            "README.md: a data file ends in .jsonl, .ndjson, .json, .csv.*export the data itself",
         ),
-        ("*.md", ValueError, "README.md: .*A data file ends in"),
+        ("*.md", ValueError, "README.md: a data file ends in"),
         ("empty", ValueError, "is a folder without data files, .*; it holds nothing"),
         ("c/notes", ValueError, "is a folder without data files, .*; it holds a.txt"),
     ],
@@ -104,7 +104,7 @@ def test_what_holds_no_data_is_one_error(folder: Path, given: str, error: type[E
 @pytest.mark.parametrize("name", ["a.parquet.gz", "a.arrow.zst", "a.jsonl.bz2", "a.xlsx", "jsonl", "a.gz"])
 def test_other_endings_are_refused(tmp_path: Path, name: str):
     (tmp_path / name).write_text("{}")
-    with pytest.raises(ValueError, match="A data file ends in"):
+    with pytest.raises(ValueError, match="a data file ends in"):
         read_records(tmp_path / name)
 
 

@@ -197,7 +197,9 @@ def check_file(path: Path) -> None:
 _WAYS_OUT: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods", ".numbers"), "save the sheet as CSV UTF-8"),
-        **dict.fromkeys((".zip", ".7z", ".rar", ".tar", ".tgz", ".bz2", ".xz"), "unpack it and name what is in it"),
+        **dict.fromkeys(
+            (".zip", ".7z", ".rar", ".tar", ".tgz", ".bz2", ".xz", ".gz", ".zst"), "unpack it and name what is in it"
+        ),
         **dict.fromkeys((".txt", ".log", ".dat", ""), "if it holds a table or lines of JSON, let its name say so"),
     }
 )
