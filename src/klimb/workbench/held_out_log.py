@@ -1,6 +1,6 @@
 """Held-out rows of the log, before and after training: what they say stands in the run's folder and its summary."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -82,7 +82,7 @@ def as_table(found: HeldOutComparison) -> dict[str, Any]:
     }
 
 
-def _score(session: Session, samples: Any) -> Mapping[str, float]:
+def _score(session: Session, samples: Sequence[Sample]) -> Mapping[str, float]:
     most = tokens_at_once(session.config.training.micro_batch_tokens, session.policy.device)
     return score_held_out(session.policy, samples, max_tokens=most)
 

@@ -122,7 +122,7 @@ def chat_cell(value: object, row: Row) -> object:
         return value
     if row.is_text and _PYTHON_MESSAGES.match(value):
         return _from_python(value)
-    found = _decoded(value)
+    found = as_json(value)
     return found if are_messages(found) and (row.is_text or _is_one_side(found)) else value
 
 
@@ -376,7 +376,7 @@ def message(value: object, *, what: str, tool: str = "") -> Message:
 
 def _as_calls(content: object) -> Sequence[object]:
     """Return the calls of a message that is nothing else: one, or a list of them."""
-    found = _decoded(content)
+    found = as_json(content)
     return listed(found) or [found]
 
 
@@ -397,12 +397,12 @@ def logged_calls(entry: Mapping[str, object]) -> list[Mapping[str, object]]:
         return []
     calls = listed(entry.get("tool_calls")) or ()
     older = mapping(entry.get("function_call"))
-    return [mapping(_decoded(call)) for call in calls] or ([older] if older else [])
+    return [mapping(as_json(call)) for call in calls] or ([older] if older else [])
 
 
 def _tool_call(call: Mapping[str, object], *, what: str) -> Mapping[str, Any]:
     function = mapping(call.get("function")) or call
-    name, arguments = function.get("name"), _decoded(function.get("arguments"))
+    name, arguments = function.get("name"), as_json(function.get("arguments"))
     if not isinstance(name, str) or not name:
         raise RowError(f"{what} has a tool call without a name", f"it has {', '.join(function)[:80] or 'nothing'}")
     if arguments is None or arguments == "":
@@ -414,10 +414,10 @@ def _tool_call(call: Mapping[str, object], *, what: str) -> Mapping[str, Any]:
 
 def unpacked(value: object) -> object:
     """Return the list or object that a text is, where a cell can be nothing else; text that is neither stays text."""
-    return _decoded(value) if isinstance(value, str) and value.lstrip()[:1] in ("[", "{") else value
+    return as_json(value) if isinstance(value, str) and value.lstrip()[:1] in ("[", "{") else value
 
 
-def _decoded(value: object) -> object:
+def as_json(value: object) -> object:
     """Return what a JSON text says; text that is none, and what is no text, stay."""
     if not isinstance(value, str):
         return value
@@ -435,7 +435,7 @@ def tool_schemas(value: object, row: Row) -> str:
     Raises:
         RowError: a tool without a name.
     """
-    value = _decoded(value) if isinstance(value, str) else from_json_cell(value, row)
+    value = as_json(value) if isinstance(value, str) else from_json_cell(value, row)
     if value is None or value == "":
         return ""
     entries = listed(value)

@@ -5,12 +5,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from klimb.experience.importing.cells import are_messages, first_of, listed, mapping, message, message_role, messages
+from klimb.experience.importing.cells import (
+    are_messages,
+    as_json,
+    first_of,
+    listed,
+    mapping,
+    message,
+    message_role,
+    messages,
+)
 from klimb.experience.importing.rating_texts import read_thumb
 from klimb.experience.importing.rules import ImportRules
 from klimb.experience.importing.thoughts import ADVICE, REASON, has_thoughts
 from klimb.experience.reading.records import RowError
-from klimb.experience.reading.strict_json import DECODER
 from klimb.experience.samples import POLICY_ROLE, FinishReason, Message, ToolCall, Turn
 
 NO_MODEL = "its token ids are there: name the model that drew it, --model MODEL, to decode them"
@@ -76,16 +84,6 @@ def read_dialogue(value: object, *, what: str, rules: ImportRules) -> tuple[tupl
     else:
         start, end = drawn[0], len(spoken)
     return spoken[:start], said_in(entries[start:end], spoken[start:end], what=what)
-
-
-def as_json(value: object) -> object:
-    """Return the messages that a text is, in JSON: a column of conversations holds no other text."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return cast(object, DECODER.decode(value))
-    except (json.JSONDecodeError, RecursionError):
-        return value
 
 
 def _own_turns(entries: Sequence[object], spoken: Sequence[Message]) -> list[int]:

@@ -107,13 +107,8 @@ def import_rows(
         raise ValueError(f"--scores goes with langfuse's observations, and these rows are {importer.name}")
     guess = guess_of(found, importer, rules, limits)
     rules = with_guess(rules, guess)
-    check_columns_used(found, importer, rules, limits)
-    check_columns_there(found, importer.needed, rules, limits)
-    check_ignored(found, importer, rules, limits)
     found_scores = _find_again(scores) if scores is not None else None
-    rated = found if importer.rating_in else found_scores
-    if rated is not None:
-        check_ratings(rated, importer.rating_in or rating_in, rules, limits)
+    _check_first(found, found_scores, importer, rules, limits)
     with _rare_collections(), RejectFile(store.folder, found.stem) as rejects:
         run = _Run(store, importer, rules, rejects, is_strict=is_strict)
         run.take(lambda: read_records(found, limits), importer.read)
@@ -148,6 +143,18 @@ def _rare_collections() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*usual)
+
+
+def _check_first(
+    found: Source, scores: Source | None, importer: Importer, rules: ImportRules, limits: ReadLimits
+) -> None:
+    """Return if the files have the columns and the ratings that are asked for; nothing is added before."""
+    check_columns_used(found, importer, rules, limits)
+    check_columns_there(found, importer.needed, rules, limits)
+    check_ignored(found, importer, rules, limits)
+    rated = found if importer.rating_in else scores
+    if rated is not None:
+        check_ratings(rated, importer.rating_in or rating_in, rules, limits)
 
 
 def _find_again(source: object) -> Source:

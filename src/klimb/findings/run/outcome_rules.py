@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from klimb.findings.evaluations import EvaluationRecord, change_between, means_that_changed
-from klimb.findings.finding import Finding, Status
+from klimb.findings.finding import Finding
 from klimb.findings.guard.events import events_of, in_one_sentence
 from klimb.findings.metrics.of_losses import CLIP_FRACTIONS
 from klimb.findings.run.ending import finding_of
@@ -353,29 +353,6 @@ def prompts_differ(record: RunRecord, limits: Thresholds) -> Finding | None:
         advice=(
             "Ask alike: cloning.template and cloning.system_prompt for the warm-up, task.template (task.wording) and "
             "task.system_prompt for what is drawn and evaluated; a log is best evaluated on prompts as its own."
-        ),
-    )
-
-
-HELD_OUT_STATUS: Mapping[str, Status] = {"better": "good", "worse": "bad", "unknown": "note"}
-
-
-def held_out_rows(record: RunRecord, limits: Thresholds) -> Finding | None:
-    """Tell what held-out rows of the log say of the trained policy."""
-    found = record.summary.get("held_out_log")
-    if not isinstance(found, Mapping) or found.get("verdict") not in HELD_OUT_STATUS:
-        return None
-    verdict = str(found["verdict"])
-    titles = {"better": "Held-out rows of the log: better than before", "worse": "Held-out rows of the log: worse"}
-    return Finding(
-        status=HELD_OUT_STATUS[verdict],
-        title=titles.get(verdict, "Held-out rows of the log do not tell whether the model is better"),
-        evidence=str(found.get("sentence", "")),
-        advice=(
-            ""
-            if verdict == "better"
-            else "More rated rows, or a larger log.held_out_fraction, narrow the interval; lower "
-            "optimizer.learning_rate or fewer training.num_steps where it is worse."
         ),
     )
 

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from klimb.findings.finding import STATUSES, Finding
 from klimb.findings.metrics.of_losses import CLIP_FRACTIONS
-from klimb.findings.run import conversation_rules, outcome_rules, policy_rules, reward_rules
+from klimb.findings.run import conversation_rules, held_out_rules, outcome_rules, policy_rules, reward_rules
 from klimb.findings.run.record import RunRecord
 from klimb.findings.run.thresholds import THRESHOLDS, Thresholds
 
@@ -65,7 +65,7 @@ RULES: tuple[Rule, ...] = (
         "conversations",
         ("num_environment_errors", "num_samples"),
     ),
-    Rule("held-out-log", outcome_rules.held_out_rows, "held-out-problems", ()),
+    Rule("held-out-log", held_out_rules.held_out_rows, "held-out-problems", ()),
     Rule("scoring-errors", reward_rules.scoring_errors, "what-was-drawn", ("num_errors", "num_samples")),
     Rule("calls-not-read", conversation_rules.calls_not_read, "conversations", ("unread_calls_fraction",)),
     Rule("tools-not-used", conversation_rules.tools_not_used, "conversations", ("tools_unused_fraction", "calls_mean")),

@@ -5,11 +5,10 @@ from dataclasses import replace
 from functools import partial
 
 from klimb.experience.importing.asked import read_prompt, rendering_of, with_columns
-from klimb.experience.importing.cells import chat_cell, first_of, listed, mapping, name_of, tool_schemas
+from klimb.experience.importing.cells import as_json, chat_cell, first_of, listed, mapping, name_of, tool_schemas
 from klimb.experience.importing.chat import group_and_user
 from klimb.experience.importing.conversations import (
     Said,
-    as_json,
     is_rated,
     rating_beside,
     ratings_beside,

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from klimb.experience.importing.asked import with_columns
 from klimb.experience.importing.cells import (
     are_messages,
+    as_json,
     chat_cell,
     first_of,
     from_json_cell,
@@ -15,7 +16,7 @@ from klimb.experience.importing.cells import (
     whole_number,
 )
 from klimb.experience.importing.chat import finish_reason_of, group_and_user
-from klimb.experience.importing.conversations import Said, as_json, read_dialogue, read_response
+from klimb.experience.importing.conversations import Said, read_dialogue, read_response
 from klimb.experience.importing.guessing import ROLES
 from klimb.experience.importing.kind import Importer, has_columns
 from klimb.experience.importing.parsed_row import ParsedRow
