@@ -20,6 +20,7 @@ from klimb.experience import (
     read_samples,
     write_samples,
 )
+from klimb.experience.content import hash_content
 from klimb.experience.migrations import migrate_folder
 from klimb.experience.segments import NEWER, SCHEMA_VERSION, schema_without, version_of
 
@@ -47,6 +48,7 @@ FULL = Sample(
     tokenizer="0123456789abcdef",
     raw='{"a": 1}',
 )
+CUT_OFF = replace(FULL, sample_id="d", support=((7, 22, 49151), (2,)))
 BARE = Sample(
     sample_id="b", group_id="g", prompt=(), prompt_ids=(), response="", response_ids=(), finish_reason="length"
 )
@@ -136,7 +138,7 @@ def test_another_schema_version_is_refused_with_both_versions_and_what_to_do(tmp
     table = pq.read_table(tmp_path / "a.parquet")
     other = {**table.schema.metadata, b"klimb.schema_version": version.encode()}
     pq.write_table(table.replace_schema_metadata(other), tmp_path / "b.parquet")
-    words = f"b.parquet: samples of schema version {version}, expected version 4; read it with the klimb that wrote it"
+    words = f"b.parquet: samples of schema version {version}, expected version 5; read it with the klimb that wrote it"
     with pytest.raises(SegmentError, match=words):
         read_samples(tmp_path / "b.parquet")
     with pytest.raises(SegmentError, match=words):
@@ -155,12 +157,13 @@ def write_version(version: str, path: Path, samples: list[Sample]) -> None:
 
 def _without(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
     settings = [field.name for field in schema.field("sampling").type]
-    messages = [{name: message[name] for name in ("role", "content")} for message in row["prompt"]]
+    parts = [field.name for field in schema.field("prompt").type.value_type]
+    messages = [{name: message[name] for name in parts} for message in row["prompt"]]
     sampling = row["sampling"] and {name: row["sampling"][name] for name in settings}
     return {**row, "prompt": messages, "sampling": sampling}
 
 
-OLD = ("2", "3")
+OLD = ("2", "3", "4")
 PLAIN = SamplingSettings(temperature=0.7, top_p=0.9, top_k=40, min_p=0.05, max_new_tokens=16)
 
 
@@ -252,3 +255,22 @@ def test_a_disk_that_fills_up_leaves_the_old_file(tmp_path: Path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert read_samples(path) == [FULL]
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.parquet"]
+
+
+def test_a_recorded_support_is_read_back_and_is_part_of_what_a_sample_says(tmp_path: Path):
+    write_samples(tmp_path / "a.parquet", [CUT_OFF, FULL])
+    assert read_samples(tmp_path / "a.parquet") == [CUT_OFF, FULL]
+    narrower = replace(CUT_OFF, support=((22,), (2,)))
+    assert len({hash_content([sample]) for sample in (CUT_OFF, replace(CUT_OFF, support=None), narrower)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("support", "words"),
+    [
+        (((22, 5),), "support has 1 sets for 2 drawn tokens"),
+        (((5,), (2,)), "token 22 was drawn at position 0"),
+    ],
+)
+def test_a_support_that_cannot_be_is_refused(support: tuple[tuple[int, ...], ...], words: str):
+    with pytest.raises(ValueError, match=words):
+        replace(FULL, support=support)

@@ -1,6 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from tests.experience.test_store import BARE, BASE
 
@@ -11,6 +12,10 @@ from klimb.experience.store import Store
 
 def rating(number: int, value: float | None, *, sample_id: str = "a-0", **fields) -> Feedback:
     return Feedback(feedback_id=f"f{number}", sample_id=sample_id, value=value, **fields)
+
+
+def by_id(store: Store) -> list[Feedback]:
+    return sorted(store.stored_feedback(["f1", "f2"]), key=lambda row: row.feedback_id)
 
 
 @pytest.fixture
@@ -133,3 +138,34 @@ def test_a_damaged_file_of_feedback_is_named(store: Store):
     segment.path.write_bytes(segment.path.read_bytes()[:100])
     with pytest.raises(SegmentError, match=segment.path.name):
         store.count()
+
+
+def test_what_is_no_rating_is_kept_and_does_not_rate(store: Store):
+    said = [
+        rating(1, None, over="b", user="anna"),
+        rating(2, None, correction="Three.", comment="it is three"),
+    ]
+    store.append_feedback(said)
+    assert by_id(store) == said
+    assert store.sample("a-0") == BASE
+
+
+def test_nobody_prefers_a_sample_to_itself():
+    with pytest.raises(ValueError, match="preferred to itself"):
+        rating(1, None, over="a-0")
+
+
+def test_feedback_of_version_1_is_read_beside_that_of_today(store: Store):
+    store.append_feedback([rating(1, 0.25, user="u")])
+    (path,) = store.folder.glob("feedback-*.parquet")
+    table = pq.read_table(path).drop_columns(["over", "correction"])
+    pq.write_table(table.replace_schema_metadata({b"klimb.kind": b"feedback", b"klimb.schema_version": b"1"}), path)
+    only_old = Store(store.folder)
+    assert list(only_old.stored_feedback(["f1"])) == [rating(1, 0.25, user="u")]
+    only_old.append_feedback([rating(2, None, sample_id="b", over="a-0")])
+    both = Store(store.folder)
+    assert by_id(both) == [
+        rating(1, 0.25, user="u"),
+        rating(2, None, sample_id="b", over="a-0"),
+    ]
+    assert both.sample("a-0").reward == 0.25

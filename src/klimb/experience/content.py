@@ -25,7 +25,11 @@ OF_CONVERSATIONS = ("turns", "tools", "episode")
 """Fields that samples of a single turn leave empty, and that count where they are not."""
 
 
-OTHERS = tuple(each.name for each in fields(Sample) if each.name not in (*NOT_CONTENT, *ARRAYS, *OF_CONVERSATIONS))
+LATER = (*OF_CONVERSATIONS, "support")
+"""Fields that older samples do not have."""
+
+
+OTHERS = tuple(each.name for each in fields(Sample) if each.name not in (*NOT_CONTENT, *ARRAYS, *LATER))
 
 
 MODULUS = 1 << 256
@@ -46,6 +50,8 @@ def _digest(sample: Sample) -> bytes:
     content = [_plain(getattr(sample, name)) for name in OTHERS]
     if any(getattr(sample, name) for name in OF_CONVERSATIONS):
         content += [[asdict(replace(turn, seconds=None)) for turn in sample.turns], sample.tools, sample.episode]
+    if sample.support is not None:
+        content.append(sample.support)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for name, kind in ARRAYS.items():
         numbers = getattr(sample, name)

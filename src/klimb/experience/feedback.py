@@ -1,4 +1,4 @@
-"""A person's rating of a sample."""
+"""What a person said of a sample: a rating, a comment, a preference, a better answer."""
 
 import math
 from dataclasses import dataclass
@@ -6,17 +6,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Feedback:
-    """One rating of one sample, possibly given long after the sample was stored, or before it arrives.
+    """What one person said of one sample, possibly long after the sample was stored, or before it arrives.
 
     Attributes:
         feedback_id: unique within a store.
         sample_id: the sample it speaks of; it may not be there yet.
-        value: the reward it stands for; None for a comment without a rating, which never counts as one.
+        value: the reward it stands for; None for what is no rating (a comment, a preference, a correction alone), which
+            never counts as one.
         name: what was asked, e.g. `rating`.
         comment: the person's words.
         user: who rated, hashed; all ratings with an empty one count as one person's.
         created_at: seconds since the epoch; of two ratings by one user the later counts.
         raw: the row that an importer made this from, as JSON.
+        over: the sample to which this one was preferred; empty where it is no preference.
+        correction: the answer that the person would have wanted; empty for none.
+
+    Raises:
+        ValueError: an id is missing, a number is not finite, or a sample is preferred to itself.
     """
 
     feedback_id: str
@@ -27,6 +33,8 @@ class Feedback:
     user: str = ""
     created_at: float = 0.0
     raw: str = ""
+    over: str = ""
+    correction: str = ""
 
     def __post_init__(self) -> None:
         if not self.feedback_id or not self.sample_id:
@@ -40,3 +48,5 @@ class Feedback:
             )
         if not math.isfinite(self.created_at):
             raise ValueError(f"feedback {self.feedback_id}: created_at is {self.created_at}; give seconds, or 0")
+        if self.over == self.sample_id:
+            raise ValueError(f"feedback {self.feedback_id}: sample {self.sample_id} is preferred to itself; name two")

@@ -54,7 +54,13 @@ def with_conversations(table: pa.Table) -> pa.Table:
     return rows
 
 
-MIGRATIONS: Mapping[int, Migration] = {2: with_all_sampling_settings, 3: with_conversations}
+def with_support(table: pa.Table) -> pa.Table:
+    """Return the rows without a recorded support: version 4 knew none."""
+    field = SAMPLE_SCHEMA.field("support")
+    return table.append_column(field, pa.nulls(len(table), field.type))
+
+
+MIGRATIONS: Mapping[int, Migration] = {2: with_all_sampling_settings, 3: with_conversations, 4: with_support}
 """Schema version of samples -> what leads to the one after it, applied in order until the version is today's."""
 
 

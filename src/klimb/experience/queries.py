@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from klimb.experience.segments import SAMPLE_SCHEMA, SegmentError, check_content
 from klimb.experience.store_feedback import FEEDBACK_SCHEMA
+from klimb.experience.store_feedback import NEWER as FEEDBACK_NEWER
 from klimb.experience.store_files import Segment, SegmentFiles
 
 _NUM_THREADS = 2
@@ -245,12 +246,13 @@ def _scan_of_samples(files: SegmentFiles) -> str:
 
 
 def _scan_of_feedback(files: SegmentFiles) -> str:
-    if files.feedback:
-        columns = ", ".join(FEEDBACK_SCHEMA.names)
-        return f"select {columns}, file_index as file, file_row_number as row from {_read_parquet(files.feedback)}"
-    types = {"value": "double", "created_at": "double"}
-    columns = ", ".join(f"null::{types.get(name, 'varchar')} as {name}" for name in FEEDBACK_SCHEMA.names)
-    return f"select {columns}, 0 as file, 0 as row where false"
+    types = {field.name: _sql_type(field.type) for field in FEEDBACK_SCHEMA}
+    no_rows = f"select {', '.join(f'null::{kind} as {name}' for name, kind in types.items())} where false"
+    if not files.feedback:
+        return f"select *, 0 as file, 0 as row from ({no_rows})"
+    scan = f"select *, file_index as file, file_row_number as row from {_read_parquet(files.feedback)}"
+    columns = ", ".join(f"coalesce({name}, '') as {name}" if name in _LATER else name for name in types)
+    return f"select {columns}, file, row from (({no_rows}) union all by name ({scan}))"
 
 
 def _read_parquet(segments: Sequence[Segment]) -> str:
@@ -298,6 +300,10 @@ _COMPLETED = {
     "episode": "coalesce(episode, '')",
 }
 """Columns that segments of older versions lack, or lack a part of, with every setting whatever version they are of."""
+
+
+_LATER = FEEDBACK_NEWER["1"]
+"""Columns that older segments of feedback lack."""
 
 
 _NO_SAMPLES = f"select *, 0 as file, 0::bigint as row from ({_NO_ROWS})"

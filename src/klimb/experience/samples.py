@@ -219,6 +219,8 @@ class Sample:
         log_mu: log-probability in nats of each drawn token under μ, settings included; None when absent. It has a value
             for each of `drawn_ids`; of a response of one turn those are all.
         log_ref: log-probability (log-mass, if unnormalised) of each drawn token under the reference, once scored.
+        support: ids of the tokens that could be drawn, the drawn one among them, for each of `drawn_ids`, where top-k,
+            top-p or min-p cut the others off and it was recorded which; None otherwise. μ is then 0 outside of it.
         policy_version: number of optimiser steps the sampling weights had seen.
         created_at: seconds since the epoch.
         tokenizer: fingerprint of the tokenizer that the ids belong to (`Policy.fingerprint`); empty when not known.
@@ -254,6 +256,7 @@ class Sample:
     turns: tuple[Turn, ...] = ()
     tools: str = ""
     episode: str = ""
+    support: tuple[tuple[int, ...], ...] | None = None
 
     @cached_property
     def conversation(self) -> tuple[Turn, ...]:
@@ -309,6 +312,21 @@ class Sample:
                     f"sample {self.sample_id}: {name} has {len(values)} values for {self.num_drawn} "
                     f"{'drawn' if self.turns else 'response'} tokens; position t must hold the log-probability of "
                     "token t"
+                )
+        if self.support is not None:
+            self._check_support(self.support)
+
+    def _check_support(self, support: tuple[tuple[int, ...], ...]) -> None:
+        if len(support) != self.num_drawn:
+            raise ValueError(
+                f"sample {self.sample_id}: support has {len(support)} sets for {self.num_drawn} drawn tokens; "
+                "position t must hold the tokens that could be drawn as token t"
+            )
+        for position, (token, kept) in enumerate(zip(self.drawn_ids, support, strict=True)):
+            if token not in kept:
+                raise ValueError(
+                    f"sample {self.sample_id}: token {token} was drawn at position {position} and is not in its "
+                    f"support of {len(kept)} tokens; what was drawn could be drawn"
                 )
 
     def _check_turns(self) -> None:

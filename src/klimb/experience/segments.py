@@ -22,7 +22,7 @@ from klimb.experience.atomic import replace_atomically
 from klimb.experience.content import OF_CONVERSATIONS
 from klimb.experience.samples import Message, Sample, SamplingSettings, ToolCall, Turn
 
-SCHEMA_VERSION = "4"
+SCHEMA_VERSION = "5"
 
 
 KIND_KEY = b"klimb.kind"
@@ -106,6 +106,7 @@ SAMPLE_SCHEMA = pa.schema(
         ),
         pa.field("tools", pa.string(), nullable=False),
         pa.field("episode", pa.string(), nullable=False),
+        pa.field("support", pa.list_(pa.list_(pa.int64()))),
     ],
     metadata={KIND_KEY: b"samples", VERSION_KEY: SCHEMA_VERSION.encode(), MADE_BY_KEY: __version__.encode()},
 )
@@ -116,8 +117,9 @@ WITH_CONVERSATIONS = (*OF_CONVERSATIONS, "prompt.tool_calls", "prompt.name")
 
 
 NEWER: Mapping[str, tuple[str, ...]] = {
-    "2": ("sampling.min_new_tokens", "sampling.repetition_penalty", "sampling.stop", *WITH_CONVERSATIONS),
-    "3": WITH_CONVERSATIONS,
+    "2": ("sampling.min_new_tokens", "sampling.repetition_penalty", "sampling.stop", *WITH_CONVERSATIONS, "support"),
+    "3": (*WITH_CONVERSATIONS, "support"),
+    "4": ("support",),
     SCHEMA_VERSION: (),
 }
 """By each version that is read: the columns, and parts of them, that it does not have; its samples have the defaults of
@@ -335,6 +337,7 @@ def _row_groups(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
 
 def _estimated_bytes(sample: Sample) -> int:
     numbers = len(sample.prompt_ids) + len(sample.response_ids) + len(sample.log_mu or ()) + len(sample.log_ref or ())
+    numbers += sum(map(len, sample.support or ()))
     texts = [sample.response, sample.raw, sample.tools, *(turn.text for turn in sample.turns)]
     return 8 * numbers + sum(map(len, texts)) + sum(len(m["content"]) for m in sample.prompt)
 
@@ -378,6 +381,8 @@ def _values(name: str, column: pa.Array) -> list[Any]:
         return [tuple(map(_message, row)) for row in values]
     if name == "turns":
         return [tuple(map(_turn, row)) for row in values]
+    if name == "support":
+        return [None if row is None else tuple(map(tuple, row)) for row in values]
     return [None if row is None else _settings(row) for row in values] if name == "sampling" else values
 
 

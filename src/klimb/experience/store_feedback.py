@@ -3,7 +3,7 @@
 # pyarrow ships no type information, so strict checking would only report its absence:
 # pyright: basic
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from klimb.experience.atomic import replace_atomically
 from klimb.experience.feedback import Feedback
 from klimb.experience.segments import KIND_KEY, MADE_BY_KEY, VERSION_KEY, SegmentError, refuse_newer
 
-FEEDBACK_VERSION = "1"
+FEEDBACK_VERSION = "2"
 
 
 FEEDBACK_SCHEMA = pa.schema(
@@ -29,10 +29,16 @@ FEEDBACK_SCHEMA = pa.schema(
         pa.field("user", pa.string(), nullable=False),
         pa.field("created_at", pa.float64(), nullable=False),
         pa.field("raw", pa.string(), nullable=False),
+        pa.field("over", pa.string(), nullable=False),
+        pa.field("correction", pa.string(), nullable=False),
     ],
     metadata={KIND_KEY: b"feedback", VERSION_KEY: FEEDBACK_VERSION.encode(), MADE_BY_KEY: __version__.encode()},
 )
 """One column a field of `Feedback`, in its order."""
+
+
+NEWER: Mapping[str, tuple[str, ...]] = {"1": ("over", "correction"), FEEDBACK_VERSION: ()}
+"""By each version that is read: the columns that it does not have; they are empty texts then."""
 
 
 def write_feedback(path: str | Path, rows: Sequence[Feedback]) -> None:
@@ -53,10 +59,11 @@ def check_feedback_schema(path: str | Path) -> None:
     schema = pq.read_schema(path)
     refuse_newer(path, "feedback", schema.metadata or {}, latest=FEEDBACK_VERSION)
     version = (schema.metadata or {}).get(VERSION_KEY, b"none").decode(errors="replace")
-    if version != FEEDBACK_VERSION or not schema.equals(FEEDBACK_SCHEMA, check_metadata=False):
+    known = [field for field in FEEDBACK_SCHEMA if field.name not in NEWER.get(version, ())]
+    if version not in NEWER or not schema.equals(pa.schema(known), check_metadata=False):
         raise SegmentError(
             f"{path}: feedback of schema version {version} with columns {schema.names}; "
-            f"this klimb reads version {FEEDBACK_VERSION}; read it with the klimb that wrote it"
+            f"this klimb reads versions {', '.join(NEWER)}; read it with the klimb that wrote it"
         )
 
 
