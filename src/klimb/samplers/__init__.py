@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 from klimb.doors import open_lazily
 
 if TYPE_CHECKING:
+    from klimb.samplers.completion import Completion
     from klimb.samplers.conversations import converse_in_rounds
     from klimb.samplers.distribution import Drawn, draw, processed_log_probs, tokens_at
     from klimb.samplers.local import LocalSampler
-    from klimb.samplers.sampler import Answer, Completion, ConversationSampler, Dialogue, Sampler, StreamingSampler
+    from klimb.samplers.sampler import Answer, ConversationSampler, Dialogue, Sampler, StreamingSampler
 
 __all__ = [
     "Answer",

@@ -1,0 +1,33 @@
+"""One drawn response, with what is known of each of its tokens. Without torch, so that servers name it at no cost."""
+
+from dataclasses import dataclass
+
+from klimb.experience.samples import FinishReason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """One drawn response. Position t of each field belongs to token t.
+
+    Attributes:
+        response_ids: the drawn tokens, the one that ended the response included when `finish_reason` is `stop`.
+        log_mu: log-probability in nats of each token under the distribution it was really drawn from.
+        log_model: log-probability in nats under the policy itself: at its own temperature, nothing cut off. It equals
+            `log_mu` when that is what is drawn from, and is the one to compare with a trainer's log-probabilities.
+        finish_reason: `stop` when an end token or a stop string ended the text, `length` when `max_new_tokens` cut it.
+        support: ids of the tokens that could be drawn, for each of `response_ids`; None where all could, or nobody
+            asked for it.
+    """
+
+    response_ids: tuple[int, ...]
+    log_mu: tuple[float, ...]
+    log_model: tuple[float, ...]
+    finish_reason: FinishReason
+    support: tuple[tuple[int, ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        lengths = (len(self.response_ids), len(self.log_mu), len(self.log_model))
+        if len(set(lengths)) != 1:
+            raise ValueError(f"response_ids, log_mu and log_model must be equally long, got lengths {lengths}")
+        if self.support is not None and len(self.support) != len(self.response_ids):
+            raise ValueError(f"support must be as long as response_ids, {lengths[0]}, got {len(self.support)}")

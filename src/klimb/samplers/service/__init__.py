@@ -1,0 +1,28 @@
+"""A policy that answers requests as they come: many at once, each with settings of its own."""
+
+from typing import TYPE_CHECKING
+
+from klimb.doors import open_lazily
+
+if TYPE_CHECKING:
+    from klimb.samplers.service.requests import (
+        MOST_TOP_LOG_PROBS,
+        BusyError,
+        ClosedError,
+        DrawnToken,
+        DrawRequest,
+        DrawService,
+        Ticket,
+    )
+
+__all__ = [
+    "MOST_TOP_LOG_PROBS",
+    "BusyError",
+    "ClosedError",
+    "DrawRequest",
+    "DrawService",
+    "DrawnToken",
+    "Ticket",
+]
+
+open_lazily(__name__)
