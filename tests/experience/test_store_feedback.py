@@ -8,6 +8,7 @@ from tests.experience.test_store import BARE, BASE
 from klimb.experience import SegmentError
 from klimb.experience.feedback import Feedback
 from klimb.experience.store import Store
+from klimb.findings.audit.raters import latest_ratings
 
 
 def rating(number: int, value: float | None, *, sample_id: str = "a-0", **fields) -> Feedback:
@@ -44,6 +45,21 @@ def test_the_latest_of_each_user_counts_then_the_mean_over_users(store: Store):
     # anna's 1.0 and ben's 0.5
     assert store.sample("a-0").reward == 0.75
     assert store.sample("a-0").reward_reason == "rated by 2 users"
+
+
+def test_what_a_model_or_a_judge_gave_never_counts_as_a_persons_rating(store: Store):
+    by_machines = [
+        rating(1, 0.0, user="model:1f", name="model:1f"),
+        rating(2, 0.0, user="judge:2f", name="judge:2f"),
+        rating(3, 0.0, sample_id=BARE.sample_id, user="judge:2f", name="judge:2f"),
+    ]
+    store.append_feedback([*by_machines, rating(4, 1.0, user="anna"), rating(5, 0.5, user="ben", name="model")])
+    assert store.sample("a-0").reward == 0.75, "of anna and ben: a person's question may be called `model`"
+    assert store.sample("a-0").reward_reason == "rated by 2 users"
+    assert store.sample(BARE.sample_id) == BARE, "nobody rated it"
+    assert store.query("select count(*) as n from feedback").to_pydict() == {"n": [5]}, "they are kept"
+    every = list(store.stored_feedback([f"f{number}" for number in range(1, 6)]))
+    assert latest_ratings(every) == {"a-0": {"anna": 1.0, "ben": 0.5}}
 
 
 def test_of_two_ratings_at_one_time_the_later_added_counts(store: Store):

@@ -3,6 +3,15 @@
 import math
 from dataclasses import dataclass
 
+MACHINE_NAMES = ("model:", "judge:")
+"""What the name of a rating begins with that no person gave: a reward model's, or a judge's. Such ratings stand beside
+people's and never count as theirs: a sample's reward is not changed by them."""
+
+
+def is_by_machine(name: str) -> bool:
+    """Return whether ratings of this name are a reward model's or a judge's, and no person's."""
+    return name.startswith(MACHINE_NAMES)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Feedback:
@@ -13,7 +22,7 @@ class Feedback:
         sample_id: the sample it speaks of; it may not be there yet.
         value: the reward it stands for; None for what is no rating (a comment, a preference, a correction alone), which
             never counts as one.
-        name: what was asked, e.g. `rating`.
+        name: what was asked, e.g. `rating`. One that begins with `model:` or `judge:` is no person's rating.
         comment: the person's words.
         user: who rated, hashed; all ratings with an empty one count as one person's.
         created_at: seconds since the epoch; of two ratings by one user the later counts.

@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from klimb.experience.feedback import MACHINE_NAMES
 from klimb.experience.segments import SAMPLE_SCHEMA, SegmentError, check_content
 from klimb.experience.store_feedback import FEEDBACK_SCHEMA
 from klimb.experience.store_feedback import NEWER as FEEDBACK_NEWER
@@ -51,12 +52,16 @@ select * exclude (n) from numbered where n = 1
 """
 
 
-_RATINGS = """
+_BY_MACHINE = " or ".join(f"starts_with(name, '{prefix}')" for prefix in MACHINE_NAMES)
+"""Of a row of feedback: no person gave it."""
+
+
+_RATINGS = f"""
 create table _ratings as
 with given as (
   select *, row_number() over (
     partition by sample_id, user, name order by created_at desc, file desc, row desc) as n
-  from feedback where value is not null
+  from feedback where value is not null and not ({_BY_MACHINE})
 ),
 of_user as (
   select sample_id, user, avg(value order by name) as value, max(created_at) as created_at,
@@ -67,7 +72,8 @@ select sample_id, avg(value order by user) as value, count(*) as num_users,
   coalesce(arg_max(comment, created_at) filter (comment <> ''), '') as comment
 from of_user group by sample_id
 """
-"""Each user's latest rating under each name, their mean, and the mean of that over users."""
+"""Each person's latest rating under each name, their mean, and the mean of that over people. What a reward model or a
+judge gave is left out."""
 
 
 _PLACED = """

@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from klimb.experience.feedback import Feedback
+from klimb.experience.feedback import Feedback, is_by_machine
 from klimb.experience.samples import Sample
 from klimb.findings.audit.evidence import (
     QUIRK_ALPHA,
@@ -38,11 +38,16 @@ ByUser = Mapping[str, Mapping[str, float]]
 
 
 def latest_ratings(ratings: Iterable[Feedback]) -> ByUser:
-    """Return each user's latest rating of each sample; of several names the mean of each latest one."""
+    """Return each person's latest rating of each sample; of several names the mean of each latest one.
+
+    What a reward model or a judge gave is left out.
+    """
     latest: dict[tuple[str, str, str], Feedback] = {}
     for rating in ratings:
         key = (rating.sample_id, rating.user, rating.name)
-        if rating.value is not None and (key not in latest or latest[key].created_at <= rating.created_at):
+        if rating.value is None or is_by_machine(rating.name):
+            continue
+        if key not in latest or latest[key].created_at <= rating.created_at:
             latest[key] = rating
     values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for (sample_id, user, _), rating in latest.items():
