@@ -17,6 +17,8 @@ class Completion:
         finish_reason: `stop` when an end token or a stop string ended the text, `length` when `max_new_tokens` cut it.
         support: ids of the tokens that could be drawn, for each of `response_ids`; None where all could, or nobody
             asked for it.
+        top: ids and log-probabilities under the policy itself of the likeliest tokens, in descending order, for each of
+            `response_ids`; None where nobody asked for it.
     """
 
     response_ids: tuple[int, ...]
@@ -24,10 +26,12 @@ class Completion:
     log_model: tuple[float, ...]
     finish_reason: FinishReason
     support: tuple[tuple[int, ...], ...] | None = None
+    top: tuple[tuple[tuple[int, float], ...], ...] | None = None
 
     def __post_init__(self) -> None:
         lengths = (len(self.response_ids), len(self.log_mu), len(self.log_model))
         if len(set(lengths)) != 1:
             raise ValueError(f"response_ids, log_mu and log_model must be equally long, got lengths {lengths}")
-        if self.support is not None and len(self.support) != len(self.response_ids):
-            raise ValueError(f"support must be as long as response_ids, {lengths[0]}, got {len(self.support)}")
+        for name, of_tokens in (("support", self.support), ("top", self.top)):
+            if of_tokens is not None and len(of_tokens) != len(self.response_ids):
+                raise ValueError(f"{name} must be as long as response_ids, {lengths[0]}, got {len(of_tokens)}")

@@ -5,7 +5,6 @@ never fed.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -117,9 +116,7 @@ class ConversationLanes:
         self._room[slots] = room
         self._results.begin(slots, self._room[slots])
         self._quantiles[:room, number] = turn_quantiles(self._seeds[number], self._conversations.turn(number), room)
-        if self._drawing.prompts is not None:
-            history = torch.tensor(self._conversations.history(number))
-            self._drawing = replace(self._drawing, prompts=_with_row(self._drawing.prompts, number, history))
+        self._drawing = self._drawing.with_prompt(number, self._conversations.history(number))
 
     def _go_on(self, parked: list[tuple[int, int]]) -> None:
         """Read the answers behind what the lanes hold, and draw the first token of the turns."""
@@ -178,12 +175,3 @@ class ConversationLanes:
         self._owners, self._is_open = self._owners[lanes], self._is_open[lanes]
         self._steps, self._starts = self._steps[lanes], self._starts[lanes]
         self._token_ids, self._positions = self._token_ids[lanes], self._positions[lanes]
-
-
-def _with_row(prompts: Tensor, row: int, tokens: Tensor) -> Tensor:
-    """Return the prompts with another one in this row; short ones repeat their first token, which is seen anyway."""
-    width = max(prompts.shape[1], len(tokens))
-    wider = torch.cat([prompts, prompts[:, :1].expand(-1, width - prompts.shape[1])], dim=1)
-    wider[row] = tokens[0]
-    wider[row, : len(tokens)] = tokens
-    return wider

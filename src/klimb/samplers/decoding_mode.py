@@ -25,6 +25,14 @@ def decoding_mode(model: nn.Module, *, device: torch.device, compute_dtype: torc
 
 
 @contextmanager
+def plain_arithmetic() -> Iterator[None]:
+    """Let klimb's own decoder compute as it is written, whatever autocast or gradients the caller has on."""
+    # Not `inference_mode`: the model's own rotary embedding is asked, and may keep what it computes.
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        yield
+
+
+@contextmanager
 def _row_norms_kept(model: nn.Module) -> Iterator[None]:
     """Let peft compute the row norms that DoRA divides by once, not at every token, and forget them afterwards."""
     variants = [module for module in model.modules() if isinstance(module, LoraLayer) and module.lora_magnitude_vector]

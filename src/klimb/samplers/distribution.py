@@ -9,7 +9,8 @@ A filter decides by probability alone, so tokens that tie with the last one kept
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -30,12 +31,48 @@ CPU_ROWS = 8
 
 
 @dataclass(frozen=True)
+class TokenDetails:
+    """What is found out of each token besides its log-probabilities.
+
+    Attributes:
+        support: which tokens could be drawn, where the settings cut some off (`cuts_off_tokens`). At 50 000 tokens and
+            a flat distribution these are thousands of ids for each token of an answer.
+        num_top: how many of the likeliest tokens, with their log-probabilities.
+    """
+
+    support: bool = False
+    num_top: int = 0
+
+
+@dataclass(frozen=True)
 class Drawn:
-    """One token per row. `log_mu`: under the distribution drawn from. `log_model`: under the policy's own."""
+    """One token per row.
+
+    Attributes:
+        token_ids: the drawn ones.
+        log_mu: under the distribution drawn from.
+        log_model: under the policy's own.
+        support: for each row the ids, ascending and on the CPU, that could be drawn; None where it was not asked for or
+            nothing is cut off.
+        top_ids: the likeliest tokens under the policy's own distribution, in descending order; None: not asked for.
+        top_log_probs: theirs.
+    """
 
     token_ids: Int[Tensor, " batch"]
     log_mu: Float[Tensor, " batch"]
     log_model: Float[Tensor, " batch"]
+    support: Sequence[Int[Tensor, " _"]] | None = None
+    top_ids: Int[Tensor, "batch top"] | None = None
+    top_log_probs: Float[Tensor, "batch top"] | None = None
+
+
+def cuts_off_tokens(settings: SamplingSettings) -> bool:
+    """Tell whether top-k, top-p or min-p leave a set of tokens that can be drawn, which is worth recording.
+
+    A temperature of 0 leaves a point mass, from which nothing can be learnt of the others. A minimum length alone takes
+    nothing but the end tokens away, in the answer's first tokens: that set is known without being recorded.
+    """
+    return settings.temperature > 0 and any(name != "min_new_tokens" for name in settings.cuts)
 
 
 def processed_log_probs(
@@ -93,6 +130,7 @@ def draw(
     quantiles: Float[Tensor, " batch"],
     policy_temperature: float = 1.0,
     drawn_from: Float[Tensor, "batch vocab"] | None = None,
+    details: TokenDetails = TokenDetails(),
 ) -> Drawn:
     """One token per row at the given quantiles (uniform in [0, 1), float64), with its log-probabilities.
 
@@ -104,6 +142,7 @@ def draw(
         quantiles: by row.
         policy_temperature: of the policy.
         drawn_from: the logits after a repetition penalty and the like; None draws from the model's.
+        details: what else is found out.
 
     Raises:
         FloatingPointError: a row's logits hold nan or +inf, or nothing but −inf, and so define no distribution.
@@ -116,9 +155,22 @@ def draw(
         # A point mass needs no search: at temperature 0 every quantile gives the same token.
         token_ids = changed.argmax(dim=-1) if settings.temperature == 0 else tokens_at(log_mu.exp(), quantiles)
         log_model = _tempered(logits, policy_temperature).log_softmax(dim=-1)
-        drawn = Drawn(token_ids, _at(log_mu, token_ids), _at(log_model, token_ids))
+        support = _ids_by_row(log_mu > -math.inf) if details.support and cuts_off_tokens(settings) else None
+        drawn = Drawn(token_ids, _at(log_mu, token_ids), _at(log_model, token_ids), support)
     _check_is_distribution(logits, drawn)
-    return drawn
+    return _with_top(drawn, logits, details.num_top, policy_temperature) if details.num_top else drawn
+
+
+def _with_top(drawn: Drawn, logits: Tensor, num_top: int, policy_temperature: float) -> Drawn:
+    log_probs = _tempered(logits, policy_temperature).log_softmax(dim=-1)
+    top = log_probs.topk(min(num_top, log_probs.shape[-1]), dim=-1)
+    return replace(drawn, top_ids=top.indices, top_log_probs=top.values)
+
+
+def _ids_by_row(mask: Tensor) -> tuple[Tensor, ...]:
+    """Return each row's columns that are True, on the CPU."""
+    ids = mask.nonzero()[:, 1].int().cpu()
+    return ids.split(mask.sum(dim=-1).tolist())
 
 
 def _draw_plain(logits: Tensor, quantiles: Tensor, *, temperature: float = 1.0, block: int = CDF_BLOCK) -> Drawn:

@@ -6,14 +6,14 @@ so it makes no difference which lane or row a response is in, nor which others a
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from klimb.experience.samples import SamplingSettings
-from klimb.samplers.distribution import draw
+from klimb.samplers.distribution import TokenDetails, draw
 from klimb.samplers.sampler import Results
 
 Decode = Callable[[Sequence[int]], str]
@@ -30,6 +30,7 @@ class Drawing:
         end_ids: tokens that end a response.
         prompts: by slot, where a repetition penalty counts their tokens.
         decode: needed with stop strings.
+        details: what is recorded of each token besides its log-probabilities.
     """
 
     settings: SamplingSettings
@@ -37,6 +38,7 @@ class Drawing:
     end_ids: Int[Tensor, " ends"]
     prompts: Int[Tensor, "slots length"] | None = None
     decode: Decode | None = None
+    details: TokenDetails = field(default_factory=TokenDetails)
 
     def __call__(
         self,
@@ -53,6 +55,7 @@ class Drawing:
             quantiles=quantiles,
             policy_temperature=self.policy_temperature,
             drawn_from=self._changed(logits, results, slots, steps),
+            details=self.details,
         )
         results.record(slots, steps, drawn)
         ends = torch.isin(drawn.token_ids, self.end_ids)
@@ -65,6 +68,12 @@ class Drawing:
     def of(self, slots: Int[Tensor, " rows"]) -> "Drawing":
         """Return the drawing of these slots alone, which are then numbered from 0."""
         return self if self.prompts is None else replace(self, prompts=self.prompts[slots])
+
+    def with_prompt(self, slot: int, prompt: Sequence[int]) -> "Drawing":
+        """Return the drawing with another prompt in this slot; itself, where no penalty counts its tokens."""
+        if self.prompts is None:
+            return self
+        return replace(self, prompts=_with_row(self.prompts, slot, torch.tensor(prompt)))
 
     def _changed(self, logits: Tensor, results: Results, slots: Tensor, steps: Tensor) -> Tensor | None:
         """Return the logits after the processors, in transformers' order; None if there are none."""
@@ -98,6 +107,7 @@ def make_drawing(
     prompts: Sequence[Sequence[int]],
     decode: Decode | None,
     device: torch.device,
+    details: TokenDetails = TokenDetails(),  # noqa: B008 - frozen
 ) -> Drawing:
     """Return how responses are drawn.
 
@@ -108,6 +118,7 @@ def make_drawing(
         prompts: by slot.
         decode: needed with stop strings.
         device: of the logits.
+        details: what is recorded of each token besides its log-probabilities.
     """
     return Drawing(
         settings,
@@ -115,6 +126,7 @@ def make_drawing(
         torch.tensor(end_ids, dtype=torch.long, device=device),
         _padded(prompts).to(device) if settings.repetition_penalty != 1 else None,
         decode,
+        details,
     )
 
 
@@ -169,3 +181,12 @@ def _padded(prompts: Sequence[Sequence[int]]) -> Tensor:
     """Return the prompts in one tensor, short ones with their first token again: it is seen all the same."""
     width = max(map(len, prompts))
     return torch.tensor([[*prompt, *[prompt[0]] * (width - len(prompt))] for prompt in prompts])
+
+
+def _with_row(prompts: Tensor, row: int, tokens: Tensor) -> Tensor:
+    """Return the prompts with another one in this row; short ones repeat their first token, which is seen anyway."""
+    width = max(prompts.shape[1], len(tokens))
+    wider = torch.cat([prompts, prompts[:, :1].expand(-1, width - prompts.shape[1])], dim=1)
+    wider[row] = tokens[0]
+    wider[row, : len(tokens)] = tokens
+    return wider

@@ -5,10 +5,10 @@ Whether klimb's own decoder computes what a model computes: by structure, then b
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Literal, Protocol, cast, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -19,9 +19,11 @@ from klimb.samplers.attention import decoding_attention
 from klimb.samplers.conversation_lanes import ConversationLanes
 from klimb.samplers.conversations import Conversations, Rounds, TurnRun, draw_seeds
 from klimb.samplers.decoder import LlamaDecoder
-from klimb.samplers.decoding_mode import decoding_mode
+from klimb.samplers.decoding_mode import decoding_mode, plain_arithmetic
+from klimb.samplers.distribution import TokenDetails
 from klimb.samplers.drawing import Drawing, make_drawing
 from klimb.samplers.lanes import LaneLimits, LaneRun
+from klimb.samplers.prompts import prompt_limits
 from klimb.samplers.sampler import Answer, Completion, Dialogue
 from klimb.samplers.transformers_decoding import TransformersDecoding
 from klimb.samplers.weights import LlamaWeights, UnknownArchitectureError, llama_weights
@@ -137,6 +139,8 @@ class LocalSampler:
         compact_fraction: finished rows that nobody replaces are dropped when they make up at least this share.
         max_prefill_tokens: prompt tokens, padding included, that go through the model at once.
         decoder: `auto`, or `transformers` to decode through transformers whatever the model.
+        record_support: let completions say which tokens could be drawn, where top-k, top-p or min-p cut some off. With
+            a flat distribution and a large vocabulary these are thousands of ids for each token.
     """
 
     def __init__(
@@ -147,6 +151,7 @@ class LocalSampler:
         compact_fraction: float = 0.25,
         max_prefill_tokens: int = MAX_PREFILL_TOKENS,
         decoder: Literal["auto", "transformers"] = "auto",
+        record_support: bool = False,
     ) -> None:
         if max_batch < 1:
             raise ValueError(f"max_batch must be >= 1, got {max_batch}")
@@ -161,6 +166,7 @@ class LocalSampler:
         self.compact_fraction = compact_fraction
         self.max_prefill_tokens = max_prefill_tokens
         self.decoder = decoder
+        self.record_support = record_support
         # A policy that is trained has one, which its checkpoints keep.
         self.pass_limit: PassLimit = getattr(policy, "pass_limit", None) or PassLimit()
         self._reason: str | None = None
@@ -168,7 +174,7 @@ class LocalSampler:
 
     def describe(self) -> str:
         """One line: what decodes the policy's model, and why. Tries the model on a few tokens the first time."""
-        reason = self._reason_for_transformers()
+        reason = self.reason_for_transformers()
         return f"decoded by transformers ({reason})" if reason else "decoded by klimb's own decoder"
 
     def sample(
@@ -205,10 +211,49 @@ class LocalSampler:
         self._check(prompts, num_samples, settings)
         shape = (settings.max_new_tokens, len(prompts) * num_samples)
         quantiles = torch.rand(shape, dtype=torch.float64, device=generator.device, generator=generator)
+        return self._draw_at(prompts, num_samples, settings, quantiles, self._details())
+
+    def sample_at(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        settings: SamplingSettings,
+        quantiles: Float[Tensor, "time samples"],
+        num_top: int = 0,
+    ) -> list[list[Completion]]:
+        """Return completions at given random numbers, as many of each prompt; the rest is as with `sample`.
+
+        Args:
+            prompts: token ids.
+            settings: of the draws.
+            quantiles: uniform in [0, 1), float64: those of each token, the samples of the first prompt first.
+            num_top: how many of the likeliest tokens are recorded with each token.
+        """
+        num_samples, left = divmod(quantiles.shape[1], max(1, len(prompts)))
+        if left or len(quantiles) != settings.max_new_tokens:
+            raise ValueError(
+                f"quantiles must be [max_new_tokens = {settings.max_new_tokens}, a multiple of {len(prompts)} prompts]"
+                f", got {list(quantiles.shape)}"
+            )
+        self._check(prompts, num_samples, settings)
+        groups = dict(self._draw_at(prompts, num_samples, settings, quantiles, self._details(num_top)))
+        return [groups[i] for i in range(len(prompts))]
+
+    def _draw_at(
+        self,
+        prompts: Sequence[Sequence[int]],
+        num_samples: int,
+        settings: SamplingSettings,
+        quantiles: Tensor,
+        details: TokenDetails,
+    ) -> Iterator[tuple[int, list[Completion]]]:
         if not prompts:
             return iter(())
-        complete = self._by_transformers if self._reason_for_transformers() else self._by_own_decoder
-        return self._within_memory(complete, prompts, num_samples, settings, quantiles)
+        complete = self._by_transformers if self.reason_for_transformers() else self._by_own_decoder
+        return self._within_memory(complete, prompts, num_samples, settings, quantiles, details)
+
+    def _details(self, num_top: int = 0) -> TokenDetails:
+        return TokenDetails(support=self.record_support, num_top=num_top)
 
     def converse(
         self,
@@ -251,14 +296,14 @@ class LocalSampler:
             Exception: whatever `answer` or its future raises.
         """
         self._check(prompts, 1, settings)
-        config = self._model.config.get_text_config()
+        limits = prompt_limits(self.model.config)
         conversations = Conversations(
             prompts,
             answer=answer,
             max_turns=max_turns,
             max_new_tokens=settings.max_new_tokens,
-            context=getattr(config, "max_position_embeddings", None),
-            num_vocab=config.vocab_size,
+            context=limits.context,
+            num_vocab=limits.num_vocab,
         )
         return self._converse_within_memory(conversations, settings, draw_seeds(len(prompts), generator))
 
@@ -276,7 +321,7 @@ class LocalSampler:
             ended: list[tuple[int, Completion]] | None = None
             reason, num_rows = "", conversations.num_open
             try:
-                with _plain_arithmetic():
+                with plain_arithmetic():
                     run = run or self._turn_run(conversations, settings, seeds)
                     ended = run.advance(ready)
             except (RuntimeError, MemoryError) as error:
@@ -293,20 +338,21 @@ class LocalSampler:
 
     def _turn_run(self, conversations: Conversations, settings: SamplingSettings, seeds: Sequence[int]) -> TurnRun:
         """Return what draws the turns of the conversations from where they are."""
-        if self._reason_for_transformers():
+        if self.reason_for_transformers():
 
             def complete(prompts: Sequence[Sequence[int]], num_samples: int, quantiles: Tensor) -> list[Completion]:
-                drawing = self._drawing([prompt for prompt in prompts for _ in range(num_samples)], settings)
+                repeated = [prompt for prompt in prompts for _ in range(num_samples)]
+                drawing = self._drawing(repeated, settings, self._details())
                 groups = self._by_transformers(prompts, num_samples, drawing, quantiles)
                 return [completion for _, group in groups for completion in group]
 
             return Rounds(conversations, seeds, complete, self._at_once(self.max_batch))
         histories = [conversations.history(number) for number in range(len(conversations))]
         return ConversationLanes(
-            self._own_decoder(max(map(len, histories)) + settings.max_new_tokens),
+            self.own_decoder(max(map(len, histories)) + settings.max_new_tokens),
             conversations,
             seeds=seeds,
-            drawing=self._drawing(histories, settings),
+            drawing=self._drawing(histories, settings, self._details()),
             limits=self._lane_limits(),
         )
 
@@ -317,6 +363,7 @@ class LocalSampler:
         num_samples: int,
         settings: SamplingSettings,
         quantiles: Tensor,
+        details: TokenDetails,
     ) -> Iterator[tuple[int, list[Completion]]]:
         """Yield what `stream` does; where memory runs out, the prompts that are left with half as many rows at once."""
         left, reason = list(range(len(prompts))), ""
@@ -324,7 +371,7 @@ class LocalSampler:
             of_left = quantiles.unflatten(1, (len(prompts), num_samples))[:, left].flatten(1)
             asked, left = left, []
             of_asked = [prompts[i] for i in asked]
-            drawing = self._drawing([prompt for prompt in of_asked for _ in range(num_samples)], settings)
+            drawing = self._drawing([prompt for prompt in of_asked for _ in range(num_samples)], settings, details)
             found = complete(of_asked, num_samples, drawing, of_left)
             done: set[int] = set()
             try:
@@ -364,7 +411,7 @@ class LocalSampler:
     def _at_once(self, number: int) -> int:
         return max(1, number >> self.pass_limit.num_sampling_halvings)
 
-    def _drawing(self, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> Drawing:
+    def _drawing(self, prompts: Sequence[Sequence[int]], settings: SamplingSettings, details: TokenDetails) -> Drawing:
         policy = self.policy
         return make_drawing(
             settings,
@@ -373,21 +420,22 @@ class LocalSampler:
             prompts=prompts,
             decode=policy.decode if isinstance(policy, TextModel) else None,
             device=policy.device,
+            details=details,
         )
 
     @property
-    def _model(self) -> PreTrainedModel:
+    def model(self) -> PreTrainedModel:
         """The transformers model; with an adapter, the one that has it in its layers."""
         model = self.policy.model
         return cast(PreTrainedModel, model.get_base_model() if isinstance(model, PeftModel) else model)
 
-    def _reason_for_transformers(self) -> str:
-        """Empty if klimb's own decoder is used. Found at the first call, then kept."""
+    def reason_for_transformers(self) -> str:
+        """Return an empty text if klimb's own decoder is used. Found at the first call, then kept."""
         if self.decoder == "transformers":
             return "as asked for"
         if self._reason is None:
             self._reason = reason_against_own_decoder(
-                self._model, device=self.policy.device, compute_dtype=self.policy.compute_dtype
+                self.model, device=self.policy.device, compute_dtype=self.policy.compute_dtype
             )
         return self._reason
 
@@ -395,7 +443,7 @@ class LocalSampler:
         self, prompts: Sequence[Sequence[int]], num_samples: int, drawing: Drawing, quantiles: Tensor
     ) -> Iterator[tuple[int, list[Completion]]]:
         run = LaneRun(
-            self._own_decoder(max(map(len, prompts)) + len(quantiles)),
+            self.own_decoder(max(map(len, prompts)) + len(quantiles)),
             prompts,
             num_samples=num_samples,
             drawing=drawing,
@@ -404,14 +452,15 @@ class LocalSampler:
         )
         while not run.is_complete:
             # Not around the `yield`: what the caller does in between is its own.
-            with _plain_arithmetic():
+            with plain_arithmetic():
                 complete = run.advance()
             yield from complete
 
-    def _own_decoder(self, num_positions: int) -> LlamaDecoder:
-        with _plain_arithmetic():
+    def own_decoder(self, num_positions: int) -> LlamaDecoder:
+        """Return klimb's own decoder of the model, at the weights that it has now."""
+        with plain_arithmetic():
             return LlamaDecoder(
-                llama_weights(self._model), compute_dtype=self.policy.compute_dtype, num_positions=num_positions
+                llama_weights(self.model), compute_dtype=self.policy.compute_dtype, num_positions=num_positions
             )
 
     def _lane_limits(self) -> LaneLimits:
@@ -427,9 +476,9 @@ class LocalSampler:
         policy = self.policy
         if self._attention is None:
             with torch.no_grad():
-                self._attention = decoding_attention(self._model, policy.device)
+                self._attention = decoding_attention(self.model, policy.device)
         decoding = TransformersDecoding(
-            model=self._model,
+            model=self.model,
             device=policy.device,
             compute_dtype=policy.compute_dtype,
             attention=self._attention,
@@ -446,25 +495,6 @@ class LocalSampler:
             raise ValueError(f"num_samples must be >= 1, got {num_samples}")
         if settings.stop and not isinstance(self.policy, TextModel):
             raise ValueError(f"stop strings need a policy that decodes, and {type(self.policy).__name__} has no decode")
-        config = self._model.config.get_text_config()
-        context = getattr(config, "max_position_embeddings", None)
+        limits = prompt_limits(self.model.config)
         for i, prompt in enumerate(prompts):
-            if not len(prompt):
-                raise ValueError(f"prompt {i} is empty; the first token needs at least one token before it")
-            if min(prompt) < 0 or max(prompt) >= config.vocab_size:
-                raise ValueError(
-                    f"prompt {i} holds token ids from {min(prompt)} to {max(prompt)}, the model's vocabulary is "
-                    f"0 to {config.vocab_size - 1}; was it made with another tokenizer?"
-                )
-            if context is not None and len(prompt) + settings.max_new_tokens > context:
-                raise ValueError(
-                    f"prompt {i} has {len(prompt)} tokens and max_new_tokens is {settings.max_new_tokens}; together "
-                    f"they must fit the model's context of {context}; shorten one of them"
-                )
-
-
-@contextmanager
-def _plain_arithmetic() -> Iterator[None]:
-    # Not `inference_mode`: the model's own rotary embedding is asked, and may keep what it computes.
-    with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        yield
+            limits.check(prompt, settings, name=f"prompt {i}")

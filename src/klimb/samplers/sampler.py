@@ -3,6 +3,7 @@
 What has been drawn so far, one row a response.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -109,6 +110,9 @@ class ConversationSampler(Protocol):
         ...
 
 
+_NOTHING = torch.zeros(0, dtype=torch.long)
+
+
 class Results:
     """Tokens and log-probabilities by slot; they stay on the device until all are there."""
 
@@ -118,17 +122,49 @@ class Results:
         self.log_model = torch.zeros(num_slots, num_steps, device=device)
         self.num_tokens = torch.full((num_slots,), num_steps, device=device)
         self.is_finished = torch.zeros(num_slots, dtype=torch.bool, device=device)
+        # By slot and step, where it was found out.
+        self._support: dict[int, dict[int, Tensor]] = defaultdict(dict)
+        self._top: dict[int, dict[int, tuple[Tensor, Tensor]]] = defaultdict(dict)
+
+    def cover(self, num_steps: int) -> None:
+        """Make room for so many tokens in each slot; twice as many each time, so that it is rare."""
+        missing = num_steps - self.token_ids.shape[1]
+        if missing > 0:
+            room = (0, max(missing, self.token_ids.shape[1]))
+            self.token_ids, self.log_mu, self.log_model = (
+                torch.nn.functional.pad(column, room) for column in (self.token_ids, self.log_mu, self.log_model)
+            )
 
     def begin(self, slots: Int[Tensor, " rows"], num_tokens: Int[Tensor, " rows"]) -> None:
         """Begin another response in these slots, cut off after this many tokens."""
         self.num_tokens[slots] = num_tokens
         self.is_finished[slots] = False
+        for slot in slots.tolist():
+            self._support.pop(slot, None)
+            self._top.pop(slot, None)
 
     def record(self, slots: Int[Tensor, " rows"], steps: Int[Tensor, " rows"], drawn: Drawn) -> None:
         """Token `steps` of each of the slots; what comes behind a slot's end does not count."""
         self.token_ids[slots, steps] = drawn.token_ids
         self.log_mu[slots, steps] = drawn.log_mu
         self.log_model[slots, steps] = drawn.log_model
+        if drawn.support is None and drawn.top_ids is None:
+            return
+        for row, (slot, step) in enumerate(zip(slots.tolist(), steps.tolist(), strict=True)):
+            if drawn.support is not None:
+                self._support[slot][step] = drawn.support[row]
+            if drawn.top_ids is not None and drawn.top_log_probs is not None:
+                self._top[slot][step] = drawn.top_ids[row], drawn.top_log_probs[row]
+
+    def support(self, slot: int, step: int) -> tuple[int, ...] | None:
+        """Return the ids that could be drawn as this token; None where all could, or nobody asked."""
+        ids = self._support[slot].get(step) if slot in self._support else None
+        return None if ids is None else tuple(ids.tolist())
+
+    def top(self, slot: int, step: int) -> tuple[tuple[int, float], ...]:
+        """Return the likeliest tokens with their log-probabilities; empty where nobody asked."""
+        ids, log_probs = self._top[slot][step] if slot in self._top else (_NOTHING, _NOTHING)
+        return tuple(zip(ids.tolist(), log_probs.tolist(), strict=True))
 
     def finish(self, slots: Int[Tensor, " rows"], num_tokens: int | Int[Tensor, " rows"]) -> None:
         """Note that these slots ended their text with this many tokens."""
@@ -138,14 +174,21 @@ class Results:
     def completions(self, slots: slice = slice(None)) -> list[Completion]:
         """One for each of the slots; a slot that did not finish was cut off."""
         columns = (self.token_ids, self.log_mu, self.log_model, self.num_tokens, self.is_finished)
+        of_slots = range(*slots.indices(len(self.token_ids)))
         return [
             Completion(
                 response_ids=tuple(token_ids[:num_tokens]),
                 log_mu=tuple(log_mu[:num_tokens]),
                 log_model=tuple(log_model[:num_tokens]),
                 finish_reason="stop" if is_finished else "length",
+                support=self._supports(slot, num_tokens),
+                top=tuple(self.top(slot, step) for step in range(num_tokens)) if slot in self._top else None,
             )
-            for token_ids, log_mu, log_model, num_tokens, is_finished in zip(
-                *(column[slots].tolist() for column in columns), strict=True
+            for slot, token_ids, log_mu, log_model, num_tokens, is_finished in zip(
+                of_slots, *(column[slots].tolist() for column in columns), strict=True
             )
         ]
+
+    def _supports(self, slot: int, num_tokens: int) -> tuple[tuple[int, ...], ...] | None:
+        of_slot = self._support.get(slot)
+        return None if of_slot is None else tuple(tuple(of_slot[step].tolist()) for step in range(num_tokens))
