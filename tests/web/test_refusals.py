@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 import pytest
 
+from klimb.web.asgi import is_own_name
 from klimb.web.files import open_beneath, parts_of
-from klimb.web.server import is_own_name
 
 SECRET = "the secret"
 

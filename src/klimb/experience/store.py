@@ -159,6 +159,16 @@ class Store:
         """Return those of the ratings that are there, by their own ids."""
         return self._known_feedback(list(ids)) if ids else iter(())
 
+    def feedback_of(self, sample_ids: Sequence[str]) -> list[Feedback]:
+        """Return all that was ever said of these samples: by sample, in the order of time."""
+        columns = ", ".join(f'"{name}"' for name in FEEDBACK_SCHEMA.names)
+        sql = (
+            f"select {columns} from feedback where sample_id in (select unnest(?::varchar[])) "
+            "order by sample_id, created_at, file, row"
+        )
+        rows = self._database().rows(sql, [list(sample_ids)], prepared=False) if sample_ids else ()
+        return list(map(feedback_of_row, rows))
+
     def rewards(self, ids: Sequence[str]) -> Mapping[str, float | None]:
         """Return the rewards of those of the samples that are there, with people's ratings."""
         sql = "select sample_id, reward from samples where sample_id in (select unnest(?::varchar[]))"

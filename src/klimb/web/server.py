@@ -4,11 +4,10 @@ What a request must be to get an answer: to a name of this server, and reading o
 """
 
 import hashlib
-import ipaddress
 import json
 import math
 import os
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
@@ -22,47 +21,10 @@ from klimb.errors import ConfigError
 from klimb.training.run_folder import flat_settings, read_run
 from klimb.ui.pages.frame import render
 from klimb.ui.pages.run import report_page
+from klimb.web.asgi import App, Receive, Scope, Send, is_own_name, with_headers
 from klimb.web.curves import AXES, CurveReader, board_charts, short_names
 from klimb.web.files import open_beneath, parts_of, read_table
 from klimb.web.listing import Watcher
-
-Scope = MutableMapping[str, Any]
-
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-
-
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-
-HEADERS = {
-    b"x-content-type-options": b"nosniff",
-    b"x-frame-options": b"DENY",
-    b"referrer-policy": b"no-referrer",
-    b"cross-origin-opener-policy": b"same-origin",
-    b"cross-origin-resource-policy": b"same-origin",
-}
-"""On every answer. There is no header that would let a page of another origin read one."""
-
-
-def is_own_name(host: str, names: frozenset[str]) -> bool:
-    """Tell whether a Host header names this server: `localhost`, any IP address, one of `names`; a port may follow.
-
-    A page elsewhere can make its own name lead to this machine (DNS rebinding) and would then be of one origin with us;
-    the header still holds that name. It cannot hold an address, since a page from an address has no name to rebind.
-    """
-    name = host.strip().lower()
-    if name.startswith("["):
-        name, bracket, port = name[1:].partition("]")
-        port = port.removeprefix(":") if bracket else "?"
-    else:
-        name, _, port = name.partition(":")
-    if port and not (port.isascii() and port.isdigit()):
-        return False
-    return name == "localhost" or name in names or _is_address(name)
 
 
 @dataclass(frozen=True)
@@ -82,7 +44,7 @@ class ReadOnlyApp:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            await self._answer(scope, receive, _with_headers(send))
+            await self._answer(scope, receive, with_headers(send))
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
@@ -108,27 +70,10 @@ def _without_body(send: Send) -> Send:
     return sending
 
 
-def _with_headers(send: Send) -> Send:
-    async def sending(message: MutableMapping[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), *HEADERS.items()]
-        await send(message)
-
-    return sending
-
-
 async def _refuse(send: Send, status: int, reason: str) -> None:
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": reason.encode()})
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 STATIC = {
