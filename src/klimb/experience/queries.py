@@ -9,7 +9,7 @@ what exceeds the memory limit goes to a temporary folder. The files themselves a
 
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from klimb.experience.feedback import MACHINE_NAMES
+from klimb.experience.rater_cap import ratings_that_count
 from klimb.experience.segments import SAMPLE_SCHEMA, SegmentError, check_content
 from klimb.experience.store_feedback import FEEDBACK_SCHEMA
 from klimb.experience.store_feedback import NEWER as FEEDBACK_NEWER
@@ -44,12 +45,18 @@ select file, row from numbered where n > 1
 
 
 _FEEDBACK = """
-create view feedback as
+create view every_feedback as
 with numbered as (
   select *, row_number() over (partition by feedback_id order by file, row) as n from _stored_feedback
 )
 select * exclude (n) from numbered where n = 1
 """
+
+
+_COUNTING_FEEDBACK = """
+create view feedback as select * from every_feedback where user not in ({quarantined})
+"""
+"""Without that of raters in quarantine."""
 
 
 _BY_MACHINE = " or ".join(f"starts_with(name, '{prefix}')" for prefix in MACHINE_NAMES)
@@ -63,17 +70,27 @@ with given as (
     partition by sample_id, user, name order by created_at desc, file desc, row desc) as n
   from feedback where value is not null and not ({_BY_MACHINE})
 ),
+counting as (
+  select *, row_number() over (partition by user order by hash(sample_id, name), sample_id, name) as place
+  from given where n = 1
+),
 of_user as (
   select sample_id, user, avg(value order by name) as value, max(created_at) as created_at,
     coalesce(arg_max(comment, created_at) filter (comment <> ''), '') as comment
-  from given where n = 1 group by sample_id, user
+  from counting where place <= {{most}} or user = '' group by sample_id, user
 )
 select sample_id, avg(value order by user) as value, count(*) as num_users,
   coalesce(arg_max(comment, created_at) filter (comment <> ''), '') as comment
 from of_user group by sample_id
 """
 """Each person's latest rating under each name, their mean, and the mean of that over people. What a reward model or a
-judge gave is left out."""
+judge gave is left out, and of each person all but `most` ratings, of answers as chance picks them."""
+
+
+_NUM_RATINGS = f"""
+select user, count(distinct (sample_id, name)) from feedback
+where value is not null and user <> '' and not ({_BY_MACHINE}) group by user
+"""
 
 
 _PLACED = """
@@ -97,8 +114,17 @@ class Database:
     settings are locked.
     """
 
-    def __init__(self, files: SegmentFiles, *, memory_limit_gigabytes: float, query_seconds: float) -> None:
-        self.files = files
+    def __init__(
+        self,
+        files: SegmentFiles,
+        *,
+        memory_limit_gigabytes: float,
+        query_seconds: float,
+        quarantined: Collection[str] = (),
+        max_rater_fraction: float = 1.0,
+    ) -> None:
+        self.files, self.quarantined = files, frozenset(quarantined)
+        self._max_rater_fraction = max_rater_fraction
         self._query_seconds = query_seconds
         self._prepared = False
         self._aside = tempfile.TemporaryDirectory(prefix="klimb-store-", ignore_cleanup_errors=True)
@@ -119,6 +145,8 @@ class Database:
             self._connection.execute(f"create view _stored as {_scan_of_samples(files)}")
             self._connection.execute(f"create view _stored_feedback as {_scan_of_feedback(files)}")
             self._connection.execute(_FEEDBACK)
+            hidden = ", ".join(map(literal, sorted(self.quarantined))) or "select '' where false"
+            self._connection.execute(_COUNTING_FEEDBACK.format(quarantined=hidden))
 
     # Not annotated with DuckDB's class: a type checker that keeps it makes its module complain when Python ends.
     def cursor(self, *, prepared: bool = True) -> Any:
@@ -132,9 +160,17 @@ class Database:
     def _prepare(self) -> None:
         execute = self._connection.execute
         execute(_HIDDEN)
-        execute(_RATINGS)
+        execute(_RATINGS.format(most=self._most_of_one_rater()))
         execute(_PLACED)
         execute("create view samples as select * exclude (file, row, is_rated_by_users) from _placed")
+
+    def _most_of_one_rater(self) -> int:
+        """Return how many ratings of one person count. Those of nobody named may be of many people: all count."""
+        most = None
+        if self._max_rater_fraction < 1:
+            found = self._connection.execute(_NUM_RATINGS).fetchall()
+            most = ratings_that_count([number for _, number in found], max_fraction=self._max_rater_fraction)
+        return 2**62 if most is None else most
 
     def rows(
         self, sql: str, parameters: Sequence[Any] = (), *, prepared: bool = True, is_limited: bool = False

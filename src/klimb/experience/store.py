@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from klimb.experience.feedback import Feedback
 from klimb.experience.migrations import migrate_folder
+from klimb.experience.quarantine import read_quarantine
 from klimb.experience.queries import QUERY_SECONDS, Database, translate_errors
 from klimb.experience.samples import Sample
 from klimb.experience.segments import as_stored, kind_of, stream_samples, write_samples
@@ -85,9 +86,14 @@ class Store:
         memory_limit_gigabytes: of DuckDB, in 10⁹ bytes; what exceeds it goes to a temporary folder.
         segment: read this one file of the folder only; nothing can be added then.
         query_seconds: a condition or query that takes longer is ended with a ValueError.
+        max_rater_fraction: one named person's share of the ratings that count, as `ratings_that_count` has it; 1 counts
+            all. Which of a person's ratings count is chance, and the same each time.
+
+    Feedback of raters in quarantine (`quarantine.json`) is there and counts for nothing: the view `feedback` is without
+    it, `every_feedback` has it.
 
     Raises:
-        ValueError: the memory limit or the time is not positive.
+        ValueError: the memory limit or the time is not positive, or a fraction is none.
     """
 
     def __init__(
@@ -97,12 +103,15 @@ class Store:
         memory_limit_gigabytes: float = 1.0,
         segment: str = "",
         query_seconds: float = QUERY_SECONDS,
+        max_rater_fraction: float = 1.0,
     ) -> None:
         if not memory_limit_gigabytes > 0:
             raise ValueError(f"memory_limit_gigabytes must be > 0, got {memory_limit_gigabytes}")
         if not query_seconds > 0:
             raise ValueError(f"query_seconds must be > 0, got {query_seconds}")
-        self._query_seconds = query_seconds
+        if not 0 < max_rater_fraction <= 1:
+            raise ValueError(f"max_rater_fraction must be in (0, 1], got {max_rater_fraction}; 1 counts all ratings")
+        self._query_seconds, self._max_rater_fraction = query_seconds, max_rater_fraction
         self.folder = Path(folder).absolute()
         self._segments = SegmentFolder(self.folder, only=segment)
         self._memory_limit_gigabytes = memory_limit_gigabytes
@@ -160,10 +169,10 @@ class Store:
         return self._known_feedback(list(ids)) if ids else iter(())
 
     def feedback_of(self, sample_ids: Sequence[str]) -> list[Feedback]:
-        """Return all that was ever said of these samples: by sample, in the order of time."""
+        """Return all that was ever said of these samples: by sample, in the order of time; by whomever."""
         columns = ", ".join(f'"{name}"' for name in FEEDBACK_SCHEMA.names)
         sql = (
-            f"select {columns} from feedback where sample_id in (select unnest(?::varchar[])) "
+            f"select {columns} from every_feedback where sample_id in (select unnest(?::varchar[])) "
             "order by sample_id, created_at, file, row"
         )
         rows = self._database().rows(sql, [list(sample_ids)], prepared=False) if sample_ids else ()
@@ -263,10 +272,19 @@ class Store:
     def _database(self) -> Database:
         """Over the files of this moment; the one of the last call if they are the same."""
         files = self._segments.look()
+        quarantined = frozenset(read_quarantine(self.folder))
         opened = self._opened
-        if opened is None or (opened.files.samples, opened.files.feedback) != (files.samples, files.feedback):
+        if opened is None or (opened.files.samples, opened.files.feedback, opened.quarantined) != (
+            files.samples,
+            files.feedback,
+            quarantined,
+        ):
             opened = self._opened = Database(
-                files, memory_limit_gigabytes=self._memory_limit_gigabytes, query_seconds=self._query_seconds
+                files,
+                memory_limit_gigabytes=self._memory_limit_gigabytes,
+                query_seconds=self._query_seconds,
+                quarantined=quarantined,
+                max_rater_fraction=self._max_rater_fraction,
             )
         return opened
 
@@ -316,16 +334,17 @@ class Store:
 
     def _known_feedback(self, ids: list[str]) -> Iterator[Feedback]:
         columns = ", ".join(f'"{name}"' for name in FEEDBACK_SCHEMA.names)
-        sql = f"select {columns} from feedback where feedback_id in (select unnest(?::varchar[]))"
+        sql = f"select {columns} from every_feedback where feedback_id in (select unnest(?::varchar[]))"
         return map(feedback_of_row, self._database().rows(sql, [ids], prepared=False))
 
 
-def open_store(path: Path, *, memory_limit_gigabytes: float = 1.0) -> Store:
+def open_store(path: Path, *, memory_limit_gigabytes: float = 1.0, max_rater_fraction: float = 1.0) -> Store:
     """Return the store at a path.
 
     Args:
         path: a store's folder, a run's folder (its rollouts are taken), a folder of segments, or one segment.
         memory_limit_gigabytes: as for `Store`.
+        max_rater_fraction: the same.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -341,13 +360,22 @@ def open_store(path: Path, *, memory_limit_gigabytes: float = 1.0) -> Store:
             )
         if kind_of(path) == "feedback":
             raise ValueError(f"{path} holds feedback only; open its folder, where the samples are")
-        store = Store(path.parent, memory_limit_gigabytes=memory_limit_gigabytes, segment=path.name)
+        store = Store(
+            path.parent,
+            memory_limit_gigabytes=memory_limit_gigabytes,
+            segment=path.name,
+            max_rater_fraction=max_rater_fraction,
+        )
         store.files()
         return store
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: there is no such store, run or segment")
     is_run = (path / "rollouts").is_dir()
-    store = Store(path / "rollouts" if is_run else path, memory_limit_gigabytes=memory_limit_gigabytes)
+    store = Store(
+        path / "rollouts" if is_run else path,
+        memory_limit_gigabytes=memory_limit_gigabytes,
+        max_rater_fraction=max_rater_fraction,
+    )
     files = store.files()
     if not files.samples and not files.feedback:
         raise ValueError(

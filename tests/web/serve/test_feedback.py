@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from tests.experience.test_store import BARE, BASE
 
 from klimb.experience.importing.users import SALT_FILE, user_hash, user_salt
+from klimb.experience.quarantine import quarantine_rater
 from klimb.experience.store import Store
 from klimb.web.serve.feedback import feedback_routes
 from klimb.web.serve.feedback_intake import FeedbackIntake
@@ -110,6 +111,14 @@ def test_two_raters_count_each_and_no_name_of_theirs_is_kept(client, store):
     assert "example.org" not in rows.text
 
 
+def test_feedback_of_a_rater_in_quarantine_is_kept_and_does_not_count(client, store):
+    rater = post(client, score=0, rater="mallory").json()["rater"]
+    quarantine_rater(store.folder, rater)
+    assert post(client, score=0, rater="mallory").json()["status"] == "known"
+    assert [row["counts"] for row in client.get("/v1/feedback/chatcmpl-1").json()["data"]] == [False]
+    assert reward(store) is None
+
+
 @pytest.mark.parametrize("method", ["post", "get"])
 def test_an_unknown_completion_is_a_404_in_openais_form(client, method):
     asked = {"post": lambda: post(client, completion_id="nobody", score=1), "get": lambda: client.get("/v1/feedback/x")}
@@ -167,6 +176,7 @@ def test_a_correction_and_a_comment_are_kept_as_they_were_written(client, store)
         {"score": 1, "created_at": "yesterday"},
         {"score": 1, "created_at": 1e12},
         {"score": 1, "completion_id": ""},
+        {"score": 1, "name": "judge:mine"},
         {"score": 1, "completion_id": None},
     ],
 )

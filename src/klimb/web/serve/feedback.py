@@ -1,7 +1,7 @@
 """The routes of feedback: `POST /v1/feedback`, `GET /v1/feedback/{completion_id}`, and OpenTelemetry's `/v1/logs`."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 from fastapi import APIRouter, Request
@@ -34,7 +34,7 @@ def feedback_routes(intake: FeedbackIntake) -> APIRouter:
             rows = await asyncio.to_thread(intake.history, completion_id)
         except RequestRefused as refused:
             return JSONResponse(error_body(refused), status_code=refused.status)
-        return JSONResponse({"object": "list", "data": _history(rows)})
+        return JSONResponse({"object": "list", "data": _history(rows, intake.quarantined())})
 
     @router.post("/v1/logs")
     async def post_logs(request: Request) -> JSONResponse:
@@ -111,8 +111,9 @@ def _shown(row: Feedback) -> dict[str, Any]:
     }
 
 
-def _history(rows: list[Feedback]) -> list[dict[str, Any]]:
+def _history(rows: list[Feedback], quarantined: Collection[str]) -> list[dict[str, Any]]:
     """Return the rows, each with whether it counts: the latest rating of its rater under its name does."""
-    counting = {(row.sample_id, row.user, row.name): row.feedback_id for row in rows if row.value is not None}
+    rated = [row for row in rows if row.value is not None and row.user not in quarantined]
+    counting = {(row.sample_id, row.user, row.name): row.feedback_id for row in rated}
     ids = set(counting.values())
     return [{**_shown(row), "counts": row.feedback_id in ids} for row in rows]

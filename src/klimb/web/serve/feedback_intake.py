@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import ChainMap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,6 +12,7 @@ from typing import Literal
 from klimb.experience.feedback import Feedback
 from klimb.experience.importing.parsed_row import hash_of
 from klimb.experience.importing.users import user_hash, user_salt
+from klimb.experience.quarantine import read_quarantine
 from klimb.experience.samples import Sample
 from klimb.experience.store import Store
 from klimb.web.serve.feedback_index import FeedbackIndex, Known, question_of
@@ -101,6 +102,10 @@ class FeedbackIntake:
             raise _unknown(completion_id, "completion_id")
         with self._lock:
             return self._store.feedback_of([sample.sample_id for sample in samples])
+
+    def quarantined(self) -> Collection[str]:
+        """Return the hashes of raters whose word does not count."""
+        return read_quarantine(self._store.folder)
 
     def hash_rater(self, rater: str) -> str:
         """Return how a rater is called in the store; empty for nobody."""

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
+from klimb.experience.feedback import is_by_machine
 from klimb.experience.importing.cells import first_of
 from klimb.experience.importing.rating_texts import is_unrated, read_thumb
 from klimb.experience.importing.spans import EVALUATION, SPAN_IDS, has_export, split_spans
@@ -107,6 +108,8 @@ def read_given(row: object, *, max_score: float) -> GivenFeedback:
             f"unknown field {unknown[0][:60]!r}; what else you want to keep goes into metadata", unknown[0][:60]
         )
     texts = {name: _text(fields, name, most) for name, most in _TEXTS.items()}
+    if is_by_machine(texts["name"]):
+        raise _wrong("names that begin with model: or judge: are of reward models and judges, not of people", "name")
     given = GivenFeedback(
         completion_id=_id(fields, COMPLETION_NAMES),
         choice_index=_index(fields, "choice_index"),
