@@ -41,6 +41,7 @@ from klimb.experience.importing.registry import (
 )
 from klimb.experience.importing.rejects import NUM_REASONS_SHOWN, RejectFile
 from klimb.experience.importing.rules import ImportRules
+from klimb.experience.importing.served_answers import join_served
 from klimb.experience.importing.tally import ImportReport, Tally
 from klimb.experience.importing.users import text_without_users, user_salt
 from klimb.experience.importing.whole_columns import ReadAgain, settle
@@ -300,10 +301,14 @@ class _Run:
             )
 
     def _flush(self) -> None:
-        arrivals = self._arrivals
+        arrivals: Sequence[Arrival] = self._arrivals
         self._arrivals, self._num_parts, self._num_characters = [], 0, 0
         if not arrivals:
             return
+        if self._importer.is_in_front:
+            joined = join_served(self._store, arrivals)
+            arrivals = joined.arrivals
+            self.tally.num_joined += joined.num_joined
         try:
             found = self._add(arrivals)
         except _UNSTORABLE:

@@ -35,6 +35,8 @@ class Importer:
         rating_in: what a row rates and the rating as it stands there, or a list of these; None for a kind without
             ratings. Rewards are none: they have no scale that could be mistaken for another.
         split: the rows in a record of a kind whose records hold several; None where a record is a row.
+        is_in_front: the program may stand in front of `klimb serve`: its answers are then looked for among those that
+            were served.
         nothing: what the rows are of which `read` returns nothing by design, for people.
     """
 
@@ -48,6 +50,7 @@ class Importer:
     needed: Sequence[str] = ()
     rating_in: RatingOf | None = None
     split: Callable[[Row], Iterator[Row]] | None = None
+    is_in_front: bool = False
     nothing: str = "rows without a response or a rating"
 
 

@@ -63,6 +63,8 @@ class Tally:
         num_ratings: ratings made.
         num_ratings_added: ratings that the store did not have.
         num_later_ratings: ratings of what was there already under the same id, with another rating; they came in.
+        num_joined: answers of a program in front of `klimb serve`, by how the served ones were found; empty where the
+            store has none.
         provenances: samples by the provenance of their log-probabilities.
         remarks: rows that came in by what was remarked of them, such as a date that could not be read.
         remark_examples: for each remark, place and detail of the first row.
@@ -91,6 +93,7 @@ class Tally:
     num_ratings: int = 0
     num_ratings_added: int = 0
     num_later_ratings: int = 0
+    num_joined: Counter[str] = field(default_factory=Counter[str])
     provenances: Counter[str] = field(default_factory=Counter[str])
     remarks: Counter[str] = field(default_factory=Counter[str])
     remark_examples: dict[str, str] = field(default_factory=dict[str, str])

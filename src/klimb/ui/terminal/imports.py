@@ -11,6 +11,7 @@ from klimb.experience.importing import ImportReport, ImportRules
 from klimb.experience.importing.guessing import has_name_of, quoted
 from klimb.experience.importing.log_probs import UNKNOWN_TEMPERATURE
 from klimb.experience.importing.parsed_row import WITHOUT_IDS
+from klimb.experience.importing.served_answers import BY_ID, BY_TEXT, NOT_FOUND
 from klimb.experience.importing.users import SALT_FILE
 from klimb.own_parts import is_own
 from klimb.ui.terminal.import_guesses import guess_facts
@@ -63,6 +64,8 @@ def _facts(report: ImportReport, rules: ImportRules, into: Path) -> Sequence[tup
     facts = [("kind", _kind(report)), *guess_facts(report, rules), ("rows", _rows(report))]
     if report.tally.num_samples:
         facts.append(("samples", _samples(report)))
+    if report.tally.num_joined:
+        facts.append(("served", _served(report)))
     if report.num_waiting is not None:
         facts.append(("ratings", _ratings(report)))
     facts += [("rewards", _reward_map(report, rules)), ("users", _users(report, rules, into))]
@@ -148,6 +151,18 @@ def _samples(report: ImportReport) -> str:
         parts.append(f"{tally.num_conflicts:,} conflict with what is there")
     own = " of their own" if tally.num_ratings else ""
     return f"{', '.join(parts)}; {tally.num_rated:,} of {tally.num_samples:,} have a reward{own}"
+
+
+def _served(report: ImportReport) -> str:
+    """Return how many answers are those that a server of this store gave."""
+    found = report.tally.num_joined
+    num_joined = found.total() - found[NOT_FOUND]
+    ways = ", ".join(f"{found[way]:,} {way}" for way in (BY_ID, BY_TEXT) if found[way])
+    others = f"; {found[NOT_FOUND]:,} were not found among the served ones and are samples of their own"
+    return (
+        f"{num_joined:,} of {found.total():,} answers were joined to those served from this store"
+        f"{f' ({ways})' if ways else ''}{others if found[NOT_FOUND] else ''}"
+    )
 
 
 def _log_probs(report: ImportReport) -> str:

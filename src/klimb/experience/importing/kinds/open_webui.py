@@ -210,4 +210,5 @@ IMPORTER = Importer(
     looks_alike=_looks_alike,
     rank=6,
     because="it has a rating with the snapshot of its chat, or a chat with its history",
+    is_in_front=True,
 )
