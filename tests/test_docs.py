@@ -187,6 +187,7 @@ OBJECTIVES = (
     recipe_named("dro").make_objective(),
     recipe_named("kimi-pmd").make_objective(),
     recipe_named("kto").make_objective(),
+    recipe_named("dpo").make_objective(),
     Corrected(objective=Objective(), correction=MaskedCorrection(off_policy_mask=0.5)),
 )
 """Together they log every metric that an objective can."""

@@ -1,4 +1,4 @@
-"""The same tensors through TRL's own `GRPOTrainer._compute_loss`: loss and gradient to 1e-6."""
+"""The same tensors through TRL's own `_compute_loss`, of GRPO and of DPO: loss and gradient to 1e-6."""
 
 import math
 from collections import defaultdict
@@ -7,7 +7,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from klimb.losses import Corrected, DualClip, Loss, MaskedCorrection, NoCorrection, Truncate, TruncatedCorrection
+from klimb.losses import (
+    Corrected,
+    DualClip,
+    Inputs,
+    Loss,
+    MaskedCorrection,
+    NoCorrection,
+    PairwiseLoss,
+    Truncate,
+    TruncatedCorrection,
+)
 from klimb.training import RECIPES
 
 trl = pytest.importorskip("trl", reason="the comparison needs trl (the extra `dev`)")
@@ -148,3 +158,68 @@ def test_the_off_policy_mask_leaves_out_the_responses_that_trls_does():
     torch.testing.assert_close(loss, expected, **CLOSE)
     torch.testing.assert_close(gradient, expected_gradient, **CLOSE)
     assert not torch.equal(gradient, of_klimb(RECIPES["dapo"].make_objective())[1])
+
+
+def of_dpo_trainer(loss_type: str, log_pi, log_ref, mask, **settings):
+    """Loss, gradient and metrics of TRL's DPO on four pairs: the better answers first, then the worse ones."""
+    made = object.__new__(trl.DPOTrainer)
+    zeros = torch.zeros(8, 6)
+    leaf = torch.where(mask, log_pi, 0.0).requires_grad_()
+    said = SimpleNamespace(log_probs=leaf, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool())
+
+    class Model(SimpleNamespace):
+        def __call__(self, **inputs):
+            return said
+
+    defaults = {
+        "model": SimpleNamespace(training=True),
+        "aux_loss_enabled": False,
+        "ld_alpha": None,
+        "use_weighting": False,
+        "precompute_ref_logps": True,
+        "f_divergence_type": "reverse_kl",
+        "loss_types": [loss_type],
+        "loss_weights": [1.0],
+        "beta": 0.3,
+        "label_smoothing": 0.0,
+        "_metrics": defaultdict(lambda: defaultdict(list)),
+        "_total_train_tokens": 0,
+        "_tp_size": 1,
+        "accelerator": SimpleNamespace(device="cpu", gather=lambda x: x, gather_for_metrics=lambda x: x),
+    }
+    made.__dict__.update(defaults | settings)
+    ref = torch.where(mask, log_ref, 0.0).sum(1)
+    inputs = {
+        "completion_mask": torch.cat([torch.zeros(8, 1), mask.float()], dim=1),
+        "input_ids": torch.zeros(8, 7, dtype=torch.int64),
+        "attention_mask": torch.ones(8, 7),
+        "ref_chosen_logps": ref[:4],
+        "ref_rejected_logps": ref[4:],
+    }
+    loss = made._compute_loss(Model(), inputs, return_outputs=False)
+    metrics = {name: values[0] for name, values in made._metrics["train"].items()}
+    return loss.detach(), torch.autograd.grad(loss, leaf)[0], metrics
+
+
+@pytest.mark.parametrize(
+    ("loss_type", "settings", "ours"),
+    [
+        ("sigmoid", {}, PairwiseLoss(beta=0.3)),
+        ("sigmoid", {"f_divergence_type": "forward_kl"}, PairwiseLoss(beta=0.3, divergence="fkl")),
+        ("sigmoid", {"f_divergence_type": "js_divergence"}, PairwiseLoss(beta=0.3, divergence="2*jensen-shannon")),
+        ("ipo", {}, PairwiseLoss(form="ipo", beta=0.3, level="sequence-mean")),
+    ],
+    ids=["dpo", "forward KL", "Jensen-Shannon", "ipo by length"],
+)
+def test_pairs_agree_with_trl(loss_type, settings, ours):
+    log_pi, _, log_ref, _, _, mask = tensors()
+    loss, gradient, metrics = of_dpo_trainer(loss_type, log_pi, log_ref, mask, **settings)
+    rewards, groups = torch.tensor([1.0] * 4 + [0.0] * 4), torch.arange(8) % 4
+    leaf = log_pi.requires_grad_()
+    prepared, ready = ours.prepare(Inputs(leaf.detach(), None, log_ref, rewards, mask, groups=groups))
+    out = prepared(Inputs(leaf, None, log_ref, ready.advantages, mask))
+    torch.testing.assert_close(out.loss.detach(), loss, **CLOSE)
+    torch.testing.assert_close(torch.autograd.grad(out.loss, leaf)[0], gradient * mask, **CLOSE)
+    assert out.metrics["pair_accuracy"] == metrics["rewards/accuracies"]
+    if "f_divergence_type" not in settings and loss_type == "sigmoid":
+        assert out.metrics["pair_margin"] == pytest.approx(metrics["rewards/margins"], abs=1e-6)

@@ -19,11 +19,12 @@ from klimb.losses import (
     NoCorrection,
     NormalisedCorrection,
     Objective,
+    PairwiseLoss,
     SquaredResidual,
     TruncatedCorrection,
     build_loss,
 )
-from klimb.losses.names import ANCHORS, ESTIMATORS, LEVELS, REDUCTIONS, SEQUENCE_LEVELS, VALUES, Level
+from klimb.losses.names import ANCHORS, ESTIMATORS, LEVELS, PAIR_FORMS, REDUCTIONS, SEQUENCE_LEVELS, VALUES, Level
 from klimb.losses.settings import CORRECTION_CHOICES, LOSSES
 from klimb.training.recipes import RECIPES
 
@@ -230,8 +231,15 @@ def test_context_changes_nothing_in_losses_for_logs_whatever_the_reduction(reduc
     check_context(KtoObjective(beta=0.3, reduce=reduce))
 
 
+@pytest.mark.parametrize("level", SEQUENCE_LEVELS)
+@pytest.mark.parametrize("form", PAIR_FORMS)
+@pytest.mark.parametrize("anchor", ANCHORS)
+def test_context_changes_nothing_in_pairs(anchor, form, level):
+    check_context(PairwiseLoss(beta=0.3, form=form, anchor=anchor, level=level))
+
+
 def test_these_are_all_losses_and_all_corrections():
-    assert set(LOSSES) == {"policy-gradient", "squared-residual", "kto"}
+    assert set(LOSSES) == {"policy-gradient", "squared-residual", "kto", "pairwise"}
     assert {type(correction) for correction in CORRECTIONS} == set(CORRECTION_CHOICES.values()) - {AutomaticCorrection}
 
 

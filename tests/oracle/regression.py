@@ -70,3 +70,35 @@ def mixed_regulariser_optimum(mu: Array, advantages: Array, beta: float) -> Arra
         middle = (low + high) / 2
         low, high = (middle, high) if mass(middle).sum() > 1 else (low, middle)
     return mass(low)
+
+
+SLOPES = {
+    "rkl": lambda x: x + 1,
+    "fkl": lambda x: -np.exp(-x),
+    "jeffreys": lambda x: x + 1 - np.exp(-x),
+    "chi-squared": lambda x: 2 * (np.exp(x) - 1),
+}
+"""f'(r) of a divergence at r = exp(x)."""
+
+
+def pairwise(x: Array, rewards: Array, groups: Array, form: str, settings: dict) -> complex:
+    """The mean loss of all pairs (i, j) of a group with R_i > R_j, two loops over what the papers write.
+
+    dpo: arXiv 2305.18290, equation 7, smoothed; with f' of another divergence arXiv 2309.16240.
+    ipo: arXiv 2310.12036, equation 17. rebel: arXiv 2404.16767, algorithm 1, times β/2.
+    """
+    beta, epsilon = settings["beta"], settings.get("label_smoothing", 0.0)
+    slope = SLOPES[settings.get("divergence", "rkl")]
+    losses = []
+    for i in range(len(x)):
+        for j in range(len(x)):
+            if groups[i] != groups[j] or not rewards[i] > rewards[j]:
+                continue
+            h = beta * (slope(x[i]) - slope(x[j]))
+            if form == "dpo":
+                losses.append((1 - epsilon) * np.log(1 + np.exp(-h)) + epsilon * np.log(1 + np.exp(h)))
+            elif form == "ipo":
+                losses.append((x[i] - x[j] - 1 / (2 * beta)) ** 2)
+            else:
+                losses.append((h - (rewards[i] - rewards[j])) ** 2 / (2 * beta))
+    return sum(losses) / max(1, len(losses))

@@ -240,6 +240,9 @@ def test_what_each_recipe_for_logged_data_needs():
         "oapl": (True, False, False),
         "dro": (False, True, True),
         "kto": (False, True, True),
+        "dpo": (False, True, True),
+        "ipo": (False, True, True),
+        "rebel": (False, True, True),
     }
     assert all(recipe.needs_log_mu for recipe in RECIPES.values() if not recipe.usable_offline)
 

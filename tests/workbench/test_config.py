@@ -162,7 +162,9 @@ def test_a_limit_on_tokens_is_a_whole_number():
 @pytest.mark.parametrize("value", ["x", 3, [1], {"a": 1}])
 def test_a_loss_that_is_none_is_told_by_its_key(value: object):
     assert "objective.loss = " in message_of({"objective": {"loss": value}})
-    assert "expected one of 'policy-gradient', 'squared-residual', 'kto'" in message_of({"objective": {"loss": value}})
+    assert "expected one of 'policy-gradient', 'squared-residual', 'kto', 'pairwise'" in message_of(
+        {"objective": {"loss": value}}
+    )
 
 
 def test_a_kind_in_a_table_that_has_none_is_an_unknown_key():

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         penalty_named,
         slope_at_reference,
     )
+    from klimb.losses.pairs import PairwiseLoss
     from klimb.losses.regression import SquaredResidual
     from klimb.losses.settings import (
         AutomaticCorrection,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         NoCorrection,
         NormalisedCorrection,
         ObjectiveSettings,
+        PairwiseSettings,
         Penalty,
         SquaredResidualSettings,
         TruncatedCorrection,
@@ -68,6 +70,8 @@ __all__ = [
     "Objective",
     "ObjectiveOutput",
     "ObjectiveSettings",
+    "PairwiseLoss",
+    "PairwiseSettings",
     "Penalty",
     "SecondMoment",
     "SquaredResidual",

@@ -9,14 +9,22 @@ from klimb.losses.clips import Clip
 from klimb.losses.kto import KtoObjective
 from klimb.losses.names import MAX_NEW_TOKENS
 from klimb.losses.objective import Objective
+from klimb.losses.pairs import PairwiseLoss
 from klimb.losses.regression import SquaredResidual
-from klimb.losses.settings import KtoSettings, LossSettings, ObjectiveSettings, OwnClip, SquaredResidualSettings
+from klimb.losses.settings import (
+    KtoSettings,
+    LossSettings,
+    ObjectiveSettings,
+    OwnClip,
+    PairwiseSettings,
+    SquaredResidualSettings,
+)
 from klimb.own_parts import is_own, load_part
 
 
 def build_loss(
     settings: LossSettings, *, max_new_tokens: int | None = None
-) -> Objective | SquaredResidual | KtoObjective:
+) -> Objective | SquaredResidual | KtoObjective | PairwiseLoss:
     """Return the loss of these settings.
 
     Args:
@@ -27,6 +35,8 @@ def build_loss(
         ConfigError: a part of the user's own is not there, or is something else.
         ValueError: the reduction asks for a length, and there is none.
     """
+    if isinstance(settings, PairwiseSettings):
+        return PairwiseLoss(**_values(settings, PairwiseSettings))
     if settings.reduce == MAX_NEW_TOKENS and max_new_tokens is not None:
         settings = replace(settings, reduce=max_new_tokens)
     if isinstance(settings, KtoSettings):

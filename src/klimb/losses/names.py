@@ -54,6 +54,12 @@ Value = Literal["given", "group-optimal", "batch-optimal"]
 VALUES: tuple[str, ...] = get_args(Value)
 
 
+PairForm = Literal["dpo", "ipo", "rebel"]
+
+
+PAIR_FORMS: tuple[str, ...] = get_args(PairForm)
+
+
 PenaltyName = Literal["k2-in-loss", "k3-in-loss"]
 """What may stand where a divergence does, though its gradient is not a divergence's."""
 

@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, g
 from annotated_types import Ge, Gt, Le, Lt
 
 from klimb.declarations import MOST, Checked, OneOf, OrWord, OwnName, configurable, require, require_known
+from klimb.divergences.names import check_divergence_name
 from klimb.losses.clips import CLIPS, Clip, DualClip, Mask, MinibatchClip, NoClip, Taper, Truncate, clip_named
 from klimb.losses.names import (
     ANCHORS,
     ESTIMATORS,
     LEVELS,
     MAX_NEW_TOKENS,
+    PAIR_FORMS,
     RATIOS,
     SEQUENCE_LEVELS,
     VALUES,
     Anchor,
     Estimator,
     Level,
+    PairForm,
     Ratio,
     Reduce,
     ReduceName,
@@ -253,13 +256,88 @@ class KtoSettings:
         return True
 
 
-LossSettings = ObjectiveSettings | SquaredResidualSettings | KtoSettings
+def _check_divergence(name: str) -> str:
+    check_divergence_name(name)
+    return name
+
+
+PAIR_SLOPES = ("rkl", "urkl")
+"""Divergences whose f'(r) is log r and a constant: the same differences within a prompt, and no exp."""
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class PairwiseSettings:
+    """Two answers to one prompt, the better against the worse: every pair of a group whose rewards differ."""
+
+    loss: Literal["pairwise"] = field(default="pairwise", repr=False)
+    """Pairs of answers."""
+    form: PairForm = "dpo"
+    """`dpo` and `ipo` read which answer is better, `rebel` by how much."""
+    beta: Annotated[float, Gt(0), Le(1_000)] = 0.1
+    """Weight of the divergence in the objective whose optimum the pairs are compared with, per nat."""
+    anchor: Anchor = "ref"
+    """What the log-ratio is to, the reference or the behaviour policy."""
+    divergence: Annotated[str, Checked(_check_divergence)] = "rkl"
+    """Divergence between the policy and the anchor whose slope f'(pi/anchor) stands in a pair; `dpo` and `rebel`."""
+    label_smoothing: Annotated[float, Ge(0), Lt(0.5)] = 0.0
+    """Share of pairs that are taken to be named the wrong way round; `dpo` alone."""
+    level: SequenceLevel = "sequence"
+    """The log-ratio of a response, or its mean over the tokens."""
+
+    reduce: ClassVar[str] = "pair-mean"
+    """The mean over the pairs of a minibatch; there is no other."""
+    bounds_weights: ClassVar[bool] = True
+    """There are no weights."""
+
+    def __post_init__(self) -> None:
+        require(math.isfinite(self.beta) and self.beta > 0, "beta", self.beta, "finite and > 0")
+        require_known("form", self.form, PAIR_FORMS)
+        require_known("anchor", self.anchor, ANCHORS)
+        require_known("level of a pair", self.level, SEQUENCE_LEVELS)
+        smoothing = self.label_smoothing
+        require(0 <= smoothing < 0.5, "label_smoothing", smoothing, "in [0, 0.5): at a half no pair says anything")
+        check_divergence_name(self.divergence)
+        if smoothing and self.form != "dpo":
+            raise ValueError(
+                f"label_smoothing = {smoothing:g} does nothing with form = {self.form!r}; set it to 0, or form = 'dpo'"
+            )
+        if self.divergence not in PAIR_SLOPES and (self.form == "ipo" or self.level == "sequence-mean"):
+            where = "form = 'ipo'" if self.form == "ipo" else "level = 'sequence-mean'"
+            raise ValueError(
+                f"divergence = {self.divergence!r} with {where}: there the pair is one of log-ratios, those of 'rkl'; "
+                "set divergence = 'rkl', or form = 'dpo' and level = 'sequence'"
+            )
+
+    @property
+    def needs_log_mu(self) -> bool:
+        """Whether log_mu is read: where it is the anchor."""
+        return self.anchor == "mu"
+
+    @property
+    def needs_log_ref(self) -> bool:
+        """Whether log_ref is read: where it is the anchor."""
+        return self.anchor == "ref"
+
+    @property
+    def needs_minibatch(self) -> bool:
+        """True: a pair may fall into two micro-batches."""
+        return True
+
+    @property
+    def needs_entropy(self) -> bool:
+        """Whether there is an entropy bonus: there is none."""
+        return False
+
+
+LossSettings = ObjectiveSettings | SquaredResidualSettings | KtoSettings | PairwiseSettings
 
 
 LOSSES: Mapping[str, type[LossSettings]] = {
     "policy-gradient": ObjectiveSettings,
     "squared-residual": SquaredResidualSettings,
     "kto": KtoSettings,
+    "pairwise": PairwiseSettings,
 }
 """Every loss by the name that `loss` has in a file."""
 

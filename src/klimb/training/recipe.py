@@ -9,7 +9,7 @@ from klimb.training.settings.advantages import AdvantageSettings, CreditSettings
 from klimb.training.settings.reference import ReferenceSettings
 
 if TYPE_CHECKING:
-    from klimb.losses import KtoObjective, Objective, SquaredResidual
+    from klimb.losses import KtoObjective, Objective, PairwiseLoss, SquaredResidual
 
 
 Family = Literal["RPG", "with a critic", "without a critic", "for logs and feedback"]
@@ -55,7 +55,7 @@ class Recipe:
         """
         return self.objective.bounds_weights
 
-    def make_objective(self, **overrides: Any) -> "Objective | SquaredResidual | KtoObjective":
+    def make_objective(self, **overrides: Any) -> "Objective | SquaredResidual | KtoObjective | PairwiseLoss":
         """Return the loss of this recipe, with any of its settings replaced.
 
         Raises:

@@ -11,7 +11,7 @@ from math import inf
 from klimb.declarations import require_known
 from klimb.losses.clips import DualClip, NoClip, SecondMoment, Taper, TotalVariation, Truncate
 from klimb.losses.names import Estimator
-from klimb.losses.settings import KtoSettings, ObjectiveSettings, SquaredResidualSettings
+from klimb.losses.settings import KtoSettings, ObjectiveSettings, PairwiseSettings, SquaredResidualSettings
 from klimb.training.recipe import Recipe
 from klimb.training.settings.advantages import AdvantageSettings, CreditSettings
 from klimb.training.settings.reference import BehaviourReference, FixedReference, IterativeReference, NoReference
@@ -130,6 +130,42 @@ _KTO = Recipe(
 )
 
 
+_DPO = Recipe(
+    name="dpo",
+    family="for logs and feedback",
+    summary="DPO: of two answers to a prompt the better one, against a fixed reference",
+    source="arXiv 2305.18290, equation 7 (DPO); 2309.16240 with another divergence",
+    formula="−log σ(β·(x_i − x_j)), mean over the pairs of a group with R_i > R_j, x = Σ log(π/ref)",
+    objective=PairwiseSettings(form="dpo", beta=0.1),
+    advantages=AdvantageSettings(kind="no-baseline", group_filter=True),
+    reference=FixedReference(),
+    departs="a group of more than two answers gives all its pairs of unequal reward, each with the same weight",
+)
+
+
+_IPO = replace(
+    _DPO,
+    name="ipo",
+    summary="IPO: the margin of a pair is to be 1/(2β), no more, whatever the certainty",
+    source="arXiv 2310.12036, equation 17 (IPO)",
+    formula="(x_i − x_j − 1/(2β))², mean over the pairs of a group with R_i > R_j, x = Σ log(π/ref)",
+    objective=PairwiseSettings(form="ipo", beta=0.1),
+    departs="pairs as in dpo. TRL divides x by the number of tokens: objective.level = 'sequence-mean'",
+)
+
+
+_REBEL = replace(
+    _DPO,
+    name="rebel",
+    summary="REBEL: regress the difference of β·log π/ref onto the difference of rewards, no baseline and no ratio",
+    source="arXiv 2404.16767, algorithm 1 (REBEL)",
+    formula="½·(β·(x_i − x_j) − (R_i − R_j))²/β, mean over the pairs of a group with R_i > R_j, x = Σ log(π/ref)",
+    objective=PairwiseSettings(form="rebel", beta=0.1),
+    departs="the source's anchor is the policy that drew the pair (objective.anchor = 'mu'), and pairs of equal reward "
+    "are pairs; here they are none, as in dpo. The division by β moves no minimum",
+)
+
+
 OFFLINE_RECIPES: tuple[Recipe, ...] = (
     _CLONING,
     _FILTERED_CLONING,
@@ -139,6 +175,9 @@ OFFLINE_RECIPES: tuple[Recipe, ...] = (
     _OAPL,
     _DRO,
     _KTO,
+    _DPO,
+    _IPO,
+    _REBEL,
 )
 
 

@@ -125,6 +125,11 @@ def _objective_in_words(config: RunConfig) -> str:
         )
     if objective.loss == "kto":
         return f"{objective.recipe} · β = {objective.beta:g}"
+    if objective.loss == "pairwise":
+        return (
+            f"{objective.recipe} · pairs to {objective.anchor}, {objective.divergence}, β = {objective.beta:g} · "
+            f"{objective.level}"
+        )
     ratio = "" if objective.ratio == "recorded" else ", no ratio"
     bonus = f" · entropy bonus {objective.entropy_bonus:g}" if objective.entropy_bonus else ""
     return (

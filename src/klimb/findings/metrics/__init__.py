@@ -16,7 +16,7 @@ TABLES: Mapping[str, tuple[Metric, ...]] = MappingProxyType(
     {
         "The objective": OBJECTIVE,
         "Corrections": CORRECTIONS,
-        "Losses without a ratio, squared residuals and KTO": WITHOUT_RATIO,
+        "Losses without a ratio, squared residuals, KTO and pairs": WITHOUT_RATIO,
         "Sampler and trainer": SAMPLER_AND_TRAINER,
         "What was drawn": DRAWN,
         "Conversations": CONVERSATIONS,

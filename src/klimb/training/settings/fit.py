@@ -14,6 +14,7 @@ from klimb.losses.settings import (
     LossSettings,
     NoCorrection,
     ObjectiveSettings,
+    PairwiseSettings,
     SquaredResidualSettings,
 )
 from klimb.own_parts import is_own
@@ -72,8 +73,17 @@ def choose_correction(correction: AutomaticCorrection, settings: LoopSettings, l
 
 
 def _check_feedback(settings: LoopSettings, loss: "LossSettings | Loss") -> None:
-    """Return if KTO gets what it reads: thumbs up or down, +1 or -1."""
+    """Return if KTO gets what it reads, thumbs up or down, +1 or -1; and pairs theirs: the rewards as they are."""
     kind = settings.advantages.kind
+    if isinstance(loss, PairwiseSettings) and kind != "no-baseline" and not is_own(kind):
+        raise ValueError(
+            f"advantages.kind = {kind!r} and the loss pairwise, which takes the rewards of a group as they are: in a "
+            "pair a baseline falls out; set advantages.kind = 'no-baseline'"
+        )
+    if isinstance(loss, PairwiseSettings) and settings.sources.share("rollout") and settings.sampling.num_samples == 1:
+        raise ValueError(
+            "sampling.num_samples is 1 and the loss pairwise compares the answers to one prompt; draw at least 2"
+        )
     if isinstance(loss, KtoSettings) and kind != "binary-feedback" and not is_own(kind):
         raise ValueError(
             f"advantages.kind = {kind!r} and the loss kto, which takes +1 (desirable) or -1 (undesirable) a response; "
@@ -91,7 +101,7 @@ def _check_units_of_credit(settings: LoopSettings, loss: "LossSettings | Loss") 
             f"credit.kind = {kind!r} gives the tokens of one response different advantages, and objective.level = "
             f"{loss.level!r} weighs whole responses; set credit.kind = 'response', or objective.level = 'token'"
         )
-    if isinstance(loss, KtoSettings | SquaredResidualSettings):
+    if isinstance(loss, KtoSettings | SquaredResidualSettings | PairwiseSettings):
         raise ValueError(
             f"credit.kind = {kind!r} gives the tokens of one response different advantages, and the loss {loss.loss} "
             "takes one a response; set credit.kind = 'response'"

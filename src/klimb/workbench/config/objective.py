@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from klimb.declarations import Checked, OneOf, configurable
-from klimb.losses.settings import KtoSettings, ObjectiveSettings, SquaredResidualSettings
+from klimb.losses.settings import KtoSettings, ObjectiveSettings, PairwiseSettings, SquaredResidualSettings
 from klimb.training.recipes import recipe_named
 
 
@@ -43,19 +43,26 @@ class KtoConfig(KtoSettings, FromRecipe):
     """The prospect-theoretic loss of thumbs up and down, one response each."""
 
 
-LossConfig = ObjectiveConfig | SquaredResidualConfig | KtoConfig
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class PairwiseConfig(PairwiseSettings, FromRecipe):
+    """Two answers to one prompt, the better against the worse: every pair of a group whose rewards differ."""
+
+
+LossConfig = ObjectiveConfig | SquaredResidualConfig | KtoConfig | PairwiseConfig
 
 
 LOSS_CONFIGS: Mapping[str, type[LossConfig]] = {
     "policy-gradient": ObjectiveConfig,
     "squared-residual": SquaredResidualConfig,
     "kto": KtoConfig,
+    "pairwise": PairwiseConfig,
 }
 
 
 def divergence_of(loss: LossConfig) -> str:
     """Return the name of the divergence; empty for a loss that has none."""
-    return str(loss.divergence) if isinstance(loss, ObjectiveConfig) else ""
+    return str(loss.divergence) if isinstance(loss, ObjectiveConfig | PairwiseConfig) else ""
 
 
 AnyLoss = Annotated[LossConfig, OneOf(LOSS_CONFIGS, key="loss")]
