@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from klimb.experience.samples import Sample
+from klimb.experience.support import Support, collate_support
 
 PAD_ID = 0
 """Fills `response_ids` behind a response. Any id would do: what counts is said by `mask`, never by a token id."""
@@ -30,6 +31,8 @@ class Batch:
         log_ref: log-probability or log-mass under the reference; None when the samples were not scored under one.
         advantages: one number a row, or one a token.
         log_prox: log-probability under the policy as it was when the update of this batch began; None if no one asked.
+        support: the tokens that could be drawn at each place, on which π, ref and prox are renormalised; None where no
+            sample has recorded any.
     """
 
     samples: tuple[Sample, ...]
@@ -41,6 +44,7 @@ class Batch:
     log_ref: Float[Tensor, "batch time"] | None
     advantages: Float[Tensor, "batch ..."]
     log_prox: Float[Tensor, "batch time"] | None = None
+    support: Support | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -83,6 +87,7 @@ class Batch:
             log_ref=None if self.log_ref is None else self.log_ref[index, :width],
             advantages=self.advantages[index] if self.advantages.ndim == 1 else self.advantages[index, :width],
             log_prox=None if self.log_prox is None else self.log_prox[index, :width],
+            support=None if self.support is None else self.support.select(index, width),
         )
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -96,11 +101,16 @@ class Batch:
             log_ref=None if self.log_ref is None else self.log_ref.to(device),
             advantages=self.advantages.to(device),
             log_prox=None if self.log_prox is None else self.log_prox.to(device),
+            support=None if self.support is None else self.support.to(device),
         )
 
 
 def collate(
-    samples: Sequence[Sample], advantages: Float[Tensor, " batch"] | None = None, *, allow_absent_log_mu: bool = False
+    samples: Sequence[Sample],
+    advantages: Float[Tensor, " batch"] | None = None,
+    *,
+    allow_absent_log_mu: bool = False,
+    on_support: bool = True,
 ) -> Batch:
     """Put samples side by side, in their order.
 
@@ -109,6 +119,8 @@ def collate(
         advantages: one number a sample; 0 for all where they are not known yet, or not read.
         allow_absent_log_mu: let samples without `log_mu` pass; their rows then hold NaN, which no ratio survives
             unnoticed. Only an objective that needs no ratio (maximum likelihood) may ask for it.
+        on_support: take the support that samples have recorded, for what compares π with μ. False leaves it out: π is
+            then itself, over all tokens.
 
     Raises:
         ValueError: naming the sample and what is wrong with it.
@@ -126,6 +138,7 @@ def collate(
     numbers: dict[tuple[int, ...], int] = {}
     prompt_index = [numbers.setdefault(sample.prompt_ids, len(numbers)) for sample in samples]
     nan = float("nan")
+    width = max(len(sample.response_ids) for sample in samples)
     return Batch(
         samples=tuple(samples),
         prompts=tuple(numbers),
@@ -144,6 +157,7 @@ def collate(
         if True in has_ref
         else None,
         advantages=torch.zeros(len(samples)) if advantages is None else advantages.to(torch.float32),
+        support=collate_support(samples, width) if on_support else None,
     )
 
 

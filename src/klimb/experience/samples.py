@@ -122,6 +122,11 @@ class SamplingSettings:
         return tuple(name for name, value in nothing.items() if getattr(self, name) != value)
 
     @property
+    def has_support(self) -> bool:
+        """True where top-p, top-k or min-p leave a set of tokens that can be drawn, which is worth recording."""
+        return self.temperature > 0 and bool({"top_p", "top_k", "min_p"} & {*self.cuts})
+
+    @property
     def changes(self) -> tuple[str, ...]:
         """Names of the settings that make another distribution of softmax(logits / temperature)."""
         return self.cuts if self.repetition_penalty == 1 else (*self.cuts, "repetition_penalty")
@@ -131,9 +136,16 @@ class SamplingSettings:
         """The temperature at which a model's log-probability compares with μ: its own, and 1 for a point mass."""
         return self.temperature or 1.0
 
-    def draws_at(self, temperature: float) -> bool:
-        """Return True when μ is softmax(logits / temperature) itself: π, for a policy of that temperature."""
-        return not self.changes and self.temperature == temperature and temperature > 0
+    def draws_at(self, temperature: float, *, on_support: bool = False) -> bool:
+        """Return True when μ is softmax(logits / temperature) itself: π, for a policy of that temperature.
+
+        Args:
+            temperature: of the policy.
+            on_support: which tokens could be drawn is recorded, and π is meant renormalised on them: then no cut
+                matters.
+        """
+        changes = tuple(name for name in self.changes if name not in self.cuts) if on_support else self.changes
+        return not changes and self.temperature == temperature and temperature > 0
 
 
 POLICY_ROLE = "assistant"
@@ -297,6 +309,17 @@ class Sample:
             begin = end
         return tuple(found)
 
+    def draws_at(self, temperature: float) -> bool:
+        """Return True when μ is π, for a policy of that temperature: on the recorded support where there is one."""
+        return self.sampling is not None and self.sampling.draws_at(temperature, on_support=self.support is not None)
+
+    @property
+    def lacks_support(self) -> bool:
+        """True where some tokens could not be drawn, and no ratio can know which: a greedy draw, or one cut off."""
+        if self.sampling is None or self.sampling.is_untruncated:
+            return False
+        return self.sampling.temperature == 0 or self.support is None
+
     def __post_init__(self) -> None:
         if self.turns:
             self._check_turns()
@@ -323,6 +346,11 @@ class Sample:
                 "position t must hold the tokens that could be drawn as token t"
             )
         for position, (token, kept) in enumerate(zip(self.drawn_ids, support, strict=True)):
+            if len(set(kept)) < len(kept):
+                raise ValueError(
+                    f"sample {self.sample_id}: the support at position {position} names {len(kept)} tokens, and only "
+                    f"{len(set(kept))} different ones; name each token once"
+                )
             if token not in kept:
                 raise ValueError(
                     f"sample {self.sample_id}: token {token} was drawn at position {position} and is not in its "

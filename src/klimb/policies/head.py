@@ -6,7 +6,6 @@ of each token, and as many tiles of logits as a fixed budget holds; the backward
 The arithmetic of the log-probability head, one vocabulary tile of one block of tokens at a time.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from klimb.experience.support import Support
 from klimb.policies.gradients import gradient_at, place_for_gradient
+from klimb.policies.restriction import Restriction
 from klimb.policies.row_chunks import row_chunks
 
 
@@ -98,18 +99,37 @@ def _place_of(targets: Tensor, tile: slice) -> tuple[Tensor, Tensor]:
     return rows, targets[rows] - tile.start
 
 
-def head_forward(head: TileLogits, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    """log_pi, log-normaliser and entropy of each token, and the products that were kept, in order.
+@dataclass(frozen=True)
+class HeadValues:
+    """What the forward pass finds of each token and the backward pass reads.
+
+    Attributes:
+        lse: log-normaliser over the whole vocabulary.
+        lse_kept: that over its support; None where no token is restricted.
+        entropy: of the whole distribution; zeros where nobody asked.
+        kept: products that were kept, in order.
+    """
+
+    lse: Tensor
+    lse_kept: Tensor | None
+    entropy: Tensor
+    kept: list[Tensor]
+
+
+def head_forward(head: TileLogits, targets: Tensor, restriction: Restriction | None) -> tuple[Tensor, HeadValues]:
+    """Return log_pi of each token, and what the backward pass needs.
 
     Of each tile: peak m = max u, mass S = sum exp(u - m), moment A = sum exp(u - m)·(u - m). About the largest peak M,
     tile masses add up as exp(m - M)·S and moments as exp(m - M)·(A + (m - M)·S). Of all tiles, lse = M + log S and
-    H = log S - A / S.
+    H = log S - A / S. The logits of a restricted token's own words are kept besides; log_pi is less their log Σ exp.
     """
     num_tiles = len(head.tiles())
     peak, mass, moment = (
         torch.zeros(len(targets), num_tiles, dtype=head.sum_dtype, device=targets.device) for _ in range(3)
     )
     chosen = torch.zeros(len(targets), dtype=head.sum_dtype, device=targets.device)
+    num_own = 0 if restriction is None else len(restriction.words)
+    own = torch.zeros(num_own, dtype=head.sum_dtype, device=targets.device)
     kept: list[Tensor] = []
     budget = head.settings.kept_bytes
     for number, tile in enumerate(head.tiles()):
@@ -121,6 +141,9 @@ def head_forward(head: TileLogits, targets: Tensor) -> tuple[Tensor, Tensor, Ten
                 u, _ = head.logits(products[rows], tile)
                 at, columns = _place_of(targets[part], tile)
                 chosen[part].index_put_((at,), u[at, columns])
+                if restriction is not None:
+                    entries, at, columns = restriction.inside(part, tile)
+                    own[entries] = u[at, columns]
                 peak[part, number], mass[part, number], moment[part, number] = _moments(u, head.settings.with_entropy)
             budget -= products.nbytes
             if budget >= 0:
@@ -130,9 +153,11 @@ def head_forward(head: TileLogits, targets: Tensor) -> tuple[Tensor, Tensor, Ten
     shrink = fall.exp()
     total = (shrink * mass).sum(-1)
     lse = top[:, 0] + total.log()
-    if not head.settings.with_entropy:
-        return chosen - lse, lse, torch.zeros_like(lse), kept
-    return chosen - lse, lse, total.log() - (shrink * (moment + fall * mass)).sum(-1) / total, kept
+    lse_kept = None if restriction is None else restriction.log_normaliser(own, lse)
+    entropy = torch.zeros_like(lse)
+    if head.settings.with_entropy:
+        entropy = total.log() - (shrink * (moment + fall * mass)).sum(-1) / total
+    return chosen - (lse if lse_kept is None else lse_kept), HeadValues(lse, lse_kept, entropy, kept)
 
 
 def _moments(u: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor, Tensor | float]:
@@ -148,9 +173,8 @@ def _moments(u: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor, Tensor | fl
 def head_backward(
     head: TileLogits,
     targets: Tensor,
-    lse: Tensor,
-    entropy: Tensor,
-    kept: Sequence[Tensor],
+    found: HeadValues,
+    restriction: Restriction | None,
     grads: tuple[Tensor | None, ...],
     needed: tuple[bool, ...],
     *,
@@ -159,9 +183,9 @@ def head_backward(
     """Gradients of hidden, weight and bias; that of the weight is None if it was added in place."""
     # A softmax's dL/dz is dL/du / temperature, so the temperature goes into the incoming gradients.
     temperature, dtype, device = head.settings.temperature, head.sum_dtype, head.hidden.device
-    grad_log_pi = torch.zeros_like(lse) if grads[0] is None else grads[0].to(dtype) / temperature
+    grad_log_pi = torch.zeros_like(found.lse) if grads[0] is None else grads[0].to(dtype) / temperature
     grad_entropy = None if grads[1] is None else grads[1].to(dtype) / temperature
-    slopes = _LogitGradients(targets, lse, entropy, grad_log_pi, grad_entropy)
+    slopes = _LogitGradients(targets, found, restriction, grad_log_pi, grad_entropy)
     grad_hidden = torch.zeros(head.hidden.shape, dtype=dtype, device=device) if needed[0] else None
     grad_weight = None
     if needed[1]:
@@ -169,7 +193,7 @@ def head_backward(
             torch.zeros(head.weight.shape, dtype=dtype, device=device) if place is None else gradient_at(place)
         )
     grad_bias = torch.zeros(len(head.weight), dtype=dtype, device=device) if needed[2] else None
-    remaining = iter(kept)
+    remaining = iter(found.kept)
     for tile in head.tiles():
         tile_weight = head.tile_weight(tile)
         for block in head.blocks():
@@ -185,11 +209,14 @@ def head_backward(
 
 @dataclass(frozen=True)
 class _LogitGradients:
-    """What dL/dz is made of: dL/du = g·(onehot(target) - p) - e·p·(log p + H), and du/dz."""
+    """What dL/dz is made of: dL/du = g·(onehot(target) - p) - e·p·(log p + H), and du/dz.
+
+    In the first term of a restricted token, p is softmax over its own words, and 0 at the others.
+    """
 
     targets: Tensor
-    lse: Tensor
-    entropy: Tensor
+    found: HeadValues
+    restriction: Restriction | None
     grad_log_pi: Tensor
     grad_entropy: Tensor | None
 
@@ -198,8 +225,11 @@ class _LogitGradients:
         dz = torch.empty(products.shape, dtype=head.settings.compute_dtype, device=products.device)
         for rows in row_chunks(products):
             part = slice(block.start + rows.start, block.start + rows.stop)
-            log_p, slope = head.logits(products[rows], tile, self.lse[part])
+            log_p, slope = head.logits(products[rows], tile, self.found.lse[part])
+            own = self._of_own_words(log_p, part, tile)
             du = self._of_rows(log_p, part)
+            if own is not None:
+                du.index_put_(own[0], own[1], accumulate=True)
             at, columns = _place_of(self.targets[part], tile)
             # Added before rounding to 16 bits: for a sure token, 1 - p must not come from two rounded products.
             du.index_put_((at, columns), self.grad_log_pi[part][at], accumulate=True)
@@ -212,11 +242,22 @@ class _LogitGradients:
 
     def _of_rows(self, log_p: Tensor, part: slice) -> Tensor:
         """Without the one-hot; `log_p` is used up."""
-        g = self.grad_log_pi[part][:, None]
+        g = self.grad_log_pi[part]
+        if self.restriction is not None:
+            g = g.masked_fill(self.restriction.is_restricted[part], 0)
+        g = g[:, None]
         if self.grad_entropy is None:
             return log_p.exp_().mul_(-g)
-        p = log_p.exp()
-        return log_p.add_(self.entropy[part][:, None]).mul_(self.grad_entropy[part][:, None]).add_(g).mul_(p).neg_()
+        p, entropy = log_p.exp(), self.found.entropy[part][:, None]
+        return log_p.add_(entropy).mul_(self.grad_entropy[part][:, None]).add_(g).mul_(p).neg_()
+
+    def _of_own_words(self, log_p: Tensor, part: slice, tile: slice) -> tuple[tuple[Tensor, Tensor], Tensor] | None:
+        """Return places in the tile of restricted tokens' own words, and -g·p there, p being over these alone."""
+        if self.restriction is None or self.found.lse_kept is None:
+            return None
+        _, at, columns = self.restriction.inside(part, tile)
+        rise = (self.found.lse - self.found.lse_kept)[part]
+        return (at, columns), (log_p[at, columns] + rise[at]).exp_().mul_(-self.grad_log_pi[part][at])
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
@@ -263,6 +304,7 @@ def token_log_probs(
     temperature: float = 1.0,
     softcap: float | None = None,
     with_entropy: bool = False,
+    support: Support | None = None,
     block_tokens: int | None = None,
     tile_vocab: int | None = None,
     kept_bytes: int = KEPT_LOGITS_BYTES,
@@ -272,6 +314,8 @@ def token_log_probs(
         z = hidden @ weight.T + bias
         u = softcap * tanh(z / softcap) / temperature     (without softcap, u = z / temperature)
         log_pi = u[target] - logsumexp(u);   entropy = -sum(p * log p),  p = softmax(u)
+
+    Where a token has a recorded support S, log_pi = u[target] - logsumexp(u over S); the entropy stays that of p.
 
     Differentiable once in `hidden`, `weight` and `bias`, through both results; a weight that needs no gradient costs
     none. The products run in the autocast dtype if autocast is on, else in `hidden`'s dtype; results and sums over
@@ -285,6 +329,7 @@ def token_log_probs(
         temperature: divides the logits.
         softcap: bound of the logits, as in Gemma 2.
         with_entropy: also return entropies.
+        support: for each target the words that could be drawn; size 0 for all of them.
         block_tokens: tokens handled at once; the device's default if None.
         tile_vocab: vocabulary entries handled at once; the device's default if None.
         kept_bytes: of logits that may be kept for the backward pass, which computes the others once more.
@@ -302,7 +347,8 @@ def token_log_probs(
         tile_vocab=tile_vocab or _default_tile_vocab(hidden.device),
         kept_bytes=_bytes_to_keep(kept_bytes),
     )
-    log_pi, entropy = _TiledHead.apply(hidden, weight, bias, targets, settings)
+    restriction = Restriction.of(support, targets, len(weight))
+    log_pi, entropy = _TiledHead.apply(hidden, weight, bias, targets, restriction, settings)
     return TokenLogProbs(log_pi, entropy if with_entropy else None)
 
 
@@ -347,27 +393,34 @@ def _compute_dtype(hidden: Tensor) -> torch.dtype:
 class _TiledHead(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, settings: HeadSettings
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        restriction: Restriction | None,
+        settings: HeadSettings,
     ) -> tuple[Tensor, Tensor]:
         with torch.autocast(hidden.device.type, enabled=False):
             head = TileLogits(hidden, weight, bias, settings)
-            log_pi, lse, entropy, kept = head_forward(head, targets)
-        ctx.save_for_backward(hidden, weight, bias, targets, lse, entropy, *kept)
-        ctx.settings = settings
+            log_pi, found = head_forward(head, targets, restriction)
+        ctx.save_for_backward(hidden, weight, bias, targets, found.lse, found.lse_kept, found.entropy, *found.kept)
+        ctx.settings, ctx.restriction = settings, restriction
         # Parts are added up in float32; a weight in 16 bits would round each sum.
         ctx.place = place_for_gradient(weight) if weight.dtype == head.sum_dtype else None
         # An entropy that is only looked at has no gradient, which is cheaper than one of zeros.
         ctx.set_materialize_grads(False)
         if not settings.with_entropy:
-            ctx.mark_non_differentiable(entropy)
-        return log_pi, entropy
+            ctx.mark_non_differentiable(found.entropy)
+        return log_pi, found.entropy
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, lse, entropy, *kept = ctx.saved_tensors
+        hidden, weight, bias, targets, lse, lse_kept, entropy, *kept = ctx.saved_tensors
         with torch.autocast(hidden.device.type, enabled=False):
             needed = ctx.needs_input_grad[:3]
             head = TileLogits(hidden, weight, bias, ctx.settings)
-            out = head_backward(head, targets, lse, entropy, kept, grads, needed, place=ctx.place)
-        return (*out, None, None)
+            found = HeadValues(lse, lse_kept, entropy, kept)
+            out = head_backward(head, targets, found, ctx.restriction, grads, needed, place=ctx.place)
+        return (*out, None, None, None)

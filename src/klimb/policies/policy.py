@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from klimb.experience import Message, give_usual_mode
 from klimb.experience.batches import num_read
+from klimb.experience.support import Support
 from klimb.policies.adapters import merged_state
 from klimb.policies.head import token_log_probs
 from klimb.policies.llama.packed import packed_hidden
@@ -219,10 +220,14 @@ class Policy:
         *,
         temperature: float | None = None,
         with_entropy: bool = False,
+        support: Support | None = None,
     ) -> ScoredTokens:
         """Log-probabilities of response tokens given their prompts; differentiable in the weights.
 
             log_pi[i, t] = log softmax(logits(prompt_i, response_i[:t]) / temperature)[response_i[t]]
+
+        At a place with a recorded support S, softmax is over S alone: log_pi is then log π - log Σ_S π. The entropy is
+        always that of the whole distribution.
 
         A prompt shared by several rows goes through the model once, with the values and gradients of separate rows.
         The logits are never all in memory. The caller chooses how many rows are alive at once.
@@ -234,10 +239,11 @@ class Policy:
             mask: True where a token counts; tokens before a counted one are read even where it is False.
             temperature: > 0; that of the distribution whose log-probability is wanted, the policy's own if None.
             with_entropy: also return entropies.
+            support: the tokens that could be drawn at each place of `response_ids`; None for all everywhere.
 
         Raises:
-            ValueError: shapes disagree, a prompt is empty, a token is outside the vocabulary, a row is longer than
-                the model's positions, or the model is in training mode.
+            ValueError: shapes disagree, a prompt is empty, a token is not in its support or outside the vocabulary, a
+                row is longer than the model's positions, or the model is in training mode.
         """
         ids, counted = self._read(prompts, prompt_index, response_ids, mask)
         with self._autocast():
@@ -248,6 +254,7 @@ class Policy:
                 counted,
                 self.temperature if temperature is None else temperature,
                 with_entropy,
+                _support_of_counted(support, counted, mask),
             )
         width = mask.shape[1]
         return ScoredTokens(
@@ -314,6 +321,7 @@ class Policy:
         counted: Tensor,
         temperature: float,
         with_entropy: bool,
+        support: Support | None,
     ) -> tuple[Tensor, Tensor | None]:
         """log_pi and entropy of the counted tokens, as one row."""
         model = self.causal_lm
@@ -327,6 +335,7 @@ class Policy:
             temperature=temperature,
             softcap=getattr(model.config.get_text_config(), "final_logit_softcapping", None),
             with_entropy=with_entropy,
+            support=support,
         )
         return scored.log_pi, scored.entropy
 
@@ -356,6 +365,19 @@ class Policy:
         self.model.save_pretrained(str(folder), safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
         give_usual_mode(Path(folder).glob("*.safetensors"))
+
+
+def _support_of_counted(support: Support | None, counted: Tensor, mask: Tensor) -> Support | None:
+    """Return the sets of the counted tokens, as one row."""
+    if support is None:
+        return None
+    if support.sizes.shape != mask.shape:
+        raise ValueError(
+            f"support must have one set for each place of mask {list(mask.shape)}, got sizes "
+            f"{list(support.sizes.shape)}"
+        )
+    rows, columns = counted.nonzero(as_tuple=True)
+    return support.to(counted.device).take(rows * mask.shape[1] + columns)
 
 
 def _spread(values: Tensor, counted: Tensor, width: int) -> Tensor:

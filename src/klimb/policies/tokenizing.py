@@ -131,7 +131,9 @@ def with_token_ids(policy: Policy, sample: Sample) -> Sample:
         return completed
     response_ids = _encode(policy, completed)
     _check_ids(policy, sample, response_ids, "response_ids")
-    return replace(completed, response_ids=response_ids, log_mu=None, log_mu_provenance="absent", log_ref=None)
+    return replace(
+        completed, response_ids=response_ids, log_mu=None, log_mu_provenance="absent", log_ref=None, support=None
+    )
 
 
 def _as_one(parts: Sequence[Sample], policy: Policy) -> Sample:
@@ -222,6 +224,7 @@ class _Encoding:
                 log_mu=None,
                 log_mu_provenance="absent",
                 log_ref=None,
+                support=None,
             )
         )
 

@@ -131,6 +131,6 @@ def _response_ids(policy: Policy, messages: Sequence[Message], response: str) ->
 
 def cloning_batch(samples: Sequence[Sample]) -> Batch:
     """Return the samples with A = 0 and log μ = log ref = 0."""
-    batch = collate(samples, allow_absent_log_mu=True)
+    batch = collate(samples, allow_absent_log_mu=True, on_support=False)
     zeros = torch.zeros_like(batch.log_mu)
     return replace(batch, log_mu=zeros, log_ref=zeros)

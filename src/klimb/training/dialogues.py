@@ -30,6 +30,7 @@ from klimb.policies.turns import (
 from klimb.samplers import Completion, ConversationSampler, Dialogue, Sampler, converse_in_rounds
 from klimb.tasks import Problem, Response, Score
 from klimb.tasks.environments import Environments, Episode, Outcome, Reply
+from klimb.training.completions import attach_draws
 from klimb.training.response_scorer import CountingScorer, ResponseScorer
 
 
@@ -45,18 +46,16 @@ class Segment:
     def complete(self, template: Sample, *, with_log_model: bool) -> Sample:
         """Return the template as the sample of this segment."""
         drawn = self.dialogue.turns
-        return replace(
+        said = replace(
             template,
             prompt=self.prompt,
             prompt_ids=self.prompt_ids,
             response="\n\n".join(turn.text for turn in self.turns if turn.is_drawn),
             response_ids=self.dialogue.response_ids,
             finish_reason=drawn[-1].finish_reason,
-            log_mu=tuple(value for turn in drawn for value in turn.log_mu),
-            log_mu_provenance="sampler",
-            log_ref=tuple(value for turn in drawn for value in turn.log_model) if with_log_model else None,
             turns=self.turns,
         )
+        return attach_draws(said, drawn, with_log_model=with_log_model)
 
 
 @dataclass(frozen=True, kw_only=True)

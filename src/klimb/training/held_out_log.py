@@ -18,10 +18,10 @@ def read_held_out(logs: Sequence[OfflineSource]) -> list[tuple[Sample, str]]:
 
 
 def score_held_out(policy: Policy, samples: Sequence[Sample], *, max_tokens: MicroBatchTokens) -> Mapping[str, float]:
-    """Return the mean log-probability of each sample, by its id, in nats per drawn token."""
+    """Return the mean log-probability of each sample, by its id, in nats per drawn token: of all that could be said."""
     found: dict[str, float] = {}
     for start in range(0, len(samples), ROWS_AT_ONCE):
         part = samples[start : start + ROWS_AT_ONCE]
-        scores = score_samples(policy, part, max_tokens=max_tokens)
+        scores = score_samples(policy, part, max_tokens=max_tokens, on_support=False)
         found |= {sample.sample_id: fmean(score) for sample, score in zip(part, scores, strict=True)}
     return found

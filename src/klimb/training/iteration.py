@@ -75,7 +75,12 @@ def _attach_log_ref(
     kind = settings.reference.kind
     if kind == "behaviour":
         return tuple(_attach_behaviour_reference(sample, objective) for sample in used)
-    unscored = [sample for sample in used if sample.log_ref is None]
+    if state.reference.is_policy(num_optimizer_steps=state.optimizer.num_steps):
+        used = [_attach_own_reference(sample, state) for sample in used]
+    # Without a ratio to μ nothing is compared with what could be drawn: π and ref are then over all tokens.
+    on_support = objective.needs_log_mu
+    is_scored = [sample.log_ref is not None and (on_support or sample.support is None) for sample in used]
+    unscored = [sample for sample, has_ref in zip(used, is_scored, strict=True) if not has_ref]
     if kind == "none" or not unscored:
         return tuple(used)
     needs_log_ref = objective.needs_log_ref or settings.credit.kl_in_reward > 0
@@ -83,12 +88,20 @@ def _attach_log_ref(
         return tuple(replace(sample, log_ref=None) for sample in used)
     max_tokens = settings.training.micro_batch_tokens
     if state.reference.is_policy(num_optimizer_steps=state.optimizer.num_steps):
-        values = score_samples(state.policy, unscored, max_tokens=max_tokens)
+        values = score_samples(state.policy, unscored, max_tokens=max_tokens, on_support=on_support)
         scored = [replace(sample, log_ref=log_ref) for sample, log_ref in zip(unscored, values, strict=True)]
     else:
-        scored = state.reference.score(state.policy, unscored, max_tokens=max_tokens)
+        scored = state.reference.score(state.policy, unscored, max_tokens=max_tokens, on_support=on_support)
     with_ref = iter(scored)
-    return tuple(next(with_ref) if sample.log_ref is None else sample for sample in used)
+    return tuple(sample if has_ref else next(with_ref) for sample, has_ref in zip(used, is_scored, strict=True))
+
+
+def _attach_own_reference(sample: Sample, state: RunState) -> Sample:
+    """Set ref = μ for a sample that the reference drew on its recorded support, where the two are the same numbers."""
+    is_own = sample.source == "rollout" and sample.policy_version == state.optimizer.num_steps
+    if sample.support is None or sample.log_ref is not None or not is_own:
+        return sample
+    return replace(sample, log_ref=sample.log_mu) if sample.draws_at(state.policy.temperature) else sample
 
 
 def _attach_behaviour_reference(sample: Sample, objective: Loss) -> Sample:
@@ -127,7 +140,7 @@ def _update(
     batch, of_the_critic = assign_advantages(
         state.policy,
         state.critic,
-        collate(used, allow_absent_log_mu=not objective.needs_log_mu),
+        collate(used, allow_absent_log_mu=not objective.needs_log_mu, on_support=objective.needs_log_mu),
         gathered.credits,
         settings.credit,
         turn_credits=gathered.turn_credits,

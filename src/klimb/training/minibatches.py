@@ -209,12 +209,15 @@ def _complete(work: Callable[[Sequence[int]], None], rows: Sequence[int]) -> boo
 
 @torch.no_grad()
 def score_batch(policy: Policy, batch: Batch, *, max_tokens: MicroBatchTokens) -> Float[Tensor, "batch time"]:
-    """Return the log π of the batch's tokens under the present weights, without gradient, on the batch's own shape."""
+    """Return the log π of the batch's tokens under the present weights, without gradient, on the batch's own shape.
+
+    Where the batch has a support, π is renormalised on it.
+    """
     log_pi = torch.zeros(batch.mask.shape)
 
     def score(rows: Sequence[int]) -> None:
         part = batch.select(rows).to(policy.device)
-        scored = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask)
+        scored = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask, support=part.support)
         log_pi[list(rows), : part.mask.shape[1]] = scored.log_pi.float().cpu()
 
     for_each_portion(policy, batch, max_tokens=max_tokens, work=score)
@@ -223,15 +226,24 @@ def score_batch(policy: Policy, batch: Batch, *, max_tokens: MicroBatchTokens) -
 
 @torch.no_grad()
 def score_samples(
-    policy: Policy, samples: Sequence[Sample], *, max_tokens: MicroBatchTokens
+    policy: Policy, samples: Sequence[Sample], *, max_tokens: MicroBatchTokens, on_support: bool = True
 ) -> list[tuple[float, ...]]:
-    """Log-probability in nats of each drawn token under the policy, at its temperature; one tuple a sample."""
-    batch = collate(samples, allow_absent_log_mu=True)
+    """Return the log-probability in nats of each drawn token under the policy, at its temperature; one tuple a sample.
+
+    Args:
+        policy: who scores.
+        samples: with token ids.
+        max_tokens: that go through the model at once.
+        on_support: renormalise on the support that a sample has recorded, to compare with its log_mu; False takes the
+            policy itself, over all tokens.
+    """
+    batch = collate(samples, allow_absent_log_mu=True, on_support=on_support)
     scored: dict[int, tuple[float, ...]] = {}
 
     def score(rows: Sequence[int]) -> None:
         part = batch.select(rows).to(policy.device)
-        log_pi = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask).log_pi.tolist()
+        scores = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask, support=part.support)
+        log_pi = scores.log_pi.tolist()
         for row, values in zip(rows, log_pi, strict=True):
             drawn = samples[row].is_drawn
             scored[row] = tuple(value for value, is_drawn in zip(values, drawn, strict=False) if is_drawn)

@@ -28,7 +28,8 @@ def sampler_trainer_mismatch(
     average over the tokens that were drawn. A nan or inf at a counted token shows in the result.
 
     Args:
-        log_model: the sampler's log-probabilities under the policy itself, at its temperature with nothing cut off.
+        log_model: the sampler's log-probabilities under the policy itself, at its temperature with nothing cut off,
+            or on the recorded support.
         log_pi: the trainer's, scored at the same weights before any update.
         mask: True counts. Masked positions may hold anything.
 
@@ -64,7 +65,13 @@ def mismatch_of_first_step(outcome: StepOutcome, part: Batch, *, policy_version:
     inputs = outcome.inputs
     if inputs is None:
         return {}
-    is_fresh = [sample.source == "rollout" and sample.policy_version == policy_version for sample in part.samples]
+    is_fresh = [
+        sample.source == "rollout"
+        and sample.policy_version == policy_version
+        # A loss without a ratio scores all tokens, and log_mu is that of the support.
+        and (sample.support is None or part.support is not None)
+        for sample in part.samples
+    ]
     mask = inputs.mask & torch.tensor(is_fresh)[:, None]
     return sampler_trainer_mismatch(part.log_mu, inputs.log_pi, mask) if mask.any() else {}
 

@@ -101,12 +101,17 @@ class Reference:
         decay = self.settings.kl_decay if isinstance(self.settings, IterativeReference) else IterativeReference.kl_decay
         self.kl_average = kl_pi_ref if self.kl_average is None else decay * self.kl_average + (1 - decay) * kl_pi_ref
 
-    def score(self, policy: Policy, samples: Sequence[Sample], *, max_tokens: MicroBatchTokens) -> list[Sample]:
-        """Return the samples with the `log_ref` of the frozen copy; unchanged when there is no copy."""
+    def score(
+        self, policy: Policy, samples: Sequence[Sample], *, max_tokens: MicroBatchTokens, on_support: bool = True
+    ) -> list[Sample]:
+        """Return the samples with the `log_ref` of the frozen copy; unchanged when there is no copy.
+
+        With `on_support`, the reference too is renormalised on the support that a sample has recorded.
+        """
         if self._copy is None:
             return list(samples)
         with self._copy.swapped_into(policy):
-            log_refs = score_samples(policy, samples, max_tokens=max_tokens)
+            log_refs = score_samples(policy, samples, max_tokens=max_tokens, on_support=on_support)
         return [replace(sample, log_ref=log_ref) for sample, log_ref in zip(samples, log_refs, strict=True)]
 
     def _refresh_is_due(self, num_optimizer_steps: int) -> bool:

@@ -23,6 +23,7 @@ from klimb.policies import Policy
 from klimb.samplers import Completion, Sampler, StreamingSampler
 from klimb.tasks import Problem, Response, Score
 from klimb.tasks.environment_problems import seed_for
+from klimb.training.completions import attach_draws, check_support
 from klimb.training.dialogues import Dialogues, score_conversations
 from klimb.training.filtered_groups import (
     ALONE_IN_BATCH,
@@ -306,16 +307,14 @@ def _make_template(
 def _complete(
     template: Sample, index: int, answer: Completion, actors: RolloutWorker, this_round: RolloutContext
 ) -> Sample:
-    return replace(
+    said = replace(
         template,
         sample_id=f"{template.group_id}-{index:04d}",
         response=actors.policy.decode(answer.response_ids),
         response_ids=tuple(answer.response_ids),
         finish_reason=answer.finish_reason,
-        log_mu=tuple(answer.log_mu),
-        log_mu_provenance="sampler",
-        log_ref=tuple(answer.log_model) if this_round.record_log_ref else None,
     )
+    return attach_draws(said, [answer], with_log_model=this_round.record_log_ref)
 
 
 def _exchange_scores(scores: Sequence[Score], generator: torch.Generator) -> list[Score]:
@@ -442,6 +441,8 @@ def collect_rollouts(
             generator=sampling_generator,
             shuffle=shuffle_generator if advantages.shuffle_rewards else None,
         )
+        if settings.records_support:
+            check_support([sample for group in drawn.groups for sample in group])
         seconds["sample_seconds"] += drawn.sample_seconds
         seconds["score_seconds"] += drawn.score_seconds
         new_groups = [filter_group(group, advantages, rewards) for group in drawn.groups]

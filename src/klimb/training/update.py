@@ -145,7 +145,9 @@ def _backward(policy: Policy, objective: Loss, batch: Batch, rows: Sequence[int]
     """Add the gradient of these rows' share of the loss; write what the policy says of them into `whole`."""
     part = batch.select(rows).to(policy.device)
     with gradients_in_place():
-        scored = policy.log_probs(part.prompts, part.prompt_index, part.response_ids, part.mask, with_entropy=True)
+        scored = policy.log_probs(
+            part.prompts, part.prompt_index, part.response_ids, part.mask, with_entropy=True, support=part.support
+        )
         entropy = scored.entropy if objective.needs_entropy else None
         out = objective(Inputs.of(part, scored.log_pi, entropy=entropy, normalizer=whole.normalizer))
         if bool(out.loss.isfinite()):

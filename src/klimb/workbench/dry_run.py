@@ -206,7 +206,7 @@ def try_one_group(session: Session) -> Trial:
         sampling_generator=torch.Generator().manual_seed(settings.seed),
         shuffle_generator=torch.Generator().manual_seed(settings.seed),
     )
-    batch = _with_every_answer(collection)
+    batch = _with_every_answer(collection, on_support=session.objective.needs_log_mu)
     touched = None if batch is None else touched_at_start(session, batch)
     return Trial(
         batch=batch,
@@ -295,10 +295,11 @@ def _seconds(action: Callable[[], None]) -> float:
     return time.monotonic() - started
 
 
-def _with_every_answer(collection: Rollouts) -> Batch | None:
+def _with_every_answer(collection: Rollouts, *, on_support: bool) -> Batch | None:
     """Return the scored answers with advantages of 1: an even group would skip the model and cost nothing."""
-    used = collection.used
-    return collate(used, torch.ones(len(used))) if used else None
+    # Which reference it is makes no difference to the cost, and a recorded support comes without one.
+    used = [sample if sample.log_ref else replace(sample, log_ref=sample.log_mu) for sample in collection.used]
+    return collate(used, torch.ones(len(used)), on_support=on_support) if used else None
 
 
 def estimates(session: Session, trial: Trial) -> list[tuple[str, str]]:

@@ -79,6 +79,7 @@ def _with_texts(sample: Sample, texts: Mapping[str, object]) -> Sample:
         "log_mu": None,
         "log_mu_provenance": "absent",
         "log_ref": None,
+        "support": None,
         "tokenizer": "",
         "metadata": {**sample.metadata, "log_mu_note": WITHOUT_IDS},
         "turns": tuple(replace(turn, num_tokens=0) for turn in cast(tuple[Turn, ...], texts["turns"])),

@@ -117,6 +117,9 @@ class RolloutSettings(SamplingSettings):
     """Answers per prompt: the group that shares a baseline."""
     lag: Annotated[int, Ge(0), Le(100_000)] = 0
     """Collections between drawing a batch and training on it, as with asynchronous actors; 0 trains at once."""
+    record_support: bool = False
+    """Where top_p, top_k or min_p cut tokens off, record with each token which ones could be drawn, and let ratios be
+    those of the policy renormalised on them (docs/exactness.md). Costs memory: one number for each token kept."""
 
     def __post_init__(self) -> None:
         SamplingSettings.__post_init__(self)
@@ -125,6 +128,16 @@ class RolloutSettings(SamplingSettings):
         require(self.lag >= 0, "lag", self.lag, ">= 0 collections")
         if self.temperature == 0:
             raise ValueError("temperature is 0: a policy that always answers the same cannot learn from itself; use 1")
+
+    @property
+    def records_support(self) -> bool:
+        """True where something is cut off and it is recorded what."""
+        return self.record_support and self.has_support
+
+    @property
+    def changes_of_policy(self) -> tuple[str, ...]:
+        """Names of the settings by which another policy draws: what was recorded of a cut undoes it."""
+        return tuple(name for name in self.changes if not (self.records_support and name in self.cuts))
 
 
 def check_minibatches(num_minibatches: int, num_groups: int, told_by: str) -> None:
@@ -272,7 +285,7 @@ class LoopSettings:
             raise ValueError(
                 f"training.log_mu = {self.training.log_mu!r} scores under the policy itself, and what is drawn is not "
                 f"drawn from it ({self.why_drawn_otherwise}); what it computed would not be μ. Use training.log_mu = "
-                "'sampler', or sample from the policy"
+                "'sampler', or sample from the policy; for top_p, top_k and min_p sampling.record_support = true does"
             )
 
     def _check_scales(self) -> None:
@@ -317,12 +330,15 @@ class LoopSettings:
         sampling, reasons = self.sampling, []
         if self.temperature not in ("auto", sampling.temperature):
             reasons.append(f"sampling.temperature = {sampling.temperature:g}, the policy's is {self.temperature:g}")
-        reasons += [f"sampling.{name} = {getattr(sampling, name):g}" for name in sampling.changes]
+        reasons += [f"sampling.{name} = {getattr(sampling, name):g}" for name in sampling.changes_of_policy]
         return ", ".join(reasons)
 
     @property
     def draws_from_policy(self) -> bool:
-        """True if what is sampled is drawn from the policy itself: at its temperature, nothing cut off."""
+        """True if what is sampled is drawn from the policy itself: at its temperature, nothing cut off.
+
+        With sampling.record_support what was cut off is known, and the policy is meant on what was left.
+        """
         return not self.why_drawn_otherwise
 
     @property
