@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from klimb.training.guard.measuring import is_empty, is_refusal, is_repetition
+from klimb.training.guard.measuring import is_empty, is_repetition
 
 PROSE = (
     "Why does ice float? Most substances shrink when they freeze, because their molecules settle into a closer "
@@ -19,29 +19,6 @@ def test_nothing_but_white_space_is_empty(text: str):
 @pytest.mark.parametrize("text", ["0", ".", " no ", "\x00"])
 def test_anything_visible_or_not_is_no_white_space(text: str):
     assert not is_empty(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "I'm sorry, but I can't help with that.",
-        "\n I am very sorry, I do not know.",
-        "I\u2019m unable to do that.",
-        "As an AI language model, I have no opinion.",
-        "Unfortunately, I cannot answer this.",
-        "I apologise for any inconvenience.",
-    ],
-)
-def test_a_response_that_opens_by_declining_is_a_refusal(text: str):
-    assert is_refusal(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["7", "The letter i can stand alone.", "Apologies are due to the neighbours.", PROSE + " I cannot say more."],
-)
-def test_an_answer_is_no_refusal_even_if_it_ends_like_one(text: str):
-    assert not is_refusal(text)
 
 
 @pytest.mark.parametrize("text", ["1 " * 20, "the the " * 30, PROSE * 6, PROSE + " and so on" * 100, "a" * 100_000])

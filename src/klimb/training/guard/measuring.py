@@ -1,4 +1,4 @@
-"""What can be wrong with a response whatever was asked: it is empty, it refuses, it ends in a loop.
+"""What can be wrong with a response whatever was asked: it is empty, it ends in a loop (or refuses: `refusals`).
 
 Rules of a few lines, in time linear in the text: a model may write anything.
 
@@ -8,7 +8,6 @@ Perplexity of a text under a policy: how surprised it is by ordinary writing.
 """
 
 import math
-import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from klimb.samplers import Sampler
 from klimb.tasks import ProblemSet, Response, Scorer, ScorerSettings
 from klimb.training.guard.base_metrics import BaseMetrics, Flags
 from klimb.training.guard.general import SET, format_problem, general_problems
+from klimb.training.guard.refusals import is_refusal
 from klimb.training.guard.settings import GuardSettings
 
 HIGHEST_COMPRESSION = 2.4
@@ -35,28 +35,9 @@ LAST_CHARACTERS = 1_000
 """Loops last until the end, and longer texts compress better without being loops."""
 
 
-OPENING_CHARACTERS = 120
-"""A refusal says so at once; the same words later on are part of an answer."""
-
-
-_REFUSAL = re.compile(
-    r"\bi(?:['’]m| am) (?:very |so |really )?sorry\b"
-    r"|\bi (?:apologi[sz]e|cannot|can['’]?t|can not|won['’]?t|will not)\b"
-    r"|\bi(?:['’]m| am) (?:not able|unable|not allowed|not programmed)\b"
-    r"|\bas an? (?:ai|language model|assistant)\b",
-    re.IGNORECASE,
-)
-"""After the list of refusals in arXiv 2307.15043, appendix B (English)."""
-
-
 def is_empty(text: str) -> bool:
     """Return True if there is nothing but white space."""
     return not text.strip()
-
-
-def is_refusal(text: str) -> bool:
-    """Return True if one of its first 120 characters begins a phrase by which models decline. English only."""
-    return _REFUSAL.search(text.lstrip()[:OPENING_CHARACTERS]) is not None
 
 
 def is_repetition(text: str) -> bool:
