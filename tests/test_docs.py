@@ -121,6 +121,11 @@ def test_configurations_of_the_guard_are_valid(text: str):
     build_config(tomllib.loads(text), source="docs/guard.md")
 
 
+@pytest.mark.parametrize("text", _TOML.findall((ROOT / "docs" / "judge.md").read_text(encoding="utf-8")))
+def test_configurations_of_judges_are_valid(text: str):
+    build_config(tomllib.loads(text), source="docs/judge.md")
+
+
 @pytest.mark.parametrize(
     "name",
     ["sums.toml", "logs.toml", "my_divergences.py", "my_rewards.py", "my_tasks.py", "capitals.toml", "python_run.py"],

@@ -1,4 +1,7 @@
-"""Work in another directory than the user's for a while, and still show paths as the user would type them."""
+"""Work in another directory than the user's for a while, and still show paths as the user would type them.
+
+Where klimb keeps what it would else make or ask again.
+"""
 
 import os
 from collections.abc import Generator
@@ -26,3 +29,17 @@ def work_in(directory: Path) -> Generator[None]:
     finally:
         os.chdir(before)
         _USERS.reset(token)
+
+
+CACHE_VARIABLE = "KLIMB_CACHE"
+
+
+def cache_folder() -> Path:
+    """Return the folder for converted models and verdicts of judges.
+
+    It is `$KLIMB_CACHE`, else `$XDG_CACHE_HOME/klimb`, else `~/.cache/klimb`.
+    """
+    if os.environ.get(CACHE_VARIABLE):
+        return Path(os.environ[CACHE_VARIABLE]).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "klimb"

@@ -7,7 +7,7 @@ from klimb.doors import open_lazily
 if TYPE_CHECKING:
     from klimb.policies.gradients import gradients_in_place
     from klimb.policies.head import TokenLogProbs, token_log_probs
-    from klimb.policies.loading import cache_folder, load_model, load_policy
+    from klimb.policies.loading import load_model, load_policy
     from klimb.policies.memory import keep_freed_memory
     from klimb.policies.model_names import EMBEDDED_MODELS
     from klimb.policies.out_of_memory import DoesNotFitError, PassLimit, free_memory, is_out_of_memory
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         rendered_history,
     )
     from klimb.policies.value_head import ValueHead
+    from klimb.working_directory import cache_folder
 
 __all__ = [
     "EMBEDDED_MODELS",

@@ -7,7 +7,6 @@ Where the model runs and in which precision it computes.
 
 import hashlib
 import importlib.util
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -27,9 +26,7 @@ from klimb.policies.policy import Policy
 from klimb.policies.saving import no_progress_bars
 from klimb.policies.settings import ModelSettings
 from klimb.policies.turns import answer_end
-
-CACHE_VARIABLE = "KLIMB_CACHE"
-
+from klimb.working_directory import cache_folder
 
 CONVERSION_VERSION = 1
 """Part of a converted folder's name: raise it when the conversion changes, and files are converted again."""
@@ -52,14 +49,6 @@ def resolve_source(name_or_path: str | Path) -> Path:
         _check_folder(path)
         return path
     return _convert(path)
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: `$KLIMB_CACHE`, else `$XDG_CACHE_HOME/klimb`, else `~/.cache/klimb`."""
-    if os.environ.get(CACHE_VARIABLE):
-        return Path(os.environ[CACHE_VARIABLE]).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "klimb"
 
 
 def _embedded_file(name: str) -> Path:

@@ -12,6 +12,8 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 from klimb.declarations import Matching, configurable, require, require_known
 from klimb.own_parts import LOCATION, is_object
 from klimb.tasks.environment_reward import ENVIRONMENTS_OWN, EnvironmentReward
+from klimb.tasks.judge.reward import JUDGE, JudgeReward
+from klimb.tasks.judge.settings import JudgeSettings
 from klimb.tasks.protocol import ProblemSet, ScoreFunction
 from klimb.tasks.python_rewards import TASKS_OWN, PythonReward
 from klimb.tasks.reward_model import MODEL_PREFIX, ModelReward
@@ -30,8 +32,8 @@ RewardSource = Annotated[
     str,
     MaxLen(4_000),
     Matching(
-        rf"^({TASKS_OWN}|{ENVIRONMENTS_OWN})$|{LOCATION.pattern}|^{MODEL_PREFIX}[^\x00-\x1f\x7f]+$",
-        f"{TASKS_OWN!r}, {ENVIRONMENTS_OWN!r}, 'python:module.function' or '{MODEL_PREFIX}FOLDER'",
+        rf"^({TASKS_OWN}|{ENVIRONMENTS_OWN}|{JUDGE})$|{LOCATION.pattern}|^{MODEL_PREFIX}[^\x00-\x1f\x7f]+$",
+        f"{TASKS_OWN!r}, {ENVIRONMENTS_OWN!r}, {JUDGE!r}, 'python:module.function' or '{MODEL_PREFIX}FOLDER'",
     ),
 ]
 
@@ -44,7 +46,7 @@ class RewardSettings:
     reward: RewardSource
     """`task` is the task's own reward, `environment` that of the environment, `python:module.function` one of yours,
     `model:FOLDER` a sequence classifier with one label, which is shown the conversation and the answer in its own chat
-    template."""
+    template, `judge` a model that is asked over HTTP, as the table `judge` says."""
     weight: Annotated[float, Ge(-1_000_000), Le(1_000_000)] = 1.0
     """It is multiplied by this; 0 only logs it."""
     scale: RewardScale = "none"
@@ -53,6 +55,8 @@ class RewardSettings:
     scaled."""
     device: RewardDevice = "auto"
     """Where a reward model computes; `auto` takes a GPU if there is one."""
+    judge: JudgeSettings | None = None
+    """Who judges and by what, where `reward` is `judge`."""
 
     def __post_init__(self) -> None:
         require(math.isfinite(self.weight), "weight", self.weight, "finite")
@@ -62,6 +66,13 @@ class RewardSettings:
                 f"device = {self.device!r} is that of a reward model, and reward = {self.reward!r} is none; "
                 "leave it out"
             )
+        if (self.reward == JUDGE) != (self.judge is not None):
+            raise ValueError(
+                "reward = 'judge' needs a table `judge` with a url, a model and a rubric"
+                if self.judge is None
+                else f"the table `judge` does nothing with reward = {self.reward!r}; leave it out, or set reward = "
+                f"{JUDGE!r}"
+            )
         if self.scale != "none" and self.weight == 0:
             raise ValueError(f"scale = {self.scale!r} does nothing with weight = 0; leave one of them out")
 
@@ -70,7 +81,7 @@ def with_rewards(task: ProblemSet, rewards: Mapping[str, RewardSettings]) -> Pro
     """Return the task whose score is the weighted sum of these rewards, each a part of it by its name.
 
     Raises:
-        ValueError: a folder holds no reward model.
+        ValueError: a folder holds no reward model, or a judge's rubric cannot be read.
     """
     parts = tuple(
         WeightedReward(
@@ -94,4 +105,6 @@ def _score_of(settings: RewardSettings, task: ProblemSet, *, key: str) -> ScoreF
         return EnvironmentReward()
     if settings.reward.startswith(MODEL_PREFIX):
         return ModelReward.of_folder(settings.reward.removeprefix(MODEL_PREFIX), device=settings.device, key=key)
+    if settings.judge is not None:
+        return JudgeReward.of_settings(settings.judge)
     return PythonReward(settings.reward)

@@ -9,6 +9,7 @@ from klimb.own_parts import is_own, source_hash
 from klimb.policies.model_names import check_model_exists
 from klimb.policies.settings import is_template_text
 from klimb.tasks.reward_model import MODEL_PREFIX, check_folder
+from klimb.tasks.rewards import RewardSettings
 from klimb.training.run_folder import flat_settings
 from klimb.workbench.config.reading import resolved_tables
 from klimb.workbench.config.run import RunConfig
@@ -56,6 +57,17 @@ def check_paths(config: RunConfig, *, sections: Collection[str] = ()) -> None:
             _check_module(key, value)
         elif key.startswith("rewards.") and str(value).startswith(MODEL_PREFIX):
             check_folder(Path(str(value).removeprefix(MODEL_PREFIX)), key=key)
+    for name, settings in config.rewards.items() if not sections or "rewards" in sections else ():
+        _check_rubric(name, settings)
+
+
+def _check_rubric(name: str, settings: RewardSettings) -> None:
+    if settings.judge is None:
+        return
+    try:
+        settings.judge.read_rubric()
+    except ValueError as error:
+        raise ConfigError(f"rewards.{name}.{error}") from None
 
 
 def _check_rows_are_there(key: str, path: str) -> None:

@@ -1,0 +1,1 @@
+"""A judge: another model that is asked over HTTP what an answer is worth."""
