@@ -79,3 +79,53 @@ def test_the_first_lanes_are_written_alone():
     keys, values = cache.write(0, torch.full((2, 1, 2), 5.0), torch.full((2, 1, 2), -5.0))
     assert keys[:, :2, 0].tolist() == [[0, 5], [100, 5], [200, 0], [300, 0]]
     assert torch.equal(values, -keys)
+
+
+def held(cache: LaneCache, lane: int, length: int) -> list[float]:
+    return cache.states(lane, length).keys[1][0, :, 0].tolist()
+
+
+def test_states_of_a_lane_can_be_written_into_another_with_room_made_for_them():
+    cache, other = cache_of(2), cache_of(1)
+    cache.enter(torch.arange(2), prompt_states((40, 3)), torch.arange(2))
+    other.write_states(0, cache.states(0, 40), 39)
+    assert held(other, 0, 39) == list(range(39))
+    cache.write_states(1, cache.states(0, 40), 2)
+    assert held(cache, 1, 3) == [0, 1, 102]
+
+
+def test_a_copy_of_states_is_not_changed_with_its_lane():
+    cache = cache_of(1)
+    cache.enter(torch.arange(1), prompt_states((3,)), torch.arange(1))
+    copy = cache.states(0, 3).clone()
+    cache.clear(0)
+    assert copy.keys[1][0, :, 0].tolist() == [0, 1, 2]
+    assert held(cache, 0, 3) == [0, 0, 0]
+    # Two layers of keys and values, three positions of two float32.
+    assert copy.num_bytes == 2 * 2 * 3 * 2 * 4
+    assert cache.bytes_per_position == 2 * 2 * 2 * 4
+
+
+def test_lanes_can_be_added_even_to_none():
+    cache = cache_of(0)
+    cache.add_lanes(1)
+    cache.enter(torch.arange(1), prompt_states((3,)), torch.arange(1))
+    cache.add_lanes(2)
+    cache.enter(torch.tensor([2]), prompt_states((3, 2)), torch.tensor([1]))
+    assert held(cache, 0, 3) == [0, 1, 2]
+    assert held(cache, 1, 3) == [0, 0, 0]
+    assert held(cache, 2, 2) == [100, 101]
+
+
+def test_only_much_unused_room_is_given_up():
+    cache = cache_of(1)
+    cache.enter(torch.arange(1), prompt_states((100,)), torch.arange(1))
+    reserved = cache.reserved
+    cache.shorten(80)
+    assert cache.reserved == reserved
+    cache.shorten(20)
+    assert 20 <= cache.reserved <= reserved / 2
+    assert held(cache, 0, 20) == list(range(20))
+    cache.open_positions(torch.tensor([20]))
+    keys, _ = cache.write(1, torch.full((1, 1, 2), 5.0), torch.zeros(1, 1, 2))
+    assert keys[0, :21, 0].tolist() == [*range(20), 5]

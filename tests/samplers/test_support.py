@@ -78,9 +78,9 @@ def test_the_likeliest_tokens_are_those_of_the_policy_itself(ending_policy, deco
     policy = dataclasses.replace(ending_policy, temperature=0.7)
     settings = SamplingSettings(max_new_tokens=9, top_k=3)
     quantiles = torch.rand(9, len(PROMPTS), dtype=torch.float64, generator=seeded())
-    sampler = LocalSampler(policy, decoder=decoder)
+    sampler, details = LocalSampler(policy, decoder=decoder), TokenDetails(num_top=5)
     for prompt, (completion,) in zip(
-        PROMPTS, sampler.sample_at(PROMPTS, settings=settings, quantiles=quantiles, num_top=5), strict=True
+        PROMPTS, sampler.sample_at(PROMPTS, settings=settings, quantiles=quantiles, details=details), strict=True
     ):
         logits = teacher_forced_logits(policy, prompt, completion.response_ids)
         expected = (logits / 0.7).log_softmax(-1).topk(5)

@@ -39,6 +39,23 @@ class PromptStates:
     lengths: Int[Tensor, " prompts"]
 
 
+@dataclass(frozen=True)
+class LaneStates:
+    """What a lane holds of a text: keys and values of its first positions, by layer; they may be views."""
+
+    keys: list[Float[Tensor, "groups length head_dim"]]
+    values: list[Float[Tensor, "groups length head_dim"]]
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the states take."""
+        return sum(states.nbytes for states in (*self.keys, *self.values))
+
+    def clone(self) -> "LaneStates":
+        """Return states that are views of nothing."""
+        return LaneStates([states.clone() for states in self.keys], [states.clone() for states in self.values])
+
+
 class LaneCache:
     """Per layer `[lanes · groups, reserved, head_dim]` for keys and for values.
 
@@ -64,6 +81,50 @@ class LaneCache:
         for buffers, prompts in ((self.keys, states.keys), (self.values, states.values)):
             for buffer, prompt in zip(buffers, prompts, strict=True):
                 buffer.view(self.num_lanes, self.num_groups, self.reserved, -1)[lanes, :, :length] = prompt[which]
+
+    @property
+    def bytes_per_position(self) -> int:
+        """Memory that one position of one lane takes."""
+        return sum(self.num_groups * buffer.shape[-1] * buffer.element_size() for buffer in (*self.keys, *self.values))
+
+    def states(self, lane: int, length: int) -> LaneStates:
+        """Return views of the first positions of a lane."""
+        of_lane = slice(lane * self.num_groups, (lane + 1) * self.num_groups)
+        return LaneStates(
+            [buffer[of_lane, :length] for buffer in self.keys], [buffer[of_lane, :length] for buffer in self.values]
+        )
+
+    def write_states(self, lane: int, states: LaneStates, length: int) -> None:
+        """Copy the first positions of the states into a lane."""
+        self._reserve(length)
+        of_lane = self.states(lane, length)
+        for targets, sources in ((of_lane.keys, states.keys), (of_lane.values, states.values)):
+            for target, source in zip(targets, sources, strict=True):
+                target.copy_(source[:, :length])
+
+    def clear(self, lane: int) -> None:
+        """Write zeros: a nan that is left behind in a lane would survive its weight of 0 in the next text."""
+        of_lane = self.states(lane, self.reserved)
+        for states in (*of_lane.keys, *of_lane.values):
+            states.zero_()
+
+    def add_lanes(self, count: int) -> None:
+        """Append empty lanes."""
+        room = (0, 0, 0, 0, 0, count * self.num_groups)
+        for buffers in (self.keys, self.values):
+            for index, buffer in enumerate(buffers):
+                buffers[index] = torch.nn.functional.pad(buffer, room)
+        self.num_lanes += count
+
+    def shorten(self, length: int) -> None:
+        """Give up the room behind this many positions, where it is more than half of all."""
+        reserved = _with_room(length)
+        if 2 * reserved > self.reserved:
+            return
+        for buffers in (self.keys, self.values):
+            for index, buffer in enumerate(buffers):
+                buffers[index] = buffer[:, :reserved].contiguous()
+        self.reserved = reserved
 
     def keep(self, lanes: Int[Tensor, " rows"]) -> None:
         """Keep these lanes, in this order. One buffer at a time, so that only one is ever held twice."""
@@ -100,12 +161,16 @@ class LaneCache:
     def _reserve(self, length: int) -> None:
         if length <= self.reserved:
             return
-        reserved = math.ceil(length * (1 + ROOM_FRACTION) / ROOM_MULTIPLE) * ROOM_MULTIPLE
+        reserved = _with_room(length)
         room = (0, 0, 0, reserved - self.reserved)
         for buffers in (self.keys, self.values):
             for index, buffer in enumerate(buffers):
                 buffers[index] = torch.nn.functional.pad(buffer, room)
         self.reserved = reserved
+
+
+def _with_room(length: int) -> int:
+    return math.ceil(length * (1 + ROOM_FRACTION) / ROOM_MULTIPLE) * ROOM_MULTIPLE
 
 
 MAX_SCORES = 2**24

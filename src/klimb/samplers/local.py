@@ -219,7 +219,7 @@ class LocalSampler:
         *,
         settings: SamplingSettings,
         quantiles: Float[Tensor, "time samples"],
-        num_top: int = 0,
+        details: TokenDetails | None = None,
     ) -> list[list[Completion]]:
         """Return completions at given random numbers, as many of each prompt; the rest is as with `sample`.
 
@@ -227,7 +227,7 @@ class LocalSampler:
             prompts: token ids.
             settings: of the draws.
             quantiles: uniform in [0, 1), float64: those of each token, the samples of the first prompt first.
-            num_top: how many of the likeliest tokens are recorded with each token.
+            details: what is recorded of each token besides its log-probabilities; None: what `sample` records.
         """
         num_samples, left = divmod(quantiles.shape[1], max(1, len(prompts)))
         if left or len(quantiles) != settings.max_new_tokens:
@@ -236,7 +236,7 @@ class LocalSampler:
                 f", got {list(quantiles.shape)}"
             )
         self._check(prompts, num_samples, settings)
-        groups = dict(self._draw_at(prompts, num_samples, settings, quantiles, self._details(num_top)))
+        groups = dict(self._draw_at(prompts, num_samples, settings, quantiles, details or self._details()))
         return [groups[i] for i in range(len(prompts))]
 
     def _draw_at(
@@ -252,8 +252,8 @@ class LocalSampler:
         complete = self._by_transformers if self.reason_for_transformers() else self._by_own_decoder
         return self._within_memory(complete, prompts, num_samples, settings, quantiles, details)
 
-    def _details(self, num_top: int = 0) -> TokenDetails:
-        return TokenDetails(support=self.record_support, num_top=num_top)
+    def _details(self) -> TokenDetails:
+        return TokenDetails(support=self.record_support)
 
     def converse(
         self,

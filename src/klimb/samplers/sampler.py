@@ -163,7 +163,8 @@ class Results:
 
     def top(self, slot: int, step: int) -> tuple[tuple[int, float], ...]:
         """Return the likeliest tokens with their log-probabilities; empty where nobody asked."""
-        ids, log_probs = self._top[slot][step] if slot in self._top else (_NOTHING, _NOTHING)
+        of_slot = self._top.get(slot, {})
+        ids, log_probs = of_slot.get(step, (_NOTHING, _NOTHING))
         return tuple(zip(ids.tolist(), log_probs.tolist(), strict=True))
 
     def finish(self, slots: Int[Tensor, " rows"], num_tokens: int | Int[Tensor, " rows"]) -> None:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from klimb.doors import open_lazily
 
 if TYPE_CHECKING:
+    from klimb.samplers.service.engine import DecodingEngine
+    from klimb.samplers.service.request_lanes import ServiceLimits
     from klimb.samplers.service.requests import (
         MOST_TOP_LOG_PROBS,
         BusyError,
@@ -19,9 +21,11 @@ __all__ = [
     "MOST_TOP_LOG_PROBS",
     "BusyError",
     "ClosedError",
+    "DecodingEngine",
     "DrawRequest",
     "DrawService",
     "DrawnToken",
+    "ServiceLimits",
     "Ticket",
 ]
 
