@@ -152,6 +152,7 @@ class _Ratings:
 
     by_user: ByUser | None = None
     agreement: Interval | None = None
+    known: Sequence[Feedback] = ()
 
     @staticmethod
     def of(samples: Sequence[Sample], ratings: Sequence[Feedback] | None) -> "_Ratings":
@@ -160,7 +161,7 @@ class _Ratings:
         if not known:
             return _Ratings()
         by_user = latest_ratings(known)
-        return _Ratings(by_user=by_user, agreement=measure_agreement(by_user))
+        return _Ratings(by_user=by_user, agreement=measure_agreement(by_user), known=known)
 
 
 def _check_all(
@@ -193,7 +194,7 @@ def _blocks_of_texts(
         redundancy_block(samples, limits),
         contamination_block(samples, evaluation_prompts),
         length_block(samples, limits),
-        feedback_block(samples, limits, by_user=ratings.by_user, agreement=ratings.agreement),
+        feedback_block(samples, limits, by_user=ratings.by_user, agreement=ratings.agreement, ratings=ratings.known),
         follow_block(samples, limits, agreement=ratings.agreement),
         personal_block(samples, limits),
     )

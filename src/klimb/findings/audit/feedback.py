@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from klimb.experience.feedback import Feedback
 from klimb.experience.samples import Sample
 from klimb.findings.audit.evidence import (
     CLAIM_ALPHA,
@@ -24,6 +25,7 @@ from klimb.findings.audit.evidence import (
     unknown,
     user_of,
 )
+from klimb.findings.audit.poisoning import bursts_of_ratings, contradicting_raters
 from klimb.findings.audit.raters import AGREEMENT, ByUser, agreement_finding, constant_raters, ratings_of_samples
 from klimb.findings.audit.report import Block
 from klimb.findings.audit.thresholds import Thresholds
@@ -45,6 +47,7 @@ def feedback_block(
     *,
     by_user: ByUser | None = None,
     agreement: Interval | None = None,
+    ratings: Sequence[Feedback] = (),
 ) -> Block:
     """Ratings as feedback. An unrated sample is unrated, never negative.
 
@@ -53,8 +56,10 @@ def feedback_block(
         thresholds: of the checks.
         by_user: each person's ratings, where they are known one by one.
         agreement: of those people.
+        ratings: one by one, with their times.
     """
     rated = [sample for sample in samples if is_rated(sample)]
+    of_users = ratings_of_samples(rated) if by_user is None else by_user
     title = "What the ratings are worth"
     if not rated:
         return Block(name="feedback", title=title, findings=(unknown("label rate", "no sample has a rating"),))
@@ -68,7 +73,9 @@ def feedback_block(
             unknown(AGREEMENT, "needs the ratings one by one, and a sample holds one reward")
             if agreement is None
             else agreement_finding(agreement, thresholds),
-            constant_raters(ratings_of_samples(rated) if by_user is None else by_user, thresholds),
+            constant_raters(of_users, thresholds),
+            contradicting_raters(of_users, thresholds),
+            bursts_of_ratings(ratings, thresholds),
             _drift(rated, thresholds),
         ),
         notes=(NOT_AT_RANDOM,) if len(rated) < len(samples) else (),

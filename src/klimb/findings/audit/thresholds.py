@@ -107,6 +107,13 @@ class Thresholds:
         0.667, "Krippendorff's α of raters, from which on their ratings count as reliable", "Krippendorff 2004"
     )
     max_constant_raters: float = limit(0.05, "fraction of ratings by people who gave one value alone", OWN)
+    max_contradicting_raters: float = limit(0.05, "fraction of ratings by people who contradict the others", OWN)
+    max_ratings_per_minute: float = limit(
+        30.0,
+        "ratings of one person in a minute, beyond which they are a burst",
+        OWN + "; two seconds for an answer",
+    )
+    max_burst_share: float = limit(0.05, "fraction of ratings in bursts", OWN)
     min_cloned: float = limit(100.0, "good answers to clone; fewer teach a form at most", OWN)
     personal_rows: int = limit(5000, "samples searched for personal data, spread evenly over the data", OWN)
 

@@ -107,3 +107,42 @@ def score(store: Path, /, *, options: ScoreOptions) -> None:
     from klimb.workbench.store_scoring import run_score
 
     run_score(store, options, console=Console())
+
+
+@experience.command(name="quarantine")
+def quarantine(store: Path, /, *, rater: TextOrNone = "", release: Switch = False, reason: TextOrNone = "") -> None:
+    """Leave a rater's feedback out of the count, or let it count again; without --rater, list who is left out.
+
+    Args:
+        store: A store's folder.
+        rater: The rater's hash, as findings and `every_feedback` of the store have it.
+        release: Let it count again.
+        reason: For people.
+    """
+    check_is_there(store, "a store's folder")
+    from klimb.experience.quarantine import quarantine_rater, read_quarantine, release_rater
+    from klimb.experience.queries import literal
+    from klimb.experience.store import open_store
+
+    opened = open_store(store)
+    console = Console()
+    if not rater:
+        left_out = read_quarantine(opened.folder)
+        for each, why in left_out.items():
+            console.print(Text(f"{each}  {why.reason}"), soft_wrap=True)
+        console.print(Text(f"{len(left_out):,} raters are left out of {relative_to_working_directory(store)}"))
+        return
+    sql = "select count(*) as n, count(distinct sample_id) as samples from every_feedback where user = "
+    found = opened.query(sql + literal(rater)).to_pylist()[0]
+    if not found["n"] and not release:
+        raise ConfigError(f"{store}: nothing is from a rater {rater!r}; --rater takes the hash, not a name")
+    changed = release_rater(opened.folder, rater) if release else quarantine_rater(opened.folder, rater, reason=reason)
+    state = "counts" if release else "counts no longer"
+    console.print(
+        Text(
+            f"what {rater} said {found['n']:,} times, of {found['samples']:,} samples, {state}"
+            if changed
+            else f"nothing to change: what {rater} said {state} already"
+        ),
+        soft_wrap=True,
+    )
