@@ -31,7 +31,7 @@ def test_a_tenth_that_inverts_is_found_and_named():
     assert (found.status, found.number) == ("warning", 0.1)
     assert found.evidence.endswith(": u9")
     assert "quarantine" in found.title
-    assert contradicting_raters(panel(num_inverting=2, noise=0.1), LIMITS).number == 0.2
+    assert contradicting_raters(panel(num_inverting=2, noise=0.1, num_answers=60), LIMITS).number == 0.2
 
 
 def test_raters_who_err_or_guess_contradict_nobody():
