@@ -45,7 +45,7 @@ def test_the_ratings_are_those_of_the_store(tmp_path: Path):
                     feedback_id=f"f{round_number}-{number}",
                     sample_id=chance.choice(names),
                     value=chance.choice([0.0, 1.0, 3.0, None]),
-                    name=chance.choice(["rating", "tone"]),
+                    name=chance.choice(["rating", "tone", "judge:short"]),
                     user=chance.choice(["", "a", "b"]),
                     created_at=float(chance.randrange(3)),
                 )

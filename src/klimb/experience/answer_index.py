@@ -1,4 +1,4 @@
-"""Which answers of a store people have judged: an index in memory that grows with the store's files.
+"""Which answers of a store people have judged, and no machine: an index in memory that grows with the store's files.
 
 A new file of a store makes DuckDB look at all ids again, which takes a second for 100,000 samples. A page that many
 people keep open asks after every answer, so each file's narrow columns are read once and kept. Texts are read when they
@@ -17,6 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from klimb.experience.feedback import is_by_machine
 from klimb.experience.samples import Message
 from klimb.experience.segments import open_segment
 from klimb.experience.store_files import Segment, SegmentFiles, SegmentFolder
@@ -244,6 +245,7 @@ def _read_answers(segment: Segment) -> list[Answer]:
 
 
 def _read_judgements(segment: Segment) -> list[_Judgement]:
+    """Return what people said; what a reward model or a judge gave is none of it."""
     with open_segment(segment.path) as file:
         columns = [name for name in _JUDGEMENT_COLUMNS if name in file.schema_arrow.names]
         rows = file.read(columns=columns).to_pylist()
@@ -260,6 +262,7 @@ def _read_judgements(segment: Segment) -> list[_Judgement]:
             has_correction=bool(row.get("correction")),
         )
         for row in rows
+        if not is_by_machine(row["name"])
     ]
 
 

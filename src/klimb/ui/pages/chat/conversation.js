@@ -145,8 +145,10 @@ export class Conversation {
 
   end(shown, trouble) {
     for (const answer of shown.answers) {
-      if (answer.isWhole) answer.finish(answer.ending);
-      else { answer.setBusy(false); answer.remark(trouble?.name === "AbortError" ? "You stopped this answer." : "This answer broke off."); }
+      const isStopped = !answer.isWhole && trouble?.name === "AbortError";
+      if (answer.isWhole || (isStopped && answer.text)) answer.finish(answer.ending);
+      else answer.setBusy(false);
+      if (!answer.isWhole) answer.remark(isStopped ? "You stopped this answer." : "This answer broke off.");
     }
     if (shown.end()) this.keep(shown.answers.find((answer) => answer.text) ?? shown.answers[0]);
     else Spoken.say("Two answers are there. Which is better?");
