@@ -3,12 +3,13 @@
 
 const UNSEEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}]/gu;
 const KEPT = new Set(["\n", "\t"]);
-const EMOJI_BEFORE = /[\p{Extended_Pictographic}\p{Emoji_Modifier}\uFE0F]$/u;
+const EMOJI_BEFORE = /^[\p{Extended_Pictographic}\p{Emoji_Modifier}\uFE0F]/u;
 const EMOJI_AFTER = /^\p{Extended_Pictographic}/u;
 const JOINED = "\\p{Script=Arabic}\\p{Script=Devanagari}\\p{Script=Bengali}\\p{Script=Malayalam}\\p{Script=Kannada}\\p{Script=Sinhala}\\p{Script=Telugu}\\p{Script=Tamil}\\p{Script=Khmer}";
-const JOINED_BEFORE = new RegExp(`[${JOINED}\\p{M}]$`, "u");
+const JOINED_BEFORE = new RegExp(`^[${JOINED}\\p{M}]`, "u");
 const JOINED_AFTER = new RegExp(`^[${JOINED}]`, "u");
 
+// `before` and `after` are one character each: patterns that end with `$` miss some of them in Chromium.
 const isJoiner = (character, before, after) =>
   (character === "\u200D" && EMOJI_BEFORE.test(before) && EMOJI_AFTER.test(after)) ||
   ((character === "\u200D" || character === "\u200C") && JOINED_BEFORE.test(before) && JOINED_AFTER.test(after));
@@ -16,7 +17,8 @@ const isJoiner = (character, before, after) =>
 export const visible = (text) =>
   text.replace(UNSEEN, (character, place) => {
     if (KEPT.has(character)) return character;
-    if (isJoiner(character, text.slice(Math.max(0, place - 2), place), text.slice(place + 1, place + 3))) return character;
+    const before = [...text.slice(Math.max(0, place - 2), place)].at(-1) ?? "";
+    if (isJoiner(character, before, text.slice(place + 1, place + 3))) return character;
     return `[U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}]`;
   });
 
