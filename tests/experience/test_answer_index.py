@@ -1,12 +1,14 @@
 """The index of answers says what the store says, whatever happens to the store's files."""
 
 import random
+import time
 from pathlib import Path
 
 import pytest
 
 from klimb.experience.answer_index import AnswerIndex, JudgedAnswers, read_texts
 from klimb.experience.feedback import Feedback
+from klimb.experience.quarantine import quarantine_rater, release_rater
 from klimb.experience.samples import Sample
 from klimb.experience.segments import SegmentError, write_samples
 from klimb.experience.store import Store
@@ -119,3 +121,47 @@ def test_an_index_over_a_folder_that_is_not_there_is_empty_and_fills(tmp_path: P
     assert index.look().answers == {}
     Store(tmp_path / "later").append([sample("a")])
     assert list(index.look().answers) == ["a"]
+
+
+def test_a_rater_in_quarantine_has_said_nothing_until_released(tmp_path: Path):
+    store, index = Store(tmp_path), AnswerIndex(tmp_path)
+    store.append([sample("a"), sample("b")])
+    store.append_feedback(
+        [
+            Feedback(feedback_id="1", sample_id="a", value=1.0, user="good"),
+            Feedback(feedback_id="2", sample_id="a", value=0.0, user="bad"),
+            Feedback(feedback_id="3", sample_id="b", value=0.0, user="bad"),
+        ]
+    )
+    assert means(index.look()) == {"a": 0.5, "b": 0.0}
+    quarantine_rater(tmp_path, "bad")
+    assert means(index.look()) == {"a": 1.0, "b": None} == dict(Store(tmp_path).rewards(["a", "b"]))
+    assert [answer.sample_id for answer in index.look().waiting(limit=9)] == ["b"]
+    release_rater(tmp_path, "bad")
+    assert means(index.look()) == {"a": 0.5, "b": 0.0}
+
+
+@pytest.mark.slow
+def test_a_store_of_a_hundred_thousand_answers_is_paged_within_a_second_while_it_grows(tmp_path: Path):
+    store, index = Store(tmp_path), AnswerIndex(tmp_path)
+    for part in range(5):
+        names = range(20_000 * part, 20_000 * (part + 1))
+        path = tmp_path / f"samples-{part + 1:06d}-{part:016x}.parquet"
+        write_samples(path, (sample(f"s{number:06d}", created_at=float(number)) for number in names))
+    rows = [Feedback(feedback_id=f"f{n}", sample_id=f"s{n:06d}", value=1.0, user=f"u{n % 9}") for n in range(30_000)]
+    store.append_feedback(rows, known=())
+    index.look()
+    for number, change in enumerate(
+        [
+            lambda: None,
+            lambda: store.append([sample("new", created_at=1e6)], known=()),
+            lambda: store.append_feedback([Feedback(feedback_id="new", sample_id="new", value=1.0)], known=()),
+        ]
+    ):
+        change()
+        begun = time.perf_counter()
+        found = index.look()
+        texts = read_texts(found.waiting(limit=20))
+        assert time.perf_counter() - begun < 1.0, number
+        assert len(texts) == 20
+    assert texts[0].answer.sample_id == "s099999"

@@ -10,7 +10,7 @@ are shown.
 
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import chain
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from klimb.experience.feedback import is_by_machine
+from klimb.experience.quarantine import read_quarantine
 from klimb.experience.samples import Message
 from klimb.experience.segments import open_segment
 from klimb.experience.store_files import Segment, SegmentFiles, SegmentFolder
@@ -167,7 +168,8 @@ class AnswerIndex:
         self._files = SegmentFiles(samples=(), feedback=())
         self._answers: dict[str, Answer] = {}
         self._judgements: dict[Segment, Sequence[_Judgement]] = {}
-        self._found = _judged({}, ())
+        self._quarantined: frozenset[str] = frozenset()
+        self._found = _judged({}, (), ())
         self._lock = threading.Lock()
 
     def look(self) -> JudgedAnswers:
@@ -175,14 +177,17 @@ class AnswerIndex:
 
         Raises:
             SegmentError: a Parquet file there is damaged or not of klimb.
+            ValueError: its file of raters in quarantine is.
         """
         with self._lock:
-            files = self._segments.look()
-            if (files.samples, files.feedback) != (self._files.samples, self._files.feedback):
+            files, quarantined = self._segments.look(), frozenset(read_quarantine(self._segments.folder))
+            known = self._files.samples, self._files.feedback, self._quarantined
+            if (files.samples, files.feedback, quarantined) != known:
                 answers = self._answers_of(files.samples)
                 judgements = {part: self._judgements.get(part) or _read_judgements(part) for part in files.feedback}
-                self._found = _judged(answers, judgements.values())
+                self._found = _judged(answers, judgements.values(), quarantined)
                 self._answers, self._judgements, self._files = answers, judgements, files
+                self._quarantined = quarantined
             return self._found
 
     def _answers_of(self, segments: Sequence[Segment]) -> dict[str, Answer]:
@@ -270,10 +275,14 @@ def _by_time(answer: Answer) -> tuple[float, str]:
     return answer.created_at, answer.sample_id
 
 
-def _judged(answers: dict[str, Answer], files: Iterable[Sequence[_Judgement]]) -> JudgedAnswers:
+def _judged(
+    answers: dict[str, Answer], files: Iterable[Sequence[_Judgement]], quarantined: Collection[str]
+) -> JudgedAnswers:
+    """Return the index; what raters in quarantine said is as if they had not."""
     rows: dict[str, _Judgement] = {}
     for row in chain.from_iterable(files):
-        rows.setdefault(row.feedback_id, row)
+        if row.user not in quarantined:
+            rows.setdefault(row.feedback_id, row)
     judged_by: dict[str, set[str]] = {}
     for row in rows.values():
         if row.value is not None or row.over or row.has_correction:

@@ -1,28 +1,31 @@
-"""A server of the page with a policy that says what it is told to, and feedback that is written as it comes."""
+"""A server of the page, of feedback and of keys, with a policy that says what it is told to."""
 
 import asyncio
 import json
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi import FastAPI, Request
+from fastapi.responses import StreamingResponse
 
 from klimb.experience.answer_index import AnswerIndex
 from klimb.experience.feedback import Feedback
 from klimb.experience.samples import Sample
 from klimb.experience.store import Store
 from klimb.training.deployment import Deployment, ServedPolicy
+from klimb.web.serve.feedback import feedback_routes
+from klimb.web.serve.feedback_intake import FeedbackIntake
+from klimb.web.serve.keys import Keys
+from klimb.web.serve.openai_errors import RequestRefused
 from klimb.web.serve.page import page_routes
+from klimb.web.serve.security import Secured
 
 FIRST = ServedPolicy(name="policy-0001", model="x", policy_version=0, since=1_790_000_000.0)
-
-
-def hashed(rater: str) -> str:
-    return f"hash of {rater}"
 
 
 def answer(sample_id: str, *, question: str = "why?", response: str = "because", **values: Any) -> Sample:
@@ -54,46 +57,57 @@ class PeopleApp:
         folder: of the store.
         say: the answer to messages, of each choice.
         deployment: who answers.
-        key: that is asked for; empty for none.
+        keys: file of the keys, one of which is asked for; None for none.
         pause: seconds between two words of an answer.
         requests: bodies of what was asked for.
-        is_full: whether feedback is refused.
+        is_broken: whether feedback is refused.
     """
 
     folder: Path
     say: Callable[[Sequence[dict[str, str]], int], str] = echo
     deployment: Deployment = field(default_factory=lambda: Deployment(current=FIRST))
-    key: str = ""
+    keys: Path | None = None
     pause: float = 0.0
     requests: list[dict[str, Any]] = field(default_factory=list)
-    is_full: bool = False
+    is_broken: bool = False
 
     @property
     def store(self) -> Store:
         return Store(self.folder)
 
-    def build(self) -> FastAPI:
-        app = FastAPI()
-        routes = page_routes(
-            AnswerIndex(self.folder), deployment=lambda: self.deployment, hash_user=hashed, model="klimb"
-        )
-        app.include_router(routes)
-        app.post("/v1/chat/completions")(self.complete)
-        app.post("/v1/feedback")(self.take)
-        return app
+    @cached_property
+    def intake(self) -> FeedbackIntake:
+        return FeedbackIntake(self.store, find=self.find)
 
-    def check_key(self, request: Request) -> None:
-        if self.key and request.headers.get("authorization") != f"Bearer {self.key}":
-            raise HTTPException(401, "no key")
+    def build(self) -> Secured:
+        app = FastAPI()
+        app.include_router(
+            page_routes(
+                AnswerIndex(self.folder),
+                deployment=lambda: self.deployment,
+                hash_user=self.intake.hash_rater,
+                model="klimb",
+            )
+        )
+        app.include_router(feedback_routes(self.intake))
+        app.post("/v1/chat/completions")(self.complete)
+        return Secured(app, keys=Keys(self.keys))
+
+    def find(self, sample_id: str) -> Sample | None:
+        if self.is_broken:
+            raise RequestRefused("the disk is full", status=503)
+        return next(iter(self.store.stored_samples([sample_id])), None)
+
+    def hashed(self, rater: str) -> str:
+        return self.intake.hash_rater(rater)
 
     async def complete(self, request: Request) -> StreamingResponse:
-        self.check_key(request)
         asked = await request.json()
         self.requests.append(asked)
         return StreamingResponse(self.stream(asked), media_type="text/event-stream")
 
     async def stream(self, asked: dict[str, Any]) -> AsyncIterator[str]:
-        name, number = f"chatcmpl-{len(self.requests)}-{time.time_ns()}", asked.get("n", 1)
+        name, number = f"chatcmpl-{secrets.token_hex(12)}", asked.get("n", 1)
         texts = [self.say(asked["messages"], index) for index in range(number)]
         chunk = {"id": name, "object": "chat.completion.chunk", "model": self.deployment.current.name}
         for place in range(max(len(text.split(" ")) for text in texts)):
@@ -111,24 +125,6 @@ class PeopleApp:
             await asyncio.to_thread(self.store.append, [stored])
             yield event({**chunk, "choices": [{"index": index, "delta": {}, "finish_reason": "stop"}]})
         yield "data: [DONE]\n\n"
-
-    async def take(self, request: Request) -> JSONResponse:
-        self.check_key(request)
-        if self.is_full:
-            raise HTTPException(503, "the disk is full")
-        said = await request.json()
-        row = Feedback(
-            feedback_id=f"f{time.time_ns()}",
-            sample_id=said["completion_id"],
-            value=said.get("score"),
-            comment=said.get("comment", ""),
-            correction=said.get("correction", ""),
-            over=said.get("over", ""),
-            user=hashed(said["rater"]) if said.get("rater") else "",
-            created_at=time.time(),
-        )
-        await asyncio.to_thread(self.store.append_feedback, [row])
-        return JSONResponse({"feedback_id": row.feedback_id})
 
     def said(self) -> list[Feedback]:
         table = self.store.query("select * from feedback order by created_at").to_pylist()

@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 
 import pytest
 import uvicorn
-from tests.web.serve.people_app import FIRST, PeopleApp, answer, hashed
+from tests.web.serve.people_app import FIRST, PeopleApp, answer
 
 from klimb.training.deployment import Deployment
+from klimb.web.serve.keys import add_key
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright")
 expect = playwright.expect
@@ -48,8 +49,11 @@ class Served:
 
 
 @pytest.fixture
-def served(tmp_path) -> Generator[Served]:
-    people = PeopleApp(tmp_path / "store")
+def served(tmp_path, request) -> Generator[Served]:
+    keys = tmp_path / "keys.json" if "key_is_asked_for" in request.node.name else None
+    if keys:
+        add_key(keys, ["admin"])
+    people = PeopleApp(tmp_path / "store", keys=keys)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(people.build(), log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -186,7 +190,7 @@ def test_comment_and_correction_are_stored_with_the_name_that_was_given(opening,
     comment, correction = served.people.said()
     assert (comment.comment, comment.value, comment.correction) == ("too short", None, "")
     assert (correction.correction, correction.comment) == ("a longer answer to one", "")
-    assert comment.user == correction.user == hashed("Änne")
+    assert comment.user == correction.user == served.people.hashed("Änne")
     assert served.people.requests[0]["user"] == "Änne"
 
 
@@ -282,7 +286,7 @@ def test_single_keys_can_be_switched_off(opening, served):
 
 
 def test_feedback_that_is_refused_is_told_and_not_shown_as_given(opening, served):
-    served.people.is_full = True
+    served.people.is_broken = True
     page = opening().page
     ask(page, "one")
     page.click(".answer .up")
@@ -292,19 +296,23 @@ def test_feedback_that_is_refused_is_told_and_not_shown_as_given(opening, served
 
 
 def test_a_key_is_asked_for_sent_and_kept_in_the_tab_alone(opening, served):
-    served.people.key = "klimb-secret"
+    key, _ = add_key(served.people.keys, ["serve", "feedback"])
     page = opening().page
     ask(page, "one")
     expect(page.locator("#settings")).to_be_visible()
-    page.fill("#key", "klimb-secret")
+    page.fill("#key", key)
     page.press("#key", "Enter")
     expect(page.locator("#question")).to_have_value("one")
     page.focus("#question")
     page.keyboard.press("Enter")
     expect(page.locator(".answer .words")).to_have_text("answer 0 to one")
     kept = "[JSON.stringify(localStorage), document.cookie, location.href, document.documentElement.outerHTML].join()"
-    assert "klimb-secret" not in page.evaluate(kept)
-    assert page.evaluate("sessionStorage.getItem('klimb-key')") == "klimb-secret"
+    assert key not in page.evaluate(kept)
+    assert page.evaluate("sessionStorage.getItem('klimb-key')") == key
+    page.click(".answer .up")
+    expect(page.locator(".answer .saved")).to_have_text("Saved")
+    page.locator("nav a[href='#counts']").click()
+    expect(page.locator("#tiles")).to_contain_text("answers1")
 
 
 def test_a_new_policy_is_noticed_while_the_page_is_open(opening, served):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from tests.web.serve.people_app import FIRST, PeopleApp, answer, hashed
+from tests.web.serve.people_app import FIRST, PeopleApp, answer
 
 from klimb.experience.feedback import Feedback
 from klimb.training.deployment import Deployment, ServedPolicy
@@ -20,7 +20,7 @@ def people(tmp_path: Path) -> PeopleApp:
 
 @pytest.fixture
 def client(people) -> TestClient:
-    return TestClient(people.build())
+    return TestClient(people.build(), base_url="http://127.0.0.1:6900", client=("127.0.0.1", 50000))
 
 
 def rated(feedback_id: str, sample_id: str, value: float | None = 1.0, **values) -> Feedback:
@@ -83,7 +83,7 @@ def test_ratings_preferences_and_corrections_take_answers_out_and_comments_alone
 def test_a_second_opinion_is_asked_of_those_who_gave_none(people, client):
     people.store.append([answer("nobody"), answer("anna"), answer("both")])
     rows = [("anna", "Änna"), ("both", "Änna"), ("both", "Bob")]
-    people.store.append_feedback([rated(name + who, name, user=hashed(who)) for name, who in rows])
+    people.store.append_feedback([rated(name + who, name, user=people.hashed(who)) for name, who in rows])
     asked = {"params": {"second": True}, "headers": {"X-Klimb-Rater": "Bob"}}
     assert [each["id"] for each in client.get("/people/queue", **asked).json()["answers"]] == ["anna"]
     asked["headers"] = {"X-Klimb-Rater": "%C3%84nna"}

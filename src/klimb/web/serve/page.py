@@ -14,7 +14,6 @@ from urllib.parse import unquote
 from fastapi import APIRouter, Header, HTTPException, Query, Response
 
 from klimb.experience.answer_index import AnswerIndex, AnswerText, JudgedAnswers, read_texts
-from klimb.experience.segments import SegmentError
 from klimb.training.deployment import Deployment, ServedPolicy
 from klimb.ui.pages.frame import render
 from klimb.web.serve.people_counts import people_counts
@@ -145,7 +144,7 @@ class People:
     def _look(self) -> JudgedAnswers:
         try:
             return self._index.look()
-        except SegmentError as error:
+        except ValueError as error:
             raise HTTPException(503, f"the store cannot be read: {error}") from error
 
 

@@ -16,8 +16,10 @@ const hush = (id) => { find(id).hidden = true; find(id).querySelector("p").textC
 const onTrouble = (error) => {
   if (!("status" in error)) console.error(error);
   say("trouble", error.message);
-  if ((error.status === 401 || error.status === 403) && !find("settings").open) openSettings();
+  if (isAboutKey(error) && !find("settings").open) openSettings();
 };
+
+const isAboutKey = (error) => error.status === 401 || error.status === 403;
 
 // --- who answers
 
@@ -32,11 +34,14 @@ const showPolicy = ({ policy, candidate }) => {
   answering = policy.name;
 };
 
-let isPolicyAsked = false;
+let isPolicyAsked = false, isKeyMissing = false;
 const askPolicy = async () => {
-  if (document.hidden || isPolicyAsked) return;
+  if (document.hidden || isPolicyAsked || isKeyMissing) return;
   isPolicyAsked = true;
-  try { showPolicy(await fetchPolicy()); } catch (error) { find("policy").textContent = error.message; } finally { isPolicyAsked = false; }
+  try { showPolicy(await fetchPolicy()); } catch (error) {
+    isKeyMissing = isAboutKey(error);
+    find("policy").textContent = error.message;
+  } finally { isPolicyAsked = false; }
 };
 
 // --- views
@@ -74,6 +79,7 @@ find("settings").addEventListener("close", () => {
   keepIdentity(find("key").value, find("rater").value);
   find("key").value = "";
   hush("trouble");
+  isKeyMissing = false;
   askPolicy();
   if (view() !== "chat") showView();
 });

@@ -46,7 +46,7 @@ export class Conversation {
   }
 
   begin() {
-    this.stop();
+    if (this.running) return;
     this.id = newId();
     this.messages = [];
     this.pair = null;
@@ -120,12 +120,12 @@ export class Conversation {
     try {
       await streamCompletion(this.request(shown.answers.length), running.signal, (chunk) => this.take(shown, chunk));
     } catch (error) { trouble = error; }
-    if (this.running === running) this.running = null;
-    this.setRunning(Boolean(this.running));
+    this.running = null;
+    this.setRunning(false);
     shown.spoken?.end();
     if (trouble && trouble.name !== "AbortError") this.onTrouble(trouble);
     if (trouble && !shown.answers.some((answer) => answer.text)) return false;
-    if (!running.isForgotten) this.end(shown, trouble);
+    this.end(shown, trouble);
     return true;
   }
 
