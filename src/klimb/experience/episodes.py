@@ -116,7 +116,12 @@ def _turn_of(sample: Sample) -> Turn:
 def _context(messages: Sequence[Message], *, num_tokens: int) -> list[Turn]:
     """Return a turn for each message that was put in; the first has all tokens."""
     return [
-        Turn(role=message["role"], text=message["content"], num_tokens=0 if number else num_tokens)
+        Turn(
+            role=message["role"],
+            text=message["content"],
+            num_tokens=0 if number else num_tokens,
+            name=message.get("name", ""),
+        )
         for number, message in enumerate(messages)
     ]
 

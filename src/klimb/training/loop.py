@@ -22,7 +22,7 @@ from klimb.experience import Sample, SamplingSettings
 from klimb.findings.evaluations import BestPoint, EvaluationRecord, Progress
 from klimb.findings.run.ending import say_what_is_saved
 from klimb.losses import Corrected, Loss, Objective, slope_at_reference
-from klimb.losses.settings import KtoSettings
+from klimb.losses.settings import KtoSettings, PairwiseSettings
 from klimb.policies import Policy
 from klimb.samplers import Sampler
 from klimb.tasks import Problem
@@ -281,6 +281,7 @@ def train(
         num_prompts=settings.sampling.num_prompts,
         rewards=settings.rewards,
         needs_both_sides=isinstance(objective, KtoSettings),
+        needs_pairs=isinstance(objective, PairwiseSettings),
     )
     policy.temperature = find_temperature(settings, logs, needs_log_mu=objective.needs_log_mu)
     if not are_problems_checked:

@@ -43,6 +43,7 @@ def describe(session: Session) -> list[tuple[str, str]]:
         *([("policy", words)] if (words := _temperature_in_words(session)) else []),
         *([("clip", words)] if (words := clip_in_words(config)) else []),
         *([("experience", _sources_in_words(session))] if config.sources.share("rollout") < 1 else []),
+        *(("feedback", log.in_words) for log in session.logs if log.in_words),
         (
             "steps",
             f"{training.num_steps} of {_batch_in_words(config)} · {config.optimizer.kind}, learning rate "

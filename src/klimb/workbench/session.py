@@ -15,7 +15,7 @@ from klimb.errors import ConfigError
 from klimb.experience import Sample, open_store
 from klimb.experience.samples_in_memory import store_in_memory
 from klimb.losses import Corrected, Loss, NoCorrection, Objective, build_loss, slope_at_reference
-from klimb.losses.settings import KtoSettings
+from klimb.losses.settings import KtoSettings, PairwiseSettings
 from klimb.own_parts import global_values_of, is_object, is_own, load_function, load_part, sources_of
 from klimb.policies import ModelSettings, Policy, keep_freed_memory, load_model
 from klimb.samplers import LocalSampler, Sampler
@@ -41,13 +41,14 @@ from klimb.training.cloning import Pair, prompt_of, why_not_cloned
 from klimb.training.dialogues import Dialogues
 from klimb.training.run_folder import RunFolder, flat_settings
 from klimb.training.settings.loop import check_minibatches
+from klimb.training.sources.feedback import FeedbackStore
 from klimb.training.sources.offline import check_logs
 from klimb.training.streams import derive_seed
 from klimb.training.temperature import find_temperature
 from klimb.training.unusable import Unusable, leave_out_unusable, refuse_too_many
 from klimb.ui.text import relative_to_working_directory
 from klimb.workbench.asking import NUM_LOOKED_AT, Prompt, find_differences, read_placed_pairs, template_of
-from klimb.workbench.config import RunConfig, SamplingConfig, StoreSection
+from klimb.workbench.config import FeedbackSection, RunConfig, SamplingConfig, StoreSection
 from klimb.workbench.config.reading import resolved_tables
 from klimb.workbench.environments import (
     Offer,
@@ -231,9 +232,10 @@ def make_logs(config: RunConfig, policy: Policy) -> tuple[OfflineSource, ...]:
 
 
 def _open(name: str, section: StoreSection, policy: Policy, seed: int) -> GroupStore:
-    """Return the store of the section: one on disk, or the samples of the user's own in memory."""
+    """Return the store of the section: one on disk, with what people said in it, or the user's own samples."""
     if not is_own(section.path):
-        return open_store(Path(section.path))
+        store = open_store(Path(section.path))
+        return FeedbackStore(store, section) if isinstance(section, FeedbackSection) else store
     setting = f"{name}.path"
     found = load_part(section.path, setting=setting)
     if callable(found):
@@ -383,6 +385,7 @@ def make_session(config: RunConfig, *, trains: bool = True) -> Session:
         num_prompts=config.sampling.num_prompts,
         rewards=config.rewards,
         needs_both_sides=isinstance(objective, KtoSettings),
+        needs_pairs=isinstance(objective, PairwiseSettings),
     )
     _check_groups(config, logs)
     policy.temperature = find_temperature(config.loop_settings(), logs, needs_log_mu=objective.needs_log_mu)

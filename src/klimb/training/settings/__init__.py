@@ -6,6 +6,7 @@ from klimb.doors import open_lazily
 
 if TYPE_CHECKING:
     from klimb.training.settings.advantages import AdvantageSettings, CreditSettings, CriticSettings
+    from klimb.training.settings.feedback import FeedbackSettings
     from klimb.training.settings.fit import check_evaluation_fits, check_loss_fits, choose_correction, why_centred
     from klimb.training.settings.loop import (
         CheckpointSettings,
@@ -47,6 +48,7 @@ __all__ = [
     "EmaReference",
     "EssScaling",
     "EvaluationSettings",
+    "FeedbackSettings",
     "IterativeReference",
     "LoopSettings",
     "MicroBatchTokens",

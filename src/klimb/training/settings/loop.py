@@ -25,6 +25,7 @@ from klimb.tasks.environments.settings import EnvironmentSettings
 from klimb.tasks.rewards import RewardSettings
 from klimb.training.guard.settings import GuardSettings
 from klimb.training.settings.advantages import AdvantageSettings, CreditSettings, CriticSettings
+from klimb.training.settings.feedback import FeedbackSettings
 from klimb.training.settings.optimizer import OptimizerSettings
 from klimb.training.settings.reference import IterativeReference, ReferenceSettings
 from klimb.training.settings.sources import ReplaySettings, SourceSettings
@@ -238,6 +239,7 @@ class LoopSettings:
         replay: which earlier rollouts may be used again.
         environment: what the policy talks to in conversations; None where each response is one turn.
         rewards: the several rewards that a score is the sum of, by their names, where it is one of several.
+        feedback: what becomes of people's comments; what else they said is in the samples.
         save_rollouts: keep all that was drawn, as Parquet.
         guard: watches what the model could do before; None watches nothing.
         early_stopping: ends the run once a metric has stopped getting better; None does not.
@@ -263,6 +265,7 @@ class LoopSettings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     environment: EnvironmentSettings | None = None
     rewards: Mapping[str, RewardSettings] = field(default_factory=dict)
+    feedback: FeedbackSettings = field(default_factory=FeedbackSettings)
     save_rollouts: bool = True
     guard: GuardSettings | None = None
     early_stopping: EarlyStoppingSettings | None = None

@@ -16,6 +16,7 @@ from klimb.training.prompts import PromptStream
 from klimb.training.recipes import RECIPES
 from klimb.training.settings import SourceSettings
 from klimb.training.several_rewards import ADVICE, NO_REWARDS, PREFIX, Rewards, is_scaled
+from klimb.training.sources.feedback import FeedbackStore
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class OfflineSource:
         source: `log` or `feedback`: what its samples are called in a batch.
         num_refused: samples refused so far.
         held_out: the groups that are not trained on; None without any.
+        in_words: what of people's feedback is used beside ratings, and what is not; empty where there is nothing else.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class OfflineSource:
     ) -> None:
         self.source: Literal["log", "feedback"] = source
         self.num_refused = 0
+        self.in_words = store.in_words() if isinstance(store, FeedbackStore) else ""
         self._store = store
         self._policy = policy
         self._where = where
@@ -117,16 +120,27 @@ class OfflineSource:
                 "a ratio can be formed with (it is absent or estimated). Use a recipe that needs none: "
                 f"{', '.join(usable_recipes)}; or score them with the model that wrote them: klimb experience score "
                 "STORE --model MODEL --into NEW; or leave them out with where = \"log_mu_provenance = 'sampler'\""
+                + ("; nobody drew what people wrote: feedback.corrections = 'off'" if self._has_corrections else "")
             )
 
-    def check_comparable(self, advantages: str, *, num_groups: int) -> None:
+    @property
+    def _has_corrections(self) -> bool:
+        return isinstance(self._store, FeedbackStore) and any("corrections" in what for what in self._store.used)
+
+    def check_comparable(self, advantages: str, *, num_groups: int, needs_pairs: bool = False) -> None:
         """Return if a batch with so many groups of the source can have two samples that the baseline compares.
 
         Raises:
-            ValueError: every group holds one sample, and one is not enough.
+            ValueError: every group holds one sample, and one is not enough for the baseline or, with `needs_pairs`, for
+                the loss.
         """
         if self._store.count(self._where) > self.num_groups:
             return
+        if needs_pairs:
+            raise ValueError(
+                f"every group of the {self.source} holds one sample, and the loss compares two answers to one prompt; "
+                "single answers are learnt from with objective.recipe = 'kto' or 'dro'"
+            )
         what = f"every group of the {self.source} holds one sample, and advantages.kind = {advantages!r} compares"
         if advantages in NEEDS_GROUPS:
             raise ValueError(f"{what} those of a group; use advantages.kind = 'batch-z-score' or 'no-baseline'")
@@ -249,6 +263,7 @@ def check_logs(
     num_prompts: int = 0,
     rewards: Rewards = NO_REWARDS,
     needs_both_sides: bool = False,
+    needs_pairs: bool = False,
 ) -> None:
     """Return if every source with a share is there, and the loss and the baseline can use what it holds.
 
@@ -260,6 +275,7 @@ def check_logs(
         num_prompts: groups of a batch, of which the sources have their shares.
         rewards: several, of which some may be scaled.
         needs_both_sides: the loss compares good answers with bad ones, as KTO does.
+        needs_pairs: the loss compares the answers of a group two by two.
 
     Raises:
         ValueError: a source has a share and is not there, is there and has none, its samples lack log_mu or the values
@@ -274,7 +290,8 @@ def check_logs(
     usable = [recipe.name for recipe in RECIPES.values() if not recipe.needs_log_mu]
     for logged in logs:
         logged.check_usable(needs_log_mu=needs_log_mu, usable_recipes=usable)
-        logged.check_comparable(advantages, num_groups=sources.num_groups(num_prompts)[logged.source])
+        num_groups = sources.num_groups(num_prompts)[logged.source]
+        logged.check_comparable(advantages, num_groups=num_groups, needs_pairs=needs_pairs)
         logged.check_scalable(rewards)
     if needs_both_sides and logs and not sources.share("rollout"):
         _check_sides(logs)

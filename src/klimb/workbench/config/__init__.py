@@ -13,12 +13,19 @@ from klimb.workbench.config.reading import (
 )
 from klimb.workbench.config.recipe import DEFAULT_RECIPE, recipe_sections, table_of
 from klimb.workbench.config.run import RunConfig
-from klimb.workbench.config.sections import CloningConfig, EvaluationConfig, SamplingConfig, StoreSection
+from klimb.workbench.config.sections import (
+    CloningConfig,
+    EvaluationConfig,
+    FeedbackSection,
+    SamplingConfig,
+    StoreSection,
+)
 
 __all__ = [
     "DEFAULT_RECIPE",
     "CloningConfig",
     "EvaluationConfig",
+    "FeedbackSection",
     "FieldFacts",
     "RunConfig",
     "SamplingConfig",

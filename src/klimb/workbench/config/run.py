@@ -36,6 +36,7 @@ from klimb.training.settings import (
     CriticSettings,
     EarlyStoppingSettings,
     EvaluationSettings,
+    FeedbackSettings,
     LoopSettings,
     OptimizerSettings,
     OwnReference,
@@ -53,6 +54,7 @@ from klimb.workbench.config.sections import (
     SECTION,
     CloningConfig,
     EvaluationConfig,
+    FeedbackSection,
     RunSection,
     SamplingConfig,
     StoreSection,
@@ -85,7 +87,7 @@ class RunConfig(BaseModel):
     """Which earlier rollouts may be used again."""
     log: StoreSection | None = None
     """Logged samples: needed if sources.log is above 0."""
-    feedback: StoreSection | None = None
+    feedback: FeedbackSection | None = None
     """Rated samples: needed if sources.feedback is above 0."""
     cloning: CloningConfig | None = None
     """Warm-up by behaviour cloning; without this section there is none."""
@@ -164,6 +166,7 @@ class RunConfig(BaseModel):
             reference=self.reference,
             environment=self.environment,
             rewards=self.rewards,
+            feedback=FeedbackSettings() if self.feedback is None else narrow(self.feedback, FeedbackSettings),
             checkpoints=self.checkpoints,
             evaluation=narrow(self.evaluation, EvaluationSettings),
             save_rollouts=self.run.save_rollouts,

@@ -8,7 +8,13 @@ from pydantic import BaseModel, StringConstraints
 
 from klimb.declarations import Count, CountOrZero, LongText, OwnName, PathText, ShortText, configurable
 from klimb.tasks.protocol import QuestionTemplate
-from klimb.training.settings import CloningSettings, EvaluationSettings, RolloutSettings, TrainingSettings
+from klimb.training.settings import (
+    CloningSettings,
+    EvaluationSettings,
+    FeedbackSettings,
+    RolloutSettings,
+    TrainingSettings,
+)
 from klimb.workbench.config.bounds import SECTION, Loggers, OwnCallbacks, OwnFindings, RunName, in_plain_words
 
 
@@ -70,10 +76,10 @@ Condition = Annotated[
 ]
 
 
-class StoreSection(BaseModel):
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class StoreSection:
     """Samples that this run did not draw."""
-
-    model_config = SECTION
 
     path: PathText
     """A store that `klimb import` made, a run's folder, or one of its Parquet files; or `python:module.name`: a
@@ -83,6 +89,12 @@ class StoreSection(BaseModel):
     held_out_fraction: Annotated[float, Ge(0), Le(0.5)] = 0.0
     """Share of the prompts that is not trained on, with all rows of the same users: the run ends by saying whether they
     tell the trained model from the untrained one. 0 holds none out."""
+
+
+@configurable
+@dataclass(frozen=True, kw_only=True)
+class FeedbackSection(FeedbackSettings, StoreSection):
+    """Samples that people rated, and what else they said of them."""
 
 
 class RunSection(BaseModel):
