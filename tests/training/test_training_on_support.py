@@ -152,9 +152,7 @@ def test_a_sampler_that_records_nothing_is_refused(tiny_policy, tmp_path):
         def sample(self, prompts, **options):
             return LocalSampler(tiny_policy).sample(prompts, **options)
 
-    with pytest.raises(
-        ValueError, match=r"sampling\.record_support is on, and 16 of 16 samples came without"
-    ):
+    with pytest.raises(ValueError, match=r"sampling\.record_support is on, and 16 of 16 samples came without"):
         drawn_samples(tiny_policy, tmp_path / "run", sampler=Silent())
 
 

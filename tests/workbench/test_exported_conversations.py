@@ -73,8 +73,9 @@ BARE = Sample(
     response_ids=(),
     finish_reason="unknown",
 )
+CUT = replace(SINGLE, sample_id="cut", support=tuple((token, token + 1) for token in SINGLE.drawn_ids))
 MARKED = replace(BARE, sample_id="marked", response="'=cmd", reward_reason="''-1", metadata={"a": "=1"})
-ALL = (SINGLE, TALK, BARE, MARKED)
+ALL = (SINGLE, TALK, BARE, MARKED, CUT)
 
 
 def read_rows(path, kind: str) -> list[Sample]:

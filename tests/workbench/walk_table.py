@@ -269,6 +269,7 @@ KEYS: dict[str, Case] = {
     "sampling.num_prompts": run("3"),
     "sampling.num_samples": run("3"),
     "sampling.lag": run("1"),
+    "sampling.record_support": run("true", *SHARP),
     "sampling.sampler": run("python:walk_parts.greedier"),
     "sampling.max_batch": run("2"),
     "sources.rollout": Refused("0.5"),

@@ -126,9 +126,12 @@ def _reason(sample: Sample, request: ScoreOptions) -> str:
     settings = sample.sampling
     if settings is None and not request.assume_plain:
         return "does not say how it was drawn; --assume-plain if it was at temperature 1 with nothing cut off"
-    if settings is not None and not settings.draws_at(settings.temperature):
+    if settings is not None and not sample.draws_at(settings.temperature):
         how = " and ".join(settings.changes) or "temperature 0"
-        return f"was drawn greedily or with top-p, top-k or min-p ({how}), so the model's log-probability is not log μ"
+        return (
+            f"was drawn greedily or with top-p, top-k or min-p ({how}), so the model's log-probability is not log μ; "
+            "with a recorded support that of a cut-off draw would be (docs/exactness.md)"
+        )
     if request.is_logging_model:
         return ""
     if sample.policy_version > 0:

@@ -343,6 +343,30 @@ def test_vllm_rows_have_ids_of_prompt_and_response_and_their_log_probs():
     assert (sample.log_mu, sample.log_mu_provenance) == ((-0.5, -0.25, -0.125), "sampler")
 
 
+def test_a_sampling_mask_is_the_support():
+    choice = {"token_ids": [5, 2], "sampling_mask": [[9, 5], [2]], **logged(("4", -0.5), ("<end>", 0.0))}
+    assert sample_of("vllm", openai_row(choice=choice)).support == ((9, 5), (2,))
+    info = {"output_token_logprobs": [[-0.5, 5, "4"], [-1.0, 2, None]], "output_token_sampling_mask": [[5], [2, 7]]}
+    row = {
+        "request": {"text": "2 + 2?", "input_ids": [1, 9], "sampling_params": {"temperature": 1.0, "top_p": 0.9}},
+        "response": {"text": "4", "meta_info": info},
+    }
+    assert sample_of("vllm", row).support == ((5,), (2, 7))
+
+
+@pytest.mark.parametrize(
+    ("mask", "reason"),
+    [
+        ([[5]], "another number of sampling masks than of tokens"),
+        ([[9], [2]], "a sampling mask that cannot be"),
+        ([[5, 5], [2]], "a sampling mask that cannot be"),
+        ([5, 2], "the sets of a sampling mask are not a list"),
+    ],
+)
+def test_a_sampling_mask_that_is_none_is_refused(mask: list[Any], reason: str):
+    assert reason_of("vllm", openai_row(choice={"token_ids": [5, 2], "sampling_mask": mask})) == reason
+
+
 def test_token_ids_written_in_place_of_texts_are_ids():
     sample = sample_of("vllm", openai_row(choice=logged(("token_id:5", -0.5), ("token_id:2", -1.0))))
     assert sample.response_ids == (5, 2)

@@ -55,6 +55,14 @@ def test_texts_are_replaced_and_their_tokens_go_with_a_note(store: Store, tmp_pa
     assert json.loads(other.raw)["token_ids"] == [7]
 
 
+def test_which_tokens_could_be_drawn_goes_with_the_tokens(store: Store, tmp_path: Path):
+    masked = {"token_ids": [5], "sampling_mask": [[5, 9]], "message": {"role": "assistant", "content": f"is {SECRET}"}}
+    import_rows(store, written(tmp_path / "a.jsonl", [openai_row(choice=masked)]), rules=RULES, kind="vllm")
+    (sample,) = store.samples()
+    assert (sample.support, sample.response_ids) == (None, ())
+    assert json.loads(sample.raw)["response"]["choices"][0]["sampling_mask"] is None
+
+
 def test_what_is_beside_the_texts_is_replaced_and_tokens_stay(store: Store, tmp_path: Path):
     row = openai_row(metadata={"note": SECRET}, other={"deep": [f"x {SECRET}"]})
     import_rows(store, written(tmp_path / "a.jsonl", [{**ROW, "note": SECRET}, row]), rules=RULES)

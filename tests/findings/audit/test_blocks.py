@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.findings.audit.fabricated import drawn, made
+from tests.findings.audit.fabricated import END, drawn, made
 
 from klimb.experience.samples import Message, Sample, SamplingSettings
 from klimb.findings.audit import audit
@@ -55,6 +55,15 @@ def test_every_cut_off_counts_as_truncated(settings: SamplingSettings):
     samples = [made(0, sampling=settings), *[made(n) for n in range(1, 4)]]
     found = finding(provenance_block(samples, LIMITS), TRUNCATED)
     assert (found.number, found.status) == (0.25, "bad")
+
+
+def test_a_cut_off_sample_whose_support_is_recorded_is_usable_for_ratios():
+    recorded = made(0, sampling=SamplingSettings(top_p=0.9), support=((11, 4), (12,), (END, 5, 7)))
+    found = finding(provenance_block([recorded, made(1)], LIMITS), TRUNCATED)
+    assert (found.number, found.status) == (0.0, "good")
+    assert found.evidence == "0 % of samples, 50 % with the support recorded"
+    greedy = replace(recorded, sampling=SamplingSettings(temperature=0))
+    assert finding(provenance_block([greedy, made(1)], LIMITS), TRUNCATED).number == 0.5
 
 
 @pytest.mark.parametrize("settings", [{"temperature": 0.7}, {"repetition_penalty": 1.3}, {"stop": ("a",)}])

@@ -131,6 +131,13 @@ def test_missing_support_is_told(settings, words):
     assert any(note.startswith("1 of 2") and words in note for note in data.notes)
 
 
+def test_a_recorded_support_is_told_as_what_the_estimate_is_of():
+    recorded = sample(1, sampling=SamplingSettings(top_p=0.5), support=tuple((each,) for each in sample(1).drawn_ids))
+    notes = logged_data([recorded, sample(2)], [(-1.0, -2.0)] * 2).notes
+    assert len(notes) == 1
+    assert notes[0].startswith("1 of 2") and "π renormalised on the tokens that could be drawn" in notes[0]
+
+
 def test_a_temperature_alone_leaves_the_support_whole():
     assert logged_data([sample(1, sampling=SamplingSettings(temperature=1.3))], [(-1.0, -2.0)]).notes == ()
 

@@ -142,6 +142,20 @@ def test_no_flag_makes_a_truncated_sample_plain(command, samples, tmp_path):
         command("--assume-plain", "--is-logging-model")
 
 
+def test_a_truncated_sample_with_its_support_is_scored_on_it(command, tiny_policy, tmp_path):
+    settings = SamplingSettings(max_new_tokens=4, top_k=1)
+    # Of one token left, log μ is 0; the full softmax says less.
+    samples = [
+        replace(each, support=tuple((token,) for token in each.response_ids))
+        for each in drawn(tiny_policy, settings=settings, name=tiny_policy.name, num_prompts=2)
+    ]
+    store_of(tmp_path / "old", samples)
+    assert "8 of 8 samples have log_mu" in command()
+    for new in open_store(tmp_path / "new").samples():
+        assert new.log_mu == (0.0,) * len(new.response_ids)
+        assert new.log_mu_provenance == "recomputed"
+
+
 def test_a_note_on_the_log_mu_that_was_there_goes_with_it(command, samples, tmp_path):
     noted = replace(samples[0], metadata={"log_mu_note": "raw", "user": "u"}, log_mu_provenance="estimated")
     store_of(tmp_path / "old", [noted])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from klimb.experience.importing.cells import first_of, listed, number, whole_number
+from klimb.experience.importing.cells import first_of, listed, number, token_ids, whole_number
 from klimb.experience.importing.request_settings import (
     HELD,
     HELD_AS,
@@ -205,6 +205,29 @@ def _checked(value: object, position: int) -> float:
     if value < SMALLEST:
         raise RowError("a log-probability below -100", f"token {position}: {value}; a drawn token cannot be that rare")
     return min(0.0, float(value))
+
+
+def checked_support(
+    values: object, drawn_ids: Sequence[int], *, num_vocab: int | None
+) -> tuple[tuple[int, ...], ...] | None:
+    """Return the ids that could be drawn, a set for each drawn token; None where none are recorded.
+
+    Raises:
+        RowError: another number of sets than of tokens, one without the token that was drawn or with an id twice, or an
+            id beyond the vocabulary.
+    """
+    if values is None:
+        return None
+    sets = [token_ids(each, what="the sets of a sampling mask") for each in listed(values) or ()]
+    if len(sets) != len(drawn_ids):
+        raise RowError("another number of sampling masks than of tokens", f"{len(sets)} for {len(drawn_ids)} token ids")
+    for position, (token, kept) in enumerate(zip(drawn_ids, sets, strict=True)):
+        if token not in kept or len(set(kept)) < len(kept):
+            what = "does not hold the token that was drawn" if token not in kept else "holds a token twice"
+            raise RowError("a sampling mask that cannot be", f"that of token {position} {what}: {list(kept)!r}"[:120])
+        if num_vocab is not None and max(kept) >= num_vocab:
+            raise RowError("a token id beyond the vocabulary", f"{max(kept)}, and the model has {num_vocab} tokens")
+    return tuple(sets)
 
 
 def provenance_of(

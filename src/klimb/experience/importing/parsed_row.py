@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from itertools import compress
 
 from klimb.experience.importing.conversations import join_texts, with_drawn_text
 from klimb.experience.importing.log_probs import (
@@ -12,6 +13,7 @@ from klimb.experience.importing.log_probs import (
     PROMPT_IS_ANOTHER,
     Stated,
     checked_log_mu,
+    checked_support,
     has_gaps,
     provenance_of,
     read_settings,
@@ -68,6 +70,7 @@ class ParsedRow:
         prompt_ids: empty when only the text was recorded.
         response_ids: the same.
         log_probs: a list with one value per response token; None when absent.
+        support: for each drawn token a list of the ids that could be drawn; None when not recorded.
         log_probs_note: why the row's log-probabilities are not taken; `log_probs` is then None.
         tokens: bytes of each response token, if its ids are not recorded.
         turns: the response, where it has several turns or calls tools; `response` is then what they say. A single one
@@ -93,6 +96,7 @@ class ParsedRow:
     prompt_ids: tuple[int, ...] = ()
     response_ids: tuple[int, ...] = ()
     log_probs: object = None
+    support: object = None
     log_probs_note: str = ""
     tokens: tuple[bytes, ...] = ()
     request: Mapping[str, object] = field(default_factory=dict[str, object])
@@ -153,6 +157,7 @@ def as_sample(found: ParsedRow, row: Row, rules: ImportRules, *, kind: str) -> S
         reward_reason=found.reward_reason,
         log_mu=log_mu,
         log_mu_provenance=provenance,
+        support=checked_support(found.support, _drawn_ids(turns, response_ids), num_vocab=rules.num_vocab),
         sampling=stated.settings,
         model=found.model,
         policy_version=found.policy_version,
@@ -214,6 +219,12 @@ def _place_turns(found: ParsedRow, response_ids: Sequence[int], rules: ImportRul
     if turns and not any(turn.is_drawn for turn in turns):
         raise RowError("no response", "none of its turns is the policy's")
     return turns
+
+
+def _drawn_ids(turns: Sequence[Turn], response_ids: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the ids of the turns that the policy drew; all where the response is one turn."""
+    is_drawn = [turn.is_drawn for turn in turns for _ in range(turn.num_tokens)]
+    return tuple(compress(response_ids, is_drawn)) if turns else response_ids
 
 
 def hash_of(*texts: str) -> str:

@@ -23,6 +23,7 @@ NOT_WORDS = frozenset(
 
 TOKENS = frozenset(
     {"token_ids", "prompt_token_ids", "response_ids", "prompt_ids", "input_ids", "output_ids", "completion_ids"}
+    | {"sampling_mask", "output_token_sampling_mask"}
     | {"logprobs", "log_probs", "output_token_logprobs", "input_token_logprobs", "prompt_logprobs", "tokens"}
 )
 """Names of what spells a text once more, token by token."""

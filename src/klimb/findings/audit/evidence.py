@@ -142,8 +142,11 @@ def without_copies(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def is_truncated(sample: Sample) -> bool:
-    """Return True if the sampler could not draw every token: cut off, kept from ending, or the most likely only."""
-    return sample.sampling is not None and not sample.sampling.is_untruncated
+    """Return True if the sampler could not draw every token, and nothing says which: no ratio knows what is missing.
+
+    That is a sample cut off, kept from ending, or greedy. Where the support is recorded, ratios are formed on it.
+    """
+    return sample.lacks_support
 
 
 def is_rated(sample: Sample) -> bool:
@@ -166,7 +169,7 @@ def _opens(sample: Sample) -> list[bool]:
 
 
 def _is_altered(sample: Sample, temperature: float) -> bool:
-    return sample.sampling is not None and not sample.sampling.draws_at(temperature)
+    return sample.sampling is not None and not sample.draws_at(temperature)
 
 
 def _flat(rows: Sequence[Sequence[float]]) -> NDArray[np.float64]:

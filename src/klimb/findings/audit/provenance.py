@@ -99,15 +99,19 @@ def _truncated(samples: Sequence[Sample], thresholds: Thresholds) -> Finding:
     if all(sample.sampling is None for sample in samples):
         return unknown(TRUNCATED, "no sample says how its tokens were drawn")
     share = _share(is_truncated(sample) for sample in samples)
+    num_recorded = sum(sample.support is not None and not is_truncated(sample) for sample in samples)
+    beside = f", {percent(num_recorded / len(samples))} with the support recorded" if num_recorded else ""
     return Finding(
         name=TRUNCATED,
-        evidence=f"{percent(share)} of samples",
+        evidence=f"{percent(share)} of samples{beside}",
         status=at_most(share, good=0.0, bad=thresholds.max_truncated_sampling),
         title=(
-            "every token could be drawn"
-            if share == 0
-            else "top-p, top-k, min-p, a minimum length or temperature 0: some tokens could not be drawn, so ratios "
+            "top-p, top-k, min-p, a minimum length or temperature 0: some tokens could not be drawn, so ratios "
             "are biased"
+            if share > 0
+            else "where something was cut off, ratios are of the policy on what was left"
+            if num_recorded
+            else "every token could be drawn"
         ),
         threshold=both_at_most("0 %", percent(thresholds.max_truncated_sampling)),
         source="TRL issue 6789, verl issue 6240",

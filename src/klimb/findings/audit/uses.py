@@ -135,7 +135,8 @@ def judge_log_probs(findings: Findings, contents: Contents, thresholds: Threshol
     cut = _number(findings, TRUNCATED) or 0.0
     if cut >= 1:
         reason = "all were drawn with top-p, top-k or the like, so tokens are missing that the model could say"
-        return _Judged(answer="no", reason=reason, way_out="Draw with top_p = 1 and top_k off from now on")
+        way_out = "From now on record which tokens could be drawn (docs/exactness.md), or draw with top_p = 1"
+        return _Judged(answer="no", reason=reason, way_out=way_out)
     if unusable > thresholds.max_unusable_log_mu or cut > thresholds.max_truncated_sampling:
         share = max(unusable, cut)
         return _Judged(

@@ -34,8 +34,8 @@ TITLES: Mapping[VerdictKind, str] = MappingProxyType(
 SELECTIONS: Mapping[str, str] = MappingProxyType(
     {
         NO_LOG_MU: f"log_mu_provenance in {USABLE}",
-        TRUNCATED: "sampling.temperature > 0 and sampling.top_p = 1 and sampling.top_k = 0 and sampling.min_p = 0 "
-        "and sampling.min_new_tokens = 0",
+        TRUNCATED: "sampling.temperature > 0 and (support is not null or sampling.top_p = 1 and sampling.top_k = 0 "
+        "and sampling.min_p = 0 and sampling.min_new_tokens = 0)",
     }
 )
 """By finding: the condition on a store's samples that selects those without the fault."""

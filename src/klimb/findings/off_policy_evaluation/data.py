@@ -132,7 +132,8 @@ def logged_data(
 
     Args:
         samples: with token ids.
-        log_pi: for each sample, log-probability in nats of each drawn token under π.
+        log_pi: for each sample, log-probability in nats of each drawn token under π, on the recorded support where
+            there is one.
         reward_range: the least and the largest reward that there can be, if that is known.
 
     Raises:
@@ -238,14 +239,20 @@ def _left_out_note(reason: str, ids: Sequence[str], total: int) -> str:
 def _support_notes(samples: Sequence[Sample]) -> list[str]:
     settings = [sample.sampling for sample in samples]
     known = [s for s in settings if s is not None]
-    num_cut_off = sum(not s.is_untruncated for s in known)
+    num_cut_off = sum(sample.lacks_support for sample in samples)
+    num_recorded = sum(sample.support is not None and not sample.lacks_support for sample in samples)
     num_unknown = len(settings) - len(known)
     notes: list[str] = []
     if num_cut_off:
         notes.append(
             f"{num_cut_off} of {len(samples)} samples were drawn with top-p, top-k, min-p or greedily, or kept from "
-            "ending: responses that were never drawn may be likely under π, so no estimate here can see what they are "
-            "worth."
+            "ending, and which tokens could be drawn is not recorded: responses that were never drawn may be likely "
+            "under π, so no estimate here can see what they are worth."
+        )
+    if num_recorded:
+        notes.append(
+            f"{num_recorded} of {len(samples)} samples were drawn with tokens cut off, and their support is recorded: "
+            "there the estimate is that of π renormalised on the tokens that could be drawn, not of π as a whole."
         )
     if num_unknown:
         notes.append(

@@ -79,7 +79,8 @@ def clip_at_start(record: RunRecord, limits: Thresholds) -> Finding | None:
         title = "The clip acts before the first step, without anything learnt"
         advice = (
             'Leave correction.kind at "auto" (or set "decoupled"): the clip is then centred on the policy before the '
-            "batch, and π/μ stays a weight. Or let model.temperature be that of the sampling, with nothing cut off."
+            "batch, and π/μ stays a weight. Or let model.temperature be that of the sampling, with nothing cut "
+            "off or sampling.record_support = true."
         )
     return Finding(
         status="note" if kind in WEIGHT_BOUNDS else "warning",
@@ -101,10 +102,14 @@ def _why_mu_is_another(record: RunRecord) -> list[str]:
     if record.setting("sources.rollout", 1.0) > 0:
         if policy not in ("auto", temperature):
             causes.append(f"answers are drawn at temperature {temperature:g}, the policy has {policy:g}")
-        for name, nothing in (("top_p", 1), ("top_k", 0), ("min_p", 0)):
-            if (value := record.setting(f"sampling.{name}", nothing)) != nothing:
-                causes.append(f"tokens are cut off by sampling.{name} = {value:g}")
-        if least := record.setting("sampling.min_new_tokens", 0):
+        cuts = {"top_p": 1, "top_k": 0, "min_p": 0}
+        found = {name: record.setting(f"sampling.{name}", nothing) for name, nothing in cuts.items()}
+        cutting = {name: value for name, value in found.items() if value != cuts[name]}
+        # What was recorded of a cut undoes it, and with it that of a minimum length.
+        is_recorded = bool(cutting) and record.setting("sampling.record_support", False)
+        if not is_recorded:
+            causes += [f"tokens are cut off by sampling.{name} = {value:g}" for name, value in cutting.items()]
+        if (least := record.setting("sampling.min_new_tokens", 0)) and not is_recorded:
             causes.append(f"end tokens are kept back by sampling.min_new_tokens = {least:g}")
         if (penalty := record.setting("sampling.repetition_penalty", 1.0)) != 1:
             causes.append(f"tokens are weighted by sampling.repetition_penalty = {penalty:g}")

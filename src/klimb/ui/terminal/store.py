@@ -104,7 +104,9 @@ def _notes(sample: Sample, log_pi: Sequence[float] | None) -> tuple[str, ...]:
         listed = ", ".join(f"{error:.4f} at s = {shift}" for shift, error in means.items())
         notes.append(f"mean |log_mu[t + s] − log_pi[t]|: {listed}; the smallest should be at 0")
         notes += _shift_note(means)
-        if sample.sampling is None or not sample.sampling.draws_at(sample.sampling.temperature):
+        if sample.support is not None:
+            notes.append("log_pi is renormalised on the recorded support: on the tokens that could be drawn")
+        if sample.sampling is None or not sample.draws_at(sample.sampling.temperature):
             notes.append(
                 "log_pi has nothing cut off; this sample was drawn with top-p, top-k, min-p, min_new_tokens, a "
                 "repetition penalty or greedily, or it is not known how"

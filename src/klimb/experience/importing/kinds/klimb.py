@@ -86,6 +86,10 @@ def _numbers(value: object, row: Row) -> tuple[float, ...]:
     return tuple(_number(each, row) for each in _list(value))
 
 
+def _support(value: object, row: Row) -> tuple[tuple[int, ...], ...]:
+    return tuple(token_ids(each, what="the sets of the support") for each in _list(value))
+
+
 def _parts(value: object, row: Row) -> Mapping[str, float]:
     return {name: _number(part, row) for name, part in _table(value).items()}
 
@@ -161,11 +165,12 @@ READ: Mapping[str, Callable[[object, Row], Any]] = {
     "created_at": _number,
     "metadata": _metadata,
     "turns": _turns,
+    "support": _support,
 }
 """By field of a sample; the others are texts."""
 
 
-FROM_JSON = (_prompt, _ids, _parts, _numbers, _sampling, _metadata, _turns)
+FROM_JSON = (_prompt, _ids, _parts, _numbers, _sampling, _metadata, _turns, _support)
 """What reads a list or an object, which is JSON in a cell of CSV."""
 
 

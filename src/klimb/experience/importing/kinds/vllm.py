@@ -20,7 +20,8 @@ def read_vllm(row: Row, rules: ImportRules) -> Sequence[ParsedRow]:
     """One response per choice, with its token ids and, if they were asked for, their log-probabilities.
 
     Source: vLLM's documentation, "OpenAI-Compatible Server": return_token_ids (prompt_token_ids, choices[].token_ids),
-    return_tokens_as_token_ids; SGLang's, "Native APIs": meta_info.output_token_logprobs [[log-prob, id, text], ...].
+    return_tokens_as_token_ids; "Sampling Mask": choices[].sampling_mask [[id, ...], ...]. SGLang's, "Native APIs":
+    meta_info.output_token_logprobs [[log-prob, id, text], ...], output_token_sampling_mask.
     """
     exchange = exchange_of(row)
     exchange = replace(exchange, choices=tuple(_as_drawn(choice, exchange, rules) for choice in exchange.choices))
@@ -54,7 +55,8 @@ def _with_token_ids(found: ParsedRow, choice: Mapping[str, object], exchange: Ex
     ids, log_probs = _drawn(choice, exchange)
     if not ids:
         raise RowError("no token ids", "the server was not asked for return_token_ids; import it with --as openai")
-    return replace(found, response_ids=ids, log_probs=log_probs)
+    support = first_of({**_meta_info(choice, exchange), **choice}, "sampling_mask", "output_token_sampling_mask")
+    return replace(found, response_ids=ids, log_probs=log_probs, support=support)
 
 
 def _drawn(choice: Mapping[str, object], exchange: Exchange) -> tuple[tuple[int, ...], Sequence[object] | None]:
