@@ -73,7 +73,7 @@ def audit_page(
         contents=facts_of(report),
         extremes=extremes(report),
         interval=interval_text(report.verdict),
-        blocks=[_block(block, decided_by=report.verdict.decided_by) for block in report.blocks],
+        blocks=[block_values(block, decided_by=report.verdict.decided_by) for block in report.blocks],
         examples=[_example(example) for example in report.verdict.examples],
         most_characters=MOST_CHARACTERS,
         shown_characters=SHOWN_CHARACTERS,
@@ -133,7 +133,8 @@ def _use(use: Use) -> dict[str, Any]:
     }
 
 
-def _block(block: Block, *, decided_by: str) -> dict[str, Any]:
+def block_values(block: Block, *, decided_by: str) -> dict[str, Any]:
+    """Return what the template `blocks.html` shows of a block."""
     anchor = "block-" + "".join(
         character if character.isascii() and character.isalnum() else "-" for character in block.name
     )
