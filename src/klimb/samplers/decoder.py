@@ -77,7 +77,7 @@ class LaneCache:
     def enter(self, lanes: Int[Tensor, " rows"], states: PromptStates, which: Int[Tensor, " rows"]) -> None:
         """Copy the prompts `which` into the lanes."""
         length = states.keys[0].shape[2]
-        self._reserve(length)
+        self.reserve(length)
         for buffers, prompts in ((self.keys, states.keys), (self.values, states.values)):
             for buffer, prompt in zip(buffers, prompts, strict=True):
                 buffer.view(self.num_lanes, self.num_groups, self.reserved, -1)[lanes, :, :length] = prompt[which]
@@ -96,7 +96,7 @@ class LaneCache:
 
     def write_states(self, lane: int, states: LaneStates, length: int) -> None:
         """Copy the first positions of the states into a lane."""
-        self._reserve(length)
+        self.reserve(length)
         of_lane = self.states(lane, length)
         for targets, sources in ((of_lane.keys, states.keys), (of_lane.values, states.values)):
             for target, source in zip(targets, sources, strict=True):
@@ -136,14 +136,14 @@ class LaneCache:
 
     def open_positions(self, positions: Int[Tensor, " lanes"]) -> None:
         """Prepare a step that writes each lane at this position and reads it up to there; of the first lanes only."""
-        self._reserve(int(positions.max()) + 1)
+        self.reserve(int(positions.max()) + 1)
         is_read = torch.arange(self.reserved) <= positions[:, None]
         self.mask = torch.where(is_read, 0.0, -math.inf)[:, None]
         self._places = self._places_of(torch.arange(len(positions)), positions)
 
     def open_spans(self, lanes: Int[Tensor, " tokens"], positions: Int[Tensor, " tokens"]) -> None:
         """Prepare a pass that writes each token at this position of this lane."""
-        self._reserve(int(positions.max()) + 1)
+        self.reserve(int(positions.max()) + 1)
         self._places = self._places_of(lanes, positions)
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,7 +158,8 @@ class LaneCache:
         groups = lanes[:, None] * self.num_groups + torch.arange(self.num_groups)
         return (groups * self.reserved + positions[:, None]).flatten()
 
-    def _reserve(self, length: int) -> None:
+    def reserve(self, length: int) -> None:
+        """Make room for this many positions in each lane, and some more."""
         if length <= self.reserved:
             return
         reserved = _with_room(length)
@@ -171,6 +172,15 @@ class LaneCache:
 
 def _with_room(length: int) -> int:
     return math.ceil(length * (1 + ROOM_FRACTION) / ROOM_MULTIPLE) * ROOM_MULTIPLE
+
+
+@dataclass(frozen=True)
+class LaneTokens:
+    """One token in each of the first lanes of a cache, to be fed at these positions."""
+
+    cache: LaneCache
+    token_ids: Int[Tensor, " lanes"]
+    positions: Int[Tensor, " lanes"]
 
 
 MAX_SCORES = 2**24
@@ -265,18 +275,35 @@ class LlamaDecoder:
         self, token_ids: Int[Tensor, " lanes"], positions: Int[Tensor, " lanes"], cache: LaneCache
     ) -> Float[Tensor, "lanes vocab"]:
         """Logits after one more token in each lane, in the compute dtype; fewer tokens are those of the first lanes."""
-        cache.open_positions(positions)
+        return self.step_all([LaneTokens(cache, token_ids, positions)])
+
+    def step_all(self, parts: Sequence[LaneTokens]) -> Float[Tensor, "lanes vocab"]:
+        """Logits as `step` gives them, of lanes of several caches: those of the first part come first.
+
+        All go through the layers together; each part reads its own cache, so that short texts pay for no long one.
+        """
+        for part in parts:
+            part.cache.open_positions(part.positions)
+        sizes = [len(part.token_ids) for part in parts]
 
         def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-            cached_keys, cached_values = cache.write(layer, keys, values)
-            groups, head_dim = keys.shape[1:]
-            grouped = queries.reshape(len(queries) * groups, -1, head_dim)
-            cached_keys, cached_values = cached_keys[: len(grouped)], cached_values[: len(grouped)]
-            scores = torch.bmm(grouped, cached_keys.transpose(1, 2))
-            weights = self.attention_weights(scores.view(len(queries), -1, cache.reserved), cache.mask)
-            return torch.bmm(weights.view(len(grouped), -1, cache.reserved), cached_values).view(len(queries), -1)
+            of_parts = zip(parts, queries.split(sizes), keys.split(sizes), values.split(sizes), strict=True)
+            attended = [self._attend(layer, part.cache, *states) for part, *states in of_parts]
+            return attended[0] if len(attended) == 1 else torch.cat(attended)
 
+        token_ids = torch.cat([part.token_ids for part in parts])
+        positions = torch.cat([part.positions for part in parts])
         return self._logits(self._through_layers(token_ids, positions, attend))
+
+    def _attend(self, layer: int, cache: LaneCache, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Attention of one token in each of the cache's first lanes."""
+        cached_keys, cached_values = cache.write(layer, keys, values)
+        groups, head_dim = keys.shape[1:]
+        grouped = queries.reshape(len(queries) * groups, -1, head_dim)
+        cached_keys, cached_values = cached_keys[: len(grouped)], cached_values[: len(grouped)]
+        scores = torch.bmm(grouped, cached_keys.transpose(1, 2))
+        weights = self.attention_weights(scores.view(len(queries), -1, cache.reserved), cache.mask)
+        return torch.bmm(weights.view(len(grouped), -1, cache.reserved), cached_values).view(len(queries), -1)
 
     def attention_weights(self, scores: Tensor, mask: Tensor) -> Tensor:
         """softmax(scores · scale + mask) in float32, rounded to the compute dtype; overwrites `scores`."""

@@ -59,6 +59,7 @@ limits = st.builds(
     max_idle_chunk_tokens=st.sampled_from([3, 512]),
     max_parked_bytes=st.sampled_from([0, 20_000, 2**30]),
     max_lane_bytes=st.sampled_from([0, 2**30]),
+    short_text=st.sampled_from([1, 6, 256]),
 )
 
 

@@ -83,11 +83,11 @@ def test_log_mu_is_that_of_the_policy_itself(ending_policy):
 
 def test_each_token_comes_before_the_next_is_drawn(ending_policy, monkeypatch):
     num_steps = []
-    own = LlamaDecoder.step
+    own = LlamaDecoder.step_all
     came_at: list[int] = []
     policy = dataclasses.replace(ending_policy, end_ids=())
     with DecodingEngine(policy) as engine:
-        monkeypatch.setattr(LlamaDecoder, "step", lambda *args: (num_steps.append(1), own(*args))[1])
+        monkeypatch.setattr(LlamaDecoder, "step_all", lambda *args: (num_steps.append(1), own(*args))[1])
         listener = Listener(engine, request([4, 5, 6]), lambda _: came_at.append(len(num_steps)))
         assert listener.completion.finish_reason == "length"
     assert came_at == list(range(12))
@@ -169,6 +169,41 @@ def test_a_long_prompt_is_read_between_the_tokens_of_others(ending_policy):
         _ = short.completion
     # Ten chunks, and a token of the other one after each of them.
     assert before[0] - at_submit >= 9
+
+
+def test_long_texts_lengthen_no_step_of_short_ones(ending_policy, monkeypatch):
+    policy = dataclasses.replace(ending_policy, end_ids=())
+    lengths: set[int] = set()
+    own = LlamaDecoder.step_all
+
+    def step_all(self, parts):
+        short = [part for part in parts if int(part.positions.max()) < 30]
+        result = own(self, parts)
+        lengths.update(part.cache.reserved for part in short)
+        return result
+
+    asked = [request([5] * 150, max_new_tokens=60), request([4], seed=1, max_new_tokens=25)]
+    with DecodingEngine(policy, limits=ServiceLimits(short_text=30)) as engine:
+        monkeypatch.setattr(LlamaDecoder, "step_all", step_all)
+        listeners = [Listener(engine, each) for each in asked]
+        completions = [listener.completion for listener in listeners]
+    monkeypatch.undo()
+    # Buffers are multiples of 32 positions long.
+    assert lengths and max(lengths) <= 64
+    alone = Alone(policy)
+    for each, completion in zip(asked, completions, strict=True):
+        assert_same(completion, alone(each))
+
+
+def test_a_text_that_becomes_long_is_drawn_on_the_same(ending_policy):
+    policy = dataclasses.replace(ending_policy, end_ids=())
+    asked = [request([4 + i] * (1 + i), seed=i, max_new_tokens=90) for i in range(3)]
+    with DecodingEngine(policy, limits=ServiceLimits(short_text=4)) as engine:
+        listeners = [Listener(engine, each) for each in asked]
+        completions = [listener.completion for listener in listeners]
+    alone = Alone(policy)
+    for each, completion in zip(asked, completions, strict=True):
+        assert_same(completion, alone(each))
 
 
 # Leaving early.
@@ -262,15 +297,16 @@ def test_a_callback_that_raises_costs_its_own_request_alone(ending_policy, place
 
 def run_out_of_memory(monkeypatch, *, above: int, failures: list[int]) -> None:
     """Steps of more lanes than `above` fail."""
-    own = LlamaDecoder.step
+    own = LlamaDecoder.step_all
 
-    def step(self, token_ids, positions, cache):
-        if len(token_ids) > above:
-            failures.append(len(token_ids))
+    def step_all(self, parts):
+        count = sum(len(part.token_ids) for part in parts)
+        if count > above:
+            failures.append(count)
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-        return own(self, token_ids, positions, cache)
+        return own(self, parts)
 
-    monkeypatch.setattr(LlamaDecoder, "step", step)
+    monkeypatch.setattr(LlamaDecoder, "step_all", step_all)
 
 
 def test_without_memory_fewer_are_drawn_at_once_and_no_token_comes_twice(ending_policy, monkeypatch, caplog):
@@ -297,16 +333,16 @@ def test_one_request_that_does_not_fit_ends_with_that_error(ending_policy, monke
 
 
 def test_an_error_of_the_model_ends_those_under_way_and_not_the_engine(ending_policy, monkeypatch):
-    own = LlamaDecoder.step
+    own = LlamaDecoder.step_all
 
-    def step(*_: object) -> None:
+    def step_all(*_: object) -> None:
         raise RuntimeError("shapes do not fit")
 
     with DecodingEngine(dataclasses.replace(ending_policy, end_ids=())) as engine:
-        monkeypatch.setattr(LlamaDecoder, "step", step)
+        monkeypatch.setattr(LlamaDecoder, "step_all", step_all)
         listeners = [Listener(engine, request([3], seed=i)) for i in range(3)]
         assert {str(listener.error) for listener in listeners} == {"shapes do not fit"}
-        monkeypatch.setattr(LlamaDecoder, "step", own)
+        monkeypatch.setattr(LlamaDecoder, "step_all", own)
         _ = Listener(engine, request([3])).completion
 
 

@@ -6,6 +6,7 @@ long prompt holds nobody up for longer than its chunk. A prompt that begins like
 lane is reading, gets the states of the common part as a copy and reads the rest alone.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,16 +15,14 @@ import torch
 from torch import Tensor
 
 from klimb.samplers.conversations import turn_quantiles
-from klimb.samplers.decoder import LlamaDecoder
+from klimb.samplers.decoder import LaneStates, LaneTokens, LlamaDecoder
 from klimb.samplers.distribution import TokenDetails
 from klimb.samplers.mixed_drawing import MixedDrawing
 from klimb.samplers.sampler import Results
 from klimb.samplers.service.jobs import Job, Step
 from klimb.samplers.service.prefixes import LEAST_REUSED, Ids, ParkedPrefixes, common_length
 from klimb.samplers.service.requests import DrawnToken
-
-COMPACT_FRACTION = 0.25
-"""Lanes move up when at least this share of those that a step goes through is free."""
+from klimb.samplers.service.shelf import Lane, Shelf, shelf_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,62 +35,23 @@ class ServiceLimits:
         max_lane_bytes: what the lanes may take when a request enters; one request enters anyway. Lanes grow with their
             answers, so they may come to take more.
         max_parked_bytes: what states of texts may take that nobody is drawing after.
+        short_text: texts of up to this many tokens are decoded in buffers of their own, apart from those up to four
+            times as long, and so on: a step reads the buffers as far as the longest text in them.
     """
 
     max_chunk_tokens: int = 64
     max_idle_chunk_tokens: int = 512
     max_lane_bytes: int = 4 * 2**30
     max_parked_bytes: int = 2**30
+    short_text: int = 256
 
     def __post_init__(self) -> None:
-        for name in ("max_chunk_tokens", "max_idle_chunk_tokens"):
+        for name in ("max_chunk_tokens", "max_idle_chunk_tokens", "short_text"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         for name in ("max_lane_bytes", "max_parked_bytes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
-
-
-@dataclass(eq=False)
-class _Lane:
-    """A request in a lane.
-
-    Attributes:
-        job: whose tokens are drawn.
-        slot: of its results.
-        ids: prompt and answer so far.
-        quantiles: the random number of each token.
-        num_held: how many of the ids the lane holds.
-        source: the lane whose states are copied once it holds `num_shared` of them.
-        is_over: the last token was drawn, or none can be; the lane is freed when `tidy` is called.
-        is_broken: what it holds is no number.
-    """
-
-    job: Job
-    slot: int
-    ids: list[int]
-    quantiles: Tensor
-    num_held: int = 0
-    source: "_Lane | None" = None
-    num_shared: int = 0
-    is_over: bool = False
-    is_broken: bool = False
-
-    @property
-    def num_unread(self) -> int:
-        return len(self.ids) - self.num_held
-
-    @property
-    def reads_prompt(self) -> bool:
-        return self.source is None and not self.is_over and self.num_unread > 1
-
-    @property
-    def draws(self) -> bool:
-        return self.source is None and not self.is_over and self.num_unread == 1
-
-    @property
-    def held_ids(self) -> Ids:
-        return np.array(self.ids[: self.num_held], dtype=np.int64)
 
 
 class RequestLanes:
@@ -107,8 +67,8 @@ class RequestLanes:
     def __init__(self, decoder: LlamaDecoder, drawing: MixedDrawing, *, max_batch: int, limits: ServiceLimits) -> None:
         self.max_jobs = max_batch
         self._decoder, self._drawing, self._limits = decoder, drawing, limits
-        self._cache = decoder.empty_cache(0)
-        self._lanes: list[_Lane | None] = []
+        self._bytes_per_position = decoder.empty_cache(0).bytes_per_position
+        self._shelves: dict[int, Shelf] = {}
         self._parked = ParkedPrefixes(limits.max_parked_bytes)
         self._results = Results(max_batch, 1, torch.device("cpu"))
         self._free_slots = list(range(max_batch))
@@ -122,13 +82,11 @@ class RequestLanes:
 
     def choose(self, waiting: Sequence[Job]) -> list[Job]:
         """Return those that come first and have room."""
-        active = self._active()
+        lengths = [len(lane.ids) for lane in self._active()]
         chosen: list[Job] = []
-        longest = max((len(lane.ids) for lane in active), default=0)
-        for job in waiting[: self.max_jobs - len(active)]:
-            longest = max(longest, job.length)
-            num_lanes = len(active) + len(chosen) + 1
-            if num_lanes > 1 and num_lanes * longest * self._cache.bytes_per_position > self._limits.max_lane_bytes:
+        for job in waiting[: self.max_jobs - len(lengths)]:
+            lengths.append(job.length)
+            if len(lengths) > 1 and self._num_bytes(lengths) > self._limits.max_lane_bytes:
                 break
             chosen.append(job)
         return chosen
@@ -137,17 +95,17 @@ class RequestLanes:
         """Give each of these a lane, with what is known of its beginning."""
         if not jobs:
             return
-        self._add_lanes(len(self._active()) + len(jobs))
         for job in jobs:
             request = job.request
             self._decoder.cover(len(request.prompt_ids) + request.settings.max_new_tokens)
-            lane = _Lane(
+            lane = Lane(
                 job,
                 self._begin_slot(job),
                 [*request.prompt_ids, *job.drawn_ids],
                 turn_quantiles(request.seed, 0, request.settings.max_new_tokens),
+                shelf=self._shelf_number(job.length),
             )
-            self._lanes[self._lanes.index(None)] = lane
+            self._shelf(lane).put(lane)
             self._find_beginning(lane)
 
     def remove(self, jobs: Sequence[Job]) -> None:
@@ -160,11 +118,18 @@ class RequestLanes:
         self.tidy()
 
     def tidy(self) -> None:
-        """Free the lanes of those that are over, and park what they hold."""
-        for number, lane in enumerate(self._lanes):
-            if lane is not None and lane.is_over:
-                self._free(number, lane)
-        self._arrange()
+        """Free the lanes of those that are over, and park what they hold; move on those that became long."""
+        for shelf in list(self._shelves.values()):
+            for number, lane in enumerate(shelf.lanes):
+                if lane is not None and lane.is_over:
+                    self._free(shelf, number, lane)
+        for lane in self._active():
+            if self._shelf_number(len(lane.ids)) > lane.shelf:
+                self._move_on(lane)
+        for number, shelf in list(self._shelves.items()):
+            shelf.arrange()
+            if not shelf.lanes:
+                del self._shelves[number]
 
     def advance(self) -> list[Step]:
         """Read a chunk of each prompt that is being read, or draw a token in each lane that is ready: in turns."""
@@ -176,16 +141,41 @@ class RequestLanes:
 
     def clear(self) -> bool:
         """Forget all lanes and parked texts; True if a text was parked."""
-        for lane in self._lanes:
-            if lane is not None:
-                self._release_slot(lane)
-        self._lanes, self._cache = [], self._decoder.empty_cache(0)
+        for shelf in self._shelves.values():
+            for lane in shelf.lanes:
+                if lane is not None:
+                    self._release_slot(lane)
+        self._shelves = {}
         had_parked = len(self._parked) > 0
         self._parked.clear()
         return had_parked
 
-    def _active(self) -> list[_Lane]:
-        return [lane for lane in self._lanes if lane is not None and not lane.is_over]
+    def _active(self) -> list[Lane]:
+        return [lane for shelf in self._shelves.values() for lane in shelf.active]
+
+    def _shelf(self, lane: Lane) -> Shelf:
+        if lane.shelf not in self._shelves:
+            self._shelves[lane.shelf] = Shelf(self._decoder)
+        return self._shelves[lane.shelf]
+
+    def _shelf_number(self, length: int) -> int:
+        return shelf_number(length, self._limits.short_text)
+
+    def _num_bytes(self, lengths: Sequence[int]) -> int:
+        """Memory of lanes of these lengths: each is as long as the longest on its shelf."""
+        of_shelves: dict[int, list[int]] = defaultdict(list)
+        for length in lengths:
+            of_shelves[self._shelf_number(length)].append(length)
+        return self._bytes_per_position * sum(len(on_shelf) * max(on_shelf) for on_shelf in of_shelves.values())
+
+    def _move_on(self, lane: Lane) -> None:
+        """Move a lane to the shelf of texts of its length."""
+        before = self._shelf(lane)
+        number = before.lanes.index(lane)
+        lane.shelf = self._shelf_number(len(lane.ids))
+        self._shelf(lane).put(lane)
+        self._shelf(lane).write(lane, before.cache.states(number, lane.num_held), lane.num_held)
+        before.lanes[number] = None
 
     def _begin_slot(self, job: Job) -> int:
         """Prepare a slot of the results; tokens that were drawn before the lanes were cleared are in it again."""
@@ -198,17 +188,17 @@ class RequestLanes:
         self._drawing.begin(slot, request.prompt_ids, request.settings, details)
         return slot
 
-    def _release_slot(self, lane: _Lane) -> None:
+    def _release_slot(self, lane: Lane) -> None:
         self._drawing.release(lane.slot)
         self._free_slots.append(lane.slot)
 
-    def _free(self, number: int, lane: _Lane) -> None:
+    def _free(self, shelf: Shelf, number: int, lane: Lane) -> None:
         """Free a lane; what it holds is parked, unless it is broken."""
         if lane.is_broken:
-            self._cache.clear(number)
+            shelf.cache.clear(number)
         else:
-            self._parked.park(lane.held_ids, self._cache.states(number, lane.num_held))
-        self._lanes[number] = None
+            self._parked.park(lane.held_ids, shelf.cache.states(number, lane.num_held))
+        shelf.lanes[number] = None
         self._release_slot(lane)
         for follower in self._active():
             if follower.source is lane:
@@ -217,19 +207,18 @@ class RequestLanes:
 
     # Where a text begins like another.
 
-    def _find_beginning(self, lane: _Lane) -> None:
+    def _find_beginning(self, lane: Lane) -> None:
         """Copy the states of the longest beginning that is known; or note which lane is going to have them."""
         # The last token is fed in any case, for the logits behind it.
         ids = np.array(lane.ids[:-1], dtype=np.int64)
         source, num_shared = self._most_alike(lane, ids)
         parked = self._parked.find(ids)
         if parked is not None and parked[1] >= num_shared:
-            self._copied(lane, parked[1])
-            self._cache.write_states(self._lanes.index(lane), *parked)
+            self._copy(lane, *parked)
         elif num_shared >= LEAST_REUSED:
             lane.source, lane.num_shared = source, num_shared
 
-    def _most_alike(self, lane: _Lane, ids: Ids) -> tuple[_Lane | None, int]:
+    def _most_alike(self, lane: Lane, ids: Ids) -> tuple[Lane | None, int]:
         """Return the lane before this one whose text begins most like these ids; of equals the one that read most."""
         before = self._active()
         before = [other for other in before if other is not lane and not _waits_for(other, lane)]
@@ -242,53 +231,64 @@ class RequestLanes:
             source = lane.source
             if source is not None and source.num_held >= lane.num_shared:
                 lane.source = None
-                states = self._cache.states(self._lanes.index(source), lane.num_shared)
-                self._cache.write_states(self._lanes.index(lane), states, lane.num_shared)
-                self._copied(lane, lane.num_shared)
+                self._copy(lane, self._shelf(source).states(source, lane.num_shared), lane.num_shared)
 
-    def _copied(self, lane: _Lane, num_tokens: int) -> None:
-        lane.num_held = num_tokens
+    def _copy(self, lane: Lane, states: LaneStates, num_tokens: int) -> None:
+        self._shelf(lane).write(lane, states, num_tokens)
         self._num_reused_tokens += num_tokens
 
     # Passes through the model.
 
-    def _read(self, reads: list[_Lane], *, has_company: bool) -> list[Step]:
+    def _read(self, reads: list[Lane], *, has_company: bool) -> list[Step]:
         """Read on in these prompts; draw the first token of those that are at their end."""
         limits = self._limits
         left = limits.max_chunk_tokens if has_company else limits.max_idle_chunk_tokens
-        lanes, chunks = [], []
+        chunks: dict[int, list[tuple[Lane, list[int]]]] = defaultdict(list)
         for place, lane in enumerate(sorted(reads, key=lambda each: each.num_unread)):
             # Short prompts leave some of their share to the long ones.
             size = min(lane.num_unread, max(1, left // (len(reads) - place)))
             if left < size:
                 break
             left -= size
-            lanes.append(lane)
-            chunks.append(lane.ids[lane.num_held : lane.num_held + size])
-        numbers = torch.tensor([self._lanes.index(lane) for lane in lanes])
-        starts = torch.tensor([lane.num_held for lane in lanes])
-        logits = self._decoder.read_more(numbers, chunks, starts, self._cache)
-        for lane, chunk in zip(lanes, chunks, strict=True):
+            chunks[lane.shelf].append((lane, lane.ids[lane.num_held : lane.num_held + size]))
+        # Nothing is drawn before all are read: what is drawn must be handed over, whatever fails.
+        read = [self._read_on(self._shelves[number], on_shelf) for number, on_shelf in chunks.items()]
+        ended = [lane for _, lanes in read for lane in lanes]
+        return self._draw(torch.cat([logits for logits, _ in read]), ended) if ended else []
+
+    def _read_on(self, shelf: Shelf, chunks: list[tuple[Lane, list[int]]]) -> tuple[Tensor, list[Lane]]:
+        """Read these chunks of one shelf in one pass; return the lanes at their end, after the logits there."""
+        numbers = torch.tensor([shelf.lanes.index(lane) for lane, _ in chunks])
+        starts = torch.tensor([lane.num_held for lane, _ in chunks])
+        logits = self._decoder.read_more(numbers, [chunk for _, chunk in chunks], starts, shelf.cache)
+        for lane, chunk in chunks:
             lane.num_held += len(chunk)
-        ended = [row for row, lane in enumerate(lanes) if lane.num_unread == 0]
-        return self._draw(logits[ended], [lanes[row] for row in ended]) if ended else []
+        ended = [row for row, (lane, _) in enumerate(chunks) if lane.num_unread == 0]
+        return logits[ended], [chunks[row][0] for row in ended]
 
     def _step(self) -> list[Step]:
-        """One more token in each lane that is ready. Other lanes before the last of these are fed what is not kept."""
-        numbers = [number for number, lane in enumerate(self._lanes) if lane is not None and lane.draws]
-        if not numbers:
+        """One more token in each lane that is ready."""
+        parts: list[LaneTokens] = []
+        rows: list[int] = []
+        lanes: list[Lane] = []
+        num_rows = 0
+        for shelf in self._shelves.values():
+            tokens = shelf.next_tokens()
+            if tokens is None:
+                continue
+            part, places = tokens
+            parts.append(part)
+            rows += [num_rows + place for place in places]
+            lanes += [lane for lane in shelf.active if lane.draws]
+            num_rows += len(part.token_ids)
+        if not parts:
             return []
-        front = self._lanes[: numbers[-1] + 1]
-        token_ids = torch.tensor([lane.ids[-1] if lane is not None and lane.draws else 0 for lane in front])
-        # A lane that is not ready is written where its next token will be.
-        positions = torch.tensor([lane.num_held if lane is not None else 0 for lane in front])
-        logits = self._decoder.step(token_ids, positions, self._cache)
-        lanes = [lane for lane in front if lane is not None and lane.draws]
+        logits = self._decoder.step_all(parts)
         for lane in lanes:
             lane.num_held += 1
-        return self._draw(logits if len(lanes) == len(front) else logits[numbers], lanes)
+        return self._draw(logits if len(lanes) == num_rows else logits[rows], lanes)
 
-    def _draw(self, logits: Tensor, lanes: list[_Lane]) -> list[Step]:
+    def _draw(self, logits: Tensor, lanes: list[Lane]) -> list[Step]:
         """Draw the next token of these lanes from their logits."""
         steps = torch.tensor([len(lane.job.drawn) for lane in lanes])
         slots = torch.tensor([lane.slot for lane in lanes])
@@ -320,7 +320,7 @@ class RequestLanes:
             for slot, step, token_id, log_mu, log_model in zip(*(column.tolist() for column in columns), strict=True)
         ]
 
-    def _take(self, lane: _Lane, token: DrawnToken, *, ends: bool) -> Step:
+    def _take(self, lane: Lane, token: DrawnToken, *, ends: bool) -> Step:
         """Add the token to its lane."""
         lane.ids.append(token.token_id)
         lane.job.drawn.append(token)
@@ -329,42 +329,8 @@ class RequestLanes:
             return Step(lane.job, token, "stop" if ends else "length")
         return Step(lane.job, token)
 
-    # Where lanes stand.
 
-    def _add_lanes(self, num_lanes: int) -> None:
-        """Have at least so many lanes; twice as many each time, so that it is rare."""
-        missing = num_lanes - len(self._lanes)
-        if missing > 0:
-            missing = max(missing, min(len(self._lanes), self.max_jobs - len(self._lanes)))
-            self._cache.add_lanes(missing)
-            self._lanes += [None] * missing
-
-    def _arrange(self) -> None:
-        """Move lanes up where many before them are free, and give memory back that is not needed."""
-        active = self._active()
-        if not active:
-            self._lanes, self._cache = [], self._decoder.empty_cache(0)
-            return
-        front = max(number for number, lane in enumerate(self._lanes) if lane is not None) + 1
-        if front - len(active) >= COMPACT_FRACTION * front:
-            self._move_up(len(active))
-        if len(self._lanes) >= 4 * len(active):
-            self._move_up(len(active))
-            self._cache.keep(torch.arange(2 * len(active)))
-            del self._lanes[2 * len(active) :]
-        self._cache.shorten(max(len(lane.ids) for lane in active))
-
-    def _move_up(self, num_active: int) -> None:
-        """Let the active lanes be the first."""
-        for number in range(num_active, len(self._lanes)):
-            lane = self._lanes[number]
-            if lane is not None:
-                free = self._lanes.index(None)
-                self._cache.write_states(free, self._cache.states(number, lane.num_held), lane.num_held)
-                self._lanes[free], self._lanes[number] = lane, None
-
-
-def _waits_for(lane: _Lane, other: _Lane) -> bool:
+def _waits_for(lane: Lane, other: Lane) -> bool:
     """Tell whether a lane gets its beginning from the other, or from one that does."""
     source = lane.source
     while source is not None and source is not other:
