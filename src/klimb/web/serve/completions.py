@@ -30,6 +30,7 @@ from klimb.web.serve.schemas import (
     check_chat,
     check_counts,
     check_others,
+    check_text,
     messages_of,
     prompts_of,
     sampling_of,
@@ -94,7 +95,7 @@ class Completions:
         )
         messages, user = messages_of(body), self._user(body)
         earlier = self.histories.find(messages, user=user)
-        episode = _conversation(body) or (earlier[1].episode if earlier else f"conv-{secrets.token_hex(12)}")
+        episode = conversation_of(body) or (earlier[1].episode if earlier else f"conv-{secrets.token_hex(12)}")
         with ExitStack() as stack:
             loaded = stack.enter_context(self.policies.lease(episode, body.model))
             tools = tools_offered(body)
@@ -127,7 +128,7 @@ class Completions:
             token_ids=bool(body.return_token_ids),
             sampling_mask=bool(body.return_sampling_mask),
         )
-        episode = _conversation(body) or f"text-{secrets.token_hex(12)}"
+        episode = conversation_of(body) or f"text-{secrets.token_hex(12)}"
         with ExitStack() as stack:
             loaded = stack.enter_context(self.policies.lease(episode, body.model))
             prompts = tuple(_text_prompt(loaded, prompt) for prompt in prompts_of(body))
@@ -144,7 +145,7 @@ class Completions:
                 sampling=self._sampling(body, loaded, max(len(prompt.ids) for prompt in prompts)),
                 seed=body.seed,
                 user=self._user(body),
-                episode=_conversation(body),
+                episode=conversation_of(body),
                 num_top=body.logprobs or 0,
                 is_chat=False,
             )
@@ -249,21 +250,7 @@ def as_refusal(error: RequestRefused | DrawFailed) -> RequestRefused:
     return RequestRefused("the answer could not be drawn", status=500, kind="server_error", code="draw_failed")
 
 
-def check_text(body: SamplingRequest) -> None:
-    """Return if all that the request holds can be written as JSON in UTF-8.
-
-    Raises:
-        RequestRefused: half a character, a number that is none, or nesting without end.
-    """
-    try:
-        json.dumps(body.model_dump(), ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise RequestRefused(
-            "the request holds text that is no Unicode (half of a surrogate pair), NaN or infinity, or nests too deep"
-        ) from error
-
-
-def _conversation(body: SamplingRequest) -> str:
+def conversation_of(body: SamplingRequest) -> str:
     """Return the conversation's id that the request's metadata names; empty if it names none.
 
     Raises:

@@ -5,7 +5,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -228,7 +228,7 @@ class Exchange:
             answer.content = answer.parsed.content if answer.parsed.calls else answer.content
             rest = answer.content
         self._count(answer)
-        await self._store(answer)
+        await record(self.recorder, [self.sample_of(answer)], self.settings, self.meters)
         if self.ask.is_chat:
             await asyncio.to_thread(self._remember, answer)
         return rest
@@ -239,26 +239,6 @@ class Exchange:
         self.meters.count("klimb_prompt_tokens_total", len(answer.prompt.ids))
         if num_tokens > 1:
             self.meters.observe("klimb_token_seconds", (time.monotonic() - self._begun_at) / num_tokens)
-
-    async def _store(self, answer: Answer) -> None:
-        """Return once the answer is on the disk.
-
-        Raises:
-            RequestRefused: it is not, and the settings let no answer go out that is not recorded.
-        """
-        try:
-            await asyncio.wrap_future(self.recorder.record([self.sample_of(answer)]))
-        except (NotRecorded, RuntimeError) as error:
-            self.meters.count("klimb_samples_lost_total")
-            if self.settings.on_store_error == "refuse":
-                raise RequestRefused(
-                    f"the answer was not recorded, so it is not given: {error}",
-                    status=503,
-                    kind="server_error",
-                    code="not_recorded",
-                ) from error
-        else:
-            self.meters.count("klimb_samples_written_total")
 
     def _store_cancelled(self) -> None:
         """Store what was drawn of answers that did not end; nobody waits for it."""
@@ -342,3 +322,24 @@ class Exchange:
             policy=loaded.served.name,
         )
         self.histories.remember((*messages, said), remembered, user=ask.user)
+
+
+async def record(recorder: Recorder, samples: Sequence[Sample], settings: ServeSettings, meters: Meters) -> None:
+    """Return once the samples are on the disk.
+
+    Raises:
+        RequestRefused: they are not, and the settings let no answer go out that is not recorded.
+    """
+    try:
+        await asyncio.wrap_future(recorder.record(samples))
+    except (NotRecorded, RuntimeError) as error:
+        meters.count("klimb_samples_lost_total", len(samples))
+        if settings.on_store_error == "refuse":
+            raise RequestRefused(
+                f"the answer was not recorded, so it is not given: {error}",
+                status=503,
+                kind="server_error",
+                code="not_recorded",
+            ) from error
+    else:
+        meters.count("klimb_samples_written_total", len(samples))

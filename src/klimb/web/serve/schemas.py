@@ -386,3 +386,17 @@ def prompts_of(request: CompletionRequest) -> list[str | list[int]]:
     if not prompt:
         raise RequestRefused("prompt is an empty list; give a text or token ids", param="prompt")
     return cast(list[str | list[int]], prompt)
+
+
+def check_text(body: SamplingRequest) -> None:
+    """Return if all that the request holds can be written as JSON in UTF-8.
+
+    Raises:
+        RequestRefused: half a character, a number that is none, or nesting without end.
+    """
+    try:
+        json.dumps(body.model_dump(), ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise RequestRefused(
+            "the request holds text that is no Unicode (half of a surrogate pair), NaN or infinity, or nests too deep"
+        ) from error
