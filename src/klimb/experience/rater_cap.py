@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 FEWEST_RATERS = 2
-"""With k raters a share is at least this over k: a smaller one is impossible, or lets whoever rated least decide how many
-ratings of everybody count."""
+"""With k raters a share is at least this over k: a smaller one is impossible, or lets whoever rated least decide how
+many ratings of everybody count."""
 
 
 def ratings_that_count(num_ratings: Iterable[int], *, max_fraction: float) -> int | None:

@@ -50,6 +50,21 @@ def write_feedback(path: str | Path, rows: Sequence[Feedback]) -> None:
         )
 
 
+def read_feedback(path: str | Path) -> list[Feedback]:
+    """Return the rows of a segment, of any version that is read.
+
+    Raises:
+        SegmentError: it is none.
+    """
+    check_feedback_schema(path)
+    table = pq.read_table(path)
+    empty = [""] * len(table)
+    columns = [
+        table.column(name).to_pylist() if name in table.column_names else empty for name in FEEDBACK_SCHEMA.names
+    ]
+    return [feedback_of_row(row) for row in zip(*columns, strict=True)]
+
+
 def check_feedback_schema(path: str | Path) -> None:
     """Return if the file is a segment of feedback that this version can read.
 

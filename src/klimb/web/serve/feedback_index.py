@@ -1,16 +1,11 @@
 """What is known of the feedback in a store, kept beside it: so that one more rating need not read them all."""
 
-# pyarrow ships no type information, so strict checking would only report its absence:
-# pyright: basic
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from klimb.experience.feedback import Feedback
-from klimb.experience.store_feedback import FEEDBACK_SCHEMA, feedback_of_row
+from klimb.experience.store_feedback import read_feedback
 from klimb.experience.store_files import Segment, SegmentFolder
 
 Question = tuple[str, str, str, str]
@@ -61,10 +56,5 @@ class FeedbackIndex:
         return self._known
 
     def _add_file(self, path: Path) -> None:
-        table = pq.read_table(path)
-        empty = [""] * len(table)
-        columns = [
-            table.column(name).to_pylist() if name in table.column_names else empty for name in FEEDBACK_SCHEMA.names
-        ]
-        for row in zip(*columns, strict=True):
-            self._known.add(feedback_of_row(row))
+        for row in read_feedback(path):
+            self._known.add(row)

@@ -1,9 +1,9 @@
 """`klimb experience`: what is in a store, one sample in full, a store as one file, log-probabilities computed anew."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from cyclopts import App
+from cyclopts import App, Parameter
 from rich.console import Console
 from rich.text import Text
 
@@ -146,3 +146,41 @@ def quarantine(store: Path, /, *, rater: TextOrNone = "", release: Switch = Fals
         ),
         soft_wrap=True,
     )
+
+
+Names = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="", show_default=False)]
+
+
+@experience.command(name="forget")
+def forget(
+    folder: Path, /, *more: Path, user: Names = (), id: Names = (), dry_run: Switch = False, yes: Switch = False
+) -> None:
+    """Remove all of a person from stores, runs, reports, exports and logs; name what cannot be, and models that saw it.
+
+    Args:
+        folder: A folder that is searched with all beneath it.
+        more: Further ones.
+        user: A name, as it was sent, or the hash that a store has of it; several may be given.
+        id: Of a sample, a completion or a conversation; several may be given.
+        dry_run: Say what would be done, and do nothing.
+        yes: Do not ask.
+    """
+    from klimb.ui.terminal.forgetting import print_plan, print_rest
+    from klimb.workbench.forgetting import forget as carry_out
+    from klimb.workbench.forgetting import plan_forgetting
+
+    folders = (folder, *more)
+    console = Console()
+    plan = plan_forgetting(folders, users=user, ids=id)
+    print_plan(console, plan)
+    if dry_run or not plan.changes:
+        return
+    if not yes and not _agrees(console):
+        raise ConfigError("nothing was changed; answer yes, or give --yes")
+    print_rest(console, carry_out(plan, folders))
+
+
+def _agrees(console: Console) -> bool:
+    if not console.is_terminal:
+        return False
+    return console.input("this cannot be undone. Remove it? Type yes: ").strip().lower() == "yes"
