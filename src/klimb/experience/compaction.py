@@ -10,11 +10,17 @@ import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from klimb.experience.atomic import replace_atomically
+from klimb.experience.feedback import Feedback
 from klimb.experience.samples import Sample
 from klimb.experience.segments import stream_samples, write_samples
+from klimb.experience.store_feedback import read_feedback, write_feedback
 from klimb.experience.store_files import SegmentFolder
+
+SegmentKind = Literal["samples", "feedback"]
+
 
 SMALL_BYTES = 4_000_000
 """A segment below this is merged with others."""
@@ -38,8 +44,10 @@ def hold_segments(folder: Path) -> Generator[None]:
         os.close(descriptor)
 
 
-def merge_small_segments(folder: Path, *, at_least: int = 2, small_bytes: int = SMALL_BYTES) -> Path | None:
-    """Write the samples of the small segments as one new segment, and return it; None where there is too little to do.
+def merge_small_segments(
+    folder: Path, *, at_least: int = 2, small_bytes: int = SMALL_BYTES, kind: SegmentKind = "samples"
+) -> Path | None:
+    """Write the rows of the small segments as one new segment, and return it; None where there is too little to do.
 
     The small ones stay until `remove_merged`, since somebody may be reading them.
 
@@ -47,34 +55,43 @@ def merge_small_segments(folder: Path, *, at_least: int = 2, small_bytes: int = 
         folder: of the store.
         at_least: small segments that there must be.
         small_bytes: a segment below it is small.
+        kind: of the segments.
     """
     with hold_segments(folder):
         replaced = {name for names in _merged(folder).values() for name in names}
+        files = SegmentFolder(folder).look()
         small = [
             segment.path
-            for segment in SegmentFolder(folder).look().samples
+            for segment in (files.samples if kind == "samples" else files.feedback)
             if segment.num_bytes < small_bytes and segment.path.name not in replaced
         ]
         if len(small) < max(at_least, 2):
             return None
-        path = SegmentFolder(folder).new_path("samples")
+        path = SegmentFolder(folder).new_path(kind)
         # Said first: the list counts for a merged file that is there, and that appears whole or not at all.
         _write_merged(folder, {**_merged(folder), path.name: [each.name for each in small]})
-        write_samples(path, _each_once(small))
+        if kind == "samples":
+            write_samples(path, _each_once(small))
+        else:
+            write_feedback(path, _feedback_once(small))
         return path
 
 
-def remove_merged(folder: Path) -> int:
-    """Remove the small segments that a merged one has replaced, and return how many there were."""
+def remove_merged(folder: Path, *, kind: SegmentKind | None = None) -> int:
+    """Remove the small segments that a merged one has replaced, of one kind or all, and return how many there were."""
     with hold_segments(folder):
         num_removed = 0
+        left: dict[str, list[str]] = {}
         for merged, names in _merged(folder).items():
+            if kind is not None and not merged.startswith(f"{kind}-"):
+                left[merged] = names
+                continue
             if not (folder / merged).exists():
                 continue
             for name in names:
                 num_removed += (folder / name).exists()
                 (folder / name).unlink(missing_ok=True)
-        _write_merged(folder, {})
+        _write_merged(folder, left)
         return num_removed
 
 
@@ -85,6 +102,15 @@ def _each_once(paths: Sequence[Path]) -> Iterator[Sample]:
             if sample.sample_id not in seen:
                 seen.add(sample.sample_id)
                 yield sample
+
+
+def _feedback_once(paths: Sequence[Path]) -> list[Feedback]:
+    """Return the rows in the order of their files, by which ratings of one time count; of an id the first."""
+    rows: dict[str, Feedback] = {}
+    for path in paths:
+        for row in read_feedback(path):
+            rows.setdefault(row.feedback_id, row)
+    return list(rows.values())
 
 
 def _merged(folder: Path) -> dict[str, list[str]]:

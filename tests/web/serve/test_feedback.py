@@ -303,3 +303,15 @@ def test_a_fault_in_one_request_costs_the_others_beside_it_nothing(intake):
         futures[1].result()
     assert futures[2].result()[0].status == "added"
     assert json.loads(futures[0].result()[0].feedback.raw)["score"] == 1
+
+
+def test_many_small_files_of_feedback_become_few_and_no_word_is_lost(store, intake, monkeypatch):
+    monkeypatch.setattr("klimb.web.serve.feedback_intake.MERGE_AT", 4)
+    for number in range(17):
+        intake.take([{"completion_id": "chatcmpl-1", "score": number / 20, "rater": "ann"}])
+    assert len(store.files().feedback) <= 10
+    rows = store.feedback_of(["chatcmpl-1"])
+    assert [row.value for row in rows] == [number / 20 for number in range(17)]
+    assert reward(store) == 16 / 20
+    assert intake.take([{"completion_id": "chatcmpl-1", "score": 16 / 20, "rater": "ann"}])[0].status == "known"
+    assert store.count() == 4

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
-from annotated_types import Ge, Le, MaxLen
+from annotated_types import Ge, Gt, Le, MaxLen
 
 from klimb.declarations import Checked, configurable, require, require_known
 
@@ -67,6 +67,9 @@ class FeedbackSettings:
     conversations: Conversations = "turns"
     """`turns`: each rated answer by itself. `whole`: those of a conversation joined to one sample, with its ratings as
     the rewards of its turns, where each prompt begins with all tokens before it."""
+    max_rater_fraction: Annotated[float, Gt(0), Le(1)] = 1.0
+    """One named person's share of the ratings that count, at most; of a person with more, chance picks those that do.
+    With k people it is at least 2/k. 1 counts all; 0.1 suits a server that anybody can rate on."""
     comment_weight: Annotated[float, Ge(0), Le(1)] = 0.0
     """Share of what a comment says in the advantages of the answer's tokens, the rating's being the rest; 0 switches it
     off. A token's is log pi with the comment in the prompt less log pi without."""
@@ -79,6 +82,7 @@ class FeedbackSettings:
         require_known("preferences", self.preferences, PREFERENCES)
         require_known("corrections", self.corrections, CORRECTIONS_OF_PEOPLE)
         require_known("conversations", self.conversations, CONVERSATIONS)
+        require(0 < self.max_rater_fraction <= 1, "max_rater_fraction", self.max_rater_fraction, "in (0, 1]")
         require(0 <= self.comment_weight <= 1, "comment_weight", self.comment_weight, "in 0 to 1")
         require_known("comment_teacher", self.comment_teacher, COMMENT_TEACHERS)
         check_comment_template(self.comment_template)

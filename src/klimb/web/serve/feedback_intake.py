@@ -1,5 +1,6 @@
 """What people say of answers: joined to them by their ids, never changed, confirmed once it is on the disk."""
 
+import logging
 import threading
 import time
 from collections import ChainMap
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+from klimb.experience.compaction import merge_small_segments, remove_merged
 from klimb.experience.feedback import Feedback
 from klimb.experience.importing.parsed_row import hash_of
 from klimb.experience.importing.users import user_hash, user_salt
@@ -20,7 +22,14 @@ from klimb.web.serve.feedback_rows import GivenFeedback, read_given
 from klimb.web.serve.group_commit import GroupCommit
 from klimb.web.serve.openai_errors import RequestRefused
 
+logger = logging.getLogger(__name__)
+
+
 MAX_SCORE = 100.0
+
+
+MERGE_AT = 64
+"""Small segments at which they become one."""
 
 
 FUTURE_SLACK = 60.0
@@ -71,6 +80,7 @@ class FeedbackIntake:
         self._find_sample = find or self._find_in_store
         self._lock = threading.RLock()
         self._index = FeedbackIndex(store.folder)
+        self._num_small = MERGE_AT
         self._commit: GroupCommit[Sequence[_Ready], list[Taken]] = GroupCommit(self._write)
 
     def take(self, rows: Sequence[object]) -> list[Taken]:
@@ -199,6 +209,18 @@ class FeedbackIntake:
             # What is not on the disk is not known either.
             self._index = FeedbackIndex(self._store.folder)
             raise
+        self._num_small += 1
+        if self._num_small >= MERGE_AT:
+            self._merge()
+
+    def _merge(self) -> None:
+        """Make one segment of the small ones. Those that were replaced the last time, which nobody reads now, go."""
+        self._num_small = 0
+        try:
+            remove_merged(self._store.folder, kind="feedback")
+            merge_small_segments(self._store.folder, at_least=MERGE_AT // 2, kind="feedback")
+        except (OSError, ValueError) as error:
+            logger.warning("%s: its small segments of feedback stay as they are: %s", self._store.folder, error)
 
 
 def _assign_ids(group: Sequence[_Ready], known: Known) -> list[Taken]:
