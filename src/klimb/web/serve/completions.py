@@ -15,6 +15,7 @@ from fastapi.responses import StreamingResponse
 from klimb.experience.importing.users import user_hash, user_salt
 from klimb.policies.policy import find_foreign
 from klimb.policies.tokenizer import PromptError
+from klimb.web.serve.client_headers import message_id_of, with_headers
 from klimb.web.serve.drawing import DrawFailed
 from klimb.web.serve.exchange import Ask, Exchange, Prompt
 from klimb.web.serve.history import Histories
@@ -85,6 +86,7 @@ class Completions:
 
     async def chat(self, body: ChatRequest, request: Request) -> Response:
         """Answer a conversation."""
+        body = with_headers(body, request.headers)
         check_chat(body, self.settings)
         check_counts(body, self.settings)
         check_text(body)
@@ -115,11 +117,13 @@ class Completions:
                 user=user,
                 episode=episode,
                 num_top=body.top_logprobs or 0,
+                message_id=message_id_of(body),
             )
             return await self._answer(body, request, ask, loaded, wanted, stack)
 
     async def complete(self, body: CompletionRequest, request: Request) -> Response:
         """Go on with a text, or with token ids."""
+        body = with_headers(body, request.headers)
         check_others(body)
         check_counts(body, self.settings)
         check_text(body)
@@ -147,6 +151,7 @@ class Completions:
                 user=self._user(body),
                 episode=conversation_of(body),
                 num_top=body.logprobs or 0,
+                message_id=message_id_of(body),
                 is_chat=False,
             )
             return await self._answer(body, request, ask, loaded, wanted, stack)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from klimb.experience.importing.served_answers import MESSAGE_ID
 from klimb.experience.samples import POLICY_ROLE, FinishReason, Message, Sample, SamplingSettings, Turn
 from klimb.policies.tokenizer import PromptError
 from klimb.samplers.completion import Completion
@@ -56,6 +57,7 @@ class Ask:
         user: a hash of whoever asks, as the request names them; empty for nobody.
         episode: id of the conversation.
         num_top: alternatives of each token.
+        message_id: what a program in front calls the answer; empty where it does not say.
         is_chat: a conversation, not a bare text.
         created: seconds since the epoch.
     """
@@ -70,6 +72,7 @@ class Ask:
     user: str = ""
     episode: str = ""
     num_top: int = 0
+    message_id: str = ""
     is_chat: bool = True
     created: float = field(default_factory=time.time)
 
@@ -264,7 +267,8 @@ class Exchange:
         ask, served, policy = self.ask, self.loaded.served, self.loaded.policy
         tokens = answer.tokens
         has_support = any(token.support is not None for token in tokens)
-        metadata = {SERVED_BY: self.settings.name, **({USER: ask.user} if ask.user else {})}
+        named = {USER: ask.user, MESSAGE_ID: ask.message_id}
+        metadata = {SERVED_BY: self.settings.name, **{name: text for name, text in named.items() if text}}
         return Sample(
             sample_id=answer.sample_id,
             group_id=answer.group_id,
