@@ -18,6 +18,7 @@ from klimb.divergences import DIVERGENCES
 from klimb.experience import Sample, open_store
 from klimb.findings.metrics import METRICS, metric_named
 from klimb.findings.metrics.of_conversations import CONVERSATIONS
+from klimb.findings.metrics.of_data import COMMENTS
 from klimb.findings.metrics.of_losses import CORRECTIONS, OBJECTIVE, WITHOUT_RATIO
 from klimb.losses import Corrected, Inputs, Loss, MaskedCorrection, Objective
 from klimb.policies import Policy
@@ -267,6 +268,7 @@ def test_every_metric_of_a_run_has_a_row_and_no_row_claims_another(tiny_policy: 
     emitted = {name for folder in folders for row in read_metrics(folder / "metrics.jsonl") for name in row}
     emitted |= {name for objective in OBJECTIVES for name in metrics_of(objective)}
     emitted |= {metric.name for metric in CONVERSATIONS}  # tests/findings/test_conversations.py has these
+    emitted |= {metric.name for metric in COMMENTS}  # tests/training/test_comments.py has these
     assert {"replay/ess_token", "log/w_p99"} <= emitted
     assert [name for name in sorted(emitted) if metric_named(name) is None] == []
     claimed = [metric.name for metric in METRICS]

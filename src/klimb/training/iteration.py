@@ -5,10 +5,12 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from klimb.experience import Batch, Sample, collate, write_samples
 from klimb.losses import Loss
+from klimb.training.comments import blend_comments
 from klimb.training.credit import assign_advantages
 from klimb.training.filtered_groups import is_trained_on
 from klimb.training.minibatches import score_samples
@@ -148,19 +150,41 @@ def _update(
         generator=state.generators.get(CRITIC, state.generators["minibatches"]),
         is_of_policy=not settings.why_mu_is_another,
     )
-    metrics = of_the_critic | update(
-        state.policy,
-        state.optimizer,
-        objective,
-        batch,
-        settings=settings.training,
-        generator=state.generators["minibatches"],
-        on_outcome=observe,
+    batch, of_comments = _blend_comments(state, batch, settings)
+    metrics = (
+        of_the_critic
+        | of_comments
+        | update(
+            state.policy,
+            state.optimizer,
+            objective,
+            batch,
+            settings=settings.training,
+            generator=state.generators["minibatches"],
+            on_outcome=observe,
+        )
     )
     state.weights_watch.observe(
         metrics, has_old_samples=not settings.is_fresh, why_mu_is_another=settings.why_mu_is_another
     )
     return gap | metrics
+
+
+def _blend_comments(state: RunState, batch: Batch, settings: LoopSettings) -> tuple[Batch, dict[str, float]]:
+    """Return the batch with what people's comments say of its tokens; as it is where nobody is to be shown them."""
+    told = settings.feedback
+    if not told.comment_weight or not any(sample.source == "feedback" for sample in batch.samples):
+        return batch, {}
+    score_policy = partial(score_samples, state.policy, max_tokens=settings.training.micro_batch_tokens)
+
+    def score_reference(samples: Sequence[Sample]) -> list[tuple[float, ...]]:
+        if state.reference.is_policy(num_optimizer_steps=state.optimizer.num_steps):
+            return score_policy(samples)
+        scored = state.reference.score(state.policy, samples, max_tokens=settings.training.micro_batch_tokens)
+        return [sample.log_ref or () for sample in scored]
+
+    score_teacher = score_policy if told.comment_teacher == "policy" else score_reference
+    return blend_comments(state.policy, batch, told, score_policy=score_policy, score_teacher=score_teacher)
 
 
 def _keep_for_replay(state: RunState, fresh: Sequence[Sample], settings: LoopSettings) -> None:

@@ -233,8 +233,6 @@ def test_pairs_need_two_answers_to_a_prompt_and_corrections_need_no_ratio(view, 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"preferences": "on"}, "unknown preferences 'on'"),
-        ({"corrections": "demos"}, "unknown corrections 'demos'"),
         ({"comment_weight": 1.5}, "comment_weight must be in 0 to 1"),
         ({"comment_template": "{question}"}, r"comment_template has no \{comment\}"),
     ],

@@ -208,6 +208,38 @@ DRAWN = (
 )
 
 
+COMMENTS = (
+    Metric(
+        name="num_comments",
+        unit="count",
+        formula="answers of the batch whose comment is in their tokens' advantages",
+        healthy="above 0 where `feedback.comment_weight` is",
+    ),
+    Metric(
+        name="num_comments_unused",
+        unit="count",
+        formula="answers whose comment the policy cannot be shown: no user's message, or too long with it",
+        healthy="0",
+        outside="shorten `feedback.comment_template`",
+    ),
+    Metric(
+        name="comment_advantage_mean",
+        unit="nats/token",
+        formula="mean of log π(token, the comment in the prompt) − log π(token)",
+        healthy="below 0 for complaints: the model would not say it again; near 0 for praise",
+        outside="0: the comment changes nothing, the model does not read it",
+    ),
+    Metric(
+        name="comment_advantage_rms",
+        unit="nats/token",
+        formula="root of the mean of its square",
+        healthy="below the advantages of the ratings, about 1",
+        outside="far above: few tokens decide; lower `feedback.comment_weight`",
+    ),
+)
+"""With `feedback.comment_weight` above 0."""
+
+
 SOURCES = (
     Metric(
         name="*/num_samples",
@@ -262,6 +294,7 @@ SOURCES = (
         healthy="1 to 3 (own)",
         outside="many passes: watch `evaluation_mean`",
     ),
+    *COMMENTS,
     Metric(
         name="*/num_refused",
         unit="count",

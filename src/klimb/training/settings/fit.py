@@ -47,6 +47,7 @@ def check_loss_fits(settings: LoopSettings, loss: "LossSettings | Loss", slope: 
         )
     _check_feedback(settings, loss)
     _check_units_of_credit(settings, loss)
+    _check_comments(settings, loss)
     if isinstance(loss, ObjectiveSettings) and slope is not None:
         _check_divergence_acts(settings, loss, slope)
 
@@ -105,6 +106,25 @@ def _check_units_of_credit(settings: LoopSettings, loss: "LossSettings | Loss") 
         raise ValueError(
             f"credit.kind = {kind!r} gives the tokens of one response different advantages, and the loss {loss.loss} "
             "takes one a response; set credit.kind = 'response'"
+        )
+
+
+def _check_comments(settings: LoopSettings, loss: "LossSettings | Loss") -> None:
+    """Return if the loss takes an advantage a token, where comments give such; and there is who is shown them."""
+    told = settings.feedback
+    if not told.comment_weight:
+        return
+    takes_whole_responses = isinstance(loss, KtoSettings | SquaredResidualSettings | PairwiseSettings)
+    if takes_whole_responses or (isinstance(loss, ObjectiveSettings) and loss.level in SEQUENCE_LEVELS):
+        raise ValueError(
+            f"feedback.comment_weight = {told.comment_weight:g} gives the tokens of one response different advantages, "
+            "and this loss takes one a response; take a policy gradient with objective.level = 'token', or set "
+            "feedback.comment_weight = 0"
+        )
+    if told.comment_teacher == "reference" and settings.reference.kind in ("none", "behaviour"):
+        raise ValueError(
+            f"feedback.comment_teacher = 'reference' and reference.kind = {settings.reference.kind!r}: there is no "
+            "model to show the comment to; set reference.kind = 'fixed', or comment_teacher = 'policy'"
         )
 
 
