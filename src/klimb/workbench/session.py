@@ -234,9 +234,9 @@ def make_logs(config: RunConfig, policy: Policy) -> tuple[OfflineSource, ...]:
 def _open(name: str, section: StoreSection, policy: Policy, seed: int) -> GroupStore:
     """Return the store of the section: one on disk, with what people said in it, or the user's own samples."""
     if not is_own(section.path):
-        if not isinstance(section, FeedbackSection):
-            return open_store(Path(section.path))
-        return FeedbackStore(open_store(Path(section.path), max_rater_fraction=section.max_rater_fraction), section)
+        if isinstance(section, FeedbackSection):
+            return FeedbackStore(open_store(Path(section.path), max_rater_fraction=section.max_rater_fraction), section)
+        return open_store(Path(section.path))
     setting = f"{name}.path"
     found = load_part(section.path, setting=setting)
     if callable(found):

@@ -8,9 +8,10 @@ import pytest
 
 from klimb.experience import Sample
 from klimb.experience.feedback import Feedback
+from klimb.experience.quarantine import quarantine_rater
 from klimb.experience.store import Store
 from klimb.training.settings import FeedbackSettings, SourceSettings
-from klimb.training.sources.feedback import FeedbackStore
+from klimb.training.sources.feedback import FeedbackStore, cap_raters
 from klimb.training.sources.offline import OfflineSource, check_logs
 
 ASKED = ({"role": "user", "content": "What is 2 + 3?"},)
@@ -233,6 +234,7 @@ def test_pairs_need_two_answers_to_a_prompt_and_corrections_need_no_ratio(view, 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"max_rater_fraction": 0.0}, "max_rater_fraction must be above 0"),
         ({"comment_weight": 1.5}, "comment_weight must be in 0 to 1"),
         ({"comment_template": "{question}"}, r"comment_template has no \{comment\}"),
     ],
@@ -240,3 +242,23 @@ def test_pairs_need_two_answers_to_a_prompt_and_corrections_need_no_ratio(view, 
 def test_settings_that_mean_nothing_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         FeedbackSettings(**settings)
+
+
+def test_one_person_decides_no_more_than_a_share_and_quarantined_raters_nothing(view):
+    rows = [said(number, "a", user="loud", over=f"b{number}") for number in range(40)]
+    rows += [said(100 + number, f"b{number}", user=f"u{number}", over="a") for number in range(10)]
+    kept, num_beyond = cap_raters(rows, max_fraction=0.25)
+    loud = [row for row in kept if row.user == "loud"]
+    assert len(loud) == 3 and len(kept) == 13 and num_beyond == 37
+    assert cap_raters(rows[::-1], max_fraction=0.25)[0] == kept[::-1]
+    assert cap_raters(rows, max_fraction=1.0) == (rows, 0)
+    nobody = [replace(row, user="") for row in rows]
+    assert cap_raters(nobody, max_fraction=0.25) == (nobody, 0)
+
+
+def test_what_raters_in_quarantine_said_is_not_learnt_from(tmp_path: Path):
+    store = Store(tmp_path / "store")
+    store.append(ANSWERS)
+    store.append_feedback([said(1, "a", over="b", user="bad"), said(2, "c", correction="5", user="good")])
+    quarantine_rater(store.folder, "bad")
+    assert list(groups(FeedbackStore(store, FeedbackSettings()))) == ["correction+f2"]

@@ -68,8 +68,8 @@ class FeedbackSettings:
     """`turns`: each rated answer by itself. `whole`: those of a conversation joined to one sample, with its ratings as
     the rewards of its turns, where each prompt begins with all tokens before it."""
     max_rater_fraction: Annotated[float, Gt(0), Le(1)] = 1.0
-    """One named person's share of the ratings that count, at most; of a person with more, chance picks those that do.
-    With k people it is at least 2/k. 1 counts all; 0.1 suits a server that anybody can rate on."""
+    """Most that one named person's ratings may be of all that count, and the same of preferences and of corrections;
+    with k people at least 2/k. Which of a person's count is chance, and the same each time. 1 counts all."""
     comment_weight: Annotated[float, Ge(0), Le(1)] = 0.0
     """Share of what a comment says in the advantages of the answer's tokens, the rating's being the rest; 0 switches it
     off. A token's is log pi with the comment in the prompt less log pi without."""
@@ -84,5 +84,7 @@ class FeedbackSettings:
         require_known("conversations", self.conversations, CONVERSATIONS)
         require(0 < self.max_rater_fraction <= 1, "max_rater_fraction", self.max_rater_fraction, "in (0, 1]")
         require(0 <= self.comment_weight <= 1, "comment_weight", self.comment_weight, "in 0 to 1")
+        cap = self.max_rater_fraction
+        require(0 < cap <= 1, "max_rater_fraction", cap, "above 0 and at most 1, which counts all")
         require_known("comment_teacher", self.comment_teacher, COMMENT_TEACHERS)
         check_comment_template(self.comment_template)

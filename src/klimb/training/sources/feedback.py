@@ -9,9 +9,11 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 
 from klimb.experience.episodes import join_turns
 from klimb.experience.feedback import Feedback, is_by_machine
+from klimb.experience.rater_cap import ratings_that_count
 from klimb.experience.samples import Sample
 from klimb.experience.samples_in_memory import SamplesInMemory, store_in_memory
 from klimb.experience.store import Store
@@ -57,6 +59,24 @@ def latest(rows: Iterable[Feedback], key: Callable[[Feedback], object]) -> tuple
         number += 1
         found[key(row)] = row
     return sorted(found.values(), key=lambda row: row.feedback_id), number - len(found)
+
+
+def cap_raters(rows: Sequence[Feedback], *, max_fraction: float) -> tuple[list[Feedback], int]:
+    """Return the rows that count where nobody named may have more than a share of them, and the number of the others.
+
+    Which of a person's rows count goes by the hash of their ids: as chance has it, and the same each time.
+    """
+    counts = Counter(row.user for row in rows if row.user)
+    most = ratings_that_count(counts.values(), max_fraction=max_fraction)
+    if most is None:
+        return list(rows), 0
+    kept: Counter[str] = Counter()
+    counting: set[str] = set()
+    for row in sorted(rows, key=lambda row: blake2b(row.feedback_id.encode(), digest_size=8).digest()):
+        if not row.user or kept[row.user] < most:
+            kept[row.user] += 1
+            counting.add(row.feedback_id)
+    return [row for row in rows if row.feedback_id in counting], len(rows) - len(counting)
 
 
 def derive_preferences(rows: Sequence[Feedback], find: Find) -> Derived:
@@ -219,17 +239,16 @@ class FeedbackStore:
         unused: why rows of feedback are not used -> how many.
     """
 
-    def __init__(self, store: Store, settings: FeedbackSettings, *, leave_out: Callable[[Feedback], str] | None = None):
+    def __init__(self, store: Store, settings: FeedbackSettings) -> None:
         """Read the store's feedback, and make samples of what is no rating.
 
         Args:
-            store: of answers and feedback.
+            store: of answers and feedback; that of raters in quarantine is not in what it shows.
             settings: what becomes of it.
-            leave_out: why a row is not to be used (its rater is not trusted); the empty text for one that is.
         """
         self._store = store
         self._whole = settings.conversations == "whole"
-        rows, unused = _sort_rows(_read_rows(store), leave_out)
+        rows, unused = _sort_rows(_read_rows(store))
         parts = [self._derive(settings, rows)] if not self._whole else [self._derive(settings, rows), self._join()]
         self._comments, of_comments = self._read_comments(settings, rows)
         samples = [sample for part in parts for sample in part.samples]
@@ -267,11 +286,13 @@ class FeedbackStore:
         return " and ".join(f"({condition})" for condition in conditions)
 
     def _derive(self, settings: FeedbackSettings, rows: Sequence[Feedback]) -> Derived:
-        preferences = [row for row in rows if row.over]
-        corrections = [row for row in rows if row.correction]
+        most = settings.max_rater_fraction
+        preferences, num_beyond = cap_raters([row for row in rows if row.over], max_fraction=most)
+        corrections, num_corrections_beyond = cap_raters([row for row in rows if row.correction], max_fraction=most)
         off = {
             "preferences = 'off'": len(preferences) if settings.preferences == "off" else 0,
             "corrections = 'off'": len(corrections) if settings.corrections == "off" else 0,
+            "beyond max_rater_fraction, what one person may decide": num_beyond + num_corrections_beyond,
         }
         parts = [Derived(unused={name: number for name, number in off.items() if number})]
         if settings.preferences != "off":
@@ -326,22 +347,12 @@ def _read_rows(store: Store) -> list[Feedback]:
     return [Feedback(**row) for row in store.query(f"select {columns} from feedback").to_pylist()]
 
 
-def _sort_rows(
-    rows: Sequence[Feedback], leave_out: Callable[[Feedback], str] | None
-) -> tuple[list[Feedback], dict[str, int]]:
-    """Return the rows of people who are heard, and why the others are not."""
-    kept: list[Feedback] = []
-    unused: Counter[str] = Counter()
-    for row in rows:
-        is_said_otherwise = bool(row.over or row.correction or row.comment)
-        reason = leave_out(row) if leave_out is not None else ""
-        if is_by_machine(row.name) and is_said_otherwise:
-            reason = reason or "given by a reward model or a judge, and no person"
-        if reason:
-            unused[reason] += 1
-        else:
-            kept.append(row)
-    return kept, dict(unused)
+def _sort_rows(rows: Sequence[Feedback]) -> tuple[list[Feedback], dict[str, int]]:
+    """Return what people said, and why the rest is not used. A machine's rating alone is none of a person's anyway."""
+    by_machine = [row for row in rows if is_by_machine(row.name)]
+    number = sum(bool(row.over or row.correction or row.comment) for row in by_machine)
+    unused = {"given by a reward model or a judge, and no person": number} if number else {}
+    return [row for row in rows if not is_by_machine(row.name)], unused
 
 
 def _add(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
