@@ -11,7 +11,6 @@ from klimb.losses import AutomaticCorrection, DecoupledCorrection, NoCorrection,
 from klimb.losses.settings import ObjectiveSettings
 from klimb.policies import load_policy
 from klimb.samplers import LocalSampler
-from klimb.samplers.distribution import processed_log_probs
 from klimb.training import Optimizer, OptimizerSettings, reference_named
 from klimb.training.minibatches import score_batch, score_samples
 from klimb.training.settings.fit import choose_correction, why_centred
@@ -21,33 +20,10 @@ CUT = replace(BASE, sampling=replace(BASE.sampling, top_p=0.7, record_support=Tr
 CLIPPED = ObjectiveSettings(clip="dual")
 
 
-class RecordingSampler:
-    """Draws as klimb's sampler and reads which tokens could be drawn off the model's full logits."""
-
-    def __init__(self, policy):
-        self.policy, self.sampler = policy, LocalSampler(policy)
-
-    def sample(self, prompts, *, num_samples, settings, generator):
-        groups = self.sampler.sample(prompts, num_samples=num_samples, settings=settings, generator=generator)
-        if not settings.has_support:
-            return groups
-        return [
-            [self._with_support(p, each, settings) for each in group] for p, group in zip(prompts, groups, strict=True)
-        ]
-
-    @torch.no_grad()
-    def _with_support(self, prompt, completion, settings):
-        ids = torch.tensor([[*prompt, *completion.response_ids]])
-        logits = self.policy.causal_lm(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
-        kept = processed_log_probs(logits, settings) > -torch.inf
-        support = tuple(tuple(row.nonzero()[:, 0].tolist()) for row in kept)
-        return replace(completion, support=support)
-
-
 def drawn_samples(policy, folder, settings=CUT, **changes):
     """The rollouts of a run of one step."""
     once = replace(settings, training=replace(settings.training, num_steps=1))
-    arguments = {"sampler": RecordingSampler(policy), "objective": Objective(beta=0.01)} | changes
+    arguments = {"sampler": LocalSampler(policy, record_support=True), "objective": Objective(beta=0.01)} | changes
     run(policy, folder, once, **arguments)
     return read_samples(folder / "rollouts" / "step-000001.parquet")
 
@@ -97,7 +73,7 @@ def test_a_run_measures_no_gap_and_an_untouched_policy_on_its_support(tiny_polic
         tiny_policy,
         tmp_path / "run",
         settings,
-        sampler=RecordingSampler(tiny_policy),
+        sampler=LocalSampler(tiny_policy, record_support=True),
         on_step=lambda found, samples: metrics.append(found),
     )
     assert metrics[0]["w_mean"] == pytest.approx(1, abs=1e-5)
@@ -115,7 +91,7 @@ def test_log_mu_can_be_recomputed_on_the_support(tiny_policy, tmp_path):
 
 def test_a_frozen_reference_scores_on_the_support_of_a_policy_that_has_moved(tiny_policy, tiny_model_path, tmp_path):
     fixed = replace(CUT, reference=reference_named("fixed"), training=replace(CUT.training, num_steps=2))
-    run(tiny_policy, tmp_path / "run", fixed, sampler=RecordingSampler(tiny_policy))
+    run(tiny_policy, tmp_path / "run", fixed, sampler=LocalSampler(tiny_policy, record_support=True))
     samples = read_samples(tmp_path / "run" / "rollouts" / "step-000002.parquet")
     untouched = load_policy(str(tiny_model_path), dtype="float32", device="cpu")
     expected = score_samples(untouched, samples, max_tokens=4096)

@@ -487,8 +487,9 @@ class MaskedCorrection:
 class AutomaticCorrection:
     """`decoupled` where the policy is not mu before the first step on a batch and the clip would act on that alone.
 
-    That is where answers are drawn at another temperature than the policy's or with top-p, top-k or min-p, and, for a
-    clip that is a trust region, where a share comes from a log or from feedback. Elsewhere `none`.
+    That is where answers are drawn at another temperature than the policy's or with top-p, top-k or min-p and without
+    sampling.record_support, and, for a clip that is a trust region, where a share comes from a log or from feedback.
+    Elsewhere `none`.
     """
 
     kind: Literal["auto"] = field(default="auto", repr=False)

@@ -121,7 +121,7 @@ def make_sampler(policy: Policy, section: SamplingConfig) -> Sampler:
         ConfigError: there is no such module or name, or what it returns cannot draw.
     """
     if not is_own(section.sampler):
-        return LocalSampler(policy, max_batch=section.max_batch)
+        return LocalSampler(policy, max_batch=section.max_batch, record_support=section.records_support)
     expected = "a function of (policy, max_batch) that returns a klimb.samplers.Sampler"
     found = load_part(section.sampler, setting="sampling.sampler")
     if isinstance(found, Sampler) and not isinstance(found, type):
