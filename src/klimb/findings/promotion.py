@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klimb.findings.off_policy_evaluation.trust import LEAST_ESS_SHARE, effective_number
+from klimb.findings.promotion_rules import Spending, Verdict
 from klimb.findings.statistics import expected_share
 
 BETS: NDArray[np.float64] = np.arange(1, 20) / 20
@@ -34,8 +35,6 @@ LEAST_WEIGHTS = 20
 """Answers below which nothing is said of their weights."""
 
 
-Verdict = Literal["promote", "keep looking", "reject"]
-Spending = Literal["each", "all"]
 Kind = Literal["held-out ratings", "live ratings", "held-out rewards"]
 
 

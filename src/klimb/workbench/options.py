@@ -1,14 +1,17 @@
 """The options of commands that have many, each declared once: its name, default, check and the words of `--help`."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from klimb.errors import ConfigError
 from klimb.experience.importing.kinds import NAMES
+
+if TYPE_CHECKING:
+    from klimb.workbench.learn.settings import LearnSettings
 
 SETTINGS = Parameter(name="--set", consume_multiple=True, negative="", show_default=False)
 Overrides = Annotated[tuple[str, ...], SETTINGS]
@@ -243,3 +246,49 @@ class CompareOptions:
     def __post_init__(self) -> None:
         if self.jobs is not None and self.jobs < 1:
             raise ConfigError(f"--jobs must be at least 1, got {self.jobs}; leave it out for one a GPU or a core")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class LearnOptions:
+    """What `klimb learn` is asked.
+
+    Attributes:
+        every: When a round is due: `200-ratings`, `6-hours` or `1-day`.
+        held_out_fraction: Share of the users (or prompts, where users say too little) whose ratings judge.
+        alpha: Chance that a candidate that is not better is promoted, over all looks.
+        spending: Whether `each` candidate has alpha, or `all` between two promotions share it.
+        give_up_after: Ratings after which a candidate that is not shown to be better is rejected.
+        candidate_fraction: Share of the requests that a candidate gets first; its live ratings then decide.
+        start: What training begins from, and its reference: the `serving` policy, or the deployment's `first`.
+        rating_range: The least and the largest rating that there can be.
+        look_every: New ratings between two looks.
+        poll_seconds: Between two looks into the store.
+        seed: Of the split.
+    """
+
+    every: str = "200-ratings"
+    held_out_fraction: float = 0.25
+    alpha: float = 0.05
+    spending: Literal["each", "all"] = "each"
+    give_up_after: int = 1_000
+    candidate_fraction: float = 0.0
+    start: Literal["serving", "first"] = "serving"
+    rating_range: tuple[float, float] = (0.0, 1.0)
+    look_every: int = 10
+    poll_seconds: float = 10.0
+    seed: int = 0
+
+    def settings(self) -> "LearnSettings":
+        """Return the settings of the learner.
+
+        Raises:
+            ConfigError: one of them is out of its bounds.
+        """
+        from klimb.workbench.learn.settings import Every, LearnSettings
+
+        if not self.poll_seconds > 0:
+            raise ConfigError(f"--poll-seconds must be > 0, got {self.poll_seconds}")
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        del values["poll_seconds"]
+        return LearnSettings(**{**values, "every": Every.parse(self.every)})

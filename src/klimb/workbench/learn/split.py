@@ -1,0 +1,106 @@
+"""Which ratings judge and which train: by user and prompt, and for as long as the deployment lives."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Literal
+
+from klimb.errors import ConfigError
+from klimb.experience.atomic import replace_atomically
+from klimb.experience.held_out import LARGEST_SHARE
+from klimb.workbench.learn.ratings import Said
+
+FILE = "held_out.json"
+
+
+FORMAT = 1
+"""Of the file."""
+
+
+FEWEST_USERS = 8
+"""With fewer users, or with one who asked most, whole users say too little: then prompts alone are held out."""
+
+
+Side = Literal["train", "judge", "aside"]
+"""`aside`: its user and its prompt are on different sides; it does neither."""
+
+
+@dataclass
+class Split:
+    """Who and what was held out so far. What is on a side stays there.
+
+    Attributes:
+        fraction: of users (or prompts) that judge.
+        seed: another one holds out others.
+        by_users: whether users are held out whole, besides prompts.
+        sides: hash of a user or of a prompt -> its side.
+    """
+
+    fraction: float
+    seed: int
+    by_users: bool
+    sides: dict[str, Side] = field(default_factory=dict)
+
+    def assign(self, said: Iterable[Said]) -> dict[str, Side]:
+        """Return the side of each answer, by its id; users and prompts that are new get one.
+
+        A new user has a side by the hash of the user, and the user's new prompts follow; without users, a prompt has
+        one by its own.
+        """
+        return {each.sample_id: self._side_of(self._keys(each)) for each in said}
+
+    def _keys(self, said: Said) -> list[str]:
+        users = [f"user {user}" for user in said.users] if self.by_users else []
+        return [*users, f"prompt {said.prompt}"]
+
+    def _side_of(self, keys: Sequence[str]) -> Side:
+        known = {self.sides[key] for key in keys if key in self.sides}
+        if len(known) > 1:
+            return "aside"
+        side = next(iter(known)) if known else self._draw(keys[0])
+        for key in keys:
+            self.sides[key] = side
+        return side
+
+    def _draw(self, key: str) -> Side:
+        number = int.from_bytes(blake2b(f"{self.seed} {key}".encode(), digest_size=8).digest(), "big")
+        return "judge" if number < self.fraction * 2**64 else "train"
+
+    def write(self, folder: Path) -> None:
+        """Write it into the deployment's folder: whole, or not at all."""
+        content = {"format": FORMAT, "fraction": self.fraction, "seed": self.seed, "by_users": self.by_users}
+        with replace_atomically(folder / FILE) as aside:
+            aside.write_text(json.dumps(content | {"sides": self.sides}, indent=1) + "\n", encoding="utf-8")
+
+
+def open_split(folder: Path, said: Sequence[Said], *, fraction: float, seed: int) -> Split:
+    """Return the deployment's split; a new one by what people said so far, where there is none.
+
+    Raises:
+        ConfigError: its file cannot be read, or was made with another fraction or seed.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return Split(fraction=fraction, seed=seed, by_users=_tell_users_apart(said))
+    try:
+        content: Mapping[str, object] = json.loads(path.read_text(encoding="utf-8"))
+        found = Split(**{name: content[name] for name in ("fraction", "seed", "by_users", "sides")})  # type: ignore[arg-type]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error}); without it nobody knows which ratings were trained on: restore it "
+            "from a copy, or begin a new deployment"
+        ) from error
+    if (found.fraction, found.seed) != (fraction, seed):
+        raise ConfigError(
+            f"{path} holds out the share {found.fraction} with seed {found.seed}, and what is held out stays so: leave "
+            "--held-out-fraction and --seed as they were, or begin a new deployment"
+        )
+    return found
+
+
+def _tell_users_apart(said: Sequence[Said]) -> bool:
+    users = Counter(user for each in said for user in each.users)
+    return len(users) >= FEWEST_USERS and max(users.values()) <= LARGEST_SHARE * len(said)
