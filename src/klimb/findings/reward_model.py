@@ -25,6 +25,9 @@ class Thresholds:
     min_calibration: float = limit(50, "held-out thumbs from which on calibration is judged", OWN)
 
 
+DEFAULTS = Thresholds()
+
+
 @dataclass(frozen=True, kw_only=True)
 class HeldOutPairs:
     """Pairs of answers to held-out prompts.
@@ -88,7 +91,7 @@ VERDICT = "better than length"
 
 
 def judge_reward_model(
-    pairs: HeldOutPairs, ratings: HeldOutRatings, *, unit: str, thresholds: Thresholds = Thresholds()
+    pairs: HeldOutPairs, ratings: HeldOutRatings, *, unit: str, thresholds: Thresholds = DEFAULTS
 ) -> RewardModelReport:
     """Return what held-out judgements say of the model.
 
@@ -113,15 +116,15 @@ def _of_pairs(pairs: HeldOutPairs, unit: str) -> tuple[Block, Finding]:
     gain = mean_interval(order - by_length, units, unit=unit, bounds=(-1.0, 1.0))
     verdict = _against(VERDICT, gain, "of pairs in order, beyond the length's")
     findings = [
-        _above("pairs in order", whole, 0.5, "a coin has 0.5"),
-        _note("the same by length alone", mean_interval(by_length, units, unit=unit, bounds=(0.0, 1.0))),
+        against_chance("pairs in order", whole, 0.5, "a coin has 0.5"),
+        noted("the same by length alone", mean_interval(by_length, units, unit=unit, bounds=(0.0, 1.0))),
         verdict,
     ]
     for name, labels in (("of kind", pairs.kinds), ("of source", pairs.sources)):
         for label in sorted(set(labels)) if len(set(labels)) > 1 else ():
             rows = np.array([each == label for each in labels])
             part = mean_interval(order[rows], units[rows], unit=unit, bounds=(0.0, 1.0))
-            findings.append(_above(f"pairs in order, {name} {label}", part, 0.5, "a coin has 0.5"))
+            findings.append(against_chance(f"pairs in order, {name} {label}", part, 0.5, "a coin has 0.5"))
     title = f"Held-out pairs: {len(pairs.margins):,}, in {whole.counted_units}"
     return Block(name="pairs", title=title, findings=tuple(findings)), verdict
 
@@ -138,7 +141,7 @@ def _of_ratings(ratings: HeldOutRatings, unit: str, thresholds: Thresholds) -> t
     mean_squared = mean_interval(squared, units, unit=unit)
     gain = _squared_errors(ratings, [ratings.constant] * len(values)) - squared
     findings = [
-        _note("mean squared error" if ratings.thumbs is None else "Brier score", mean_squared),
+        noted("mean squared error" if ratings.thumbs is None else "Brier score", mean_squared),
         _against("better than a constant", mean_interval(gain, units, unit=unit), "less squared error than the mean's"),
         _against(
             "error below the length's",
@@ -155,8 +158,8 @@ def _of_ratings(ratings: HeldOutRatings, unit: str, thresholds: Thresholds) -> t
         difference = area_under_roc(ratings.scores, positive, ratings.units, unit=unit, than=ratings.length_scores)
         verdict = _against(VERDICT, difference, "of AUC, beyond the length's")
         findings += [
-            _above("AUC", area, 0.5, "a coin has 0.5"),
-            _note("AUC by length alone", length),
+            against_chance("AUC", area, 0.5, "a coin has 0.5"),
+            noted("AUC by length alone", length),
             verdict,
             *_areas_by_source(ratings, positive, unit),
         ]
@@ -183,7 +186,7 @@ def _areas_by_source(ratings: HeldOutRatings, positive: Sequence[bool], unit: st
             [ratings.units[row] for row in rows],
             unit=unit,
         )
-        found.append(_above(f"AUC, of source {source}", area, 0.5, "a coin has 0.5"))
+        found.append(against_chance(f"AUC, of source {source}", area, 0.5, "a coin has 0.5"))
     return found
 
 
@@ -240,11 +243,12 @@ def calibration_error(forecasts: Numbers, outcomes: Numbers, bins: Sequence[NDAr
     return math.fsum(gaps) / len(forecasts)
 
 
-def _note(name: str, found: Interval) -> Finding:
+def noted(name: str, found: Interval) -> Finding:
+    """Return a number that is held against nothing."""
     return Finding(name=name, status="note", evidence=_evidence(found), title="", number=found.value)
 
 
-def _above(name: str, found: Interval, least: float, why: str) -> Finding:
+def against_chance(name: str, found: Interval, least: float, why: str) -> Finding:
     """Hold a share against what chance has, by its whole interval."""
     status: Status = "unknown"
     title = f"cannot be told: {found.reason}"

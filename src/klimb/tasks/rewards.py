@@ -12,8 +12,8 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 from klimb.declarations import Matching, configurable, require, require_known
 from klimb.own_parts import LOCATION, is_object
 from klimb.tasks.environment_reward import ENVIRONMENTS_OWN, EnvironmentReward
-from klimb.tasks.judge.reward import JUDGE, JudgeReward
-from klimb.tasks.judge.settings import JudgeSettings
+from klimb.tasks.judge.reward import JudgeReward
+from klimb.tasks.judge.settings import JUDGE, JudgeSettings
 from klimb.tasks.protocol import ProblemSet, ScoreFunction
 from klimb.tasks.python_rewards import TASKS_OWN, PythonReward
 from klimb.tasks.reward_model import MODEL_PREFIX, ModelReward

@@ -15,10 +15,6 @@ from klimb.tasks.judge.verdict import NoVerdict, judge_messages, read_verdict
 from klimb.tasks.judge.verdict_cache import VerdictCache, default_folder
 from klimb.tasks.protocol import Problem, Response, Score
 
-JUDGE = "judge"
-"""Name of this reward where a run file names rewards."""
-
-
 SHARE_OF_TIME = 0.9
 """Of an answer's time, that its requests may take: the rest is for saying why there was no verdict."""
 

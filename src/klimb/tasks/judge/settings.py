@@ -11,6 +11,10 @@ from annotated_types import Ge, Gt, Le, MaxLen
 
 from klimb.declarations import LongText, Matching, ShortText, configurable, require
 
+JUDGE = "judge"
+"""Name of this reward where a run file names rewards."""
+
+
 NO_CACHE = "none"
 
 

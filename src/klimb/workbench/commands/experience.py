@@ -8,8 +8,10 @@ from rich.console import Console
 from rich.text import Text
 
 from klimb.errors import ConfigError
+from klimb.tasks.judge.settings import JUDGE, JudgeSettings
+from klimb.tasks.reward_model import MODEL_PREFIX
 from klimb.ui.text import relative_to_working_directory
-from klimb.workbench.options import ScoreOptions, Switch, TextOrNone, check_is_there, check_model
+from klimb.workbench.options import PathOrNone, ScoreOptions, Switch, TextOrNone, check_is_there, check_model
 
 PLACES = "a store's folder, a run's folder, or one segment"
 
@@ -184,3 +186,51 @@ def _agrees(console: Console) -> bool:
     if not console.is_terminal:
         return False
     return console.input("this cannot be undone. Remove it? Type yes: ").strip().lower() == "yes"
+
+
+@experience.command(name="rate")
+def rate(
+    store: Path,
+    /,
+    *,
+    rater: Annotated[str, Parameter(name="--with")],
+    where: TextOrNone = "",
+    into: PathOrNone = None,
+    timeout_seconds: float = 60.0,
+    max_concurrent: int = 8,
+    judge: Annotated[JudgeSettings | None, Parameter(name="*")] = None,
+) -> None:
+    """Rate the samples of a store with a reward model or a judge, beside people's ratings.
+
+    Args:
+        store: A store's folder or a run's folder; it gets the ratings, as feedback that never counts as people's.
+        rater: `model:FOLDER` of `klimb reward-model` or another classifier with one label, or `judge`.
+        where: Only these samples, a DuckDB condition such as `reward is null`.
+        into: Write a new store there instead, whose samples have the ratings as their rewards.
+        timeout_seconds: For each answer, where a judge is asked.
+        max_concurrent: Answers that a judge is asked about at the same time.
+        judge: Who judges, where `--with judge`.
+    """
+    check_is_there(store, PLACES)
+    check_rater(rater, judge)
+    if into is not None and into.exists():
+        raise ConfigError(f"{into} already exists; a new store is written, never one changed: name another")
+    from klimb.tasks.batches import BatchLimits
+    from klimb.workbench.store_rating import run_rate
+
+    limits = BatchLimits(timeout_seconds=timeout_seconds, max_concurrent=max_concurrent)
+    run_rate(store, rater=rater, judge=judge, where=where, into=into, limits=limits, console=Console())
+
+
+def check_rater(rater: str, judge: JudgeSettings | None) -> None:
+    """Return if there is such a rater, and what it is told is its own.
+
+    Raises:
+        ConfigError: there is none, or a judge's options are missing or are given to a model.
+    """
+    if rater != JUDGE and not rater.startswith(MODEL_PREFIX):
+        raise ConfigError(f"--with {rater}: expected {MODEL_PREFIX}FOLDER or {JUDGE}")
+    if rater == JUDGE and judge is None:
+        raise ConfigError("--with judge needs --url, --model and --rubric or --rubric-file: who judges, and by what")
+    if rater != JUDGE and judge is not None:
+        raise ConfigError(f"--with {rater} is no judge, and takes none of a judge's options such as --url")
