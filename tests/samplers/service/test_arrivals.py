@@ -37,17 +37,17 @@ def alone(policy):
 
 
 BEGINNING = tuple(range(20, 50))
-requests = st.builds(
-    request,
-    # Many of them begin alike, for any number of tokens.
-    prompt=st.builds(
-        lambda length, rest: (*BEGINNING[:length], *rest),
-        st.integers(0, 30),
-        st.lists(st.sampled_from([3, 4]), min_size=1, max_size=3),
-    ),
-    seed=st.integers(0, 3),
-    max_new_tokens=st.sampled_from([1, 4, 9]),
-    top_p=st.sampled_from([1.0, 0.7]),
+# Many of them begin alike, for any number of tokens. Made into requests in the test: who checks types picks the element
+# that is looked at by Python's random numbers, which a strategy must not touch.
+requests = st.fixed_dictionaries(
+    {
+        "prompt": st.tuples(st.integers(0, 30), st.lists(st.sampled_from([3, 4]), min_size=1, max_size=3)).map(
+            lambda parts: (*BEGINNING[: parts[0]], *parts[1])
+        ),
+        "seed": st.integers(0, 3),
+        "max_new_tokens": st.sampled_from([1, 4, 9]),
+        "top_p": st.sampled_from([1.0, 0.7]),
+    }
 )
 # What happens before each pass: somebody comes, somebody leaves, the memory is full, or nothing.
 events = st.lists(
@@ -74,8 +74,8 @@ class Arrivals:
         self.running: list[Job] = []
 
     def happens(self, event: object) -> None:
-        if isinstance(event, DrawRequest):
-            self.waiting.append(Job(event, lambda _: None, lambda _: None))
+        if isinstance(event, dict):
+            self.waiting.append(Job(request(**event), lambda _: None, lambda _: None))
         elif isinstance(event, int) and event < len(self.running):
             self.lanes.remove([self.running.pop(event)])
         elif event == "out of memory":
@@ -98,7 +98,7 @@ class Arrivals:
         self.lanes.tidy()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(happening=events, own=limits)
 def test_whoever_stays_gets_what_one_alone_gets(policy, alone, happening, own):
     arrivals = Arrivals(policy, alone, own)

@@ -40,7 +40,7 @@ class ServiceLimits:
     """
 
     max_chunk_tokens: int = 64
-    max_idle_chunk_tokens: int = 512
+    max_idle_chunk_tokens: int = 256
     max_lane_bytes: int = 4 * 2**30
     max_parked_bytes: int = 2**30
     short_text: int = 256
