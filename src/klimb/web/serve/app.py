@@ -28,6 +28,9 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
+FEEDBACK_ROUTE = "/v1/feedback"
+
+
 class Answerer(Protocol):
     """What answers: policies of our own, or a server that we stand in front of."""
 
@@ -187,6 +190,8 @@ class Counted:
                 # A path that is no route is anybody's to invent, and would be a label of its own.
                 route = getattr(scope.get("route"), "path", "other")
                 self.meters.count("klimb_requests_total", route=route, status=str(message["status"]))
+                if route == FEEDBACK_ROUTE and scope["method"] == "POST" and message["status"] == 200:
+                    self.meters.count("klimb_feedback_total")
             await send(message)
 
         await self.app(scope, receive, sending)

@@ -91,7 +91,8 @@ class Answer:
         finish_reason: `unknown` until it ends.
         content: what it says, without calls and without a stop string, once it has ended.
         parsed: its calls, where tools were on offer.
-        support: what could be drawn, once it has ended.
+        completion: the whole of it, once it has ended.
+        first_at: when its first token came, by the monotonic clock.
     """
 
     number: int
@@ -104,6 +105,7 @@ class Answer:
     content: str = ""
     parsed: ParsedTurn | None = None
     completion: Completion | None = None
+    first_at: float = 0.0
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -213,7 +215,8 @@ class Exchange:
     def _take(self, answer: Answer, token: DrawnToken) -> str:
         """Return the text that a token makes certain; calls are read of the whole turn, so nothing is sent before."""
         if not answer.tokens:
-            self.meters.observe("klimb_first_token_seconds", time.monotonic() - self._begun_at)
+            answer.first_at = time.monotonic()
+            self.meters.observe("klimb_first_token_seconds", answer.first_at - self._begun_at)
         answer.tokens.append(token)
         return "" if self.ask.call_format is not None else answer.text.add(token.token_id)
 
@@ -241,7 +244,7 @@ class Exchange:
         self.meters.count("klimb_drawn_tokens_total", num_tokens, policy=self.loaded.served.name)
         self.meters.count("klimb_prompt_tokens_total", len(answer.prompt.ids))
         if num_tokens > 1:
-            self.meters.observe("klimb_token_seconds", (time.monotonic() - self._begun_at) / num_tokens)
+            self.meters.observe("klimb_token_seconds", (time.monotonic() - answer.first_at) / (num_tokens - 1))
 
     def _store_cancelled(self) -> None:
         """Store what was drawn of answers that did not end; nobody waits for it."""

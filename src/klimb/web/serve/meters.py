@@ -87,7 +87,7 @@ COUNTERS: Mapping[str, str] = {
     "klimb_samples_written_total": "Samples that were written to the store.",
     "klimb_samples_lost_total": "Samples that could not be written to the store.",
     "klimb_cancelled_total": "Requests whose client went away.",
-    "klimb_feedback_total": "Ratings, preferences and corrections that were taken.",
+    "klimb_feedback_total": "Requests with ratings, preferences or corrections that were taken.",
 }
 """By name, what is counted."""
 

@@ -96,7 +96,7 @@ class Upstream:
         self._histories = Histories(settings.max_conversations)
         self._salt = user_salt(recorder.folder)
         self._takes_extras = True
-        self._error = ""
+        self._error, self._model = "", ""
 
     def routes(self) -> APIRouter:
         """Return the routes of completions and models."""
@@ -138,6 +138,8 @@ class Upstream:
     async def _pass(
         self, body: SamplingRequest, raw: Mapping[str, Any], path: str, messages: tuple[Message, ...]
     ) -> Response:
+        if raw.get("model") in (None, "", self._settings.name):
+            raw = {**raw, "model": await self._find_model()}
         user = body.safety_identifier or body.user or ""
         user = user_hash(user, self._salt) if user else ""
         earlier = self._histories.find(messages, user=user)
@@ -165,6 +167,13 @@ class Upstream:
         if passed.sent.get("stream"):
             return StreamingResponse(self._events(passed, answer), media_type="text/event-stream")
         return await self._whole(passed, await answer.aread())
+
+    async def _find_model(self) -> str:
+        """Return the model that our own name stands for: the first of the other server's."""
+        if not self._model:
+            listed = _object((await self._ask("GET", "/models")).content).get("data") or [{}]
+            self._model = str(listed[0].get("id") or "")
+        return self._model
 
     def _sent(self, raw: Mapping[str, Any], path: str, *, with_extras: bool) -> dict[str, Any]:
         """Return the request with all that decides what is drawn, and with what is to be recorded."""

@@ -1,21 +1,15 @@
 """`klimb board`: serve the page until Ctrl-C."""
 
 import ipaddress
-import socket
-from contextlib import ExitStack
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from klimb.errors import ConfigError
+from klimb.workbench.listening import address_of, bind, import_server
 
-DEFAULT_PORT, LAST_PORT = 6900, 65_535
-
-
-NEEDED = ("fastapi", "uvicorn")
+DEFAULT_PORT = 6900
 
 
 def board(folder: Path = Path("."), /, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> None:
@@ -37,14 +31,10 @@ def run_board(folder: Path, *, host: str, port: int, console: Console) -> None:
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder: give one that holds runs, or the folder of a run")
-    uvicorn, server = _imported()
-    with _bound(host, port) as listener:
-        address = listener.getsockname()
-        shown = f"[{address[0]}]" if listener.family == socket.AF_INET6 else address[0]
-        console.print(
-            Text.assemble("board of ", (str(folder), "bold"), "  ", (f"http://{shown}:{address[1]}/", "cyan"))
-        )
-        if not _is_loopback(address[0]):
+    uvicorn, server = import_server("klimb.web.server", what="the board")
+    with bind(host, port) as listener:
+        console.print(Text.assemble("board of ", (str(folder), "bold"), "  ", (address_of(listener), "cyan")))
+        if not _is_loopback(listener.getsockname()[0]):
             console.print(
                 Text(
                     "every machine that reaches this address can read the runs: there is no password. "
@@ -60,34 +50,6 @@ def run_board(folder: Path, *, host: str, port: int, console: Console) -> None:
             uvicorn.Server(settings).run(sockets=[listener])
         except KeyboardInterrupt:
             console.print("stopped")
-
-
-def _imported() -> tuple[Any, Any]:
-    """Uvicorn and the server, which only this command needs."""
-    try:
-        return import_module("uvicorn"), import_module("klimb.web.server")
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in NEEDED:
-            raise
-        raise ConfigError(f"the board needs {missing}, which is not installed: pip install 'klimb[serve]'") from error
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    if not 0 <= port <= LAST_PORT:
-        raise ConfigError(f"--port is {port}: expected 0, for any that is free, to {LAST_PORT}")
-    with ExitStack() as stack:
-        try:
-            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            listener = stack.enter_context(socket.socket(family, kind, protocol))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-        except OSError as error:
-            raise ConfigError(
-                f"can't listen on {host} port {port}: {error}; choose another with --port, or 0 for any"
-            ) from None
-        stack.pop_all()
-    return listener
 
 
 def _is_loopback(address: str) -> bool:
