@@ -5,11 +5,11 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.web.serve.fakes import FakeService
 
 from klimb.training.deployment import FILE, Deployment, ServedPolicy, read_deployment, write_deployment
 from klimb.web.serve.openai_errors import RequestRefused
 from klimb.web.serve.policies import LoadedPolicy, Policies, share_of
-from tests.web.serve.fakes import FakeService
 
 
 def served(number: int) -> ServedPolicy:
