@@ -43,6 +43,7 @@ COMMANDS = (
     "estimate",
     "eval",
     "experience",
+    "export",
     "import",
     "recipes",
     "report",

@@ -51,6 +51,19 @@ def resolve_source(name_or_path: str | Path) -> Path:
     return _convert(path)
 
 
+def find_gguf(name_or_path: str | Path) -> Path | None:
+    """Return the GGUF file that the model is read from; None where it is a folder.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    if str(name_or_path) in EMBEDDED_MODELS:
+        return _embedded_file(str(name_or_path))
+    check_model_exists(name_or_path)
+    path = Path(name_or_path).expanduser()
+    return None if path.is_dir() else path
+
+
 def _embedded_file(name: str) -> Path:
     model = EMBEDDED_MODELS[name]
     # Found, not imported: importing the package would load its plugin and want a compiled runtime.

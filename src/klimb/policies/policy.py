@@ -169,6 +169,11 @@ class Policy:
         return cast(PreTrainedModel, self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model)
 
     @property
+    def has_adapter(self) -> bool:
+        """True where an adapter is trained, and not the model's own weights."""
+        return isinstance(self.model, PeftModel)
+
+    @property
     def num_vocab(self) -> int:
         """Number of token ids that the model knows, and may draw: the space of actions. A tokenizer may have fewer."""
         return cast(nn.Embedding, self.causal_lm.get_input_embeddings()).weight.shape[0]

@@ -161,7 +161,7 @@ def tell_lost_evaluations(folder: Path, *, step: int) -> None:
 
 
 def _remove_temporary_files(folder: Path) -> None:
-    for place in (folder, folder / ROLLOUTS, folder / SKIPPED, folder / "model"):
+    for place in (folder, folder / ROLLOUTS, folder / SKIPPED, folder / "model", folder / "adapter"):
         if not place.is_dir():
             continue
         for path in [path for path in place.iterdir() if _TEMPORARY.fullmatch(path.name)]:

@@ -85,6 +85,11 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def adapter(self) -> Path:
+        """The trained adapter alone, in peft's format; none where all weights were trained."""
+        return self.path / "adapter"
+
+    @property
     def summary(self) -> Path:
         """The sign that the run is finished, with what its other files say in short."""
         return self.path / "summary.json"

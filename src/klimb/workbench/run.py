@@ -290,6 +290,8 @@ def _finish(
         console.print(result.best.in_words(), highlight=False)
     if session.config.run.save_model:
         session.policy.save(folder.model)
+        if session.policy.has_adapter:
+            session.policy.save(folder.adapter, adapter_only=True)
     after = None if before is None else _measure(session, folder, console, when="after", progress=result.model_progress)
     finished = Finished(
         folder=folder,
