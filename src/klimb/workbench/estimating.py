@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from klimb.errors import ConfigError
+from klimb.experience import Sample
 from klimb.experience.store import open_store
 from klimb.findings.off_policy_evaluation import (
     Estimate,
@@ -22,11 +23,13 @@ from klimb.findings.off_policy_evaluation import (
     reason_against,
 )
 from klimb.findings.statistics import Interval
-from klimb.policies import load_policy
+from klimb.policies import Policy, load_policy
+from klimb.tasks.reward_model import ModelReward
 from klimb.training.run_folder import write_json
 from klimb.ui.text import printable
 from klimb.workbench.log_scoring import Refusals, read_rows, recorded_temperature, scored_rows
 from klimb.workbench.model_path import model_path
+from klimb.workbench.model_scores import NO_SCORES, score_with_model
 from klimb.workbench.options import EstimateOptions
 
 
@@ -84,13 +87,15 @@ def run_estimate(path: Path, request: EstimateOptions, *, console: Console) -> E
         scored = scored_rows(policy, readable, refusals)
     if not scored:
         raise ConfigError(f"{request.model} can score none of the samples. {' '.join(refusals.in_words())}")
+    by_model, of_model = _score_by_model(policy, [sample for sample, _ in scored], request, console)
     useless = [sample for sample, use in zip(rows.samples, usable, strict=True) if not use]
     data = logged_data(
         [*(sample for sample, _ in scored), *useless],
         [*(log_pi for _, log_pi in scored), *((0.0,) * sample.num_drawn for sample in useless)],
         reward_range=request.reward_range,
+        model_scores=None if by_model is None else [*by_model, *([NO_SCORES] * len(useless))],
     )
-    notes: list[str] = []
+    notes: list[str] = list(of_model)
     if len(rows.samples) < rows.num_stored:
         notes.append(f"{len(rows.samples)} of {rows.num_stored} samples were read: whole groups at random.")
     if data.bounds is None:
@@ -112,6 +117,17 @@ def run_estimate(path: Path, request: EstimateOptions, *, console: Console) -> E
         content = {"data": str(path), "model": request.model, **_as_json(found)}
         write_json(request.json, _without_nan(content))
     return found
+
+
+def _score_by_model(
+    policy: Policy, samples: Sequence[Sample], request: EstimateOptions, console: Console
+) -> tuple[list[tuple[float, float]] | None, tuple[str, ...]]:
+    """Return the reward model's scores of each sample and of fresh answers to its prompt, and notes; None without."""
+    if request.reward_model is None:
+        return None, ()
+    reward = ModelReward.of_folder(str(request.reward_model), key="--reward-model")
+    with console.status(f"drawing {request.fresh} fresh answers to each prompt"):
+        return score_with_model(policy, samples, reward, num_fresh=request.fresh, seed=request.seed)
 
 
 def is_usable(estimate: Estimate) -> bool:

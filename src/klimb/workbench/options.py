@@ -124,6 +124,9 @@ class EstimateOptions:
         temperature: Softmax temperature of the model's policy; without it, the one recorded with the samples.
         reward_range: The least and the largest reward that there can be, e.g. `--reward-range -1 1`; rewards of 0 and 1
             need none.
+        reward_model: Folder of a reward model: it scores the logged answers, and fresh ones that are drawn from the
+            model, for the estimates `model-direct` and `model-doubly-robust`.
+        fresh: Answers that are drawn to each prompt, with --reward-model.
     """
 
     model: str
@@ -135,9 +138,13 @@ class EstimateOptions:
     dtype: str = "float32"
     temperature: float | None = None
     reward_range: tuple[float, float] | None = None
+    reward_model: PathOrNone = None
+    fresh: int = 4
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
+        if self.fresh < 1:
+            raise ConfigError(f"--fresh must be >= 1, got {self.fresh}: answers to each prompt, for --reward-model")
         if self.max_samples < 1 or not (math.isfinite(self.clip) and self.clip > 0):
             raise ConfigError(
                 f"--max-samples must be >= 1 and --clip a number > 0, got {self.max_samples} and {self.clip}"

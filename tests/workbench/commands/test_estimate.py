@@ -12,6 +12,7 @@ from tests.workbench.logged import drawn, store_of, text_only, without_log_mu
 from klimb.errors import ConfigError
 from klimb.experience import SamplingSettings
 from klimb.findings.off_policy_evaluation import DEFAULT_CLIP
+from klimb.training.reward_model.classifier import head_of, make_classifier, save_classifier
 from klimb.workbench.commands.estimate import estimate
 from klimb.workbench.options import EstimateOptions
 
@@ -225,3 +226,17 @@ def test_if_no_estimator_is_usable_the_command_fails_after_it_said_why(command, 
 
 def test_the_command_and_the_estimator_clip_at_the_same_weight():
     assert EstimateOptions(model="any").clip == DEFAULT_CLIP
+
+
+def test_a_reward_model_adds_its_estimates_with_fresh_answers(command, tiny_policy, tmp_path):
+    model = make_classifier(tiny_policy)
+    torch.nn.init.normal_(head_of(model).weight, generator=torch.Generator().manual_seed(0))
+    save_classifier(model, tiny_policy.tokenizer, tmp_path / "rm")
+    store_of(tmp_path / "log", drawn(tiny_policy))
+    said, found = command("--reward-model", "rm", "--fresh", "2")
+    values = {each["name"]: each["value"] for each in found["estimates"]}
+    assert {"model-direct", "model-doubly-robust"} <= values.keys()
+    assert 0 <= values["model-direct"] <= 1.5
+    assert "never saw these answers' rewards" in said
+    again = {each["name"]: each["value"] for each in command("--reward-model", "rm", "--fresh", "2")[1]["estimates"]}
+    assert again == values, "the seed says which answers are drawn"

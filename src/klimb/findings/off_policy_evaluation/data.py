@@ -47,6 +47,7 @@ class LoggedData:
     is_cut: NDArray[np.bool_]
     token_rewards: Array | None = None
     reward_range: tuple[float, float] | None = None
+    model_scores: Array | None = None
     notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -123,6 +124,7 @@ def logged_data(
     log_pi: Sequence[Sequence[float]],
     *,
     reward_range: tuple[float, float] | None = None,
+    model_scores: Sequence[tuple[float, float]] | None = None,
 ) -> LoggedData:
     """Return the samples as arrays; those that no estimate can use are left out and counted in `notes`.
 
@@ -135,6 +137,7 @@ def logged_data(
         log_pi: for each sample, log-probability in nats of each drawn token under π, on the recorded support where
             there is one.
         reward_range: the least and the largest reward that there can be, if that is known.
+        model_scores: of each sample a reward model's score, and its mean score of fresh responses to the same prompt.
 
     Raises:
         ValueError: not one row a sample, no sample can be used, or a reward is out of the range.
@@ -143,12 +146,14 @@ def logged_data(
         raise ValueError(f"{len(samples)} samples for {len(log_pi)} rows of log_pi; give one row a sample")
     left_out: dict[str, list[str]] = {}
     kept: list[tuple[Sample, Array]] = []
-    for sample, row in zip(samples, log_pi, strict=True):
+    by_model: list[tuple[float, float]] = []
+    for sample, row, scores in zip(samples, log_pi, model_scores or [(0.0, 0.0)] * len(samples), strict=True):
         reason = reason_against(sample) or _reason_against_row(sample, row)
         if reason:
             left_out.setdefault(reason, []).append(sample.sample_id)
         else:
             kept.append((sample, np.asarray(row, dtype=np.float64) - np.asarray(sample.log_mu, dtype=np.float64)))
+            by_model.append(scores)
     ordered = sorted(left_out.items(), key=lambda item: -len(item[1]))
     if not kept:
         reasons = "; ".join(f"{len(ids)} {reason}" for reason, ids in ordered) or "there are none"
@@ -163,6 +168,7 @@ def logged_data(
         prompt_index=_prompt_index(used),
         is_cut=np.array([is_cut(sample) for sample in used]),
         reward_range=reward_range,
+        model_scores=None if model_scores is None else np.array(by_model, dtype=np.float64),
         notes=(*(_left_out_note(*item, len(samples)) for item in ordered), *_support_notes(used)),
     )
 
@@ -287,6 +293,8 @@ def _check_shapes(data: LoggedData) -> None:
         "prompt_index": (data.prompt_index.shape, (num,)),
         "is_cut": (data.is_cut.shape, (num,)),
     }
+    if data.model_scores is not None:
+        shapes["model_scores"] = (data.model_scores.shape, (num, 2))
     if data.token_rewards is not None:
         shapes["token_rewards"] = (data.token_rewards.shape, data.token_log_w.shape)
     for name, (shape, expected) in shapes.items():

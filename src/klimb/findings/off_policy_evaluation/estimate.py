@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from klimb.findings.off_policy_evaluation.data import LoggedData
-from klimb.findings.off_policy_evaluation.estimators import CLIPS, DEFAULT_CLIP, ESTIMATORS, Estimator, clipped_ips
+from klimb.findings.off_policy_evaluation.estimators import (
+    CLIPS,
+    DEFAULT_CLIP,
+    ESTIMATORS,
+    MODEL_ESTIMATORS,
+    Estimator,
+    clipped_ips,
+)
 from klimb.findings.off_policy_evaluation.trust import (
     effective_number,
     range_warnings,
@@ -77,8 +84,10 @@ class Estimate:
 def estimate_values(
     data: LoggedData, *, clip: float = DEFAULT_CLIP, num_resamples: int = NUM_RESAMPLES, seed: int = 0
 ) -> tuple[Estimate, ...]:
-    """Return the estimates of all estimators, on the same resamples."""
+    """Return the estimates of all estimators, on the same resamples; those of a reward model where it has scores."""
     made = [clipped_ips(data, clip=clip) if name == "clipped-ips" else make(data) for name, make in ESTIMATORS.items()]
+    if data.model_scores is not None:
+        made += [make(data) for make in MODEL_ESTIMATORS.values()]
     return with_intervals(data, made, num_resamples=num_resamples, seed=seed)
 
 

@@ -195,6 +195,63 @@ def self_normalised_doubly_robust(data: LoggedData) -> Estimator:
     return Estimator(name="sn-doubly-robust", ratios=ratios, weights=w)
 
 
+def model_rewards(data: LoggedData) -> tuple[Array, Array]:
+    """Return q̂ of each response, and its mean over fresh responses of π to the same prompt, by the reward model.
+
+    q̂ = a + b·score, with a and b by least squares on the responses to other prompts (5 folds by prompt). So neither
+    hangs on the response's own reward, and the mean of q̂ over fresh responses is a + b·(their mean score).
+
+    Raises:
+        ValueError: there are no scores of a reward model.
+    """
+    if data.model_scores is None:
+        raise ValueError("the data has no model_scores; give logged_data those of a reward model")
+    fold = data.prompt_index % min(NUM_FOLDS, data.num_prompts)
+    logged, fresh = np.empty_like(data.rewards), np.empty_like(data.rewards)
+    for number in range(int(fold.max()) + 1):
+        held = fold == number
+        a, b = _line(data.model_scores[~held, 0], data.rewards[~held])
+        logged[held], fresh[held] = (a + b * data.model_scores[held].T).tolist()
+    return logged, fresh
+
+
+def _line(scores: Array, rewards: Array) -> tuple[float, float]:
+    """Return intercept and slope; 0 and 0 without responses, no slope where all scores are equal."""
+    if not len(scores):
+        return 0.0, 0.0
+    spread = float(((scores - scores.mean()) ** 2).sum())
+    slope = float(((scores - scores.mean()) * rewards).sum()) / spread if spread > 0 else 0.0
+    return float(rewards.mean()) - slope * float(scores.mean()), slope
+
+
+def model_doubly_robust(data: LoggedData) -> Estimator:
+    """mean(q̄ + w·(r − q̂)), q̂ a reward model's, and q̄ its mean over fresh responses of π to the prompt.
+
+    Unbiased when w is right, whatever q̂ is; and, up to what q̂ misses, where q̂ is right, whatever w is. Its variance
+    is that of the rewards that q̂ does not foresee.
+
+    Source: Dudík et al. 2011, equation 3, with E_π[q̂ | x] by fresh responses.
+    """
+    w, (logged, fresh) = data.weights, model_rewards(data)
+    terms = fresh + w * (data.rewards - logged)
+    return Estimator(name="model-doubly-robust", ratios=((terms, _ones(data)),), weights=w)
+
+
+def model_direct(data: LoggedData) -> Estimator:
+    """mean(q̄): what a reward model says of fresh responses of π, in the rewards' units. No weights are in it."""
+    _, fresh = model_rewards(data)
+    note = "a reward model's opinion of fresh answers: it is biased by what the model gets wrong."
+    biased = "what the reward model gets wrong is not in the data's spread"
+    return Estimator(name="model-direct", ratios=((fresh, _ones(data)),), weights=_ones(data), note=note, biased=biased)
+
+
+MODEL_ESTIMATORS: Mapping[str, Callable[[LoggedData], Estimator]] = {
+    "model-direct": model_direct,
+    "model-doubly-robust": model_doubly_robust,
+}
+"""Those that need the scores of a reward model."""
+
+
 ESTIMATORS: Mapping[str, Callable[[LoggedData], Estimator]] = {
     "direct": direct,
     "ips": ips,
