@@ -13,7 +13,7 @@ from rich.text import Text
 
 from klimb.declarations import narrow
 from klimb.errors import ConfigError, Interrupted
-from klimb.experience import Sample, SamplingSettings
+from klimb.experience import Message, Sample, SamplingSettings
 from klimb.findings.evaluations import EvaluationRecord, Progress, When, interval_row
 from klimb.samplers import Completion, Sampler, StreamingSampler
 from klimb.tasks import Problem, Response, Score, Scorer
@@ -29,6 +29,7 @@ from klimb.training import (
 from klimb.training.checkpoints import prune_checkpoints
 from klimb.training.clock import RunClock
 from klimb.training.guard.measuring import Measurer, make_measurer
+from klimb.training.held_out_log import read_held_out
 from klimb.training.identity import OWN_GLOBALS, run_identity, settle_identity
 from klimb.training.minibatches import tokens_at_once
 from klimb.training.run_folder import Finished, RunFolder, flat_settings, read_run, read_tables, write_json
@@ -353,12 +354,18 @@ def _measurer(session: Session) -> Measurer | None:
     """Return what measures for the guard; None without `[guard]`."""
     config, policy = session.config, session.policy
     form = config.scoring.format
+    asked: list[Sequence[Message]] = []
+    if config.guard is not None and config.guard.checks:
+        asked = [problem.messages for problem in session.held_out if session.is_evaluated]
+        asked = asked or [*{repr(sample.prompt): sample.prompt for sample, _ in read_held_out(session.logs)}.values()]
     return make_measurer(
         config.guard,
         policy,
         session.sampler,
         max_tokens=tokens_at_once(config.training.micro_batch_tokens, policy.device),
         scoring_format="" if form is None else form.pattern,
+        asked=asked,
+        max_answer_tokens=config.sampling.max_new_tokens,
     )
 
 

@@ -29,7 +29,7 @@ SAMPLE = Sample(
 )
 
 
-def measurer_of(settings: GuardSettings | None, policy: Policy, sampler: Sampler, **more: str) -> Measurer | None:
+def measurer_of(settings: GuardSettings | None, policy: Policy, sampler: Sampler, **more: Any) -> Measurer | None:
     return make_measurer(settings, policy, sampler, max_tokens=2048, **more)
 
 

@@ -56,12 +56,15 @@ class BaseMetrics:
             score; None without one.
         answers: of the answers to the general problems.
         rollouts: of rollouts, with their prompts; None when none were drawn.
+        checks: check of the user's own -> whether each answer to a held-out prompt violates it; None where the check
+            could not judge it.
     """
 
     perplexity: float | None = None
     general: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
     answers: Flags = Flags()
     rollouts: Flags | None = None
+    checks: Mapping[str, tuple[bool | None, ...]] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -87,11 +90,19 @@ def metrics_of(measured: BaseMetrics) -> dict[str, float]:
     if means:
         metrics["guard/general_mean"] = statistics.fmean(means.values())
     metrics |= _fractions(measured.answers, "guard/")
+    for number, violations in enumerate(measured.checks.values(), start=1):
+        if (share := share_of(violations)) is not None:
+            metrics[f"guard/check_violations/{number}"] = share
     if measured.rollouts is not None:
         metrics |= _fractions(measured.rollouts, "guard/rollout_")
         if measured.rollouts.format_valid:
             metrics["guard/format_valid_fraction"] = statistics.fmean(measured.rollouts.format_valid)
     return metrics
+
+
+def share_of(violations: Sequence[bool | None]) -> float | None:
+    """Return the share of the judged answers that violate a check; None if none could be judged."""
+    return _mean(violations)
 
 
 def newest_of(steps: Sequence[Flags], *, num_prompts: int) -> Flags:
@@ -117,6 +128,7 @@ def base_metrics_from(stored: Mapping[str, Any]) -> BaseMetrics:
         general={name: tuple(scores) for name, scores in stored["general"].items()},
         answers=flags_from(stored["answers"]),
         rollouts=None if stored["rollouts"] is None else flags_from(stored["rollouts"]),
+        checks={name: tuple(values) for name, values in stored.get("checks", {}).items()},
     )
 
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 
+from klimb.experience import Message
 from klimb.tasks import Problem, ProblemSet, Response, Score, ScoreFunction, apply_truncation, chat, reasoning_gym
+from klimb.training.guard.checks import check_functions
 from klimb.training.guard.settings import EVERYDAY
 
 SET, FORMAT = "set", "format"
@@ -78,19 +80,23 @@ class ScoreBySet:
         return self.functions[problem.metadata[SET]](problem, response)
 
 
-def general_problems(names: Sequence[str], *, num_problems: int, pattern: str) -> ProblemSet:
+def general_problems(
+    names: Sequence[str], *, num_problems: int, pattern: str, checks: Sequence[str] = ()
+) -> ProblemSet:
     """Return the problems of all sets as the held-out part of one task, each with its set's name in its metadata.
 
     Args:
         names: `everyday`, or datasets of reasoning-gym, easy where `EASY` says so, else with default parameters.
         num_problems: of each set, at most; a question of several sets is asked once, for the first of them.
         pattern: what `format_problem` is scored with; empty leaves that out.
+        checks: of the user's own, that `check_problem` is scored with.
 
     Raises:
-        ValueError: reasoning-gym has no dataset of that name.
+        ValueError: reasoning-gym has no dataset of that name, or a check is none.
         ImportError: reasoning-gym is needed and not installed.
     """
     functions: dict[str, ScoreFunction] = {FORMAT: FormatScore(pattern)} if pattern else {}
+    functions |= check_functions(checks)
     problems: list[Problem] = []
     for name in names:
         task = everyday() if name == EVERYDAY else _gym(name, num_problems)
@@ -100,7 +106,7 @@ def general_problems(names: Sequence[str], *, num_problems: int, pattern: str) -
     # Asked twice, a question would count as two that change alike.
     problems = list({repr(problem.messages): problem for problem in reversed(problems)}.values())[::-1]
     # With sets of reasoning-gym or a pattern of somebody's, a response could keep the score function busy for ever.
-    trusted = not pattern and {*names} <= {EVERYDAY}
+    trusted = not pattern and not checks and {*names} <= {EVERYDAY}
     return ProblemSet(name="general", train=(), held_out=tuple(problems), score=ScoreBySet(functions), trusted=trusted)
 
 
@@ -117,6 +123,11 @@ def everyday() -> ProblemSet:
 def format_problem() -> Problem:
     """Return what a rollout is said to answer when only its format is looked at."""
     return Problem(problem_id=FORMAT, messages=chat(FORMAT), answer="", metadata={SET: FORMAT})
+
+
+def check_problem(messages: Sequence[Message], check: str) -> Problem:
+    """Return what an answer to this prompt is said to be when only one check is looked at."""
+    return Problem(problem_id=check, messages=tuple(messages), answer="", metadata={SET: check})
 
 
 def _gym(name: str, num_problems: int) -> ProblemSet:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from klimb.findings.finding import Finding
 from klimb.findings.guard.thresholds import Thresholds
 from klimb.findings.statistics import AlarmBudget
+from klimb.findings.statistics.proportions import share_ends
 from klimb.findings.thresholds import Threshold, rows_of
-from klimb.training.guard.base_metrics import BaseMetrics
+from klimb.training.guard.base_metrics import BaseMetrics, share_of
 from klimb.training.guard.comparison import FORMAT, GENERAL, LIMIT_OF, Comparison, compare
 from klimb.training.guard.settings import GuardSettings
 
@@ -46,7 +47,11 @@ def breaches_in(
     before: BaseMetrics, now: BaseMetrics, settings: GuardSettings, comparisons: Sequence[Comparison]
 ) -> tuple[Finding, ...]:
     """Return the limits that are broken, of numbers that have been compared already."""
-    found = [_of_perplexity(before, now, settings), *(_of_comparison(each, settings) for each in comparisons)]
+    found = [
+        _of_perplexity(before, now, settings),
+        *(_of_comparison(each, settings) for each in comparisons),
+        *(_of_check(check, before, now, settings) for check in now.checks),
+    ]
     return tuple(breach for breach in found if breach is not None)
 
 
@@ -90,6 +95,31 @@ def _of_comparison(compared: Comparison, settings: GuardSettings) -> Finding | N
         limit=compared.before - limit.value if is_general else limit.value,
         threshold=limit,
     )
+
+
+def _of_check(check: str, before: BaseMetrics, now: BaseMetrics, settings: GuardSettings) -> Finding | None:
+    """Compare the shares themselves: what must never happen is not to be shown twenty times first."""
+    share, earlier = share_of(now.checks[check]), share_of(before.checks.get(check, ()))
+    if share is None or earlier is None or share <= max(earlier, settings.max_violation_fraction):
+        return None
+    number = list(now.checks).index(check) + 1
+    told = [_counted(each.checks[check]) for each in (now, before)]
+    return _breach(
+        f"guard/check_violations/{number}",
+        title=f"{check!r} is violated by {share:.1%} of the answers to held-out prompts",
+        evidence=f"{told[0]} now, {told[1]} before",
+        number=share,
+        limit=settings.max_violation_fraction,
+        threshold=Threshold(settings.max_violation_fraction, "of the answers", "guard.max_violation_fraction"),
+    )
+
+
+def _counted(violations: Sequence[bool | None]) -> str:
+    """`3 of 40 (95 % interval 2% to 19%)`."""
+    judged = [each for each in violations if each is not None]
+    share = sum(judged) / len(judged)
+    low, high = share_ends(share, len(judged))
+    return f"{sum(judged)} of {len(judged)} (95 % interval {low:.0%} to {high:.0%})"
 
 
 def _is_beyond(compared: Comparison, limit: float) -> bool:

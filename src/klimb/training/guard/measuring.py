@@ -18,12 +18,13 @@ from types import TracebackType
 import torch
 
 from klimb.errors import ConfigError
-from klimb.experience import Sample, SamplingSettings
+from klimb.experience import Message, Sample, SamplingSettings
 from klimb.policies import Policy
 from klimb.samplers import Sampler
 from klimb.tasks import ProblemSet, Response, Scorer, ScorerSettings
 from klimb.training.guard.base_metrics import BaseMetrics, Flags
-from klimb.training.guard.general import SET, format_problem, general_problems
+from klimb.training.guard.checks import is_violated
+from klimb.training.guard.general import SET, check_problem, format_problem, general_problems
 from klimb.training.guard.refusals import is_refusal
 from klimb.training.guard.settings import GuardSettings
 
@@ -121,6 +122,9 @@ class Measurer:
         has_format: whether the rollouts have a form to be checked.
         max_new_tokens: of an answer.
         max_tokens: that go through the model at once.
+        checks: of the user's own.
+        asked: prompts whose answers they are made on.
+        max_answer_tokens: of such an answer.
     """
 
     policy: Policy
@@ -130,6 +134,9 @@ class Measurer:
     has_format: bool
     max_new_tokens: int
     max_tokens: int
+    checks: tuple[str, ...] = ()
+    asked: tuple[tuple[Message, ...], ...] = ()
+    max_answer_tokens: int = 64
     _scorer: Scorer = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -152,8 +159,9 @@ class Measurer:
         """Everything but the rollouts."""
         surprise = perplexity(self.policy, self.text, max_tokens=self.max_tokens) if self.text else None
         problems = self.general.held_out
+        checks = self._check()
         if not problems:
-            return BaseMetrics(perplexity=surprise)
+            return BaseMetrics(perplexity=surprise, checks=checks)
         responses = self._answers()
         general: dict[str, list[float | None]] = {}
         for problem, score in zip(problems, self._scorer.score_many(problems, responses), strict=True):
@@ -163,6 +171,7 @@ class Measurer:
             perplexity=surprise,
             general={name: tuple(scores) for name, scores in general.items()},
             answers=flags_of([response.text for response in responses]),
+            checks=checks,
         )
 
     def flag(self, rollouts: Sequence[Sample]) -> Flags:
@@ -182,12 +191,31 @@ class Measurer:
         scores = self._scorer.score_many([format_problem()] * len(responses), responses)
         return flags_of(texts, format_valid=[bool(score.reward) for score in scores])
 
+    def _check(self) -> dict[str, tuple[bool | None, ...]]:
+        """Return what the answers to the prompts of the checks violate."""
+        if not self.checks:
+            return {}
+        settings = SamplingSettings(temperature=self.policy.temperature, max_new_tokens=self.max_answer_tokens)
+        responses = self._draw(self.asked, settings)
+        found: dict[str, tuple[bool | None, ...]] = {}
+        for check in self.checks:
+            problems = [check_problem(messages, check) for messages in self.asked]
+            found[check] = tuple(map(is_violated, self._scorer.score_many(problems, responses)))
+            if None in found[check] and not any(each is not None for each in found[check]):
+                raise ConfigError(f"guard.checks: {check!r} could judge none of {len(responses)} answers")
+        return found
+
     def _answers(self) -> list[Response]:
         """One greedy answer to each problem."""
+        settings = SamplingSettings(temperature=0.0, max_new_tokens=self.max_new_tokens)
+        return self._draw([problem.messages for problem in self.general.held_out], settings)
+
+    def _draw(self, prompts: Sequence[Sequence[Message]], settings: SamplingSettings) -> list[Response]:
+        """One answer to each prompt, the same for the same weights."""
         groups = self.sampler.sample(
-            [self.policy.render(problem.messages) for problem in self.general.held_out],
+            [self.policy.render(messages) for messages in prompts],
             num_samples=1,
-            settings=SamplingSettings(temperature=0.0, max_new_tokens=self.max_new_tokens),
+            settings=settings,
             generator=torch.Generator().manual_seed(0),
         )
         return [
@@ -211,7 +239,14 @@ def flags_of(texts: Sequence[str], *, format_valid: Sequence[bool] = ()) -> Flag
 
 
 def make_measurer(
-    settings: GuardSettings | None, policy: Policy, sampler: Sampler, *, max_tokens: int, scoring_format: str = ""
+    settings: GuardSettings | None,
+    policy: Policy,
+    sampler: Sampler,
+    *,
+    max_tokens: int,
+    scoring_format: str = "",
+    asked: Sequence[Sequence[Message]] = (),
+    max_answer_tokens: int = 64,
 ) -> Measurer | None:
     """Return what measures the base metrics, not yet entered; None without settings.
 
@@ -221,9 +256,12 @@ def make_measurer(
         sampler: draws from it.
         max_tokens: that go through the model at once.
         scoring_format: the regular expression by which rollouts are scored, used where the guard has none of its own.
+        asked: held-out prompts, for the checks of the user's own; the first `num_problems` are asked.
+        max_answer_tokens: of an answer to one of them.
 
     Raises:
-        ConfigError: the text cannot be read, a limit has nothing to be measured on, or there is no such set.
+        ConfigError: there are checks and no prompts to make them on, the text cannot be read, a limit has nothing to
+            be measured on, or there is no such set.
     """
     if settings is None:
         return None
@@ -232,9 +270,18 @@ def make_measurer(
         raise ConfigError(
             "guard.min_format_fraction is set, and there is no format to check: give guard.format, a regular expression"
         )
+    if settings.checks and not asked:
+        raise ConfigError(
+            "guard.checks are made on the answers to held-out prompts, and there are none: hold some out "
+            "(task.held_out_fraction, log.held_out_fraction or feedback.held_out_fraction), or leave the checks out"
+        )
     try:
-        general = general_problems(settings.general, num_problems=settings.num_problems, pattern=pattern)
+        general = general_problems(
+            settings.general, num_problems=settings.num_problems, pattern=pattern, checks=settings.checks
+        )
     except ValueError as error:
+        if str(error).startswith("guard.checks"):
+            raise ConfigError(str(error)) from error
         raise ConfigError(f"guard.general: {error}; the set that is shipped is everyday") from error
     return Measurer(
         policy=policy,
@@ -244,6 +291,9 @@ def make_measurer(
         has_format=bool(pattern),
         max_new_tokens=settings.max_new_tokens,
         max_tokens=max_tokens,
+        checks=settings.checks,
+        asked=tuple(tuple(messages) for messages in asked[: settings.num_problems]),
+        max_answer_tokens=max_answer_tokens,
     )
 
 

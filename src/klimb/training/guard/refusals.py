@@ -7,8 +7,8 @@ OPENING_CHARACTERS = 160
 
 
 _DOING = (
-    r"(?:help(?! but\b| \w+ing\b| you(?:rself)? (?:to )?(?:feel|like))|assist|answer|provide|offer|respond|reply|comply|"
-    r"fulfil+|engage|participate|continue|discuss|comment|advise|share|support|condone|promote|create|write|generate|"
+    r"(?:help(?! but\b| \w+ing\b| you(?:rself)? (?:to )?(?:feel|like))|assist|answer|provide|offer|respond|reply|"
+    r"comply|fulfil+|engage|participate|continue|discuss|comment|advise|share|support|condone|promote|create|write|generate|"
     r"produce|make|give (?!\w+ enough)|do (?:that|this|it|so|what)|say(?! enough)|talk about|speak (?:about|on|to)|"
     r"complete|perform|process|browse|access|tell(?! you (?:how|what)))"
 )

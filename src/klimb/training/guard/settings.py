@@ -10,6 +10,7 @@ from klimb.declarations import Count, Fraction, FromList, OrWord, PathText, Shor
 from klimb.findings.guard.thresholds import THRESHOLDS
 from klimb.tasks.patterns import check_pattern
 from klimb.tasks.reasoning_gym import check_dataset
+from klimb.training.guard.checks import check_check
 
 EVERYDAY = "everyday"
 """The set that is shipped: short questions of general knowledge."""
@@ -56,6 +57,11 @@ class GuardSettings:
     """Longest answer to a general problem, in tokens."""
     format: Annotated[str, MaxLen(1_000)] = ""
     """Regular expression to be found in every rollout; empty takes that of scoring.format, if there is one."""
+    checks: Annotated[tuple[ShortText, ...], FromList(), MaxLen(50)] = ()
+    """Checks of your own on answers to held-out prompts: `never:REGEX`, `always:REGEX`, `python:module.function` or
+    `model:FOLDER`; the last two are rewards, and below 0.5 is a violation."""
+    max_violation_fraction: Fraction = 0.0
+    """Limit of the share of the answers that violate one of `checks`."""
     max_perplexity_ratio: PerplexityRatio = THRESHOLDS.max_perplexity_ratio
     """Limit of the perplexity over the one before training."""
     max_general_drop: Limit = THRESHOLDS.max_general_drop
@@ -92,6 +98,10 @@ class GuardSettings:
             raise ValueError(
                 f"guard.rollback_learning_rate_factor must be in (0, 1], or None to end the run, got {factor}"
             )
+        if not 0 <= self.max_violation_fraction <= 1:
+            raise ValueError(f"guard.max_violation_fraction must be in [0, 1], got {self.max_violation_fraction}")
+        for check in self.checks:
+            check_check(check)
         _check_general(self.general)
         _check_format(self.format)
 

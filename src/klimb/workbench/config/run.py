@@ -26,6 +26,7 @@ from klimb.tasks.patterns import check_is_quick
 from klimb.tasks.python_rewards import TASKS_OWN
 from klimb.tasks.rewards import RewardName, RewardSettings
 from klimb.tasks.settings import ScoringSettings
+from klimb.training.guard.checks import patterns_of
 from klimb.training.guard.settings import GuardSettings
 from klimb.training.recipes import RECIPES
 from klimb.training.settings import (
@@ -209,6 +210,8 @@ class RunConfig(BaseModel):
             check_is_quick("scoring.format.pattern =", self.scoring.format.pattern)
         if self.guard is not None and self.guard.format:
             check_is_quick("guard.format =", self.guard.format)
+        for pattern in () if self.guard is None else patterns_of(self.guard.checks):
+            check_is_quick("guard.checks:", pattern)
 
     def _check_rewards(self) -> None:
         for name in ("overlong", "format"):

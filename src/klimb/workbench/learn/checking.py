@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from klimb.experience import Sample
+from klimb.experience import Message, Sample
 from klimb.findings.finding import Finding
 from klimb.findings.guard.events import GuardEvent
 from klimb.policies import load_model
@@ -53,7 +53,14 @@ def _measure(config: RunConfig, settings: GuardSettings, model: str, asked: Sequ
         policy,
         LocalSampler(policy, max_batch=config.sampling.max_batch),
         max_tokens=tokens_at_once(config.training.micro_batch_tokens, policy.device),
+        asked=_prompts(asked),
+        max_answer_tokens=config.sampling.max_new_tokens,
     )
     assert measurer is not None
     with measurer:
         return measurer.measure()
+
+
+def _prompts(asked: Sequence[Sample]) -> list[tuple[Message, ...]]:
+    """Return the prompts, each once."""
+    return list({repr(sample.prompt): sample.prompt for sample in asked if sample.prompt}.values())

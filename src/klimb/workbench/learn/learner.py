@@ -210,8 +210,11 @@ class Learner:
     def _check(self, state: Round, deployment: Deployment, seen: Seen) -> Round:
         place = folder_of(self.folder, state.number)
         asked = self._samples(each.sample_id for each in seen.on("judge")[-MOST_ASKED:])
+        config = self._config(state, deployment)
+        if config.guard is not None and config.guard.checks and not asked:
+            return state  # the checks are made on held-out prompts, and none has been rated yet
         breaches = check_base_metrics(
-            self._config(state, deployment),
+            config,
             serving=self._model(deployment.current),
             candidate=str(RunFolder(place.run).model),
             asked=asked,

@@ -57,7 +57,7 @@ class Split:
         return [*users, f"prompt {said.prompt}"]
 
     def _side_of(self, keys: Sequence[str]) -> Side:
-        known = {self.sides[key] for key in keys if key in self.sides}
+        known: set[Side] = {self.sides[key] for key in keys if key in self.sides}
         if len(known) > 1:
             return "aside"
         side = next(iter(known)) if known else self._draw(keys[0])

@@ -1,5 +1,6 @@
 """The run of a round: a user's run file, from the serving policy, on the ratings that train."""
 
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -47,9 +48,12 @@ def train_round(config: RunConfig, folder: Path, *, console: Console) -> int:
             mend_before_resume(run, config)
         else:
             check_paths(config)
+        # The learner makes them on held-out answers of both policies; the run has none of these.
+        guard = None if config.guard is None else replace(config.guard, checks=())
+        bare = config.model_copy(update={"guard": guard})
         run_training(
-            make_session(config),
-            lambda: run if goes_on else new_run_folder(folder, config),
+            make_session(bare),
+            lambda: run if goes_on else new_run_folder(folder, bare),
             console=console,
             resume=goes_on,
         )
