@@ -3,14 +3,14 @@ import socket
 import pytest
 import uvicorn
 
-from klimb.workbench.commands import board
+from klimb.workbench import listening
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(workplace, monkeypatch):
     def missing(name: str) -> None:
         raise ModuleNotFoundError("No module named 'fastapi'", name="fastapi")
 
-    monkeypatch.setattr(board, "import_module", missing)
+    monkeypatch.setattr(listening, "import_module", missing)
     outcome = workplace.klimb("board", ".")
     assert outcome.status == 2
     assert "pip install 'klimb[serve]'" in outcome.err
