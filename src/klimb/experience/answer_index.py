@@ -39,7 +39,7 @@ _JUDGEMENT_COLUMNS = (
 )
 
 
-_TEXT_COLUMNS = ("prompt", "response", "finish_reason", "episode")
+_TEXT_COLUMNS = ("prompt", "response", "finish_reason", "episode", "metadata")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,7 @@ class AnswerText:
         response: the answer.
         finish_reason: why it ended.
         episode: the conversation that it belongs to; empty for none.
+        metadata: of its sample.
     """
 
     answer: Answer
@@ -82,6 +83,7 @@ class AnswerText:
     response: str
     finish_reason: str
     episode: str
+    metadata: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +229,7 @@ def _with_texts(answer: Answer, text: Mapping[str, Any]) -> AnswerText:
         response=text["response"],
         finish_reason=text["finish_reason"],
         episode=text["episode"],
+        metadata=dict(text["metadata"]),
     )
 
 

@@ -10,6 +10,7 @@ from tests.web.serve.people_app import FIRST, PeopleApp, answer
 
 from klimb.experience.feedback import Feedback
 from klimb.training.deployment import Deployment, ServedPolicy
+from klimb.web.serve.exchange import CANCELLED
 from klimb.web.serve.page import STATIC
 
 
@@ -50,7 +51,14 @@ def test_the_queue_begins_with_the_newest_answer_and_says_what_was_asked(people,
         "prompt": [{"role": "user", "content": "how?"}],
         "response": "so",
         "is_cut": False,
+        "is_stopped": False,
     }
+
+
+def test_the_queue_tells_answers_that_were_cut_or_stopped_from_whole_ones(people, client):
+    people.store.append([answer("cut", finish_reason="length"), answer("stopped", metadata={CANCELLED: "yes"})])
+    shown = {each["id"]: (each["is_cut"], each["is_stopped"]) for each in client.get("/people/queue").json()["answers"]}
+    assert shown == {"cut": (True, False), "stopped": (False, True)}
 
 
 def test_pages_of_the_queue_follow_each_other_while_answers_come_and_are_rated(people, client):

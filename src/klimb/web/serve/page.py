@@ -36,6 +36,10 @@ STATIC = {
 """Files of the page: where each is in `klimb.ui.pages`, and its type."""
 
 
+CANCELLED = "cancelled"
+"""In the metadata of an answer that somebody stopped."""
+
+
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -166,6 +170,7 @@ def _shown(text: AnswerText) -> dict[str, Any]:
         "prompt": [{"role": message["role"], "content": message["content"]} for message in text.prompt],
         "response": text.response,
         "is_cut": text.finish_reason == "length",
+        "is_stopped": CANCELLED in text.metadata,
     }
 
 

@@ -68,6 +68,7 @@ export class Queue {
     item.answer = new Answer("Answer", { onTrouble: this.onTrouble, onRated: () => this.rated(item) });
     item.answer.setText(item.response);
     item.answer.finish({ ...item, isCut: item.is_cut });
+    if (item.is_stopped) item.answer.remark("Somebody stopped this answer before its end.");
     item.answer.part("by").append(` · ${moment(item.created_at)}`);
     return [...turns, item.answer.element];
   }
