@@ -61,6 +61,7 @@ class PeopleApp:
         pause: seconds between two words of an answer.
         requests: bodies of what was asked for.
         is_broken: whether feedback is refused.
+        name: of the policy that gives answers; empty for the deployment's.
     """
 
     folder: Path
@@ -70,6 +71,7 @@ class PeopleApp:
     pause: float = 0.0
     requests: list[dict[str, Any]] = field(default_factory=list)
     is_broken: bool = False
+    name: str = ""
 
     @property
     def store(self) -> Store:
@@ -109,7 +111,7 @@ class PeopleApp:
     async def stream(self, asked: dict[str, Any]) -> AsyncIterator[str]:
         name, number = f"chatcmpl-{secrets.token_hex(12)}", asked.get("n", 1)
         texts = [self.say(asked["messages"], index) for index in range(number)]
-        chunk = {"id": name, "object": "chat.completion.chunk", "model": self.deployment.current.name}
+        chunk = {"id": name, "object": "chat.completion.chunk", "model": self.name or self.deployment.current.name}
         for place in range(max(len(text.split(" ")) for text in texts)):
             for index, text in enumerate(texts):
                 words = text.split(" ")

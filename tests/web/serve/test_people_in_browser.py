@@ -324,6 +324,13 @@ def test_a_new_policy_is_noticed_while_the_page_is_open(opening, served):
     expect(page.locator("#notice")).to_contain_text("policy-0002 answers now; before, it was policy-0001.")
     expect(page.locator("#notice")).to_contain_text("better on 200 ratings")
     served.people.deployment = served.people.deployment.try_out(replace(FIRST, name="policy-0003"), 0.25)
+    asked = []
+    page.on("request", lambda request: "/people/policy" in request.url and asked.append(request.url))
+    served.people.name = "policy-0003"
+    served.people.say = lambda messages, index: "word " * 200
+    ask(page, "one")
+    expect(page.locator(".answer .by")).to_have_text("policy-0003")
+    assert len(asked) < 5
     expect(page.locator("#policy")).to_contain_text("policy-0003 is tried out on 25 % of the requests")
 
 

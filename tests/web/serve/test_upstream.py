@@ -164,6 +164,17 @@ def test_a_conversation_is_known_by_its_history(front) -> None:
     assert len({sample.episode for sample in here.samples()}) == 1
 
 
+def test_headers_of_a_program_in_front_are_recorded_and_not_passed_on_in_the_body(front) -> None:
+    server = FakeVllm()
+    here = front(server.app)
+    headers = {"X-Klimb-Conversation": "chat-1", "X-Klimb-Message": "m1", "X-Klimb-User": "ann"}
+    here.client.post("/v1/chat/completions", json=ASK, headers=headers)
+    (sample,) = here.samples()
+    assert (sample.episode, sample.metadata["message_id"]) == ("chat-1", "m1")
+    assert sample.metadata["user"] not in ("", "ann")
+    assert "metadata" not in server.received[0] and "user" not in server.received[0]
+
+
 def test_a_server_that_is_not_there_is_a_502_and_told_by_health(tmp_path) -> None:
     def gone(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused")

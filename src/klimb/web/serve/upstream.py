@@ -13,8 +13,10 @@ import httpx
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
+from klimb.experience.importing.served_answers import MESSAGE_ID
 from klimb.experience.importing.users import user_hash, user_salt
 from klimb.experience.samples import Message, Sample
+from klimb.web.serve.client_headers import message_id_of, with_headers
 from klimb.web.serve.completions import conversation_of
 from klimb.web.serve.exchange import API, CANCELLED, SERVED_BY, USER, record
 from klimb.web.serve.history import Histories, Remembered
@@ -51,6 +53,7 @@ class Passed:
         messages: that are answered.
         user: a hash of whoever asks.
         episode: id of the conversation.
+        message_id: what a program in front calls the answer; empty where it does not say.
         has_extras: vLLM's parameters are in `sent`.
         created: seconds since the epoch.
     """
@@ -61,6 +64,7 @@ class Passed:
     messages: tuple[Message, ...]
     user: str
     episode: str
+    message_id: str
     has_extras: bool
     created: float
 
@@ -116,11 +120,13 @@ class Upstream:
 
     async def chat(self, body: ChatRequest, request: Request) -> Response:
         """Pass on a conversation."""
+        body = with_headers(body, request.headers)
         check_text(body)
         return await self._pass(body, await request.json(), "/chat/completions", messages_of(body))
 
     async def complete(self, body: CompletionRequest, request: Request) -> Response:
         """Pass on a text."""
+        body = with_headers(body, request.headers)
         check_text(body)
         if not isinstance(body.prompt, str):
             raise RequestRefused(
@@ -150,6 +156,7 @@ class Upstream:
             messages=messages,
             user=user,
             episode=conversation_of(body) or (earlier[1].episode if earlier else f"conv-{secrets.token_hex(12)}"),
+            message_id=message_id_of(body),
             has_extras=self._takes_extras,
             created=time.time(),
         )
@@ -256,7 +263,8 @@ class Upstream:
             self._histories.remember(said, remembered, user=passed.user)
 
     def _samples(self, passed: Passed, frame: Mapping[str, Any], drawn: Mapping[int, Drawn]) -> list[Sample]:
-        metadata = {SERVED_BY: self._settings.name, **({USER: passed.user} if passed.user else {})}
+        named = {USER: passed.user, MESSAGE_ID: passed.message_id}
+        metadata = {SERVED_BY: self._settings.name, **{name: text for name, text in named.items() if text}}
         if passed.path == "/completions":
             metadata[API] = "completions"
         sent = Sent(

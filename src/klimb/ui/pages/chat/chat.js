@@ -46,11 +46,15 @@ const askPolicy = async () => {
 
 // --- views
 
-const conversation = new Conversation({
-  model: document.body.dataset.model,
-  onTrouble,
-  onModel: (name) => { if (answering && name !== answering) askPolicy(); },
-});
+// An answer says which policy gives it. One that was not heard of before may have taken over just now.
+const heardOf = new Set();
+const onModel = (name) => {
+  if (heardOf.has(name)) return;
+  heardOf.add(name);
+  if (answering && name !== answering) askPolicy();
+};
+
+const conversation = new Conversation({ model: document.body.dataset.model, onTrouble, onModel });
 const queue = new Queue({ onTrouble });
 const view = () => (VIEWS.includes(location.hash.slice(1)) ? location.hash.slice(1) : "chat");
 const askCounts = async () => { try { await showCounts(); } catch (error) { onTrouble(error); } };
