@@ -9,6 +9,7 @@ import pytest
 from tests.findings.audit.fabricated import END, drawn, made
 
 from klimb.experience.samples import Message, Sample, SamplingSettings
+from klimb.experience.store import Store
 from klimb.findings.audit import audit
 from klimb.findings.audit.contamination import contamination_block, found_in_part, found_whole, word_runs
 from klimb.findings.audit.coverage import COVERED, UNSEEN, coverage_block, nearest_similarity
@@ -28,6 +29,7 @@ from klimb.findings.audit.redundancy import EFFECTIVE_PROMPTS, jaccard, near_dup
 from klimb.findings.audit.report import Block
 from klimb.findings.audit.signal import GROUPED, INTERVAL, ZERO_VARIANCE, equal_groups, signal_block
 from klimb.findings.audit.thresholds import Thresholds
+from klimb.findings.audit.verdict import SELECTIONS
 from klimb.findings.finding import Finding
 from klimb.findings.statistics import share_ends, units_for_any_share
 
@@ -64,6 +66,22 @@ def test_a_cut_off_sample_whose_support_is_recorded_is_usable_for_ratios():
     assert found.evidence == "0 % of samples, 50 % with the support recorded"
     greedy = replace(recorded, sampling=SamplingSettings(temperature=0))
     assert finding(provenance_block([greedy, made(1)], LIMITS), TRUNCATED).number == 0.5
+
+
+def test_the_condition_that_leaves_out_cut_off_samples_keeps_those_with_their_support(tmp_path):
+    cut = SamplingSettings(top_p=0.9)
+    kept = ((11, 4), (12,), (END, 5, 7))
+    samples = [
+        made(0),
+        made(1, sampling=cut, support=kept),
+        made(2, sampling=cut),
+        made(3, sampling=SamplingSettings(temperature=0), support=((11,), (12,), (END,))),
+    ]
+    store = Store(tmp_path / "store")
+    store.append(samples)
+    found = {sample.sample_id for sample in store.samples(where=SELECTIONS[TRUNCATED])}
+    assert found == {samples[0].sample_id, samples[1].sample_id}
+    assert found == {sample.sample_id for sample in samples if not sample.lacks_support}
 
 
 @pytest.mark.parametrize("settings", [{"temperature": 0.7}, {"repetition_penalty": 1.3}, {"stop": ("a",)}])
