@@ -26,11 +26,11 @@ beta = 1.0
 num_prompts = 40
 
 [optimizer]
-learning_rate = 3e-4
+learning_rate = 5e-4
 warmup_steps = 0
 
 [training]
-num_steps = 20
+num_steps = 10
 
 [guard]
 text = "none"

@@ -1,4 +1,7 @@
-"""Do the base metrics hold? Both policies are measured alike, and a broken limit stops a promotion."""
+"""Do the base metrics hold? The candidate beside the deployment's first policy; a broken limit stops a promotion.
+
+Beside the first one and not the one that serves, so that many small losses do not add up unseen.
+"""
 
 import time
 from collections.abc import Sequence
@@ -20,19 +23,19 @@ from klimb.workbench.config import RunConfig
 
 
 def check_base_metrics(
-    config: RunConfig, *, serving: str, candidate: str, asked: Sequence[Sample], path: Path
+    config: RunConfig, *, first: str, candidate: str, asked: Sequence[Sample], path: Path
 ) -> tuple[Finding, ...]:
     """Measure both policies, write down what was found, and return the limits that the candidate breaks.
 
     Args:
         config: of the round's run; without a section `[guard]` the defaults are taken.
-        serving: the model of the policy that answers now.
-        candidate: the model of the other one.
+        first: the model of the deployment's first policy.
+        candidate: the model of the candidate.
         asked: held-out answers, whose prompts the guard's own checks are made on.
         path: of the file.
     """
     settings = config.guard or GuardSettings()
-    before, after = (_measure(config, settings, model, asked) for model in (serving, candidate))
+    before, after = (_measure(config, settings, model, asked) for model in (first, candidate))
     breaches = find_breaches(before, after, settings, level=settings.false_alarm_rate)
     events = [GuardEvent(step=0, action="stop", finding=breach) for breach in breaches]
     content = {

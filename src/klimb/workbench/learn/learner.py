@@ -176,7 +176,7 @@ class Learner:
         begun = state
         while state.stage != "over":
             after = stages[state.stage](state, deployment, seen)
-            if after == state or after.stage == state.stage:
+            if after == state or after.stage in (state.stage, "live"):
                 return after != begun
             state = after
         return True
@@ -215,7 +215,7 @@ class Learner:
             return state  # the checks are made on held-out prompts, and none has been rated yet
         breaches = check_base_metrics(
             config,
-            serving=self._model(deployment.current),
+            first=self._model((*deployment.earlier, deployment.current)[0]),
             candidate=str(RunFolder(place.run).model),
             asked=asked,
             path=place.guard,
@@ -316,6 +316,8 @@ class Learner:
 
     def _follow_trial(self, state: Round, deployment: Deployment, seen: Seen) -> Round:
         """Compare the live ratings of both policies since the trial began."""
+        if deployment.candidate is None or deployment.candidate.name != state.candidate:
+            return self._close(state, "superseded", "its share of the requests was taken from it")
         place = folder_of(self.folder, state.number)
         known = {row["id"] for row in place.read_evidence()}
         arms = {state.serving: False, state.candidate: True}
@@ -330,7 +332,7 @@ class Learner:
             if each.rating is not None and each.model in arms and each.drawn_at >= state.trial_since
         ]
         place.add_evidence([row for row in rows if row["id"] not in known])
-        evidence = live_evidence(live_rows(place.read_evidence()), fraction=self.settings.candidate_fraction)
+        evidence = live_evidence(live_rows(place.read_evidence()), fraction=deployment.candidate_fraction)
         if evidence.num_observations - max(0, state.num_looked_at) < self.settings.look_every:
             return state
         decision = self._decide(state, evidence)
