@@ -1,16 +1,21 @@
 """The page for people: its routes, its queue, its counts."""
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from tests.web.serve.fakes import saying
 from tests.web.serve.people_app import FIRST, PeopleApp, answer
 
+from klimb.experience.answer_index import AnswerIndex
 from klimb.experience.feedback import Feedback
+from klimb.experience.store import Store
 from klimb.training.deployment import Deployment, ServedPolicy
 from klimb.web.serve.exchange import CANCELLED
+from klimb.web.serve.feedback_intake import FeedbackIntake
 from klimb.web.serve.page import STATIC
 
 
@@ -191,3 +196,33 @@ def test_a_damaged_store_is_told_and_not_an_empty_queue(people, client):
     (people.folder / "samples-000009-00.parquet").write_bytes(b"PAR1 nothing")
     got = client.get("/people/queue")
     assert got.status_code == 503 and "samples-000009-00.parquet" in got.json()["detail"]
+
+
+def test_what_the_page_sends_is_what_the_server_takes_and_the_ids_it_builds_are_those_of_the_store(
+    serve, session_policy, tmp_path
+):
+    client = TestClient(serve(saying(session_policy, "yes", "no")).app)
+    asked = {
+        "model": "klimb",
+        "messages": [{"role": "user", "content": "why?"}],
+        "metadata": {"conversation": "c1"},
+        "n": 2,
+        "user": "Änne",
+        "stream": True,
+    }
+    stream = client.post("/v1/chat/completions", json=asked).text
+    chunks = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith("data: {")]
+    texts = {index: "" for index in (0, 1)}
+    for chunk in chunks:
+        for choice in chunk["choices"]:
+            texts[choice["index"]] += choice["delta"].get("content") or ""
+    store = Store(tmp_path / "store")
+    built = {f"{chunks[0]['id']}-{index}": text for index, text in texts.items()}
+    assert {sample.sample_id: sample.response for sample in store.samples()} == built
+    better, worse = built
+    intake = FeedbackIntake(store)
+    intake.take([{"completion_id": better, "over": worse, "rater": "Änne"}])
+    intake.close()
+    judged = AnswerIndex(store.folder).look()
+    assert all(judged.is_judged(answer) for answer in judged.answers.values())
+    assert {answer.model for answer in judged.answers.values()} == {chunks[0]["model"]}
