@@ -15,6 +15,7 @@ from klimb.experience.store_summary import summarise
 from klimb.policies import TokenMismatch, load_policy
 from klimb.training import score_samples
 from klimb.ui.terminal.store import shift_errors, token_rows, visible
+from klimb.workbench.cli import run_command
 from klimb.workbench.commands.experience import experience
 
 HOSTILE = "\x1b[31mred\x1b]0;title\x07 \u202eabc\u200b\x9b31m"
@@ -331,3 +332,18 @@ def test_export_of_what_json_cannot_write_leaves_no_file(store: Store):
     with pytest.raises(ValueError, match="sample nan: a number is NaN"):
         experience(["export", "store", "--to", "all.jsonl"], result_action="return_value")
     assert [path.name for path in Path().iterdir()] == ["store"]
+
+
+def test_a_rater_is_left_out_listed_and_let_in_again(tmp_path: Path, capsys):
+    store = Store(tmp_path / "store")
+    store.append([replace(BASE, sample_id="s", reward=None)])
+    store.append_feedback([Feedback(feedback_id="f", sample_id="s", value=1.0, user="0123456789abcdef")])
+    asked = ["experience", "quarantine", str(store.folder)]
+    assert run_command([*asked, "--rater", "0123456789abcdef", "--reason", "[bursts]"]) == 0
+    assert store.sample("s").reward is None
+    capsys.readouterr()
+    assert run_command(asked) == 0
+    assert "0123456789abcdef  [bursts]" in capsys.readouterr().out
+    assert run_command([*asked, "--rater", "0123456789abcdef", "--release"]) == 0
+    assert store.sample("s").reward == 1.0
+    assert run_command([*asked, "--rater", "ann"]) == 2, "a name is no hash"
