@@ -203,8 +203,9 @@ def test_foreign_packed_and_linked_files_are_named(house: Path):
 
 
 def test_who_is_to_be_forgotten_and_where_must_be_said(house: Path):
-    with pytest.raises(ConfigError, match="--user NAME"):
-        plan_forgetting([house], users=[], ids=[])
+    for users in ([], [""], ["ann@example.org", " "]):
+        with pytest.raises(ConfigError, match="--user NAME"):
+            plan_forgetting([house], users=users, ids=[])
     with pytest.raises(ConfigError, match="is not a folder"):
         plan_forgetting([house / "nowhere"], users=["x"], ids=[])
 

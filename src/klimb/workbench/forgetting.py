@@ -106,7 +106,7 @@ def plan_forgetting(folders: Sequence[Path], *, users: Sequence[str], ids: Seque
     Raises:
         ConfigError: a folder is none, or nobody is named.
     """
-    if not users and not ids:
+    if not (users or ids) or not all(each.strip() for each in (*users, *ids)):
         raise ConfigError("say who is to be forgotten: --user NAME, or --id of a sample, completion or conversation")
     for folder in folders:
         if not folder.is_dir():
