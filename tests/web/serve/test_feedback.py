@@ -12,6 +12,7 @@ from tests.experience.test_store import BARE, BASE
 
 from klimb.experience.importing.users import SALT_FILE, user_hash, user_salt
 from klimb.experience.quarantine import quarantine_rater
+from klimb.experience.segments import write_samples
 from klimb.experience.store import Store
 from klimb.web.serve.feedback import feedback_routes
 from klimb.web.serve.feedback_intake import FeedbackIntake
@@ -20,20 +21,27 @@ from klimb.web.serve.openai_errors import RequestRefused
 ASKED = ({"role": "user", "content": "What is 2 + 2?"},)
 
 
+ONE = replace(BASE, sample_id="chatcmpl-1", group_id="chatcmpl-1", prompt=ASKED, reward=None, reward_reason="")
+
+
+SAMPLES = [
+    ONE,
+    *(replace(ONE, sample_id=f"chatcmpl-2-{number}", group_id="chatcmpl-2") for number in range(2)),
+    replace(BARE, sample_id="other", group_id="g"),
+]
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    store = Store(tmp_path / "store")
-    one = replace(BASE, sample_id="chatcmpl-1", group_id="chatcmpl-1", prompt=ASKED, reward=None, reward_reason="")
-    choices = [replace(one, sample_id=f"chatcmpl-2-{number}", group_id="chatcmpl-2") for number in range(2)]
-    store.append([one, *choices, replace(BARE, sample_id="other", group_id="g")])
-    return store
+    (tmp_path / "store").mkdir()
+    write_samples(tmp_path / "store" / "samples-000001-0.parquet", SAMPLES)
+    return Store(tmp_path / "store")
 
 
 @pytest.fixture
 def intake(store: Store):
     """An intake beside somebody who knows the samples, as a server's recorder does."""
-    samples = {sample.sample_id: sample for sample in store.samples()}
-    intake = FeedbackIntake(store, find=samples.get)
+    intake = FeedbackIntake(store, find={sample.sample_id: sample for sample in SAMPLES}.get)
     yield intake
     intake.close()
 
