@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from klimb.experience import Sample, SamplingSettings
+from klimb.experience import Message, Sample, SamplingSettings
 from klimb.experience.feedback import Feedback
 from klimb.experience.store import Store
 from klimb.policies import Policy, load_policy
@@ -129,8 +129,7 @@ def is_liked(sample: Sample) -> bool:
 def draw(policy: Policy, asked: Sequence[str], *, name: str, num_samples: int, seed: int, size: Size) -> list[Sample]:
     """Return answers of the policy as it is now."""
     settings = SamplingSettings(max_new_tokens=size.tokens, temperature=size.temperature)
-    system = {"role": "system", "content": SYSTEM}
-    prompts = [(system, {"role": "user", "content": question}) for question in asked]
+    prompts = [(Message(role="system", content=SYSTEM), Message(role="user", content=question)) for question in asked]
     rendered = [policy.render(prompt) for prompt in prompts]
     generator = torch.Generator().manual_seed(seed)
     drawn = LocalSampler(policy).sample(rendered, num_samples=num_samples, settings=settings, generator=generator)

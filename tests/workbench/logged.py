@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 
 from klimb.experience import Sample, SamplingSettings
+from klimb.experience.feedback import Feedback
 from klimb.experience.store import Store
 from klimb.samplers import LocalSampler
 
@@ -54,4 +55,35 @@ def text_only(sample):
 def store_of(folder, samples):
     """A store of these samples; its folder."""
     Store(folder).append(samples)
+    return folder
+
+
+def talked_about(folder, policy):
+    """A store with everything that people say: ratings, preferences, corrections, comments, a conversation."""
+    first, *others = drawn(policy, num_prompts=2)
+    said = ({"role": "assistant", "content": first.response}, {"role": "user", "content": "and?"})
+    second = replace(
+        others[-1],
+        sample_id="second",
+        group_id="second",
+        prompt=(*first.prompt, *said),
+        prompt_ids=(*first.prompt_ids, *first.response_ids, *policy.render(said[1:])),
+        episode="e",
+    )
+    samples = [replace(first, episode="e"), *others, second]
+    store = Store(folder)
+    store.append(samples)
+    rows = [
+        Feedback(
+            feedback_id=f"r{number}",
+            sample_id=sample.sample_id,
+            value=float(number % 2),
+            user=f"u{number % 5 if number > 4 else 0}",
+            comment="too long" if number % 2 else "",
+        )
+        for number, sample in enumerate(samples)
+    ]
+    rows.append(Feedback(feedback_id="p", sample_id=others[0].sample_id, value=None, over=others[1].sample_id))
+    rows.append(Feedback(feedback_id="c", sample_id=others[2].sample_id, value=None, correction="abc"))
+    store.append_feedback(rows)
     return folder

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from tests.workbench.conftest import Workplace
-from tests.workbench.logged import drawn, store_of
+from tests.workbench.logged import drawn, store_of, talked_about
 from tests.workbench.walk_table import KEYS, Case, Problems, Refused, RefusedRun, Run, last_of_each
 
 from klimb.errors import ConfigError
@@ -326,6 +326,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_model_path: Path) -> Pa
     policy = load_policy(str(folder / "tiny"), dtype="float32", device="cpu")
     store_of(folder / "log", drawn(policy))
     store_of(folder / "other_log", drawn(policy, num_prompts=3))
+    talked_about(folder / "people", policy)
     for parameter in policy.model.parameters():
         parameter.data.add_(0.01)
     policy.save(folder / "other")

@@ -63,6 +63,10 @@ SEVERAL = (
 PPO = ("objective.recipe=ppo", "critic.learning_rate=0.02")
 TO_GO = ("objective.recipe=reinforce++",)
 KTO = ("objective.recipe=kto",)
+PAIRS = ("objective.recipe=dpo",)
+PEOPLE = ("sources.feedback=1.0", "feedback.path=people", "objective.recipe=dro", "sampling.num_prompts=8")
+TOLD = ("sources.feedback=1.0", "feedback.path=people", "feedback.corrections=off", "advantages=batch-z-score")
+COMMENTED = (*TOLD, "sampling.num_prompts=8", "feedback.comment_weight=0.5")
 RESIDUAL = ("objective.recipe=kimi-pmd",)
 MASKED = ("sampling.top_p=0.7", "correction.kind=mask")
 DUAL = ("objective.clip=dual",)
@@ -285,6 +289,13 @@ KEYS: dict[str, Case] = {
     "feedback.path": run("other_log", *FEEDBACK),
     "feedback.where": run("'reward > 0.2'", *FEEDBACK),
     "feedback.held_out_fraction": run("0.5", *FEEDBACK),
+    "feedback.preferences": run("off", *PEOPLE),
+    "feedback.corrections": run("demonstrations", *PEOPLE),
+    "feedback.conversations": run("whole", *PEOPLE),
+    "feedback.max_rater_fraction": run("0.4", *PEOPLE),
+    "feedback.comment_weight": run("0.5", *TOLD, "sampling.num_prompts=8"),
+    "feedback.comment_template": run("'{comment} {question}'", *COMMENTED),
+    "feedback.comment_teacher": run("reference", *COMMENTED, "reference=fixed", "training.num_steps=3"),
     "cloning.num_epochs": run("2", *CLONING),
     "cloning.batch_size": run("3", *CLONING),
     "cloning.learning_rate": run("0.02", *CLONING),
@@ -297,11 +308,13 @@ KEYS: dict[str, Case] = {
     "objective.recipe@policy-gradient": run("grpo"),
     "objective.recipe@squared-residual": run("kimi-pmd"),
     "objective.recipe@kto": run("kto"),
+    "objective.recipe@pairwise": run("dpo"),
     "objective.loss@policy-gradient": run("policy-gradient", "objective.recipe=kto"),
     "objective.loss@squared-residual": run("squared-residual", "objective.beta=0.1"),
     "objective.loss@kto": run(
         "kto", "reference=fixed", "objective.recipe=rloo", "advantages=binary-feedback", "objective.beta=0.1"
     ),
+    "objective.loss@pairwise": run("pairwise", "objective.recipe=dro", "objective.anchor=ref"),
     "objective.divergence@policy-gradient": run("rkl", "objective.beta=0.5"),
     "objective.beta@policy-gradient": run("0.5"),
     "objective.estimator@policy-gradient": run("differentiable", "objective.beta=0.5"),
@@ -318,6 +331,12 @@ KEYS: dict[str, Case] = {
     "objective.reduce@kto": run("token-mean", *KTO),
     "objective.desirable_weight@kto": run("3.0", *KTO, "task.seed=1"),
     "objective.undesirable_weight@kto": run("3.0", *KTO),
+    "objective.form@pairwise": run("ipo", *PAIRS),
+    "objective.beta@pairwise": run("0.5", *PAIRS),
+    "objective.anchor@pairwise": run("mu", *PAIRS),
+    "objective.divergence@pairwise": run("fkl", *PAIRS),
+    "objective.label_smoothing@pairwise": run("0.2", *PAIRS),
+    "objective.level@pairwise": run("sequence-mean", *PAIRS),
     "objective.clip.kind@none": run("none"),
     "objective.clip.kind@dual": run("dual", "objective.recipe=cispo"),
     "objective.clip.kind@truncate": run("truncate"),
