@@ -16,6 +16,7 @@ def decisions() -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+@pytest.mark.slow
 def test_what_people_like_is_promoted_and_taken_back_by_a_rollback(place):
     say(Path("store"), answers(place.model, "policy-0001", num_prompts=240))
     ended = place.klimb(*LEARN)

@@ -32,13 +32,14 @@ class Killed(BaseException):
 def learning(place, monkeypatch):
     """A learner whose training takes no time: the candidate likes one of its characters more."""
     calls: list[str] = []
+    factor = [1.02]
 
     def train(config, folder: Path, *, console: Console) -> int:
         calls.append("train")
         policy = load_policy(config.model.path, dtype="float32", device="cpu")
         ids = [policy.tokenizer.convert_tokens_to_ids(character) for character in "s\ny"]
         with torch.no_grad():
-            policy.model.model.embed_tokens.weight[ids] *= 1.02
+            policy.model.model.embed_tokens.weight[ids] *= factor[0]
         policy.save(RunFolder(folder).model)
         write_json(RunFolder(folder).summary, {"num_steps": 5})
         return 5
@@ -61,6 +62,7 @@ def learning(place, monkeypatch):
         )
 
     make.calls = calls
+    make.factor = factor
     make.model = place.model
     return make
 
@@ -79,6 +81,22 @@ def test_a_round_is_due_by_the_number_of_rated_answers(learning):
 
 
 SLOW = [pytest.param(stage, marks=pytest.mark.slow) for stage in ("copy_said", "audit", "train_round")]
+
+
+def test_ratings_that_judge_promote_what_makes_liked_answers_likelier_and_keep_out_the_contrary(learning):
+    """The candidate says the characters that people like more often, or less."""
+    say(Path("store"), answers(learning.model, "policy-0001", num_prompts=160))
+    learning.factor[0] = 0.85
+    learning().tick()
+    (row,) = read_history(Path("served"))
+    assert row.outcome == "rejected" and row.reason.startswith("Worse than the serving policy")
+    say(Path("store"), answers(learning.model, "policy-0001", num_prompts=240))
+    learning.factor[0] = 1.15
+    learning().tick()
+    deployment = read_deployment(Path("served"))
+    assert (deployment.current.name, deployment.current.policy_version) == ("policy-0003", 5)
+    assert read_history(Path("served"))[-1].outcome == "promoted"
+    assert not folder_of(Path("served"), 2).experience.exists()
 
 
 @pytest.mark.parametrize("stage", [*SLOW, "check_base_metrics", "score_changes"])

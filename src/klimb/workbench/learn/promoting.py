@@ -13,7 +13,7 @@ from pathlib import Path
 from klimb.errors import ConfigError
 from klimb.experience.atomic import flush_to_disk
 from klimb.training.deployment import FILE, Deployment, ServedPolicy, read_deployment, write_deployment
-from klimb.workbench.learn.history import DecisionRow, append_decision
+from klimb.workbench.learn.history import DecisionRow, append_decision, read_history
 from klimb.workbench.learn.rounds import disk_is_safe
 from klimb.workbench.model_path import model_path
 
@@ -58,9 +58,10 @@ def model_of(folder: Path, policy: ServedPolicy) -> str:
 
 
 def next_name(folder: Path, deployment: Deployment) -> str:
-    """Return `policy-000N` with the first number above all that there were."""
+    """Return `policy-000N` with the first number above all that there were, those that were rejected among them."""
     served = [deployment.current, *deployment.earlier]
-    names = [*(policy.name for policy in served), *(path.name for path in folder.glob("policy-*"))]
+    judged = (row.candidate for row in read_history(folder))
+    names = [*(policy.name for policy in served), *(path.name for path in folder.glob("policy-*")), *judged]
     numbers = [int(found[1]) for name in names if (found := NUMBERED.fullmatch(name))]
     return f"policy-{max(numbers, default=len(served)) + 1:04d}"
 
