@@ -41,13 +41,14 @@ def run_reward_model(
     """
     if into.exists():
         raise ConfigError(f"{into} already exists; name another folder")
-    store = open_store(path)
+    store = open_store(path, max_rater_fraction=settings.max_rater_fraction)
     data = read_judgements(
         store.samples(where=where),
         read_feedback(store),
         fraction=settings.held_out_fraction,
         seed=settings.seed,
         max_pairs=settings.max_pairs,
+        max_rater_fraction=settings.max_rater_fraction,
     )
     policy = load_policy(model_path(model), dtype="float32")
     with console.status("training") as status:

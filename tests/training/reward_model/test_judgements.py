@@ -1,11 +1,14 @@
 """What a store's ratings and preferences come to, and what of them is held out."""
 
+from dataclasses import replace
+
 import pytest
 from tests.judged import answer, preferences, thumbed
 
 from klimb.experience.feedback import Feedback
 from klimb.experience.samples import Turn
 from klimb.training.reward_model.judgements import (
+    BEYOND_CAP,
     MISSING,
     NO_TEXT,
     OTHER_PROMPT,
@@ -60,6 +63,15 @@ def test_what_a_machine_preferred_is_no_ones_preference():
     samples, feedback = preferences(3)
     machine = Feedback(feedback_id="m", sample_id="s1", value=None, over="s0", user="judge:1", name="judge:1")
     assert named(read(samples, [*feedback, machine])) == named(read(samples, feedback))
+
+
+def test_nobody_has_more_than_a_share_of_the_preferences_where_that_is_asked_for():
+    samples, feedback = preferences(60)
+    by_one = [replace(row, user="one" if place < 40 else row.user) for place, row in enumerate(feedback)]
+    data = read(samples, by_one, max_rater_fraction=0.2)
+    # Twenty others have one each: of 25 that count, 5 are a fifth.
+    assert data.left_out == {BEYOND_CAP: 35} and len(data.pairs) == 25
+    assert len(read(samples, by_one).pairs) == 60
 
 
 def test_what_cannot_be_learnt_from_is_counted_with_its_reason():

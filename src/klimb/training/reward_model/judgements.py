@@ -19,6 +19,7 @@ from klimb.experience.feedback import Feedback, is_by_machine
 from klimb.experience.held_out import hold_out
 from klimb.experience.samples import Message, Sample
 from klimb.findings.statistics.means import two_values
+from klimb.training.sources.feedback import cap_raters
 
 PairKind = Literal["preference", "ratings"]
 """A person preferred one answer to the other; or both were rated, one higher."""
@@ -113,11 +114,18 @@ NO_TEXT = "samples without a prompt or an answer as text"
 TURNS = "conversations of several turns in one sample, whose rating is of the whole"
 OTHER_PROMPT = "preferences between answers to different prompts"
 MISSING = "preferences of which an answer is not here"
+BEYOND_CAP = "preferences beyond what one person may decide"
 SAME_TEXT = "pairs of one and the same answer"
 
 
 def read_judgements(
-    samples: Iterable[Sample], feedback: Iterable[Feedback], *, fraction: float, seed: int, max_pairs: int
+    samples: Iterable[Sample],
+    feedback: Sequence[Feedback],
+    *,
+    fraction: float,
+    seed: int,
+    max_pairs: int,
+    max_rater_fraction: float = 1.0,
 ) -> Judgements:
     """Return what the samples' rewards and the preferences among the feedback say.
 
@@ -130,13 +138,16 @@ def read_judgements(
         fraction: of the prompts that is held out.
         seed: of the split and of the choice of pairs.
         max_pairs: that the ratings of one prompt make at most.
+        max_rater_fraction: one named person's share of the preferences that count; 1 counts all.
 
     Raises:
         ValueError: there is nothing to learn from, or nothing that could be held out.
     """
     left_out: Counter[str] = Counter()
     kept = [sample for sample in samples if not _leave_out(sample, left_out)]
-    preferences = _latest_preferences(feedback, {sample.sample_id: sample for sample in kept}, left_out)
+    stated, num_beyond = cap_raters([row for row in feedback if row.over], max_fraction=max_rater_fraction)
+    left_out[BEYOND_CAP] += num_beyond
+    preferences = _latest_preferences(stated, {sample.sample_id: sample for sample in kept}, left_out)
     named = {sample_id for pair in preferences for sample_id in pair}
     judged = [sample for sample in kept if sample.reward is not None or sample.sample_id in named]
     if not judged:
@@ -165,8 +176,8 @@ def read_judgements(
     ratings = tuple(
         Rating(text=number, value=sample.reward) for number, sample in enumerate(judged) if sample.reward is not None
     )
-    stated = [Pair(better=place[better], worse=place[worse], kind="preference") for better, worse in preferences]
-    found = [*stated, *_pairs_of_ratings(judged, ratings, max_pairs=max_pairs, seed=seed)]
+    preferred = [Pair(better=place[better], worse=place[worse], kind="preference") for better, worse in preferences]
+    found = [*preferred, *_pairs_of_ratings(judged, ratings, max_pairs=max_pairs, seed=seed)]
     pairs = tuple(pair for pair in found if texts[pair.better].messages != texts[pair.worse].messages)
     left_out[SAME_TEXT] += len(found) - len(pairs)
     return Judgements(

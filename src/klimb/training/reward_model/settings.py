@@ -27,6 +27,8 @@ class RewardModelSettings:
     """Share of the prompts that is not trained on, with all of the same users; it judges the model."""
     max_pairs: Count = 16
     """Of the pairs that the ratings of one prompt make, so many are taken at most, at random. Preferences all count."""
+    max_rater_fraction: Annotated[float, Gt(0), Le(1)] = 1.0
+    """One named person's share of the ratings, and of the preferences, that count; 1 counts all."""
     rank: Annotated[int, Ge(1), Le(1024)] = 8
     """Rank of the adapter, for `lora`; its scale is 2."""
     learning_rate: Annotated[float, Gt(0), Lt(1)] = 2e-4
@@ -42,6 +44,8 @@ class RewardModelSettings:
         require_known("train", self.train, get_args(Trained))
         fraction = self.held_out_fraction
         require(0 < fraction <= 0.5, "held_out_fraction", fraction, "in (0, 0.5]: what is not held out cannot judge")
+        cap = self.max_rater_fraction
+        require(0 < cap <= 1, "max_rater_fraction", cap, "above 0 and at most 1, which counts all")
         for name in ("max_pairs", "rank", "num_epochs", "batch_size"):
             require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
         require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "in (0, 1)")
