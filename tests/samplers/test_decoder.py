@@ -1,5 +1,7 @@
 """klimb's own decoder against the transformers models that it stands in for."""
 
+import dataclasses
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -18,8 +20,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from klimb.samplers import LocalSampler
 from klimb.samplers.decoder import LlamaDecoder
-from klimb.samplers.decoding_mode import decoding_mode
+from klimb.samplers.decoding_mode import decoding_mode, plain_arithmetic
 from klimb.samplers.local import reason_against_own_decoder
 from klimb.samplers.weights import llama_weights
 
@@ -228,3 +231,19 @@ def test_a_layer_of_another_kind_is_refused():
 def test_a_weight_of_another_dtype_is_refused():
     model = made(KNOWN["grouped queries"]).double()
     assert "float64" in reason_against_own_decoder(model, device=CPU, compute_dtype=torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_logits_of_a_lane_are_the_same_to_the_last_bit_alone_and_beside_others(tiny_policy, dtype):
+    policy = dataclasses.replace(tiny_policy, compute_dtype=dtype)
+    text = [3 + 7 * i % 80 for i in range(20)]
+    with plain_arithmetic():
+        decoder = LocalSampler(policy).own_decoder(64)
+        found = []
+        for num_lanes in (1, 2, 3, 8, 33):
+            cache = decoder.empty_cache(num_lanes)
+            for lane in range(num_lanes):
+                decoder.read_more(torch.tensor([lane]), [text], torch.tensor([0]), cache)
+            logits = decoder.step(torch.full((num_lanes,), 9), torch.full((num_lanes,), 20), cache)
+            found += [logits[0], logits[-1]]
+    assert all(torch.equal(each, found[0]) for each in found)

@@ -315,23 +315,38 @@ class LlamaDecoder:
     def _through_layers(self, token_ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         weights = self._weights
         num_heads, num_groups = weights.num_heads, weights.num_groups
+        num_rows = len(token_ids)
+        # Embeddings of any token fill the rows up; attention does not see them.
+        token_ids, positions = _with_least_rows(token_ids), _with_least_rows(positions)
         cos, sin = self._cos[positions], self._sin[positions]
         hidden = weights.embedding[token_ids]
         for index, layer in enumerate(self._layers):
             projected = layer.query_key_value(self._normed(hidden, layer.attention_norm))
             heads = projected.view(len(hidden), -1, weights.head_dim)
             turned = _rotated(heads[:, : num_heads + num_groups], cos, sin).to(self.compute_dtype)
-            attended = attend(index, turned[:, :num_heads], turned[:, num_heads:], heads[:, num_heads + num_groups :])
-            hidden.add_(layer.attention_output(attended))
+            seen, values = turned[:num_rows], heads[:num_rows, num_heads + num_groups :]
+            attended = attend(index, seen[:, :num_heads], seen[:, num_heads:], values)
+            hidden.add_(layer.attention_output(_with_least_rows(attended)))
             gate, up = layer.gate_up(self._normed(hidden, layer.feed_forward_norm)).chunk(2, dim=1)
             hidden.add_(layer.down(functional.silu(gate).mul_(up)))
-        return hidden
+        return hidden[:num_rows]
 
     def _normed(self, hidden: Tensor, norm: NormWeights) -> Tensor:
         return functional.rms_norm(hidden, hidden.shape[-1:], norm.weight, norm.epsilon).to(self.compute_dtype)
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        return self._head(self._normed(hidden, self._weights.norm))
+        return self._head(self._normed(_with_least_rows(hidden), self._weights.norm))[: len(hidden)]
+
+
+LEAST_ROWS = 4
+"""Products of fewer rows are others, to the last bits, than those of the same rows among more: the library takes other
+kernels. With this many at least, a text's logits are the same alone and beside others."""
+
+
+def _with_least_rows(rows: Tensor) -> Tensor:
+    """Return the rows, filled up with zeros where there are few."""
+    missing = LEAST_ROWS - len(rows)
+    return rows if missing <= 0 else torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])])
 
 
 class _Padding:
