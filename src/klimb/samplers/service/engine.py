@@ -32,10 +32,10 @@ class DecodingEngine:
     settings are drawn together, and the tokens come when all of them have ended.
 
     The random number of a token depends on the request's seed and the token's number alone. So a request gives the same
-    tokens alone and among others, with and without a beginning that was read before, as far as logits are the same: what
-    else is in the batch can change them by rounding, and so a token where that moves a probability across its random
-    number. A step of klimb's own decoder gives a text the same bits alone and beside others; how its prompt was cut
-    into chunks may change the last bits of what is held of it.
+    tokens alone and among others, with and without a beginning that was read before, as far as logits are the same.
+    What else is in the batch can change them by rounding, and so a token where that moves a probability across its
+    random number. klimb's own decoder gives a text the same bits alone and beside others in a step of one token, and on
+    CPUs with bfloat16 products in a chunk of any size as well; in float32 small chunks change the last bits.
 
     A row whose logits are no distribution ends its own request. Where memory runs out, texts that are only kept are
     forgotten, half as many requests are drawn at once from then on, and those under way go on behind their last token.
