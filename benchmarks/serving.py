@@ -115,7 +115,7 @@ def measure(model: str, *, clients: int, seconds: float, max_tokens: int, kill: 
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
         process, address = start(model, store)
-        one, one_seconds = asyncio.run(load(address, clients=1, seconds=seconds / 4, max_tokens=max_tokens))
+        one, one_seconds = asyncio.run(load(address, clients=1, seconds=seconds / 2, max_tokens=max_tokens))
         if kill:
             timer = asyncio.run(_load_and_kill(process, address, clients, seconds, max_tokens))
             many, many_seconds = timer

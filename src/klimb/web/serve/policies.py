@@ -13,7 +13,7 @@ from typing import Any
 
 from klimb.experience.samples import Message
 from klimb.policies import Policy
-from klimb.policies.tokenizer import vocabulary_of
+from klimb.policies.tokenizer import PromptError, vocabulary_of
 from klimb.policies.turns import history_is_kept, ids_between, message_of_turn, opened_thought
 from klimb.samplers.service.requests import DrawService
 from klimb.tasks.tools.call_format import CallFormat, ParsedTurn
@@ -70,9 +70,12 @@ class LoadedPolicy:
             if not new:
                 return whole
             tokenizer = self.policy.tokenizer
-            between = ids_between(tokenizer, so_far, new, tools=tools, last_id=remembered.ids[-1])
-            ids = (*remembered.ids, *between)
-            return ids if history_is_kept(tokenizer, so_far, new, ids, tools) else whole
+            try:
+                between = ids_between(tokenizer, so_far, new, tools=tools, last_id=remembered.ids[-1])
+                ids = (*remembered.ids, *between)
+                return ids if history_is_kept(tokenizer, so_far, new, ids, tools) else whole
+            except PromptError:  # a template that rewrites what was said: only the whole can be rendered
+                return whole
 
     @cached_property
     def spellings(self) -> Mapping[int, bytes]:
