@@ -65,8 +65,8 @@ TO_GO = ("objective.recipe=reinforce++",)
 KTO = ("objective.recipe=kto",)
 PAIRS = ("objective.recipe=dpo",)
 PEOPLE = ("sources.feedback=1.0", "feedback.path=people", "objective.recipe=dro", "sampling.num_prompts=8")
-TOLD = ("sources.feedback=1.0", "feedback.path=people", "feedback.corrections=off", "advantages=batch-z-score")
-COMMENTED = (*TOLD, "sampling.num_prompts=8", "feedback.comment_weight=0.5")
+OF_PEOPLE = ("sources.feedback=1.0", "feedback.path=people", "feedback.corrections=off", "advantages=batch-z-score")
+COMMENTED = (*OF_PEOPLE, "sampling.num_prompts=8", "feedback.comment_weight=0.5")
 RESIDUAL = ("objective.recipe=kimi-pmd",)
 MASKED = ("sampling.top_p=0.7", "correction.kind=mask")
 DUAL = ("objective.clip=dual",)
@@ -293,7 +293,7 @@ KEYS: dict[str, Case] = {
     "feedback.corrections": run("demonstrations", *PEOPLE),
     "feedback.conversations": run("whole", *PEOPLE),
     "feedback.max_rater_fraction": run("0.4", *PEOPLE),
-    "feedback.comment_weight": run("0.5", *TOLD, "sampling.num_prompts=8"),
+    "feedback.comment_weight": run("0.5", *OF_PEOPLE, "sampling.num_prompts=8"),
     "feedback.comment_template": run("'{comment} {question}'", *COMMENTED),
     "feedback.comment_teacher": run("reference", *COMMENTED, "reference=fixed", "training.num_steps=3"),
     "cloning.num_epochs": run("2", *CLONING),
