@@ -1,17 +1,14 @@
 """The options of commands that have many, each declared once: its name, default, check and the words of `--help`."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from klimb.errors import ConfigError
 from klimb.experience.importing.kinds import NAMES
-
-if TYPE_CHECKING:
-    from klimb.workbench.learn.settings import LearnSettings
 
 SETTINGS = Parameter(name="--set", consume_multiple=True, negative="", show_default=False)
 Overrides = Annotated[tuple[str, ...], SETTINGS]
@@ -285,17 +282,3 @@ class LearnOptions:
     look_every: int = 10
     poll_seconds: float = 10.0
     seed: int = 0
-
-    def settings(self) -> "LearnSettings":
-        """Return the settings of the learner.
-
-        Raises:
-            ConfigError: one of them is out of its bounds.
-        """
-        from klimb.workbench.learn.settings import Every, LearnSettings
-
-        if not self.poll_seconds > 0:
-            raise ConfigError(f"--poll-seconds must be > 0, got {self.poll_seconds}")
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        del values["poll_seconds"]
-        return LearnSettings(**{**values, "every": Every.parse(self.every)})

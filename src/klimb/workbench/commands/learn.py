@@ -41,7 +41,9 @@ def learn(
     if run_file is None or store is None or deployment is None:
         raise ConfigError("klimb learn needs a run file, --store and --deployment; or --show with a deployment")
     check_is_there(run_file, "the run's TOML file")
-    settings = options.settings()
+    from klimb.workbench.learn.settings import settings_of
+
+    settings = settings_of(options)
     from klimb.training.locks import run_folder_lock
     from klimb.training.signals import stops_at_once
     from klimb.workbench.learn.learner import Learner

@@ -2,11 +2,12 @@
 
 import math
 import re
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from klimb.errors import ConfigError
 from klimb.findings.promotion_rules import Spending
+from klimb.workbench.options import LearnOptions
 
 Start = Literal["serving", "first"]
 
@@ -107,3 +108,16 @@ class LearnSettings:
                 "be, --rating-range LOW HIGH"
             )
         return (rating - low) / (high - low)
+
+
+def settings_of(options: LearnOptions) -> LearnSettings:
+    """Return the settings that the options of the command say.
+
+    Raises:
+        ConfigError: one of them is out of its bounds.
+    """
+    if not options.poll_seconds > 0:
+        raise ConfigError(f"--poll-seconds must be > 0, got {options.poll_seconds}")
+    values: dict[str, Any] = {field.name: getattr(options, field.name) for field in fields(options)}
+    del values["poll_seconds"]
+    return LearnSettings(**{**values, "every": Every.parse(options.every)})
