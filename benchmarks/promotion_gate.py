@@ -28,6 +28,7 @@ from klimb.findings.promotion import (
 )
 
 Array = NDArray[np.float64]
+Places = NDArray[np.int64]
 
 NUM_PROMPTS, NUM_ANSWERS, NUM_FEATURES = 200, 30, 256
 NUM_TRAINING = 400
@@ -53,7 +54,7 @@ class World:
         """Return the share of the policy's answers that is liked."""
         return float((policy * self.liked).sum(axis=1).mean())
 
-    def draw(self, policy: Array, prompts: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    def draw(self, policy: Array, prompts: Places, rng: np.random.Generator) -> tuple[Places, Array]:
         """Return an answer to each of the prompts, and its ratings."""
         cumulative = policy[prompts].cumsum(axis=1)
         answers = (rng.random((len(prompts), 1)) > cumulative).sum(axis=1).clip(max=NUM_ANSWERS - 1)
