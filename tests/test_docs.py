@@ -234,7 +234,8 @@ class Forgetful:
     def measure(self) -> BaseMetrics:
         self.perplexity *= 10
         flags = Flags(refusal=(False,), empty=(False,), repetition=(False,))
-        return BaseMetrics(perplexity=self.perplexity, general={"sums": (1.0,)}, answers=flags)
+        checks = {"never:refund": (False,)}
+        return BaseMetrics(perplexity=self.perplexity, general={"sums": (1.0,)}, answers=flags, checks=checks)
 
     def flag(self, rollouts: Sequence[Sample]) -> Flags:
         no = (False,) * len(rollouts)
