@@ -39,10 +39,12 @@ ALONE_IN_BATCH = "no other response of its batch has a reward"
 
 def filter_group(group: Sequence[Sample], settings: AdvantageSettings, rewards: Rewards = NO_REWARDS) -> FilteredGroup:
     """Decide which of the scored responses to one prompt are compared, and which of those are trained on."""
+    # One response alone, as people rate them, is even with nothing: a baseline over the batch can teach by it.
+    is_alone_rated = len(one_of_each([sample for sample in group if sample.reward is not None])) == 1
     refusals = _find_refusals(
         group,
         compare=settings.kind in NEEDS_GROUPS,
-        is_even=settings.group_filter and has_zero_variance(group, rewards),
+        is_even=settings.group_filter and not is_alone_rated and has_zero_variance(group, rewards),
         needs_reward=settings.kind not in REWARDLESS or settings.min_reward is not None,
     )
     below = ["" if is_trained_on(sample, settings) else "its reward is below min_reward" for sample in group]

@@ -234,7 +234,7 @@ def test_pairs_need_two_answers_to_a_prompt_and_corrections_need_no_ratio(view, 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_rater_fraction": 0.0}, "max_rater_fraction must be above 0"),
+        ({"max_rater_fraction": 0.0}, r"max_rater_fraction must be in \(0, 1\]"),
         ({"comment_weight": 1.5}, "comment_weight must be in 0 to 1"),
         ({"comment_template": "{question}"}, r"comment_template has no \{comment\}"),
     ],
