@@ -1,6 +1,7 @@
 """JSON lines: each a row, a reject, or the last one cut off."""
 
 import json
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from klimb.experience.importing import CutOff, ReadLimits, Reject, Row, read_records
 from klimb.experience.reading.packing import NOT_TEXT
+from klimb.experience.reading.records import RowError
+from klimb.experience.reading.strict_json import parse_object
 
 
 def records(path: Path, content: bytes, **limits: int) -> list[Row | Reject | CutOff]:
@@ -116,3 +119,11 @@ def test_lines_of_another_encoding_are_read_by_their_mark(tmp_path: Path, encodi
 def test_a_document_in_place_of_lines_is_called_one(tmp_path: Path):
     first, *_ = records(tmp_path / "a.jsonl", b'[\n{"a": 1},\n{"a": 2}\n]\n')
     assert isinstance(first, Reject) and first.detail.endswith("let the name of a JSON document end in .json")
+
+
+def test_a_name_that_is_there_twice_among_many_is_found_in_one_pass():
+    names = ",".join(f'"k{number}":0' for number in range(100_000))
+    began = time.perf_counter()
+    with pytest.raises(RowError, match="a name twice in one object: 'k99999'"):
+        parse_object(f'{{{names},"k99999":1}}')
+    assert time.perf_counter() - began < 5  # in as many passes as there are names it would be a minute and a half

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from starlette.testclient import TestClient
 from tests.web.serve.fakes import Served, by_seed
 
@@ -23,7 +24,7 @@ def served(session_policy, tmp_path_factory: pytest.TempPathFactory):
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
     max_leaves=8,
 )
@@ -46,6 +47,33 @@ def test_bytes_that_are_no_json_are_refused(served) -> None:
         answer = client.post("/v1/chat/completions", content=content, headers={"content-type": "application/json"})
         assert 400 <= answer.status_code < 500, content[:20]
         assert "error" in answer.json()
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (CompletionRequest, {"prompt": [{}] * 10_000}),
+        (CompletionRequest, {"prompt": [1.5] * 10_000}),
+        (CompletionRequest, {"prompt": [[{}] * 100] * 100}),
+        (ChatRequest, {"messages": [{"role": "user", "content": [0] * 10_000}]}),
+        (ChatRequest, {"messages": [{"role": "user", "content": "x"}], "stop": [0] * 10_000}),
+    ],
+)
+def test_ten_thousand_wrong_entries_are_a_handful_of_errors(kind, fields) -> None:
+    with pytest.raises(ValidationError) as raised:
+        kind(**fields)
+    assert raised.value.error_count() <= 4
+
+
+def test_more_prompts_than_may_be_answered_are_refused_before_one_is_tokenized(served, monkeypatch) -> None:
+    def tokenizes(*_: object) -> tuple[int, ...]:
+        raise AssertionError("a text was tokenized")
+
+    monkeypatch.setattr(type(served.policies.loaded[0]), "encode", tokenizes)
+    answer = TestClient(served.app).post("/v1/completions", json={"prompt": ["x"] * 1_000})
+    assert answer.status_code == 400 and "at most 16" in answer.json()["error"]["message"]
+    many = TestClient(served.app).post("/v1/completions", json={"prompt": ["x"] * 2_000})
+    assert many.status_code == 400
 
 
 @pytest.mark.slow

@@ -195,6 +195,17 @@ def test_what_cannot_be_read_is_a_400_and_nothing_is_kept(client, store, fields)
     assert not store.files().feedback
 
 
+@pytest.mark.parametrize("name", ["score", "created_at", "rater", "choice_index"])
+def test_a_number_of_hundreds_of_digits_is_a_400(client, name):
+    answer = client.post("/v1/feedback", json={"completion_id": "chatcmpl-1", "score": 1, name: 10**400})
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == name
+
+
+def test_a_user_that_is_a_number_of_hundreds_of_digits_is_a_rater_like_any_other(client):
+    answer = client.post("/v1/feedback", json={"completion_id": "chatcmpl-1", "score": 1, "user": 10**400})
+    assert answer.status_code == 200 and len(answer.json()["rater"]) == 16
+
+
 @pytest.mark.parametrize(
     "body", ["", "[]", "5", "null", "[5]", "{", '{"score": NaN, "completion_id": "chatcmpl-1"}', '{"a": 1, "a": 2}']
 )

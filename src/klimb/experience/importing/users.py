@@ -147,9 +147,11 @@ def _id_text(value: object) -> str:
     """Return an id as text; empty for what is none. 12.0 is 12, which a null beside it made a float."""
     if isinstance(value, str):
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, float) or not math.isfinite(value):
         return ""
-    return str(int(value)) if value == int(value) else str(value)
+    return str(int(value)) if value.is_integer() else str(value)
 
 
 def looks_like_prose(text: str) -> bool:

@@ -14,8 +14,8 @@ def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Python keeps the last of two equal names silently: a second `reward` would win."""
     values = dict(pairs)
     if len(values) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
         raise RowError("a name twice in one object", f"{twice!r}")
     return values
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -135,13 +135,13 @@ class Completions:
         episode = conversation_of(body) or f"text-{secrets.token_hex(12)}"
         with ExitStack() as stack:
             loaded = stack.enter_context(self.policies.lease(episode, body.model))
-            prompts = tuple(_text_prompt(loaded, prompt) for prompt in prompts_of(body))
-            num_choices = body.n or 1
-            if len(prompts) * num_choices > self.settings.max_choices:
+            given, num_choices = prompts_of(body), body.n or 1
+            if len(given) * num_choices > self.settings.max_choices:
                 raise RequestRefused(
-                    f"prompts times n must be at most {self.settings.max_choices}, got {len(prompts) * num_choices}",
+                    f"prompts times n must be at most {self.settings.max_choices}, got {len(given) * num_choices}",
                     param="prompt",
                 )
+            prompts = await asyncio.to_thread(_text_prompts, loaded, given)
             ask = Ask(
                 request_id=f"cmpl-{secrets.token_hex(12)}",
                 prompts=prompts,
@@ -267,6 +267,10 @@ def conversation_of(body: SamplingRequest) -> str:
             "metadata.conversation must be a text of at most 200 characters", param="metadata.conversation"
         )
     return named
+
+
+def _text_prompts(loaded: LoadedPolicy, prompts: Sequence[str | list[int]]) -> tuple[Prompt, ...]:
+    return tuple(_text_prompt(loaded, prompt) for prompt in prompts)
 
 
 def _text_prompt(loaded: LoadedPolicy, prompt: str | list[int]) -> Prompt:

@@ -9,7 +9,6 @@ Thumbs are 1 and 0, as `klimb import` reads them: a store has one scale. Nothing
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -56,6 +55,10 @@ _OF_EVALUATORS = {"pass": 1.0, "fail": 0.0, "relevant": 1.0, "not_relevant": 0.0
 
 
 LONGEST_ID = 300
+
+
+LATEST = 1e12
+"""Seconds since 1970 beyond which a number is no time; milliseconds are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +226,7 @@ def _value(fields: Mapping[str, object], max_score: float) -> float | None:
         return None
     if isinstance(score, bool):
         return float(score)
-    if not isinstance(score, int | float) or not math.isfinite(score) or abs(score) > max_score:
+    if not isinstance(score, int | float) or not abs(score) <= max_score:
         raise _wrong(f"score must be a number between {-max_score:g} and {max_score:g}", "score")
     return float(score)
 
@@ -255,7 +258,7 @@ def _time(fields: Mapping[str, object]) -> float | None:
     value = fields.get("created_at")
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LATEST:
         raise _wrong("created_at must be seconds since 1970", "created_at")
     return float(value)
 

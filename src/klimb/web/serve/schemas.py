@@ -48,9 +48,19 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {
 """Parameters that are known and cannot be had, with the values by which they ask for nothing."""
 
 
+# Lists fail fast: a million wrong entries are one error, and not a million that take a minute in which nobody else is
+# answered.
 Text = Annotated[str, Field(max_length=4_000_000)]
 Name = Annotated[str, Field(max_length=200)]
 StopText = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP_STRING)]
+
+
+MOST_PARTS = 10_000
+"""Of a message's content."""
+
+
+MOST_PROMPTS = 1_024
+"""Of a request; a server's own limit on choices may be lower."""
 
 
 class Loose(BaseModel):
@@ -85,10 +95,10 @@ class MessageEntry(Loose):
     """A message of a request."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | list[TextPart] | None = None
+    content: Text | Annotated[list[TextPart], Field(max_length=MOST_PARTS, fail_fast=True)] | None = None
     name: Name | None = None
     tool_call_id: Name | None = None
-    tool_calls: Annotated[list[CallEntry], Field(max_length=1000)] | None = None
+    tool_calls: Annotated[list[CallEntry], Field(max_length=1000, fail_fast=True)] | None = None
 
 
 class ToolFunction(Loose):
@@ -132,7 +142,7 @@ class SamplingRequest(Loose):
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=1024)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: StopText | Annotated[list[StopText], Field(max_length=MOST_STOP_STRINGS)] | None = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=MOST_STOP_STRINGS, fail_fast=True)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=2**31)] | None = None
     min_tokens: Annotated[int, Field(ge=0, le=2**31)] | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
@@ -150,22 +160,30 @@ class SamplingRequest(Loose):
 class ChatRequest(SamplingRequest):
     """A request for answers in a conversation."""
 
-    messages: Annotated[list[MessageEntry], Field(min_length=1, max_length=10_000)]
+    messages: Annotated[list[MessageEntry], Field(min_length=1, max_length=10_000, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=2**31)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=1000)] | None = None
-    tools: Annotated[list[ToolEntry], Field(max_length=1000)] | None = None
+    tools: Annotated[list[ToolEntry], Field(max_length=1000, fail_fast=True)] | None = None
     tool_choice: Name | NamedTool | None = None
     response_format: ResponseFormat | None = None
 
 
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, max_length=10_000_000)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+TokenIds = Annotated[list[TokenId], Field(min_length=1, max_length=10_000_000, fail_fast=True)]
 
 
 class CompletionRequest(SamplingRequest):
     """A request for what follows a text."""
 
-    prompt: Text | TokenIds | list[Text] | list[TokenIds]
+    prompt: (
+        Text
+        | TokenIds
+        | Annotated[list[Text], Field(max_length=MOST_PROMPTS, fail_fast=True)]
+        | Annotated[list[TokenIds], Field(max_length=MOST_PROMPTS, fail_fast=True)]
+    )
     logprobs: Annotated[int, Field(ge=0, le=1000)] | None = None
 
 
