@@ -7,6 +7,7 @@ sample missing, whenever the process ends.
 import fcntl
 import json
 import os
+import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from klimb.experience.feedback import Feedback
 from klimb.experience.samples import Sample
 from klimb.experience.segments import stream_samples, write_samples
 from klimb.experience.store_feedback import read_feedback, write_feedback
-from klimb.experience.store_files import SegmentFolder
+from klimb.experience.store_files import MERGED_FILE, SegmentFolder, read_merged
 
 SegmentKind = Literal["samples", "feedback"]
 
@@ -26,7 +27,7 @@ SMALL_BYTES = 4_000_000
 """A segment below this is merged with others."""
 
 
-LOCK_FILE, MERGED_FILE = ".segments.lock", ".merged.json"
+LOCK_FILE = ".segments.lock"
 
 
 @contextmanager
@@ -58,18 +59,17 @@ def merge_small_segments(
         kind: of the segments.
     """
     with hold_segments(folder):
-        replaced = {name for names in _merged(folder).values() for name in names}
         files = SegmentFolder(folder).look()
         small = [
             segment.path
             for segment in (files.samples if kind == "samples" else files.feedback)
-            if segment.num_bytes < small_bytes and segment.path.name not in replaced
+            if segment.num_bytes < small_bytes
         ]
         if len(small) < max(at_least, 2):
             return None
         path = SegmentFolder(folder).new_path(kind)
         # Said first: the list counts for a merged file that is there, and that appears whole or not at all.
-        _write_merged(folder, {**_merged(folder), path.name: [each.name for each in small]})
+        _write_merged(folder, {**read_merged(folder), path.name: [each.name for each in small]})
         if kind == "samples":
             write_samples(path, _each_once(small))
         else:
@@ -77,16 +77,25 @@ def merge_small_segments(
         return path
 
 
-def remove_merged(folder: Path, *, kind: SegmentKind | None = None) -> int:
-    """Remove the small segments that a merged one has replaced, of one kind or all, and return how many there were."""
+def remove_merged(folder: Path, *, kind: SegmentKind | None = None, grace_seconds: float = 0.0) -> int:
+    """Remove the small segments that a merged one has replaced, and return how many there were.
+
+    Args:
+        folder: of the store.
+        kind: of the segments; None for all.
+        grace_seconds: those that were merged less long ago stay: somebody may be reading them.
+    """
     with hold_segments(folder):
         num_removed = 0
         left: dict[str, list[str]] = {}
-        for merged, names in _merged(folder).items():
+        for merged, names in read_merged(folder).items():
             if kind is not None and not merged.startswith(f"{kind}-"):
                 left[merged] = names
                 continue
             if not (folder / merged).exists():
+                continue
+            if time.time() - (folder / merged).stat().st_mtime < grace_seconds:
+                left[merged] = names
                 continue
             for name in names:
                 num_removed += (folder / name).exists()
@@ -111,12 +120,6 @@ def _feedback_once(paths: Sequence[Path]) -> list[Feedback]:
         for row in read_feedback(path):
             rows.setdefault(row.feedback_id, row)
     return list(rows.values())
-
-
-def _merged(folder: Path) -> dict[str, list[str]]:
-    """Return by each merged segment the names of those that it replaces."""
-    path = folder / MERGED_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _write_merged(folder: Path, merged: dict[str, list[str]]) -> None:

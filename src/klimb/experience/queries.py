@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from klimb.experience.feedback import MACHINE_NAMES
 from klimb.experience.rater_cap import ratings_that_count
-from klimb.experience.segments import SAMPLE_SCHEMA, SegmentError, check_content
+from klimb.experience.segments import SAMPLE_SCHEMA, SegmentGone, check_content
 from klimb.experience.store_feedback import FEEDBACK_SCHEMA
 from klimb.experience.store_feedback import NEWER as FEEDBACK_NEWER
 from klimb.experience.store_files import Segment, SegmentFiles
@@ -264,7 +264,7 @@ def _raise_for_damaged(files: SegmentFiles) -> None:
     """Read every file whole until one cannot be read; slow, and called only when something is wrong."""
     for segment in (*files.samples, *files.feedback):
         if not segment.path.exists():
-            raise SegmentError(f"{segment.path}: it was there a moment ago and is gone; open the store again")
+            raise SegmentGone(f"{segment.path}: it was there a moment ago and is gone; open the store again")
         check_content(segment.path)
 
 

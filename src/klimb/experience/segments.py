@@ -147,6 +147,10 @@ class SegmentError(ValueError):
     """A file is not a whole segment of samples that this version can read."""
 
 
+class SegmentGone(SegmentError):
+    """A file that was there a moment ago is gone: it was merged with others, which hold its rows now."""
+
+
 def write_samples(path: str | Path, samples: Iterable[Sample]) -> None:
     """Write the samples as one Parquet file; `path` then holds all of them, or after a failure what it held before.
 

@@ -1,14 +1,20 @@
 """Which files make up a store, each checked once as long as it does not change."""
 
+import json
 import os
 import re
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from klimb.experience.migrations import can_migrate, migrate_segment
 from klimb.experience.segments import SegmentError, check_samples_schema, kind_of
 from klimb.experience.store_feedback import check_feedback_schema
+
+MERGED_FILE = ".merged.json"
+"""Of a store: which segments were merged into which, until they are removed."""
+
 
 _NUMBERED = re.compile(r"(?:samples|feedback)-(\d+)-[0-9a-f]+\.parquet")
 
@@ -65,14 +71,28 @@ class SegmentFolder:
             SegmentError: a Parquet file here is damaged or not of klimb.
             FileNotFoundError: the only file is gone.
         """
-        paths = [self.folder / self.only] if self.only else sorted(self.folder.glob("[!.]*.parquet"))
-        self._seen = {path: self._checked(path) for path in paths}
+        self._seen = {path: self._checked(path) for path in (self.folder / self.only,)} if self.only else self._all()
         unfinished = () if self.only else tuple(sorted(self.folder.glob(".*.parquet.tmp-*")))
         return SegmentFiles(
             samples=tuple(segment for segment in self._seen.values() if segment.kind == "samples"),
             feedback=tuple(segment for segment in self._seen.values() if segment.kind == "feedback"),
             unfinished=unfinished,
         )
+
+    def _all(self) -> dict[Path, Segment]:
+        """Return what is there but for what a merged file holds as well, which may go at any moment.
+
+        A file that goes while they are looked at was merged meanwhile: they are looked at again.
+        """
+        while True:
+            there = sorted(self.folder.glob("[!.]*.parquet"))
+            replaced = _replaced(self.folder, {path.name for path in there})
+            paths = [path for path in there if path.name not in replaced]
+            try:
+                return {path: self._checked(path) for path in paths}
+            except FileNotFoundError:
+                if all(path.exists() for path in paths):
+                    raise
 
     def new_path(self, kind: str) -> Path:
         """Return a name that no other writer takes: the number orders files, the random part tells writers apart."""
@@ -96,6 +116,18 @@ class SegmentFolder:
             changed_at=status.st_mtime_ns,
             num_bytes=status.st_size,
         )
+
+
+def read_merged(folder: Path) -> dict[str, list[str]]:
+    """Return by each merged segment, there or about to be, the names of those that it replaces."""
+    try:
+        return json.loads((folder / MERGED_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
+def _replaced(folder: Path, there: Collection[str]) -> set[str]:
+    return {name for merged, names in read_merged(folder).items() if merged in there for name in names}
 
 
 def _check_samples(path: Path) -> os.stat_result:

@@ -32,6 +32,10 @@ MERGE_AT = 64
 """Small segments at which they become one."""
 
 
+GRACE_SECONDS = 60.0
+"""How long small segments stay beside the one that they became, for those who are reading them."""
+
+
 FUTURE_SLACK = 60.0
 """Seconds that the clock of a program may be ahead of ours."""
 
@@ -217,7 +221,7 @@ class FeedbackIntake:
         """Make one segment of the small ones. Those that were replaced the last time, which nobody reads now, go."""
         self._num_small = 0
         try:
-            remove_merged(self._store.folder, kind="feedback")
+            remove_merged(self._store.folder, kind="feedback", grace_seconds=GRACE_SECONDS)
             merge_small_segments(self._store.folder, at_least=MERGE_AT // 2, kind="feedback")
         except (OSError, ValueError) as error:
             logger.warning("%s: its small segments of feedback stay as they are: %s", self._store.folder, error)

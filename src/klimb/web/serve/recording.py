@@ -51,7 +51,7 @@ class Recorder:
         self.folder.mkdir(parents=True, exist_ok=True)
         migrate_folder(self.folder)
         _remove_unfinished(self.folder)
-        remove_merged(self.folder)
+        remove_merged(self.folder, grace_seconds=grace_seconds)
         self.error = ""
         self.num_written = 0
         self._commit_seconds, self._merge_at, self._grace_seconds = commit_seconds, merge_at, grace_seconds
@@ -102,7 +102,7 @@ class Recorder:
         self._writer.join()
         self._is_merge_due.set()
         self._merger.join()
-        remove_merged(self.folder)
+        remove_merged(self.folder, grace_seconds=self._grace_seconds)
 
     def _write_groups(self) -> None:
         while True:
@@ -165,7 +165,7 @@ class Recorder:
                 merge_small_segments(self.folder, at_least=self._merge_at // 2)
                 self._num_small = 0
                 self._is_closing.wait(self._grace_seconds)
-                remove_merged(self.folder)
+                remove_merged(self.folder, grace_seconds=self._grace_seconds)
             except (OSError, ValueError) as error:
                 logger.warning("%s: its small segments stay as they are: %s", self.folder, error)
 
