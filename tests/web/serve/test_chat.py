@@ -296,6 +296,7 @@ def test_an_answer_that_cannot_be_recorded_is_refused_or_told_by_health(serve, m
     answer = client.post("/v1/chat/completions", json=ASK)
     health = client.get("/health")
     assert "No space left" in health.json()["errors"][0]
+    assert str(served.recorder.folder) not in answer.text + health.text
     if rule == "refuse":
         assert answer.status_code == 503 and answer.json()["error"]["code"] == "not_recorded"
         assert health.status_code == 503
@@ -304,6 +305,29 @@ def test_an_answer_that_cannot_be_recorded_is_refused_or_told_by_health(serve, m
     else:
         assert answer.status_code == 200 and health.status_code == 200
     assert "klimb_store_is_writable 0" in client.get("/metrics").text
+
+
+def test_half_a_character_in_the_arguments_of_a_call_is_text_and_the_answer_is_recorded(serve) -> None:
+    served = serve()
+    client = TestClient(served.app)
+    for arguments in ('{"a": "\\ud800"}', '{"a": NaN}'):
+        call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+        said = [{"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": "x"}]
+        answer = client.post("/v1/chat/completions", json={**ASK, "messages": [*ASK["messages"], *said]})
+        assert answer.status_code == 200, answer.text
+        assert served.recorder.find(answer.json()["id"]) is not None
+    assert client.get("/health").json()["status"] == "ok"
+
+
+def test_a_sample_that_cannot_be_written_says_nothing_of_the_store(serve, monkeypatch) -> None:
+    def half(path: Path, samples: object) -> None:
+        raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+
+    client = TestClient(serve().app)
+    monkeypatch.setattr("klimb.web.serve.recording.write_samples", half)
+    answer = client.post("/v1/chat/completions", json=ASK)
+    assert answer.status_code == 503 and "store" not in answer.json()["error"]["message"]
+    assert client.get("/health").json()["status"] == "ok"
 
 
 def test_what_a_model_says_is_json_and_nothing_else(serve, session_policy) -> None:

@@ -105,7 +105,7 @@ def test_a_policy_that_does_not_load_leaves_the_old_one_answering(start, tmp_pat
     policies.look()
     with policies.lease("a") as loaded:
         assert loaded.served.name == "policy-0001"
-    assert "policy-0002 cannot be loaded" in policies.error and "no room" in policies.error
+    assert "policy-0002 cannot be loaded" in policies.error and "no room" not in policies.error
     write_deployment(tmp_path, Deployment(current=served(3)))
     policies.look()
     assert policies.error == "" and policies.deployment.current.name == "policy-0003"
@@ -123,7 +123,7 @@ def test_a_damaged_file_changes_nothing_and_is_told(start, tmp_path) -> None:
     policies = start(Deployment(current=served(1)), Loader())
     (tmp_path / FILE).write_text("{")
     policies.look()
-    assert "not a deployment" in policies.error
+    assert "deployment.json cannot be used" in policies.error and str(tmp_path) not in policies.error
     with policies.lease("a") as loaded:
         assert loaded.served.name == "policy-0001"
 

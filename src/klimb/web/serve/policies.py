@@ -246,20 +246,18 @@ class Policies:
         try:
             self._take_over(read_deployment(self._folder))
         except (OSError, ValueError) as error:
-            self._fail(f"{self._folder / FILE}: {error}")
+            self._fail(f"{FILE} cannot be used", error)
 
     def _take_over(self, deployment: Deployment) -> None:
         """Load what is new, then switch to it in one step."""
-        error = ""
+        failed: Exception | None = None
         here = {each.served.name: each for each in self.loaded}
         serving = self._serving
         try:
             current = here.get(deployment.current.name) or self._load(deployment.current)
         # A policy that does not load must not end one that answers, whatever is wrong with it.
         except Exception as failure:
-            self._fail(
-                f"{deployment.current.name} cannot be loaded, {serving.current.served.name} answers on: {failure}"
-            )
+            self._fail(f"{deployment.current.name} cannot be loaded, {serving.current.served.name} answers on", failure)
             return
         candidate = None
         if deployment.candidate is not None:
@@ -267,7 +265,7 @@ class Policies:
                 candidate = here.get(deployment.candidate.name) or self._load(deployment.candidate)
             # The same holds for a candidate.
             except Exception as failure:
-                error = f"the candidate {deployment.candidate.name} cannot be loaded: {failure}"
+                failed = failure
         with self._lock:
             self._serving = _Serving(deployment, current, candidate)
             kept = (current, candidate)
@@ -275,13 +273,14 @@ class Policies:
         if serving.current is not current:
             logger.info("%s answers now: %s", current.served.name, current.served.reason or "no reason given")
         self.error = ""
-        if error:
-            self._fail(error)
+        if failed is not None and deployment.candidate is not None:
+            self._fail(f"the candidate {deployment.candidate.name} cannot be loaded", failed)
         self._close_retired()
 
-    def _fail(self, error: str) -> None:
-        self.error = error
-        logger.error("%s", error)
+    def _fail(self, error: str, why: Exception) -> None:
+        """Keep what everybody may know: why it is so, with names of files, is for the log."""
+        self.error = f"{error}; the log says why"
+        logger.error("%s: %s", error, why)
 
     def _close_retired(self) -> None:
         """Close the engines of policies that no request holds any more, without making anybody wait."""

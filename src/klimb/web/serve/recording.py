@@ -120,6 +120,7 @@ class Recorder:
         try:
             self._write([sample for waiting in group for sample in waiting.samples])
         except OSError as error:
+            self.error = f"the store cannot be written: {error.strerror or 'the log says why'}"
             self._tell(group, error)
         # A sample that Arrow cannot hold is its own request's affair, and that of nobody beside it.
         except Exception as error:
@@ -129,6 +130,7 @@ class Recorder:
                 for waiting in group:
                     self._write_group([waiting])
         else:
+            self.error = ""
             self._tell(group, None)
 
     def _write(self, samples: Sequence[Sample]) -> None:
@@ -141,11 +143,8 @@ class Recorder:
             self._is_merge_due.set()
 
     def _tell(self, group: Sequence[_Waiting], error: Exception | None) -> None:
-        if error is None:
-            self.error = ""
-        else:
-            self.error = f"{self.folder} cannot be written: {error}"
-            logger.error("%d answers were not recorded: %s", len(group), self.error)
+        if error is not None:
+            logger.error("%d answers were not recorded in %s: %s", len(group), self.folder, error)
         with self._changed:
             for sample in (sample for waiting in group for sample in waiting.samples):
                 self._unwritten.pop(sample.sample_id, None)
@@ -153,7 +152,7 @@ class Recorder:
             if error is None:
                 waiting.written.set_result(None)
             else:
-                waiting.written.set_exception(NotRecorded(self.error))
+                waiting.written.set_exception(NotRecorded(self.error or "it cannot be written as a sample"))
 
     def _merge(self) -> None:
         while not self._is_closing.is_set():

@@ -357,9 +357,10 @@ def _message(entry: MessageEntry, place: int) -> Message:
 
 
 def _arguments(text: str) -> object:
-    """Return the object in the text; the text itself where there is none."""
+    """Return the object in the text; the text itself where there is none, or one that no file can hold."""
     try:
         found: object = json.loads(text)
+        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         return text
     return cast(object, found) if isinstance(found, dict) else text
