@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,28 @@ def test_a_share_without_a_candidate_and_a_candidate_without_a_share_are_refused
         Deployment(current=FIRST, candidate=candidate, candidate_fraction=fraction)
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"format": 2}', '{"format": 1, "current": {"surname": 1}}'])
+def rewritten(**current: object) -> str:
+    rest = {"candidate": None, "candidate_fraction": 0.0, "earlier": []}
+    return json.dumps({"format": 1, "current": {"name": "a", "model": "m", **current}, **rest})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "null",
+        "5",
+        "[" * 100_000,
+        '{"format": 2}',
+        '{"format": 1, "current": {"surname": 1}}',
+        rewritten(name=""),
+        rewritten(name=None),
+        rewritten(model=[1]),
+        rewritten(policy_version="x"),
+        rewritten(since=None),
+    ],
+)
 def test_another_file_is_named(tmp_path: Path, text: str):
     (tmp_path / FILE).write_text(text)
     with pytest.raises(ValueError, match=r"deployment\.json: not a deployment"):

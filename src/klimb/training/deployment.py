@@ -5,6 +5,7 @@ back writes the file; a server reads it anew when it changes. Requests in flight
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,12 +106,26 @@ def read_deployment(folder: Path) -> Deployment:
             raise ValueError(f"format {written}, expected {FORMAT}")
         candidate = content["candidate"]
         return Deployment(
-            current=ServedPolicy(**content["current"]),
-            candidate=None if candidate is None else ServedPolicy(**candidate),
+            current=_policy_of(content["current"]),
+            candidate=None if candidate is None else _policy_of(candidate),
             candidate_fraction=content["candidate_fraction"],
-            earlier=tuple(ServedPolicy(**each) for each in content["earlier"]),
+            earlier=tuple(map(_policy_of, content["earlier"])),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: not a deployment ({error}); write it anew with klimb learn, or restore it from a copy"
         ) from error
+
+
+def _policy_of(row: Mapping[str, Any]) -> ServedPolicy:
+    """Return the policy that a row of the file is.
+
+    Raises:
+        TypeError: a field is missing, not known, or no text or number where it should be.
+    """
+    policy = ServedPolicy(**row)
+    are_texts = all(isinstance(text, str) for text in (policy.name, policy.model, policy.reason))
+    are_numbers = isinstance(policy.policy_version, int) and isinstance(policy.since, int | float)
+    if not (are_texts and are_numbers and policy.name):
+        raise TypeError(f"no policy: {policy}")
+    return policy

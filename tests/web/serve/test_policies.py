@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,13 @@ def test_a_policy_that_does_not_load_leaves_the_old_one_answering(start, tmp_pat
     write_deployment(tmp_path, Deployment(current=served(3)))
     policies.look()
     assert policies.error == "" and policies.deployment.current.name == "policy-0003"
+
+
+def test_a_name_that_has_another_model_now_is_loaded_anew(start, tmp_path) -> None:
+    policies = start(Deployment(current=served(1)), Loader())
+    write_deployment(tmp_path, Deployment(current=replace(served(1), model="model-of-somebody")))
+    policies.look()
+    assert [each.served.model for each in policies.loaded] == ["model-of-somebody"]
 
 
 def test_a_candidate_that_does_not_load_gets_no_share(start, tmp_path) -> None:

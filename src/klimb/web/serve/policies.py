@@ -251,10 +251,10 @@ class Policies:
     def _take_over(self, deployment: Deployment) -> None:
         """Load what is new, then switch to it in one step."""
         failed: Exception | None = None
-        here = {each.served.name: each for each in self.loaded}
+        here = {_key_of(each.served): each for each in self.loaded}
         serving = self._serving
         try:
-            current = here.get(deployment.current.name) or self._load(deployment.current)
+            current = here.get(_key_of(deployment.current)) or self._load(deployment.current)
         # A policy that does not load must not end one that answers, whatever is wrong with it.
         except Exception as failure:
             self._fail(f"{deployment.current.name} cannot be loaded, {serving.current.served.name} answers on", failure)
@@ -262,7 +262,7 @@ class Policies:
         candidate = None
         if deployment.candidate is not None:
             try:
-                candidate = here.get(deployment.candidate.name) or self._load(deployment.candidate)
+                candidate = here.get(_key_of(deployment.candidate)) or self._load(deployment.candidate)
             # The same holds for a candidate.
             except Exception as failure:
                 failed = failure
@@ -303,6 +303,11 @@ class Policies:
     def _watch(self) -> None:
         while not self._is_closing.wait(self._watch_seconds):
             self.look()
+
+
+def _key_of(served: ServedPolicy) -> tuple[str, str, int]:
+    """Return what tells policies apart: a name that has another model now is another policy."""
+    return served.name, served.model, served.policy_version
 
 
 def share_of(episode: str, candidate: str) -> float:
