@@ -97,3 +97,21 @@ def test_small_segments_stay_for_the_time_that_their_readers_get(tmp_path: Path)
     old = time.time() - 61
     os.utime(merged, (old, old))
     assert remove_merged(tmp_path, grace_seconds=60) == 3
+
+
+def test_a_store_whose_files_were_merged_while_it_was_opened_is_read_all_the_same(tmp_path: Path, monkeypatch) -> None:
+    for number in range(3):
+        Store(tmp_path).append([sample(f"s{number}")])
+    look = SegmentFolder.look
+    seen: list[object] = []
+
+    def look_and_merge(folder: SegmentFolder):
+        found = look(folder)
+        seen.append(found)
+        if len(seen) == 1:
+            merge_small_segments(tmp_path)
+            remove_merged(tmp_path)
+        return found
+
+    monkeypatch.setattr(SegmentFolder, "look", look_and_merge)
+    assert [each.sample_id for each in Store(tmp_path).stored_samples(["s1"])] == ["s1"]

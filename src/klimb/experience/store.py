@@ -10,6 +10,7 @@ What of an addition is new, what is there already, and what contradicts what is 
 # pyright: basic
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
@@ -22,7 +23,7 @@ from klimb.experience.migrations import migrate_folder
 from klimb.experience.quarantine import read_quarantine
 from klimb.experience.queries import QUERY_SECONDS, Database, translate_errors
 from klimb.experience.samples import Sample
-from klimb.experience.segments import as_stored, kind_of, stream_samples, write_samples
+from klimb.experience.segments import SegmentGone, as_stored, kind_of, stream_samples, write_samples
 from klimb.experience.store_feedback import FEEDBACK_SCHEMA, feedback_of_row, with_floats, write_feedback
 from klimb.experience.store_files import SegmentFiles, SegmentFolder
 
@@ -73,6 +74,10 @@ def sort_out(
 
 _PLACE_BATCH = 10_000
 """Rows of the stream looked up in the files together."""
+
+
+_MOST_LOOKS = 3
+"""At a store whose files were merged into others while they were being opened."""
 
 
 class Store:
@@ -270,8 +275,17 @@ class Store:
         return self._segments.look()
 
     def _database(self) -> Database:
-        """Over the files of this moment; the one of the last call if they are the same."""
-        files = self._segments.look()
+        """Over the files of this moment; the one of the last call if they are the same.
+
+        Raises:
+            SegmentError: a file is damaged, or files go again and again.
+        """
+        for _ in range(_MOST_LOOKS - 1):
+            with suppress(SegmentGone):
+                return self._database_of(self._segments.look())
+        return self._database_of(self._segments.look())
+
+    def _database_of(self, files: SegmentFiles) -> Database:
         quarantined = frozenset(read_quarantine(self.folder))
         opened = self._opened
         if opened is None or (opened.files.samples, opened.files.feedback, opened.quarantined) != (
