@@ -4,7 +4,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from klimb.web.serve.recording import Recorder
 from klimb.web.serve.security import Secured, check_binding
 from klimb.web.serve.settings import ServeSettings
 from klimb.web.serve.upstream import LogProbs, Upstream
+from klimb.workbench.learn.promoting import named_model, open_deployment
 from klimb.workbench.listening import address_of, bind
 from klimb.workbench.model_path import model_path
 
@@ -46,6 +47,7 @@ class Asked:
     Attributes:
         policy: a model's name or folder, a run's folder, or a deployment's; empty in front of another server.
         store: where answers and feedback go.
+        deployment: folder of the deployment that is served, begun with the policy; None for the policy alone.
         host: address to listen on.
         port: 0 for any.
         upstream: the other server's API.
@@ -58,6 +60,7 @@ class Asked:
 
     policy: str
     store: Path
+    deployment: Path | None = None
     host: str = "127.0.0.1"
     port: int = 0
     upstream: str = ""
@@ -89,10 +92,10 @@ def run_server(asked: Asked, settings: ServeSettings, *, console: Console) -> No
             lifespan="off",
             timeout_graceful_shutdown=round(settings.drain_seconds),
         )
-        try:
+        # Where the shell has SIGINT ignored (a job in the background), uvicorn ends without this.
+        with suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
-        except KeyboardInterrupt:
-            console.print("stopped: what was being drawn has ended, and is stored")
+        console.print("stopped: what was being drawn has ended, and is stored")
 
 
 @contextmanager
@@ -134,7 +137,7 @@ def _answerer(
         upstream = Upstream(asked.upstream, recorder, settings, meters, log_probs=asked.upstream_log_probs)
         stands_for = Deployment(current=ServedPolicy(name=settings.name, model=asked.upstream, since=time.time()))
         return upstream, lambda: stands_for, f"the server at {asked.upstream}"
-    deployment, folder = read_target(asked.policy)
+    deployment, folder = read_target(asked.policy, asked.deployment)
     policies = Policies(
         partial(load_served, folder=folder, asked=asked, settings=settings),
         deployment,
@@ -143,22 +146,35 @@ def _answerer(
         watch_seconds=settings.watch_seconds,
     )
     stack.callback(policies.close)
-    watched = "" if folder is None else f", {folder / FILE} is watched"
-    return policies, lambda: policies.deployment, f"{deployment.current.name} ({deployment.current.model}){watched}"
+    return policies, lambda: policies.deployment, f"{deployment.current.name} ({deployment.current.model})"
 
 
-def read_target(policy: str) -> tuple[Deployment, Path | None]:
+def read_target(policy: str, deployment: Path | None = None) -> tuple[Deployment, Path | None]:
     """Return what is served, and the deployment's folder; None for a policy that stays.
 
     Raises:
-        ConfigError: the run has no model yet.
+        ConfigError: the run has no model yet, or the deployment was begun with another policy.
         ValueError: there is no such model, or the deployment's file is none.
     """
-    folder = Path(policy)
-    if (folder / FILE).is_file():
+    if deployment is not None:
+        is_there = (deployment / FILE).is_file()
+        found = open_deployment(deployment, policy)
+        if is_there and policy and (first := (*found.earlier, found.current)[0]).model != named_model(policy):
+            raise ConfigError(
+                f"{deployment} was begun with {first.model}, not with {policy}: leave the policy out, or give another "
+                "folder for a new deployment"
+            )
+        return found, deployment
+    if (folder := _folder_of(policy, None)) is not None:
         return read_deployment(folder), folder
     served = ServedPolicy(name=_name_of(policy), model=model_path(policy), since=time.time(), reason="as asked")
     return Deployment(current=served), None
+
+
+def _folder_of(policy: str, deployment: Path | None) -> Path | None:
+    if deployment is None and policy and (Path(policy) / FILE).is_file():
+        return Path(policy)
+    return deployment
 
 
 def _name_of(policy: str) -> str:
@@ -194,8 +210,11 @@ def saved_temperature(config: Any) -> float:
 def _announce(address: str, answering: str, asked: Asked, settings: ServeSettings) -> list[Text]:
     who = "keys: none, this machine alone is answered" if asked.keys is None else f"keys: of {asked.keys}"
     logs = "the log has prompts and answers (--log-requests)" if settings.log_requests else "no text is logged"
+    folder = _folder_of(asked.policy, asked.deployment)
+    watched = [] if folder is None else [Text(f"watched: {folder / FILE}, which klimb learn and klimb rollback change")]
     return [
         Text.assemble("serving ", (answering, "bold"), f" as {settings.name!r}  ", (address, "cyan")),
+        *watched,
         Text.assemble("OpenAI's API at ", (f"{address}v1", "cyan"), ", a page for people at ", (address, "cyan")),
         Text(
             f"recorded in {asked.store}: every answer with its prompt, token ids, log-probabilities, settings and "

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import uvicorn
 
 from benchmarks.serving import load, missing, start
 from klimb.experience import Store
-from klimb.training.deployment import Deployment, ServedPolicy, write_deployment
+from klimb.training.deployment import Deployment, ServedPolicy, read_deployment, write_deployment
 from klimb.workbench import listening
 from klimb.workbench.serving import read_target
 
@@ -56,6 +57,28 @@ def test_a_folder_with_a_deployment_is_one_and_is_watched(tmp_path: Path, tiny_m
     assert deployment.current.name == "policy-0002" and folder == tmp_path
     alone, nowhere = read_target(str(tiny_model_path))
     assert alone.current.name == tiny_model_path.name and nowhere is None
+
+
+def test_a_deployment_is_begun_with_the_policy_and_later_served_with_or_without_it(
+    workplace, monkeypatch, tiny_model_path: Path
+) -> None:
+    monkeypatch.setattr(uvicorn.Server, "run", interrupted)
+    serve = ("serve", "--store", "answers", "--port", "0", "--deployment", "served")
+    nothing = workplace.klimb(*serve)
+    assert nothing.status == 2 and "klimb serve MODEL --deployment served" in nothing.err
+    assert not Path("served/deployment.json").exists()
+    begun = workplace.klimb(*serve, str(tiny_model_path))
+    assert begun.status == 0, begun.err
+    assert "served/deployment.json" in begun.out
+    first = read_deployment(Path("served")).current
+    assert (first.name, first.model) == ("policy-0001", str(tiny_model_path))
+    write_deployment(Path("served"), read_deployment(Path("served")).promote(replace(first, name="policy-0002")))
+    for arguments in (serve, (*serve, str(tiny_model_path))):
+        again = workplace.klimb(*arguments)
+        assert again.status == 0 and "policy-0002" in again.out, again.err
+    other = workplace.klimb(*serve, "smollm2-135m")
+    assert other.status == 2 and "leave the policy out" in other.err
+    assert "one of them" in workplace.klimb(*serve, "--upstream", "http://x/v1").err
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ def serve(
     /,
     *,
     store: Path,
+    deployment: PathOrNone = None,
     host: str = "127.0.0.1",
     port: int = DEFAULT_PORT,
     name: str = "klimb",
@@ -36,6 +37,8 @@ def serve(
     Args:
         policy: A model's name or folder, a run's folder, or a folder with a deployment.json, which is watched.
         store: Where answers and feedback go; made if need be.
+        deployment: Folder whose deployment.json says which policy answers, and is watched; begun with the given policy
+            where there is none yet. klimb learn and klimb rollback change it.
         host: Address to listen on; another than this machine's own needs --keys.
         port: Where to listen; 0 takes any port that is free.
         name: The model's name for clients.
@@ -51,7 +54,7 @@ def serve(
         on_store_error: What becomes of an answer that cannot be written to the store.
         log_requests: Write prompts and answers to the log.
     """
-    if bool(policy) == bool(upstream):
+    if bool(policy or deployment) == bool(upstream):
         raise ConfigError("give a policy to serve, or --upstream with the API of another server: one of them")
     check_temperature(temperature)
     from klimb.web.serve.settings import ServeSettings
@@ -69,6 +72,7 @@ def serve(
     _, serving = import_server("klimb.workbench.serving", what="klimb serve")
     asked = serving.Asked(
         policy=policy,
+        deployment=deployment,
         store=store,
         host=host,
         port=port,

@@ -44,11 +44,17 @@ def open_deployment(folder: Path, model: str) -> Deployment:
             return read_deployment(folder)
         if not model:
             raise ConfigError(f"{folder} holds no deployment: begin one with klimb serve MODEL --deployment {folder}")
-        named = model_path(model)
-        path = str(Path(named).absolute()) if Path(named).exists() else named
-        deployment = Deployment(current=ServedPolicy(name="policy-0001", model=path, reason="the first one"))
+        deployment = Deployment(
+            current=ServedPolicy(name="policy-0001", model=named_model(model), reason="the first one")
+        )
         write_deployment(folder, deployment)
         return deployment
+
+
+def named_model(model: str) -> str:
+    """Return how a deployment names a model or a run's folder: by its absolute path where it is one."""
+    path = model_path(model)
+    return str(Path(path).absolute()) if Path(path).exists() else path
 
 
 def model_of(folder: Path, policy: ServedPolicy) -> str:
