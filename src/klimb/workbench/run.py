@@ -202,7 +202,13 @@ SAVING_SECONDS = 10.0
 
 
 def run_training(
-    session: Session, open_folder: Callable[[], RunFolder], *, console: Console, resume: bool, title: str = ""
+    session: Session,
+    open_folder: Callable[[], RunFolder],
+    *,
+    console: Console,
+    resume: bool,
+    title: str = "",
+    go_on: str = "",
 ) -> Finished:
     """Do the whole run; with `resume`, the part of it that is missing.
 
@@ -213,6 +219,7 @@ def run_training(
         console: where it is shown.
         resume: go on from the newest checkpoint in the folder.
         title: over the view and the plot; the folder's name and the recipe without it.
+        go_on: what goes on after a signal has ended it; `klimb train --resume` without it.
 
     Raises:
         ConfigError: the task has no problem to train on, or none to evaluate on though it should; a logger's package is
@@ -231,7 +238,7 @@ def run_training(
         if measurer is not None:
             stack.enter_context(measurer)
         folder = open_folder()
-        stack.enter_context(_telling_how_to_go_on(console, command_to_go_on(session.config, folder)))
+        stack.enter_context(_telling_how_to_go_on(console, go_on or command_to_go_on(session.config, folder)))
         stack.enter_context(ends_written_down(folder.path, course))
         title = title or f"{relative_to_working_directory(folder.path)} · {session.config.objective.recipe}"
         identity = identity_of(session)

@@ -56,6 +56,7 @@ def train_round(config: RunConfig, folder: Path, *, console: Console) -> int:
             lambda: run if goes_on else new_run_folder(folder, bare),
             console=console,
             resume=goes_on,
+            go_on="the same klimb learn",
         )
     return int(read_json(run.summary)["num_steps"])
 
