@@ -18,10 +18,10 @@ from klimb.workbench.learn import learner as module
 from klimb.workbench.learn.history import DecisionRow, append_decision, read_history
 from klimb.workbench.learn.learner import Learner
 from klimb.workbench.learn.promoting import next_name, open_deployment, promote, roll_back
-from klimb.workbench.learn.ratings import read_said
+from klimb.workbench.learn.ratings import Said, read_said
 from klimb.workbench.learn.rounds import folder_of
 from klimb.workbench.learn.settings import Every, LearnSettings
-from klimb.workbench.learn.split import open_split
+from klimb.workbench.learn.split import Split, open_split
 
 
 class Killed(BaseException):
@@ -172,6 +172,25 @@ def test_what_is_held_out_stays_so_and_never_trains(learning):
 
     with pytest.raises(ConfigError, match="new deployment"):
         open_split(Path("served"), more, fraction=0.5, seed=0)
+
+
+@pytest.mark.parametrize("fraction", [0.25, 0.4])
+def test_the_share_that_judges_is_held_out_of_few_users_too_and_each_may_be_one(fraction):
+    """By independent draws 2 to 9 of 20 users would judge at a quarter."""
+    one = Said(sample_id="", group_id="", model="", drawn_at=0.0, prompt="", users=(), rating=1.0, said_at=0.0)
+    said = [replace(one, sample_id=f"s{n}", prompt=f"p{n}", users=(f"u{n}",)) for n in range(20)]
+    judged = [0] * 20
+    for seed in range(400):
+        split = Split(fraction=fraction, seed=seed, by_users=True)
+        split.assign(said[:11])
+        again = Split(fraction=fraction, seed=seed, by_users=True, sides=dict(split.sides))
+        sides = again.assign(said)
+        for number in range(1, 21):
+            count = sum(sides[f"s{n}"] == "judge" for n in range(number))
+            assert abs(count - fraction * number) < 1
+        judged = [count + (sides[f"s{n}"] == "judge") for n, count in enumerate(judged)]
+    # Four standard deviations of 400 draws.
+    assert all(abs(count / 400 - fraction) < 4 * (fraction * (1 - fraction) / 400) ** 0.5 for count in judged)
 
 
 def test_an_answer_whose_user_and_prompt_are_on_two_sides_does_neither(learning):

@@ -34,7 +34,7 @@ def krippendorff_alpha(ratings: Sequence[Sequence[float]], *, unit: str) -> Inte
     within, sums = _within(compared), _sums(compared)
     value = _alpha(within.sum(), sums.sum(axis=0))
     if value is None:
-        return found.without_ends("all ratings are equal")
+        return found.without_ends(f"all ratings of {unit}s that have two or more are equal")
     found = replace(found, value=value)
     if len(compared) < LEAST_UNITS:
         return found.too_few(LEAST_UNITS)

@@ -160,7 +160,7 @@ class Learner:
             began_at=self.clock(),
             rank=len(earlier) + 1,
         )
-        self._tell(f"round {state.number}: {len(seen.said):,} rated answers, {len(seen.on('judge')):,} of them judge")
+        self._tell(f"round {state.number}: {_in_words(seen)}")
         return folder_of(self.folder, state.number).write(state)
 
     def _go_on(self, state: Round, deployment: Deployment, seen: Seen) -> bool:
@@ -409,6 +409,12 @@ class Learner:
 
     def _tell(self, sentence: str) -> None:
         self.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+def _in_words(seen: Seen) -> str:
+    train, judge, aside = (len(seen.on(side)) for side in ("train", "judge", "aside"))
+    rest = f", {aside:,} do neither: the user is on one side and the prompt on the other" if aside else ""
+    return f"{len(seen.said):,} rated answers: {train:,} train, {judge:,} judge{rest}"
 
 
 def _tables(run_file: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Which ratings judge and which train: by user and prompt, and for as long as the deployment lives."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,11 +45,14 @@ class Split:
     by_users: bool
     sides: dict[str, Side] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._drawn = Counter((_kind_of(key), side) for key, side in self.sides.items())
+
     def assign(self, said: Iterable[Said]) -> dict[str, Side]:
         """Return the side of each answer, by its id; users and prompts that are new get one.
 
-        A new user has a side by the hash of the user, and the user's new prompts follow; without users, a prompt has
-        one by its own.
+        A new user has a side by the hash of the user and by how many users are on each, and the user's new prompts
+        follow; without users, a prompt has one by its own.
         """
         return {each.sample_id: self._side_of(self._keys(each)) for each in said}
 
@@ -62,12 +66,14 @@ class Split:
             return "aside"
         side = next(iter(known)) if known else self._draw(keys[0])
         for key in keys:
+            self._drawn[_kind_of(key), side] += key not in self.sides
             self.sides[key] = side
         return side
 
     def _draw(self, key: str) -> Side:
-        number = int.from_bytes(blake2b(f"{self.seed} {key}".encode(), digest_size=8).digest(), "big")
-        return "judge" if number < self.fraction * 2**64 else "train"
+        number = int.from_bytes(blake2b(f"{self.seed} {key}".encode(), digest_size=8).digest(), "big") / 2**64
+        judging, training = (self._drawn[_kind_of(key), side] for side in ("judge", "train"))
+        return "judge" if number < _chance_to_judge(self.fraction, judging + training, judging) else "train"
 
     def write(self, folder: Path) -> None:
         """Write it into the deployment's folder: whole, or not at all."""
@@ -99,6 +105,24 @@ def open_split(folder: Path, said: Sequence[Said], *, fraction: float, seed: int
             "--held-out-fraction and --seed as they were, or begin a new deployment"
         )
     return found
+
+
+def _chance_to_judge(fraction: float, number: int, judging: int) -> float:
+    """Return the chance that the next one judges: over all that came before it is `fraction`.
+
+    Of the first n, n·fraction judge, rounded up or down. By independent draws 3 of 20 users may where 8 should.
+    """
+    before, after = fraction * number, fraction * (number + 1)
+    missing, part = math.floor(before) - judging, before - math.floor(before)
+    if math.floor(after) > math.floor(before):
+        chance = 1.0 if missing >= 0 else (part + fraction - 1) / part
+    else:
+        chance = fraction / (1 - part) if missing == 0 else float(missing > 0)
+    return chance if missing >= -1 else 0.0
+
+
+def _kind_of(key: str) -> str:
+    return key.partition(" ")[0]
 
 
 def _tell_users_apart(said: Sequence[Said]) -> bool:
