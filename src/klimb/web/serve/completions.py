@@ -118,6 +118,7 @@ class Completions:
                 episode=episode,
                 num_top=body.top_logprobs or 0,
                 message_id=message_id_of(body),
+                asked_for=self._asked_for(body, loaded),
             )
             return await self._answer(body, request, ask, loaded, wanted, stack)
 
@@ -152,6 +153,7 @@ class Completions:
                 episode=conversation_of(body),
                 num_top=body.logprobs or 0,
                 message_id=message_id_of(body),
+                asked_for=self._asked_for(body, loaded),
                 is_chat=False,
             )
             return await self._answer(body, request, ask, loaded, wanted, stack)
@@ -182,6 +184,11 @@ class Completions:
             }
             for name, each in names.items()
         ]
+
+    def _asked_for(self, body: SamplingRequest, loaded: LoadedPolicy) -> str:
+        """Return the policy's name where the request named it; empty where chance chose."""
+        name = loaded.served.name
+        return name if body.model == name != self.policies.name else ""
 
     def _user(self, body: SamplingRequest) -> str:
         user = body.safety_identifier or body.user or ""

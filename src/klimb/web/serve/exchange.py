@@ -30,7 +30,7 @@ from klimb.web.serve.settings import ServeSettings
 logger = logging.getLogger(__name__)
 
 
-SERVED_BY, CANCELLED, USER, API = "served_by", "cancelled", "user", "api"
+SERVED_BY, CANCELLED, USER, API, ASKED_FOR = "served_by", "cancelled", "user", "api", "asked_for"
 """Keys of a sample's metadata."""
 
 
@@ -59,6 +59,7 @@ class Ask:
         num_top: alternatives of each token.
         message_id: what a program in front calls the answer; empty where it does not say.
         is_chat: a conversation, not a bare text.
+        asked_for: the policy, where the request named it and chance did not choose; empty else.
         created: seconds since the epoch.
     """
 
@@ -74,6 +75,7 @@ class Ask:
     num_top: int = 0
     message_id: str = ""
     is_chat: bool = True
+    asked_for: str = ""
     created: float = field(default_factory=time.time)
 
 
@@ -270,7 +272,7 @@ class Exchange:
         ask, served, policy = self.ask, self.loaded.served, self.loaded.policy
         tokens = answer.tokens
         has_support = any(token.support is not None for token in tokens)
-        named = {USER: ask.user, MESSAGE_ID: ask.message_id}
+        named = {USER: ask.user, MESSAGE_ID: ask.message_id, ASKED_FOR: ask.asked_for}
         metadata = {SERVED_BY: self.settings.name, **{name: text for name, text in named.items() if text}}
         return Sample(
             sample_id=answer.sample_id,

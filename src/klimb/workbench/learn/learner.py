@@ -7,9 +7,11 @@ from there.
 import logging
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
@@ -34,6 +36,7 @@ from klimb.training.run_folder import RunFolder, read_tables
 from klimb.workbench.auditing import read_ratings
 from klimb.workbench.config import RunConfig
 from klimb.workbench.config import read_tables as read_run_file
+from klimb.workbench.learn.admission import admit
 from klimb.workbench.learn.checking import check_base_metrics
 from klimb.workbench.learn.history import DecisionRow, Outcome, append_decision, read_history
 from klimb.workbench.learn.promoting import (
@@ -45,7 +48,7 @@ from klimb.workbench.learn.promoting import (
     take_model,
     try_out,
 )
-from klimb.workbench.learn.ratings import Said, copy_said, read_preferences, read_said, read_samples
+from klimb.workbench.learn.ratings import Preference, Said, copy_said, read_preferences, read_said, read_samples
 from klimb.workbench.learn.rounds import Round, RoundFolder, folder_of, held_out_rows, live_rows, rounds_of
 from klimb.workbench.learn.scoring import score_changes
 from klimb.workbench.learn.settings import LearnSettings
@@ -246,16 +249,21 @@ class Learner:
 
     def _add_held_out(self, state: Round, deployment: Deployment, seen: Seen, place: RoundFolder) -> None:
         """Score what was rated since the serving policy answers and has not been looked at."""
-        known = {row["id"] for row in place.read_evidence()}
+        evidence = place.read_evidence()
+        known = {row["id"] for row in evidence}
         since = deployment.current.since if deployment.earlier else 0.0
         judging = {each.sample_id for each in seen.on("judge")}
         said = [each for each in seen.on("judge") if each.said_at >= since and each.sample_id not in known]
-        rated = [each for each in said if each.rating is not None]
-        pairs = [
+        preferred = [
             row
             for row in read_preferences(Store(self.store))
             if row.said_at >= since and row.feedback_id not in known and row.better in judging
         ]
+        given = [{"what": each, "users": each.users} for each in said if each.rating is not None]
+        given += [{"what": row, "users": row.users} for row in preferred]
+        admitted = [row["what"] for row in admit(evidence, sorted(given, key=lambda each: each["what"].said_at))]
+        rated = [each for each in admitted if isinstance(each, Said)]
+        pairs = [row for row in admitted if isinstance(row, Preference)]
         wanted = {*(each.sample_id for each in rated), *(row.better for row in pairs), *(row.worse for row in pairs)}
         if not wanted or len(rated) + 2 * len(pairs) < (self.settings.look_every if state.num_looked_at >= 0 else 1):
             return
@@ -278,6 +286,7 @@ class Learner:
                 {
                     "kind": "preference",
                     "id": row.feedback_id,
+                    "users": row.users,
                     "better": changes[row.better],
                     "worse": changes[row.worse],
                 },
@@ -292,6 +301,7 @@ class Learner:
         return {
             "kind": "rating",
             "id": said.sample_id,
+            "users": said.users,
             "rating": self.settings.scaled(said.rating, sample_id=said.sample_id),
             "change": change,
             "is_of_serving": said.model == deployment.current.name,
@@ -315,23 +325,18 @@ class Learner:
         return place.write(state, stage="live", trial_since=self.clock(), num_looked_at=-1)
 
     def _follow_trial(self, state: Round, deployment: Deployment, seen: Seen) -> Round:
-        """Compare the live ratings of both policies since the trial began."""
+        """Compare the live ratings of both policies since the trial began: one observation a conversation.
+
+        Chance gives conversations to the policies, and not answers; those that asked for a policy by its name say
+        nothing.
+        """
         if deployment.candidate is None or deployment.candidate.name != state.candidate:
             return self._close(state, "superseded", "its share of the requests was taken from it")
         place = folder_of(self.folder, state.number)
-        known = {row["id"] for row in place.read_evidence()}
-        arms = {state.serving: False, state.candidate: True}
-        rows = [
-            {
-                "kind": "live",
-                "id": f"live {each.sample_id}",
-                "rating": self.settings.scaled(each.rating, sample_id=each.sample_id),
-                "is_of_candidate": arms[each.model],
-            }
-            for each in seen.said
-            if each.rating is not None and each.model in arms and each.drawn_at >= state.trial_since
-        ]
-        place.add_evidence([row for row in rows if row["id"] not in known])
+        evidence = place.read_evidence()
+        known = {row["id"] for row in evidence}
+        rows = [row for row in self._live_rows(state, seen) if row["id"] not in known]
+        place.add_evidence(admit(evidence, rows))
         evidence = live_evidence(live_rows(place.read_evidence()), fraction=deployment.candidate_fraction)
         if evidence.num_observations - max(0, state.num_looked_at) < self.settings.look_every:
             return state
@@ -342,6 +347,25 @@ class Learner:
             return self._close(state, "rejected", decision.sentence, decision)
         self._tell(decision.sentence)
         return place.write(state, num_looked_at=evidence.num_observations)
+
+    def _live_rows(self, state: Round, seen: Seen) -> list[dict[str, Any]]:
+        """Return an observation of each conversation since the trial began: the mean of its ratings."""
+        arms = {state.serving: False, state.candidate: True}
+        found: dict[tuple[str, str], list[Said]] = defaultdict(list)
+        for each in seen.said:
+            is_live = each.model in arms and each.drawn_at >= state.trial_since and not each.is_by_name
+            if is_live and each.rating is not None:
+                found[each.conversation or each.sample_id, each.model].append(each)
+        return [
+            {
+                "kind": "live",
+                "id": f"live {conversation} {model}",
+                "rating": fmean(self.settings.scaled(each.rating or 0.0, sample_id=each.sample_id) for each in rated),
+                "is_of_candidate": arms[model],
+                "users": sorted({user for each in rated for user in each.users}),
+            }
+            for (conversation, model), rated in found.items()
+        ]
 
     def _decide(self, state: Round, evidence: Evidence, *, gives_up: bool = True) -> Decision:
         level = level_of(state.rank, alpha=self.settings.alpha, spending=self.settings.spending)

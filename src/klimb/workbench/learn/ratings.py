@@ -16,7 +16,7 @@ PEOPLES = "f.name not like 'model:%' and f.name not like 'judge:%'"
 
 SAID = f"""
 select s.sample_id, s.group_id, s.model, s.created_at as drawn_at, s.prompt::varchar as prompt,
-       coalesce(s.metadata['user'], '') as asked_by,
+       coalesce(s.metadata['user'], '') as asked_by, s.episode, coalesce(s.metadata['asked_for'], '') as asked_for,
        case when count(f.value) > 0 then any_value(s.reward) end as rating,
        min(f.created_at) as said_at,
        list(distinct f.user) as users
@@ -27,7 +27,7 @@ group by all order by said_at, s.sample_id
 
 
 PREFERRED = f"""
-select f.feedback_id, f.sample_id as better, f.over as worse, f.created_at as said_at
+select f.feedback_id, f.sample_id as better, f.over as worse, f.created_at as said_at, f.user as said_by
 from feedback f where f.over <> '' and {PEOPLES} order by said_at, f.feedback_id
 """
 
@@ -50,6 +50,8 @@ class Said:
         users: hashes of who asked and of who rated.
         rating: mean of people's latest ratings; None where there is none: a preference, a comment, a correction.
         said_at: when people first spoke of it.
+        conversation: that it is a turn of; its request, where it is of none.
+        is_by_name: whether the request named the policy, so that chance did not choose it.
     """
 
     sample_id: str
@@ -60,6 +62,8 @@ class Said:
     users: tuple[str, ...]
     rating: float | None
     said_at: float
+    conversation: str = ""
+    is_by_name: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +74,7 @@ class Preference:
     better: str
     worse: str
     said_at: float
+    users: tuple[str, ...] = ()
 
 
 def read_said(store: Store) -> list[Said]:
@@ -86,6 +91,8 @@ def read_said(store: Store) -> list[Said]:
             users=tuple(sorted({_digest(user) for user in (row["asked_by"], *row["users"]) if user})),
             rating=row["rating"],
             said_at=row["said_at"],
+            conversation=_digest(row["episode"] or row["group_id"]),
+            is_by_name=bool(row["asked_for"]),
         )
         for row in store.query(SAID).to_pylist()
     ]
@@ -95,7 +102,8 @@ def read_preferences(store: Store) -> list[Preference]:
     """Return people's preferences in the order of time."""
     if not store.files().feedback:
         return []
-    return [Preference(**row) for row in store.query(PREFERRED).to_pylist()]
+    rows = store.query(PREFERRED).to_pylist()
+    return [Preference(users=(_digest(by),) if (by := row.pop("said_by")) else (), **row) for row in rows]
 
 
 def copy_said(store: Store, into: Store, sample_ids: Sequence[str]) -> int:

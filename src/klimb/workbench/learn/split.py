@@ -37,7 +37,7 @@ class Split:
         fraction: of users (or prompts) that judge.
         seed: another one holds out others.
         by_users: whether users are held out whole, besides prompts.
-        sides: hash of a user or of a prompt -> its side.
+        sides: hash of a user, a prompt or a conversation -> its side.
     """
 
     fraction: float
@@ -52,13 +52,15 @@ class Split:
         """Return the side of each answer, by its id; users and prompts that are new get one.
 
         A new user has a side by the hash of the user and by how many users are on each, and the user's new prompts
-        follow; without users, a prompt has one by its own.
+        follow; without users, a prompt has one by its own. The turns of a conversation are on one side: what trains on
+        one of them knows of the others.
         """
         return {each.sample_id: self._side_of(self._keys(each)) for each in said}
 
     def _keys(self, said: Said) -> list[str]:
         users = [f"user {user}" for user in said.users] if self.by_users else []
-        return [*users, f"prompt {said.prompt}"]
+        conversation = [f"conversation {said.conversation}"] if said.conversation else []
+        return [*users, f"prompt {said.prompt}", *conversation]
 
     def _side_of(self, keys: Sequence[str]) -> Side:
         known: set[Side] = {self.sides[key] for key in keys if key in self.sides}
