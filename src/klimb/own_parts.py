@@ -164,8 +164,16 @@ def source_hash(location: str) -> str:
     if spec is None or spec.origin is None:
         raise ConfigError(f"{location!r}: there is no module {module_name!r} in {os.getcwd()} or installed")
     first = Path(spec.origin)
+    return hash_file(first, root=first.parents[module_name.count(".") + (first.name == PACKAGE)])
+
+
+def hash_file(first: Path, *, root: Path | None = None) -> str:
+    """Return 16 hexadecimal digits of a file and of those below the root that it imports; without one, of its folder.
+
+    No file is run here.
+    """
+    root = first.parent if root is None else root
     digest = hashlib.sha256(first.read_bytes())
-    root = first.parents[module_name.count(".") + (first.name == PACKAGE)]
     for file in sorted(_find_imported(first, root) - {first}):
         digest.update(f"\n{file.relative_to(root)}\n".encode() + file.read_bytes())
     return digest.hexdigest()[:16]

@@ -1,5 +1,6 @@
 """One drawn response, with what is known of each of its tokens. Without torch, so that servers name it at no cost."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from klimb.experience.samples import FinishReason
@@ -35,3 +36,8 @@ class Completion:
         for name, of_tokens in (("support", self.support), ("top", self.top)):
             if of_tokens is not None and len(of_tokens) != len(self.response_ids):
                 raise ValueError(f"{name} must be as long as response_ids, {lengths[0]}, got {len(of_tokens)}")
+
+
+def cut_at_stop(text: str, stop: Sequence[str]) -> int:
+    """Return where the first stop string begins; the length of the text if it holds none."""
+    return min((place for each in stop if (place := text.find(each)) >= 0), default=len(text))

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -28,6 +28,7 @@ from klimb.policies.turns import (
     rendered_history,
 )
 from klimb.samplers import Completion, ConversationSampler, Dialogue, Sampler, converse_in_rounds
+from klimb.samplers.sampler import Answer
 from klimb.tasks import Problem, Response, Score
 from klimb.tasks.environments import Environments, Episode, Outcome, Reply
 from klimb.training.completions import attach_draws
@@ -42,12 +43,14 @@ class Segment:
     prompt_ids: tuple[int, ...]
     dialogue: Dialogue
     turns: tuple[Turn, ...]
+    tools: tuple[Mapping[str, Any], ...] | None = None
+    """Schemas of what could be called; None: those of the conversation."""
 
     def complete(self, template: Sample, *, with_log_model: bool) -> Sample:
         """Return the template as the sample of this segment."""
         drawn = self.dialogue.turns
         said = replace(
-            template,
+            template if self.tools is None else replace(template, tools=_schemas_as_text(self.tools)),
             prompt=self.prompt,
             prompt_ids=self.prompt_ids,
             response="\n\n".join(turn.text for turn in self.turns if turn.is_drawn),
@@ -71,6 +74,7 @@ class Conversation:
         outcome: of the environment.
         turn_reward: the rewards of its turns, together: parts of the environment's own where it has one.
         tools: schemas of what could be called.
+        marks: further metadata of its samples.
     """
 
     prompt: tuple[Message, ...]
@@ -81,6 +85,7 @@ class Conversation:
     outcome: Outcome
     turn_reward: float | None
     tools: tuple[Mapping[str, Any], ...]
+    marks: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def response(self) -> Response:
@@ -110,8 +115,8 @@ class Conversation:
             template,
             prompt=self.prompt,
             prompt_ids=self.prompt_ids,
-            metadata={**template.metadata, **marks},
-            tools=json.dumps(self.tools, ensure_ascii=False) if self.tools else "",
+            metadata={**template.metadata, **self.marks, **marks},
+            tools=_schemas_as_text(self.tools),
         )
         if not self.segments:
             return [replace(shared, finish_reason="unknown")]
@@ -124,6 +129,26 @@ class Conversation:
             )
             for number, segment in enumerate(self.segments)
         ]
+
+
+def _schemas_as_text(tools: Sequence[Mapping[str, Any]]) -> str:
+    return json.dumps(tools, ensure_ascii=False) if tools else ""
+
+
+@runtime_checkable
+class Talks(Protocol):
+    """Whatever lets the policy talk, and says what came of it."""
+
+    def hold(
+        self,
+        problems: Sequence[Problem],
+        *,
+        seeds: Sequence[int],
+        settings: SamplingSettings,
+        generator: torch.Generator,
+    ) -> list[Conversation]:
+        """Return a conversation on each problem; the arguments are those of `Dialogues.hold`."""
+        ...
 
 
 def score_conversations(
@@ -142,6 +167,33 @@ def score_conversations(
             lost = Score(reward=None, reason=each.why_unscored)
             scores[place] = lost if count is None else count(lost)
     return [scores[place] for place in range(len(held))]
+
+
+def draw_turns(
+    policy: Policy,
+    sampler: Sampler,
+    prompts: Sequence[Sequence[int]],
+    *,
+    settings: SamplingSettings,
+    generator: torch.Generator,
+    answer: Answer,
+    max_turns: int,
+) -> Iterator[tuple[int, Dialogue]]:
+    """Yield each prompt's number with what was said behind it, in the order in which they end.
+
+    A sampler that only samples draws in rounds.
+    """
+    if isinstance(sampler, ConversationSampler):
+        return sampler.converse(prompts, settings=settings, generator=generator, answer=answer, max_turns=max_turns)
+    return converse_in_rounds(
+        sampler,
+        prompts,
+        settings=settings,
+        generator=generator,
+        answer=answer,
+        max_turns=max_turns,
+        context=policy.max_positions,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,23 +249,14 @@ class Dialogues:
     def _draw(
         self, talks: Sequence["_Talk"], settings: SamplingSettings, generator: torch.Generator
     ) -> Iterator[tuple[int, Dialogue]]:
-        prompts = [talk.prompt_ids for talk in talks]
-
-        def answer(number: int, completion: Completion) -> Future[tuple[int, ...] | None]:
-            return talks[number].hear(completion)
-
-        if isinstance(self.sampler, ConversationSampler):
-            return self.sampler.converse(
-                prompts, settings=settings, generator=generator, answer=answer, max_turns=self.max_turns
-            )
-        return converse_in_rounds(
+        return draw_turns(
+            self.policy,
             self.sampler,
-            prompts,
+            [talk.prompt_ids for talk in talks],
             settings=settings,
             generator=generator,
-            answer=answer,
+            answer=lambda number, completion: talks[number].hear(completion),
             max_turns=self.max_turns,
-            context=self.policy.max_positions,
         )
 
     @property
@@ -223,7 +266,7 @@ class Dialogues:
 
 
 @dataclass
-class _Heard:
+class Heard:
     """A drawn turn and what followed it."""
 
     completion: Completion
@@ -245,7 +288,7 @@ class _Talk:
     _next_ids: tuple[int, ...] | None = None
     _num_before: int = 0
     _num_turns: int = 0
-    _heard: list[_Heard] = field(default_factory=list[_Heard])
+    _heard: list[Heard] = field(default_factory=list[Heard])
     _ids: list[int] = field(default_factory=list[int])
     _num_response_ids: int = 0
     _segments: list[Segment] = field(default_factory=list[Segment])
@@ -272,7 +315,7 @@ class _Talk:
     def hear(self, completion: Completion) -> Future[tuple[int, ...] | None]:
         """Take a drawn turn; the future says what follows it before the next, None if none follows in this prompt."""
         with TOKENIZING:
-            heard = _Heard(completion, self.of.policy.decode_turn(completion.response_ids))
+            heard = Heard(completion, self.of.policy.decode_turn(completion.response_ids))
         self._heard.append(heard)
         self._ids += completion.response_ids
         self._num_response_ids += len(completion.response_ids)
@@ -304,7 +347,7 @@ class _Talk:
                 prompt=prompt,
                 prompt_ids=self.prompt_ids,
                 dialogue=dialogue,
-                turns=tuple(_turns_of(self._heard, dialogue)),
+                turns=tuple(turns_of(self._heard, dialogue)),
             )
         )
         if self.ended:
@@ -338,7 +381,7 @@ class _Talk:
         if room is not None and len(prompt_ids) + self.max_new_tokens > room:
             self.ended = "context"
 
-    def _go_on(self, heard: _Heard, reply: Reply) -> tuple[int, ...] | None:
+    def _go_on(self, heard: Heard, reply: Reply) -> tuple[int, ...] | None:
         """Return what follows the turn; None if the conversation or this prompt ends here."""
         if reply.reward is not None:
             self._turn_rewards.append(reply.reward)
@@ -381,7 +424,7 @@ class _Talk:
             return True
         return history_is_kept(self.of.policy.tokenizer, so_far, new, [*self._ids, *between], self.episode.tools)
 
-    def _message_of(self, heard: _Heard, reply: Reply) -> Message:
+    def _message_of(self, heard: Heard, reply: Reply) -> Message:
         calls = [
             {"type": "function", "function": {"name": call.name, "arguments": json.loads(call.arguments)}}
             for call in reply.calls
@@ -397,7 +440,7 @@ TOKENIZING = threading.Lock()
 """Answers come in several threads, and a tokenizer is used by one at a time."""
 
 
-def _turns_of(heard: Sequence[_Heard], dialogue: Dialogue) -> Iterator[Turn]:
+def turns_of(heard: Sequence[Heard], dialogue: Dialogue) -> Iterator[Turn]:
     """Yield the turns of a segment; context behind its last drawn turn was read by nobody and has no tokens."""
     between = [*map(len, dialogue.between), 0]
     for one, num_between in zip(heard, between, strict=True):

@@ -24,7 +24,7 @@ from klimb.policies import Policy
 from klimb.samplers import Sampler
 from klimb.tasks import Problem, Response, Score
 from klimb.tasks.environment_problems import ENVIRONMENT_SEED, seed_for
-from klimb.training.dialogues import Dialogues, score_conversations
+from klimb.training.dialogues import Talks, score_conversations
 from klimb.training.response_scorer import ResponseScorer
 from klimb.training.run_folder import read_evaluations
 
@@ -50,7 +50,7 @@ def evaluate(
     generator: torch.Generator,
     when: When = "during",
     progress: Progress = START,
-    dialogues: Dialogues | None = None,
+    dialogues: Talks | None = None,
 ) -> EvaluationRecord:
     """Sample `num_samples` responses to each problem and score them; temperature 0 is greedy and draws one.
 

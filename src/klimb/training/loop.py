@@ -39,7 +39,7 @@ from klimb.training.checkpoints import (
     step_of,
 )
 from klimb.training.clock import RunClock
-from klimb.training.dialogues import Dialogues
+from klimb.training.dialogues import Talks
 from klimb.training.endings import ending_from, forget_ending, record_ending
 from klimb.training.evaluation import NothingScored, append_evaluation, evaluate, forget_evaluations_behind
 from klimb.training.guard.base_metrics import MeasuresBase
@@ -228,7 +228,7 @@ def train(
     identity: Mapping[str, Any] | None = None,
     clock: RunClock | None = None,
     are_problems_checked: bool = False,
-    dialogues: Dialogues | None = None,
+    dialogues: Talks | None = None,
 ) -> TrainResult:
     """Trains the policy in place, at the temperature that the settings give it, and keeps the run in `folder`.
 

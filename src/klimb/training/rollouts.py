@@ -24,7 +24,7 @@ from klimb.samplers import Completion, Sampler, StreamingSampler
 from klimb.tasks import Problem, Response, Score
 from klimb.tasks.environment_problems import seed_for
 from klimb.training.completions import attach_draws, check_support
-from klimb.training.dialogues import Dialogues, score_conversations
+from klimb.training.dialogues import Talks, score_conversations
 from klimb.training.filtered_groups import (
     ALONE_IN_BATCH,
     ALONE_IN_GROUP,
@@ -60,7 +60,7 @@ class RolloutWorker:
     sampler: Sampler
     scorer: ResponseScorer
     problems: Sequence[Problem]
-    dialogues: Dialogues | None = None
+    dialogues: Talks | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +163,7 @@ def sample_and_score(
 
 def _converse_and_score(
     actors: RolloutWorker,
-    dialogues: Dialogues,
+    dialogues: Talks,
     problems: Sequence[Problem],
     this_round: RolloutContext,
     *,

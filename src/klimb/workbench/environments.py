@@ -1,19 +1,26 @@
 """What the policy of a run talks to: its environments, how it calls tools, and what its chat template does to them."""
 
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Protocol, cast
 
 from klimb.errors import ConfigError
+from klimb.own_parts import hash_file
 from klimb.policies import Policy
 from klimb.policies.stability import check_history
 from klimb.samplers import Sampler
 from klimb.tasks import ProblemSet
 from klimb.tasks.environments import Environments, EnvironmentSettings
 from klimb.tasks.environments.factories import name_of
+from klimb.tasks.programs.program import words_of
 from klimb.tasks.tools import NO_CALLS, CallFormat, get_format
+from klimb.training.agents import Agents, Endpoint
 from klimb.training.dialogues import Dialogues
 from klimb.ui.text import printable
+from klimb.workbench.listening import import_server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +49,12 @@ def check_environment(settings: EnvironmentSettings | None, task: ProblemSet) ->
     """
     if settings is None or settings.factory or settings.tools or task.environment is not None:
         return
+    if settings.command:
+        return
     raise ConfigError(
         f"[environment] names nothing to talk to, and the task {task.name} has no environment of its own: set "
-        "environment.factory or environment.tools, take a task that has one (calculator, guessing, sql), or leave "
+        "environment.factory, environment.tools or environment.command, take a task that has one (calculator, "
+        "guessing, sql), or leave "
         "[environment] out"
     )
 
@@ -58,6 +68,9 @@ def find_offer(settings: EnvironmentSettings | None, task: ProblemSet) -> Offer 
     if not has_environment(settings, task):
         return None
     check_environment(settings, task)
+    if settings is not None and settings.command:
+        check_program(settings.command)
+        return Offer(tools=(), has_reward=True)
     try:
         # Nothing is said to this one, so that any format will do.
         with Environments(
@@ -70,10 +83,39 @@ def find_offer(settings: EnvironmentSettings | None, task: ProblemSet) -> Offer 
         raise ConfigError(str(error)) from None
 
 
+def check_program(command: str) -> None:
+    """Return if there is such a program.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    first = words_of(command)[0]
+    if shutil.which(first) is None:
+        raise ConfigError(
+            f"environment.command = {command!r}: there is no program {first!r}; give its path, from "
+            f"{Path.cwd()}, or one that the shell finds"
+        )
+
+
+def files_of(command: str) -> dict[str, str]:
+    """Return the files that the command names, with 16 digits of what is in each: another file is another experiment.
+
+    Of a Python file, the modules beside it that it imports are in the digits.
+    """
+    files = [word for word in (words_of(command)[1:] if command else ()) if Path(word).is_file()]
+    return {f"{word}, in environment.command": hash_file(Path(word)) for word in files}
+
+
+class OpenEndpoint(Endpoint, AbstractContextManager["OpenEndpoint"], Protocol):
+    """Where programs call, which listens while it is entered."""
+
+
 def make_environments(
     settings: EnvironmentSettings | None, policy: Policy, task: ProblemSet, *, tools: Sequence[Mapping[str, Any]]
-) -> Environments | None:
-    """Return the environments of a run, not yet entered; None where each answer is one turn. `tools` are on offer.
+) -> Environments | OpenEndpoint | None:
+    """Return the environments of a run, or where its programs call, not yet entered. `tools` are on offer.
+
+    None where each answer is one turn.
 
     Raises:
         ConfigError: there is nothing to talk to, or it cannot be said how the model writes its calls.
@@ -81,6 +123,9 @@ def make_environments(
     if not has_environment(settings, task):
         return None
     check_environment(settings, task)
+    if settings is not None and settings.command:
+        _, server = import_server("klimb.web.serve.agents", what="environment.command")
+        return server.AgentEndpoint(policy)
     chosen = settings or EnvironmentSettings()
     try:
         return Environments(chosen, call_format=find_format(chosen, policy, tools), factory=task.environment)
@@ -107,6 +152,8 @@ def describe_environment(
 ) -> str:
     """Return what the policy talks to, with what it may call and for how long, in one line."""
     chosen = settings or EnvironmentSettings()
+    if chosen.command:
+        return f"{chosen.command}, a program for each sample · {limits_of(chosen, max_new_tokens)}"
     called = chosen.factory or ("" if task.environment is None else f"{name_of(task.environment)}, the task's own")
     names = ", ".join(str(cast(Mapping[str, Any], schema["function"])["name"]) for schema in offer.tools)
     parts = [called or "tools alone", f"tools {names}" if names else "no tools", limits_of(chosen, max_new_tokens)]
@@ -121,9 +168,11 @@ def limits_of(settings: EnvironmentSettings, max_new_tokens: int) -> str:
     return f"at most {turns} of {max_new_tokens} tokens{whole} · {settings.call_seconds:g} s a call{sample}"
 
 
-def describe_dialogues(settings: EnvironmentSettings | None, dialogues: Dialogues) -> list[tuple[str, str]]:
+def describe_dialogues(settings: EnvironmentSettings | None, dialogues: Dialogues | Agents) -> list[tuple[str, str]]:
     """Return how the policy calls its tools, what these are, and what its chat template does to histories."""
     chosen = settings or EnvironmentSettings()
+    if isinstance(dialogues, Agents):
+        return [("calls", f"{dialogues.endpoint.base_url}/chat/completions, with a key for each sample")]
     form = find_format(chosen, dialogues.policy, dialogues.environments.tools)
     why = "which the chat template shows" if chosen.call_format == "auto" else "as environment.call_format says"
     why = "as there are no tools" if form is NO_CALLS else why
@@ -154,6 +203,19 @@ def _tool_in_words(told: Mapping[str, Any]) -> str:
 def _type_in_words(schema: Mapping[str, Any]) -> str:
     found = schema.get("type", "any")
     return " or ".join(map(str, cast(Sequence[object], found))) if isinstance(found, list) else str(found)
+
+
+def make_talks(
+    policy: Policy, sampler: Sampler, environments: Environments | OpenEndpoint, settings: EnvironmentSettings | None
+) -> Dialogues | Agents:
+    """Return the policy with its environments, which are running, or with the programs that will call it.
+
+    Raises:
+        ConfigError: the chat template does not go with the environments.
+    """
+    if isinstance(environments, Environments):
+        return make_dialogues(policy, sampler, environments)
+    return Agents(policy=policy, sampler=sampler, endpoint=environments, settings=settings or EnvironmentSettings())
 
 
 def make_dialogues(policy: Policy, sampler: Sampler, environments: Environments) -> Dialogues:

@@ -11,7 +11,7 @@ from klimb.policies import Policy
 from klimb.samplers import Sampler
 from klimb.tasks import Problem, Scorer
 from klimb.training import evaluate
-from klimb.training.dialogues import Dialogues
+from klimb.training.dialogues import Talks
 from klimb.workbench.config import RunConfig
 
 
@@ -24,7 +24,7 @@ def measure(
     *,
     when: When,
     progress: Progress,
-    dialogues: Dialogues | None = None,
+    dialogues: Talks | None = None,
 ) -> EvaluationRecord:
     """Answer the problems as the configuration's evaluation section says.
 

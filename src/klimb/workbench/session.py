@@ -36,6 +36,7 @@ from klimb.training import (
     LoopSettings,
     OfflineSource,
 )
+from klimb.training.agents import Agents
 from klimb.training.callbacks import load_callback
 from klimb.training.cloning import Pair, prompt_of, why_not_cloned
 from klimb.training.dialogues import Dialogues
@@ -52,11 +53,13 @@ from klimb.workbench.config import FeedbackSection, RunConfig, SamplingConfig, S
 from klimb.workbench.config.reading import resolved_tables
 from klimb.workbench.environments import (
     Offer,
+    OpenEndpoint,
     check_environment,
+    files_of,
     find_offer,
     has_environment,
-    make_dialogues,
     make_environments,
+    make_talks,
 )
 
 
@@ -77,7 +80,8 @@ def make_objective(config: RunConfig) -> Loss:
 
 def own_parts(config: RunConfig) -> dict[str, str]:
     """Return every part of the user's own that the run is made of, with the hash of its source."""
-    return sources_of(*_named_in(config))
+    command = "" if config.environment is None else config.environment.command
+    return {**sources_of(*_named_in(config)), **files_of(command)}
 
 
 def own_globals(config: RunConfig) -> dict[str, Mapping[str, str]]:
@@ -298,7 +302,7 @@ class Session:
     logs: tuple[OfflineSource, ...]
     task: ProblemSet
     scorer: Scorer
-    environments: Environments | None
+    environments: Environments | OpenEndpoint | None
     offer: Offer | None
     load_seconds: float
     pairs: Sequence[Pair] | None = None
@@ -320,11 +324,11 @@ class Session:
             yield
 
     @cached_property
-    def dialogues(self) -> Dialogues | None:
+    def dialogues(self) -> Dialogues | Agents | None:
         """The policy with the environments that it talks to; None where answers are one turn. They must be running."""
         if self.environments is None:
             return None
-        return make_dialogues(self.policy, self.sampler, self.environments)
+        return make_talks(self.policy, self.sampler, self.environments, self.config.environment)
 
     @property
     def held_out(self) -> Sequence[Problem]:

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from klimb.web.serve.growing_text import GrowingText, cut_at_stop
+from klimb.samplers.completion import cut_at_stop
+from klimb.web.serve.growing_text import GrowingText
 
 
 def bytes_text(ids) -> str:

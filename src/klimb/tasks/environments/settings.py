@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
@@ -56,6 +57,12 @@ class EnvironmentSettings:
     """`python:module.name`: a class, or a function without parameters, that makes an environment as TRL's
     `environment_factory` does: it has `reset`, and its other public methods are tools. `openenv:http://HOST:PORT` is an
     OpenEnv server. Empty: the task's own environment, or tools alone."""
+    command: Annotated[str, MaxLen(4_000)] = ""
+    """A program of your own that brings its loop, such as `python my_agent.py`: it is started once for each sample, no
+    shell reads the line, and its calls of the chat completions API are the turns. `python` is the one that runs klimb.
+    Of the limits, `max_turns` is then of its calls, `max_tokens` of the tokens of a sample's turns with what is put in
+    between, `call_seconds` of the time between an answer and what the program does next, `max_processes` of the
+    programs that run at once."""
     tools: Annotated[tuple[ToolLocation, ...], FromList(), MaxLen(100)] = ()
     """What is offered as tools besides the environment's: `python:module.name` is a function, or a class whose methods
     are tools; `mcp:http://HOST:PORT/PATH` and `mcp:COMMAND` are MCP servers."""
@@ -92,6 +99,20 @@ class EnvironmentSettings:
         require_known("rewritten_history", self.rewritten_history, get_args(RewrittenHistory))
         repeated = next((each for each in self.tools if self.tools.count(each) > 1), None)
         require(repeated is None, "tools", repr(repeated), "named once each")
+        if self.command:
+            self._check_command()
+
+    def _check_command(self) -> None:
+        try:
+            words = shlex.split(self.command)
+        except ValueError as error:
+            raise ValueError(f"command = {self.command!r} cannot be read: {error}") from error
+        require(bool(words), "command", repr(self.command), "a program with its arguments")
+        for name in ("factory", "tools"):
+            found = getattr(self, name)
+            require(not found, name, repr(found), "left out beside command: the program brings what it needs")
+        refuses = self.rewritten_history == "refuse"
+        require(not refuses, "rewritten_history", "'refuse'", "'split' beside command: what it sends is up to it")
 
     def find_format(self, chat_template: str) -> CallFormat:
         """Return how a model of this chat template writes its calls.

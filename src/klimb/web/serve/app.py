@@ -112,7 +112,7 @@ def make_serve_app(
     app.include_router(_own_routes(answerer, recorder, settings, meters))
     for router in routers:
         app.include_router(router)
-    _answer_errors(app)
+    answer_errors(app)
     app.add_middleware(Counted, meters=meters)
     return app
 
@@ -135,7 +135,7 @@ def _own_routes(answerer: Answerer, recorder: Recorder, settings: ServeSettings,
     return router
 
 
-def _answer_errors(app: FastAPI) -> None:
+def answer_errors(app: FastAPI) -> None:
     """Let every error be one of OpenAI's."""
 
     @app.exception_handler(RequestRefused)

@@ -221,7 +221,7 @@ class Completions:
             if begun is None:
                 return Response(status_code=CLIENT_GONE)
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
-            events = self._events(writer, begun, stack.pop_all(), with_usage=with_usage)
+            events = self._events(exchange, writer, begun, stack.pop_all(), with_usage=with_usage)
             headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
             return StreamingResponse(events, media_type="text/event-stream", headers=headers)
         is_whole = await _while_there(request, _exhaust(exchange))
@@ -229,21 +229,27 @@ class Completions:
         return json_response(writer.whole()) if is_whole else Response(status_code=CLIENT_GONE)
 
     async def _events(
-        self, writer: Writer, pieces: AsyncGenerator[Any], lease: ExitStack, *, with_usage: bool
+        self,
+        exchange: Exchange,
+        writer: Writer,
+        pieces: AsyncGenerator[Any],
+        lease: ExitStack,
+        *,
+        with_usage: bool,
     ) -> AsyncGenerator[str]:
         with lease:
             try:
                 async with aclosing(pieces) as open_pieces:
                     async for piece in open_pieces:
                         for chunk in writer.chunks(piece):
-                            yield _event(chunk | ({"usage": None} if with_usage else {}))
+                            yield event(chunk | ({"usage": None} if with_usage else {}))
                 if with_usage:
-                    yield _event(writer.usage_chunk())
+                    yield event(writer.usage_chunk())
                 yield "data: [DONE]\n\n"
             except (RequestRefused, DrawFailed) as error:
-                yield _event(error_body(as_refusal(error)))
+                yield event(error_body(as_refusal(error)))
             finally:
-                self._log(writer.exchange)
+                self._log(exchange)
 
     def _log(self, exchange: Exchange) -> None:
         """Write a line for the request; what was said only where somebody asked for it."""
@@ -335,5 +341,6 @@ async def _until_gone(request: Request) -> None:
         pass
 
 
-def _event(content: Mapping[str, Any]) -> str:
+def event(content: Mapping[str, Any]) -> str:
+    """Return an event of a stream."""
     return f"data: {json.dumps(content, allow_nan=False)}\n\n"

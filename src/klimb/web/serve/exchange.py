@@ -14,15 +14,16 @@ from typing import Any
 from klimb.experience.importing.served_answers import MESSAGE_ID
 from klimb.experience.samples import POLICY_ROLE, FinishReason, Message, Sample, SamplingSettings, Turn
 from klimb.policies.tokenizer import PromptError
-from klimb.samplers.completion import Completion
+from klimb.samplers.completion import Completion, cut_at_stop
 from klimb.samplers.service.requests import DrawnToken, DrawRequest
 from klimb.tasks.tools.call_format import CallFormat, ParsedTurn
+from klimb.tasks.tools.foreign import call_entry, offered
 from klimb.web.serve.drawing import draw
-from klimb.web.serve.growing_text import GrowingText, cut_at_stop
+from klimb.web.serve.growing_text import GrowingText
 from klimb.web.serve.history import Histories, Remembered
 from klimb.web.serve.meters import Meters
 from klimb.web.serve.openai_errors import RequestRefused
-from klimb.web.serve.policies import LoadedPolicy, call_entry, offered
+from klimb.web.serve.policies import LoadedPolicy
 from klimb.web.serve.recording import NotRecorded, Recorder
 from klimb.web.serve.seeds import seed_of
 from klimb.web.serve.settings import ServeSettings
@@ -160,6 +161,21 @@ class Exchange:
             for place, prompt in enumerate(self.ask.prompts)
             for number in range(self.ask.num_choices)
         ]
+
+    @property
+    def model(self) -> str:
+        """The policy that answers."""
+        return self.loaded.served.name
+
+    @property
+    def fingerprint(self) -> str:
+        """The policy that answers, and its version."""
+        return f"{self.model}-{self.loaded.served.policy_version}"
+
+    @property
+    def spellings(self) -> Mapping[int, bytes]:
+        """What each token of the policy stands for, by its id."""
+        return self.loaded.spellings
 
     async def pieces(self) -> AsyncGenerator[Piece]:
         """Yield the answers as they grow. One that is said to have ended is in the store.

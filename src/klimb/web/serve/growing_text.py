@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+from klimb.samplers.completion import cut_at_stop
+
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """What tokens decode to that end within a character."""
 
@@ -62,8 +64,3 @@ class GrowingText:
             if any(stop.startswith(self._text[-length:]) for stop in self._stop):
                 return length
         return 0
-
-
-def cut_at_stop(text: str, stop: Sequence[str]) -> int:
-    """Return where the first stop string begins; the length of the text if it holds none."""
-    return min((place for each in stop if (place := text.find(each)) >= 0), default=len(text))

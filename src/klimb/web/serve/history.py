@@ -1,12 +1,11 @@
 """Which earlier answer a request goes on from: found by what the request's messages say."""
 
-import hashlib
-import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from klimb.experience.history_keys import history_keys
 from klimb.experience.samples import POLICY_ROLE, Message
 
 
@@ -49,7 +48,7 @@ class Histories:
             remembered: what is known of it.
             user: whose conversation it is; others do not go on with it.
         """
-        *_, key = _keys(said, user)
+        *_, key = history_keys(said, user=user)
         with self._lock:
             self._known[key] = remembered
             self._known.move_to_end(key)
@@ -58,7 +57,7 @@ class Histories:
 
     def find(self, messages: Sequence[Message], *, user: str = "") -> tuple[int, Remembered] | None:
         """Return the latest answer that the messages hold, and how many of them it covers; None if there is none."""
-        keys = list(_keys(messages, user))
+        keys = list(history_keys(messages, user=user))
         with self._lock:
             for place in reversed(range(len(messages))):
                 if messages[place]["role"] != POLICY_ROLE:
@@ -67,16 +66,3 @@ class Histories:
                     self._known.move_to_end(keys[place])
                     return place + 1, found
         return None
-
-
-def _keys(messages: Sequence[Message], user: str) -> Iterator[bytes]:
-    """Yield a hash of each beginning of the conversation. White space around a message does not tell it from another.
-
-    Clients trim what they show and send back.
-    """
-    state = hashlib.sha256(user.encode())
-    for message in messages:
-        calls = [[call["function"]["name"], call["function"]["arguments"]] for call in message.get("tool_calls") or ()]
-        entry = [message["role"], message["content"].strip(), message.get("name", ""), calls]
-        state.update(json.dumps(entry, sort_keys=True).encode())
-        yield state.digest()

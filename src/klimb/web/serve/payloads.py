@@ -3,12 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from fastapi import Response
 
 from klimb.samplers.service.requests import DrawnToken
-from klimb.web.serve.exchange import Answer, Exchange, Piece
+from klimb.web.serve.exchange import Answer, Ask, Piece
 
 LEAST_LOG_PROB = -9999.0
 """What stands for a log-probability of minus infinity, which JSON cannot say."""
@@ -36,6 +36,36 @@ class Wanted:
     sampling_mask: bool = False
 
 
+@runtime_checkable
+class Answered(Protocol):
+    """A request with its answers, which grow or are whole."""
+
+    @property
+    def ask(self) -> Ask:
+        """What is answered."""
+        ...
+
+    @property
+    def answers(self) -> list[Answer]:
+        """In the order of the request."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """Who answers."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Who answers, and in which version."""
+        ...
+
+    @property
+    def spellings(self) -> Mapping[int, bytes]:
+        """What each token stands for, by its id."""
+        ...
+
+
 @dataclass(kw_only=True)
 class Writer:
     """Writes the answers of one exchange.
@@ -45,7 +75,7 @@ class Writer:
         wanted: what stands beside the text.
     """
 
-    exchange: Exchange
+    exchange: Answered
     wanted: Wanted
     _begun: set[int] = field(default_factory=set[int])
     _lengths: dict[int, int] = field(default_factory=dict[int, int])
@@ -98,13 +128,13 @@ class Writer:
         return "chat.completion.chunk" if self.is_chat else "text_completion"
 
     def _frame(self, kind: str, choices: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        ask, served = self.exchange.ask, self.exchange.loaded.served
+        ask = self.exchange.ask
         return {
             "id": ask.request_id,
             "object": kind,
             "created": int(ask.created),
-            "model": served.name,
-            "system_fingerprint": f"{served.name}-{served.policy_version}",
+            "model": self.exchange.model,
+            "system_fingerprint": self.exchange.fingerprint,
             "choices": list(choices),
         }
 
@@ -177,7 +207,7 @@ class Writer:
         return {"token": spelled.decode(errors="replace"), "logprob": _finite(value), "bytes": list(spelled)}
 
     def _spelled(self, token_id: int) -> bytes:
-        return self.exchange.loaded.spellings.get(token_id, b"")
+        return self.exchange.spellings.get(token_id, b"")
 
     def _calls(self, answer: Answer) -> list[dict[str, Any]]:
         calls = () if answer.parsed is None else answer.parsed.calls

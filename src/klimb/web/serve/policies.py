@@ -1,7 +1,6 @@
 """The policies that answer: one engine for each, taken over from the deployment's file while others still answer."""
 
 import hashlib
-import json
 import logging
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -17,8 +16,8 @@ from klimb.policies.tokenizer import PromptError, vocabulary_of
 from klimb.policies.turns import history_is_kept, ids_between, message_of_turn, opened_thought
 from klimb.samplers.service.requests import DrawService
 from klimb.tasks.tools.call_format import CallFormat, ParsedTurn
+from klimb.tasks.tools.foreign import call_entry
 from klimb.tasks.tools.formats import choose_format
-from klimb.tasks.tools.tool import Tool
 from klimb.training.deployment import FILE, Deployment, ServedPolicy, read_deployment
 from klimb.web.serve.history import Remembered
 from klimb.web.serve.openai_errors import RequestRefused
@@ -80,8 +79,7 @@ class LoadedPolicy:
     @cached_property
     def spellings(self) -> Mapping[int, bytes]:
         """What each token stands for, by its id."""
-        by_bytes = vocabulary_of(self.policy.tokenizer).ids_of_bytes
-        return {token_id: spelled for spelled, ids in by_bytes.items() for token_id in ids}
+        return spellings_of(self.policy)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the ids of a text that is no conversation; what spells a control token is text."""
@@ -116,24 +114,10 @@ class LoadedPolicy:
             ) from error
 
 
-def call_entry(name: str, arguments: str) -> dict[str, Any]:
-    """Return a call in the form that messages have it in, with its arguments as an object."""
-    return {"type": "function", "function": {"name": name, "arguments": json.loads(arguments)}}
-
-
-def offered(schema: Mapping[str, Any]) -> Tool:
-    """Return a tool of a request, for whoever reads calls; nobody here runs it."""
-    function = schema["function"]
-    return Tool(
-        name=function["name"],
-        description=function.get("description") or "",
-        parameters=function.get("parameters") or {"type": "object", "properties": {}},
-        function=_not_here,
-    )
-
-
-def _not_here(**_: object) -> object:
-    raise RuntimeError("a tool of a request is run by the client")
+def spellings_of(policy: Policy) -> Mapping[int, bytes]:
+    """Return what each token of the policy stands for, by its id."""
+    by_bytes = vocabulary_of(policy.tokenizer).ids_of_bytes
+    return {token_id: spelled for spelled, ids in by_bytes.items() for token_id in ids}
 
 
 Load = Callable[[ServedPolicy], LoadedPolicy]
