@@ -98,11 +98,11 @@ def test_a_file_that_is_not_packed_as_its_name_says_is_one_error(tmp_path: Path,
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (gzip.compress(GOOD), "packed with gzip, which its name does not say: add .gz"),
+        (gzip.compress(GOOD, mtime=0), "packed with gzip, which its name does not say: add .gz"),
         (zstd(GOOD), "packed with zstd, which its name does not say: add .zst"),
         (b"PK\x03\x04....", "a zip archive or an Excel workbook"),
         (b"PAR1....PAR1", "a Parquet file: let its name end in .parquet"),
-        (gzip.compress(zstd(GOOD)), "packed with gzip"),
+        (gzip.compress(zstd(GOOD), mtime=0), "packed with gzip"),
     ],
 )
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.json"])
