@@ -37,7 +37,8 @@ class Limits:
     requests_per_minute: Annotated[float, Gt(0), Le(MOST)] = 600.0
     """Of one key, and of one address where keys are not required; as many may come at once."""
     refusals_per_minute: Annotated[float, Gt(0), Le(MOST)] = 60.0
-    """Requests of one address with a key that opens nothing; beyond, it is refused unheard for a while."""
+    """Requests of one address with a key that opens nothing; beyond, such are refused with 429. A valid key is heard
+    still."""
     max_concurrent: Count = 256
     """Requests that are answered at the same time."""
     max_concurrent_of_client: Count = 64
@@ -67,11 +68,6 @@ class Rate:
         while len(self._buckets) > MOST_CLIENTS:
             self._buckets.popitem(last=False)
         return 0.0 if is_taken else (1 - left) / self._per_second
-
-    def seconds_until_one(self, client: str) -> float:
-        """Return the seconds until `take` would succeed, without taking."""
-        _, left = self._left(client)
-        return max(0.0, 1 - left) / self._per_second
 
     def _left(self, client: str) -> tuple[float, float]:
         now = self._clock()

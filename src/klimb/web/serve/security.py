@@ -107,7 +107,8 @@ class Secured:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._check_names(scope)
         client = self._identify(scope)
-        if seconds := self._requests.take(client):
+        # Who asks whether the server lives is told so, whoever else asks much from the same address.
+        if scope["path"] != "/health" and (seconds := self._requests.take(client)):
             raise too_many(f"more than {self.limits.requests_per_minute:g} requests in a minute", seconds=seconds)
         with self._turnstile.pass_one(client):
             if scope["method"] == "POST":
@@ -142,11 +143,11 @@ class Secured:
             return address
         if needed is None:
             return address
-        if seconds := self._refusals.seconds_until_one(address):
-            raise too_many("too many requests with a key that opens nothing", seconds=seconds)
         key = self._key_of(scope)
         if key is None:
-            self._refusals.take(address)
+            # A valid key is heard all the same: behind a proxy all have one address.
+            if seconds := self._refusals.take(address):
+                raise too_many("too many requests with a key that opens nothing", seconds=seconds)
             raise RequestRefused(
                 "no valid API key: send Authorization: Bearer KEY, with a key of klimb keys new",
                 status=401,
