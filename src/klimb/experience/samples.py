@@ -152,6 +152,10 @@ POLICY_ROLE = "assistant"
 """The role of the turns that the policy drew."""
 
 
+SERVED_BY = "served_by"
+"""In the metadata of a sample that `klimb serve` recorded: the deployment's name."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ToolCall:
     """A tool that the policy asked for.

@@ -82,6 +82,7 @@ def run_server(asked: Asked, settings: ServeSettings, *, console: Console) -> No
     check_binding(asked.host, keys)
     with bind(asked.host, asked.port) as listener, ExitStack() as stack, _ended_by_sigterm():
         app, answering = stack.enter_context(open_app(asked, settings, keys))
+        listener.listen()  # before the address is told: whoever asks at once waits, and is not turned away
         for line in _announce(address_of(listener), answering, asked, settings):
             console.print(line, soft_wrap=True)
         config = uvicorn.Config(

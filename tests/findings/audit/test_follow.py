@@ -76,6 +76,8 @@ def test_rewards_of_a_program_and_few_ratings_are_not_asked():
     assert finding(follow_block(shuffled, LIMITS), FOLLOWS).status == "unknown"
     by_program = logged(shuffled, metadata={"imported_as": "verifiers"})
     assert finding(follow_block(by_program, LIMITS), FOLLOWS).status == "unknown"
+    by_people = [replace(sample, metadata={"served_by": "klimb"}) for sample in shuffled]
+    assert finding(follow_block(by_people, LIMITS), FOLLOWS).status == "bad", "of answers of klimb serve"
     few = finding(follow_block(logged(shuffled[:99]), LIMITS), FOLLOWS)
     assert few.status == "unknown" and "99 ratings" in few.title
 

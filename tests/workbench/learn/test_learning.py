@@ -70,6 +70,16 @@ def test_ratings_that_are_all_the_same_stop_at_the_audit(place):
     assert not Path("served/rounds/0001/run").exists()
 
 
+def test_ctrl_c_says_that_the_same_command_goes_on(place, monkeypatch):
+    def pressed(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("klimb.workbench.commands.learn.time.sleep", pressed)
+    ended = place.klimb(*LEARN[:-1])
+    assert ended.status == 130
+    assert "the same command goes on" in ended.out and "--resume" not in ended.out
+
+
 def test_a_rating_out_of_its_range_names_the_option(place):
     from klimb.errors import ConfigError
     from klimb.workbench.learn.settings import Every, LearnSettings

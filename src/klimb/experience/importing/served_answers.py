@@ -17,12 +17,8 @@ from klimb.experience.feedback import Feedback
 from klimb.experience.importing.arrivals import Arrival
 from klimb.experience.importing.parsed_row import hash_of
 from klimb.experience.queries import literal
-from klimb.experience.samples import Message, Sample
+from klimb.experience.samples import SERVED_BY, Message, Sample
 from klimb.experience.store import Store
-
-SERVED_BY = "served_by"
-"""In the metadata of a sample that `klimb serve` recorded: the deployment's name."""
-
 
 MESSAGE_ID = "message_id"
 """In its metadata: what the program in front calls the answer, where it says so."""

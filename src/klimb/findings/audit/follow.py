@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from klimb.experience.samples import Sample
+from klimb.experience.samples import SERVED_BY, Sample
 from klimb.findings.audit.evidence import (
     QUIRK_ALPHA,
     counted,
@@ -54,7 +54,12 @@ MOST_COMPARED = 2000
 
 
 def is_rated_by_program(sample: Sample) -> bool:
-    """Tell whether the reward came of a task or an environment: what reads the answer's content."""
+    """Tell whether the reward came of a task or an environment: what reads the answer's content.
+
+    What `klimb serve` answered has rewards of people alone.
+    """
+    if SERVED_BY in sample.metadata:
+        return False
     return sample.source in ("rollout", "replay") or sample.metadata.get("imported_as") in BY_PROGRAMS
 
 

@@ -1,13 +1,16 @@
 """`klimb learn`: train on what people say of the answers, and promote what is shown to be better."""
 
+import signal
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 
-from klimb.errors import ConfigError
+from klimb.errors import ConfigError, Interrupted
 from klimb.workbench.options import LearnOptions, PathOrNone, Switch, check_is_there
 
 UNASKED = LearnOptions()
@@ -59,9 +62,20 @@ def learn(
             return
         learner.open()
         console.print(f"learning from {store} for {deployment}; stop with Ctrl-C", markup=False, highlight=False)
-        while True:
-            learner.tick()
-            time.sleep(options.poll_seconds)
+        with _told_how_to_go_on(console):
+            while True:
+                learner.tick()
+                time.sleep(options.poll_seconds)
+
+
+@contextmanager
+def _told_how_to_go_on(console: Console) -> Generator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        console.print("stopped; the same command goes on")
+        number = getattr(error, "signal_number", signal.SIGINT)
+        raise Interrupted("stopped by a signal", signal_number=number) from error
 
 
 def _show(folder: Path) -> None:
