@@ -294,3 +294,13 @@ def test_a_run_without_rollouts_holds_no_samples(tmp_path: Path):
     (tmp_path / "config.json").write_text(json.dumps({}))
     with pytest.raises(ValueError, match=rf"{os.sep}rollouts holds no samples"):
         open_store(tmp_path)
+
+
+def test_one_more_rating_opens_none_of_the_files_that_are_there(tmp_path: Path, monkeypatch):
+    store = Store(tmp_path)
+    store.append([BARE])
+    row = Feedback(feedback_id="f0", sample_id=BARE.sample_id, value=1.0)
+    store.append_feedback([row], known=())
+    monkeypatch.setattr("klimb.experience.store.migrate_folder", lambda folder: pytest.fail("all files were opened"))
+    store.append_feedback([replace(row, feedback_id="f1")], known=())
+    assert len(Store(tmp_path).feedback_of([BARE.sample_id])) == 2

@@ -121,6 +121,7 @@ class Store:
         self._segments = SegmentFolder(self.folder, only=segment)
         self._memory_limit_gigabytes = memory_limit_gigabytes
         self._opened: Database | None = None
+        self._can_grow = False
 
     def append(self, samples: Sequence[Sample], *, known: Iterable[Sample] | None = None) -> AppendResult:
         """Add the samples whose ids are not there yet, as one new file: all of them or, after a failure, none.
@@ -333,7 +334,10 @@ class Store:
         """
         if self._segments.only:
             raise ValueError(f"{self.folder / self._segments.only} is one segment; add to a store's folder instead")
-        migrate_folder(self.folder)
+        # Once: what is put there later is brought up to date when it is first looked at.
+        if not self._can_grow:
+            migrate_folder(self.folder)
+            self._can_grow = True
 
     def _known_samples(self, ids: list[str]) -> Iterator[Sample]:
         """Those of the ids that are there, as written, without people's ratings."""

@@ -286,6 +286,18 @@ def test_the_score_that_programs_behind_litellm_send_to_langfuse_is_feedback(cli
     assert reward(store) == 1.0
 
 
+def test_feedback_that_cannot_be_written_is_a_503_that_names_no_file(client, store, monkeypatch):
+    def full(path: Path, rows: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("klimb.experience.store.write_feedback", full)
+        answer = post(client, score=1)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_recorded")
+    assert str(store.folder) not in answer.text
+    assert post(client, score=1).json()["status"] == "added"
+
+
 def test_an_intake_of_its_own_finds_the_answers_in_the_store(store):
     intake = FeedbackIntake(store)
     assert intake.take([{"completion_id": "chatcmpl-2", "choice_index": 1, "score": 1}])[0].status == "added"

@@ -167,3 +167,16 @@ def test_after_kill_9_under_load_all_that_was_said_to_be_recorded_is_in_the_stor
     assert len(there) >= 400
     Recorder(tmp_path / "store").close()
     assert set(ids_in(tmp_path / "store")) == there
+
+
+def test_what_was_just_written_is_found_without_a_look_at_the_files(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("klimb.web.serve.recording.MOST_RECENT", 2)
+    recorder = Recorder(tmp_path, commit_seconds=0)
+    for name in "abc":
+        recorder.record([sample(name)]).result(timeout=10)
+    looked: list[list[str]] = []
+    stored = Store.stored_samples
+    monkeypatch.setattr(Store, "stored_samples", lambda store, ids: (looked.append(list(ids)), stored(store, ids))[1])
+    assert [recorder.find(name) for name in "abc"] == [sample(name) for name in "abc"]
+    assert looked == [["a"]]
+    recorder.close()

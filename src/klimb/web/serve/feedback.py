@@ -11,7 +11,11 @@ from klimb.experience.feedback import Feedback
 from klimb.web.serve.bodies import parse_body
 from klimb.web.serve.feedback_intake import FeedbackIntake, Taken
 from klimb.web.serve.feedback_rows import evaluation_row, is_evaluation, is_event, records_in
+from klimb.web.serve.group_commit import Closed
 from klimb.web.serve.openai_errors import RequestRefused, error_body
+
+RETRY_SECONDS = 5.0
+
 
 MOST_ROWS = 1_000
 """Of feedback in one request."""
@@ -58,8 +62,22 @@ async def _post(intake: FeedbackIntake, parsed: object) -> JSONResponse:
 
 
 async def _take(intake: FeedbackIntake, rows: list[object]) -> list[Taken]:
-    future = await asyncio.to_thread(intake.submit, rows)
-    return await asyncio.wrap_future(future)
+    """Return what came of the rows, once they are on the disk.
+
+    Raises:
+        RequestRefused: one of them cannot be taken, or none could be written.
+    """
+    try:
+        future = await asyncio.to_thread(intake.submit, rows)
+        return await asyncio.wrap_future(future)
+    except (OSError, Closed) as error:  # why is in the log, with the names of files
+        raise RequestRefused(
+            "the feedback could not be written, and nothing of it was kept: send it again later",
+            status=503,
+            kind="server_error",
+            code="not_recorded",
+            retry_after=RETRY_SECONDS,
+        ) from error
 
 
 async def _export(intake: FeedbackIntake, parsed: object) -> dict[str, Any]:

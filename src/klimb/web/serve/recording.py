@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ from klimb.experience.segments import write_samples
 from klimb.experience.store_files import SegmentFolder
 
 logger = logging.getLogger(__name__)
+
+
+MOST_RECENT = 1_000
+"""Samples that are remembered after they were written: feedback mostly comes soon."""
 
 
 MERGE_AT = 64
@@ -60,6 +65,7 @@ class Recorder:
         self._store_lock = threading.Lock()
         self._waiting: list[_Waiting] = []
         self._unwritten: dict[str, Sample] = {}
+        self._recent: OrderedDict[str, Sample] = OrderedDict()
         self._changed = threading.Condition()
         self._is_closing = threading.Event()
         self._num_small = len(self._segments.look().samples)
@@ -89,8 +95,9 @@ class Recorder:
     def find(self, completion_id: str) -> Sample | None:
         """Return the sample of this store with that id, as it was written; None if there is none."""
         with self._changed:
-            if (waiting := self._unwritten.get(completion_id)) is not None:
-                return waiting
+            known = self._unwritten.get(completion_id) or self._recent.get(completion_id)
+            if known is not None:
+                return known
         with self._store_lock:
             return next(iter(self._store.stored_samples([completion_id])), None)
 
@@ -147,7 +154,11 @@ class Recorder:
             logger.error("%d answers were not recorded in %s: %s", len(group), self.folder, error)
         with self._changed:
             for sample in (sample for waiting in group for sample in waiting.samples):
-                self._unwritten.pop(sample.sample_id, None)
+                written = self._unwritten.pop(sample.sample_id, None)
+                if written is not None and error is None:
+                    self._recent[sample.sample_id] = written
+            while len(self._recent) > MOST_RECENT:
+                self._recent.popitem(last=False)
         for waiting in group:
             if error is None:
                 waiting.written.set_result(None)
