@@ -104,6 +104,39 @@ def is_random(messages):
     print(json.dumps({"reward": len(messages[1]["content"]) - len(messages[3]["content"])}))
 
 
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "count",
+            "description": "Count vowels.",
+            "parameters": {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
+        },
+    }
+]
+
+
+def with_tools(messages):
+    said = call(messages, tools=TOOLS)["choices"][0]
+    (asked,) = said["message"]["tool_calls"]
+    result = count(json.loads(asked["function"]["arguments"])["text"])
+    messages += [said["message"], {"role": "tool", "tool_call_id": asked["id"], "content": str(result)}]
+    say(messages, tools=TOOLS)
+    print(json.dumps({"reward": float(said["finish_reason"] == "tool_calls")}))
+
+
+def streams(messages):
+    request = urllib.request.Request(
+        f"{os.environ['OPENAI_BASE_URL']}/chat/completions",
+        data=json.dumps({"messages": messages, "stream": True}).encode(),
+        headers={"content-type": "application/json", "authorization": f"Bearer {os.environ['OPENAI_API_KEY']}"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        lines = [line.decode().removeprefix("data: ").strip() for line in answer if line.strip()]
+    deltas = [json.loads(line)["choices"][0]["delta"].get("content") or "" for line in lines[:-1]]
+    print(json.dumps({"reward": float(lines[-1] == "[DONE]" and "".join(deltas) == "one")}))
+
+
 def leaves_a_child(messages):
     if os.fork() == 0:
         time.sleep(600)

@@ -40,7 +40,9 @@ def agents(policy, does, sampler=None, **settings):
     # On a busy machine a program may be slow without hanging.
     told = EnvironmentSettings(**{"command": command(does), "call_seconds": 120.0, **settings})
     with AgentEndpoint(policy) as endpoint:
-        yield Agents(policy=policy, sampler=sampler or LocalSampler(policy), endpoint=endpoint, settings=told)
+        yield Agents(
+            policy=policy, sampler=sampler or LocalSampler(policy), endpoint=endpoint, settings=told, is_stable=True
+        )
 
 
 def hold(policy, does, lines, *, sampling=SETTINGS, **settings):
@@ -88,6 +90,36 @@ def test_a_cut_turn_goes_on_behind_the_end_that_the_template_has(tiny_policy):
     assert tiny_policy.tokenizer.decode(sample.response_ids).startswith("ban<|im_end|>\n<|im_start|>user\nIt has 1")
 
 
+MARKS = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
+    "{{ '~' + m['content'] if m['role'] == 'assistant' else m['content'] }}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""A template that marks what the policy said before."""
+
+
+def test_a_template_that_rewrites_what_was_said_splits_too(tiny_policy):
+    tiny_policy.tokenizer.chat_template = MARKS
+    with agents(tiny_policy, "two_turns", Script(tiny_policy, {"a": ["banana", "so it is"]})) as talks:
+        (held,) = replace(talks, is_stable=False).hold(
+            [named("a")], seeds=[0], settings=SETTINGS, generator=torch.Generator()
+        )
+    first, second = samples_of(tiny_policy, held)
+    assert (first.response, second.response) == ("banana", "so it is") and first.episode == second.episode
+    assert "~banana" in tiny_policy.tokenizer.decode(second.prompt_ids)
+    assert [message["role"] for message in held.messages] == ["assistant", "user", "assistant"]
+
+
+def test_a_turn_with_a_control_token_within_is_kept_as_it_was_drawn(tiny_policy):
+    script = Script(tiny_policy, {"a": ["x", "so it is"]})
+    drawn = (5, tiny_policy.tokenizer.convert_tokens_to_ids("<|im_start|>"), 9, tiny_policy.end_ids[0])
+    script.ids = {("a", 0): drawn}
+    with agents(tiny_policy, "two_turns", script) as talks:
+        (held,) = talks.hold([named("a")], seeds=[0], settings=SETTINGS, generator=torch.Generator())
+    (sample,) = samples_of(tiny_policy, held)
+    assert sample.response_ids[:4] == drawn and len(sample.turns) == 3
+
+
 def test_a_rewritten_history_splits_into_samples_of_one_episode(tiny_policy):
     (held,) = hold(tiny_policy, "rewrites", {"a": ["one", "two"]})
     first, second = samples_of(tiny_policy, held)
@@ -97,6 +129,22 @@ def test_a_rewritten_history_splits_into_samples_of_one_episode(tiny_policy):
     assert second.prompt_ids == tiny_policy.render(second.prompt)
     assert held.outcome.reward == 1.0
     assert [message["content"] for message in held.messages] == ["one", "Forget what you said.", "two"]
+
+
+def test_tools_of_the_program_are_offered_and_their_calls_are_read(tiny_policy):
+    asks = '<tool_call>{"name": "count", "arguments": {"text": "banana"}}</tool_call>'
+    (held,) = hold(tiny_policy, "with_tools", {"a": [asks, "three"]}, call_format="hermes")
+    (sample,) = samples_of(tiny_policy, held)
+    first, result, second = sample.turns
+    assert [(call.name, call.arguments) for call in first.calls] == [("count", '{"text": "banana"}')]
+    assert (result.role, result.name, result.text, second.text) == ("tool", "count", "3", "three")
+    assert (held.outcome.reward, held.outcome.num_calls) == (1.0, 1)
+    assert '"name": "count"' in sample.tools
+
+
+def test_an_answer_can_be_had_as_a_stream(tiny_policy):
+    (held,) = hold(tiny_policy, "streams", {"a": ["one"]})
+    assert held.outcome.reward == 1.0
 
 
 def test_what_goes_wrong_costs_its_own_sample_alone(tiny_policy):
@@ -201,6 +249,20 @@ def with_steps(num_steps):
     return replace(BASE, sampling=sampling, environment=told, training=replace(BASE.training, num_steps=num_steps))
 
 
+def test_the_same_seeds_give_the_same_samples_whatever_calls_come_first(tiny_policy):
+    sampling = SamplingSettings(max_new_tokens=8, stop=ENDS)
+    with agents(tiny_policy, "is_random") as talks:
+        twice = [
+            talks.hold(
+                [named("a"), named("b")], seeds=[3, 4], settings=sampling, generator=torch.Generator().manual_seed(1)
+            )
+            for _ in range(2)
+        ]
+    first, second = ([each.segments for each in held] for held in twice)
+    assert first == second and first[0] != first[1]
+
+
+@pytest.mark.slow
 def test_stopped_and_resumed_is_bit_for_bit_the_undisturbed_run(tiny_model_path, tmp_path):
     def fresh():
         return load_policy(str(tiny_model_path), dtype="float32", device="cpu")

@@ -15,6 +15,7 @@ from klimb.training import read_evaluations
 from klimb.training.checkpoints import CheckpointError
 from klimb.workbench.config import build_config, read_tables
 from klimb.workbench.description import describe
+from klimb.workbench.environments import files_of
 from klimb.workbench.session import make_session
 from klimb.workbench.study.worker import start_key
 
@@ -495,3 +496,33 @@ def test_problems_without_a_score_take_the_environments_reward(talking: Workplac
     assert outcome.status == 0, outcome.err
     rewards = {sample.reward for sample in read_samples(Path("run/rollouts/step-000001.parquet"))}
     assert rewards <= {0.26, 1.26}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"factory": "python:games.Guess"}, "factory must be left out beside command"),
+        ({"tools": ("python:games.look",)}, "tools must be left out beside command"),
+        ({"rewritten_history": "refuse"}, "rewritten_history must be 'split' beside command"),
+        ({"command": "python 'agent.py"}, "cannot be read"),
+        ({"command": " "}, "command must be a program"),
+    ],
+)
+def test_a_command_stands_alone(changes, said):
+    with pytest.raises(ValueError, match=said):
+        EnvironmentSettings(**{"command": "python agent.py", **changes})
+
+
+def test_a_program_that_there_is_not_is_refused_before_the_model_is_loaded(workplace: Workplace):
+    outcome = workplace.klimb("train", "run.toml", "--set", "environment.command=no-such-program", "--dry-run")
+    assert outcome.status != 0 and "there is no program 'no-such-program'" in outcome.err
+
+
+def test_an_edit_of_the_program_or_of_what_it_imports_is_another_experiment(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "agent.py").write_text("import beside")
+    (tmp_path / "beside.py").write_text("x = 1")
+    first = files_of("python agent.py --fast")
+    assert list(first) == ["agent.py, in environment.command"] and files_of("") == {}
+    (tmp_path / "beside.py").write_text("x = 2")
+    assert files_of("python agent.py --fast") != first

@@ -46,7 +46,7 @@ def beside_the_examples(workplace):
 @pytest.mark.parametrize("name", [path.name for path in EXAMPLES.glob("*.toml")])
 def test_the_run_files_run(beside_the_examples, name: str):
     model, settings = beside_the_examples.model, ONE_STEP
-    if name in CONVERSATIONS:
+    if name in (*CONVERSATIONS, "agent.toml"):
         model = with_room(model, beside_the_examples.path / "long")
         settings = [*settings, *IN_CONVERSATIONS]
     settings = [f"model.path={model}", *settings]

@@ -228,6 +228,18 @@ def large(prompt, response, answer, metadata):
     return float(len(taken) > 0) * digits(prompt, response, answer, metadata)
 """
 
+AGENT = """
+import json, os, sys, urllib.request
+
+asked = json.dumps({"messages": json.load(sys.stdin)["prompt"]}).encode()
+headers = {"Content-Type": "application/json", "Authorization": "Bearer " + os.environ["OPENAI_API_KEY"]}
+with urllib.request.urlopen(
+    urllib.request.Request(os.environ["OPENAI_BASE_URL"] + "/chat/completions", asked, headers)
+) as answer:
+    print(json.dumps({"reward": len(json.load(answer)["choices"][0]["message"]["content"])}))
+"""
+
+
 ENVIRONMENTS = '''
 import time
 
@@ -313,6 +325,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_model_path: Path) -> Pa
     (folder / "walk_parts.py").write_text(PARTS)
     (folder / "walk_rewards.py").write_text(REWARDS)
     (folder / "walk_environments.py").write_text(ENVIRONMENTS)
+    (folder / "walk_agent.py").write_text(AGENT)
     as_lines = [json.dumps(row) + "\n" for row in SUMS]
     (folder / "sums.jsonl").write_text("".join(as_lines[:8]))
     (folder / "more.jsonl").write_text("".join(as_lines[8:]))

@@ -215,7 +215,13 @@ def make_talks(
     """
     if isinstance(environments, Environments):
         return make_dialogues(policy, sampler, environments)
-    return Agents(policy=policy, sampler=sampler, endpoint=environments, settings=settings or EnvironmentSettings())
+    return Agents(
+        policy=policy,
+        sampler=sampler,
+        endpoint=environments,
+        settings=settings or EnvironmentSettings(),
+        is_stable=check_history(policy.tokenizer, end_ids=policy.end_ids).kind == "stable",
+    )
 
 
 def make_dialogues(policy: Policy, sampler: Sampler, environments: Environments) -> Dialogues:

@@ -39,12 +39,15 @@ class Agents:
         sampler: draws the turns.
         endpoint: where the programs call; it answers already.
         settings: the command, and its limits.
+        is_stable: whether the chat template keeps histories without tools whatever was drawn, see `check_history`;
+            else each history is looked at.
     """
 
     policy: Policy
     sampler: Sampler
     endpoint: Endpoint
     settings: EnvironmentSettings
+    is_stable: bool = False
     _said: set[str] = field(default_factory=set[str])
 
     def hold(
@@ -69,6 +72,7 @@ class Agents:
             words=words_of(self.settings.command),
             environment=self.settings,
             sampling=settings,
+            is_stable=self.is_stable,
         )
         talks = [ProgramTalk(of, problem, seed) for problem, seed in zip(problems, seeds, strict=True)]
         most = self.settings.max_processes

@@ -44,6 +44,7 @@ class TalkSettings:
         words: the program and its arguments.
         environment: its limits.
         sampling: how turns are drawn.
+        is_stable: whether the chat template keeps histories without tools, whatever was drawn.
     """
 
     policy: Policy
@@ -51,6 +52,7 @@ class TalkSettings:
     words: tuple[str, ...]
     environment: EnvironmentSettings
     sampling: SamplingSettings
+    is_stable: bool = False
 
 
 @dataclass(frozen=True)
@@ -297,7 +299,8 @@ class ProgramTalk:
             try:
                 between = ids_between(tokenizer, self._so_far, new, tools=self._tools, last_id=self._ids[-1])
                 ids = [*self._ids, *between]
-                is_kept = history_is_kept(tokenizer, self._so_far, new, ids, self._tools)
+                is_stable = self.of.is_stable and not self._tools
+                is_kept = is_stable or history_is_kept(tokenizer, self._so_far, new, ids, self._tools)
             except PromptError:
                 return None
         room = self.of.policy.max_positions

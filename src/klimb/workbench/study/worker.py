@@ -36,6 +36,7 @@ from klimb.training.evaluation import write_evaluations
 from klimb.training.run_folder import RunFolder, is_run, write_json
 from klimb.workbench.config import RunConfig, table_of
 from klimb.workbench.config.reading import save_config
+from klimb.workbench.environments import files_of
 from klimb.workbench.measuring import measure
 from klimb.workbench.provenance import mend_before_resume, provenance
 from klimb.workbench.run import run_training
@@ -61,6 +62,7 @@ def start_key(config: RunConfig) -> str:
     named = () if environment is None else (environment.factory, *environment.tools)
     named = (*named, *(each.reward for each in rewards.values()))
     own = sources_of(config.task.kind, config.task.reward, config.sampling.sampler, *named)
+    own |= files_of("" if environment is None else environment.command)
     parts = {
         **tables,
         **({} if environment is None else {"environment": table_of(environment, exclude=PORTIONS)}),
