@@ -11,10 +11,10 @@ import pytest
 import torch
 from tests.training import tiny_run
 from tests.training.talking_run import BASE, OwnReward
-from tests.training.talks import CUT, SETTINGS, Script, named, template
+from tests.training.talks import CUT, ENDS, SETTINGS, Script, named, template
 from tests.training.test_resume import assert_same_run
 
-from klimb.experience import read_samples
+from klimb.experience import SamplingSettings, read_samples
 from klimb.findings.conversations import ENVIRONMENT_ERROR
 from klimb.policies import load_policy
 from klimb.samplers import LocalSampler
