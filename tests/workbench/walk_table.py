@@ -251,7 +251,9 @@ KEYS: dict[str, Case] = {
     "scoring.format.pattern": run("'e'", "scoring.format.pattern='[a-f]'", f"{RATED}.digits", "training.num_steps=1"),
     "scoring.format.weight": run("0.3", "scoring.format.pattern='[a-f]'", f"{RATED}.digits", "training.num_steps=1"),
     "environment.factory": run("python:walk_environments.Strict", *TALKS),
-    "environment.command": run("python walk_agent.py", *TALKS, "environment.factory=''", "environment.call_seconds=60"),
+    "environment.command": run(
+        "'python walk_agent.py'", *TALKS, "environment.factory=''", "environment.call_seconds=60"
+    ),
     "environment.tools": run("['python:walk_environments.look']", *TALKS, f'model.chat_template="{TOLD}"'),
     "environment.max_turns": run("1", *TALKS),
     "environment.max_tokens": run("1", *TALKS),
