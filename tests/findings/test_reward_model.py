@@ -87,6 +87,17 @@ def test_many_pairs_of_few_users_are_few():
     assert judge_reward_model(many, NO_RATINGS, unit="user").verdict.status == "unknown"
 
 
+def test_the_verdict_is_by_the_judgements_of_more_units_whatever_they_say():
+    values = [float(place % 2) for place in range(40)]
+    mostly = [1 - value if place > 5 else value for place, value in enumerate(values)]
+    backwards = thumbs(values, mostly, units=[f"u{place // 2}" for place in range(40)])
+    few, as_many = pairs([1.0] * 6, [-1.0] * 6), pairs([1.0] * 40, [-1.0] * 40)
+    assert judge_reward_model(few, backwards, unit="user").verdict.status == "bad"
+    assert judge_reward_model(as_many, backwards, unit="user").verdict.status == "good"
+    # Ratings that are all alike say nothing of order, however many they are.
+    assert judge_reward_model(few, thumbs([1.0] * 40, [0.9] * 40), unit="user").verdict.status == "good"
+
+
 def test_kinds_are_told_apart_where_there_are_several():
     kinds = ["preference"] * 20 + ["ratings"] * 20
     report = judge_reward_model(pairs([1.0] * 20 + [-1.0] * 20, kinds=kinds), NO_RATINGS, unit="prompt")

@@ -95,16 +95,20 @@ def judge_reward_model(
 ) -> RewardModelReport:
     """Return what held-out judgements say of the model.
 
-    The verdict is by pairs where there are any, since a pair has one prompt; else by thumbs.
+    The verdict is by the kind of judgement that more units have held out, whatever the numbers say; by pairs where both
+    have as many, since a pair has one prompt.
     """
     blocks: list[Block] = []
+    found: Finding | None = None
     verdict = unknown(VERDICT, "no pair and no two different ratings are held out: collect more judgements")
     if ratings.values:
         block, found = _of_ratings(ratings, unit, thresholds)
         blocks.append(block)
         verdict = found or verdict
     if pairs.margins:
-        block, verdict = _of_pairs(pairs, unit)
+        block, of_pairs = _of_pairs(pairs, unit)
+        tells_by_ratings = bool(blocks) and found is not None and len(set(ratings.units)) > len(set(pairs.units))
+        verdict = verdict if tells_by_ratings else of_pairs
         blocks.insert(0, block)
     return RewardModelReport(verdict=verdict, blocks=tuple(blocks))
 
