@@ -15,6 +15,7 @@ LONG: Mapping[str, str] = {
     "tests/workbench/test_examples.py::test_the_run_files_run[[]guessing.toml]": FILES,
     "tests/workbench/test_examples.py::test_the_run_files_run[[]number.toml]": FILES,
     "tests/workbench/test_examples.py::test_the_run_files_run[[]sums.toml]": FILES,
+    "tests/workbench/test_examples.py::test_the_run_files_run[[]agent.toml]": "test_environments.py runs a program",
     "tests/workbench/test_examples.py::test_the_own_divergence_*": FILES,
     "tests/workbench/test_examples.py::test_the_run_from_python_*": "test_python_run.py runs from Python",
     "tests/training/test_conversation_runs.py::test_killed_*": STOPS,

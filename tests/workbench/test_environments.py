@@ -513,6 +513,34 @@ def test_a_command_stands_alone(changes, said):
         EnvironmentSettings(**{"command": "python agent.py", **changes})
 
 
+AGENT = """
+import json, os, sys, urllib.request
+
+asked = json.dumps({"messages": json.load(sys.stdin)["prompt"]}).encode()
+headers = {"Content-Type": "application/json", "Authorization": "Bearer " + os.environ["OPENAI_API_KEY"]}
+address = os.environ["OPENAI_BASE_URL"] + "/chat/completions"
+with urllib.request.urlopen(urllib.request.Request(address, asked, headers)) as answer:
+    print(json.dumps({"reward": len(json.load(answer)["choices"][0]["message"]["content"])}))
+"""
+
+
+def test_a_run_trains_on_what_a_program_does(workplace: Workplace):
+    workplace.write("agent.py", AGENT)
+    settings = [
+        "environment.command='python agent.py'",
+        "environment.call_seconds=120",
+        "task.reward=environment",
+        "training.num_steps=1",
+        "sampling.num_samples=2",
+        "evaluation.at_ends=false",
+    ]
+    outcome = workplace.klimb("train", "run.toml", "--set", *settings)
+    assert outcome.status == 0, outcome.err
+    assert "python agent.py, a program for each sample" in outcome.out
+    samples = read_samples(next(Path("runs").glob("*/rollouts/step-000001.parquet")))
+    assert len(samples) == 4 and all(sample.reward == len(sample.response) for sample in samples)
+
+
 def test_a_program_that_there_is_not_is_refused_before_the_model_is_loaded(workplace: Workplace):
     outcome = workplace.klimb("train", "run.toml", "--set", "environment.command=no-such-program", "--dry-run")
     assert outcome.status != 0 and "there is no program 'no-such-program'" in outcome.err
