@@ -60,6 +60,12 @@ SEVERAL = (
     "sampling.num_samples=4",
     "advantages.kind=group-mean",
 )
+JUDGED = (
+    "rewards.style.reward=judge",
+    "rewards.style.judge.url=http://127.0.0.1:9/v1",
+    "rewards.style.judge.model=m",
+    "rewards.style.judge.rubric=short",
+)
 PPO = ("objective.recipe=ppo", "critic.learning_rate=0.02")
 TO_GO = ("objective.recipe=reinforce++",)
 KTO = ("objective.recipe=kto",)
@@ -238,6 +244,18 @@ KEYS: dict[str, Case] = {
     "rewards.*.weight": run("0.5", *SEVERAL),
     "rewards.*.scale": run("batch", *SEVERAL),
     "rewards.*.device": Refused("cpu", SEVERAL),
+    # What each does to a verdict: tests/tasks/judge. Here it is only that each is read.
+    "rewards.*.judge.url": Refused("ftp://judge", JUDGED),
+    "rewards.*.judge.model": Refused("", JUDGED),
+    "rewards.*.judge.rubric": Refused("", JUDGED),
+    "rewards.*.judge.rubric_file": Refused("rubric.txt", JUDGED),
+    "rewards.*.judge.key_env": Refused("sk-1", JUDGED),
+    "rewards.*.judge.lowest": Refused("11.0", JUDGED),
+    "rewards.*.judge.highest": Refused("-1.0", JUDGED),
+    "rewards.*.judge.max_tokens": Refused("0", JUDGED),
+    "rewards.*.judge.retries": Refused("101", JUDGED),
+    "rewards.*.judge.wait_seconds": Refused("0.0", JUDGED),
+    "rewards.*.judge.cache": Refused("x" * 4_001, JUDGED),
     "scoring.truncated": run("as-written", f"{RATED}.judged", "training.num_steps=1"),
     "scoring.timeout_seconds": run("0.05", f"{RATED}.sleeps", "sampling.num_prompts=1", "training.num_minibatches=1"),
     "scoring.num_workers": run("2", f"{RATED}.digits", "training.num_steps=1"),
