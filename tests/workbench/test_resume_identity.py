@@ -242,7 +242,10 @@ EVERYTHING = {
     "cloning": {"path": "c"},
     "guard": {},
     "objective": {"recipe": "asymre"},
-    "rewards": {"own": {"reward": "task"}},
+    "rewards": {
+        "own": {"reward": "task"},
+        "judged": {"reward": "judge", "judge": {"url": "http://127.0.0.1:9/v1", "model": "m", "rubric": "short"}},
+    },
     "early_stopping": {"metric": "reward_mean"},
     "environment": {"factory": "python:games.Guess"},
 }

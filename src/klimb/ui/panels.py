@@ -223,6 +223,7 @@ GUARD = _with_metrics(
                 floor=0.0,
                 ceiling=1.0,
             ),
+            Panel(title="Checks of your own", unit="share that violates", floor=0.0),
             Panel(
                 title="Form of answers to general problems",
                 unit="share",
