@@ -250,35 +250,3 @@ class CompareOptions:
     def __post_init__(self) -> None:
         if self.jobs is not None and self.jobs < 1:
             raise ConfigError(f"--jobs must be at least 1, got {self.jobs}; leave it out for one a GPU or a core")
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class LearnOptions:
-    """What `klimb learn` is asked.
-
-    Attributes:
-        every: When a round is due: `200-ratings`, `6-hours` or `1-day`.
-        held_out_fraction: Share of the users (or prompts, where users say too little) whose ratings judge.
-        alpha: Chance that a candidate that is not better is promoted, over all looks.
-        spending: Whether `each` candidate has alpha, or `all` between two promotions share it.
-        give_up_after: Ratings after which a candidate that is not shown to be better is rejected.
-        candidate_fraction: Share of the requests that a candidate gets first; its live ratings then decide.
-        start: What training begins from, and its reference: the `serving` policy, or the deployment's `first`.
-        rating_range: The least and the largest rating that there can be.
-        look_every: New ratings between two looks.
-        poll_seconds: Between two looks into the store.
-        seed: Of the split.
-    """
-
-    every: str = "200-ratings"
-    held_out_fraction: float = 0.25
-    alpha: float = 0.05
-    spending: Literal["each", "all"] = "each"
-    give_up_after: int = 1_000
-    candidate_fraction: float = 0.0
-    start: Literal["serving", "first"] = "serving"
-    rating_range: tuple[float, float] = (0.0, 1.0)
-    look_every: int = 10
-    poll_seconds: float = 10.0
-    seed: int = 0

@@ -11,7 +11,7 @@ from klimb.workbench.learn.admission import admit
 from klimb.workbench.learn.learner import Learner, Seen
 from klimb.workbench.learn.ratings import Said
 from klimb.workbench.learn.rounds import Round
-from klimb.workbench.learn.settings import Every, LearnSettings
+from klimb.workbench.learn.settings import LearnSettings
 from klimb.workbench.learn.split import Split
 
 
@@ -25,7 +25,7 @@ def said(name: str, **fields: object) -> Said:
 
 
 def live_rows(*what: Said) -> list[dict[str, object]]:
-    settings = LearnSettings(every=Every.parse("10-ratings"))
+    settings = LearnSettings(every="10-ratings")
     learner = Learner(run_file=Path(), store=Path(), folder=Path(), settings=settings, console=Console())
     state = Round(
         number=1, stage="live", serving="old", candidate="new", num_said=0, began_at=0.0, rank=1, trial_since=2.0

@@ -82,9 +82,9 @@ def test_ctrl_c_says_that_the_same_command_goes_on(place, monkeypatch):
 
 def test_a_rating_out_of_its_range_names_the_option(place):
     from klimb.errors import ConfigError
-    from klimb.workbench.learn.settings import Every, LearnSettings
+    from klimb.workbench.learn.settings import LearnSettings
 
-    settings = LearnSettings(every=Every.parse("1-day"), rating_range=(1.0, 5.0))
+    settings = LearnSettings(every="1-day", rating_range=(1.0, 5.0))
     assert settings.scaled(4.0, sample_id="s") == 0.75
     with pytest.raises(ConfigError, match="--rating-range"):
         settings.scaled(0.0, sample_id="s")

@@ -20,7 +20,7 @@ from klimb.workbench.learn.learner import Learner
 from klimb.workbench.learn.promoting import next_name, open_deployment, promote, roll_back
 from klimb.workbench.learn.ratings import Said, read_said
 from klimb.workbench.learn.rounds import folder_of
-from klimb.workbench.learn.settings import Every, LearnSettings
+from klimb.workbench.learn.settings import LearnSettings
 from klimb.workbench.learn.split import Split, open_split
 
 
@@ -52,7 +52,7 @@ def learning(place, monkeypatch):
     monkeypatch.setattr(module, "check_base_metrics", check)
 
     def make(**settings) -> Learner:
-        given = LearnSettings(every=Every.parse("40-ratings"), **settings)
+        given = LearnSettings(every="40-ratings", **settings)
         return Learner(
             run_file=Path("learn.toml"),
             store=Path("store"),

@@ -11,9 +11,10 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from klimb.errors import ConfigError, Interrupted
-from klimb.workbench.options import LearnOptions, PathOrNone, Switch, check_is_there
+from klimb.workbench.learn.settings import LearnSettings
+from klimb.workbench.options import PathOrNone, Switch, check_is_there
 
-UNASKED = LearnOptions()
+UNASKED = LearnSettings()
 
 
 def learn(
@@ -24,7 +25,8 @@ def learn(
     deployment: PathOrNone = None,
     once: Switch = False,
     show: Annotated[Path | None, Parameter(show_default=False)] = None,
-    options: LearnOptions = UNASKED,
+    poll_seconds: float = 10.0,
+    settings: LearnSettings = UNASKED,
 ) -> None:
     """Learn from a store's ratings again and again: split, audit, train, compare, promote what is better.
 
@@ -36,7 +38,8 @@ def learn(
         deployment: The folder with `deployment.json`; begun with the run file's model where there is none.
         once: Do what is due, and end.
         show: Only print what this deployment decided, and why.
-        options: When it learns, and how sure it must be.
+        poll_seconds: Between two looks into the store.
+        settings: When it learns, and how sure it must be.
     """
     if show is not None:
         _show(show)
@@ -44,9 +47,9 @@ def learn(
     if run_file is None or store is None or deployment is None:
         raise ConfigError("klimb learn needs a run file, --store and --deployment; or --show with a deployment")
     check_is_there(run_file, "the run's TOML file")
-    from klimb.workbench.learn.settings import settings_of
 
-    settings = settings_of(options)
+    if not poll_seconds > 0:
+        raise ConfigError(f"--poll-seconds must be > 0, got {poll_seconds}")
     from klimb.training.locks import run_folder_lock
     from klimb.training.signals import stops_at_once
     from klimb.workbench.learn.learner import Learner
@@ -65,7 +68,7 @@ def learn(
         with _told_how_to_go_on(console):
             while True:
                 learner.tick()
-                time.sleep(options.poll_seconds)
+                time.sleep(poll_seconds)
 
 
 @contextmanager

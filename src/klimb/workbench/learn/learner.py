@@ -127,7 +127,7 @@ class Learner:
         """Return how many answers are still to be rated until a round is due by their number."""
         latest = self._latest()
         begun = 0 if latest is None else latest.num_said
-        return max(0, self.settings.every.num_ratings - (len(read_said(Store(self.store))) - begun))
+        return max(0, self.settings.due.num_ratings - (len(read_said(Store(self.store))) - begun))
 
     def _latest(self) -> Round | None:
         rounds = rounds_of(self.folder)
@@ -146,7 +146,7 @@ class Learner:
 
     def _is_due(self, seen: Seen, latest: Round | None) -> bool:
         begun, began_at = (0, 0.0) if latest is None else (latest.num_said, latest.began_at)
-        every = self.settings.every
+        every = self.settings.due
         return len(seen.said) - begun >= every.num_ratings and self.clock() - began_at >= every.seconds
 
     def _begin(self, deployment: Deployment, seen: Seen, latest: Round | None) -> Round:

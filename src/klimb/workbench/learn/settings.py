@@ -2,12 +2,13 @@
 
 import math
 import re
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
+
+from cyclopts import Parameter
 
 from klimb.errors import ConfigError
 from klimb.findings.promotion_rules import Spending
-from klimb.workbench.options import LearnOptions
 
 Start = Literal["serving", "first"]
 
@@ -46,26 +47,27 @@ class Every:
         return cls(num_ratings=1, seconds=int(found["number"]) * SECONDS[unit])
 
 
+@Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class LearnSettings:
-    """How a deployment learns.
+    """How a deployment learns: what `klimb learn` is asked.
 
     Attributes:
-        every: when a round is due.
-        held_out_fraction: of the users, or of the prompts where users say too little, whose ratings judge and never
+        every: When a round is due: `200-ratings`, `6-hours` or `1-day`.
+        held_out_fraction: Share of the users (or prompts, where users say too little) whose ratings judge and never
             train.
-        alpha: chance that a candidate which is not better is promoted, over all looks.
-        spending: `each` candidate has alpha; or `all` between two promotions share it.
-        give_up_after: ratings after which a candidate that is not shown to be better is rejected.
-        candidate_fraction: of the requests that a candidate gets before it is promoted; 0 judges by held-out ratings
-            alone.
-        start: what training begins from, which also is its reference: the serving policy, or the deployment's first.
-        rating_range: the least and the largest rating that there can be.
-        look_every: new observations between two looks.
-        seed: of the split.
+        alpha: Chance that a candidate that is not better is promoted, over all looks.
+        spending: Whether `each` candidate has alpha, or `all` between two promotions share it.
+        give_up_after: Ratings after which a candidate that is not shown to be better is rejected.
+        candidate_fraction: Share of the requests that a candidate gets first; its live ratings then decide. With 0 the
+            held-out ratings do.
+        start: What training begins from, and its reference: the `serving` policy, or the deployment's `first`.
+        rating_range: The least and the largest rating that there can be.
+        look_every: New ratings between two looks.
+        seed: Of the split.
     """
 
-    every: Every
+    every: str = "200-ratings"
     held_out_fraction: float = 0.25
     alpha: float = 0.05
     spending: Spending = "each"
@@ -77,6 +79,7 @@ class LearnSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        Every.parse(self.every)
         checks = {
             "--held-out-fraction must be above 0 and at most 0.5": 0 < self.held_out_fraction <= 0.5,
             "--alpha must be in (0, 1)": 0 < self.alpha < 1,
@@ -88,6 +91,11 @@ class LearnSettings:
         for said, holds in checks.items():
             if not holds:
                 raise ConfigError(f"{said}; got {self}")
+
+    @property
+    def due(self) -> Every:
+        """When a round is due."""
+        return Every.parse(self.every)
 
     @property
     def is_range(self) -> bool:
@@ -108,16 +116,3 @@ class LearnSettings:
                 "be, --rating-range LOW HIGH"
             )
         return (rating - low) / (high - low)
-
-
-def settings_of(options: LearnOptions) -> LearnSettings:
-    """Return the settings that the options of the command say.
-
-    Raises:
-        ConfigError: one of them is out of its bounds.
-    """
-    if not options.poll_seconds > 0:
-        raise ConfigError(f"--poll-seconds must be > 0, got {options.poll_seconds}")
-    values: dict[str, Any] = {field.name: getattr(options, field.name) for field in fields(options)}
-    del values["poll_seconds"]
-    return LearnSettings(**{**values, "every": Every.parse(options.every)})
